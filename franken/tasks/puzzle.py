@@ -1,0 +1,188 @@
+"""What a visual task is: a state with exact ground truth, and everything that follows from it.
+
+A puzzle draws a state, renders it, describes it in words, asks about it, answers, and judges replies. The description
+is lossless (`parse(describe(state)) == state`), so the same question can be put with the image, with the text, or with
+neither, and what a model says about an image can be scored fact by fact.
+
+Train and test never share a state: `split_of` hashes the canonical description, and sampling rejects the other side.
+"""
+
+import hashlib
+import random
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from PIL import Image
+
+Split = Literal["train", "test"]
+TEST_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question about one image, with its answer and worked solutions (strategy → chain of thought)."""
+
+    id: str
+    task: str
+    question: str
+    answer: str
+    image: Image.Image | None = field(repr=False, default=None)
+    description: str = ""
+    state: Any = None
+    query: Any = None
+    solutions: dict[str, str] = field(default_factory=dict)
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two images under the same question, for swaps: `target` is asked about, `source` lends its visual tokens.
+
+    `fact` names what differs. A pair that cannot show an effect is `ineligible` with a reason; one whose files are
+    broken carries an `error`. Neither is dropped.
+    """
+
+    id: str
+    task: str
+    fact: str
+    target: Item
+    source: Item
+    ineligible: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Grade:
+    """The verdict on a reply: `score` in [0, 1], why, the answer as read, and whether the reply kept the format."""
+
+    score: float
+    reason: str
+    answer: str | None
+    well_formed: bool
+
+
+class Puzzle(Protocol):
+    """The interface every puzzle suite implements. `State` and `Query` are plain, hashable values."""
+
+    name: str
+    strategies: tuple[str, ...]
+
+    def sample(self, rng: random.Random) -> Hashable:
+        """Draw a state."""
+        ...
+
+    def ask(self, state: Any, rng: random.Random) -> Hashable:
+        """Draw what is asked about the state."""
+        ...
+
+    def render(self, state: Any, *, style: int = 0) -> Image.Image:
+        """Draw the state; `style` seeds everything that carries no fact (position jitter, shade, noise)."""
+        ...
+
+    def describe(self, state: Any) -> str:
+        """The canonical text of the state; lossless."""
+        ...
+
+    def parse(self, text: str) -> Any:
+        """The inverse of `describe`. Raises ValueError on text that describes no state."""
+        ...
+
+    def facts(self, state: Any) -> dict[str, str]:
+        """Atomic facts: slot → value."""
+        ...
+
+    def question(self, state: Any, query: Any) -> str:
+        """The question in words."""
+        ...
+
+    def answer(self, state: Any, query: Any) -> str:
+        """The one right answer."""
+        ...
+
+    def solutions(self, state: Any, query: Any) -> dict[str, str]:
+        """Worked solutions: strategy → chain of thought that ends in the answer."""
+        ...
+
+    def twin(self, state: Any, query: Any, rng: random.Random) -> tuple[Any, str]:
+        """A state that differs in exactly one fact and has another answer to `query`; and the fact's slot."""
+        ...
+
+    def grade(self, reply: str, item: Item) -> Grade:
+        """Judge a reply."""
+        ...
+
+    def strategy(self, reply: str) -> str:
+        """The strategy that shows in a reply's reasoning; 'none' when there is no reasoning."""
+        ...
+
+    def items(self, n: int, seed: int, split: Split = "train") -> list[Item]:
+        """`n` items; the i-th depends on (seed, i, split) alone."""
+        ...
+
+    def pairs(self, n: int, seed: int, split: Split = "test") -> list[Pair]:
+        """`n` minimal pairs; the i-th depends on (seed, i, split) alone."""
+        ...
+
+
+def split_of(description: str) -> Split:
+    """Which side a state belongs to, from the hash of its canonical description."""
+    digest = hashlib.sha256(description.encode()).digest()
+    return "test" if digest[0] < 256 * TEST_SHARE else "train"
+
+
+def child_rng(*parts: object) -> random.Random:
+    """An independent generator per sample: seeded from its coordinates, never from a shared stream."""
+    return random.Random(repr(parts))
+
+
+def make_item(puzzle: Puzzle, item_id: str, state: Any, query: Any, style: int) -> Item:
+    """Everything that follows from a state and a query."""
+    return Item(
+        id=item_id,
+        task=puzzle.name,
+        question=puzzle.question(state, query),
+        answer=puzzle.answer(state, query),
+        image=puzzle.render(state, style=style),
+        description=puzzle.describe(state),
+        state=state,
+        query=query,
+        solutions=puzzle.solutions(state, query),
+    )
+
+
+def draw_state(puzzle: Puzzle, rng: random.Random, split: Split) -> Any:
+    """A state of the given split, by rejection."""
+    while True:
+        state = puzzle.sample(rng)
+        if split_of(puzzle.describe(state)) == split:
+            return state
+
+
+def draw_items(puzzle: Puzzle, n: int, seed: int, split: Split) -> list[Item]:
+    """See `Puzzle.items`."""
+    items = []
+    for i in range(n):
+        rng = child_rng(puzzle.name, split, seed, i)
+        state = draw_state(puzzle, rng, split)
+        query = puzzle.ask(state, rng)
+        items.append(
+            make_item(puzzle, f"{puzzle.name}-{split}-{seed}-{i}", state, query, rng.getrandbits(32))
+        )
+    return items
+
+
+def draw_pairs(puzzle: Puzzle, n: int, seed: int, split: Split) -> list[Pair]:
+    """See `Puzzle.pairs`. Target and source share the style, so that only the one fact's pixels differ."""
+    pairs = []
+    for i in range(n):
+        rng = child_rng(puzzle.name, "pair", split, seed, i)
+        state = draw_state(puzzle, rng, split)
+        query = puzzle.ask(state, rng)
+        style = rng.getrandbits(32)
+        other, fact = puzzle.twin(state, query, rng)
+        pair_id = f"{puzzle.name}-{split}-pair-{seed}-{i}"
+        target = make_item(puzzle, f"{pair_id}-target", state, query, style)
+        source = make_item(puzzle, f"{pair_id}-source", other, query, style)
+        pairs.append(Pair(pair_id, puzzle.name, fact, target, source))
+    return pairs
