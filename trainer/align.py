@@ -1,0 +1,61 @@
+"""Aligning a fresh vision tower: every visual token shall be readable through the word embeddings.
+
+Each visual token of a grid is one cell. Three cross-entropies ask for its colour word, its kind word and its name, by
+the dot product with the (unit) word embeddings. This is the creature's contrastive pre-training; without it a small
+model stays at naming cells for a long time before it looks at them.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from franken.tasks import grid as world
+from franken.tasks.grid import CELLS, COLORS, DIGITS, EMPTY, SHAPES, Grid
+from franken.tasks.puzzle import child_rng
+
+SCALE = 16.0  # inverse temperature
+DIGIT_SHARE = 0.7
+EMPTY_SHARE = 0.15
+COLOR_WORDS = (*COLORS, EMPTY)
+KIND_WORDS = (*SHAPES, *DIGITS, EMPTY)
+
+
+def next_grids(size: int, *, seed: int, step: int) -> tuple[list[Grid], list[int]]:
+    """The grids of one step and their styles."""
+    grids, styles = [], []
+    for i in range(size):
+        rng = child_rng("align", seed, step * size + i)
+        kinds = DIGITS if rng.random() < DIGIT_SHARE else SHAPES
+        grids.append(world.random_grid(rng, kinds, EMPTY_SHARE))
+        styles.append(rng.getrandbits(32))
+    return grids, styles
+
+
+def loss(loaded: Any, grids: list[Grid], styles: list[int]) -> tuple[Tensor, dict[str, float]]:
+    """Sum of the three cross-entropies, and the share of right colours, kinds and names."""
+    images = [world.render(g, s) for g, s in zip(grids, styles, strict=True)]
+    encoded = loaded.processor.image_processor(images=images, return_tensors="pt").to(loaded.device)
+    features = torch.cat(
+        loaded.model.model.get_image_features(encoded["pixel_values"], encoded["image_grid_thw"]).pooler_output
+    )
+    things = [thing for grid in grids for thing in grid]
+    targets = {
+        "color": (COLOR_WORDS, [COLOR_WORDS.index(t.color if t else EMPTY) for t in things]),
+        "kind": (KIND_WORDS, [KIND_WORDS.index(t.kind if t else EMPTY) for t in things]),
+        "cell": (CELLS, list(range(len(CELLS))) * len(grids)),
+    }
+    total = features.new_zeros(())
+    metrics = {}
+    for name, (words, wanted) in targets.items():
+        gold = torch.tensor(wanted, device=features.device)
+        logits = SCALE * features @ F.normalize(_embeddings(loaded, words), dim=1).T
+        total = total + F.cross_entropy(logits, gold)
+        metrics[f"{name}_accuracy"] = (logits.argmax(1) == gold).float().mean().item()
+    return total, {"loss": total.item(), **metrics}
+
+
+def _embeddings(loaded: Any, words: tuple[str, ...]) -> Tensor:
+    ids = [loaded.tokenizer(word, add_special_tokens=False)["input_ids"][-1] for word in words]
+    return loaded.model.get_input_embeddings().weight[ids]

@@ -1,0 +1,74 @@
+"""Supervised stages: worked solutions of puzzles, or the lessons that make the creature's Base.
+
+A batch is a pure function of (stage seed, step), so that a resumed run sees the same data as an uninterrupted one. Which
+of a puzzle's strategies is shown is drawn uniformly: the model learns them all, and RL may choose.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from franken import tasks
+from franken.tasks import lessons
+from franken.tasks.puzzle import child_rng, draw_state, make_item, split_of
+from trainer.data import Batch, Conversation, encode
+
+LESSON_KINDS = ("caption", "tally", "early-dialogue", "dialogue")
+DIALOGUE_WEIGHT = 2.0
+
+
+def next_batch(loaded: Any, mixture: Mapping[str, float], size: int, *, seed: int, step: int) -> Batch:
+    """The batch of one step. `mixture` weighs puzzles and lesson kinds by name."""
+    conversations = [conversation(mixture, seed=seed, index=step * size + i) for i in range(size)]
+    return encode(loaded, conversations)
+
+
+def conversation(mixture: Mapping[str, float], *, seed: int, index: int) -> Conversation:
+    """The `index`-th example of a stream: a puzzle with one worked solution, or a lesson about a grid."""
+    rng = child_rng("sft", seed, index)
+    name = rng.choices(list(mixture), list(mixture.values()))[0]
+    if name in LESSON_KINDS:
+        return _lesson(name, rng)
+    puzzle = tasks.get(name)
+    state = draw_state(puzzle, rng, "train")
+    item = make_item(puzzle, "", state, puzzle.ask(state, rng), rng.getrandbits(32))
+    chain = item.solutions[rng.choice(sorted(item.solutions))]
+    return Conversation(item.image, [(item.question, worked(chain, item.answer))])
+
+
+def worked(chain: str, answer: str) -> str:
+    """The reply format: reasoning, then the answer, each in its tags."""
+    return f"<think> {chain} </think><answer> {answer} </answer>"
+
+
+def loss(model: Any, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    """Weighted mean cross-entropy over supervised tokens; only their logits are made.
+
+    Returns the scalar to differentiate and `{"loss", "token_accuracy", "tokens"}`.
+    """
+    hidden = model.model(**batch.inputs, use_cache=False).last_hidden_state[:, :-1]
+    targets = batch.labels[:, 1:]
+    supervised = targets >= 0
+    logits = model.get_output_embeddings()(hidden[supervised]).float()
+    wanted = targets[supervised]
+    weights = batch.weights[:, None].expand_as(targets)[supervised]
+    per_token = F.cross_entropy(logits, wanted, reduction="none")
+    total = (per_token * weights).sum() / weights.sum()
+    with torch.no_grad():
+        accuracy = (logits.argmax(-1) == wanted).float().mean().item()
+    return total, {"loss": total.item(), "token_accuracy": accuracy, "tokens": float(wanted.numel())}
+
+
+def _lesson(name: str, rng: Any) -> Conversation:
+    while True:
+        grid = lessons.lesson_grid(rng)
+        if split_of(lessons.world.describe(grid)) == "train":
+            break
+    shares = lessons.EARLY_SHARES if name == "early-dialogue" else lessons.LATE_SHARES
+    kind = "dialogue" if name.endswith("dialogue") else name
+    turns = lessons.lesson(kind, grid, rng, shares)
+    image = lessons.world.render(grid, rng.getrandbits(32))
+    return Conversation(image, turns, DIALOGUE_WEIGHT if kind == "dialogue" else 1.0)
