@@ -1,0 +1,338 @@
+"""A checkpoint on disk: which tensors it holds, where their bytes are, and what part of the model each one is.
+
+Reads safetensors headers only; no torch, no transformers. transformers 5 writes some families under legacy names
+(`model.layers.N`, `visual.*`) and others under those in memory (`model.language_model.layers.N`, `model.visual.*`); `canonical`
+maps both to one name, and `place` says (part, layer, component) of it. A name that no rule knows is refused: a differ or a
+merge that overlooked a tensor would be wrong in silence.
+"""
+
+import hashlib
+import json
+import re
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from franken.errors import FrankenError, UsageError, did_you_mean
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+ITEM_BYTES = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1,
+}  # fmt: skip
+MAX_HEADER = 100_000_000
+PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a tensor is: its part, its 0-based layer inside that part (None outside of layers), its component."""
+
+    part: str
+    layer: int | None
+    component: str
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """A tensor and the absolute byte range of its data in `file`."""
+
+    name: str
+    canonical: str
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+    place: Place
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the data."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All tensors of a checkpoint by canonical name, in the order of the files."""
+
+    folder: Path
+    config: dict[str, Any]
+    model_type: str
+    tensors: dict[str, TensorEntry]
+
+    @property
+    def name(self) -> str:
+        """The folder's name, or `creature-base` for a shipped one."""
+        parent = self.folder.parent.name
+        return f"{parent}-{self.folder.name}" if parent in ("creature", "train") else self.folder.name
+
+    @cached_property
+    def depths(self) -> dict[str, int]:
+        """Number of layers by part."""
+        found: dict[str, int] = {}
+        for entry in self.tensors.values():
+            if entry.place.layer is not None:
+                found[entry.place.part] = max(found.get(entry.place.part, 0), entry.place.layer + 1)
+        return found
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all tensors."""
+        return sum(entry.nbytes for entry in self.tensors.values())
+
+
+# Family → (pattern of a name's prefix, canonical prefix), first match wins.
+_QWEN_VL = (
+    (r"(?:model\.)?visual\.", "vision."),
+    (r"model\.language_model\.", "text."),
+    (r"(?:model\.)?lm_head\.", "text.lm_head."),
+    (r"model\.", "text."),
+)
+_LLAVA = (
+    (r"(?:model\.)?vision_tower\.", "vision."),
+    (r"(?:model\.)?multi_modal_projector\.", "projector."),
+    (r"(?:model\.)?image_newline", "projector.image_newline"),
+    (r"language_model\.lm_head\.", "text.lm_head."),
+    (r"lm_head\.", "text.lm_head."),
+    (r"language_model\.model\.", "text."),
+    (r"model\.language_model\.", "text."),
+)
+_TEXT = ((r"lm_head\.", "text.lm_head."), (r"model\.", "text."))
+NAMES: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "qwen2_vl": _QWEN_VL,
+    "qwen2_5_vl": _QWEN_VL,
+    "qwen3_vl": _QWEN_VL,
+    "llava_onevision": _LLAVA,
+    "qwen2": _TEXT,
+    "qwen3": _TEXT,
+    "llama": _TEXT,
+}
+# Canonical name → (part, component); a group called `layer` is the layer.
+_PLACES = tuple(
+    (re.compile(pattern), part, component)
+    for pattern, part, component in (
+        (r"text\.layers\.(?P<layer>\d+)\.self_attn\.(?:[qk]_norm)\.", "text", "attn"),
+        (r"text\.layers\.(?P<layer>\d+)\.self_attn\.", "text", "attn"),
+        (r"text\.layers\.(?P<layer>\d+)\.mlp\.", "text", "mlp"),
+        (r"text\.layers\.(?P<layer>\d+)\.\w*layernorm\.", "text", "norm"),
+        (r"text\.embed_tokens\.", "text", "embed"),
+        (r"text\.norm\.", "text", "norm"),
+        (r"text\.lm_head\.", "text", "head"),
+        (r"vision\.(?:deepstack_)?merger(?:_list\.\d+)?\.(?:ln_q|norm)\.", "projector", "norm"),
+        (r"vision\.(?:deepstack_)?merger(?:_list\.\d+)?\.", "projector", "mlp"),
+        (r"vision\.blocks\.(?P<layer>\d+)\.attn\.", "vision", "attn"),
+        (r"vision\.blocks\.(?P<layer>\d+)\.mlp\.", "vision", "mlp"),
+        (r"vision\.blocks\.(?P<layer>\d+)\.norm\d\.", "vision", "norm"),
+        (r"vision\.(?:patch_embed|pos_embed)\.", "vision", "patch"),
+        (r"vision\.(?:vision_model\.)?encoder\.layers\.(?P<layer>\d+)\.self_attn\.", "vision", "attn"),
+        (r"vision\.(?:vision_model\.)?encoder\.layers\.(?P<layer>\d+)\.mlp\.", "vision", "mlp"),
+        (r"vision\.(?:vision_model\.)?encoder\.layers\.(?P<layer>\d+)\.layer_norm\d\.", "vision", "norm"),
+        (r"vision\.(?:vision_model\.)?embeddings\.", "vision", "patch"),
+        (r"vision\.(?:vision_model\.)?(?:pre_layrnorm|post_layernorm)\.", "vision", "norm"),
+        (r"vision\.(?:vision_model\.)?head\.", "vision", "head"),
+        (r"projector\.image_newline", "projector", "embed"),
+        (r"projector\.\w*norm\.", "projector", "norm"),
+        (r"projector\.", "projector", "mlp"),
+    )
+)
+
+
+def canonical(name: str, model_type: str) -> str:
+    """One name for the legacy and the in-memory spelling of a tensor.
+
+    Raises UsageError for a family that is not known, FrankenError for a name that the family's rules do not cover.
+    """
+    if model_type not in NAMES:
+        raise UsageError(
+            f"unknown model family {model_type!r}",
+            why=f"known are {', '.join(NAMES)}",
+            fix=did_you_mean(model_type, NAMES) or "add its names to franken/checkpoints.py",
+        )
+    for pattern, prefix in NAMES[model_type]:
+        found = re.match(pattern, name)
+        if found:
+            return prefix + name[found.end() :]
+    raise _unknown(name, model_type)
+
+
+def place(name: str, model_type: str) -> Place:
+    """Part, layer and component of a tensor by its name on disk or in memory."""
+    key = canonical(name, model_type)
+    for pattern, part, component in _PLACES:
+        found = pattern.match(key)
+        if found:
+            layer = found.groupdict().get("layer")
+            return Place(part, None if layer is None else int(layer), component)
+    raise _unknown(name, model_type)
+
+
+def resolve(path_or_id: str | Path, *, download: bool = False) -> Path:
+    """The folder of a checkpoint: a path, `creature:base`, or a hub id that is in the local cache.
+
+    Raises UsageError when there is nothing; only `download` allows the network.
+    """
+    text = str(path_or_id)
+    if text.startswith("creature:"):
+        from franken.models.creature import creature_path
+
+        return creature_path(text.removeprefix("creature:"))
+    folder = Path(text).expanduser()
+    if folder.is_dir():
+        return folder
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", text) and not folder.exists():
+        return _from_hub(text, download)
+    raise UsageError(
+        f"no checkpoint at {text}", why="there is no such folder", fix="give a folder, a hub id, creature:base or creature:sft"
+    )
+
+
+def open_checkpoint(path_or_id: str | Path, *, download: bool = False) -> Checkpoint:
+    """Read config and headers. Raises FrankenError, with the fix, for anything missing, truncated, pickled or unknown."""
+    folder = resolve(path_or_id, download=download)
+    config = _read_json(folder / "config.json", "a checkpoint folder holds a config.json")
+    model_type = str(config.get("model_type", ""))
+    tensors: dict[str, TensorEntry] = {}
+    for entry in _entries(folder, model_type):
+        if entry.canonical in tensors:
+            raise FrankenError(f"{entry.name} is there twice", why=f"once in {tensors[entry.canonical].file.name}")
+        tensors[entry.canonical] = entry
+    return Checkpoint(folder, config, model_type, tensors)
+
+
+def fingerprint(checkpoint: Checkpoint) -> str:
+    """A hash of the contents: the config, all headers, and 64 KiB spread over every file's data (so it stays fast at 7B)."""
+    digest = hashlib.sha256(json.dumps(checkpoint.config, sort_keys=True).encode())
+    by_file: dict[Path, list[TensorEntry]] = {}
+    for entry in checkpoint.tensors.values():
+        by_file.setdefault(entry.file, []).append(entry)
+        digest.update(f"{entry.name}{entry.dtype}{entry.shape}".encode())
+    for file, entries in sorted(by_file.items()):
+        with file.open("rb") as opened:
+            for entry in entries:
+                opened.seek(entry.start)
+                digest.update(opened.read(min(entry.nbytes, max(64, 65536 // len(entries)))))
+    return digest.hexdigest()[:16]
+
+
+def read_bytes(entry: TensorEntry) -> bytes:
+    """The raw data of a tensor."""
+    with entry.file.open("rb") as opened:
+        opened.seek(entry.start)
+        data = opened.read(entry.nbytes)
+    if len(data) != entry.nbytes:
+        raise FrankenError(f"{entry.file.name} is truncated", why=f"{entry.name} is cut off", fix="fetch the file again")
+    return data
+
+
+def decode(data: bytes | memoryview, dtype: str) -> np.ndarray:
+    """Flat float32 (or float64) values of raw data. bf16, fp16 and fp32 are exact."""
+    if dtype == "BF16":
+        return (np.frombuffer(data, np.uint16).astype(np.uint32) << 16).view(np.float32)
+    types = {"F32": np.float32, "F64": np.float64, "F16": np.float16}
+    if dtype not in types:
+        raise FrankenError(f"cannot compute with {dtype}", why="it is not a floating type that is supported")
+    values = np.frombuffer(data, types[dtype])
+    return values.astype(np.float32) if dtype == "F16" else values
+
+
+def read_array(entry: TensorEntry) -> np.ndarray:
+    """A tensor as float32 (float64 for F64), in its shape."""
+    return decode(read_bytes(entry), entry.dtype).reshape(entry.shape)
+
+
+def _entries(folder: Path, model_type: str) -> Iterator[TensorEntry]:
+    index = folder / INDEX
+    if index.exists():
+        listed = _read_json(index, "the shard index must be JSON").get("weight_map", {})
+        found: set[str] = set()
+        for shard in sorted(set(listed.values())):
+            path = (folder / shard).resolve()
+            if not path.is_relative_to(folder.resolve()) and not (folder / shard).is_symlink():
+                raise FrankenError(
+                    f"the index points outside its folder: {shard}",
+                    why="a shard must lie beside its index",
+                    fix="do not use this checkpoint",
+                )
+            if not path.exists():
+                raise FrankenError(f"the shard {shard} is missing", why=f"{INDEX} names it", fix="fetch it again")
+            for entry in _file_entries(folder / shard, model_type):
+                found.add(entry.name)
+                yield entry
+        absent = set(listed) - found
+        if absent:
+            raise FrankenError(f"{len(absent)} tensors of the index are in no shard, e.g. {sorted(absent)[0]}")
+    elif (folder / SINGLE).exists():
+        yield from _file_entries(folder / SINGLE, model_type)
+    elif any(next(folder.glob(pattern), None) for pattern in PICKLES):
+        raise FrankenError(
+            f"{folder} holds pickled weights only",
+            why="a pickle can run code when it is read",
+            fix="convert it with transformers' save_pretrained, which writes safetensors",
+        )
+    else:
+        raise FrankenError(f"no weights in {folder}", why=f"there is neither {SINGLE} nor {INDEX}")
+
+
+def _file_entries(file: Path, model_type: str) -> Iterator[TensorEntry]:
+    size = file.stat().st_size
+    with file.open("rb") as opened:
+        length = struct.unpack("<Q", opened.read(8))[0] if size >= 8 else MAX_HEADER + 1
+        if length > min(MAX_HEADER, size - 8):
+            raise _broken(file, "the header is cut off")
+        try:
+            header = json.loads(opened.read(length))
+        except (json.JSONDecodeError, UnicodeDecodeError) as e:
+            raise _broken(file, "the header is not JSON") from e
+    base = 8 + length
+    tensors = {name: info for name, info in header.items() if name != "__metadata__"}
+    for name, info in sorted(tensors.items(), key=lambda item: item[1]["data_offsets"]):
+        start, stop = (base + offset for offset in info["data_offsets"])
+        shape = tuple(info["shape"])
+        expected = int(np.prod(shape, dtype=np.int64)) * ITEM_BYTES.get(info["dtype"], 0)
+        if stop > size:
+            raise _broken(file, f"{name} ends at byte {stop}, the file at {size}")
+        if stop - start != expected:
+            raise _broken(file, f"{name} has {stop - start} bytes, its shape and type need {expected}")
+        yield TensorEntry(
+            name, canonical(name, model_type), file, info["dtype"], shape, start, stop, place(name, model_type)
+        )
+
+
+def _from_hub(repo: str, download: bool) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    patterns = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
+    try:
+        return Path(snapshot_download(repo, local_files_only=not download, allow_patterns=patterns))
+    except LocalEntryNotFoundError as e:
+        raise UsageError(
+            f"{repo} is not in the local cache", why="nothing is downloaded unless asked for", fix="add --download"
+        ) from e
+
+
+def _read_json(path: Path, why: str) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as e:
+        raise UsageError(f"{path.parent} has no {path.name}", why=why, fix="give the folder of a model") from e
+    except json.JSONDecodeError as e:
+        raise FrankenError(f"{path} is not JSON", why=str(e), fix="fetch the file again") from e
+
+
+def _broken(file: Path, why: str) -> FrankenError:
+    return FrankenError(f"{file.name} is truncated or not safetensors", why=why, fix="fetch the file again")
+
+
+def _unknown(name: str, model_type: str) -> FrankenError:
+    return FrankenError(
+        f"unknown tensor {name!r} in a {model_type} checkpoint",
+        why="no rule says which part of the model it is, and nothing may be overlooked",
+        fix="add a rule to franken/checkpoints.py",
+    )
