@@ -1,0 +1,1 @@
+"""A checkpoint in memory: loading, families, token map, hooks, the creature."""

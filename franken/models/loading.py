@@ -1,0 +1,112 @@
+"""From a folder to a model in memory, without network, remote code or silently random weights."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from franken.checkpoints import Checkpoint, open_checkpoint
+from franken.errors import FrankenError, UsageError, did_you_mean
+from franken.models.families import Family, family_of
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A model ready to run, with what is needed to talk to it. `processor` is None for text-only models."""
+
+    model: Any
+    processor: Any
+    tokenizer: Any
+    checkpoint: Checkpoint | None
+    family: Family
+    device: torch.device
+
+    @property
+    def name(self) -> str:
+        """The checkpoint's name."""
+        return self.checkpoint.name if self.checkpoint else self.model.config.model_type
+
+    @property
+    def folder(self) -> Path | None:
+        """Where it was loaded from."""
+        return self.checkpoint.folder if self.checkpoint else None
+
+
+def pick_device(device: str = "auto") -> torch.device:
+    """`auto` takes CUDA where there is one. Raises UsageError for a device that is not there."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        picked = torch.device(device)
+    except RuntimeError as e:
+        raise UsageError(
+            f"unknown device {device!r}", why="torch does not know it", fix="use cpu, cuda or cuda:1"
+        ) from e
+    if picked.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError("there is no CUDA device", why="torch finds none", fix="use --device cpu")
+    return picked
+
+
+def pick_dtype(dtype: str, config: dict[str, Any]) -> torch.dtype:
+    """`auto` is the checkpoint's own type; never fp16 unless asked for."""
+    if dtype == "auto":
+        stored = str(config.get("dtype") or config.get("torch_dtype") or "float32")
+        return torch.bfloat16 if stored in ("bfloat16", "float16") else torch.float32
+    if dtype not in DTYPES:
+        raise UsageError(
+            f"unknown dtype {dtype!r}",
+            why=f"known are auto, {', '.join(DTYPES)}",
+            fix=did_you_mean(dtype, DTYPES),
+        )
+    return DTYPES[dtype]
+
+
+def load(path: str | Path, *, device: str = "auto", dtype: str = "auto", attn: str = "sdpa") -> Loaded:
+    """Load a local checkpoint in eval mode.
+
+    Raises FrankenError when a weight is missing or left over: transformers would fill it with random numbers and warn.
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+
+    checkpoint = open_checkpoint(path)
+    family = family_of(checkpoint.model_type)
+    where = pick_device(device)
+    multimodal = "vision_config" in checkpoint.config
+    auto = AutoModelForImageTextToText if multimodal else AutoModelForCausalLM
+    model, report = auto.from_pretrained(
+        checkpoint.folder,
+        dtype=pick_dtype(dtype, checkpoint.config),
+        attn_implementation=attn,
+        local_files_only=True,
+        output_loading_info=True,
+    )
+    problems = {
+        kind: sorted(map(str, report.get(kind) or []))
+        for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")
+    }
+    problems = {kind: names for kind, names in problems.items() if names}
+    if problems:
+        listed = "; ".join(
+            f"{kind.replace('_', ' ')}: {', '.join(names[:3])}" for kind, names in problems.items()
+        )
+        raise FrankenError(
+            f"{path} does not load completely", why=listed, fix="the checkpoint is incomplete; make it again"
+        )
+    processor = (
+        AutoProcessor.from_pretrained(checkpoint.folder, local_files_only=True) if multimodal else None
+    )
+    tokenizer = (
+        processor.tokenizer
+        if multimodal
+        else AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True)
+    )  # pyright: ignore
+    return wrap(model.to(where).eval(), processor, tokenizer, checkpoint)
+
+
+def wrap(model: Any, processor: Any, tokenizer: Any, checkpoint: Checkpoint | None = None) -> Loaded:
+    """A Loaded around a model that is already in memory."""
+    family = family_of(model.config.model_type)
+    return Loaded(model, processor, tokenizer, checkpoint, family, next(model.parameters()).device)

@@ -1,0 +1,26 @@
+"""Position ids for any batch: three-dimensional where the family has M-RoPE, one-dimensional elsewhere."""
+
+from typing import Any
+
+from jaxtyping import Int
+from torch import Tensor
+
+
+def position_ids(
+    model: Any,
+    input_ids: Int[Tensor, "batch tokens"],
+    attention_mask: Int[Tensor, "batch tokens"],
+    image_grid_thw: Int[Tensor, "images 3"] | None = None,
+) -> Int[Tensor, "..."]:
+    """`[3, batch, tokens]` for M-RoPE families, else `[batch, tokens]`. Padding has position 0."""
+    if not hasattr(model.model, "get_rope_index"):
+        return plain_positions(attention_mask)
+    if image_grid_thw is None:
+        return plain_positions(attention_mask).expand(3, -1, -1)
+    is_image = (input_ids == model.config.image_token_id).int()
+    return model.model.get_rope_index(input_ids, is_image, image_grid_thw, attention_mask=attention_mask)[0]
+
+
+def plain_positions(attention_mask: Int[Tensor, "batch tokens"]) -> Int[Tensor, "batch tokens"]:
+    """0, 1, 2, … over the tokens that are not padding."""
+    return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)

@@ -1,0 +1,136 @@
+"""Tiny random models of every family, for tests and `franken doctor`; and real-size ones on the meta device."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from franken.errors import UsageError, did_you_mean
+
+VOCABULARY = 96
+IMAGE, VIDEO, VISION_START, VISION_END = 90, 91, 92, 93
+TEXT = {
+    "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "max_position_embeddings": 256, "rms_norm_eps": 1e-6, "initializer_range": 0.1,
+    "bos_token_id": None, "eos_token_id": 1, "pad_token_id": 0,
+}  # fmt: skip
+MROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}}
+TOKENS = {
+    "image_token_id": IMAGE, "video_token_id": VIDEO, "vision_start_token_id": VISION_START, "vision_end_token_id": VISION_END,
+}  # fmt: skip
+
+
+def tiny_config(model_type: str, *, tied: bool = False, layers: int = 3) -> Any:
+    """The configuration of a tiny model: `layers` decoder layers, 2 vision blocks, 14-pixel patches merged 2×2."""
+    import transformers as hf
+
+    text = {**TEXT, "num_hidden_layers": layers, "tie_word_embeddings": tied}
+    if model_type == "qwen2_5_vl":
+        vision = {
+            "depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "patch_size": 14, "spatial_merge_size": 2,
+            "temporal_patch_size": 2, "out_hidden_size": 32, "window_size": 112, "fullatt_block_indexes": [1],
+        }  # fmt: skip
+        return hf.Qwen2_5_VLConfig(
+            text_config={**text, **MROPE}, vision_config=vision, tie_word_embeddings=tied, **TOKENS
+        )
+    if model_type == "qwen3_vl":
+        vision = {
+            "depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "patch_size": 14, "spatial_merge_size": 2,
+            "temporal_patch_size": 2, "out_hidden_size": 32, "num_position_embeddings": 16, "deepstack_visual_indexes": [0, 1],
+        }  # fmt: skip
+        rope = {**MROPE["rope_parameters"], "mrope_interleaved": True}
+        return hf.Qwen3VLConfig(
+            text_config={**text, "head_dim": 16, "rope_parameters": rope},
+            vision_config=vision,
+            tie_word_embeddings=tied,
+            **TOKENS,
+        )
+    if model_type == "llava_onevision":
+        vision = {
+            "model_type": "siglip_vision_model", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "image_size": 28, "patch_size": 14, "vision_use_head": False,
+        }  # fmt: skip
+        return hf.LlavaOnevisionConfig(
+            text_config={"model_type": "qwen2", **text},
+            vision_config=vision,
+            image_token_index=IMAGE,
+            video_token_index=VIDEO,
+            image_grid_pinpoints=[[28, 28]],
+            tie_word_embeddings=tied,
+        )
+    if model_type == "qwen2":
+        return hf.Qwen2Config(**text)
+    if model_type == "qwen3":
+        return hf.Qwen3Config(**{**text, "head_dim": 16})
+    known = ("qwen2_5_vl", "qwen3_vl", "llava_onevision", "qwen2", "qwen3")
+    raise UsageError(
+        f"no tiny {model_type!r}", why=f"there are {', '.join(known)}", fix=did_you_mean(model_type, known)
+    )
+
+
+TINY_FAMILIES = ("qwen2_5_vl", "qwen3_vl", "llava_onevision", "qwen2", "qwen3")
+
+
+def tiny(model_type: str, seed: int = 0, *, tied: bool = False, layers: int = 3) -> Any:
+    """A tiny random model in fp32, the same for the same seed."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    config = tiny_config(model_type, tied=tied, layers=layers)
+    auto = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return auto.from_config(config).float().eval()
+
+
+def constant(model: Any, value: float) -> Any:
+    """Set every weight to one value: then a merged tensor says where it came from."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(value)
+    return model
+
+
+def save_tiny(
+    folder: Path,
+    model_type: str,
+    seed: int = 0,
+    *,
+    value: float | None = None,
+    original_names: bool = True,
+    **kwargs: Any,
+) -> Path:
+    """Save a tiny model; `value` makes it constant, `original_names=False` writes the names it has in memory.
+
+    Extra arguments go to `save_pretrained` (`max_shard_size`) or `tiny` (`tied`, `layers`).
+    """
+    shape = {k: kwargs.pop(k) for k in ("tied", "layers") if k in kwargs}
+    model = tiny(model_type, seed, **shape)
+    if value is not None:
+        constant(model, value)
+    model.save_pretrained(folder, save_original_format=original_names, **kwargs)
+    return folder
+
+
+def tiny_inputs(model_type: str, batch: int = 1, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Hand-built ids and pixels: a system token, one image of four visual tokens, a question of three."""
+    generator = torch.Generator().manual_seed(seed)
+    question = torch.randint(2, 60, (batch, 3), generator=generator)
+    lead = torch.full((batch, 1), 5)
+    if model_type in ("qwen2", "qwen3"):
+        ids = torch.cat([lead, question], 1)
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    images = _llava_tokens() if model_type == "llava_onevision" else 4
+    ids = torch.cat([lead, torch.full((batch, images), IMAGE), question], 1)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if model_type == "llava_onevision":
+        inputs["pixel_values"] = torch.randn(batch, 2, 3, 28, 28, generator=generator)
+        inputs["image_sizes"] = torch.tensor([[28, 28]] * batch)
+        return inputs
+    inputs["pixel_values"] = torch.randn(batch * 16, 3 * 2 * 14 * 14, generator=generator)
+    inputs["image_grid_thw"] = torch.tensor([[1, 4, 4]] * batch)
+    inputs["mm_token_type_ids"] = (ids == IMAGE).int()
+    return inputs
+
+
+def _llava_tokens() -> int:
+    return 4 + 4 + 2  # a 28-pixel image: 2×2 patches of the whole, 2×2 of its one crop, a newline token a row
