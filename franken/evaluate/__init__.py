@@ -1,0 +1,1 @@
+"""How good is a model, how varied are its answers, and does it need the image to give them?"""

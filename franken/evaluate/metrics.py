@@ -1,0 +1,188 @@
+"""From graded samples to numbers: acc@1, acc@k, greedy, format, strategies, and paired comparisons.
+
+Every number is first made per prompt, then averaged over prompts; prompts, not draws, are the unit of
+every interval and of every test, because the draws of one prompt are not independent. `all` is the
+macro average over tasks: the mean of the tasks' means, its interval from a bootstrap that resamples
+prompts within each task. A prompt is right when its score exceeds one half.
+
+acc@1 is the mean over the n draws at temperature 1; acc@k is the unbiased 1 - C(n-c, k)/C(n, k). The
+MUPO paper (arXiv 2604.00479, §3.1) calls greedy accuracy acc@1 in its tables: that is `greedy` here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from franken import stats
+from franken.errors import FrankenError, UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+GREEDY = -1  # the value of `draw` that marks the greedy answer
+ALL = "all"  # the macro average over tasks
+RIGHT = 0.5  # a score above this is a right answer
+
+
+def metric_names(k: tuple[int, ...]) -> list[str]:
+    """The metrics of a run, in the order they are reported."""
+    return ["acc@1", *[f"acc@{j}" for j in k if j > 1], "greedy", "format", "strategies", "truncated"]
+
+
+def per_prompt(samples: pd.DataFrame, metric: str) -> pd.Series:
+    """One value per prompt, indexed by (task, sample), from the rows of ONE model and ONE arm.
+
+    Rows with an error or marked ineligible do not count. For acc@k prompts with fewer than k draws are
+    left out; the caller sees it in n. Units: rates in [0, 1]; `strategies` is a count from 1 to n.
+    Raises UsageError on an unknown metric.
+    """
+    rows = samples[samples["error"].isna() & samples["ineligible"].isna()]
+    greedy = rows["draw"] == GREEDY
+    rows = rows[greedy if metric == "greedy" else ~greedy]
+    by = rows.groupby(["task", "sample"], sort=True)
+    if metric in ("acc@1", "greedy"):
+        return by["score"].apply(lambda s: float((s > RIGHT).mean()))
+    if metric == "format":
+        return by["well_formed"].apply(lambda s: float(s.astype(bool).mean()))
+    if metric == "truncated":
+        return by["truncated"].apply(lambda s: float(s.astype(bool).mean()))
+    if metric == "strategies":
+        return by["strategy"].nunique().astype(float)
+    if metric.startswith("acc@") and metric[4:].isdigit():
+        k = int(metric[4:])
+        enough = by.filter(lambda g: len(g) >= k).groupby(["task", "sample"], sort=True)
+        return enough["score"].apply(lambda s: stats.acc_at_k(len(s), int((s > RIGHT).sum()), k))
+    raise UsageError(f"unknown metric {metric!r}", "", "acc@1, acc@k, greedy, format, strategies, truncated")
+
+
+def mean_interval(values: np.ndarray, *, seed: int = 0) -> tuple[float, float, float]:
+    """Mean and 95 % interval over prompts: Wilson when every value is 0 or 1, else a bootstrap.
+
+    Wilson keeps an interval of some width when all values agree, where the bootstrap collapses.
+    """
+    values = np.asarray(values, dtype=float)
+    if values.size == 0:
+        return float("nan"), float("nan"), float("nan")
+    if np.isin(values, (0.0, 1.0)).all():
+        low, high = stats.wilson(int(values.sum()), int(values.size))
+        return float(values.mean()), low, high
+    mean, low, high = stats.bootstrap_mean(values, seed=seed)
+    return float(mean), float(low), float(high)
+
+
+def macro_interval(groups: list[np.ndarray], *, n_boot: int = 2000, seed: int = 0) -> tuple[float, float, float]:
+    """Mean of the groups' means with a 95 % percentile interval; units are resampled within each group."""
+    groups = [np.asarray(g, dtype=float) for g in groups if len(g)]
+    if not groups:
+        return float("nan"), float("nan"), float("nan")
+    rng = np.random.default_rng(seed)
+    draws = np.zeros(n_boot)
+    for g in groups:
+        draws += g[rng.integers(0, g.size, (n_boot, g.size))].mean(axis=1)
+    low, high = np.quantile(draws / len(groups), [0.025, 0.975])
+    return float(np.mean([g.mean() for g in groups])), float(low), float(high)
+
+
+def summarise(samples: pd.DataFrame, *, k: tuple[int, ...], seed: int = 0) -> list[dict]:
+    """The rows of layers.parquet: one per model, arm, task (and `all`) and metric.
+
+    A task without a single usable prompt has a null value and n 0, never 0.
+    """
+    rows: list[dict] = []
+    for (model, arm), part in samples.groupby(["model", "method"], sort=False):
+        for metric in metric_names(k):
+            values = per_prompt(part, metric)
+            tasks = list(dict.fromkeys(part["task"]))
+            groups = [_of_task(values, t) for t in tasks]
+            head = {"model": model, "method": arm, "part": None, "layer": None, "component": ALL}
+            for task, group in zip(tasks, groups, strict=True):
+                rows.append({**head, **_row(task, metric, mean_interval(group, seed=seed), len(group))})
+            pooled = macro_interval(groups, seed=seed)
+            rows.append({**head, **_row(ALL, metric, pooled, sum(len(g) for g in groups))})
+    return rows
+
+
+def _of_task(values: pd.Series, task: str) -> np.ndarray:
+    if len(values) == 0:
+        return np.zeros(0)
+    return values[values.index.get_level_values("task") == task].to_numpy(dtype=float)
+
+
+def _row(task: str, metric: str, triple: tuple[float, float, float], n: int) -> dict:
+    value, low, high = (None if np.isnan(x) else float(x) for x in triple)
+    return {
+        "task": task, "metric": metric, "value": value, "ci_low": low, "ci_high": high,
+        "n": int(n), "p_adjusted": None,
+    }  # fmt: skip
+
+
+def compare_samples(
+    a: pd.DataFrame, b: pd.DataFrame, metric: str = "acc@1", *, arm_a: str = "image", arm_b: str = "image",
+    seed: int = 0, n_perm: int = 10_000,
+) -> pd.DataFrame:  # fmt: skip
+    """Paired comparison b - a over the prompts that both answered, per task and for `all`.
+
+    Columns: task, metric, mean_a, mean_b, diff, ci_low, ci_high, p, p_adjusted, n, test. The test is the
+    sign-flip permutation test over prompts; for `greedy` it is McNemar's exact test. p_adjusted is Holm
+    over the tasks; `all` is one test by itself and keeps its p. The interval is a bootstrap over prompts,
+    within tasks for `all`. The weights of `all` make every task count the same in the test as well.
+    """
+    import pandas as pd
+
+    left = per_prompt(a[a["method"] == arm_a], metric)
+    right = per_prompt(b[b["method"] == arm_b], metric)
+    both = pd.concat([left.rename("a"), right.rename("b")], axis=1, join="inner")
+    if len(both) == 0:
+        raise FrankenError(
+            "the two runs share no prompt",
+            f"{len(left)} prompts with {metric} on one side, {len(right)} on the other, none in common",
+            "evaluate both models with the same tasks, samples and seed",
+        )
+    names = list(dict.fromkeys(both.index.get_level_values("task")))
+    groups = {t: both[both.index.get_level_values("task") == t] for t in names}
+    rows = [_paired_row(t, metric, groups[t], seed=seed, n_perm=n_perm) for t in names]
+    adjusted = stats.holm([r["p"] for r in rows])
+    rows = [{**r, "p_adjusted": p} for r, p in zip(rows, adjusted, strict=True)]
+    diffs = {t: (g["b"] - g["a"]).to_numpy() for t, g in groups.items()}
+    weighted = [d * (len(both) / (len(names) * d.size)) for d in diffs.values()]
+    _, low, high = macro_interval(list(diffs.values()), seed=seed)
+    if metric == "greedy":
+        p, test = _mcnemar(both), "exact McNemar"
+    else:
+        p, test = stats.sign_flip_test(np.concatenate(weighted), n_perm=n_perm, seed=seed), "sign-flip"
+    mean_a, mean_b = (float(np.mean([g[c].mean() for g in groups.values()])) for c in ("a", "b"))
+    rows.append({
+        "task": ALL, "metric": metric, "mean_a": mean_a, "mean_b": mean_b, "diff": mean_b - mean_a,
+        "ci_low": low, "ci_high": high, "p": p, "p_adjusted": p, "n": len(both), "test": test,
+    })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _paired_row(task: str, metric: str, pairs: pd.DataFrame, *, seed: int, n_perm: int) -> dict:
+    diffs = (pairs["b"] - pairs["a"]).to_numpy()
+    diff, low, high = stats.bootstrap_mean(diffs, seed=seed)
+    if metric == "greedy":
+        p, test = _mcnemar(pairs), "exact McNemar"
+    else:
+        p, test = stats.sign_flip_test(diffs, n_perm=n_perm, seed=seed), "sign-flip"
+    return {
+        "task": task, "metric": metric, "mean_a": float(pairs["a"].mean()), "mean_b": float(pairs["b"].mean()),
+        "diff": float(diff), "ci_low": float(low), "ci_high": float(high), "p": float(p), "p_adjusted": None,
+        "n": len(pairs), "test": test,
+    }  # fmt: skip
+
+
+def _mcnemar(pairs: pd.DataFrame) -> float:
+    only_a = int(((pairs["a"] > RIGHT) & (pairs["b"] <= RIGHT)).sum())
+    only_b = int(((pairs["b"] > RIGHT) & (pairs["a"] <= RIGHT)).sum())
+    return stats.mcnemar_exact(only_a, only_b)
+
+
+def compare(run_a: Path, run_b: Path, metric: str = "acc@1", **options) -> pd.DataFrame:
+    """`compare_samples` on two run folders of `franken eval`; options are passed on."""
+    from franken.runs import load_run
+
+    return compare_samples(load_run(run_a).samples, load_run(run_b).samples, metric, **options)

@@ -1,0 +1,275 @@
+"""`franken eval`: ask a model the held-out questions of some tasks, grade the answers, store every one of them.
+
+One run folder per model, or per graft when grafts are given: a graft evaluates `model` with some decoder layers taken
+from `donor`, in memory, so that a hybrid costs no disk. Every prompt is answered n times at temperature 1 and once
+greedily. Rows are written in parts while the run goes on; a run that was interrupted answers only what is missing,
+and gets the same numbers, because no sample depends on the batch it was drawn in.
+
+Left out for now: engines other than the native one, majority votes, embedding diversity (see the evaluation issue).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from franken.errors import UsageError
+from franken.evaluate.arms import obstacle, parse_arms, prompt_for
+from franken.evaluate.metrics import GREEDY, summarise
+
+if TYPE_CHECKING:
+    from franken.models.loading import Loaded
+    from franken.runs import Run
+    from franken.tasks import Item
+
+Progress = Callable[[int, int, str], None]  # answers stored, answers wanted, what is being done
+CHUNK = 96  # prompts between two writes: what an interrupt can lose
+
+
+@dataclass(frozen=True)
+class Graft:
+    """A hybrid to evaluate: `layers` (as on the command line, e.g. `text:2-5,text:6-8`) of the model come from `donor`."""
+
+    label: str
+    donor: str
+    layers: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run asks, resolved: everything that changes its numbers, apart from the weights."""
+
+    tasks: tuple[str, ...]
+    samples: int
+    n: int
+    k: tuple[int, ...]
+    arms: tuple[str, ...]
+    seed: int
+    max_new_tokens: int
+    data: str | None
+
+    @property
+    def draws(self) -> list[int]:
+        """Draw numbers of a prompt: the greedy answer first, then 0..n-1."""
+        return [GREEDY, *range(self.n)]
+
+
+def plan_eval(
+    *, tasks: Sequence[str] | None = None, samples: int = 100, n: int = 4, k: Sequence[int] = (1, 4),
+    arms: str | Sequence[str] = "image", seed: int = 0, max_new_tokens: int = 64, data: Path | None = None,
+) -> Plan:  # fmt: skip
+    """Resolve and check the options of an evaluation; imports neither torch nor transformers.
+
+    Raises UsageError for an unknown task or arm, a k above n, or a number that is not positive.
+    """
+    from franken import tasks as puzzles
+
+    names = tuple(dict.fromkeys(tasks or ()))
+    if data is None:
+        names = names or tuple(puzzles.names())
+        for name in names:
+            puzzles.get(name)
+    for what, number in (("--samples", samples), ("--n", n), ("--max-new-tokens", max_new_tokens)):
+        if number < 1:
+            raise UsageError(f"{what} {number} is not positive", "", f"give {what} a number from 1 up")
+    for number in k:
+        if not 1 <= number <= n:
+            raise UsageError(
+                f"acc@{number} cannot be estimated from {n} samples a prompt",
+                f"the unbiased estimator needs between 1 and n = {n}",
+                f"raise --n to {number} or drop k = {number}",
+            )
+    chosen = tuple(sorted(set(k)))
+    where = str(Path(data).resolve()) if data else None
+    return Plan(names, samples, n, chosen, parse_arms(arms), seed, max_new_tokens, where)
+
+
+def load_items(plan: Plan) -> list[Item]:
+    """The questions of a plan, task by task: held-out puzzles, or the target items of a folder of image pairs."""
+    from franken import tasks as puzzles
+
+    if plan.data is None:
+        return [i for name in plan.tasks for i in puzzles.get(name).items(plan.samples, plan.seed, split="test")]
+    items: list[Item] = []
+    taken: dict[str, int] = {}
+    for pair in puzzles.load_folder(Path(plan.data)):
+        if (plan.tasks and pair.task not in plan.tasks) or taken.get(pair.task, 0) >= plan.samples:
+            continue
+        taken[pair.task] = taken.get(pair.task, 0) + 1
+        items.append(pair.target)
+    if not items:
+        wanted = ", ".join(plan.tasks) or "any"
+        raise UsageError(f"no questions in {plan.data}", f"tasks asked for: {wanted}", "check --tasks and --data")
+    return items
+
+
+def run_eval(
+    models: Sequence[str], *, tasks: Sequence[str] | None = None, samples: int = 100, n: int = 4,
+    k: Sequence[int] = (1, 4), arms: str | Sequence[str] = "image", seed: int = 0, out: Path = Path("runs"),
+    device: str = "auto", dtype: str = "auto", data: Path | None = None, grafts: Sequence[Graft] | None = None,
+    labels: Sequence[str] | None = None, max_new_tokens: int = 64, batch_size: int = 64,
+    progress: Progress | None = None,
+) -> list[Path]:  # fmt: skip
+    """Evaluate models (or, with `grafts`, hybrids of each) and return one run folder for each.
+
+    `samples` prompts per task, `n` draws each at temperature 1 plus the greedy answer, in every arm. `labels` name the
+    models in the tables (default: the folder's name). A complete run is returned as it is, without loading anything.
+
+    Raises UsageError on options that cannot be, FrankenError on checkpoints that cannot be read.
+    """
+    from franken.checkpoints import resolve
+
+    plan = plan_eval(
+        tasks=tasks, samples=samples, n=n, k=k, arms=arms, seed=seed, max_new_tokens=max_new_tokens, data=data
+    )
+    if labels is not None and len(labels) != len(models):
+        raise UsageError(f"{len(labels)} labels for {len(models)} models", "", "give one label per model")
+    names = list(labels) if labels is not None else [label_of(m) for m in models]
+    folders: list[Path] = []
+    for name, model in zip(names, models, strict=True):
+        source = _Source(str(resolve(model)), device, dtype)
+        for graft in grafts if grafts is not None else (None,):
+            folders.append(_run_one(source, name, graft, plan, out, batch_size, progress))
+    return folders
+
+
+def label_of(model: str) -> str:
+    """A short name for a checkpoint: `creature:sft` → `creature-sft`, a folder → its last part."""
+    return model.replace(":", "-") if ":" in model else Path(model).name or "model"
+
+
+class _Source:
+    """A model that is loaded when the first run needs it, and then kept for the next ones."""
+
+    def __init__(self, folder: str, device: str, dtype: str) -> None:
+        self.folder, self.device, self.dtype = folder, device, dtype
+        self._loaded: Loaded | None = None
+
+    def loaded(self) -> Loaded:
+        from franken.models import loading
+
+        if self._loaded is None:
+            self._loaded = loading.load(self.folder, device=self.device, dtype=self.dtype)
+        return self._loaded
+
+
+def _run_one(
+    source: _Source, name: str, graft: Graft | None, plan: Plan, out: Path, batch_size: int,
+    progress: Progress | None,
+) -> Path:  # fmt: skip
+    from franken.checkpoints import fingerprint, open_checkpoint, resolve
+    from franken.runs import open_run
+
+    label = graft.label if graft else name
+    models = {name: source.folder}
+    identity: dict[str, Any] = {**asdict(plan), "model": fingerprint(open_checkpoint(source.folder))}
+    identity |= {"label": label, "dtype": source.dtype, "device": source.device.split(":")[0]}
+    if graft:
+        donor = str(resolve(graft.donor))
+        models |= {f"donor of {label}": donor}
+        identity |= {"donor": fingerprint(open_checkpoint(donor)), "layers": graft.layers}
+    config = {**asdict(plan), "device": source.device, "dtype": source.dtype, "batch_size": batch_size}
+    config["graft"] = asdict(graft) if graft else None
+    run = open_run("eval", label, identity, out, config=config, models=models)
+    if run.is_complete():
+        return run.folder
+    items = load_items(plan)
+    _answer_missing(run, source, label, graft, plan, items, batch_size, progress)
+    import pandas as pd
+
+    rows = pd.DataFrame(run.rows())
+    return run.finish(summarise(rows, k=plan.k), n_requested=len(plan.arms) * len(items) * len(plan.draws))
+
+
+def _answer_missing(
+    run: Run, source: _Source, label: str, graft: Graft | None, plan: Plan, items: list[Item], batch_size: int,
+    progress: Progress | None,
+) -> None:  # fmt: skip
+    have = {(r["method"], r["sample"], int(r["draw"])) for r in run.rows()}
+    total = len(plan.arms) * len(items) * len(plan.draws)
+    todo = {arm: [i for i in items if any((arm, i.id, d) not in have for d in plan.draws)] for arm in plan.arms}
+    if progress:
+        progress(len(have), total, label)
+    if not any(todo.values()):
+        return
+    with _grafted(source, graft) as loaded:
+        for arm, missing in todo.items():
+            for start in range(0, len(missing), CHUNK):
+                rows = _answer(loaded, label, arm, missing[start : start + CHUNK], plan, batch_size)
+                rows = [r for r in rows if (r["method"], r["sample"], r["draw"]) not in have]
+                run.append(rows)
+                have |= {(r["method"], r["sample"], r["draw"]) for r in rows}
+                if progress:
+                    progress(len(have), total, f"{label}, {arm}")
+
+
+@contextmanager
+def _grafted(source: _Source, graft: Graft | None) -> Iterator[Loaded]:
+    """The loaded model, with the graft's layers in place for as long as the block runs."""
+    from franken.checkpoints import open_checkpoint, resolve
+    from franken.layers import parse_ranges
+
+    loaded = source.loaded()
+    if graft is None:
+        yield loaded
+        return
+    from franken.merge.graft import graft as put_in
+
+    donor = open_checkpoint(resolve(graft.donor))
+    with put_in(loaded.model, donor, parse_ranges(graft.layers, donor.depths)):
+        yield loaded
+
+
+def _answer(
+    loaded: Loaded, label: str, arm: str, items: list[Item], plan: Plan, batch_size: int
+) -> list[dict[str, Any]]:
+    """All rows of some items in one arm: answers, or the reason why there is none."""
+    from franken.generate.native import Sampling, generate
+
+    rows: list[dict[str, Any]] = []
+    askable: list[Item] = []
+    for item in items:
+        error, ineligible = obstacle(item, arm)
+        if error or ineligible:
+            rows += [_row(label, arm, item, d, error=error, ineligible=ineligible) for d in plan.draws]
+        else:
+            askable.append(item)
+    if not askable:
+        return rows
+    prompts = [prompt_for(i, arm) for i in askable]
+    cap, seed = plan.max_new_tokens, plan.seed
+    greedy = generate(
+        loaded, prompts, Sampling(n=1, temperature=0.0, max_new_tokens=cap, seed=seed), batch_size=batch_size
+    )
+    drawn = generate(
+        loaded, prompts, Sampling(n=plan.n, temperature=1.0, max_new_tokens=cap, seed=seed), batch_size=batch_size
+    )
+    for item, one, many in zip(askable, greedy, drawn, strict=True):
+        for draw, response in zip(plan.draws, [*one, *many], strict=True):
+            rows.append(_row(label, arm, item, draw, text=response.text, truncated=response.truncated))
+    return rows
+
+
+def _row(
+    label: str, arm: str, item: Item, draw: int, *, text: str | None = None, truncated: bool | None = None,
+    error: str | None = None, ineligible: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """One row of samples.parquet; an answer that was given is graded here."""
+    from franken import tasks as puzzles
+
+    row: dict[str, Any] = {
+        "model": label, "method": arm, "task": item.task, "sample": item.id, "draw": draw, "output": text,
+        "answer": None, "gold": item.answer, "score": None, "reason": None, "well_formed": None, "strategy": None,
+        "truncated": truncated, "error": error, "ineligible": ineligible,
+    }  # fmt: skip
+    if text is None:
+        return row
+    grade = puzzles.grade(text, item)
+    strategy = puzzles.get(item.task).strategy(text) if item.task in puzzles.names() else "none"
+    return row | {
+        "answer": grade.answer, "score": float(grade.score), "reason": grade.reason,
+        "well_formed": bool(grade.well_formed), "strategy": strategy,
+    }  # fmt: skip
