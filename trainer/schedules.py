@@ -3,9 +3,7 @@
 import math
 
 
-def learning_rate(
-    step: int, total: int, *, peak: float, warmup: int = 0, hold: float = 1.0, end: float = 1.0
-) -> float:
+def learning_rate(step: int, total: int, *, peak: float, warmup: int = 0, hold: float = 1.0, end: float = 1.0) -> float:
     """The rate of the `step`-th update (from 0) out of `total`.
 
     `warmup` counts updates, `hold` is the share of the stage spent at `peak` (warm-up included), `end` the final rate as a

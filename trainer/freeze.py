@@ -1,0 +1,99 @@
+"""What trains and what does not: by part, layer range, component or pattern; and the proof afterwards.
+
+A spec is `vision`, `projector`, `embed`, `head`, `norm`, `text:0-3`, `vision:all`, `early`, or `re:PATTERN` on canonical tensor
+names. A spec that matches nothing is an error: a freeze that is silently ignored is the worst outcome.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from franken.checkpoints import Place, canonical, place
+from franken.errors import UsageError, VerificationError
+from franken.layers import COMPONENTS, PARTS, parse_ranges
+
+WHOLE_PARTS = ("vision", "projector")
+LOOSE = ("embed", "head", "norm")  # the text tensors outside of the layers
+
+
+def frozen_names(model: Any, specs: Sequence[str]) -> set[str]:
+    """In-memory names of the parameters that `specs` freeze. Raises UsageError for a spec that matches nothing."""
+    places = parameter_places(model)
+    depths: dict[str, int] = {}
+    for spot in places.values():
+        if spot.layer is not None:
+            depths[spot.part] = max(depths.get(spot.part, 0), spot.layer + 1)
+    frozen: set[str] = set()
+    for spec in specs:
+        matched = {name for name in places if _matches(name, places[name], spec, depths, model.config.model_type)}
+        if not matched:
+            raise UsageError(
+                f"--freeze {spec} matches nothing",
+                why="no parameter of this model is there" + (_tied_why(model) if spec == "head" else ""),
+                fix=f"use {', '.join(WHOLE_PARTS + LOOSE)}, a layer range such as text:0-3, or re:PATTERN",
+            )
+        frozen |= matched
+    if len(frozen) == len(places):
+        raise UsageError("everything is frozen", why="no parameter is left to train", fix="freeze less")
+    return frozen
+
+
+def apply_freeze(model: Any, specs: Sequence[str]) -> list[dict[str, Any]]:
+    """Set `requires_grad` and return the table: part, layer, component, tensors, parameters, frozen."""
+    frozen = frozen_names(model, specs) if specs else set()
+    places = parameter_places(model)
+    groups: dict[tuple[str, int | None, str, bool], list[int]] = {}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+        spot = places[name]
+        key = (spot.part, spot.layer, spot.component, name in frozen)
+        counted = groups.setdefault(key, [0, 0])
+        counted[0] += 1
+        counted[1] += parameter.numel()
+    order = sorted(groups, key=lambda k: (PARTS.index(k[0]), -1 if k[1] is None else k[1], COMPONENTS.index(k[2])))
+    columns = ("part", "layer", "component", "frozen")
+    return [dict(zip(columns, k, strict=True)) | {"tensors": groups[k][0], "parameters": groups[k][1]} for k in order]
+
+
+def parameter_places(model: Any) -> dict[str, Place]:
+    """In-memory parameter name → place. Tied parameters appear once, as embedding."""
+    return {name: place(name, model.config.model_type) for name, _ in model.named_parameters()}
+
+
+def fingerprints(model: Any) -> dict[str, str]:
+    """SHA-256 of the bytes of every parameter that does not train."""
+    return {name: _hash(p) for name, p in model.named_parameters() if not p.requires_grad}
+
+
+def verify_frozen(model: Any, before: dict[str, str]) -> dict[str, Any]:
+    """Prove that every frozen tensor is bit-identical. Raises VerificationError naming those that moved."""
+    parameters = dict(model.named_parameters())
+    moved = sorted(name for name, digest in before.items() if _hash(parameters[name]) != digest)
+    if moved:
+        raise VerificationError(
+            f"{len(moved)} frozen tensors have changed", why=f"for example {moved[0]}", fix="report this as a bug"
+        )
+    return {"tensors": len(before), "bit_identical": True, "sha256": before}
+
+
+def _matches(name: str, spot: Place, spec: str, depths: dict[str, int], model_type: str) -> bool:
+    if spec.startswith("re:"):
+        return re.search(spec.removeprefix("re:"), canonical(name, model_type)) is not None
+    if spec in WHOLE_PARTS:
+        return spot.part == spec
+    if spec in LOOSE:
+        return spot.part == "text" and spot.layer is None and spot.component == spec
+    return any(spot.part == r.part and spot.layer in r.layers for r in parse_ranges(spec, depths))
+
+
+def _tied_why(model: Any) -> str:
+    tied = getattr(model.config, "tie_word_embeddings", False)
+    return ": the output head is tied to the embeddings, freeze embed" if tied else ""
+
+
+def _hash(parameter: torch.Tensor) -> str:
+    data = parameter.detach().contiguous().cpu().view(torch.uint8).numpy()
+    return hashlib.sha256(data.tobytes()).hexdigest()

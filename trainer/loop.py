@@ -1,0 +1,254 @@
+"""The training loop: stages in order, metrics as JSON lines, exact resume, a verified export.
+
+    out/recipe.json      what is run; another recipe in the same folder is refused
+        metrics.jsonl    one line an update
+        state/           the last checkpoints (trainer/state.py)
+        freeze.json      what was frozen, and the proof that it did not move
+        final/           the trained checkpoint, as from_pretrained reads it
+        train.json       written last: the run is complete
+
+Ctrl-C ends the current update, saves, and stops; the same command goes on from there and ends in the same weights. (With a
+`cpu_seconds` budget the number of updates depends on the machine, so only `steps` resumes bit for bit.)
+"""
+
+import json
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from franken.checkpoints import open_checkpoint
+from franken.errors import FrankenError, UsageError
+from franken.models.loading import Loaded, load, pick_device, wrap
+from franken.runs import atomic_write_text, provenance
+from trainer import align, sft, state
+from trainer.evaluate import quick_look
+from trainer.freeze import apply_freeze, fingerprints, verify_frozen
+from trainer.grpo import grpo_step
+from trainer.schedules import shape
+from trainer.stages import AlignStage, GrpoStage, Recipe, SftStage
+from trainer.state import Position
+
+SAVE_EVERY = 50
+Report = Callable[[dict[str, Any]], None]
+
+
+def run_train(recipe: Recipe, out: Path, *, freeze: tuple[str, ...] = (), report: Report | None = None) -> Path:
+    """Train a recipe into `out`, or go on where it stopped. `freeze` is added to every stage. Returns `out/final`."""
+    identity = json.dumps({"recipe": recipe.model_dump(mode="json"), "freeze": list(freeze)}, indent=2, sort_keys=True)
+    _claim(out, identity)
+    final = out / "final"
+    if (out / "train.json").exists():
+        return final
+    started = time.time()
+    loaded = _start(recipe)
+    position = Position()
+    states = state.whole_states(out)
+    if states:
+        position = state.read_position(states[-1])
+        state.load_weights(states[-1], loaded.model)
+    _trim(out / "metrics.jsonl", position)
+    proofs = _load_proofs(out)
+    with _polite_interrupts() as interrupted:
+        for index in range(position.stage, len(recipe.stages)):
+            stage = recipe.stages[index]
+            table = apply_freeze(loaded.model, (*stage.freeze, *freeze))
+            proof = proofs.setdefault(str(index), {"table": table, "before": fingerprints(loaded.model)})
+            _write_proofs(out, proofs)
+            _run_stage(
+                recipe, index, loaded, position, out, report, interrupted, resumed=states[-1] if states else None
+            )
+            proof |= {"verified": verify_frozen(loaded.model, proof["before"])}
+            _write_proofs(out, proofs)
+            states = []
+    _export(loaded, recipe, final)
+    summary = {"recipe": recipe.name, "updates": position.updates, "seconds": round(time.time() - started, 1)}
+    summary["cpu_seconds"] = round(sum(_stage_seconds(out)), 1)
+    atomic_write_text(out / "train.json", json.dumps({**summary, **provenance()}, indent=2))
+    return final
+
+
+def plan(recipe: Recipe, freeze: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """What each stage would train: its kind, length, and the freeze table. Loads the model, runs nothing."""
+    loaded = _start(recipe)
+    stages = []
+    for stage in recipe.stages:
+        table = apply_freeze(loaded.model, (*stage.freeze, *freeze))
+        length = f"{stage.steps} steps" if stage.steps else f"{stage.cpu_seconds:g} CPU-seconds"
+        stages.append({"kind": stage.kind, "length": length, "freeze": [*stage.freeze, *freeze], "table": table})
+    return stages
+
+
+def _run_stage(
+    recipe: Recipe,
+    index: int,
+    loaded: Loaded,
+    position: Position,
+    out: Path,
+    report: Report | None,
+    interrupted: Callable[[], bool],
+    *,
+    resumed: Path | None,
+) -> None:
+    stage = recipe.stages[index]
+    seed = recipe.seed if stage.seed is None else stage.seed
+    model = loaded.model
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = _optimizer(stage, parameters)
+    if resumed is not None and position.stage == index and position.step:
+        state.load_optimizer(resumed, optimizer)
+    reference = load(recipe.model, device=recipe.device, dtype=recipe.dtype) if getattr(stage, "beta", 0) else None
+    save_every = stage.save_every or SAVE_EVERY
+    with (out / "metrics.jsonl").open("a") as log:
+        while not _finished(stage, position):
+            began = time.process_time()
+            progress = position.step / stage.steps if stage.steps else position.cpu_seconds / (stage.cpu_seconds or 1)
+            rate = stage.lr * shape(position.step, progress, warmup=stage.warmup, hold=stage.hold, end=stage.end)
+            metrics = _update(stage, loaded, optimizer, parameters, reference, rate, seed + 1000 * index, position.step)
+            position.step += 1
+            position.updates += 1
+            position.cpu_seconds += time.process_time() - began
+            line = {"stage": index, "step": position.step, "update": position.updates, "lr": rate, **metrics}
+            line["cpu_seconds"] = round(position.cpu_seconds, 3)
+            if stage.eval_every and (position.step % stage.eval_every == 0 or _finished(stage, position)):
+                length = getattr(stage, "max_new_tokens", 64)
+                line["held_out"] = quick_look(loaded, getattr(stage, "tasks", {}), max_new_tokens=length)
+            log.write(json.dumps(line) + "\n")
+            log.flush()
+            if report:
+                total = stage.steps or None
+                report({**line, "kind": stage.kind, "total": total, "budget": stage.cpu_seconds})
+            if interrupted():
+                state.save_state(out, model, optimizer, position)
+                raise KeyboardInterrupt
+            if position.step % save_every == 0 and not _finished(stage, position):
+                state.save_state(out, model, optimizer, position)
+    position.stage, position.step, position.cpu_seconds = index + 1, 0, 0.0
+    state.save_state(out, model, None, position)
+
+
+def _update(
+    stage: Any, loaded: Loaded, optimizer: torch.optim.Optimizer, parameters: list[Any], reference: Loaded | None,
+    rate: float, seed: int, step: int,
+) -> dict[str, float]:  # fmt: skip
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+    def apply() -> float:
+        norm = torch.nn.utils.clip_grad_norm_(parameters, stage.clip).item()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    if isinstance(stage, GrpoStage):
+        return grpo_step(loaded, stage, apply, reference, seed=seed, step=step)
+    if isinstance(stage, SftStage):
+        loss, metrics = sft.loss(loaded.model, sft.next_batch(loaded, stage.tasks, stage.batch, seed=seed, step=step))
+    else:
+        assert isinstance(stage, AlignStage)
+        loss, metrics = align.loss(loaded, *align.next_grids(stage.batch, seed=seed, step=step))
+    if not torch.isfinite(loss):
+        raise FrankenError(
+            f"the loss is {loss.item()} at step {step}", why="training diverged", fix="lower the learning rate"
+        )
+    loss.backward()
+    return {**metrics, "grad_norm": apply()}
+
+
+def _optimizer(stage: Any, parameters: list[Any]) -> torch.optim.Optimizer:
+    """AdamW over what trains; vectors (norms, biases) are not decayed."""
+    matrices = [p for p in parameters if p.ndim >= 2]
+    vectors = [p for p in parameters if p.ndim < 2]
+    groups = [
+        {"params": matrices, "weight_decay": stage.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=stage.lr, betas=stage.betas)
+
+
+def _finished(stage: Any, position: Position) -> bool:
+    return position.step >= stage.steps if stage.steps else position.cpu_seconds >= stage.cpu_seconds
+
+
+def _start(recipe: Recipe) -> Loaded:
+    torch.set_flush_denormal(True)
+    if recipe.model == "creature:new":
+        from franken.models import creature
+
+        processor = creature.build_processor()
+        model = creature.build_model(recipe.seed).to(pick_device(recipe.device))
+        return wrap(model, processor, processor.tokenizer)
+    return load(recipe.model, device=recipe.device, dtype=recipe.dtype)
+
+
+def _export(loaded: Loaded, recipe: Recipe, final: Path) -> None:
+    """Write the checkpoint, and re-open it: every tensor must have a place."""
+    temporary = final.with_name(".final")
+    shutil.rmtree(temporary, ignore_errors=True)
+    loaded.model.requires_grad_(True)
+    if recipe.name == "creature-base":
+        from franken.models.creature import restart_unseen_tokens
+
+        restart_unseen_tokens(loaded.model, recipe.seed)
+    loaded.model.save_pretrained(temporary)
+    (loaded.processor or loaded.tokenizer).save_pretrained(temporary)
+    open_checkpoint(temporary)
+    shutil.rmtree(final, ignore_errors=True)
+    temporary.rename(final)
+
+
+def _claim(out: Path, identity: str) -> None:
+    mark = out / "recipe.json"
+    if mark.exists() and mark.read_text() != identity:
+        raise UsageError(f"{out} holds another training run", why="its recipe differs", fix="choose another --out")
+    if not mark.exists() and out.exists() and any(out.iterdir()):
+        raise UsageError(f"{out} holds something else", why="it is not a training run", fix="choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    atomic_write_text(mark, identity)
+
+
+def _trim(log: Path, position: Position) -> None:
+    """Drop the lines of updates that happened after the checkpoint and will be done again."""
+    if log.exists():
+        lines = [line for line in log.read_text().splitlines() if line.endswith("}")]
+        kept = [line for line in lines if json.loads(line)["update"] <= position.updates]
+        atomic_write_text(log, "".join(line + "\n" for line in kept))
+
+
+def _stage_seconds(out: Path) -> list[float]:
+    last: dict[int, float] = {}
+    for line in (out / "metrics.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        last[row["stage"]] = row["cpu_seconds"]
+    return list(last.values())
+
+
+def _load_proofs(out: Path) -> dict[str, Any]:
+    file = out / "freeze.json"
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
+def _write_proofs(out: Path, proofs: dict[str, Any]) -> None:
+    atomic_write_text(out / "freeze.json", json.dumps(proofs, indent=1))
+
+
+@contextmanager
+def _polite_interrupts() -> Iterator[Callable[[], bool]]:
+    """The first ctrl-C asks the loop to stop after its update; the second one stops at once."""
+    asked: list[int] = []
+
+    def ask(number: int, frame: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    previous = signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGINT, previous)

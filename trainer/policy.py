@@ -1,0 +1,104 @@
+"""Log-probabilities of responses under the policy that sampled them.
+
+Prompts are left-padded and shared by reference: a row is (prompt index, response ids). Where the vision tower is frozen and
+the family allows it, image features are computed once per prompt and passed to every forward.
+"""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from franken.models.loading import Loaded
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some responses as one padded batch: `inputs` for the model, `targets` and `mask` are `[rows, tokens]`."""
+
+    inputs: dict[str, Any]
+    targets: Tensor
+    mask: Bool[Tensor, "rows tokens"]
+
+
+def with_features(loaded: Loaded, batch: dict[str, Any]) -> dict[str, Any]:
+    """Replace pixels by the image features of the frozen vision tower, once; unchanged where the family cannot."""
+    inner = loaded.model.model
+    takes = "mm_encoder_outputs" in inspect.signature(inner.forward).parameters
+    if "pixel_values" not in batch or not takes or _vision_trains(loaded):
+        return batch
+    with torch.no_grad():
+        encoded = inner.get_image_features(batch["pixel_values"], batch["image_grid_thw"], return_dict=True)
+    rest = {name: value for name, value in batch.items() if name != "pixel_values"}
+    return {**rest, "mm_encoder_outputs": {"image": encoded}}
+
+
+def take_rows(loaded: Loaded, batch: dict[str, Any], prompts: Sequence[int], responses: Sequence[list[int]]) -> Rows:
+    """The batch of some (prompt, response) rows, responses padded on the right."""
+    device = batch["input_ids"].device
+    chosen = torch.tensor(list(prompts), device=device)
+    width = max(len(r) for r in responses)
+    targets = torch.tensor([r + [0] * (width - len(r)) for r in responses], device=device)
+    mask = torch.tensor([[True] * len(r) + [False] * (width - len(r)) for r in responses], device=device)
+    positions = batch["position_ids"][..., chosen, :]
+    steps = torch.arange(1, width + 1, device=device)
+    inputs: dict[str, Any] = {
+        "input_ids": torch.cat([batch["input_ids"][chosen], targets], 1),
+        "attention_mask": torch.cat([batch["attention_mask"][chosen], mask.to(batch["attention_mask"].dtype)], 1),
+        "position_ids": torch.cat([positions, positions[..., -1:] + steps], -1),
+    }
+    inputs |= _image_inputs(batch, list(prompts))
+    return Rows(inputs, targets, mask)
+
+
+def response_logprobs(
+    loaded: Loaded, rows: Rows, temperature: float
+) -> tuple[Float[Tensor, "rows tokens"], Float[Tensor, "rows tokens"]]:
+    """Log-probability of every response token, and the entropy there (detached), under the sampling distribution.
+
+    Banned tokens are excluded and the temperature applied, as when sampling. Padding holds zeros.
+    """
+    model = loaded.model
+    width = rows.targets.shape[1]
+    hidden = model.model(**rows.inputs, use_cache=False).last_hidden_state[:, -width - 1 : -1]
+    logits = model.get_output_embeddings()(hidden[rows.mask]).float() / temperature
+    banned = loaded.family.banned_token_ids(model.config, loaded.tokenizer)
+    logits = logits.index_fill(1, torch.tensor(banned, device=logits.device), -1e9)
+    logp = torch.log_softmax(logits, -1)
+    chosen = logp.gather(1, rows.targets[rows.mask][:, None])[:, 0]
+    with torch.no_grad():
+        entropy = -(logp.exp() * logp).sum(-1)
+    empty = chosen.new_zeros(rows.mask.shape)
+    return empty.masked_scatter(rows.mask, chosen), empty.masked_scatter(rows.mask, entropy)
+
+
+def _image_inputs(batch: dict[str, Any], prompts: list[int]) -> dict[str, Any]:
+    if "mm_encoder_outputs" in batch:
+        encoded = batch["mm_encoder_outputs"]["image"]
+        features = tuple(encoded.pooler_output[i] for i in prompts)
+        changed = {"pooler_output": features}
+        if getattr(encoded, "deepstack_features", None) is not None:
+            sizes = [len(f) for f in encoded.pooler_output]
+            changed["deepstack_features"] = [
+                torch.cat([level.split(sizes)[i] for i in prompts]) for level in encoded.deepstack_features
+            ]
+        return {"mm_encoder_outputs": {"image": type(encoded)(**changed)}}
+    if "pixel_values" not in batch:
+        return {}
+    if "image_grid_thw" in batch:
+        sizes = batch["image_grid_thw"].prod(-1).tolist()
+        parts = batch["pixel_values"].split(sizes)
+        pixels = torch.cat([parts[i] for i in prompts])
+        return {"pixel_values": pixels, "image_grid_thw": batch["image_grid_thw"][prompts]}
+    kept = {"pixel_values": batch["pixel_values"][prompts]}
+    return kept | ({"image_sizes": batch["image_sizes"][prompts]} if "image_sizes" in batch else {})
+
+
+def _vision_trains(loaded: Loaded) -> bool:
+    blocks = loaded.family.vision_blocks(loaded.model)
+    towers = [*blocks.parameters(), *loaded.family.projector(loaded.model).parameters()]
+    return any(p.requires_grad for p in towers)

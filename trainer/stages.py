@@ -1,0 +1,181 @@
+"""Recipes: a model and a list of stages, as YAML. Unknown keys are errors."""
+
+import difflib
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from franken import tasks
+from franken.errors import UsageError, did_you_mean
+from trainer.rewards import check_names
+from trainer.sft import LESSON_KINDS
+
+
+class Strict(BaseModel):
+    """A frozen record that takes no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Stage(Strict):
+    """What all stages share. A stage ends after `steps`, or after `cpu_seconds` of training on this process."""
+
+    name: str = ""
+    steps: int | None = Field(default=None, gt=0)
+    cpu_seconds: float | None = Field(default=None, gt=0)
+    lr: float = Field(gt=0)
+    warmup: int = Field(default=0, ge=0)
+    hold: float = Field(default=1.0, ge=0, le=1)
+    end: float = Field(default=1.0, ge=0, le=1)
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = Field(default=0.0, ge=0)
+    clip: float = Field(default=1.0, gt=0)
+    freeze: tuple[str, ...] = ()
+    seed: int | None = None
+    eval_every: int | None = Field(default=None, gt=0)
+    save_every: int | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _one_end(self) -> "Stage":
+        if (self.steps is None) == (self.cpu_seconds is None):
+            raise ValueError("a stage needs either steps or cpu_seconds")
+        return self
+
+
+class AlignStage(Stage):
+    """Align a vision tower with the word embeddings (trainer/align.py)."""
+
+    kind: Literal["align"]
+    batch: int = Field(default=64, gt=0)
+
+
+class SftStage(Stage):
+    """Supervised fine-tuning on a mixture of puzzles and lessons."""
+
+    kind: Literal["sft"]
+    batch: int = Field(default=16, gt=0)
+    tasks: dict[str, float]
+
+    @model_validator(mode="after")
+    def _known(self) -> "SftStage":
+        _check_tasks(self.tasks, LESSON_KINDS)
+        return self
+
+
+class GrpoStage(Stage):
+    """GRPO on a mixture of puzzles: `prompts` × `group` samples a step, `inner_steps` updates of each batch."""
+
+    kind: Literal["grpo"]
+    tasks: dict[str, float]
+    prompts: int = Field(default=16, gt=0)
+    group: int = Field(default=8, gt=1)
+    temperature: float = Field(default=1.0, gt=0)
+    max_new_tokens: int = Field(default=64, gt=0)
+    rewards: dict[str, float] = {"accuracy": 1.0, "format": 0.1}
+    clip_low: float = Field(default=0.2, gt=0)
+    clip_high: float = Field(default=0.2, gt=0)
+    beta: float = Field(default=0.0, ge=0)
+    inner_steps: int = Field(default=1, gt=0)
+    micro_rows: int = Field(default=64, gt=0)
+
+    @model_validator(mode="after")
+    def _known(self) -> "GrpoStage":
+        _check_tasks(self.tasks, ())
+        check_names(list(self.rewards))
+        return self
+
+
+AnyStage = Annotated[AlignStage | SftStage | GrpoStage, Field(discriminator="kind")]
+
+
+class Recipe(Strict):
+    """A training run: where it starts, and its stages in order."""
+
+    name: str
+    model: str
+    seed: int = 0
+    device: str = "auto"
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    stages: tuple[AnyStage, ...] = Field(min_length=1)
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with the package."""
+    return sorted(p.name.removesuffix(".yaml") for p in _folder().iterdir() if p.name.endswith(".yaml"))
+
+
+def load_recipe(path_or_name: str | Path, overrides: tuple[str, ...] = ()) -> Recipe:
+    """Read a recipe from a file, or one of the package's by name. `overrides` are `key=value`, `stages.0.steps=5`."""
+    path = Path(path_or_name)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise UsageError(
+                f"no recipe at {path}", why="there is no such file", fix="franken train --list names the built-in ones"
+            )
+        text = path.read_text()
+    elif str(path_or_name) in recipe_names():
+        text = (_folder() / f"{path_or_name}.yaml").read_text()
+    else:
+        raise UsageError(
+            f"unknown recipe {path_or_name!s}",
+            why=f"the built-in recipes are {', '.join(recipe_names())}",
+            fix=did_you_mean(str(path_or_name), recipe_names()) or "give a .yaml file",
+        )
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as e:
+        raise UsageError(f"{path_or_name} is not YAML", why=str(e)) from e
+    if not isinstance(raw, dict):
+        raise UsageError(f"{path_or_name} is not a recipe", why="a recipe is a mapping with name, model and stages")
+    for override in overrides:
+        _set(raw, override)
+    return parse_recipe(raw)
+
+
+def parse_recipe(raw: dict[str, Any]) -> Recipe:
+    """Validate a recipe. Raises UsageError that names the key and the nearest known one."""
+    try:
+        return Recipe.model_validate(raw)
+    except ValidationError as e:
+        problems = [_explain(error) for error in e.errors()]
+        raise UsageError(
+            "the recipe does not fit", why="; ".join(problems), fix="franken train --show creature-rl is one that does"
+        ) from e
+
+
+def _explain(error: Any) -> str:
+    where = ".".join(str(x) for x in error["loc"] if x not in ("align", "sft", "grpo"))
+    if error["type"] != "extra_forbidden":
+        return f"{where}: {error['msg']}"
+    fields = {f for model in (Recipe, AlignStage, SftStage, GrpoStage) for f in model.model_fields}
+    close = difflib.get_close_matches(str(error["loc"][-1]), sorted(fields), n=1)
+    return f"unknown key {where}" + (f", did you mean {close[0]}?" if close else "")
+
+
+def _set(raw: dict[str, Any], override: str) -> None:
+    path, equals, value = override.partition("=")
+    if not equals:
+        raise UsageError(f"cannot read --set {override}", why="it has no =", fix="write --set stages.0.steps=5")
+    at: Any = raw
+    *parents, last = path.split(".")
+    try:
+        for key in parents:
+            at = at[int(key)] if isinstance(at, list) else at[key]
+        at[int(last) if isinstance(at, list) else last] = yaml.safe_load(value)
+    except (KeyError, IndexError, ValueError, TypeError) as e:
+        raise UsageError(f"--set {override} points nowhere", why=f"the recipe has no {path}") from e
+
+
+def _check_tasks(mixture: dict[str, float], also: tuple[str, ...]) -> None:
+    if not mixture or min(mixture.values()) < 0 or sum(mixture.values()) <= 0:
+        raise ValueError("tasks needs positive weights")
+    for name in mixture:
+        if name not in also:
+            tasks.get(name)
+
+
+def _folder() -> Any:
+    return resources.files("trainer") / "recipes"
