@@ -96,7 +96,7 @@ def _run_stage(
     resumed: Path | None,
 ) -> None:
     stage = recipe.stages[index]
-    seed = recipe.seed if stage.seed is None else stage.seed
+    seed = recipe.seed + 1000 * index if stage.seed is None else stage.seed
     model = loaded.model
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = _optimizer(stage, parameters)
@@ -109,7 +109,7 @@ def _run_stage(
             began = time.process_time()
             progress = position.step / stage.steps if stage.steps else position.cpu_seconds / (stage.cpu_seconds or 1)
             rate = stage.lr * shape(position.step, progress, warmup=stage.warmup, hold=stage.hold, end=stage.end)
-            metrics = _update(stage, loaded, optimizer, parameters, reference, rate, seed + 1000 * index, position.step)
+            metrics = _update(stage, loaded, optimizer, parameters, reference, rate, seed, position.step)
             position.step += 1
             position.updates += 1
             position.cpu_seconds += time.process_time() - began
