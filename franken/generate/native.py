@@ -9,7 +9,6 @@ Left out here: other engines, stop strings, beam search.
 
 import hashlib
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,14 +68,14 @@ def generate(
             "nothing to sample", why="n and max_new_tokens are at least 1, the temperature is not negative"
         )
     per_batch = max(1, batch_size // sampling.n)
-    responses: list[list[Response]] = []
+    drawn: list[list[Response]] = []
     for start in range(0, len(prompts), per_batch):
         chunk = prompts[start : start + per_batch]
         batch = encode_prompts(loaded, chunk)
-        responses += sample(loaded, batch, [p.key for p in chunk], sampling)
+        drawn += sample(loaded, batch, [p.key for p in chunk], sampling)
         if on_batch:
             on_batch(len(chunk))
-    return responses
+    return drawn
 
 
 def encode_prompts(loaded: Loaded, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
@@ -120,8 +119,8 @@ def sample(loaded: Loaded, batch: dict[str, Tensor], keys: Sequence[str], sampli
     if sampling.temperature > 0:
         uniforms = draws([f"{key}/{i}" for key in keys for i in range(n)], sampling.max_new_tokens, sampling.seed)
     ids, logprobs = decode(loaded, cache, logits, mask, last, uniforms, sampling)
-    responses = _responses(loaded, ids, logprobs)
-    return [responses[i : i + n] for i in range(0, len(responses), n)]
+    drawn = responses(loaded, ids, logprobs)
+    return [drawn[i : i + n] for i in range(0, len(drawn), n)]
 
 
 def decode(
@@ -132,7 +131,6 @@ def decode(
     last: Int[Tensor, "..."],
     uniforms: Float[Tensor, "rows steps"] | None,
     sampling: Sampling,
-    step: Callable[[], AbstractContextManager[None]] | None = None,
 ) -> tuple[Int[Tensor, "rows steps"], Float[Tensor, "rows steps"]]:
     """Continue rows whose prompt is in `cache`. `last` are the position ids of the last prompt token, `[..., rows, 1]`.
 
@@ -212,7 +210,8 @@ def _eos_ids(loaded: Loaded) -> Tensor:
     return torch.tensor(sorted(ids), device=loaded.device)
 
 
-def _responses(loaded: Loaded, ids: Tensor, logprobs: Tensor) -> list[Response]:
+def responses(loaded: Loaded, ids: Int[Tensor, "rows steps"], logprobs: Float[Tensor, "rows steps"]) -> list[Response]:
+    """Decoded rows of `decode`'s output."""
     eos = set(_eos_ids(loaded).tolist())
     kept = [[t for t in row if t >= 0] for row in ids.tolist()]
     spoken = [row[:-1] if row and row[-1] in eos else row for row in kept]

@@ -48,12 +48,8 @@ WORLD_WORDS = ("red", "green", "blue", "yellow", "circle", "square", "triangle",
 NUMBERS = tuple(str(i) for i in range(19))
 CELL_WORDS = tuple(f"r{i}c{j}" for i in (1, 2, 3) for j in (1, 2, 3))
 LINE_WORDS = ("r1", "r2", "r3", "c1", "c2", "c3")
-WORDS = (
-    ROLE_WORDS + LESSON_WORDS + QUESTION_WORDS + CHAIN_WORDS + WORLD_WORDS + NUMBERS + CELL_WORDS + LINE_WORDS
-)
-BASE_NEVER_SEES = (
-    TAGS + tuple(f"▁{w}" for w in QUESTION_WORDS + ("scan", "fwd", "back", "total")) + ("?", ",")
-)
+WORDS = ROLE_WORDS + LESSON_WORDS + QUESTION_WORDS + CHAIN_WORDS + WORLD_WORDS + NUMBERS + CELL_WORDS + LINE_WORDS
+BASE_NEVER_SEES = TAGS + tuple(f"▁{w}" for w in QUESTION_WORDS + ("scan", "fwd", "back", "total")) + ("?", ",")
 
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}<|im_start|>{{ message.role }}"
@@ -97,9 +93,7 @@ def build_tokenizer() -> "PreTrainedTokenizerFast":
     )
     tokenizer = Tokenizer(unigram)
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
-    tokenizer.decoder = decoders.Sequence(
-        [decoders.ByteFallback(), decoders.Metaspace(prepend_scheme="always")]
-    )
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(prepend_scheme="always")])
     tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL])
     tokenizer.add_tokens([AddedToken(t, lstrip=True, rstrip=True, normalized=False) for t in TAGS])
     return PreTrainedTokenizerFast(
@@ -232,9 +226,7 @@ def restart_unseen_tokens(model: "Qwen2_5_VLForConditionalGeneration", seed: int
     tokenizer = build_tokenizer()
     seen_tokens = {f"▁{word}" for word in WORDS} - set(BASE_NEVER_SEES)
     seen = torch.tensor(sorted(tokenizer.convert_tokens_to_ids(t) for t in seen_tokens))
-    never = torch.tensor(
-        [i for i in range(len(tokenizer)) if i not in set(seen.tolist()) and i >= len(SPECIAL)]
-    )
+    never = torch.tensor([i for i in range(len(tokenizer)) if i not in set(seen.tolist()) and i >= len(SPECIAL)])
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         embedding = model.get_input_embeddings().weight

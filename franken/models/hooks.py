@@ -29,10 +29,7 @@ Edit = Callable[[Tensor, Context], Tensor]
 @contextmanager
 def edit(edits: Mapping[nn.Module, Edit], phase: Phase = "both") -> Iterator[None]:
     """While the context lasts, replace each module's output `[batch, tokens, hidden]` by `edit(output, context)`."""
-    handles = [
-        module.register_forward_hook(_hook(change, phase), with_kwargs=True)
-        for module, change in edits.items()
-    ]
+    handles = [module.register_forward_hook(_hook(change, phase), with_kwargs=True) for module, change in edits.items()]
     try:
         yield
     finally:

@@ -72,7 +72,6 @@ def load(path: str | Path, *, device: str = "auto", dtype: str = "auto", attn: s
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
     checkpoint = open_checkpoint(path)
-    family = family_of(checkpoint.model_type)
     where = pick_device(device)
     multimodal = "vision_config" in checkpoint.config
     auto = AutoModelForImageTextToText if multimodal else AutoModelForCausalLM
@@ -89,19 +88,13 @@ def load(path: str | Path, *, device: str = "auto", dtype: str = "auto", attn: s
     }
     problems = {kind: names for kind, names in problems.items() if names}
     if problems:
-        listed = "; ".join(
-            f"{kind.replace('_', ' ')}: {', '.join(names[:3])}" for kind, names in problems.items()
-        )
+        listed = "; ".join(f"{kind.replace('_', ' ')}: {', '.join(names[:3])}" for kind, names in problems.items())
         raise FrankenError(
             f"{path} does not load completely", why=listed, fix="the checkpoint is incomplete; make it again"
         )
-    processor = (
-        AutoProcessor.from_pretrained(checkpoint.folder, local_files_only=True) if multimodal else None
-    )
+    processor = AutoProcessor.from_pretrained(checkpoint.folder, local_files_only=True) if multimodal else None
     tokenizer = (
-        processor.tokenizer
-        if multimodal
-        else AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True)
+        processor.tokenizer if multimodal else AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True)
     )  # pyright: ignore
     return wrap(model.to(where).eval(), processor, tokenizer, checkpoint)
 

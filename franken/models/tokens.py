@@ -38,9 +38,7 @@ def token_map(
     """The spans of every row of a left-padded batch. Adjacent images that no token parts count as one run."""
     image = family_of(config.model_type).image_token_id(config)
     return [
-        _row_map(
-            row.tolist(), image, 0 if attention_mask is None else _first_one(attention_mask[i]), answer_start
-        )
+        _row_map(row.tolist(), image, 0 if attention_mask is None else _first_one(attention_mask[i]), answer_start)
         for i, row in enumerate(ids)
     ]
 
@@ -48,9 +46,7 @@ def token_map(
 def only_image(spans: TokenMap) -> slice:
     """The span of the one image of a prompt. Raises FrankenError if there is none or more than one."""
     if len(spans.images) != 1:
-        raise FrankenError(
-            f"the prompt holds {len(spans.images)} images", why="this method needs exactly one"
-        )
+        raise FrankenError(f"the prompt holds {len(spans.images)} images", why="this method needs exactly one")
     return spans.images[0]
 
 

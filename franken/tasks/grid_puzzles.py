@@ -23,6 +23,7 @@ class GridPuzzle:
     """What the five share: the world, and how replies are judged."""
 
     name: str
+    world: str
     strategies: tuple[str, ...] = ("scan",)
 
     def sample(self, rng: random.Random) -> Grid:
@@ -96,6 +97,7 @@ class Recognise(GridPuzzle):
     """What colour, or what shape, is at a cell?"""
 
     name = "recognise"
+    world = "shapes"
     strategies = CELLS
 
     def sample(self, rng: random.Random) -> Grid:
@@ -131,6 +133,7 @@ class Read(GridPuzzle):
     """What digit is at a cell? Optical character recognition at its smallest."""
 
     name = "read"
+    world = "digits"
     strategies = CELLS
 
     def sample(self, rng: random.Random) -> Grid:
@@ -159,6 +162,7 @@ class Count(GridPuzzle):
     """How many things have a colour? By rows, by columns (a running count over all cells), or scanning the hits."""
 
     name = "count"
+    world = "shapes"
     strategies = ("rows", "cols", "scan")
 
     def sample(self, rng: random.Random) -> Grid:
@@ -194,6 +198,7 @@ class Sum(GridPuzzle):
     """What is the sum of two cells? Forwards or backwards, looking first, or at a glance (`scan`)."""
 
     name = "sum"
+    world = "digits"
     strategies = ("fwd", "back", "scan")
 
     def sample(self, rng: random.Random) -> Grid:
@@ -221,6 +226,7 @@ class Compare(GridPuzzle):
     """Which of two cells holds more? The answer is the larger digit, or `same`."""
 
     name = "compare"
+    world = "digits"
     strategies = ("fwd", "back", "scan")
 
     def sample(self, rng: random.Random) -> Grid:

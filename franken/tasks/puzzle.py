@@ -66,6 +66,7 @@ class Puzzle(Protocol):
     """The interface every puzzle suite implements. `State` and `Query` are plain, hashable values."""
 
     name: str
+    world: str  # puzzles of one world draw the same states, so that their items and pairs match image by image
     strategies: tuple[str, ...]
 
     def sample(self, rng: random.Random) -> Hashable:
@@ -163,12 +164,10 @@ def draw_items(puzzle: Puzzle, n: int, seed: int, split: Split) -> list[Item]:
     """See `Puzzle.items`."""
     items = []
     for i in range(n):
-        rng = child_rng(puzzle.name, split, seed, i)
+        rng = child_rng(puzzle.world, split, seed, i)
         state = draw_state(puzzle, rng, split)
-        query = puzzle.ask(state, rng)
-        items.append(
-            make_item(puzzle, f"{puzzle.name}-{split}-{seed}-{i}", state, query, rng.getrandbits(32))
-        )
+        style = rng.getrandbits(32)
+        items.append(make_item(puzzle, f"{puzzle.name}-{split}-{seed}-{i}", state, puzzle.ask(state, rng), style))
     return items
 
 
@@ -176,10 +175,10 @@ def draw_pairs(puzzle: Puzzle, n: int, seed: int, split: Split) -> list[Pair]:
     """See `Puzzle.pairs`. Target and source share the style, so that only the one fact's pixels differ."""
     pairs = []
     for i in range(n):
-        rng = child_rng(puzzle.name, "pair", split, seed, i)
+        rng = child_rng(puzzle.world, "pair", split, seed, i)
         state = draw_state(puzzle, rng, split)
-        query = puzzle.ask(state, rng)
         style = rng.getrandbits(32)
+        query = puzzle.ask(state, rng)
         other, fact = puzzle.twin(state, query, rng)
         pair_id = f"{puzzle.name}-{split}-pair-{seed}-{i}"
         target = make_item(puzzle, f"{pair_id}-target", state, query, style)

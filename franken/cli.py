@@ -1,0 +1,443 @@
+"""The command line: parse, call, print, exit code. Heavy imports happen inside the commands, so that help is instant.
+
+Results go to stdout, progress to stderr and only to a terminal. `--json` prints one object and nothing else. Exit codes:
+0 ok · 1 failure · 2 usage · 3 finished, some samples failed · 4 verification failed · 130 interrupted, resumable.
+"""
+
+import json as json_module
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from franken.errors import FrankenError, UsageError
+
+app = typer.Typer(
+    name="franken",
+    help="What does RL really change in a vision-language model? Probe it, diff it, merge it, freeze it, train it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Out = Annotated[Path, typer.Option(help="Folder that holds the run folders.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and what it would cost.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")]
+Dtype = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Tasks = Annotated[str, typer.Option(help="Tasks, with commas; all by default.")]
+Data = Annotated[Path | None, typer.Option(help="A folder in the vision_functionality layout.")]
+Layers = Annotated[str, typer.Option(help="16-28 (half-open), text:16-28, early, middle, late, all; with commas.")]
+Model = Annotated[str, typer.Argument(help="A checkpoint folder, a cached hub id, creature:base or creature:sft.")]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    debug = "--debug" in arguments
+    arguments = [a for a in arguments if a != "--debug"]
+    sys.exit(_run(arguments, debug))
+
+
+def _run(arguments: list[str], debug: bool) -> int:
+    try:
+        result = typer.main.get_command(app).main(args=arguments, prog_name="franken", standalone_mode=False)
+    except FrankenError as e:
+        if debug:
+            raise
+        _say_error(e)
+        return e.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    except Exception as e:  # noqa: BLE001 - click's own errors share no public base class that typer exports
+        return _usage(e, debug)
+    return result if isinstance(result, int) else 0
+
+
+def _usage(error: Exception, debug: bool) -> int:
+    """Print a parsing error of the command line; anything else is a bug and is raised."""
+    show = getattr(error, "show", None)
+    if debug or show is None:
+        if type(error).__name__ == "Abort":
+            return 130
+        raise error
+    show()
+    return 2
+
+
+def _say_error(error: FrankenError) -> None:
+    lines = [f"error: {error.what}"]
+    lines += [f"  why: {error.why}"] if error.why else []
+    lines += [f"  fix: {error.fix}"] if error.fix else []
+    print("\n".join(lines), file=sys.stderr)
+
+
+@app.command()
+def probe(
+    model: Model,
+    method: Annotated[
+        str, typer.Option(help="swap (suffix and single), swap-suffix, swap-single, zero.")
+    ] = "swap,zero",
+    tasks: Tasks = "",
+    samples: Annotated[int, typer.Option(help="Image pairs per task.")] = 50,
+    layers: Layers = "all",
+    data: Data = None,
+    out: Out = Path("runs"),
+    seed: Seed = 0,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 64,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> int:
+    """Where does the model see, where does it reason? Causal probing, layer by layer."""
+    from franken.probe.run import plan_probe, run_probe
+
+    plan = plan_probe(
+        model, methods=_split(method), task_names=_split(tasks), samples=samples, data=data, layers=layers, seed=seed,
+        max_new_tokens=max_new_tokens, dtype=dtype,
+    )  # fmt: skip
+    if not json:
+        print(
+            f"{plan.checkpoint.name}: text layers {_spans(plan.layers)} ({len(plan.layers)} of {plan.checkpoint.depths['text']})"
+        )
+    if dry_run:
+        cost = {
+            "methods": list(plan.methods),
+            "pairs": len(plan.pairs),
+            "layers": len(plan.layers),
+            "answers": plan.n_requested,
+        }
+        return _print_object(cost, json)
+    with _progress(not json) as tick:
+        folder = run_probe(plan, out=out, device=device, dtype=dtype, progress=tick)
+    return _finish_run(
+        folder, json, index="layer", columns=("method", "task"), metrics=("change_rate", "accuracy_drop")
+    )
+
+
+@app.command()
+def diff(
+    checkpoints: Annotated[list[str], typer.Argument(help="BASE RL, or BASE SFT RL.")],
+    layers: Annotated[str, typer.Option(help="Only these layers.")] = "",
+    spectra: Annotated[bool, typer.Option(help="Effective and stable rank.")] = True,
+    out: Out = Path("runs"),
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> int:
+    """What did training change? Compare two or three checkpoints tensor by tensor."""
+    from franken.diff.run import plan_diff, run_diff
+    from franken.layers import parse_ranges
+
+    if len(checkpoints) not in (2, 3):
+        raise UsageError(f"{len(checkpoints)} checkpoints given", why="diff takes BASE RL or BASE SFT RL")
+    stages = ("base", "rl") if len(checkpoints) == 2 else ("base", "sft", "rl")
+    plan = plan_diff(dict(zip(stages, checkpoints, strict=True)))
+    ranges = parse_ranges(layers, plan.checkpoints["base"].depths) if layers else ()
+    if ranges:
+        plan = plan_diff(dict(zip(stages, checkpoints, strict=True)), ranges)
+    if dry_run:
+        cost = {"tensors": len(plan.tensors), "bytes": plan.nbytes, "deltas": ["→".join(d) for d in plan.deltas]}
+        return _print_object(cost | {"not comparable": plan.problems}, json)
+    with _progress(not json, unit="bytes", total=plan.nbytes) as tick:
+        folder = run_diff(plan, out=out, spectra=spectra, ranges=ranges, progress=lambda n: tick(n, None, "diff"))
+    return _finish_run(
+        folder, json, index="layer", columns=("method", "part"), metrics=("relative_energy",), component="all"
+    )
+
+
+@app.command()
+def merge(
+    base: Annotated[str, typer.Argument(help="The checkpoint that receives.")],
+    donor: Annotated[str, typer.Argument(help="The checkpoint that gives layers.")],
+    layers: Layers,
+    out: Annotated[Path | None, typer.Option(help="Where the hybrid goes.")] = None,
+    alpha: Annotated[float, typer.Option(help="The donor's share in those layers.")] = 1.0,
+    verify: Annotated[str, typer.Option(help="hash, or load: also load the result.")] = "hash",
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> int:
+    """Does the change transfer? Put layers of one checkpoint into another, exactly."""
+    from franken.checkpoints import open_checkpoint
+    from franken.layers import describe_range, parse_ranges
+    from franken.merge.plan import plan_merge, summarise
+
+    if verify not in ("hash", "load"):
+        raise UsageError(f"unknown --verify {verify}", fix="use hash or load")
+    receives, gives = open_checkpoint(base), open_checkpoint(donor)
+    ranges = parse_ranges(layers, receives.depths)
+    steps = plan_merge(receives, gives, ranges, alpha=alpha)
+    if not json:
+        for r in ranges:
+            print(f"{describe_range(r, receives.depths[r.part])} from {gives.name}, the rest from {receives.name}")
+        _print_table(["part", "source", "layers", "tensors", "bytes"], [list(row.values()) for row in summarise(steps)])
+    if dry_run:
+        return _print_object({"tensors": [s.to_dict() for s in steps]}, json) if json else 0
+    if out is None:
+        raise UsageError("no --out given", why="the hybrid needs a folder", fix="add --out DIR, or --dry-run")
+    from franken.merge.run import run_merge
+
+    with _progress(not json, unit="bytes", total=receives.nbytes) as tick:
+        folder = run_merge(
+            receives, gives, ranges, out, alpha=alpha, verify_load=verify == "load",
+            progress=lambda n: tick(n, None, "write"),
+        )  # fmt: skip
+    if json:
+        return _print_object({"folder": str(folder), "verified": True, "tensors": len(steps)}, json)
+    print(f"{folder}: {len(steps)} tensors, every one verified")
+    return 0
+
+
+@app.command()
+def eval(  # noqa: A001 - the command is called eval
+    models: Annotated[list[str], typer.Argument(help="One or several checkpoints.")],
+    tasks: Tasks = "",
+    samples: Annotated[int, typer.Option(help="Held-out puzzles per task.")] = 100,
+    n: Annotated[int, typer.Option(help="Samples per prompt.")] = 4,
+    k: Annotated[str, typer.Option(help="The k of acc@k, with commas.")] = "1,4",
+    arms: Annotated[str, typer.Option(help="image, text (the description instead), blind.")] = "image",
+    data: Data = None,
+    out: Out = Path("runs"),
+    seed: Seed = 0,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 64,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> int:
+    """How good is it, and is it perception or reasoning? acc@k with and without the image."""
+    from franken.checkpoints import open_checkpoint
+    from franken.evaluate.run import plan_eval, run_eval
+
+    options: dict[str, Any] = {
+        "tasks": _split(tasks) or None, "samples": samples, "n": n, "k": _numbers(k), "arms": arms, "seed": seed,
+        "max_new_tokens": max_new_tokens, "data": data,
+    }  # fmt: skip
+    plan = plan_eval(**options)
+    for model in models:
+        open_checkpoint(model)
+    if dry_run:
+        prompts = len(models) * len(plan.tasks) * samples * len(plan.arms)
+        return _print_object({"models": models, "prompts": prompts, "answers": prompts * (n + 1)}, json)
+    with _progress(not json) as tick:
+        folders = run_eval(models, **options, out=out, device=device, dtype=dtype, progress=tick)
+    codes = [_finish_run(f, json, index="task", columns=("method", "metric"), metrics=None) for f in folders]
+    return max(codes)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A .yaml file, or the name of a built-in recipe.")] = "",
+    out: Annotated[Path | None, typer.Option(help="The training run's own folder.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value, e.g. stages.0.steps=5.")] = None,
+    list_: Annotated[bool, typer.Option("--list", help="Name the built-in recipes.")] = False,
+    show: Annotated[bool, typer.Option("--show", help="Print the resolved recipe.")] = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> int:
+    """Train a recipe: SFT and GRPO stages. The same command resumes."""
+    return _train(recipe, (), out, set_ or [], dry_run, json, list_=list_, show=show)
+
+
+@app.command()
+def freeze_train(
+    recipe: Annotated[str, typer.Argument(help="A .yaml file, or the name of a built-in recipe.")],
+    freeze: Annotated[
+        str, typer.Option(help="vision, projector, embed, head, norm, text:0-3, early, re:PATTERN; with commas.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="The training run's own folder.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value, e.g. stages.0.steps=5.")] = None,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> int:
+    """Was it necessary? Train with layers frozen, and prove that they did not move."""
+    return _train(recipe, tuple(_split(freeze)), out, set_ or [], dry_run, json)
+
+
+def _train(
+    name: str, freeze: tuple[str, ...], out: Path | None, overrides: list[str], dry_run: bool, json: bool,
+    *, list_: bool = False, show: bool = False,
+) -> int:  # fmt: skip
+    from trainer.stages import load_recipe, recipe_names
+
+    if list_:
+        return _print_object({"recipes": recipe_names()}, json)
+    if not name:
+        raise UsageError("no recipe given", why="train needs one", fix="franken train --list names the built-in ones")
+    recipe = load_recipe(name, tuple(overrides))
+    if show:
+        return _print_object(recipe.model_dump(mode="json"), True)
+    from trainer.loop import plan, run_train
+
+    if dry_run or (freeze and not json):
+        stages = plan(recipe, freeze)
+        if json:
+            return _print_object({"recipe": recipe.name, "stages": stages}, json)
+        for stage in stages:
+            print(f"{stage['kind']}, {stage['length']}, frozen: {', '.join(stage['freeze']) or 'nothing'}")
+            _print_freeze_table(stage["table"])
+        if dry_run:
+            return 0
+    if out is None:
+        raise UsageError("no --out given", why="a training run needs its own folder", fix="add --out DIR")
+    final = run_train(recipe, out, freeze=freeze, report=None if json else _console())
+    if json:
+        return _print_object({"final": str(final), "run": json_module.loads((out / "train.json").read_text())}, json)
+    if freeze:
+        proofs = json_module.loads((out / "freeze.json").read_text()).values()
+        print(f"{sum(p['verified']['tensors'] for p in proofs)} frozen tensors are bit-identical to before")
+    print(f"trained checkpoint: {final}")
+    return 0
+
+
+@app.command()
+def doctor(json: Json = False) -> int:
+    """Versions, devices, and a self-test of every model family."""
+    from franken.doctor import examine
+
+    findings = examine()
+    if json:
+        _print_object(findings, json)
+    else:
+        _print_table(["what", "version"], [[k, str(v)] for k, v in findings["versions"].items()])
+        _print_table(["family", "self-test"], [[f["family"], f["result"]] for f in findings["families"]])
+    return 0 if all(f["ok"] for f in findings["families"]) else 1
+
+
+def _split(text: str) -> list[str]:
+    return [piece.strip() for piece in text.split(",") if piece.strip()]
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(piece) for piece in _split(text)]
+    except ValueError as e:
+        raise UsageError(f"{text!r} is not a list of whole numbers", fix="write 1,4,8") from e
+
+
+def _spans(layers: tuple[int, ...]) -> str:
+    from franken.merge.plan import spans
+
+    return spans(layers)
+
+
+def _finish_run(
+    folder: Path,
+    json: bool,
+    *,
+    index: str,
+    columns: tuple[str, str],
+    metrics: tuple[str, ...] | None,
+    component: str | None = None,
+) -> int:
+    """Print a finished run's summary and return 0, or 3 when some samples failed."""
+    from franken.runs import load_run
+
+    run = load_run(folder)
+    if json:
+        rows = json_module.loads(run.layers.to_json(orient="records"))
+        _print_object({"folder": str(folder), "manifest": run.manifest, "layers": rows}, json)
+    else:
+        table = run.layers
+        if component:
+            table = table[table["component"] == component]
+        if metrics:
+            table = table[table["metric"].isin(metrics)]
+        heads = list(dict.fromkeys(zip(table[columns[0]], table[columns[1]], strict=True)))
+        body = []
+        for key in dict.fromkeys(table[index].dropna()):
+            cells = [str(key)]
+            for a, b in heads:
+                found = table[(table[index] == key) & (table[columns[0]] == a) & (table[columns[1]] == b)]
+                cells.append(_number(found.iloc[0]) if len(found) else "")
+            body.append(cells)
+        _print_table([index, *(f"{a} {b}" for a, b in heads)], body)
+        m = run.manifest
+        print(f"{m['n_requested']} requested, {m['n_ok']} ok, {m['n_failed']} failed; {folder}")
+        for warning in m["warnings"][:5]:
+            print(f"warning: {warning}", file=sys.stderr)
+    return 3 if run.manifest["n_failed"] else 0
+
+
+def _number(row: Any) -> str:
+    if row["value"] != row["value"]:
+        return "-"
+    text = f"{row['value']:.3g}"
+    return text + (f" [{row['ci_low']:.2f} {row['ci_high']:.2f}]" if row["ci_low"] == row["ci_low"] else "")
+
+
+def _print_object(content: dict[str, Any], json: bool) -> int:
+    if json:
+        print(json_module.dumps(content, indent=2, default=str))
+    else:
+        for key, value in content.items():
+            print(f"{key}: {value if not isinstance(value, list) else ', '.join(map(str, value))}")
+    return 0
+
+
+def _print_table(head: list[str], body: list[list[Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*head)
+    for row in body:
+        table.add_row(*(str(cell) for cell in row))
+    Console().print(table)
+
+
+def _print_freeze_table(rows: list[dict[str, Any]]) -> None:
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for row in rows:
+        key = (row["part"], "-" if row["layer"] is None else row["layer"], "frozen" if row["frozen"] else "trains")
+        counted = groups.setdefault(key, [0, 0])
+        counted[0] += row["tensors"]
+        counted[1] += row["parameters"]
+    _print_table(["part", "layer", "", "tensors", "parameters"], [[*k, n, f"{p:,}"] for k, (n, p) in groups.items()])
+
+
+@contextmanager
+def _progress(show: bool, *, unit: str = "", total: int | None = None) -> Iterator[Any]:
+    """A progress bar on stderr, on a terminal only. Yields `tick(done, total, what)`; for bytes `tick(more, None, what)`."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    counter = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
+    columns = (TextColumn("{task.description}"), BarColumn(), counter, TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not (show and console.is_terminal), transient=True) as bar:
+        line = bar.add_task("", total=total)
+
+        def tick(done: int, of: int | None, what: str) -> None:
+            if unit == "bytes":
+                bar.update(line, advance=done, description=what)
+            else:
+                bar.update(line, completed=done, total=of, description=what)
+
+        yield tick
+
+
+def _console() -> Any:
+    """A line on stderr every few updates: step, loss, rewards, held-out accuracy."""
+    shown = ("loss", "token_accuracy", "reward_accuracy", "reward_format", "strategies", "entropy")
+
+    def report(line: dict[str, Any]) -> None:
+        step, total = line["step"], line["total"]
+        if step % 10 and step != total and "held_out" not in line:
+            return
+        of = f"/{total}" if total else f" ({line['cpu_seconds']:.0f} of {line['budget']:.0f} CPU-s)"
+        numbers = "  ".join(f"{k} {line[k]:.3f}" for k in shown if k in line)
+        held = line.get("held_out", {})
+        look = f"  held-out acc@1 {held['acc@1']:.3f} acc@4 {held['acc@4']:.3f}" if held else ""
+        print(f"{line['kind']} {step}{of}  {numbers}{look}", file=sys.stderr, flush=True)
+
+    return report
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What training changed: checkpoints compared tensor by tensor, as a stream."""
