@@ -188,7 +188,9 @@ def resolve(path_or_id: str | Path, *, download: bool = False) -> Path:
     if re.fullmatch(r"[\w.-]+/[\w.-]+", text) and not folder.exists():
         return _from_hub(text, download)
     raise UsageError(
-        f"no checkpoint at {text}", why="there is no such folder", fix="give a folder, a hub id, creature:base or creature:sft"
+        f"no checkpoint at {text}",
+        why="there is no such folder",
+        fix="give a folder, a hub id, creature:base or creature:sft",
     )
 
 
@@ -226,7 +228,9 @@ def read_bytes(entry: TensorEntry) -> bytes:
         opened.seek(entry.start)
         data = opened.read(entry.nbytes)
     if len(data) != entry.nbytes:
-        raise FrankenError(f"{entry.file.name} is truncated", why=f"{entry.name} is cut off", fix="fetch the file again")
+        raise FrankenError(
+            f"{entry.file.name} is truncated", why=f"{entry.name} is cut off", fix="fetch the file again"
+        )
     return data
 
 
@@ -300,7 +304,14 @@ def _file_entries(file: Path, model_type: str) -> Iterator[TensorEntry]:
         if stop - start != expected:
             raise _broken(file, f"{name} has {stop - start} bytes, its shape and type need {expected}")
         yield TensorEntry(
-            name, canonical(name, model_type), file, info["dtype"], shape, start, stop, place(name, model_type)
+            name,
+            canonical(name, model_type),
+            file,
+            info["dtype"],
+            shape,
+            start,
+            stop,
+            place(name, model_type),
         )
 
 
@@ -313,7 +324,9 @@ def _from_hub(repo: str, download: bool) -> Path:
         return Path(snapshot_download(repo, local_files_only=not download, allow_patterns=patterns))
     except LocalEntryNotFoundError as e:
         raise UsageError(
-            f"{repo} is not in the local cache", why="nothing is downloaded unless asked for", fix="add --download"
+            f"{repo} is not in the local cache",
+            why="nothing is downloaded unless asked for",
+            fix="add --download",
         ) from e
 
 

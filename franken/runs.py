@@ -32,7 +32,16 @@ SCHEMA = 1
 LAYER_COLUMNS = (
     "model", "method", "part", "layer", "component", "task", "metric", "value", "ci_low", "ci_high", "n", "p_adjusted",
 )  # fmt: skip
-PACKAGES = ("torch", "transformers", "safetensors", "mergekit", "nnsight", "transformer-lens", "numpy", "pandas")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "safetensors",
+    "mergekit",
+    "nnsight",
+    "transformer-lens",
+    "numpy",
+    "pandas",
+)
 IDENTITY = "identity.json"
 
 
@@ -167,7 +176,9 @@ def load_run(folder: str | Path) -> LoadedRun:
     folder = Path(folder)
     if not (folder / "run.json").exists():
         raise FrankenError(
-            f"{folder} is not a finished run", why="it has no run.json", fix="run its command again; it resumes"
+            f"{folder} is not a finished run",
+            why="it has no run.json",
+            fix="run its command again; it resumes",
         )
     return LoadedRun(
         folder,

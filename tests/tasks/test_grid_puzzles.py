@@ -14,9 +14,7 @@ from franken.tasks import grid as world
 from franken.tasks import lessons
 from franken.tasks.puzzle import split_of
 
-THINGS = st.none() | st.builds(
-    world.Thing, st.sampled_from(world.COLORS), st.sampled_from(world.SHAPES + world.DIGITS)
-)
+THINGS = st.none() | st.builds(world.Thing, st.sampled_from(world.COLORS), st.sampled_from(world.SHAPES + world.DIGITS))
 GRIDS = st.tuples(*[THINGS] * 9)
 
 

@@ -58,7 +58,11 @@ def test_overlapping_boxes_are_ineligible(tmp_path):
 
 
 def test_recognition_reads_target_and_source(tmp_path):
-    write(tmp_path, "recognition", [row(0, "recognition", {"target": "Yes", "source": "No", "category_name": "dog"})])
+    write(
+        tmp_path,
+        "recognition",
+        [row(0, "recognition", {"target": "Yes", "source": "No", "category_name": "dog"})],
+    )
     pair = load_folder(tmp_path)[0]
     assert (pair.target.answer, pair.source.answer, pair.fact, pair.error) == ("Yes", "No", "dog", None)
 
@@ -98,6 +102,9 @@ def test_iou_closed_forms():
 @pytest.mark.skipif(not PUBLIC.exists(), reason="the public vision_functionality data is not beside the checkout")
 def test_the_published_rows():
     pairs = load_folder(PUBLIC)
-    usable = {t: sum(p.task == t and not p.error and not p.ineligible for p in pairs) for t in ("counting", "grounding", "ocr")}
+    usable = {
+        t: sum(p.task == t and not p.error and not p.ineligible for p in pairs)
+        for t in ("counting", "grounding", "ocr")
+    }
     assert len([p for p in pairs if p.task == "counting"]) == 100
     assert usable == {"counting": 100, "grounding": 99, "ocr": 92}

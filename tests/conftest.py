@@ -1,0 +1,30 @@
+"""Small models shared by the tests. One torch thread: two can be far slower for models this small."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def fresh_creature():
+    """An untrained creature: real tokenizer and processor, random answers. Tests must leave its weights as they are."""
+    from franken.models import creature
+    from franken.models.loading import wrap
+
+    processor = creature.build_processor()
+    return wrap(creature.build_model(0), processor, processor.tokenizer)
+
+
+@pytest.fixture(scope="session")
+def sft_creature():
+    """The shipped SFT checkpoint. Tests must leave its weights as they are."""
+    from franken.models.loading import load
+
+    return load("creature:sft", device="cpu")
