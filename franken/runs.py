@@ -209,7 +209,7 @@ def layer_row(**values: Any) -> dict[str, Any]:
     unknown = set(values) - set(LAYER_COLUMNS)
     if unknown:
         raise ValueError(f"not columns of layers.parquet: {sorted(unknown)}")
-    return {"component": "all", **values}
+    return {**dict.fromkeys(LAYER_COLUMNS), "component": "all", **values}
 
 
 def atomic_write_text(path: Path, text: str) -> None:
