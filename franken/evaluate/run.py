@@ -31,7 +31,7 @@ CHUNK = 96  # prompts between two writes: what an interrupt can lose
 
 @dataclass(frozen=True)
 class Graft:
-    """A hybrid to evaluate: `layers` (as on the command line, e.g. `text:2-5,text:6-8`) of the model come from `donor`."""
+    """A hybrid to evaluate: `layers` (as on the command line, `text:2-5,text:6-8`) of the model come from `donor`."""
 
     label: str
     donor: str

@@ -1,0 +1,1 @@
+"""Figures and the page. Reads run folders only; never loads a model."""

@@ -1,0 +1,78 @@
+"""The record of a study, `study.json`: which checkpoints, which hybrids, which runs, and what went wrong.
+
+The study writes it, the page reads it. Paths of runs are relative to the study's folder, so that the folder can be
+moved, zipped and sent.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from franken.errors import FrankenError
+from franken.runs import atomic_write_text
+
+FILE = "study.json"
+SCHEMA = 1
+
+
+@dataclass
+class Study:
+    """What an autopsy did. `models` maps a label (base, sft, rl, control, frozen-late …) to its checkpoint.
+
+    hybrids: label → {"pattern", "layers" (0-based text layers from the donor), "control" (True for random layers)}
+    frozen: label → 0-based text layers that were frozen in training
+    steps: {"id", "what", "command", "seconds", "error", "folders"}; folders are relative to the study's folder
+    """
+
+    title: str
+    models: dict[str, str]
+    depth: int
+    tasks: list[str]
+    samples: int
+    seed: int
+    data: str | None = None
+    hybrids: dict[str, dict[str, Any]] = field(default_factory=dict)
+    frozen: dict[str, list[int]] = field(default_factory=dict)
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    command: str = ""
+    schema: int = SCHEMA
+
+    @property
+    def parent(self) -> str:
+        """The label of what RL started from: `sft`, or `base` where there is no SFT."""
+        return "sft" if "sft" in self.models else "base"
+
+    @property
+    def stages(self) -> list[str]:
+        """base, sft, rl, as far as they are there."""
+        return [s for s in ("base", "sft", "rl") if s in self.models]
+
+    @property
+    def delta(self) -> str:
+        """The name of the RL update in `franken diff`."""
+        return f"{self.parent}→rl"
+
+    def folders(self) -> list[str]:
+        """The run folders of all steps that ended well."""
+        return list(dict.fromkeys(f for s in self.steps for f in s.get("folders") or []))
+
+    def save(self, folder: Path) -> Path:
+        """Write `study.json`, whole or not at all."""
+        atomic_write_text(folder / FILE, json.dumps(asdict(self), indent=2, ensure_ascii=False))
+        return folder / FILE
+
+
+def read_study(folder: Path) -> Study:
+    """Read the record of a study. Raises FrankenError where there is none."""
+    path = folder / FILE
+    if not path.exists():
+        raise FrankenError(f"{folder} holds no study", f"there is no {FILE}", "run franken autopsy --out there")
+    stored = json.loads(path.read_text())
+    if stored.get("schema") != SCHEMA:
+        raise FrankenError(
+            f"{path} has schema {stored.get('schema')}", f"this franken reads schema {SCHEMA}", "run it again"
+        )
+    return Study(**stored)

@@ -1,0 +1,97 @@
+"""The tables of the page: scores per checkpoint, paired comparisons, and what every run did and failed at."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from franken.errors import FrankenError
+from franken.evaluate.metrics import compare_samples
+from franken.report.evidence import Evidence
+from franken.report.headlines import p_text, percent, points
+from franken.report.theme import colour, name
+
+
+def model_table(found: Evidence) -> dict[str, Any]:
+    """Checkpoints × metrics in the image arm, macro over tasks, and acc@1 per task. Cells: text, interval, n."""
+    rows = found.layers("eval")
+    labels = [m for m in found.study.models if len(rows) and m in set(rows["model"])]
+    if not labels:
+        return {"columns": [], "rows": []}
+    image = rows[(rows["method"] == "image") & rows["model"].isin(labels)]
+    ks = sorted({m for m in image["metric"] if str(m).startswith("acc@")}, key=lambda m: int(m[4:]))
+    columns = [(m, "all") for m in (*ks, "greedy", "format", "strategies")]
+    columns += [("acc@1", t) for t in dict.fromkeys(image["task"]) if t != "all"]
+    table = image.set_index(["model", "metric", "task"])
+    heads = [m if t == "all" else t for m, t in columns]
+    body = []
+    for label in labels:
+        cells = [_cell(table, label, metric, task) for metric, task in columns]
+        body.append({"label": label, "name": name(label), "colour": colour(label), "cells": cells})
+    return {"columns": heads, "pooled": len([c for c in columns if c[1] == "all"]), "rows": body}
+
+
+def _cell(table: Any, label: str, metric: str, task: str) -> dict[str, Any]:
+    key = (label, metric, task)
+    if key not in table.index:
+        return {"text": "–", "range": "", "share": None, "n": 0}
+    row = table.loc[key]
+    row = row.iloc[0] if hasattr(row, "columns") else row
+    value, low, high = (float(row[c]) for c in ("value", "ci_low", "ci_high"))
+    if value != value:
+        return {"text": "–", "range": "no data", "share": None, "n": 0}
+    if metric == "strategies":
+        return {"text": f"{value:.2f}", "range": f"{low:.2f} to {high:.2f}", "share": None, "n": int(row["n"])}
+    span = f"{100 * low:.1f} to {100 * high:.1f}"
+    return {"text": percent(value), "range": span, "share": value, "n": int(row["n"])}
+
+
+def comparison_table(found: Evidence) -> list[dict[str, Any]]:
+    """Paired differences in acc@1 per task and pooled: RL against its parent and against the control."""
+    parent = found.study.parent
+    wanted = [(parent, "rl"), ("control", "rl"), ("base", parent)]
+    out = []
+    for a, b in wanted:
+        left, right = found.samples("eval", a), found.samples("eval", b)
+        if a == b or len(left) == 0 or len(right) == 0:
+            continue
+        try:
+            table = compare_samples(left, right, "acc@1")
+        except FrankenError:  # the two share no prompt: nothing to compare
+            continue
+        rows = [
+            {
+                "task": r["task"], "before": percent(r["mean_a"]), "after": percent(r["mean_b"]),
+                "diff": points(r["diff"]), "range": f"{points(r['ci_low'])} to {points(r['ci_high'])}",
+                "p": p_text(r["p_adjusted"]), "n": int(r["n"]), "clear": bool(r["p_adjusted"] < 0.05),
+            }
+            for r in table.to_dict("records")
+        ]  # fmt: skip
+        out.append({"title": f"{name(b)} against {name(a)}", "rows": rows, "a": name(a), "b": name(b)})
+    return out
+
+
+def accounting(found: Evidence) -> list[dict[str, Any]]:
+    """One row per run folder: what it was asked, what came back, what failed and why, and the command."""
+    commands = {f: s for s in found.study.steps for f in s.get("folders") or []}
+    out = []
+    for run in found.runs:
+        at = run.folder.relative_to(found.folder).as_posix()
+        samples = run.samples
+        failed = samples[samples["error"].notna()] if "error" in samples else samples.iloc[:0]
+        left = int(samples["ineligible"].notna().sum()) if "ineligible" in samples else 0
+        why = failed["error"].value_counts().head(3).to_dict() if len(failed) else {}
+        out.append({
+            "folder": at, "verb": run.manifest["verb"], "label": run.manifest["label"],
+            "requested": run.manifest["n_requested"], "ok": run.manifest["n_ok"] - left,
+            "failed": run.manifest["n_failed"], "ineligible": left, "why": [f"{w} ({c})" for w, c in why.items()],
+            "seconds": run.manifest.get("seconds"), "command": commands.get(at, {}).get("command", ""),
+            "warnings": run.manifest.get("warnings") or [],
+        })  # fmt: skip
+    return out
+
+
+def gallery_counts(found: Evidence) -> dict[str, int]:
+    """Totals over all runs: rows asked for, usable, failed, ineligible."""
+    rows = accounting(found)
+    keys = ("requested", "ok", "failed", "ineligible")
+    return {key: sum(int(r[key] or 0) for r in rows) for key in keys}

@@ -1,0 +1,214 @@
+"""`franken autopsy BASE [SFT] RL`: everything at once, on one page.
+
+Probe every stage, compare the weights, evaluate every checkpoint in three arms, evaluate the paper's six hybrids and
+random layer sets beside them (grafted in memory), and write `out/index.html`. Everything that is complete is skipped,
+so the same command goes on after an interrupt, and a study grows by calling it again with another checkpoint.
+
+    out/study.json   what was done (franken/report/record.py)    out/runs/    the run folders
+    out/steps/       records and logs of the steps               out/index.html
+
+Left out for now: attention shift, spectra surfaces, a time budget (see the autopsy issue).
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from franken.checkpoints import open_checkpoint, resolve
+from franken.errors import UsageError
+from franken.evaluate.run import plan_eval
+from franken.report.record import FILE, Study, read_study
+from franken.study.hybrids import plan_hybrids
+from franken.study.steps import Outcome, Report, Step, run_steps
+
+SMALL = 1 << 30  # bytes; checkpoints below this run side by side
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much to measure. `samples`: prompts per task in evaluations; `probe_samples`: image pairs per task."""
+
+    tasks: tuple[str, ...] = ()
+    samples: int = 100
+    n: int = 4
+    k: tuple[int, ...] = (1, 4)
+    probe_samples: int = 40
+    arm_draws: int = 2
+    controls: int = 2
+    seed: int = 0
+    data: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    max_new_tokens: int = 64
+    batch_size: int = 64
+    spectra: bool = True
+
+
+def plan_autopsy(
+    base: str, sft: str | None, rl: str, *, out: Path, settings: Settings, extra: Mapping[str, str] | None = None,
+    frozen: Mapping[str, Sequence[int]] | None = None, title: str = "", command: str = "",
+    needs: Mapping[str, str] | None = None,
+) -> tuple[Study, list[Step]]:  # fmt: skip
+    """The record of the study and its steps. `needs` maps a label to the step that makes its checkpoint.
+
+    `extra` are further checkpoints to evaluate (`control`, `frozen-late` …), `frozen` the text layers a label froze.
+    Raises UsageError for checkpoints that are not there or do not fit each other, unknown tasks, impossible numbers.
+    """
+    needs = needs or {}
+    models = {"base": base} | ({"sft": sft} if sft else {}) | {"rl": rl} | dict(extra or {})
+    paths = {label: _where(path, label in needs) for label, path in models.items()}
+    depth = _check_fit({label: p for label, p in paths.items() if label not in needs})
+    plan = plan_eval(
+        tasks=settings.tasks, samples=settings.samples, n=settings.n, k=settings.k, seed=settings.seed,
+        data=Path(settings.data) if settings.data else None,
+    )  # fmt: skip
+    parent = "sft" if sft else "base"
+    hybrids = plan_hybrids(depth, parent.upper() if sft else "Base", controls=settings.controls, seed=settings.seed)
+    study = Study(
+        title=title or Path(paths["rl"]).name, models=paths, depth=depth, tasks=list(plan.tasks),
+        samples=settings.samples, seed=settings.seed, data=settings.data,
+        hybrids={h.label: h.to_dict() for h in hybrids},
+        frozen={k: list(v) for k, v in (frozen or {}).items() if k in models}, command=command,
+    )  # fmt: skip
+    return study, _steps(study, settings, out, needs)
+
+
+def _steps(study: Study, s: Settings, out: Path, needs: Mapping[str, str]) -> list[Step]:
+    runs = str(out / "runs")
+    shared = {"seed": s.seed, "device": s.device, "dtype": s.dtype, "data": s.data, "max_new_tokens": s.max_new_tokens}
+    evals = {**shared, "tasks": list(study.tasks), "samples": s.samples, "batch_size": s.batch_size, "out": runs}
+    on = f" --tasks {','.join(study.tasks)}" if study.tasks else ""
+    on += f" --data {shlex.quote(s.data)}" if s.data else ""
+    path = study.models
+    parent = study.parent
+
+    def after(*labels: str) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(needs[x] for x in labels if x in needs))
+
+    def typed(label: str) -> str:
+        return shlex.quote(path[label])
+
+    steps = []
+    for label in path:
+        what = f"evaluate {label}"
+        args = {**evals, "models": [path[label]], "labels": [label], "n": s.n, "k": list(s.k), "arms": ["image"]}
+        ks = ",".join(map(str, s.k))
+        command = f"franken eval {typed(label)} --samples {s.samples} --n {s.n} --k {ks}{on} --seed {s.seed}"
+        steps.append(Step(f"eval-{label}", what, "eval", args, command, label, (path[label],), after(label), 3.0))
+    for label in study.stages:
+        args = {
+            **evals,
+            "models": [path[label]],
+            "labels": [label],
+            "n": s.arm_draws,
+            "k": [1],
+            "arms": ["text", "blind"],
+        }
+        command = f"franken eval {typed(label)} --samples {s.samples} --n {s.arm_draws} --k 1 --arms text,blind{on}"
+        what = f"evaluate {label} without the image"
+        steps.append(Step(f"arms-{label}", what, "eval", args, command, label, (path[label],), after(label), 2.0))
+    for label in study.stages:
+        methods = ["swap-suffix", "swap-single", "zero"]
+        args = {**shared, "model": path[label], "methods": methods, "task_names": study.tasks, "out": runs}
+        args["samples"] = s.probe_samples
+        command = f"franken probe {typed(label)} --method swap,zero --samples {s.probe_samples}{on} --seed {s.seed}"
+        steps.append(
+            Step(f"probe-{label}", f"probe {label}", "probe", args, command, label, (path[label],), after(label), 9.0)
+        )
+    stages = {label: path[label] for label in study.stages}
+    args = {"checkpoints": stages, "out": runs, "spectra": s.spectra}
+    command = "franken diff " + " ".join(typed(label) for label in stages)
+    steps.append(
+        Step("diff", "compare the weights", "diff", args, command, None, tuple(stages.values()), after(*stages), 1.0)
+    )
+    for number, (label, hybrid) in enumerate(study.hybrids.items()):
+        graft = {"label": label, "donor": path["rl"], "layers": hybrid["ranges"]}
+        args = {**evals, "models": [path[parent]], "grafts": [graft], "n": s.n, "k": list(s.k), "arms": ["image"]}
+        command = f"franken merge {typed(parent)} {typed('rl')} --layers {hybrid['ranges']} --out HYBRID; "
+        command += f"franken eval HYBRID --samples {s.samples} --n {s.n} --k {','.join(map(str, s.k))}{on}"
+        inputs = (path[parent], path["rl"])
+        what = f"evaluate the hybrid {label}"
+        steps.append(Step(f"hybrid-{number}", what, "eval", args, command, label, inputs, after(parent, "rl"), 3.0))
+    return steps
+
+
+def run_autopsy(
+    base: str, sft: str | None, rl: str, *, out: Path, settings: Settings | None = None,
+    extra_models: Mapping[str, str] | None = None, frozen: Mapping[str, Sequence[int]] | None = None, title: str = "",
+    command: str = "", jobs: int | None = None, before: Sequence[Step] = (), needs: Mapping[str, str] | None = None,
+    report: Report | None = None,
+) -> Path:  # fmt: skip
+    """Run what is missing of an autopsy and write its page. Returns the page's path.
+
+    `before` are steps of the caller's own (training runs), `needs` says which of them makes which label's checkpoint.
+    `jobs` lanes side by side: by default two for small checkpoints, else one. Steps that failed are named on the page
+    and in study.json. Raises UsageError if `out` holds something else.
+    """
+    from franken.report.page import build_page
+
+    settings = settings or Settings()
+    study, steps = plan_autopsy(
+        base, sft, rl, out=out, settings=settings, extra=extra_models, frozen=frozen, title=title, command=command,
+        needs=needs,
+    )  # fmt: skip
+    _claim(out, study)
+    steps = [*before, *steps]
+    outcomes = run_steps(steps, folder=out, jobs=jobs or default_jobs(study), report=report)
+    study.steps = [_recorded(o, out) for o in outcomes]
+    study.save(out)
+    return build_page(out)
+
+
+def default_jobs(study: Study) -> int:
+    """Two lanes when every checkpoint is small, else one."""
+    sizes = [open_checkpoint(p).nbytes for p in study.models.values() if Path(p).is_dir()]
+    return 2 if max(sizes, default=0) < SMALL else 1
+
+
+def _recorded(outcome: Outcome, out: Path) -> dict[str, Any]:
+    step = outcome.step
+    return {
+        "id": step.id, "what": step.what, "verb": step.verb, "model": step.model, "command": step.command,
+        "seconds": outcome.seconds, "error": outcome.error,
+        "folders": [Path(f).resolve().relative_to(out.resolve()).as_posix() for f in outcome.folders],
+    }  # fmt: skip
+
+
+def _claim(out: Path, study: Study) -> None:
+    """Take the folder, or refuse one that holds something else or another study."""
+    if (out / FILE).exists():
+        before = read_study(out).models
+        shared = [label for label in before if label in study.models and before[label] != study.models[label]]
+        if shared:
+            raise UsageError(
+                f"{out} holds another study", f"there, {shared[0]} is {before[shared[0]]}", "choose another --out"
+            )
+        return
+    if out.exists() and any(out.iterdir()):
+        raise UsageError(f"{out} holds something else", f"it has no {FILE}", "choose another --out, or move it away")
+    out.mkdir(parents=True, exist_ok=True)
+    study.save(out)
+
+
+def _where(path: str, to_be_made: bool) -> str:
+    return str(Path(path).resolve()) if to_be_made else str(resolve(path).resolve())
+
+
+def _check_fit(paths: Mapping[str, str]) -> int:
+    """All checkpoints must hold the same tensors in the same shapes. Returns the depth of the text decoder."""
+    opened = {label: open_checkpoint(path) for label, path in paths.items()}
+    first, *others = opened
+    for label in others:
+        a, b = opened[first].tensors, opened[label].tensors
+        odd = next((n for n in a.keys() | b.keys() if n not in a or n not in b or a[n].shape != b[n].shape), None)
+        if odd:
+            shapes = [f"{x}: {t[odd].shape if odd in t else 'not there'}" for x, t in ((first, a), (label, b))]
+            raise UsageError(
+                f"{first} and {label} are not the same architecture", f"{odd} is {', '.join(shapes)}",
+                "an autopsy compares stages of one model",
+            )  # fmt: skip
+    return opened[first].depths["text"]

@@ -1,0 +1,94 @@
+"""A worker of a study: reads steps as JSON lines on standard input, does them, answers on standard output.
+
+`python -m franken.study.worker`, started by `franken.study.steps`. It lives for many steps because importing torch
+and transformers costs more than most of them on a small model. Errors that a user can be told about are answered;
+anything else ends the process, and the traceback is in the log.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from franken.errors import FrankenError
+
+EVERY = 1.0  # seconds between two progress lines
+
+Tick = Callable[[int, int, str], None]
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a library prints goes to the log, not between the answers
+    try:
+        for line in sys.stdin:
+            request = json.loads(line)
+            try:
+                answer: dict[str, Any] = {"folders": do(request["verb"], request["args"], _ticker(answers))}
+            except FrankenError as e:
+                answer = {"error": ". ".join(x for x in (e.what, e.why) if x)}
+            _say(answers, answer)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def do(verb: str, args: dict[str, Any], tick: Tick) -> list[str]:
+    """Do one step and return its run folders. Raises FrankenError, also for an unknown verb."""
+    if verb == "eval":
+        from franken.evaluate.run import Graft, run_eval
+
+        options = dict(args)
+        grafts = options.pop("grafts", None)
+        out, data = Path(options.pop("out")), options.pop("data", None)
+        folders = run_eval(
+            options.pop("models"), out=out, data=Path(data) if data else None, progress=tick,
+            grafts=[Graft(**g) for g in grafts] if grafts else None, **options,
+        )  # fmt: skip
+        return [str(f) for f in folders]
+    if verb == "probe":
+        from franken.probe.run import plan_probe, run_probe
+
+        options = dict(args)
+        out, device, data = Path(options.pop("out")), options.pop("device"), options.pop("data", None)
+        plan = plan_probe(options.pop("model"), data=Path(data) if data else None, **options)
+        return [str(run_probe(plan, out=out, device=device, dtype=options["dtype"], progress=tick))]
+    if verb == "diff":
+        from franken.diff.run import plan_diff, run_diff
+
+        plan = plan_diff(args["checkpoints"])
+        seen = 0
+
+        def count(more: int) -> None:
+            nonlocal seen
+            seen += more
+            tick(seen, plan.nbytes, "bytes")
+
+        return [str(run_diff(plan, out=Path(args["out"]), spectra=args["spectra"], progress=count))]
+    raise FrankenError(f"a study has no step {verb!r}", "it knows eval, probe and diff")
+
+
+def _ticker(answers: IO[str]) -> Tick:
+    last = 0.0
+
+    def tick(done: int, total: int, what: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= EVERY:
+            last = time.monotonic()
+            _say(answers, {"progress": f"{done}/{total} {what}"})
+
+    return tick
+
+
+def _say(answers: IO[str], content: dict[str, Any]) -> None:
+    answers.write(json.dumps(content) + "\n")
+    answers.flush()
+
+
+if __name__ == "__main__":
+    main()

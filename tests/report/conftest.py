@@ -1,0 +1,171 @@
+"""A study made of invented numbers: run folders as the verbs write them, for the page and the figures."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from franken import tasks as puzzles
+from franken.evaluate.metrics import summarise
+from franken.report.record import Study
+from franken.runs import layer_row, open_run
+from franken.stats import wilson
+
+TASKS = ["recognise", "read", "count", "sum", "compare"]
+DEPTH = 8
+SKILL = {"base": 0.03, "sft": 0.62, "rl": 0.73, "control": 0.66}
+FROZEN = {"frozen-early": [0, 1], "frozen-middle": [2, 3, 4], "frozen-late": [5, 6, 7]}
+HYBRIDS = {
+    "SFT:RL:RL": [2, 3, 4, 5, 6, 7], "RL:SFT:SFT": [0, 1], "SFT:SFT:RL": [5, 6, 7], "RL:RL:SFT": [0, 1, 2, 3, 4],
+    "SFT:RL:SFT": [2, 3, 4], "RL:SFT:RL": [0, 1, 5, 6, 7],
+}  # fmt: skip
+RANDOM = {"random-6a": [0, 1, 2, 4, 5, 7], "random-3a": [0, 3, 6]}
+INJECTION = "<script>document.title = 'owned'</script>"
+
+
+@pytest.fixture(scope="session")
+def make_study():
+    """make_study(folder, sft=True, extras=True, failed=False, samples=12) → the folder, its runs in it."""
+    return build
+
+
+def build(folder: Path, *, sft: bool = True, extras: bool = True, failed: bool = False, samples: int = 12) -> Path:
+    rng = np.random.default_rng(0)
+    parent = "SFT" if sft else "Base"
+    models = {m: f"models/{m}" for m in ("base", "sft", "rl") if sft or m != "sft"}
+    models |= {"control": "models/control", **{a: f"models/{a}" for a in FROZEN}} if extras else {}
+    hybrids = {k.replace("SFT", parent): {"pattern": k, "layers": v, "control": False} for k, v in HYBRIDS.items()}
+    hybrids |= {k: {"pattern": "random", "layers": v, "control": True} for k, v in RANDOM.items()}
+    steps = []
+
+    def step(what: str, *runs: Path, model: str | None = None) -> None:
+        steps.append({
+            "id": what, "what": what, "model": model, "command": f"franken {what}", "seconds": 3.2, "error": None,
+            "folders": [str(r.relative_to(folder)) for r in runs],
+        })  # fmt: skip
+
+    for model in models:
+        arms = ("image", "text", "blind") if model in ("base", "sft", "rl") else ("image",)
+        skill = SKILL.get(model, 0.69)
+        step(f"eval {model}", fake_eval(folder, model, skill, rng, samples, arms, failed=failed and model == "rl"))
+    low, gap = SKILL["sft" if sft else "base"], 0.11 if sft else 0.7
+    made = [
+        fake_eval(folder, h, low + gap * len(i["layers"]) / DEPTH, rng, samples, ("image",)) for h, i in hybrids.items()
+    ]
+    step("eval hybrids", *made)
+    for model in (m for m in ("base", "sft", "rl") if m in models):
+        run = fake_probe(folder, f"checkpoint-of-{model}", rng, samples, failed=failed and model == "rl")
+        step(f"probe {model}", run, model=model)
+    step("diff", fake_diff(folder, sft, rng))
+    if failed:
+        steps.append({
+            "id": "eval lost", "what": "eval lost", "command": "franken eval lost", "seconds": 0.1,
+            "error": "models/lost is not a checkpoint", "folders": [],
+        })  # fmt: skip
+    frozen = FROZEN if extras else {}
+    Study(
+        "creature", models, DEPTH, TASKS, samples, 0, None, hybrids, frozen, steps, "franken autopsy base sft rl"
+    ).save(folder)
+    return folder
+
+
+def fake_eval(folder, model, skill, rng, samples, arms, *, failed=False) -> Path:
+    run = open_run("eval", model, {"m": model, "failed": failed}, folder / "runs", config={"seed": 0}, models={})
+    if run.is_complete():
+        return run.folder
+    rows = []
+    level = {"image": 1.0, "text": 0.35, "blind": 0.25}
+    for arm in arms:
+        for t, task in enumerate(TASKS):
+            for i, item in enumerate(puzzles.get(task).items(samples, 0, split="test")):
+                hard = np.random.default_rng(100 * t + i).uniform(-0.25, 0.25)
+                for draw in range(-1, 4):
+                    right = rng.random() < (skill + hard - 0.05 * t) * level[arm]
+                    said = item.answer if right else ("0" if i % 5 else INJECTION)
+                    way = list(item.solutions)[rng.integers(len(item.solutions)) if model != "rl" else 0]
+                    bad = failed and task == "read" and i == 0
+                    rows.append({
+                        "model": model, "method": arm, "task": task, "sample": item.id, "draw": draw,
+                        "output": None if bad else f"<think> {item.solutions[way]} </think> <answer> {said} </answer>",
+                        "answer": None if bad else said, "gold": item.answer, "score": None if bad else float(right),
+                        "reason": None if bad else "as planted", "well_formed": None if bad else True,
+                        "strategy": None if bad else way, "truncated": None if bad else False,
+                        "error": "image file is truncated" if bad else None, "ineligible": None,
+                    })  # fmt: skip
+    run.append(rows)
+    import pandas as pd
+
+    return run.finish(summarise(pd.DataFrame(run.rows()), k=(1, 4)), n_requested=len(rows))
+
+
+def fake_probe(folder, model, rng, samples, *, failed=False) -> Path:
+    identity = {"m": model, "failed": failed}
+    config = {"samples": samples, "seed": 0, "tasks": TASKS, "data": None}
+    run = open_run("probe", model, identity, folder / "runs", config=config, models={})
+    if run.is_complete():
+        return run.folder
+    rows = []
+    for t, task in enumerate(TASKS):
+        for i, pair in enumerate(puzzles.get(task).pairs(samples, 0)):
+            reply = "<think> r1c1 {0} </think> <answer> {0} </answer>"
+            baseline, source = (reply.format(x.answer) for x in (pair.target, pair.source))
+            bad = "the image cannot be read" if failed and task == "read" and i == 0 else None
+            for method in ("swap-suffix", "swap-single", "zero"):
+                for layer in range(DEPTH):
+                    reach = 1 / (1 + np.exp(1.6 * (layer - 1.2 - 0.7 * t)))
+                    chance = {"swap-suffix": 0.93 * reach, "swap-single": 0.25 * reach, "zero": 0.0}[method]
+                    changed = bool(rng.random() < chance)
+                    drop = rng.random() < (0.8 if layer in (0, 3) else 0.15)
+                    output = source if changed else baseline if method != "zero" or not drop else INJECTION
+                    rows.append({
+                        "model": model, "method": method, "part": "text", "layer": layer, "task": task,
+                        "sample": pair.id, "output": None if bad else output, "baseline": None if bad else baseline,
+                        "source_output": None if bad else source, "changed": None if bad else changed,
+                        "to_source": None if bad else changed, "score": None if bad else float(output == baseline),
+                        "baseline_score": None if bad else 1.0, "reason": None, "error": bad,
+                        "ineligible": "both answers agree" if i == 1 and task == "count" else None,
+                    })  # fmt: skip
+    run.append(rows)
+    import pandas as pd
+
+    frame = pd.DataFrame(run.rows())
+    frame = frame[frame["error"].isna() & frame["ineligible"].isna()]
+    layers = []
+    for (method, task, layer), g in frame.groupby(["method", "task", "layer"]):
+        head = {"model": model, "method": method, "part": "text", "layer": layer, "task": task, "n": len(g)}
+        if method == "zero":
+            rate = float(g["score"].astype(float).mean())
+            low, high = wilson(int(g["score"].sum()), len(g))
+            layers.append(layer_row(metric="accuracy", value=rate, ci_low=low, ci_high=high, **head))
+            layers.append(layer_row(metric="accuracy_drop", value=1 - rate, ci_low=1 - high, ci_high=1 - low, **head))
+        else:
+            for metric, column in (("change_rate", "changed"), ("flip_to_source_rate", "to_source")):
+                hits = int(g[column].astype(bool).sum())
+                low, high = wilson(hits, len(g))
+                layers.append(layer_row(metric=metric, value=hits / len(g), ci_low=low, ci_high=high, **head))
+    return run.finish(layers, n_requested=len(rows))
+
+
+def fake_diff(folder, sft, rng) -> Path:
+    run = open_run("diff", "rl", {"sft": sft}, folder / "runs", config={}, models={})
+    if run.is_complete():
+        return run.folder
+    size = {"base→sft": 0.05, "sft→rl": 0.004, "base→rl": 0.06}
+    layers, rows = [], []
+    for delta in size if sft else ["base→rl"]:
+        for part, depth in (("vision", 2), ("projector", None), ("text", DEPTH)):
+            for layer in [None] if depth is None else range(depth):
+                rise = 1 + (0.8 * (layer or 0) / DEPTH if part == "text" else 0.0)
+                rows.append({"method": delta, "tensor": f"{part}.{layer}", "error": None})
+                for component in ("attn", "mlp", "norm", "all"):
+                    head = {"model": "rl", "method": delta, "part": part, "layer": layer, "component": component}
+                    tilt = {"attn": 1.3, "mlp": 0.8, "norm": 0.5, "all": 1.0}[component]
+                    value = size[delta] * rise * tilt * rng.uniform(0.9, 1.1) * (0.02 if part != "text" else 1)
+                    for metric, v in (
+                        ("relative_energy", value), ("energy", value * 30),
+                        ("unchanged_fraction", 0.0 if part == "text" else 0.9), ("cosine", 0.99),
+                        ("effective_rank", 40 * rise * tilt), ("stable_rank", 9 * tilt),
+                    ):  # fmt: skip
+                        layers.append(layer_row(metric=metric, value=v, n=1000, **head))
+    run.append(rows)
+    return run.finish(layers, n_requested=len(rows))
