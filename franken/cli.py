@@ -117,9 +117,7 @@ def probe(
         return _print_object(cost, json)
     with _progress(not json) as tick:
         folder = run_probe(plan, out=out, device=device, dtype=dtype, progress=tick)
-    return _finish_run(
-        folder, json, index="layer", columns=("method", "task"), metrics=("change_rate", "accuracy_drop")
-    )
+    return _finish_run(folder, json, rows="layer", columns="task", metrics=("change_rate", "accuracy_drop"))
 
 
 @app.command()
@@ -147,9 +145,7 @@ def diff(
         return _print_object(cost | {"not comparable": plan.problems}, json)
     with _progress(not json, unit="bytes", total=plan.nbytes) as tick:
         folder = run_diff(plan, out=out, spectra=spectra, ranges=ranges, progress=lambda n: tick(n, None, "diff"))
-    return _finish_run(
-        folder, json, index="layer", columns=("method", "part"), metrics=("relative_energy",), component="all"
-    )
+    return _finish_run(folder, json, rows="layer", columns="part", metrics=("relative_energy", "unchanged_fraction"))
 
 
 @app.command()
@@ -227,7 +223,7 @@ def eval(  # noqa: A001 - the command is called eval
         return _print_object({"models": models, "prompts": prompts, "answers": prompts * (n + 1)}, json)
     with _progress(not json) as tick:
         folders = run_eval(models, **options, out=out, device=device, dtype=dtype, progress=tick)
-    codes = [_finish_run(f, json, index="task", columns=("method", "metric"), metrics=None) for f in folders]
+    codes = [_finish_run(f, json, rows="metric", columns="task", metrics=None) for f in folders]
     return max(codes)
 
 
@@ -328,48 +324,44 @@ def _spans(layers: tuple[int, ...]) -> str:
 
 
 def _finish_run(
-    folder: Path,
-    json: bool,
-    *,
-    index: str,
-    columns: tuple[str, str],
-    metrics: tuple[str, ...] | None,
-    component: str | None = None,
+    folder: Path, json: bool, *, rows: str, columns: str, metrics: tuple[str, ...] | None, component: str = "all"
 ) -> int:
-    """Print a finished run's summary and return 0, or 3 when some samples failed."""
+    """Print a finished run, one table a method and metric; return 0, or 3 when some samples failed."""
     from franken.runs import load_run
 
     run = load_run(folder)
+    manifest = run.manifest
     if json:
-        rows = json_module.loads(run.layers.to_json(orient="records"))
-        _print_object({"folder": str(folder), "manifest": run.manifest, "layers": rows}, json)
-    else:
-        table = run.layers
-        if component:
-            table = table[table["component"] == component]
-        if metrics:
-            table = table[table["metric"].isin(metrics)]
-        heads = list(dict.fromkeys(zip(table[columns[0]], table[columns[1]], strict=True)))
-        body = []
-        for key in dict.fromkeys(table[index].dropna()):
-            cells = [str(key)]
-            for a, b in heads:
-                found = table[(table[index] == key) & (table[columns[0]] == a) & (table[columns[1]] == b)]
-                cells.append(_number(found.iloc[0]) if len(found) else "")
-            body.append(cells)
-        _print_table([index, *(f"{a} {b}" for a, b in heads)], body)
-        m = run.manifest
-        print(f"{m['n_requested']} requested, {m['n_ok']} ok, {m['n_failed']} failed; {folder}")
-        for warning in m["warnings"][:5]:
-            print(f"warning: {warning}", file=sys.stderr)
-    return 3 if run.manifest["n_failed"] else 0
+        records = json_module.loads(run.layers.to_json(orient="records"))
+        _print_object({"folder": str(folder), "manifest": manifest, "layers": records}, json)
+        return 3 if manifest["n_failed"] else 0
+    table = run.layers[(run.layers["component"] == component) & run.layers[rows].notna()]
+    shown = metrics or tuple(dict.fromkeys(table["metric"]))
+    by = ["method"] if rows == "metric" else ["method", "metric"]
+    for group, cells in table[table["metric"].isin(shown)].groupby(by, sort=False):
+        heads = list(dict.fromkeys(cells[columns]))
+        body = [
+            [key, *(_number(found[found[columns] == head]) for head in heads)]
+            for key, found in cells.groupby(rows, sort=False)
+        ]
+        print(f"\n{' '.join(map(str, group))} [95 % interval]")
+        _print_table([rows, *heads], body)
+    print(f"{manifest['n_requested']} requested, {manifest['n_ok']} ok, {manifest['n_failed']} failed")
+    print(folder)
+    for warning in manifest["warnings"][:5]:
+        print(f"warning: {warning}", file=sys.stderr)
+    return 3 if manifest["n_failed"] else 0
 
 
-def _number(row: Any) -> str:
+def _number(cell: Any) -> str:
+    """`0.93 [0.88 0.96]`, `-` for null, nothing where there is no row."""
+    if not len(cell):
+        return ""
+    row = cell.iloc[0]
     if row["value"] != row["value"]:
         return "-"
-    text = f"{row['value']:.3g}"
-    return text + (f" [{row['ci_low']:.2f} {row['ci_high']:.2f}]" if row["ci_low"] == row["ci_low"] else "")
+    interval = f" [{row['ci_low']:.2f} {row['ci_high']:.2f}]" if row["ci_low"] == row["ci_low"] else ""
+    return f"{row['value']:.3g}{interval}"
 
 
 def _print_object(content: dict[str, Any], json: bool) -> int:
@@ -381,14 +373,17 @@ def _print_object(content: dict[str, Any], json: bool) -> int:
     return 0
 
 
-def _print_table(head: list[str], body: list[list[Any]]) -> None:
+def _print_table(head: list[Any], body: list[list[Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*head)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
+    table = Table(*(str(h) for h in head))
     for row in body:
         table.add_row(*(str(cell) for cell in row))
-    Console().print(table)
+    console.print(table)
 
 
 def _print_freeze_table(rows: list[dict[str, Any]]) -> None:

@@ -99,7 +99,12 @@ def summarise(samples: pd.DataFrame, *, k: tuple[int, ...], seed: int = 0) -> li
             groups = [_of_task(values, t) for t in tasks]
             head = {"model": model, "method": arm, "part": None, "layer": None, "component": ALL}
             for task, group in zip(tasks, groups, strict=True):
-                rows.append({**head, **_row(task, metric, mean_interval(group, seed=seed), len(group))})
+                interval = (
+                    tuple(stats.bootstrap_mean(group, seed=seed))
+                    if metric == "strategies"
+                    else mean_interval(group, seed=seed)
+                )
+                rows.append({**head, **_row(task, metric, interval, len(group))})
             pooled = macro_interval(groups, seed=seed)
             rows.append({**head, **_row(ALL, metric, pooled, sum(len(g) for g in groups))})
     return rows

@@ -70,7 +70,9 @@ def load(path: str | Path, *, device: str = "auto", dtype: str = "auto", attn: s
     Raises FrankenError when a weight is missing or left over: transformers would fill it with random numbers and warn.
     """
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     checkpoint = open_checkpoint(path)
     where = pick_device(device)
     multimodal = "vision_config" in checkpoint.config
