@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.exceptions import TyperException
 
 from franken.errors import FrankenError, UsageError
 
@@ -52,23 +53,17 @@ def _run(arguments: list[str], debug: bool) -> int:
             raise
         _say_error(e)
         return e.exit_code
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    except Exception as e:  # noqa: BLE001 - click's own errors share no public base class that typer exports
-        return _usage(e, debug)
-    return result if isinstance(result, int) else 0
+    except (KeyboardInterrupt, typer.Abort):
+        return _interrupted()
+    except TyperException as e:  # what the parser says of a command line
+        e.show()  # pyright: ignore[reportAttributeAccessIssue]
+        return 2
+    return _interrupted() if result == 130 else result if isinstance(result, int) else 0
 
 
-def _usage(error: Exception, debug: bool) -> int:
-    """Print a parsing error of the command line; anything else is a bug and is raised."""
-    show = getattr(error, "show", None)
-    if debug or show is None:
-        if type(error).__name__ == "Abort":
-            return 130
-        raise error
-    show()
-    return 2
+def _interrupted() -> int:
+    print("interrupted; the same command goes on from here", file=sys.stderr)
+    return 130
 
 
 def _say_error(error: FrankenError) -> None:

@@ -1,0 +1,169 @@
+"""The command line in process: exit codes, JSON, errors that say what, why and how."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from franken.cli import _run
+from franken.models.tiny import save_tiny
+
+
+def run(capsys, *arguments: object) -> tuple[int, str, str]:
+    code = _run([str(a) for a in arguments], False)
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
+
+
+def test_diff_prints_tables_and_json(capsys, tmp_path):
+    folders = [save_tiny(tmp_path / name, "qwen2_5_vl", seed) for seed, name in enumerate(("base", "sft", "rl"))]
+    code, out, _ = run(capsys, "diff", *folders, "--out", tmp_path / "runs")
+    assert code == 0
+    assert "relative_energy" in out
+    code, out, _ = run(capsys, "diff", *folders, "--out", tmp_path / "runs", "--json")
+    found = json.loads(out)
+    assert {r["method"] for r in found["layers"]} == {"base→sft", "sft→rl", "base→rl"}
+    assert found["manifest"]["n_failed"] == 0
+    code, out, _ = run(capsys, "diff", *folders, "--dry-run", "--json")
+    assert json.loads(out)["tensors"] == 69
+
+
+def test_a_diff_with_unmatched_tensors_exits_3(capsys, tmp_path):
+    a, b = save_tiny(tmp_path / "a", "qwen2", layers=3), save_tiny(tmp_path / "b", "qwen2", layers=2)
+    assert run(capsys, "diff", a, b, "--out", tmp_path / "runs")[0] == 3
+
+
+def test_merge_dry_run_then_merge(capsys, tmp_path):
+    code, out, _ = run(capsys, "merge", "creature:base", "creature:sft", "--layers", "2-4", "--dry-run")
+    assert code == 0
+    assert "text layers 2..3 (2 of 8)" in out
+    hybrid = tmp_path / "hybrid"
+    code, out, _ = run(capsys, "merge", "creature:base", "creature:sft", "--layers", "2-4", "--out", hybrid, "--json")
+    assert (code, json.loads(out)["verified"]) == (0, True)
+    assert (hybrid / "franken_merge.json").exists()
+    assert run(capsys, "merge", "creature:base", "creature:sft", "--layers", "2-5", "--out", hybrid)[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["merge", "nowhere", "creature:sft", "--layers", "1"], 2, "no checkpoint at nowhere"),
+        (["merge", "creature:base", "creature:sft", "--layers", "7-9"], 2, "8 layers"),
+        (["merge", "creature:base", "creature:sft", "--layers", "1"], 2, "--out"),
+        (["diff", "creature:base"], 2, "diff takes"),
+        (["probe", "creature:sft", "--method", "swop"], 2, "did you mean 'swap'"),
+        (["probe", "creature:sft", "--tasks", "raed"], 2, "did you mean 'read'"),
+        (["eval", "creature:rl"], 2, "RL is run live"),
+        (["eval", "creature:sft", "--k", "1,x"], 2, "whole numbers"),
+        (["train", "creature-lr"], 2, "did you mean 'creature-rl'"),
+        (["train"], 2, "no recipe"),
+        (["freeze-train", "creature-rl", "--freeze", "text:7-9"], 2, "8 layers"),
+        (["diff", "--no-such-option"], 2, "No such option"),
+        (["no-such-command"], 2, "No such command"),
+    ],
+)
+def test_wrong_input_says_what_and_how(capsys, arguments, code, words):
+    found, out, err = run(capsys, *arguments)
+    assert found == code
+    assert words in err
+    assert "Traceback" not in err
+
+
+def test_probe_on_a_few_pairs(capsys, tmp_path):
+    arguments = [
+        "probe",
+        "creature:sft",
+        "--tasks",
+        "read",
+        "--samples",
+        2,
+        "--layers",
+        "3-5",
+        "--out",
+        tmp_path,
+        "--device",
+        "cpu",
+    ]
+    code, out, _ = run(capsys, *arguments, "--dry-run", "--json")
+    assert json.loads(out)["answers"] == 12
+    code, out, _ = run(capsys, *arguments)
+    assert code == 0
+    assert "swap-single change_rate" in out
+    assert "12 requested, 12 ok, 0 failed" in out
+
+
+def test_eval_on_a_few_puzzles(capsys, tmp_path):
+    arguments = [
+        "eval",
+        "creature:sft",
+        "--tasks",
+        "read",
+        "--samples",
+        4,
+        "--n",
+        2,
+        "--k",
+        "1,2",
+        "--out",
+        tmp_path,
+        "--device",
+        "cpu",
+    ]
+    code, out, _ = run(capsys, *arguments, "--json")
+    assert code == 0
+    assert {"acc@1", "acc@2", "greedy"} <= {r["metric"] for r in json.loads(out)["layers"]}
+
+
+def test_train_and_freeze_train(capsys, tmp_path):
+    small = [
+        "--set",
+        "stages.0.steps=1",
+        "--set",
+        "stages.0.prompts=2",
+        "--set",
+        "stages.0.group=2",
+        "--set",
+        "stages.0.eval_every=null",
+    ]
+    code, out, err = run(capsys, "train", "creature-rl", "--out", tmp_path / "rl", *small)
+    assert code == 0
+    assert "trained checkpoint" in out
+    assert "grpo 1/1" in err
+    code, out, _ = run(capsys, "freeze-train", "creature-rl", "--freeze", "early", "--out", tmp_path / "frozen", *small)
+    assert code == 0
+    assert "bit-identical" in out
+    code, out, _ = run(capsys, "freeze-train", "creature-rl", "--freeze", "early", "--dry-run", "--json")
+    table = json.loads(out)["stages"][0]["table"]
+    assert {r["layer"] for r in table if r["frozen"] and r["part"] == "text"} == {0, 1}
+    assert run(capsys, "train", "creature-rl", "--out", tmp_path / "rl")[0] == 2
+    assert json.loads(run(capsys, "train", "--list", "--json")[1])["recipes"]
+    assert json.loads(run(capsys, "train", "creature-rl", "--show")[1])["name"] == "creature-rl"
+
+
+def test_an_interrupt_is_130(capsys, monkeypatch):
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("franken.diff.run.plan_diff", stop)
+    code, _, err = run(capsys, "diff", "creature:base", "creature:sft")
+    assert code == 130
+    assert "goes on from here" in err
+
+
+def test_doctor_passes_on_every_family(capsys):
+    code, out, _ = run(capsys, "doctor", "--json")
+    assert code == 0
+    assert [f["family"] for f in json.loads(out)["families"] if f["ok"]] == [
+        "qwen2_5_vl",
+        "qwen3_vl",
+        "llava_onevision",
+        "qwen2",
+        "qwen3",
+    ]
+
+
+def test_the_installed_command_answers():
+    result = subprocess.run([sys.executable, "-m", "franken.cli", "--help"], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0
+    assert "freeze-train" in result.stdout
