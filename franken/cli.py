@@ -288,6 +288,71 @@ def _train(
 
 
 @app.command()
+def autopsy(
+    checkpoints: Annotated[list[str], typer.Argument(help="BASE RL, or BASE SFT RL.")],
+    out: Annotated[Path, typer.Option(help="The study's own folder.")],
+    tasks: Tasks = "",
+    samples: Annotated[int, typer.Option(help="Held-out puzzles per task.")] = 100,
+    probe_samples: Annotated[int, typer.Option(help="Image pairs per task.")] = 40,
+    n: Annotated[int, typer.Option(help="Samples per prompt.")] = 4,
+    k: Annotated[str, typer.Option(help="The k of acc@k, with commas.")] = "1,4",
+    data: Data = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    jobs: Annotated[int | None, typer.Option(help="Processes side by side.")] = None,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> int:
+    """Everything at once: probe, diff, hybrids and evaluations, on one page. The same command resumes."""
+    from franken.study.autopsy import Settings, plan_autopsy, run_autopsy
+
+    if len(checkpoints) not in (2, 3):
+        raise UsageError(f"{len(checkpoints)} checkpoints given", why="autopsy takes BASE RL or BASE SFT RL")
+    base, sft, rl = (checkpoints[0], checkpoints[1] if len(checkpoints) == 3 else None, checkpoints[-1])
+    settings = Settings(
+        tasks=tuple(_split(tasks)), samples=samples, n=n, k=tuple(_numbers(k)), probe_samples=probe_samples, seed=seed,
+        data=str(data) if data else None, device=device, dtype=dtype,
+    )  # fmt: skip
+    if dry_run:
+        _, steps = plan_autopsy(base, sft, rl, out=out, settings=settings)
+        if json:
+            return _print_object({"steps": [{"id": s.id, "what": s.what, "command": s.command} for s in steps]}, json)
+        _print_table(["step", "command"], [[s.what, s.command] for s in steps])
+        return 0
+    report = None if json else _step_lines()
+    page = run_autopsy(base, sft, rl, out=out, settings=settings, jobs=jobs, report=report)
+    return _finish_study(page, json)
+
+
+@app.command()
+def quickstart(
+    out: Annotated[Path, typer.Option(help="The quickstart's own folder.")] = Path("quickstart"),
+    from_: Annotated[str, typer.Option("--from", help="sft, or base: make SFT live too.")] = "sft",
+    full: Annotated[bool, typer.Option("--full", help="More steps and samples; up to an hour.")] = False,
+    jobs: Annotated[int, typer.Option(help="Processes side by side.")] = 2,
+    json: Json = False,
+) -> int:
+    """The whole study on your laptop: train a tiny VLM with RL, then look at what RL changed."""
+    from trainer.quickstart import run_quickstart
+
+    if from_ not in ("sft", "base"):
+        raise UsageError(f"cannot start from {from_!r}", why="it starts from sft or base")
+    report = None if json else _step_lines()
+    page = run_quickstart(out, start="base" if from_ == "base" else "sft", full=full, jobs=jobs, report=report)
+    return _finish_study(page, json)
+
+
+@app.command()
+def report(study: Annotated[Path, typer.Argument(help="The folder of an autopsy or a quickstart.")]) -> int:
+    """Write the page of a study again from its run folders."""
+    from franken.report.page import build_page
+
+    print(build_page(study))
+    return 0
+
+
+@app.command()
 def doctor(json: Json = False) -> int:
     """Versions, devices, and a self-test of every model family."""
     from franken.doctor import examine
@@ -299,6 +364,42 @@ def doctor(json: Json = False) -> int:
         _print_table(["what", "version"], [[k, str(v)] for k, v in findings["versions"].items()])
         _print_table(["family", "self-test"], [[f["family"], f["result"]] for f in findings["families"]])
     return 0 if all(f["ok"] for f in findings["families"]) else 1
+
+
+def _finish_study(page: Path, json: bool) -> int:
+    """Say where the page is and what it found; 3 when a step failed or samples did."""
+    from dataclasses import asdict
+
+    from franken.report.evidence import gather
+    from franken.report.headlines import all_headlines
+    from franken.report.record import read_study
+
+    study = read_study(page.parent)
+    failed = [s for s in study.steps if s["error"]]
+    answers = all_headlines(gather(page.parent, study))
+    if json:
+        found = {"page": str(page), "headlines": [asdict(a) for a in answers], "steps": study.steps}
+        _print_object(found, json)
+    else:
+        for answer in answers:
+            print(f"\n{answer.question}\n  {answer.answer}\n  {answer.claim}: {answer.verdict} ({answer.test})")
+        for step in failed:
+            print(f"failed: {step['what']}: {step['error']}", file=sys.stderr)
+        print(f"\nthe page: {page}")
+    return 3 if failed else 0
+
+
+def _step_lines() -> Any:
+    """One line on stderr for every step that starts, ends, or fails."""
+    import time
+
+    began = time.monotonic()
+
+    def line(step: str, state: str, text: str) -> None:
+        if state != "progress":
+            print(f"[{time.monotonic() - began:5.0f} s] {state:7} {step}  {text}", file=sys.stderr, flush=True)
+
+    return line
 
 
 def _split(text: str) -> list[str]:
