@@ -73,7 +73,7 @@ def plot_energy(
     Weights are read whole, so there is no sampling error: the band is the range over the layer's components.
     """
     ax = _axes(ax)
-    df = _number_projector(df)
+    df = number_projector(df)
     places = diff_places(df)
     for delta in deltas:
         rows = _select(df, method=delta, metric=metric)
@@ -254,7 +254,7 @@ def diff_places(df: pd.DataFrame) -> dict[tuple[str, int], float]:
     return places
 
 
-def _number_projector(df: Any) -> Any:
+def number_projector(df: Any) -> Any:
     """The projector has no layers: it stands on the axis as one place."""
     rows = df.copy()
     rows["layer"] = rows["layer"].astype("Float64").mask(rows["part"] == "projector", 0)

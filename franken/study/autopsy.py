@@ -140,13 +140,13 @@ def run_autopsy(
     base: str, sft: str | None, rl: str, *, out: Path, settings: Settings | None = None,
     extra_models: Mapping[str, str] | None = None, frozen: Mapping[str, Sequence[int]] | None = None, title: str = "",
     command: str = "", jobs: int | None = None, before: Sequence[Step] = (), needs: Mapping[str, str] | None = None,
-    report: Report | None = None,
+    claimed: bool = False, report: Report | None = None,
 ) -> Path:  # fmt: skip
     """Run what is missing of an autopsy and write its page. Returns the page's path.
 
     `before` are steps of the caller's own (training runs), `needs` says which of them makes which label's checkpoint.
     `jobs` lanes side by side: by default two for small checkpoints, else one. Steps that failed are named on the page
-    and in study.json. Raises UsageError if `out` holds something else.
+    and in study.json. Raises UsageError if `out` holds something else, unless the caller has `claimed` it.
     """
     from franken.report.page import build_page
 
@@ -155,7 +155,7 @@ def run_autopsy(
         base, sft, rl, out=out, settings=settings, extra=extra_models, frozen=frozen, title=title, command=command,
         needs=needs,
     )  # fmt: skip
-    _claim(out, study)
+    _claim(out, study, claimed)
     steps = [*before, *steps]
     outcomes = run_steps(steps, folder=out, jobs=jobs or default_jobs(study), report=report)
     study.steps = [_recorded(o, out) for o in outcomes]
@@ -178,7 +178,7 @@ def _recorded(outcome: Outcome, out: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _claim(out: Path, study: Study) -> None:
+def _claim(out: Path, study: Study, claimed: bool) -> None:
     """Take the folder, or refuse one that holds something else or another study."""
     if (out / FILE).exists():
         before = read_study(out).models
@@ -188,7 +188,7 @@ def _claim(out: Path, study: Study) -> None:
                 f"{out} holds another study", f"there, {shared[0]} is {before[shared[0]]}", "choose another --out"
             )
         return
-    if out.exists() and any(out.iterdir()):
+    if not claimed and out.exists() and any(out.iterdir()):
         raise UsageError(f"{out} holds something else", f"it has no {FILE}", "choose another --out, or move it away")
     out.mkdir(parents=True, exist_ok=True)
     study.save(out)

@@ -1,0 +1,126 @@
+"""The page: whole, self-contained, inert, and honest about what is missing."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from franken.report import figures
+from franken.report.evidence import gather
+from franken.report.page import build_page, figure_keys
+from franken.report.record import read_study
+
+
+class Document(HTMLParser):
+    """Tags with their attributes, ids, and the visible text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, {k: v or "" for k, v in attrs}))
+
+    def handle_data(self, data):
+        self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [a for t, a in self.tags if t == tag]
+
+
+@pytest.fixture(scope="module")
+def folder(make_study, tmp_path_factory) -> Path:
+    return make_study(tmp_path_factory.mktemp("study"), failed=True, samples=8)
+
+
+@pytest.fixture(scope="module")
+def page(folder) -> Document:
+    return Document(build_page(folder).read_text())
+
+
+def test_every_figure_is_on_the_page_in_both_modes(folder, page):
+    found = gather(folder, read_study(folder))
+    panels = [p for s in figures.sections(found) for g in s.groups for p in g.panels]
+    assert len(set(figure_keys(figures.sections(found)))) == len(panels)
+    spine = figures.spine(found)
+    assert spine is not None
+    shown = {a["alt"]: a["src"] for a in page.all("img") if a.get("alt")}
+    for panel in [*panels, spine]:
+        assert shown[panel.alt].startswith("data:image/png;base64,")
+    assert len(page.all("source")) == len(panels) + 1
+    keys = {p.key for p in panels}
+    assert {"swap-suffix-rl", "swap-single-rl", "flip-to-source-rl", "zero", "diff-relative_energy"} <= keys
+    assert {"diff-unchanged_fraction", "diff-effective_rank", "hybrids-acc@1", "freeze-acc@1"} <= keys
+    assert {"acck-all", "arms-all", "acck-count", "arms-count"} <= keys
+
+
+def test_nothing_is_fetched_and_no_script_runs(page):
+    assert not page.all("script")
+    assert not page.all("link")
+    for tag, attributes in page.tags:
+        assert not [name for name in attributes if name.startswith("on")], (tag, attributes)
+    urls = [a[k] for _, a in page.tags for k in ("src", "srcset", "href") if k in a]
+    assert urls
+    assert not [u[:60] for u in urls if re.match(r"(https?:|//|javascript:)", u)]
+
+
+def test_an_injected_script_is_text(folder, page):
+    raw = (folder / "index.html").read_text()
+    assert "<script>" not in raw
+    assert "&lt;script&gt;document.title" in raw
+    assert "<script>document.title = 'owned'</script>" in page.text
+
+
+def test_links_lead_to_run_folders_and_sections(folder, page):
+    links = [a["href"] for a in page.all("a")]
+    ids = {a["id"] for _, a in page.tags if "id" in a}
+    assert len(links) > 15
+    for link in links:
+        assert link[1:] in ids if link.startswith("#") else (folder / link).exists(), link
+
+
+def test_failed_and_ineligible_samples_are_counted_with_their_reasons(page):
+    assert "image file is truncated" in page.text
+    assert "the image cannot be read" in page.text
+    assert "models/lost is not a checkpoint" in page.text
+    counts = re.search(r"Rows: (\d+) asked for, (\d+) usable, (\d+) failed, (\d+) ineligible", page.text)
+    assert counts
+    asked, usable, failed, ineligible = map(int, counts.groups())
+    assert failed == 15 + 24
+    assert ineligible == 3 * 24
+    assert asked == usable + failed + ineligible
+
+
+def test_the_four_questions_have_a_verdict_a_number_and_a_test(page):
+    for question in (
+        "Where does it see",
+        "What did training change?",
+        "Does the change transfer?",
+        "Was it necessary?",
+    ):
+        assert question in page.text
+    verdicts = [a["class"] for a in page.all("span") if a.get("class", "").startswith("chip ")]
+    assert len(verdicts) == 5
+    assert not [v for v in verdicts if v == "chip not-measured"]
+
+
+@pytest.mark.parametrize("extras", [True, False])
+def test_a_study_without_sft_or_freeze_arms_still_makes_a_page(make_study, tmp_path, extras):
+    folder = make_study(tmp_path, sft=False, extras=extras, samples=6)
+    page = Document(build_page(folder).read_text())
+    assert "Base with RL's layers 2–7 scores" in page.text
+    assert ("No freeze run was given" in page.text) != extras
+
+
+def test_a_study_without_any_finished_run_says_so(make_study, tmp_path):
+    import shutil
+
+    folder = make_study(tmp_path, samples=2)
+    shutil.rmtree(folder / "runs")
+    page = Document(build_page(folder).read_text())
+    for words in ("No probe was run.", "The parameters were not compared.", "No hybrid was evaluated."):
+        assert words in page.text
+    assert "is not there any more" in page.text
