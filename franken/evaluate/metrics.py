@@ -11,17 +11,16 @@ MUPO paper (arXiv 2604.00479, §3.1) calls greedy accuracy acc@1 in its tables: 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from franken import stats
 from franken.errors import FrankenError, UsageError
 
-if TYPE_CHECKING:
-    import pandas as pd
-
+Frame = Any  # a pandas DataFrame or Series: pandas' own annotations are unions that no code can satisfy
 GREEDY = -1  # the value of `draw` that marks the greedy answer
 ALL = "all"  # the macro average over tasks
 RIGHT = 0.5  # a score above this is a right answer
@@ -32,7 +31,7 @@ def metric_names(k: tuple[int, ...]) -> list[str]:
     return ["acc@1", *[f"acc@{j}" for j in k if j > 1], "greedy", "format", "strategies", "truncated"]
 
 
-def per_prompt(samples: pd.DataFrame, metric: str) -> pd.Series:
+def per_prompt(samples: Frame, metric: str) -> Frame:
     """One value per prompt, indexed by (task, sample), from the rows of ONE model and ONE arm.
 
     Rows with an error or marked ineligible do not count. For acc@k prompts with fewer than k draws are
@@ -69,7 +68,7 @@ def mean_interval(values: np.ndarray, *, seed: int = 0) -> tuple[float, float, f
     if np.isin(values, (0.0, 1.0)).all():
         low, high = stats.wilson(int(values.sum()), int(values.size))
         return float(values.mean()), low, high
-    mean, low, high = stats.bootstrap_mean(values, seed=seed)
+    mean, low, high = stats.bootstrap_mean(values.tolist(), seed=seed)
     return float(mean), float(low), float(high)
 
 
@@ -86,7 +85,7 @@ def macro_interval(groups: list[np.ndarray], *, n_boot: int = 2000, seed: int = 
     return float(np.mean([g.mean() for g in groups])), float(low), float(high)
 
 
-def summarise(samples: pd.DataFrame, *, k: tuple[int, ...], seed: int = 0) -> list[dict]:
+def summarise(samples: Frame, *, k: tuple[int, ...], seed: int = 0) -> list[dict]:
     """The rows of layers.parquet: one per model, arm, task (and `all`) and metric.
 
     A task without a single usable prompt has a null value and n 0, never 0.
@@ -94,29 +93,30 @@ def summarise(samples: pd.DataFrame, *, k: tuple[int, ...], seed: int = 0) -> li
     rows: list[dict] = []
     for (model, arm), part in samples.groupby(["model", "method"], sort=False):
         for metric in metric_names(k):
+            counts = metric == "strategies"  # a mean of counts, not a rate: never a Wilson interval
             values = per_prompt(part, metric)
             tasks = list(dict.fromkeys(part["task"]))
             groups = [_of_task(values, t) for t in tasks]
             head = {"model": model, "method": arm, "part": None, "layer": None, "component": ALL}
             for task, group in zip(tasks, groups, strict=True):
                 interval = (
-                    tuple(stats.bootstrap_mean(group, seed=seed))
-                    if metric == "strategies"
-                    else mean_interval(group, seed=seed)
+                    stats.bootstrap_mean(group.tolist(), seed=seed) if counts else mean_interval(group, seed=seed)
                 )
                 rows.append({**head, **_row(task, metric, interval, len(group))})
-            pooled = macro_interval(groups, seed=seed)
+            flat = np.concatenate(groups)
+            alike = len(flat) > 0 and not counts and (flat == flat[0]).all()
+            pooled = mean_interval(flat) if alike else macro_interval(groups, seed=seed)
             rows.append({**head, **_row(ALL, metric, pooled, sum(len(g) for g in groups))})
     return rows
 
 
-def _of_task(values: pd.Series, task: str) -> np.ndarray:
+def _of_task(values: Frame, task: str) -> np.ndarray:
     if len(values) == 0:
         return np.zeros(0)
     return values[values.index.get_level_values("task") == task].to_numpy(dtype=float)
 
 
-def _row(task: str, metric: str, triple: tuple[float, float, float], n: int) -> dict:
+def _row(task: str, metric: str, triple: Sequence[float], n: int) -> dict:
     value, low, high = (None if np.isnan(x) else float(x) for x in triple)
     return {
         "task": task, "metric": metric, "value": value, "ci_low": low, "ci_high": high,
@@ -125,9 +125,9 @@ def _row(task: str, metric: str, triple: tuple[float, float, float], n: int) -> 
 
 
 def compare_samples(
-    a: pd.DataFrame, b: pd.DataFrame, metric: str = "acc@1", *, arm_a: str = "image", arm_b: str = "image",
+    a: Frame, b: Frame, metric: str = "acc@1", *, arm_a: str = "image", arm_b: str = "image",
     seed: int = 0, n_perm: int = 10_000,
-) -> pd.DataFrame:  # fmt: skip
+) -> Frame:  # fmt: skip
     """Paired comparison b - a over the prompts that both answered, per task and for `all`.
 
     Columns: task, metric, mean_a, mean_b, diff, ci_low, ci_high, p, p_adjusted, n, test. The test is the
@@ -147,7 +147,7 @@ def compare_samples(
             "evaluate both models with the same tasks, samples and seed",
         )
     names = list(dict.fromkeys(both.index.get_level_values("task")))
-    groups = {t: both[both.index.get_level_values("task") == t] for t in names}
+    groups: dict[str, Frame] = {t: both[both.index.get_level_values("task") == t] for t in names}
     rows = [_paired_row(t, metric, groups[t], seed=seed, n_perm=n_perm) for t in names]
     adjusted = stats.holm([r["p"] for r in rows])
     rows = [{**r, "p_adjusted": p} for r, p in zip(rows, adjusted, strict=True)]
@@ -157,7 +157,7 @@ def compare_samples(
     if metric == "greedy":
         p, test = _mcnemar(both), "exact McNemar"
     else:
-        p, test = stats.sign_flip_test(np.concatenate(weighted), n_perm=n_perm, seed=seed), "sign-flip"
+        p, test = stats.sign_flip_test(np.concatenate(weighted).tolist(), n_perm=n_perm, seed=seed), "sign-flip"
     mean_a, mean_b = (float(np.mean([g[c].mean() for g in groups.values()])) for c in ("a", "b"))
     rows.append({
         "task": ALL, "metric": metric, "mean_a": mean_a, "mean_b": mean_b, "diff": mean_b - mean_a,
@@ -166,8 +166,8 @@ def compare_samples(
     return pd.DataFrame(rows)
 
 
-def _paired_row(task: str, metric: str, pairs: pd.DataFrame, *, seed: int, n_perm: int) -> dict:
-    diffs = (pairs["b"] - pairs["a"]).to_numpy()
+def _paired_row(task: str, metric: str, pairs: Frame, *, seed: int, n_perm: int) -> dict:
+    diffs = (pairs["b"] - pairs["a"]).to_numpy(float).tolist()
     diff, low, high = stats.bootstrap_mean(diffs, seed=seed)
     if metric == "greedy":
         p, test = _mcnemar(pairs), "exact McNemar"
@@ -180,13 +180,13 @@ def _paired_row(task: str, metric: str, pairs: pd.DataFrame, *, seed: int, n_per
     }  # fmt: skip
 
 
-def _mcnemar(pairs: pd.DataFrame) -> float:
+def _mcnemar(pairs: Frame) -> float:
     only_a = int(((pairs["a"] > RIGHT) & (pairs["b"] <= RIGHT)).sum())
     only_b = int(((pairs["b"] > RIGHT) & (pairs["a"] <= RIGHT)).sum())
     return stats.mcnemar_exact(only_a, only_b)
 
 
-def compare(run_a: Path, run_b: Path, metric: str = "acc@1", **options) -> pd.DataFrame:
+def compare(run_a: Path, run_b: Path, metric: str = "acc@1", **options) -> Frame:
     """`compare_samples` on two run folders of `franken eval`; options are passed on."""
     from franken.runs import load_run
 

@@ -44,8 +44,8 @@ class Evidence:
     def manifest(self, verb: str, model: str) -> dict[str, Any]:
         """The manifest of the first run of a verb that holds this model's rows; empty when there is none."""
         for run in self.runs:
-            same = run.manifest["verb"] == verb and "model" in run.samples
-            if same and (run.samples["model"] == model).any():
+            samples: Any = run.samples
+            if run.manifest["verb"] == verb and "model" in samples and (samples["model"] == model).any():
                 return run.manifest
         return {}
 
@@ -64,7 +64,8 @@ def gather(folder: Path, study: Study) -> Evidence:
             missing.append(name)
             continue
         run = load_run(folder / name)
-        runs.append(_labelled(run, labels[name]) if labels[name] else run)
+        label = labels[name]
+        runs.append(_labelled(run, label) if label else run)
     return Evidence(study, folder, runs, missing)
 
 

@@ -136,7 +136,8 @@ def what(found: Evidence) -> Section:
 
     reading = (
         "Vision, projector and text stand side by side on one axis. Lines are whole layers; bands span the layer's "
-        "components (attention, MLP, norms). Weights are read completely, so there is no sampling error."
+        "attention and MLP. Weights are read completely, so there is no sampling error. A part that did not move (frozen "
+        "in training) has no line on the logarithmic axis."
     )
     group = Group(
         "Size and shape of the updates", reading,
@@ -161,13 +162,16 @@ def transfer(found: Evidence) -> Section:
         return Section("transfer", "Does the change transfer?", lead, note="No hybrid was evaluated.")
     labels = [parent, *hybrids, *randoms, "rl"]
     height = 0.27 * len(labels) + 0.8
+    wide = [m for m in ("acc@4", "acc@8") if m in set(rows["metric"])][:1]
+    limits = _limits(rows, labels, ["acc@1", *wide])
 
     def points_panel(metric: str) -> Panel:
         return Panel(
             f"hybrids-{metric}", f"{metric} of every hybrid",
             f"{metric} of the hybrids beside {parent}, RL and random layer sets",
             _small(lambda ax, mode: plots.plot_points(
-                rows, labels=labels, metric=metric, reference=(parent, "rl"), mode=mode, ax=ax), size=(4.2, height)),
+                rows, labels=labels, metric=metric, reference=(parent, "rl"), limits=limits, mode=mode, ax=ax),
+                size=(4.2, height)),
         )  # fmt: skip
 
     reading = (
@@ -175,7 +179,6 @@ def transfer(found: Evidence) -> Section:
         f"Everything but the decoder layers (embeddings, vision, head) is {look.name(parent)}'s. Grey: as many layers "
         "drawn at random. Bars are 95 % bootstrap intervals over prompts."
     )
-    wide = [m for m in ("acc@4", "acc@8") if m in set(rows["metric"])][:1]
     groups = [Group("Hybrids", reading, [points_panel("acc@1"), *[points_panel(m) for m in wide]])]
     return Section("transfer", "Does the change transfer?", lead, groups)
 
@@ -190,12 +193,13 @@ def necessary(found: Evidence) -> Section:
         return Section("necessary", "Was it necessary?", lead, note="No freeze run was given.")
     labels = [study.parent, *(["control"] if "control" in have else []), *arms, "rl"]
     metrics = ["acc@1", *[m for m in ("acc@4", "acc@8") if m in set(rows["metric"])][:1]]
+    limits = _limits(rows, labels, metrics)
 
     def panel(metric: str) -> Panel:
         return Panel(
             f"freeze-{metric}", f"{metric} after RL with layers frozen", f"{metric} of the freeze arms beside RL",
             _small(lambda ax, mode: plots.plot_points(
-                rows, labels=labels, metric=metric, reference=(study.parent, "rl"), mode=mode, ax=ax),
+                rows, labels=labels, metric=metric, reference=(study.parent, "rl"), limits=limits, mode=mode, ax=ax),
                 size=(4.2, 0.3 * len(labels) + 0.8)),
         )  # fmt: skip
 
@@ -268,7 +272,7 @@ def spine(found: Evidence) -> Panel | None:
             plots.draw_line(axes[0], plots.pool_tasks(swap[swap["model"] == m]), look.colour(m), look.name(m))
         if models:
             plots.shade_thirds(axes[0], study.depth, mode)
-        axes[0].set_ylim(0, 104)
+        plots.percent_axis(axes[0], headroom=True)
         axes[0].set_ylabel("answers changed\nby a swap from here, %", fontsize=8)
         plots.legend(axes[0])
         plots.plot_zero(probe, models=models, mode=mode, ax=axes[1])
@@ -282,6 +286,14 @@ def spine(found: Evidence) -> Panel | None:
         return figure
 
     return Panel("spine", "One axis: the layers", "Swaps, ablations, updates, hybrids and freezing per layer", draw)
+
+
+def _limits(rows: Any, labels: list[str], metrics: list[str]) -> tuple[float, float]:
+    """One x range, in percent, for the panels of several metrics, so that widths can be compared."""
+    shown = rows[rows["model"].isin(labels) & rows["metric"].isin(metrics) & (rows["method"] == "image")]
+    shown = shown[shown["task"] == "all"]
+    low, high = 100 * float(shown["ci_low"].min()), 100 * float(shown["ci_high"].max())
+    return low - 0.04 * (high - low), min(100.5, high + 0.04 * (high - low))
 
 
 def _range_rows(found: Evidence, mode: look.Mode) -> list[dict[str, Any]]:

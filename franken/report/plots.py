@@ -15,15 +15,15 @@ import numpy as np
 from franken.layers import thirds
 from franken.report import theme as look
 
+Frame = Any  # a pandas DataFrame; see franken.evaluate.metrics
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
 
 PERCENT = 100.0
 
 
 def plot_swap(
-    df: pd.DataFrame, *, model: str, method: str = "swap-suffix", metric: str = "change_rate",
+    df: Frame, *, model: str, method: str = "swap-suffix", metric: str = "change_rate",
     tasks: Sequence[str] | None = None, mode: look.Mode = look.LIGHT, ax: Axes | None = None,
 ) -> Axes:  # fmt: skip
     """Share of answers that a visual-token swap changes (or turns into the source's), by layer; a line per task.
@@ -37,13 +37,13 @@ def plot_swap(
         tint, marker = look.task_style(task, order)
         draw_line(ax, rows[rows["task"] == task], tint, task, marker=marker)
     _layer_axis(ax, rows, mode)
-    ax.set_ylim(0, 104)
+    percent_axis(ax, headroom=True)
     ax.set_ylabel({"change_rate": "answers changed, %", "flip_to_source_rate": "answers turned, %"}[metric])
     return ax
 
 
 def plot_zero(
-    df: pd.DataFrame, *, models: Sequence[str] = ("base", "sft", "rl"), task: str = "all",
+    df: Frame, *, models: Sequence[str] = ("base", "sft", "rl"), task: str = "all",
     mode: look.Mode = look.LIGHT, ax: Axes | None = None,
 ) -> Axes:  # fmt: skip
     """Accuracy lost, in points, when one decoder layer is replaced by the identity; a line per checkpoint.
@@ -59,18 +59,18 @@ def plot_zero(
         draw_line(ax, line, look.colour(model), look.name(model), marker="o")
     ax.axhline(0, color=mode.muted, linewidth=0.8)
     _layer_axis(ax, rows, mode)
-    ax.set_ylim(min(-12.0, PERCENT * float(rows["ci_low"].min())) if len(rows) else -12, 104)
+    ax.set_ylim(min(-12.0, PERCENT * float(rows["ci_low"].min())) if len(rows) else -12, 114)
     ax.set_ylabel("accuracy lost, points")
     return ax
 
 
 def plot_energy(
-    df: pd.DataFrame, *, metric: str = "relative_energy", deltas: Sequence[str] = ("base→sft", "sft→rl"),
+    df: Frame, *, metric: str = "relative_energy", deltas: Sequence[str] = ("base→sft", "sft→rl"),
     mode: look.Mode = look.LIGHT, ax: Axes | None = None,
 ) -> Axes:  # fmt: skip
     """How far each layer moved, vision, projector and text on one axis; a line per delta, logarithmic y.
 
-    Weights are read whole, so there is no sampling error: the band is the range over the layer's components.
+    Weights are read whole, so there is no sampling error: the band spans the layer's attention and its MLP.
     """
     ax = _axes(ax)
     df = number_projector(df)
@@ -100,8 +100,8 @@ def plot_energy(
     return ax
 
 
-def plot_update(df: pd.DataFrame, *, delta: str, mode: look.Mode = look.LIGHT, ax: Axes | None = None) -> Axes:
-    """Relative energy of one update in the text layers, in percent of the weights' norm; band over the components."""
+def plot_update(df: Frame, *, delta: str, mode: look.Mode = look.LIGHT, ax: Axes | None = None) -> Axes:
+    """Relative energy of one update in the text layers, in percent of the weights' norm; band: attention to MLP."""
     ax = _axes(ax)
     rows = _select(df, method=delta, metric="relative_energy")
     line = _with_component_range(rows)
@@ -113,13 +113,14 @@ def plot_update(df: pd.DataFrame, *, delta: str, mode: look.Mode = look.LIGHT, a
 
 
 def plot_points(
-    df: pd.DataFrame, *, labels: Sequence[str], task: str = "all", metric: str = "acc@1", arm: str = "image",
+    df: Frame, *, labels: Sequence[str], task: str = "all", metric: str = "acc@1", arm: str = "image",
     reference: Sequence[str] = ("sft", "rl"), names: Mapping[str, str] | None = None,
+    limits: tuple[float, float] | None = None,
     mode: look.Mode = look.LIGHT, ax: Axes | None = None,
 ) -> Axes:  # fmt: skip
     """One point with its interval per model, top to bottom in the order of `labels`; reference models as bands.
 
-    For hybrids beside base, donor and control, and for freeze arms beside RL. x in percent.
+    For hybrids beside base, donor and control, and for freeze arms beside RL. x in percent, from `limits` if given.
     """
     ax = _axes(ax)
     rows = _select(df, task=task, metric=metric, method=arm).set_index("model")
@@ -135,13 +136,15 @@ def plot_points(
     ax.grid(axis="x", color=mode.grid)
     ax.grid(visible=False, axis="y")
     ax.set_xlabel(f"{metric}, %")
+    if limits:
+        ax.set_xlim(*limits)
     for tick in ax.get_yticklabels():
         tick.set_color(mode.ink)
     return ax
 
 
 def plot_acc_at_k(
-    df: pd.DataFrame, *, models: Sequence[str], task: str = "all", arm: str = "image",
+    df: Frame, *, models: Sequence[str], task: str = "all", arm: str = "image",
     mode: look.Mode = look.LIGHT, ax: Axes | None = None,
 ) -> Axes:  # fmt: skip
     """acc@k against k, a line per checkpoint: where a parent overtakes its RL child, the lines cross. y in percent."""
@@ -156,14 +159,14 @@ def plot_acc_at_k(
     ax.set_xscale("log", base=2)
     ax.set_xticks(ks, [str(k) for k in ks])
     ax.minorticks_off()
-    ax.set_ylim(0, 104)
+    percent_axis(ax)
     ax.set_xlabel("k: samples a prompt may use")
     ax.set_ylabel("acc@k, %")
     return ax
 
 
 def plot_arms(
-    df: pd.DataFrame, *, models: Sequence[str], task: str = "all", metric: str = "acc@1",
+    df: Frame, *, models: Sequence[str], task: str = "all", metric: str = "acc@1",
     mode: look.Mode = look.LIGHT, ax: Axes | None = None,
 ) -> Axes:  # fmt: skip
     """Accuracy with the image, with a description instead, and with neither; a line per checkpoint. y in percent."""
@@ -177,12 +180,12 @@ def plot_arms(
         value, low, high = (line[c].to_numpy(float) * PERCENT for c in ("value", "ci_low", "ci_high"))
         tint = look.colour(model)
         ax.errorbar(
-            x, value, yerr=[value - low, high - value], color=tint, marker="o", label=look.name(model), linewidth=1,
+            x, value, yerr=np.clip([value - low, high - value], 0, None), color=tint, marker="o", label=look.name(model), linewidth=1,
             elinewidth=1.8, capsize=0, alpha=0.95,
         )  # fmt: skip
     ax.set_xticks(range(len(arms)), [{"image": "image", "text": "description", "blind": "nothing"}[a] for a in arms])
     ax.set_xlim(-0.4, len(arms) - 0.6)
-    ax.set_ylim(0, 104)
+    percent_axis(ax)
     ax.set_ylabel(f"{metric}, %")
     return ax
 
@@ -212,11 +215,17 @@ def plot_ranges(
     return ax
 
 
+def percent_axis(ax: Axes, *, headroom: bool = False) -> None:
+    """y from 0 to 100, the same in every panel; `headroom` leaves space for the names of the thirds."""
+    ax.set_ylim(0, 114 if headroom else 104)
+    ax.set_yticks(range(0, 101, 20))
+
+
 def legend(ax: Axes, *, columns: int = 5, above: bool = True) -> None:
     """A legend in one or two rows outside the plot area, so that it never covers data."""
     handles, labels = ax.get_legend_handles_labels()
     if handles:
-        where = {"loc": "lower left", "bbox_to_anchor": (-0.02, 1.0)} if above else {"loc": "best"}
+        where: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.02, 1.0)} if above else {"loc": "best"}
         ax.legend(handles, labels, ncols=columns, borderaxespad=0.3, handlelength=1.2, columnspacing=0.9, **where)
 
 
@@ -225,7 +234,7 @@ def task_names(rows: Any) -> list[str]:
     return [t for t in dict.fromkeys(rows["task"]) if t is not None and t != "all"]
 
 
-def pool_tasks(rows: pd.DataFrame) -> pd.DataFrame:
+def pool_tasks(rows: Frame) -> Frame:
     """The mean over tasks per layer, with the interval of a mean of independent estimates (from the tasks' bars)."""
     import pandas as pd
 
@@ -240,7 +249,7 @@ def pool_tasks(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(out, columns=["layer", "value", "ci_low", "ci_high", "n"])
 
 
-def diff_places(df: pd.DataFrame) -> dict[tuple[str, int], float]:
+def diff_places(df: Frame) -> dict[tuple[str, int], float]:
     """x positions that put vision, projector and text side by side: (part, layer) → x, with a gap between parts."""
     known = df[df["layer"].notna()]
     places: dict[tuple[str, int], float] = {}
@@ -269,7 +278,7 @@ def _axes(ax: Axes | None) -> Axes:
     return Figure(figsize=(4.6, 3.1)).add_subplot()
 
 
-def _select(df: pd.DataFrame, **where: str) -> Any:
+def _select(df: Frame, **where: str) -> Any:
     rows = df
     for column, value in where.items():
         rows = rows[rows[column] == value]
@@ -284,9 +293,9 @@ def _by_component(where: Mapping[str, str]) -> bool:
 
 
 def _with_component_range(rows: Any) -> Any:
-    """Rows with component `all`, their interval filled with the range over the other components where it is empty."""
+    """Rows with component `all`, their interval filled with the range over attention and MLP where it is empty."""
     whole = rows[(rows["component"] == "all") & rows["layer"].notna()].sort_values("layer").copy()
-    parts = rows[(rows["component"] != "all") & rows["layer"].notna()].groupby("layer")["value"]
+    parts = rows[rows["component"].isin(["attn", "mlp"]) & rows["layer"].notna()].groupby("layer")["value"]
     low, high = parts.min(), parts.max()
     for column, edge, pick in (("ci_low", low, np.fmin), ("ci_high", high, np.fmax)):
         filled = whole["layer"].map(edge).astype(float)

@@ -76,7 +76,7 @@ def accounting(found: Evidence) -> list[dict[str, Any]]:
     out = []
     for run in found.runs:
         at = run.folder.relative_to(found.folder).as_posix()
-        samples = run.samples
+        samples: Any = run.samples
         failed = samples[samples["error"].notna()] if "error" in samples else samples.iloc[:0]
         left = int(samples["ineligible"].notna().sum()) if "ineligible" in samples else 0
         why = failed["error"].value_counts().head(3).to_dict() if len(failed) else {}

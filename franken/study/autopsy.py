@@ -21,6 +21,7 @@ from typing import Any
 from franken.checkpoints import open_checkpoint, resolve
 from franken.errors import UsageError
 from franken.evaluate.run import plan_eval
+from franken.layers import parse_ranges
 from franken.report.record import FILE, Study, read_study
 from franken.study.hybrids import plan_hybrids
 from franken.study.steps import Outcome, Report, Step, run_steps
@@ -55,7 +56,8 @@ def plan_autopsy(
 ) -> tuple[Study, list[Step]]:  # fmt: skip
     """The record of the study and its steps. `needs` maps a label to the step that makes its checkpoint.
 
-    `extra` are further checkpoints to evaluate (`control`, `frozen-late` …), `frozen` the text layers a label froze.
+    `extra` are further checkpoints to evaluate: `control`, or `frozen-RANGE` (`frozen-late`, `frozen-0-3`) for RL with
+    those text layers frozen; `frozen` says which layers a label froze where its name does not.
     Raises UsageError for checkpoints that are not there or do not fit each other, unknown tasks, impossible numbers.
     """
     needs = needs or {}
@@ -72,7 +74,7 @@ def plan_autopsy(
         title=title or Path(paths["rl"]).name, models=paths, depth=depth, tasks=list(plan.tasks),
         samples=settings.samples, seed=settings.seed, data=settings.data,
         hybrids={h.label: h.to_dict() for h in hybrids},
-        frozen={k: list(v) for k, v in (frozen or {}).items() if k in models}, command=command,
+        frozen=_frozen(models, depth) if frozen is None else {k: list(v) for k, v in frozen.items()}, command=command,
     )  # fmt: skip
     return study, _steps(study, settings, out, needs)
 
@@ -161,6 +163,13 @@ def run_autopsy(
     study.steps = [_recorded(o, out) for o in outcomes]
     study.save(out)
     return build_page(out)
+
+
+def _frozen(models: Mapping[str, str], depth: int) -> dict[str, list[int]]:
+    """The text layers that labels of the form `frozen-RANGE` name. Raises UsageError where RANGE is none."""
+    named = {label: label.removeprefix("frozen-") for label in models if label.startswith("frozen-")}
+    ranges = {label: parse_ranges(text, {"text": depth}) for label, text in named.items()}
+    return {label: [i for r in found for i in r.layers] for label, found in ranges.items()}
 
 
 def default_jobs(study: Study) -> int:

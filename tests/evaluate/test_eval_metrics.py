@@ -155,3 +155,12 @@ def test_an_item_fails_only_where_what_is_broken_is_needed():
     assert obstacle(broken, "image") == ("cannot be read", None)
     assert obstacle(broken, "text") == (None, "no description of the image")
     assert obstacle(broken, "blind") == (None, None)
+
+
+def test_all_keeps_an_interval_when_every_prompt_fails():
+    rows = pd.DataFrame(summarise(table({(t, f"{t}{i}"): [0, 0] for t in "tu" for i in range(20)}), k=(1,)))
+    pooled = rows[(rows["metric"] == "acc@1") & (rows["task"] == "all")].iloc[0]
+    assert pooled["value"] == pooled["ci_low"] == 0
+    assert 0.05 < pooled["ci_high"] < 0.15
+    varied = rows[(rows["metric"] == "strategies") & (rows["task"] == "all")].iloc[0]
+    assert varied["value"] == varied["ci_low"] == varied["ci_high"] == 2

@@ -58,20 +58,23 @@ def test_reading_depth_counts_layers_of_pairs_that_follow_the_image(found):
     assert sorted(reading_depths(found, "rl")["sum"]) == sorted(expected)
 
 
-def test_paired_tests_of_the_probe_are_preferred(found):
+def test_paired_tests_of_the_probe_stand_for_their_pairs_of_tasks(found):
     run = next(r for r in found.runs if r.manifest["verb"] == "probe" and (r.samples["model"] == "rl").all())
-    run.manifest["fall_tests"] = [
-        {"tasks": ["read", "sum"], "difference": 1.5, "ci": [1, 2], "p": 0.01, "p_adjusted": 0.02, "n": 31},
-        {"tasks": ["read", "compare"], "difference": 3.0, "ci": [1, 5], "p": 0.1, "p_adjusted": 0.2, "n": 31},
-    ]
+    depth = reading_depths(found, "rl")
+    wide = {"tasks": ["recognise", "compare"], "difference": 3.0, "ci": [1, 5], "p": 0.4, "p_adjusted": 0.4, "n": 31}
     try:
-        where = all_headlines(found)[1]
+        run.manifest["fall_tests"] = [wide]
+        hidden = all_headlines(found)[1]
+        run.manifest["fall_tests"] = [{**wide, "p": 1e-5}]
+        shown = all_headlines(found)[1]
     finally:
         del run.manifest["fall_tests"]
-    assert "answers to read" in where.answer
-    assert "answers to sum" in where.answer
-    assert where.verdict == SUPPORTED
-    assert "n = 31 images" in where.test
+    assert max(depth, key=lambda t: depth[t].mean()) == "compare"
+    assert not ("recognise" in hidden.answer and "compare" in hidden.answer)
+    assert "n = 31 images" in shown.test
+    assert "answers to recognise" in shown.answer
+    assert "answers to compare" in shown.answer
+    assert shown.verdict == SUPPORTED
 
 
 def test_the_exact_layer_permutation_equals_enumeration():
