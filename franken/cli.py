@@ -5,6 +5,7 @@ Results go to stdout, progress to stderr and only to a terminal. `--json` prints
 """
 
 import json as json_module
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -77,7 +78,7 @@ def _say_error(error: FrankenError) -> None:
 def probe(
     model: Model,
     method: Annotated[
-        str, typer.Option(help="swap (suffix and single), swap-suffix, swap-single, zero.")
+        str, typer.Option(help="swap (suffix and single), swap-suffix, swap-single, zero, lens.")
     ] = "swap,zero",
     tasks: Tasks = "",
     samples: Annotated[int, typer.Option(help="Image pairs per task.")] = 50,
@@ -112,7 +113,9 @@ def probe(
         return _print_object(cost, json)
     with _progress(not json) as tick:
         folder = run_probe(plan, out=out, device=device, dtype=dtype, progress=tick)
-    return _finish_run(folder, json, rows="layer", columns="task", metrics=("change_rate", "accuracy_drop"))
+    return _finish_run(
+        folder, json, rows="layer", columns="task", metrics=("change_rate", "accuracy_drop", "answer_is_first")
+    )
 
 
 @app.command()
@@ -296,6 +299,9 @@ def autopsy(
     probe_samples: Annotated[int, typer.Option(help="Image pairs per task.")] = 40,
     n: Annotated[int, typer.Option(help="Samples per prompt.")] = 4,
     k: Annotated[str, typer.Option(help="The k of acc@k, with commas.")] = "1,4",
+    extra: Annotated[
+        list[str] | None, typer.Option(help="LABEL=CHECKPOINT to evaluate as well: control=…, frozen-late=….")
+    ] = None,
     data: Data = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -314,14 +320,21 @@ def autopsy(
         tasks=tuple(_split(tasks)), samples=samples, n=n, k=tuple(_numbers(k)), probe_samples=probe_samples, seed=seed,
         data=str(data) if data else None, device=device, dtype=dtype,
     )  # fmt: skip
+    for pair in extra or []:
+        if "=" not in pair:
+            raise UsageError(f"cannot read --extra {pair}", why="it has no =", fix="write --extra frozen-late=FOLDER")
+    more = dict(pair.split("=", 1) for pair in extra or [])
     if dry_run:
-        _, steps = plan_autopsy(base, sft, rl, out=out, settings=settings)
+        _, steps = plan_autopsy(base, sft, rl, out=out, settings=settings, extra=more)
         if json:
             return _print_object({"steps": [{"id": s.id, "what": s.what, "command": s.command} for s in steps]}, json)
         _print_table(["step", "command"], [[s.what, s.command] for s in steps])
         return 0
     report = None if json else _step_lines()
-    page = run_autopsy(base, sft, rl, out=out, settings=settings, jobs=jobs, report=report)
+    page = run_autopsy(
+        base, sft, rl, out=out, settings=settings, extra_models=more, jobs=jobs, report=report,
+        command=shlex.join(["franken", *sys.argv[1:]]),
+    )  # fmt: skip
     return _finish_study(page, json)
 
 

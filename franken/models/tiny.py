@@ -134,3 +134,26 @@ def tiny_inputs(model_type: str, batch: int = 1, seed: int = 0) -> dict[str, tor
 
 def _llava_tokens() -> int:
     return 4 + 4 + 2  # a 28-pixel image: 2×2 patches of the whole, 2×2 of its one crop, a newline token a row
+
+
+def real_size(model_type: str) -> Any:
+    """A model of real dimensions without memory, on the meta device: 7B for the VLMs' and Qwen2's shapes, 8B for Qwen3's."""
+    import transformers as hf
+
+    text = {"vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
+            "num_attention_heads": 28, "num_key_value_heads": 4}  # fmt: skip
+    wide = {"vocab_size": 151936, "hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36,
+            "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128}  # fmt: skip
+    configs = {
+        "qwen2_5_vl": lambda: hf.Qwen2_5_VLConfig(text_config=text, vision_config={"hidden_size": 1280, "out_hidden_size": 3584}),
+        "qwen3_vl": lambda: hf.Qwen3VLConfig(text_config=wide, vision_config={"out_hidden_size": 4096}),
+        "llava_onevision": lambda: hf.LlavaOnevisionConfig(text_config={"model_type": "qwen2", **text}),
+        "qwen2": lambda: hf.Qwen2Config(**text),
+        "qwen3": lambda: hf.Qwen3Config(**wide),
+    }
+    if model_type not in configs:
+        raise UsageError(f"no real-size {model_type!r}", why=f"there are {', '.join(configs)}")
+    config = configs[model_type]()
+    auto = hf.AutoModelForImageTextToText if hasattr(config, "vision_config") else hf.AutoModelForCausalLM
+    with torch.device("meta"):
+        return auto.from_config(config)

@@ -15,7 +15,7 @@ from franken.runs import Run, open_run
 from franken.tasks import Item, Pair
 from franken.tasks.grading import extract, normalise
 
-METHODS = ("swap-suffix", "swap-single", "zero")
+METHODS = ("swap-suffix", "swap-single", "zero", "lens")
 ALIASES = {"swap": ("swap-suffix", "swap-single")}
 FLUSH = 16
 CONTROL_PAIRS = 2
@@ -101,11 +101,13 @@ def run_probe(
         if progress:
             progress(seen, total, what)
 
-    swaps = [m for m in plan.methods if m != "zero"]
+    swaps = [m for m in plan.methods if m.startswith("swap-")]
     if swaps:
         _swap_all(run, loaded, plan, swaps, done, step)
     if "zero" in plan.methods:
         _ablate_all(run, loaded, plan, done, step)
+    if "lens" in plan.methods:
+        _lens_all(run, loaded, load(plan.checkpoint.folder, device=device, dtype=dtype), plan, done, step)
     rows = run.rows()
     return run.finish(
         layer_rows(rows), n_requested=total, warnings=warnings, extra={"fall_tests": fall_tests(rows), "device": device}
@@ -201,6 +203,36 @@ def _ablate_all(run: Run, loaded: Any, plan: ProbePlan, done: set[Any], step: An
             order = {p.id: i for i, p in enumerate(plan.pairs)}
             run.append(sorted(rows, key=lambda r: order[r["sample"]]))
         step(len(plan.pairs), f"zero layer {layer}")
+
+
+def _lens_all(run: Run, loaded: Any, copy: Any, plan: ProbePlan, done: set[Any], step: Any) -> None:
+    from franken.probe import lens
+    from franken.probe.ablate import ablated_answers
+
+    bridge = lens.build_bridge(copy)
+    depth = plan.checkpoint.depths["text"]
+    waiting: list[dict[str, Any]] = []
+    for number, pair in enumerate(plan.pairs, 1):
+        if ("lens", pair.id, plan.layers[0]) not in done:
+            head = _head(plan, pair) | {"method": "lens", "ineligible": None, "error": pair.target.error}
+            if pair.target.error:
+                waiting += [head | {"layer": layer} for layer in plan.layers]
+            else:
+                prompt = _prompt(pair.target)
+                reply = ablated_answers(loaded, [prompt], None, max_new_tokens=plan.max_new_tokens)[0]
+                batch = lens.answer_batch(loaded, prompt, reply.ids)
+                logp = lens.bridge_lens(bridge, batch, depth)
+                read = lens.gold_at_layers(logp, lens.first_token(loaded, pair.target.answer))
+                waiting += [
+                    head
+                    | {"layer": layer, "baseline": reply.text, "p_gold": read[layer][0], "rank_gold": read[layer][1]}
+                    for layer in plan.layers
+                ]
+        step(len(plan.layers), f"lens {pair.task}")
+        if number % FLUSH == 0:
+            run.append(waiting)
+            waiting = []
+    run.append(waiting)
 
 
 def judge(pair: Pair, text: str, plain: str, source: str) -> dict[str, Any]:

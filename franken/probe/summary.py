@@ -21,13 +21,17 @@ def layer_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """One row a model, method, layer, task and metric. A layer without data has null values and n = 0.
 
     Swaps: `change_rate` and `flip_to_source_rate` with Wilson intervals, and `fall_layer` per task. Zero ablation: `accuracy`
-    (Wilson) and `accuracy_drop` against the unablated answers (paired bootstrap; exact McNemar, Holm over layers).
+    (Wilson) and `accuracy_drop` against the unablated answers (paired bootstrap; exact McNemar, Holm over layers). Lens:
+    `answer_is_first` (Wilson) and `answer_probability` (bootstrap) of the right answer's first token.
     """
     summary: list[dict[str, Any]] = []
     for (model, method, task), members in _group(rows, "model", "method", "task").items():
         by_layer = {layer: usable(cell) for (layer,), cell in _group(members, "layer").items() if layer is not None}
         head = {"model": model, "method": method, "part": "text", "task": task}
-        if method == "zero":
+        if method == "lens":
+            for layer, cell in sorted(by_layer.items()):
+                summary += _lens(head, layer, cell)
+        elif method == "zero":
             summary += _ablation(head, by_layer)
         else:
             for layer, cell in sorted(by_layer.items()):
@@ -102,6 +106,13 @@ def _ablation(head: dict[str, Any], by_layer: dict[Any, list[Row]]) -> list[dict
     for row, adjusted in zip((r for r in rows if r["metric"] == "accuracy_drop"), holm(p_values), strict=True):
         row["p_adjusted"] = adjusted
     return rows
+
+
+def _lens(head: dict[str, Any], layer: Any, cell: list[Row]) -> list[dict[str, Any]]:
+    value, low, high = bootstrap_mean([float(r["p_gold"]) for r in cell])
+    known = {"value": value, "ci_low": low, "ci_high": high} if cell else {}
+    first = _rate(head, layer, "answer_is_first", [r["rank_gold"] == 1 for r in cell])
+    return [first, layer_row(**head, layer=int(layer), metric="answer_probability", n=len(cell), **known)]
 
 
 def _rate(head: dict[str, Any], layer: Any, metric: str, hits: list[bool]) -> dict[str, Any]:
