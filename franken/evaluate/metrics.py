@@ -41,7 +41,7 @@ def per_prompt(samples: Frame, metric: str) -> Frame:
     rows = samples[samples["error"].isna() & samples["ineligible"].isna()]
     greedy = rows["draw"] == GREEDY
     rows = rows[greedy if metric == "greedy" else ~greedy]
-    by = rows.groupby(["task", "sample"], sort=True)
+    by = rows.groupby(["task", "sample"], sort=False)
     if metric in ("acc@1", "greedy"):
         return by["score"].apply(lambda s: float((s > RIGHT).mean()))
     if metric == "format":
@@ -52,7 +52,7 @@ def per_prompt(samples: Frame, metric: str) -> Frame:
         return by["strategy"].nunique().astype(float)
     if metric.startswith("acc@") and metric[4:].isdigit():
         k = int(metric[4:])
-        enough = by.filter(lambda g: len(g) >= k).groupby(["task", "sample"], sort=True)
+        enough = by.filter(lambda g: len(g) >= k).groupby(["task", "sample"], sort=False)
         return enough["score"].apply(lambda s: stats.acc_at_k(len(s), int((s > RIGHT).sum()), k))
     raise UsageError(f"unknown metric {metric!r}", "", "acc@1, acc@k, greedy, format, strategies, truncated")
 
