@@ -250,6 +250,22 @@ def read_array(entry: TensorEntry) -> np.ndarray:
     return decode(read_bytes(entry), entry.dtype).reshape(entry.shape)
 
 
+class Values:
+    """The flat values of a tensor, decoded slice by slice: a tensor of any size costs no more memory than its slices."""
+
+    def __init__(self, entry: TensorEntry) -> None:
+        self.size = int(np.prod(entry.shape, dtype=np.int64))
+        self._dtype = entry.dtype
+        self._item = ITEM_BYTES[entry.dtype]
+        self._raw = (
+            np.memmap(entry.file, np.uint8, "r", entry.start, (entry.nbytes,)) if self.size else np.empty(0, np.uint8)
+        )
+
+    def __getitem__(self, span: slice) -> np.ndarray:
+        start, stop, _ = span.indices(self.size)
+        return decode(self._raw[start * self._item : stop * self._item].tobytes(), self._dtype)
+
+
 def _entries(folder: Path, model_type: str) -> Iterator[TensorEntry]:
     index = folder / INDEX
     if index.exists():

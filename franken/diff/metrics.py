@@ -1,7 +1,7 @@
 """The measures of one tensor's update, and how they add up to a layer.
 
 `energy` is ‖Δ‖_F. `relative_energy` is ‖Δ‖_F / ‖W_earlier‖_F. Weights are compared as float32 exactly as stored and
-accumulated in float64, in chunks: no tensor is held twice in float64.
+accumulated in float64, slice by slice.
 
 Spectra come from the Gram matrix of the shorter side in float64: exact to about 1e-8 of the largest singular value, which
 effective and stable rank need; the condition number would need more and is left out. (Frankenstein paper, §3.2;
@@ -9,11 +9,19 @@ effective rank after Roy & Vetterli 2007.)
 """
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 CHUNK = 1 << 22  # elements
+
+
+class Flat(Protocol):
+    """A flat array, or something that is decoded slice by slice."""
+
+    size: int
+
+    def __getitem__(self, span: slice) -> np.ndarray: ...
 
 
 class Sums(NamedTuple):
@@ -30,13 +38,11 @@ class Sums(NamedTuple):
 ZERO = Sums(0, 0, 0.0, 0.0, 0.0, 0.0)
 
 
-def sums(a: np.ndarray, b: np.ndarray) -> Sums:
-    """One pass over two arrays of equal shape."""
+def sums(a: Flat, b: Flat) -> Sums:
+    """One pass over two tensors of equal size, given flat."""
     total = ZERO
-    flat_a, flat_b = a.reshape(-1), b.reshape(-1)
-    for start in range(0, flat_a.size, CHUNK):
-        x = flat_a[start : start + CHUNK]
-        y = flat_b[start : start + CHUNK]
+    for start in range(0, a.size, CHUNK):
+        x, y = a[start : start + CHUNK], b[start : start + CHUNK]
         delta = (y - x).astype(np.float64)
         x64, y64 = x.astype(np.float64), y.astype(np.float64)
         part = Sums(x.size, int((x == y).sum()), delta @ delta, x64 @ x64, y64 @ y64, x64 @ y64)
@@ -60,20 +66,33 @@ def measures(total: Sums) -> dict[str, float | None]:
     }
 
 
-def singular_values(delta: np.ndarray) -> np.ndarray:
-    """Singular values of a matrix, largest first, from the float64 Gram matrix of its shorter side."""
-    matrix = delta.astype(np.float64)
-    if matrix.shape[0] > matrix.shape[1]:
-        matrix = matrix.T
-    eigenvalues = np.linalg.eigvalsh(matrix @ matrix.T)[::-1]
-    return np.sqrt(np.clip(eigenvalues, 0.0, None))
+def singular_values(a: Flat, b: Flat, shape: tuple[int, ...]) -> np.ndarray:
+    """Singular values of b − a as a matrix of `shape` (further axes joined), largest first.
+
+    From the float64 Gram matrix of the shorter side. A tall matrix (an embedding) is streamed by rows, a wide one held once
+    in float32.
+    """
+    rows, cols = shape[0], int(np.prod(shape[1:]))
+    side = min(rows, cols)
+    gram = np.zeros((side, side))
+    step = max(1, CHUNK // (cols if rows >= cols else rows))
+    if rows >= cols:
+        for start in range(0, rows, step):
+            span = slice(start * cols, min(start + step, rows) * cols)
+            block = (b[span] - a[span]).reshape(-1, cols).astype(np.float64)
+            gram += block.T @ block
+    else:
+        delta = (b[0 : b.size] - a[0 : a.size]).reshape(rows, cols)
+        for start in range(0, cols, step):
+            block = delta[:, start : start + step].astype(np.float64)
+            gram += block @ block.T
+    return np.sqrt(np.clip(np.linalg.eigvalsh(gram)[::-1], 0.0, None))
 
 
-def ranks(delta: np.ndarray) -> dict[str, float | None]:
-    """`effective_rank` = exp(entropy of σ/Σσ), `stable_rank` = ‖Δ‖_F²/σ₁²; null for no matrix or no change."""
-    if delta.ndim < 2 or not delta.any():
+def ranks(sigma: np.ndarray) -> dict[str, float | None]:
+    """`effective_rank` = exp(entropy of σ/Σσ), `stable_rank` = Σσ²/σ₁², of singular values; null where nothing changed."""
+    if not sigma.any():
         return {"effective_rank": None, "stable_rank": None}
-    sigma = singular_values(delta.reshape(delta.shape[0], -1))
     shares = sigma / sigma.sum()
     shares = shares[shares > 1e-12]
     return {

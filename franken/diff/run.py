@@ -1,4 +1,4 @@
-"""The streaming loop of `franken diff`: one tensor of each checkpoint in memory at a time, resumable after every part."""
+"""The streaming loop of `franken diff`: slices of one tensor of each checkpoint in memory at a time, resumable after every part."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from franken.checkpoints import Checkpoint, TensorEntry, fingerprint, open_checkpoint, read_array
-from franken.diff.metrics import ZERO, Sums, add, measures, ranks, sums
+from franken.checkpoints import Checkpoint, TensorEntry, Values, fingerprint, open_checkpoint
+from franken.diff.metrics import ZERO, Sums, add, measures, ranks, singular_values, sums
 from franken.errors import UsageError
 from franken.layers import LayerRange
 from franken.runs import layer_row, open_run
@@ -109,10 +109,10 @@ def tensor_rows(
     entries: Mapping[str, TensorEntry], deltas: Sequence[tuple[str, str]], spectra: bool
 ) -> list[dict[str, Any]]:
     """One row a delta, with the sums that layers add up from."""
-    arrays = {stage: read_array(entry) for stage, entry in entries.items()}
+    values = {stage: Values(entry) for stage, entry in entries.items()}
     rows = []
     for earlier, later in deltas:
-        total = sums(arrays[earlier], arrays[later])
+        total = sums(values[earlier], values[later])
         spot = entries[earlier].place
         row: dict[str, Any] = {
             "method": f"{earlier}→{later}",
@@ -126,8 +126,9 @@ def tensor_rows(
             **dict.fromkeys(RANKS),
             "error": None,
         }
-        if spectra and arrays[earlier].ndim >= 2 and total.delta > 0:
-            row |= ranks(np.subtract(arrays[later], arrays[earlier]))
+        shape = entries[earlier].shape
+        if spectra and len(shape) >= 2 and total.delta > 0:
+            row |= ranks(singular_values(values[earlier], values[later], shape))
         rows.append(row)
     return rows
 

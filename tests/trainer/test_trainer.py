@@ -127,7 +127,8 @@ def test_conversations_supervise_answers_only(fresh_creature):
     assert spoken == "red square<|im_end|> 3<|im_end|>"
     whole = tokenizer.decode(batch.inputs["input_ids"][0])
     assert whole.endswith(
-        "Describe r1c1<|im_end|><|im_start|> assistant red square<|im_end|><|im_start|> user Add 1 2<|im_end|><|im_start|> assistant 3<|im_end|>"
+        "Describe r1c1<|im_end|><|im_start|> assistant red square<|im_end|>"
+        "<|im_start|> user Add 1 2<|im_end|><|im_start|> assistant 3<|im_end|>"
     )
     asked = encode_prompts(fresh_creature, [Prompt("Describe r1c1", (item.image,))])
     length = asked["input_ids"].shape[1]
