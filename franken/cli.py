@@ -441,10 +441,10 @@ def _finish_run(
     run = load_run(folder)
     manifest = run.manifest
     if json:
-        records = json_module.loads(run.layers.to_json(orient="records"))
+        records = json_module.loads(run.layers.to_json(orient="records") or "[]")
         _print_object({"folder": str(folder), "manifest": manifest, "layers": records}, json)
         return 3 if manifest["n_failed"] else 0
-    table = run.layers[(run.layers["component"] == component) & run.layers[rows].notna()]
+    table: Any = run.layers[(run.layers["component"] == component) & run.layers[rows].notna()]
     shown = metrics or tuple(dict.fromkeys(table["metric"]))
     by = ["method"] if rows == "metric" else ["method", "metric"]
     for group, cells in table[table["metric"].isin(shown)].groupby(by, sort=False):

@@ -96,14 +96,15 @@ class Run:
         """Merge the parts, write the summary, then the manifest. Returns the folder."""
         import pandas as pd
 
-        samples = pd.DataFrame(self.rows())
+        rows = self.rows()
+        samples = pd.DataFrame(rows)
         write_parquet(samples, self.folder / "samples.parquet")
         table = pd.DataFrame(list(layers or []), columns=list(LAYER_COLUMNS))
         table["layer"] = table["layer"].astype("Int64")
         for column in ("value", "ci_low", "ci_high", "p_adjusted"):
             table[column] = table[column].astype("float64")
         write_parquet(table, self.folder / "layers.parquet")
-        failed = int(samples["error"].notna().sum()) if "error" in samples else 0
+        failed = sum(row.get("error") is not None for row in rows)
         manifest = {
             "schema": SCHEMA,
             "verb": self.verb,

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 class Estimate(NamedTuple):
@@ -60,7 +61,7 @@ def acc_at_k(n: int, correct: int, k: int) -> float:
     return 1.0 - math.comb(n - correct, k) / math.comb(n, k)
 
 
-def bootstrap_mean(values: Sequence[float], *, n_boot: int = 2000, seed: int = 0) -> Estimate:
+def bootstrap_mean(values: ArrayLike, *, n_boot: int = 2000, seed: int = 0) -> Estimate:
     """Mean over units (prompts) with a percentile bootstrap interval. All nan without values."""
     x = np.asarray(values, float)
     if len(x) == 0:
@@ -69,7 +70,7 @@ def bootstrap_mean(values: Sequence[float], *, n_boot: int = 2000, seed: int = 0
     return Estimate(float(x.mean()), *(float(q) for q in np.quantile(means, (0.025, 0.975))))
 
 
-def paired_bootstrap(a: Sequence[float], b: Sequence[float], *, n_boot: int = 2000, seed: int = 0) -> Estimate:
+def paired_bootstrap(a: ArrayLike, b: ArrayLike, *, n_boot: int = 2000, seed: int = 0) -> Estimate:
     """Mean of a − b over paired units with a percentile bootstrap interval."""
     x, y = np.asarray(a, float), np.asarray(b, float)
     if x.shape != y.shape:
@@ -77,7 +78,7 @@ def paired_bootstrap(a: Sequence[float], b: Sequence[float], *, n_boot: int = 20
     return bootstrap_mean(x - y, n_boot=n_boot, seed=seed)
 
 
-def sign_flip_test(differences: Sequence[float], *, n_perm: int = 20000, seed: int = 0) -> float:
+def sign_flip_test(differences: ArrayLike, *, n_perm: int = 20000, seed: int = 0) -> float:
     """Two-sided permutation p that paired differences are symmetric about zero; never below 1/(n_perm + 1)."""
     d = np.asarray(differences, float)
     d = d[d != 0]

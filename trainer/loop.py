@@ -180,8 +180,8 @@ def _start(recipe: Recipe) -> Loaded:
         from franken.models import creature
 
         processor = creature.build_processor()
-        model = creature.build_model(recipe.seed).to(pick_device(recipe.device))
-        return wrap(model, processor, processor.tokenizer)
+        model: Any = creature.build_model(recipe.seed)
+        return wrap(model.to(pick_device(recipe.device)), processor, processor.tokenizer)
     return load(recipe.model, device=recipe.device, dtype=recipe.dtype)
 
 

@@ -80,7 +80,7 @@ def _image_inputs(batch: dict[str, Any], prompts: list[int]) -> dict[str, Any]:
     if "mm_encoder_outputs" in batch:
         encoded = batch["mm_encoder_outputs"]["image"]
         features = tuple(encoded.pooler_output[i] for i in prompts)
-        changed = {"pooler_output": features}
+        changed: dict[str, Any] = {"pooler_output": features}
         if getattr(encoded, "deepstack_features", None) is not None:
             sizes = [len(f) for f in encoded.pooler_output]
             changed["deepstack_features"] = [

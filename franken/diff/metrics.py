@@ -45,14 +45,16 @@ def sums(a: Flat, b: Flat) -> Sums:
         x, y = a[start : start + CHUNK], b[start : start + CHUNK]
         delta = (y - x).astype(np.float64)
         x64, y64 = x.astype(np.float64), y.astype(np.float64)
-        part = Sums(x.size, int((x == y).sum()), delta @ delta, x64 @ x64, y64 @ y64, x64 @ y64)
+        part = Sums(
+            x.size, int((x == y).sum()), float(delta @ delta), float(x64 @ x64), float(y64 @ y64), float(x64 @ y64)
+        )
         total = add(total, part)
     return total
 
 
 def add(a: Sums, b: Sums) -> Sums:
     """Sums of the union."""
-    return Sums(*(x + y for x, y in zip(a, b, strict=True)))
+    return Sums._make(x + y for x, y in zip(a, b, strict=True))
 
 
 def measures(total: Sums) -> dict[str, float | None]:

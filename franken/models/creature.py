@@ -11,7 +11,7 @@ Trockman & Kolter, arXiv 2305.09828), without which so small a model needs far l
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from franken.errors import UsageError, did_you_mean
 
@@ -129,7 +129,11 @@ def build_config(tokenizer: "PreTrainedTokenizerFast") -> "Qwen2_5_VLConfig":
     """The creature's dimensions. Rotary base 1000 and sections [4, 6, 6] suit a head of 32 and short rows."""
     from transformers import Qwen2_5_VLConfig
 
-    token = tokenizer.convert_tokens_to_ids
+    def token(text: str) -> int:
+        found = tokenizer.convert_tokens_to_ids(text)
+        assert isinstance(found, int)
+        return found
+
     return Qwen2_5_VLConfig(
         text_config={
             "vocab_size": len(tokenizer),
@@ -202,7 +206,8 @@ def start_mimetic(model: "Qwen2_5_VLForConditionalGeneration", seed: int, noise:
         return noise * torch.randn(HEAD_DIM, HIDDEN, generator=generator) / HIDDEN**0.5
 
     with torch.no_grad():
-        for layer in model.get_decoder().layers:
+        layers: Any = model.get_decoder().layers
+        for layer in layers:
             attention = layer.self_attn
             for head in range(HEADS):
                 rows = slice(head * HEAD_DIM, (head + 1) * HEAD_DIM)
@@ -229,7 +234,7 @@ def restart_unseen_tokens(model: "Qwen2_5_VLForConditionalGeneration", seed: int
     never = torch.tensor([i for i in range(len(tokenizer)) if i not in set(seen.tolist()) and i >= len(SPECIAL)])
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        embedding = model.get_input_embeddings().weight
+        embedding = cast("torch.Tensor", model.get_input_embeddings().weight)
         spread = torch.randn(len(never), HIDDEN, generator=generator)
         embedding[never] = embedding[seen].mean(0) + 0.5 * embedding[seen].std(0) * spread
 

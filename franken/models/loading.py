@@ -76,7 +76,7 @@ def load(path: str | Path, *, device: str = "auto", dtype: str = "auto", attn: s
     checkpoint = open_checkpoint(path)
     where = pick_device(device)
     multimodal = "vision_config" in checkpoint.config
-    auto = AutoModelForImageTextToText if multimodal else AutoModelForCausalLM
+    auto: Any = AutoModelForImageTextToText if multimodal else AutoModelForCausalLM
     model, report = auto.from_pretrained(
         checkpoint.folder,
         dtype=pick_dtype(dtype, checkpoint.config),
@@ -94,11 +94,10 @@ def load(path: str | Path, *, device: str = "auto", dtype: str = "auto", attn: s
         raise FrankenError(
             f"{path} does not load completely", why=listed, fix="the checkpoint is incomplete; make it again"
         )
-    processor = AutoProcessor.from_pretrained(checkpoint.folder, local_files_only=True) if multimodal else None
-    tokenizer = (
-        processor.tokenizer if multimodal else AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True)
-    )  # pyright: ignore
-    return wrap(model.to(where).eval(), processor, tokenizer, checkpoint)
+    reader: Any = AutoProcessor if multimodal else AutoTokenizer
+    processor = reader.from_pretrained(checkpoint.folder, local_files_only=True)
+    tokenizer = processor.tokenizer if multimodal else processor
+    return wrap(model.to(where).eval(), processor if multimodal else None, tokenizer, checkpoint)
 
 
 def wrap(model: Any, processor: Any, tokenizer: Any, checkpoint: Checkpoint | None = None) -> Loaded:

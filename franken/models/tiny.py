@@ -9,13 +9,13 @@ from franken.errors import UsageError, did_you_mean
 
 VOCABULARY = 96
 IMAGE, VIDEO, VISION_START, VISION_END = 90, 91, 92, 93
-TEXT = {
+TEXT: dict[str, Any] = {
     "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2,
     "num_key_value_heads": 1, "max_position_embeddings": 256, "rms_norm_eps": 1e-6, "initializer_range": 0.1,
     "bos_token_id": None, "eos_token_id": 1, "pad_token_id": 0,
 }  # fmt: skip
 MROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}}
-TOKENS = {
+TOKENS: dict[str, Any] = {
     "image_token_id": IMAGE, "video_token_id": VIDEO, "vision_start_token_id": VISION_START, "vision_end_token_id": VISION_END,
 }  # fmt: skip
 
@@ -140,12 +140,14 @@ def real_size(model_type: str) -> Any:
     """A model of real dimensions without memory, on the meta device: 7B for the VLMs' and Qwen2's shapes, 8B for Qwen3's."""
     import transformers as hf
 
-    text = {"vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
+    text: dict[str, Any] = {"vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
             "num_attention_heads": 28, "num_key_value_heads": 4}  # fmt: skip
-    wide = {"vocab_size": 151936, "hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36,
+    wide: dict[str, Any] = {"vocab_size": 151936, "hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36,
             "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128}  # fmt: skip
     configs = {
-        "qwen2_5_vl": lambda: hf.Qwen2_5_VLConfig(text_config=text, vision_config={"hidden_size": 1280, "out_hidden_size": 3584}),
+        "qwen2_5_vl": lambda: hf.Qwen2_5_VLConfig(
+            text_config=text, vision_config={"hidden_size": 1280, "out_hidden_size": 3584}
+        ),
         "qwen3_vl": lambda: hf.Qwen3VLConfig(text_config=wide, vision_config={"out_hidden_size": 4096}),
         "llava_onevision": lambda: hf.LlavaOnevisionConfig(text_config={"model_type": "qwen2", **text}),
         "qwen2": lambda: hf.Qwen2Config(**text),

@@ -72,7 +72,8 @@ def _prefix_cache(loaded: Loaded, batch: dict[str, Tensor], stop: int) -> list[t
         logits_to_keep=1,
         **images,
     )
-    return [(layer.keys, layer.values) for layer in cache.layers]
+    layers: Any = cache.layers
+    return [(layer.keys, layer.values) for layer in layers]
 
 
 def _answers(
