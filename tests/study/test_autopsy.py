@@ -1,0 +1,142 @@
+"""The autopsy of random creatures: every step runs, nothing runs twice, what breaks is named."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from franken.errors import FrankenError, UsageError
+from franken.models import creature
+from franken.report.record import read_study
+from franken.study import steps as lanes
+from franken.study import worker
+from franken.study.autopsy import Settings, plan_autopsy, run_autopsy
+
+TINY = Settings(
+    tasks=("recognise", "read"), samples=2, n=2, k=(1, 2), probe_samples=2, arm_draws=1, controls=1, device="cpu",
+    max_new_tokens=3, spectra=False,
+)  # fmt: skip
+
+
+class InProcess:
+    """A worker that does its steps here: importing torch in a process of its own would take longer than all of them."""
+
+    asked: list[str] = []
+
+    def __init__(self, *_):
+        pass
+
+    def alive(self):
+        return True
+
+    def do(self, step):
+        InProcess.asked.append(step.id)
+        try:
+            return worker.do(step.verb, json.loads(json.dumps(dict(step.args))), lambda *_: None), None
+        except FrankenError as e:
+            return [], e.what
+
+    def close(self):
+        pass
+
+
+@pytest.fixture(autouse=True)
+def in_process(monkeypatch):
+    InProcess.asked = []
+    monkeypatch.setattr(lanes, "_Worker", InProcess)
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory) -> dict[str, str]:
+    root = tmp_path_factory.mktemp("stages")
+    for seed, name in enumerate(("base", "sft", "rl", "control", "frozen-late")):
+        creature.save(creature.build_model(seed), root / name)
+    return {p.name: str(p) for p in root.iterdir()}
+
+
+def test_a_whole_autopsy_and_again(stages, tmp_path):
+    extra = {"control": stages["control"], "frozen-late": stages["frozen-late"]}
+    options = {"out": tmp_path / "study", "settings": TINY, "extra_models": extra, "jobs": 1}
+    page = run_autopsy(stages["base"], stages["sft"], stages["rl"], **options)
+    study = read_study(page.parent)
+    assert not [s for s in study.steps if s["error"]]
+    assert study.frozen == {"frozen-late": [5, 6, 7]}
+    kinds = [s["id"].split("-")[0] for s in study.steps]
+    assert {k: kinds.count(k) for k in kinds} == {"eval": 5, "arms": 3, "probe": 3, "diff": 1, "hybrid": 8}
+    assert all((page.parent / f / "run.json").exists() for s in study.steps for f in s["folders"])
+    assert len(InProcess.asked) == 20
+    assert run_autopsy(stages["base"], stages["sft"], stages["rl"], **options) == page
+    assert len(InProcess.asked) == 20
+
+
+def test_without_sft_the_base_is_the_parent(stages, tmp_path):
+    study, steps = plan_autopsy(stages["base"], None, stages["rl"], out=tmp_path, settings=TINY)
+    assert study.parent == "base"
+    assert list(study.hybrids)[0] == "Base:RL:RL"
+    hybrid = next(s for s in steps if s.id == "hybrid-0")
+    assert hybrid.args["models"] == [stages["base"]]
+    assert hybrid.args["grafts"][0] == {"label": "Base:RL:RL", "donor": stages["rl"], "layers": "text:2-8"}
+    assert "--layers text:2-8" in hybrid.command
+
+
+def test_what_breaks_is_on_the_page_and_the_rest_is_done(stages, tmp_path):
+    import shutil
+
+    broken = tmp_path / "control"
+    shutil.copytree(stages["control"], broken)
+    file = next(broken.glob("*.safetensors"))
+    file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(FrankenError):
+        plan_autopsy(stages["base"], None, stages["rl"], out=tmp_path, settings=TINY, extra={"control": str(broken)})
+    needs = {"control": "train"}
+    train = lanes.Step("train", "train", "train", argv=lambda: ["true"], is_done=lambda: True)
+    page = run_autopsy(
+        stages["base"], None, stages["rl"], out=tmp_path / "study", settings=TINY, jobs=1, needs=needs, before=[train],
+        extra_models={"control": str(broken)},
+    )  # fmt: skip
+    failed = [s for s in read_study(page.parent).steps if s["error"]]
+    assert [s["id"] for s in failed] == ["eval-control"]
+    assert "evaluate control failed" in page.read_text()
+
+
+def test_refusals_come_before_anything_is_written(stages, tmp_path):
+    (tmp_path / "note.txt").write_text("mine")
+    with pytest.raises(UsageError, match="holds something else"):
+        run_autopsy(stages["base"], None, stages["rl"], out=tmp_path, settings=TINY)
+    with pytest.raises(UsageError, match="unknown task"):
+        run_autopsy(stages["base"], None, stages["rl"], out=tmp_path / "x", settings=Settings(tasks=("raed",)))
+    with pytest.raises(UsageError, match="cannot read the layer range"):
+        extra = {"frozen-lately": stages["sft"]}
+        run_autopsy(stages["base"], None, stages["rl"], out=tmp_path / "x", settings=TINY, extra_models=extra)
+    assert [p.name for p in tmp_path.iterdir()] == ["note.txt"]
+
+
+def test_models_of_another_shape_are_refused(stages, tmp_path):
+    from franken.models.tiny import save_tiny
+
+    other = tmp_path / "other"
+    save_tiny(other, "qwen2_5_vl")
+    with pytest.raises(UsageError, match="not the same architecture"):
+        plan_autopsy(stages["base"], None, str(other), out=tmp_path / "x", settings=TINY)
+
+
+def test_a_folder_keeps_to_its_study(stages, tmp_path):
+    out = tmp_path / "study"
+    run_autopsy(stages["base"], None, stages["rl"], out=out, settings=TINY, jobs=1)
+    with pytest.raises(UsageError, match="holds another study"):
+        run_autopsy(stages["base"], None, stages["sft"], out=out, settings=TINY, jobs=1)
+
+
+def test_the_worker_knows_no_other_verbs():
+    with pytest.raises(FrankenError, match="no step 'merge'"):
+        worker.do("merge", {}, lambda *_: None)
+
+
+def test_default_lanes_follow_the_size_of_the_checkpoints(stages, tmp_path, monkeypatch):
+    from franken.study import autopsy
+
+    study, _ = plan_autopsy(stages["base"], None, stages["rl"], out=tmp_path, settings=TINY)
+    assert autopsy.default_jobs(study) == 2
+    monkeypatch.setattr(autopsy, "SMALL", 1000)
+    assert autopsy.default_jobs(study) == 1
+    assert Path(study.models["rl"]).is_absolute()
