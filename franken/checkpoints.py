@@ -251,19 +251,21 @@ def read_array(entry: TensorEntry) -> np.ndarray:
 
 
 class Values:
-    """The flat values of a tensor, decoded slice by slice: a tensor of any size costs no more memory than its slices."""
+    """The flat values of a tensor, read and decoded slice by slice: a tensor of any size costs the memory of its slices."""
 
     def __init__(self, entry: TensorEntry) -> None:
         self.size = int(np.prod(entry.shape, dtype=np.int64))
-        self._dtype = entry.dtype
-        self._item = ITEM_BYTES[entry.dtype]
-        self._raw = (
-            np.memmap(entry.file, np.uint8, "r", entry.start, (entry.nbytes,)) if self.size else np.empty(0, np.uint8)
-        )
+        self._entry = entry
 
     def __getitem__(self, span: slice) -> np.ndarray:
         start, stop, _ = span.indices(self.size)
-        return decode(self._raw[start * self._item : stop * self._item].tobytes(), self._dtype)
+        item = ITEM_BYTES[self._entry.dtype]
+        with self._entry.file.open("rb") as opened:
+            opened.seek(self._entry.start + start * item)
+            data = opened.read((stop - start) * item)
+        if len(data) != (stop - start) * item:
+            raise FrankenError(f"{self._entry.file.name} is truncated", why=f"{self._entry.name} is cut off")
+        return decode(data, self._entry.dtype)
 
 
 def _entries(folder: Path, model_type: str) -> Iterator[TensorEntry]:

@@ -25,7 +25,7 @@ COPIED = (
     "vocab.json", "merges.txt", "tokenizer.model", "chat_template.jinja", "chat_template.json", "preprocessor_config.json",
     "processor_config.json", "video_preprocessor_config.json", INDEX,
 )  # fmt: skip
-CHUNK = 64 << 20
+CHUNK = 8 << 20  # bytes
 Progress = Callable[[int], None]
 
 
