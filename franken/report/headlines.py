@@ -1,8 +1,9 @@
 """One line per question, with its number, its interval, its n, and a verdict that a stated test decides.
 
 A verdict is about the claim of the paper (Frankenstein, arXiv 2602.12395) as it stands in these checkpoints:
-`supported`, `not supported`, or `inconclusive`; `not measured` where the runs are missing. Every rule is fixed here,
-before any data is seen, at the 5 % level after Holm's correction within a question.
+`supported`, `not supported`, or `inconclusive`; `not measured` where the runs are missing. The rules are the same for
+every study: the 5 % level after Holm's correction within a question. (They were settled while looking at the creature,
+so the creature's own verdicts are an illustration, not a confirmation.)
 """
 
 from __future__ import annotations
@@ -105,6 +106,7 @@ def gain(found: Evidence) -> Headline:
             f"Distinct strategies a prompt: {varied['mean_a']:.2f} before, {varied['mean_b']:.2f} after RL, "
             f"{p_text(varied['p'])}."
         )
+    facts += _unformatted(found)
     test = "Sign-flip permutation test of acc@1 over prompts, both models on the same prompts."
     return Headline("gain", "Did RL help?", answer, claim, verdict, test, facts)
 
@@ -348,6 +350,19 @@ def subset_p(values: np.ndarray, size: int, *, n_perm: int = 20_000, seed: int =
     rng = np.random.default_rng(seed)
     drawn = np.array([gap(rng.permutation(n)[:size]) for _ in range(n_perm)])
     return float(((drawn >= seen).sum() + 1) / (n_perm + 1))
+
+
+def _unformatted(found: Evidence) -> list[str]:
+    """A warning for stages that hardly ever keep the answer format: their score says little about what they see."""
+    rows = found.layers("eval")
+    rows = rows[(rows["metric"] == "format") & (rows["task"] == "all") & (rows["method"] == "image")]
+    rates = {m: float(v) for m, v in zip(rows["model"], rows["value"], strict=True) if v == v}
+    return [
+        f"{name(m)} keeps the answer format in {percent(rates[m])} of its replies: its score measures that as much as what "
+        "it sees."
+        for m in found.study.stages
+        if rates.get(m, 1.0) < 0.5
+    ]
 
 
 def _verdict(diff: float, p: float) -> str:

@@ -43,6 +43,17 @@ def test_planted_effects_are_found(found):
     ]  # fmt: skip
 
 
+def test_a_stage_that_does_not_keep_the_format_is_named(found):
+    runs = []
+    for run in found.runs:
+        layers = run.layers.copy()
+        layers.loc[(layers["metric"] == "format") & (layers["model"] == "base"), "value"] = 0.02
+        runs.append(type(run)(run.folder, run.manifest, run.samples, layers))
+    facts = " ".join(all_headlines(Evidence(found.study, found.folder, runs))[0].facts)
+    assert "Base keeps the answer format in 2.0\N{NO-BREAK SPACE}% of its replies" in facts
+    assert "keeps the answer format" not in " ".join(all_headlines(found)[0].facts)
+
+
 def test_models_are_called_by_the_labels_of_the_study(found):
     assert found.models("probe") == ["base", "sft", "rl"]
 
