@@ -7,14 +7,23 @@ Results go to stdout, progress to stderr and only to a terminal. `--json` prints
 import json as json_module
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.exceptions import TyperException
 
+from franken.console import (
+    finish_run,
+    finish_study,
+    print_freeze_table,
+    print_object,
+    print_table,
+    progress_bar,
+    say_error,
+    step_lines,
+    training_lines,
+)
 from franken.errors import FrankenError, UsageError
 
 app = typer.Typer(
@@ -52,7 +61,7 @@ def _run(arguments: list[str], debug: bool) -> int:
     except FrankenError as e:
         if debug:
             raise
-        _say_error(e)
+        say_error(e)
         return e.exit_code
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted()
@@ -65,13 +74,6 @@ def _run(arguments: list[str], debug: bool) -> int:
 def _interrupted() -> int:
     print("interrupted; the same command goes on from here", file=sys.stderr)
     return 130
-
-
-def _say_error(error: FrankenError) -> None:
-    lines = [f"error: {error.what}"]
-    lines += [f"  why: {error.why}"] if error.why else []
-    lines += [f"  fix: {error.fix}"] if error.fix else []
-    print("\n".join(lines), file=sys.stderr)
 
 
 @app.command()
@@ -110,10 +112,10 @@ def probe(
             "layers": len(plan.layers),
             "answers": plan.n_requested,
         }
-        return _print_object(cost, json)
-    with _progress(not json) as tick:
+        return print_object(cost, json)
+    with progress_bar(not json) as tick:
         folder = run_probe(plan, out=out, device=device, dtype=dtype, progress=tick)
-    return _finish_run(
+    return finish_run(
         folder, json, rows="layer", columns="task", metrics=("change_rate", "accuracy_drop", "answer_is_first")
     )
 
@@ -140,10 +142,10 @@ def diff(
         plan = plan_diff(dict(zip(stages, checkpoints, strict=True)), ranges)
     if dry_run:
         cost = {"tensors": len(plan.tensors), "bytes": plan.nbytes, "deltas": ["→".join(d) for d in plan.deltas]}
-        return _print_object(cost | {"not comparable": plan.problems}, json)
-    with _progress(not json, unit="bytes", total=plan.nbytes) as tick:
+        return print_object(cost | {"not comparable": plan.problems}, json)
+    with progress_bar(not json, unit="bytes", total=plan.nbytes) as tick:
         folder = run_diff(plan, out=out, spectra=spectra, ranges=ranges, progress=lambda n: tick(n, None, "diff"))
-    return _finish_run(folder, json, rows="layer", columns="part", metrics=("relative_energy", "unchanged_fraction"))
+    return finish_run(folder, json, rows="layer", columns="part", metrics=("relative_energy", "unchanged_fraction"))
 
 
 @app.command()
@@ -170,20 +172,20 @@ def merge(
     if not json:
         for r in ranges:
             print(f"{describe_range(r, receives.depths[r.part])} from {gives.name}, the rest from {receives.name}")
-        _print_table(["part", "source", "layers", "tensors", "bytes"], [list(row.values()) for row in summarise(steps)])
+        print_table(["part", "source", "layers", "tensors", "bytes"], [list(row.values()) for row in summarise(steps)])
     if dry_run:
-        return _print_object({"tensors": [s.to_dict() for s in steps]}, json) if json else 0
+        return print_object({"tensors": [s.to_dict() for s in steps]}, json) if json else 0
     if out is None:
         raise UsageError("no --out given", why="the hybrid needs a folder", fix="add --out DIR, or --dry-run")
     from franken.merge.run import run_merge
 
-    with _progress(not json, unit="bytes", total=receives.nbytes) as tick:
+    with progress_bar(not json, unit="bytes", total=receives.nbytes) as tick:
         folder = run_merge(
             receives, gives, ranges, out, alpha=alpha, verify_load=verify == "load",
             progress=lambda n: tick(n, None, "write"),
         )  # fmt: skip
     if json:
-        return _print_object({"folder": str(folder), "verified": True, "tensors": len(steps)}, json)
+        return print_object({"folder": str(folder), "verified": True, "tensors": len(steps)}, json)
     print(f"{folder}: {len(steps)} tensors, every one verified")
     return 0
 
@@ -218,10 +220,10 @@ def eval(  # noqa: A001 - the command is called eval
         open_checkpoint(model)
     if dry_run:
         prompts = len(models) * len(plan.tasks) * samples * len(plan.arms)
-        return _print_object({"models": models, "prompts": prompts, "answers": prompts * (n + 1)}, json)
-    with _progress(not json) as tick:
+        return print_object({"models": models, "prompts": prompts, "answers": prompts * (n + 1)}, json)
+    with progress_bar(not json) as tick:
         folders = run_eval(models, **options, out=out, device=device, dtype=dtype, progress=tick)
-    codes = [_finish_run(f, json, rows="metric", columns="task", metrics=None) for f in folders]
+    codes = [finish_run(f, json, rows="metric", columns="task", metrics=None) for f in folders]
     return max(codes)
 
 
@@ -261,28 +263,28 @@ def _train(
     from trainer.stages import load_recipe, recipe_names
 
     if list_:
-        return _print_object({"recipes": recipe_names()}, json)
+        return print_object({"recipes": recipe_names()}, json)
     if not name:
         raise UsageError("no recipe given", why="train needs one", fix="franken train --list names the built-in ones")
     recipe = load_recipe(name, tuple(overrides))
     if show:
-        return _print_object(recipe.model_dump(mode="json"), True)
+        return print_object(recipe.model_dump(mode="json"), True)
     from trainer.loop import plan, run_train
 
     if dry_run or (freeze and not json):
         stages = plan(recipe, freeze)
         if json:
-            return _print_object({"recipe": recipe.name, "stages": stages}, json)
+            return print_object({"recipe": recipe.name, "stages": stages}, json)
         for stage in stages:
             print(f"{stage['kind']}, {stage['length']}, frozen: {', '.join(stage['freeze']) or 'nothing'}")
-            _print_freeze_table(stage["table"])
+            print_freeze_table(stage["table"])
         if dry_run:
             return 0
     if out is None:
         raise UsageError("no --out given", why="a training run needs its own folder", fix="add --out DIR")
-    final = run_train(recipe, out, freeze=freeze, report=None if json else _console())
+    final = run_train(recipe, out, freeze=freeze, report=None if json else training_lines())
     if json:
-        return _print_object({"final": str(final), "run": json_module.loads((out / "train.json").read_text())}, json)
+        return print_object({"final": str(final), "run": json_module.loads((out / "train.json").read_text())}, json)
     if freeze:
         proofs = json_module.loads((out / "freeze.json").read_text()).values()
         print(f"{sum(p['verified']['tensors'] for p in proofs)} frozen tensors are bit-identical to before")
@@ -327,15 +329,15 @@ def autopsy(
     if dry_run:
         _, steps = plan_autopsy(base, sft, rl, out=out, settings=settings, extra=more)
         if json:
-            return _print_object({"steps": [{"id": s.id, "what": s.what, "command": s.command} for s in steps]}, json)
-        _print_table(["step", "command"], [[s.what, s.command] for s in steps])
+            return print_object({"steps": [{"id": s.id, "what": s.what, "command": s.command} for s in steps]}, json)
+        print_table(["step", "command"], [[s.what, s.command] for s in steps])
         return 0
-    report = None if json else _step_lines()
+    report = None if json else step_lines()
     page = run_autopsy(
         base, sft, rl, out=out, settings=settings, extra_models=more, jobs=jobs, report=report,
         command=shlex.join(["franken", *sys.argv[1:]]),
     )  # fmt: skip
-    return _finish_study(page, json)
+    return finish_study(page, json)
 
 
 @app.command()
@@ -351,9 +353,9 @@ def quickstart(
 
     if from_ not in ("sft", "base"):
         raise UsageError(f"cannot start from {from_!r}", why="it starts from sft or base")
-    report = None if json else _step_lines()
+    report = None if json else step_lines()
     page = run_quickstart(out, start="base" if from_ == "base" else "sft", full=full, jobs=jobs, report=report)
-    return _finish_study(page, json)
+    return finish_study(page, json)
 
 
 @app.command()
@@ -372,47 +374,11 @@ def doctor(json: Json = False) -> int:
 
     findings = examine()
     if json:
-        _print_object(findings, json)
+        print_object(findings, json)
     else:
-        _print_table(["what", "version"], [[k, str(v)] for k, v in findings["versions"].items()])
-        _print_table(["family", "self-test"], [[f["family"], f["result"]] for f in findings["families"]])
+        print_table(["what", "version"], [[k, str(v)] for k, v in findings["versions"].items()])
+        print_table(["family", "self-test"], [[f["family"], f["result"]] for f in findings["families"]])
     return 0 if all(f["ok"] for f in findings["families"]) else 1
-
-
-def _finish_study(page: Path, json: bool) -> int:
-    """Say where the page is and what it found; 3 when a step failed or samples did."""
-    from dataclasses import asdict
-
-    from franken.report.evidence import gather
-    from franken.report.headlines import all_headlines
-    from franken.report.record import read_study
-
-    study = read_study(page.parent)
-    failed = [s for s in study.steps if s["error"]]
-    answers = all_headlines(gather(page.parent, study))
-    if json:
-        found = {"page": str(page), "headlines": [asdict(a) for a in answers], "steps": study.steps}
-        _print_object(found, json)
-    else:
-        for answer in answers:
-            print(f"\n{answer.question}\n  {answer.answer}\n  {answer.claim}: {answer.verdict} ({answer.test})")
-        for step in failed:
-            print(f"failed: {step['what']}: {step['error']}", file=sys.stderr)
-        print(f"\nthe page: {page}")
-    return 3 if failed else 0
-
-
-def _step_lines() -> Any:
-    """One line on stderr for every step that starts, ends, or fails."""
-    import time
-
-    began = time.monotonic()
-
-    def line(step: str, state: str, text: str) -> None:
-        if state != "progress":
-            print(f"[{time.monotonic() - began:5.0f} s] {state:7} {step}  {text}", file=sys.stderr, flush=True)
-
-    return line
 
 
 def _split(text: str) -> list[str]:
@@ -430,117 +396,6 @@ def _spans(layers: tuple[int, ...]) -> str:
     from franken.merge.plan import spans
 
     return spans(layers)
-
-
-def _finish_run(
-    folder: Path, json: bool, *, rows: str, columns: str, metrics: tuple[str, ...] | None, component: str = "all"
-) -> int:
-    """Print a finished run, one table a method and metric; return 0, or 3 when some samples failed."""
-    from franken.runs import load_run
-
-    run = load_run(folder)
-    manifest = run.manifest
-    if json:
-        records = json_module.loads(run.layers.to_json(orient="records") or "[]")
-        _print_object({"folder": str(folder), "manifest": manifest, "layers": records}, json)
-        return 3 if manifest["n_failed"] else 0
-    table: Any = run.layers[(run.layers["component"] == component) & run.layers[rows].notna()]
-    shown = metrics or tuple(dict.fromkeys(table["metric"]))
-    by = ["method"] if rows == "metric" else ["method", "metric"]
-    for group, cells in table[table["metric"].isin(shown)].groupby(by, sort=False):
-        heads = list(dict.fromkeys(cells[columns]))
-        body = [
-            [key, *(_number(found[found[columns] == head]) for head in heads)]
-            for key, found in cells.groupby(rows, sort=False)
-        ]
-        print(f"\n{' '.join(map(str, group))} [95 % interval]")
-        _print_table([rows, *heads], body)
-    print(f"{manifest['n_requested']} requested, {manifest['n_ok']} ok, {manifest['n_failed']} failed")
-    print(folder)
-    for warning in manifest["warnings"][:5]:
-        print(f"warning: {warning}", file=sys.stderr)
-    return 3 if manifest["n_failed"] else 0
-
-
-def _number(cell: Any) -> str:
-    """`0.93 [0.88 0.96]`, `-` for null, nothing where there is no row."""
-    if not len(cell):
-        return ""
-    row = cell.iloc[0]
-    if row["value"] != row["value"]:
-        return "-"
-    interval = f" [{row['ci_low']:.2f} {row['ci_high']:.2f}]" if row["ci_low"] == row["ci_low"] else ""
-    return f"{row['value']:.3g}{interval}"
-
-
-def _print_object(content: dict[str, Any], json: bool) -> int:
-    if json:
-        print(json_module.dumps(content, indent=2, default=str))
-    else:
-        for key, value in content.items():
-            print(f"{key}: {value if not isinstance(value, list) else ', '.join(map(str, value))}")
-    return 0
-
-
-def _print_table(head: list[Any], body: list[list[Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)
-    table = Table(*(str(h) for h in head))
-    for row in body:
-        table.add_row(*(str(cell) for cell in row))
-    console.print(table)
-
-
-def _print_freeze_table(rows: list[dict[str, Any]]) -> None:
-    groups: dict[tuple[Any, ...], list[int]] = {}
-    for row in rows:
-        key = (row["part"], "-" if row["layer"] is None else row["layer"], "frozen" if row["frozen"] else "trains")
-        counted = groups.setdefault(key, [0, 0])
-        counted[0] += row["tensors"]
-        counted[1] += row["parameters"]
-    _print_table(["part", "layer", "", "tensors", "parameters"], [[*k, n, f"{p:,}"] for k, (n, p) in groups.items()])
-
-
-@contextmanager
-def _progress(show: bool, *, unit: str = "", total: int | None = None) -> Iterator[Any]:
-    """A progress bar on stderr, on a terminal only. Yields `tick(done, total, what)`; for bytes `tick(more, None, what)`."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    counter = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
-    columns = (TextColumn("{task.description}"), BarColumn(), counter, TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not (show and console.is_terminal), transient=True) as bar:
-        line = bar.add_task("", total=total)
-
-        def tick(done: int, of: int | None, what: str) -> None:
-            if unit == "bytes":
-                bar.update(line, advance=done, description=what)
-            else:
-                bar.update(line, completed=done, total=of, description=what)
-
-        yield tick
-
-
-def _console() -> Any:
-    """A line on stderr every few updates: step, loss, rewards, held-out accuracy."""
-    shown = ("loss", "token_accuracy", "reward_accuracy", "reward_format", "strategies", "entropy")
-
-    def report(line: dict[str, Any]) -> None:
-        step, total = line["step"], line["total"]
-        if step % 10 and step != total and "held_out" not in line:
-            return
-        of = f"/{total}" if total else f" ({line['cpu_seconds']:.0f} of {line['budget']:.0f} CPU-s)"
-        numbers = "  ".join(f"{k} {line[k]:.3f}" for k in shown if k in line)
-        held = line.get("held_out", {})
-        look = f"  held-out acc@1 {held['acc@1']:.3f} acc@4 {held['acc@4']:.3f}" if held else ""
-        print(f"{line['kind']} {step}{of}  {numbers}{look}", file=sys.stderr, flush=True)
-
-    return report
 
 
 if __name__ == "__main__":

@@ -1,0 +1,164 @@
+"""What the command line shows: tables, progress, one JSON object, errors. Results on stdout, everything else on stderr."""
+
+import json as json_module
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from franken.errors import FrankenError
+
+
+def finish_run(
+    folder: Path, json: bool, *, rows: str, columns: str, metrics: tuple[str, ...] | None, component: str = "all"
+) -> int:
+    """Print a finished run, one table a method and metric; return 0, or 3 when some samples failed."""
+    from franken.runs import load_run
+
+    run = load_run(folder)
+    manifest = run.manifest
+    if json:
+        records = json_module.loads(run.layers.to_json(orient="records") or "[]")
+        print_object({"folder": str(folder), "manifest": manifest, "layers": records}, json)
+        return 3 if manifest["n_failed"] else 0
+    table: Any = run.layers[(run.layers["component"] == component) & run.layers[rows].notna()]
+    shown = metrics or tuple(dict.fromkeys(table["metric"]))
+    by = ["method"] if rows == "metric" else ["method", "metric"]
+    for group, cells in table[table["metric"].isin(shown)].groupby(by, sort=False):
+        heads = list(dict.fromkeys(cells[columns]))
+        body = [
+            [key, *(_number(found[found[columns] == head]) for head in heads)]
+            for key, found in cells.groupby(rows, sort=False)
+        ]
+        print(f"\n{' '.join(map(str, group))} [95 % interval]")
+        print_table([rows, *heads], body)
+    print(f"{manifest['n_requested']} requested, {manifest['n_ok']} ok, {manifest['n_failed']} failed")
+    print(folder)
+    for warning in manifest["warnings"][:5]:
+        print(f"warning: {warning}", file=sys.stderr)
+    return 3 if manifest["n_failed"] else 0
+
+
+def finish_study(page: Path, json: bool) -> int:
+    """Say where the page is and what it found; 3 when a step failed or samples did."""
+    from dataclasses import asdict
+
+    from franken.report.evidence import gather
+    from franken.report.headlines import all_headlines
+    from franken.report.record import read_study
+
+    study = read_study(page.parent)
+    failed = [s for s in study.steps if s["error"]]
+    answers = all_headlines(gather(page.parent, study))
+    if json:
+        found = {"page": str(page), "headlines": [asdict(a) for a in answers], "steps": study.steps}
+        print_object(found, json)
+    else:
+        for answer in answers:
+            print(f"\n{answer.question}\n  {answer.answer}\n  {answer.claim}: {answer.verdict} ({answer.test})")
+        for step in failed:
+            print(f"failed: {step['what']}: {step['error']}", file=sys.stderr)
+        print(f"\nthe page: {page}")
+    return 3 if failed else 0
+
+
+def _number(cell: Any) -> str:
+    """`0.93 [0.88 0.96]`, `-` for null, nothing where there is no row."""
+    if not len(cell):
+        return ""
+    row = cell.iloc[0]
+    if row["value"] != row["value"]:
+        return "-"
+    interval = f" [{row['ci_low']:.2f} {row['ci_high']:.2f}]" if row["ci_low"] == row["ci_low"] else ""
+    return f"{row['value']:.3g}{interval}"
+
+
+def print_object(content: dict[str, Any], json: bool) -> int:
+    if json:
+        print(json_module.dumps(content, indent=2, default=str))
+    else:
+        for key, value in content.items():
+            print(f"{key}: {value if not isinstance(value, list) else ', '.join(map(str, value))}")
+    return 0
+
+
+def print_table(head: list[Any], body: list[list[Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
+    table = Table(*(str(h) for h in head))
+    for row in body:
+        table.add_row(*(str(cell) for cell in row))
+    console.print(table)
+
+
+def print_freeze_table(rows: list[dict[str, Any]]) -> None:
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for row in rows:
+        key = (row["part"], "-" if row["layer"] is None else row["layer"], "frozen" if row["frozen"] else "trains")
+        counted = groups.setdefault(key, [0, 0])
+        counted[0] += row["tensors"]
+        counted[1] += row["parameters"]
+    print_table(["part", "layer", "", "tensors", "parameters"], [[*k, n, f"{p:,}"] for k, (n, p) in groups.items()])
+
+
+@contextmanager
+def progress_bar(show: bool, *, unit: str = "", total: int | None = None) -> Iterator[Any]:
+    """A progress bar on stderr, on a terminal only. Yields `tick(done, total, what)`; for bytes `tick(more, None, what)`."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    counter = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
+    columns = (TextColumn("{task.description}"), BarColumn(), counter, TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not (show and console.is_terminal), transient=True) as bar:
+        line = bar.add_task("", total=total)
+
+        def tick(done: int, of: int | None, what: str) -> None:
+            if unit == "bytes":
+                bar.update(line, advance=done, description=what)
+            else:
+                bar.update(line, completed=done, total=of, description=what)
+
+        yield tick
+
+
+def training_lines() -> Any:
+    """A line on stderr every few updates: step, loss, rewards, held-out accuracy."""
+    shown = ("loss", "token_accuracy", "reward_accuracy", "reward_format", "strategies", "entropy")
+
+    def report(line: dict[str, Any]) -> None:
+        step, total = line["step"], line["total"]
+        if step % 10 and step != total and "held_out" not in line:
+            return
+        of = f"/{total}" if total else f" ({line['cpu_seconds']:.0f} of {line['budget']:.0f} CPU-s)"
+        numbers = "  ".join(f"{k} {line[k]:.3f}" for k in shown if k in line)
+        held = line.get("held_out", {})
+        look = f"  held-out acc@1 {held['acc@1']:.3f} acc@4 {held['acc@4']:.3f}" if held else ""
+        print(f"{line['kind']} {step}{of}  {numbers}{look}", file=sys.stderr, flush=True)
+
+    return report
+
+
+def step_lines() -> Any:
+    """One line on stderr for every step that starts, ends, or fails."""
+    import time
+
+    began = time.monotonic()
+
+    def line(step: str, state: str, text: str) -> None:
+        if state != "progress":
+            print(f"[{time.monotonic() - began:5.0f} s] {state:7} {step}  {text}", file=sys.stderr, flush=True)
+
+    return line
+
+
+def say_error(error: FrankenError) -> None:
+    lines = [f"error: {error.what}"]
+    lines += [f"  why: {error.why}"] if error.why else []
+    lines += [f"  fix: {error.fix}"] if error.fix else []
+    print("\n".join(lines), file=sys.stderr)
