@@ -57,6 +57,7 @@ def run_merge(
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
+    kept = False
     try:
         _write(base, steps, partial, progress)
         for name in COPIED:
@@ -74,16 +75,17 @@ def run_merge(
         atomic_write_text(partial / "README.md", _card(base, donor, ranges, alpha))
         if verify_load:
             _load(partial)
+        partial.rename(out)
+        kept = True
     except VerificationError:
         partial.rename(out.with_name(f"{out.name}.FAILED"))
+        kept = True
         raise
     except OSError as e:
-        shutil.rmtree(partial, ignore_errors=True)
         raise FrankenError(f"cannot write {out}", why=str(e), fix="free some space, or choose another --out") from e
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    partial.rename(out)
+    finally:
+        if not kept:
+            shutil.rmtree(partial, ignore_errors=True)
     return out
 
 
