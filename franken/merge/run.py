@@ -78,6 +78,7 @@ def run_merge(
         partial.rename(out)
         kept = True
     except VerificationError:
+        shutil.rmtree(out.with_name(f"{out.name}.FAILED"), ignore_errors=True)
         partial.rename(out.with_name(f"{out.name}.FAILED"))
         kept = True
         raise
