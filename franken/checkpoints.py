@@ -1,16 +1,14 @@
 """A checkpoint on disk: which tensors it holds, where their bytes are, and what part of the model each one is.
 
-Reads safetensors headers only; no torch, no transformers. transformers 5 writes some families under legacy names
-(`model.layers.N`, `visual.*`) and others under those in memory (`model.language_model.layers.N`, `model.visual.*`); `canonical`
-maps both to one name, and `place` says (part, layer, component) of it. A name that no rule knows is refused: a differ or a
-merge that overlooked a tensor would be wrong in silence.
+Reads safetensors headers only; no torch, no transformers. Tensors are known by their canonical names (`franken.names`), so
+that checkpoints saved under different spellings, in other shards or by other versions fit together.
 """
 
 import hashlib
 import json
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from franken.errors import FrankenError, UsageError, did_you_mean
+from franken.errors import FrankenError, UsageError
+from franken.names import Place, canonical, place
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -27,15 +26,6 @@ ITEM_BYTES = {
 }  # fmt: skip
 MAX_HEADER = 100_000_000
 PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
-
-
-@dataclass(frozen=True)
-class Place:
-    """What a tensor is: its part, its 0-based layer inside that part (None outside of layers), its component."""
-
-    part: str
-    layer: int | None
-    component: str
 
 
 @dataclass(frozen=True)
@@ -85,91 +75,6 @@ class Checkpoint:
     def nbytes(self) -> int:
         """Size of all tensors."""
         return sum(entry.nbytes for entry in self.tensors.values())
-
-
-# Family → (pattern of a name's prefix, canonical prefix), first match wins.
-_QWEN_VL = (
-    (r"(?:model\.)?visual\.", "vision."),
-    (r"model\.language_model\.", "text."),
-    (r"(?:model\.)?lm_head\.", "text.lm_head."),
-    (r"model\.", "text."),
-)
-_LLAVA = (
-    (r"(?:model\.)?vision_tower\.", "vision."),
-    (r"(?:model\.)?multi_modal_projector\.", "projector."),
-    (r"(?:model\.)?image_newline", "projector.image_newline"),
-    (r"language_model\.lm_head\.", "text.lm_head."),
-    (r"lm_head\.", "text.lm_head."),
-    (r"language_model\.model\.", "text."),
-    (r"model\.language_model\.", "text."),
-)
-_TEXT = ((r"lm_head\.", "text.lm_head."), (r"model\.", "text."))
-NAMES: Mapping[str, tuple[tuple[str, str], ...]] = {
-    "qwen2_vl": _QWEN_VL,
-    "qwen2_5_vl": _QWEN_VL,
-    "qwen3_vl": _QWEN_VL,
-    "llava_onevision": _LLAVA,
-    "qwen2": _TEXT,
-    "qwen3": _TEXT,
-    "llama": _TEXT,
-}
-# Canonical name → (part, component); a group called `layer` is the layer.
-_PLACES = tuple(
-    (re.compile(pattern), part, component)
-    for pattern, part, component in (
-        (r"text\.layers\.(?P<layer>\d+)\.self_attn\.(?:[qk]_norm)\.", "text", "attn"),
-        (r"text\.layers\.(?P<layer>\d+)\.self_attn\.", "text", "attn"),
-        (r"text\.layers\.(?P<layer>\d+)\.mlp\.", "text", "mlp"),
-        (r"text\.layers\.(?P<layer>\d+)\.\w*layernorm\.", "text", "norm"),
-        (r"text\.embed_tokens\.", "text", "embed"),
-        (r"text\.norm\.", "text", "norm"),
-        (r"text\.lm_head\.", "text", "head"),
-        (r"vision\.(?:deepstack_)?merger(?:_list\.\d+)?\.(?:ln_q|norm)\.", "projector", "norm"),
-        (r"vision\.(?:deepstack_)?merger(?:_list\.\d+)?\.", "projector", "mlp"),
-        (r"vision\.blocks\.(?P<layer>\d+)\.attn\.", "vision", "attn"),
-        (r"vision\.blocks\.(?P<layer>\d+)\.mlp\.", "vision", "mlp"),
-        (r"vision\.blocks\.(?P<layer>\d+)\.norm\d\.", "vision", "norm"),
-        (r"vision\.(?:patch_embed|pos_embed)\.", "vision", "patch"),
-        (r"vision\.(?:vision_model\.)?encoder\.layers\.(?P<layer>\d+)\.self_attn\.", "vision", "attn"),
-        (r"vision\.(?:vision_model\.)?encoder\.layers\.(?P<layer>\d+)\.mlp\.", "vision", "mlp"),
-        (r"vision\.(?:vision_model\.)?encoder\.layers\.(?P<layer>\d+)\.layer_norm\d\.", "vision", "norm"),
-        (r"vision\.(?:vision_model\.)?embeddings\.", "vision", "patch"),
-        (r"vision\.(?:vision_model\.)?(?:pre_layrnorm|post_layernorm)\.", "vision", "norm"),
-        (r"vision\.(?:vision_model\.)?head\.", "vision", "head"),
-        (r"projector\.image_newline", "projector", "embed"),
-        (r"projector\.\w*norm\.", "projector", "norm"),
-        (r"projector\.", "projector", "mlp"),
-    )
-)
-
-
-def canonical(name: str, model_type: str) -> str:
-    """One name for the legacy and the in-memory spelling of a tensor.
-
-    Raises UsageError for a family that is not known, FrankenError for a name that the family's rules do not cover.
-    """
-    if model_type not in NAMES:
-        raise UsageError(
-            f"unknown model family {model_type!r}",
-            why=f"known are {', '.join(NAMES)}",
-            fix=did_you_mean(model_type, NAMES) or "add its names to franken/checkpoints.py",
-        )
-    for pattern, prefix in NAMES[model_type]:
-        found = re.match(pattern, name)
-        if found:
-            return prefix + name[found.end() :]
-    raise _unknown(name, model_type)
-
-
-def place(name: str, model_type: str) -> Place:
-    """Part, layer and component of a tensor by its name on disk or in memory."""
-    key = canonical(name, model_type)
-    for pattern, part, component in _PLACES:
-        found = pattern.match(key)
-        if found:
-            layer = found.groupdict().get("layer")
-            return Place(part, None if layer is None else int(layer), component)
-    raise _unknown(name, model_type)
 
 
 def resolve(path_or_id: str | Path, *, download: bool = False) -> Path:
@@ -359,11 +264,3 @@ def _read_json(path: Path, why: str) -> dict[str, Any]:
 
 def _broken(file: Path, why: str) -> FrankenError:
     return FrankenError(f"{file.name} is truncated or not safetensors", why=why, fix="fetch the file again")
-
-
-def _unknown(name: str, model_type: str) -> FrankenError:
-    return FrankenError(
-        f"unknown tensor {name!r} in a {model_type} checkpoint",
-        why="no rule says which part of the model it is, and nothing may be overlooked",
-        fix="add a rule to franken/checkpoints.py",
-    )

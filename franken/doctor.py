@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from franken.checkpoints import place
 from franken.errors import FrankenError
 from franken.models.families import family_of
 from franken.models.hooks import edit
 from franken.models.tiny import TINY_FAMILIES, tiny, tiny_inputs
 from franken.models.tokens import token_map
+from franken.names import place
 from franken.runs import PACKAGES, provenance
 
 

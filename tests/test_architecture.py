@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LEVELS = [
     {"errors"},
-    {"layers"},
+    {"layers", "names"},
     {"stats", "runs", "checkpoints"},
     {"models"},
     {"tasks"},

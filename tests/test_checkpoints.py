@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from franken.checkpoints import canonical, fingerprint, open_checkpoint, place, read_array
+from franken.checkpoints import fingerprint, open_checkpoint, read_array
 from franken.errors import FrankenError, UsageError
-from franken.models.tiny import TINY_FAMILIES, save_tiny, tiny
+from franken.models.tiny import save_tiny, tiny
+from franken.models.tiny_configs import CONFIGS
+from franken.names import canonical
 
 
-@pytest.mark.parametrize("model_type", TINY_FAMILIES)
+@pytest.mark.parametrize("model_type", CONFIGS)
 def test_both_spellings_and_shards_give_the_same_tensors(tmp_path, model_type):
     model = tiny(model_type)
     opened = [
@@ -20,7 +22,7 @@ def test_both_spellings_and_shards_give_the_same_tensors(tmp_path, model_type):
         open_checkpoint(save_tiny(tmp_path / "new", model_type, original_names=False)),
         open_checkpoint(save_tiny(tmp_path / "shards", model_type, max_shard_size="60KB")),
     ]
-    assert len({e.file for e in opened[2].tensors.values()}) > 2
+    assert len({e.file for e in opened[2].tensors.values()}) > 1
     in_memory = {canonical(n, model_type): p for n, p in model.named_parameters()}
     for checkpoint in opened:
         assert set(checkpoint.tensors) == set(in_memory)
@@ -43,32 +45,6 @@ def test_values_are_exact_in_every_type(tmp_path, dtype):
     for name, parameter in model.named_parameters():
         entry = open_checkpoint(tmp_path).tensors[canonical(name, "qwen2")]
         assert np.array_equal(read_array(entry), parameter.detach().float().numpy())
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("model.layers.3.self_attn.q_proj.weight", ("text", 3, "attn")),
-        ("model.language_model.layers.27.mlp.up_proj.weight", ("text", 27, "mlp")),
-        ("visual.blocks.31.norm2.weight", ("vision", 31, "norm")),
-        ("model.visual.merger.mlp.0.weight", ("projector", None, "mlp")),
-        ("visual.patch_embed.proj.weight", ("vision", None, "patch")),
-        ("lm_head.weight", ("text", None, "head")),
-        ("model.norm.weight", ("text", None, "norm")),
-        ("model.embed_tokens.weight", ("text", None, "embed")),
-    ],
-)
-def test_places_of_qwen25_vl(name, expected):
-    spot = place(name, "qwen2_5_vl")
-    assert (spot.part, spot.layer, spot.component) == expected
-
-
-def test_unknown_names_are_refused_loudly():
-    with pytest.raises(FrankenError, match="unknown tensor"):
-        place("model.layers.0.adapter.weight", "qwen2_5_vl")
-    with pytest.raises(UsageError) as caught:
-        place("x", "qwen2_5_v")
-    assert "qwen2_5_vl" in caught.value.fix
 
 
 def test_broken_files_say_so(tmp_path):

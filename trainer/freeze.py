@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from franken.checkpoints import Place, canonical, place
 from franken.errors import UsageError, VerificationError
 from franken.layers import COMPONENTS, PARTS, parse_ranges
+from franken.names import Place, canonical, place
 
 WHOLE_PARTS = ("vision", "projector")
 LOOSE = ("embed", "head", "norm")  # the text tensors outside of the layers

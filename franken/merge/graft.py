@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from franken.checkpoints import Checkpoint, canonical, place
+from franken.checkpoints import Checkpoint
 from franken.errors import UsageError
 from franken.layers import LayerRange
+from franken.names import canonical, place
 
 
 @contextmanager

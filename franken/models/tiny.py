@@ -5,69 +5,10 @@ from typing import Any
 
 import torch
 
-from franken.errors import UsageError, did_you_mean
+from franken.errors import UsageError
+from franken.models.tiny_configs import IMAGE, tiny_config
 
-VOCABULARY = 96
-IMAGE, VIDEO, VISION_START, VISION_END = 90, 91, 92, 93
-TEXT: dict[str, Any] = {
-    "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2,
-    "num_key_value_heads": 1, "max_position_embeddings": 256, "rms_norm_eps": 1e-6, "initializer_range": 0.1,
-    "bos_token_id": None, "eos_token_id": 1, "pad_token_id": 0,
-}  # fmt: skip
-MROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}}
-TOKENS: dict[str, Any] = {
-    "image_token_id": IMAGE, "video_token_id": VIDEO, "vision_start_token_id": VISION_START, "vision_end_token_id": VISION_END,
-}  # fmt: skip
-
-
-def tiny_config(model_type: str, *, tied: bool = False, layers: int = 3) -> Any:
-    """The configuration of a tiny model: `layers` decoder layers, 2 vision blocks, 14-pixel patches merged 2×2."""
-    import transformers as hf
-
-    text = {**TEXT, "num_hidden_layers": layers, "tie_word_embeddings": tied}
-    if model_type == "qwen2_5_vl":
-        vision = {
-            "depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "patch_size": 14, "spatial_merge_size": 2,
-            "temporal_patch_size": 2, "out_hidden_size": 32, "window_size": 112, "fullatt_block_indexes": [1],
-        }  # fmt: skip
-        return hf.Qwen2_5_VLConfig(
-            text_config={**text, **MROPE}, vision_config=vision, tie_word_embeddings=tied, **TOKENS
-        )
-    if model_type == "qwen3_vl":
-        vision = {
-            "depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "patch_size": 14, "spatial_merge_size": 2,
-            "temporal_patch_size": 2, "out_hidden_size": 32, "num_position_embeddings": 16, "deepstack_visual_indexes": [0, 1],
-        }  # fmt: skip
-        rope = {**MROPE["rope_parameters"], "mrope_interleaved": True}
-        return hf.Qwen3VLConfig(
-            text_config={**text, "head_dim": 16, "rope_parameters": rope},
-            vision_config=vision,
-            tie_word_embeddings=tied,
-            **TOKENS,
-        )
-    if model_type == "llava_onevision":
-        vision = {
-            "model_type": "siglip_vision_model", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-            "num_attention_heads": 2, "image_size": 28, "patch_size": 14, "vision_use_head": False,
-        }  # fmt: skip
-        return hf.LlavaOnevisionConfig(
-            text_config={"model_type": "qwen2", **text},
-            vision_config=vision,
-            image_token_index=IMAGE,
-            video_token_index=VIDEO,
-            image_grid_pinpoints=[[28, 28]],
-            tie_word_embeddings=tied,
-        )
-    if model_type == "qwen2":
-        return hf.Qwen2Config(**text)
-    if model_type == "qwen3":
-        return hf.Qwen3Config(**{**text, "head_dim": 16})
-    known = ("qwen2_5_vl", "qwen3_vl", "llava_onevision", "qwen2", "qwen3")
-    raise UsageError(
-        f"no tiny {model_type!r}", why=f"there are {', '.join(known)}", fix=did_you_mean(model_type, known)
-    )
-
-
+# Those that `tiny_inputs` can feed, and every method is tested on; `tiny_configs.CONFIGS` has more, to save and to read.
 TINY_FAMILIES = ("qwen2_5_vl", "qwen3_vl", "llava_onevision", "qwen2", "qwen3")
 
 

@@ -6,12 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from franken.checkpoints import canonical
 from franken.diff.metrics import measures, ranks, singular_values, sums
 from franken.diff.run import plan_diff, run_diff
 from franken.errors import UsageError
 from franken.layers import LayerRange
 from franken.models.tiny import save_tiny, tiny
+from franken.names import canonical
 from franken.runs import load_run
 
 

@@ -9,7 +9,8 @@ from franken.models.families import FAMILIES, family_of
 from franken.models.hooks import edit, identity_layer
 from franken.models.loading import load, pick_device
 from franken.models.positions import position_ids
-from franken.models.tiny import IMAGE, TINY_FAMILIES, save_tiny, tiny, tiny_config, tiny_inputs
+from franken.models.tiny import TINY_FAMILIES, save_tiny, tiny, tiny_inputs
+from franken.models.tiny_configs import IMAGE, tiny_config
 from franken.models.tokens import only_image, token_map
 
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from franken.checkpoints import place
 from franken.errors import UsageError
 from franken.models.tiny import TINY_FAMILIES, constant, real_size, tiny, tiny_inputs
+from franken.names import place
 
 
 @pytest.mark.parametrize("model_type", TINY_FAMILIES)

@@ -1,0 +1,144 @@
+"""What a tensor's name says: one spelling for all that are in use, and the part, layer and component it belongs to.
+
+The same weight has several names. transformers 5 writes some families as they were first published (`model.layers.N`,
+`visual.*`, `language_model.model.*`) and others as they are in memory (`model.language_model.layers.N`, `model.visual.*`);
+towers were once nested in a `vision_model`. `canonical` maps every spelling to one: `text.…`, `vision.…`, `projector.…`.
+`place` reads part, layer and component from that. A name that no rule knows is refused: a differ or a merge that overlooked a
+tensor would be wrong in silence.
+
+Left out: mixtures of experts, video-only and audio towers.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from franken.errors import FrankenError, UsageError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a tensor is: its part, its 0-based layer inside that part (None outside of layers), its component."""
+
+    part: str
+    layer: int | None
+    component: str
+
+
+Rules = tuple[tuple[str, str], ...]
+
+# (pattern of a name's beginning, canonical beginning); the first that matches wins.
+_QWEN_VL: Rules = (
+    (r"(?:model\.)?visual\.(deepstack_)?merger", r"projector.\1merger"),
+    (r"(?:model\.)?visual\.", "vision."),
+    (r"model\.language_model\.", "text."),
+    (r"(?:model\.)?lm_head\.", "text.lm_head."),
+    (r"model\.", "text."),
+)
+_LLAVA: Rules = (
+    (r"(?:model\.)?vision_tower\.(?:vision_model\.)?", "vision."),
+    (r"(?:model\.)?multi_modal_projector\.", "projector."),
+    (r"(?:model\.)?image_newline$", "projector.image_newline"),
+    (r"(?:language_model\.)?lm_head\.", "text.lm_head."),
+    (r"language_model\.model\.", "text."),
+    (r"model\.language_model\.", "text."),
+)
+_IDEFICS: Rules = (
+    (r"model\.vision_model\.", "vision."),
+    (r"model\.connector\.", "projector."),
+    (r"model\.text_model\.", "text."),
+    (r"lm_head\.", "text.lm_head."),
+)
+_INTERNVL_CHAT: Rules = (  # as published by its authors, before transformers had it
+    (r"vision_model\.", "vision."),
+    (r"mlp1\.", "projector."),
+    (r"language_model\.lm_head\.", "text.lm_head."),
+    (r"language_model\.model\.", "text."),
+)
+_TEXT: Rules = ((r"lm_head\.", "text.lm_head."), (r"model\.", "text."))
+FAMILIES: Mapping[str, Rules] = {
+    "qwen2_vl": _QWEN_VL,
+    "qwen2_5_vl": _QWEN_VL,
+    "qwen3_vl": _QWEN_VL,
+    "llava": _LLAVA,
+    "llava_next": _LLAVA,
+    "llava_onevision": _LLAVA,
+    "internvl": _LLAVA,
+    "internvl_chat": _INTERNVL_CHAT,
+    "gemma3": _LLAVA,
+    "mistral3": _LLAVA,
+    "paligemma": _LLAVA,
+    "idefics3": _IDEFICS,
+    "smolvlm": _IDEFICS,
+    "qwen2": _TEXT,
+    "qwen3": _TEXT,
+    "llama": _TEXT,
+    "mistral": _TEXT,
+    "gemma": _TEXT,
+    "gemma2": _TEXT,
+    "gemma3_text": _TEXT,
+}
+
+# Canonical name → component, a group called `layer` being the layer; the part is the name's first word.
+_LAYER = r"(?:encoder\.|transformer\.)?(?:blocks|layers?)\.(?P<layer>\d+)\."
+_PLACES = tuple(
+    (re.compile(pattern + r"(?:\.|$)"), component)
+    for pattern, component in (
+        (r"text\.layers\.(?P<layer>\d+)\.self_attn", "attn"),
+        (r"text\.layers\.(?P<layer>\d+)\.mlp", "mlp"),
+        (r"text\.layers\.(?P<layer>\d+)\.\w*layernorm", "norm"),
+        (r"text\.embed_tokens", "embed"),
+        (r"text\.norm", "norm"),
+        (r"text\.lm_head", "head"),
+        (rf"vision\.{_LAYER}(?:attn|self_attn|attention)", "attn"),
+        (rf"vision\.{_LAYER}(?:mlp|feed_forward)", "mlp"),
+        (rf"vision\.{_LAYER}(?:norm\d|layer_norm\d|layernorm_(?:before|after)|attention_norm|ffn_norm)", "norm"),
+        (rf"vision\.{_LAYER}(?:ls1|lambda_1)", "attn"),  # InternVL scales what attention and MLP add
+        (rf"vision\.{_LAYER}(?:ls2|lambda_2)", "mlp"),
+        (r"vision\.(?:patch_embed|pos_embed|embeddings|patch_conv)", "patch"),
+        (r"vision\.(?:pre_layrnorm|post_layernorm|layernorm|ln_pre)", "norm"),
+        (r"vision\.head", "head"),
+        (r"projector\.image_newline", "embed"),
+        (r"projector\.(?:deepstack_)?merger(?:_list\.\d+)?\.(?:ln_q|norm)", "norm"),
+        (r"projector\.(?:layer_norm|norm|mm_soft_emb_norm)", "norm"),
+        (r"projector\.\w+", "mlp"),
+    )
+)
+
+
+def canonical(name: str, model_type: str) -> str:
+    """One name for all spellings of a tensor: `text.layers.3.mlp.up_proj.weight`.
+
+    Raises UsageError for a family that is not known, FrankenError for a name that the family's rules do not cover.
+    """
+    if model_type not in FAMILIES:
+        raise UsageError(
+            f"unknown model family {model_type!r}",
+            why=f"known are {', '.join(FAMILIES)}",
+            fix=did_you_mean(model_type, FAMILIES) or "add its names to franken/names.py",
+        )
+    for pattern, beginning in FAMILIES[model_type]:
+        found = re.match(pattern, name)
+        if found:
+            return found.expand(beginning) + name[found.end() :]
+    raise _unknown(name, model_type)
+
+
+def place(name: str, model_type: str) -> Place:
+    """Part, layer and component of a tensor by its name on disk or in memory."""
+    key = canonical(name, model_type)
+    part = key.partition(".")[0]
+    for pattern, component in _PLACES:
+        found = pattern.match(key)
+        if found:
+            layer = found.groupdict().get("layer")
+            return Place(part, None if layer is None else int(layer), component)
+    raise _unknown(name, model_type)
+
+
+def _unknown(name: str, model_type: str) -> FrankenError:
+    return FrankenError(
+        f"unknown tensor {name!r} in a {model_type} checkpoint",
+        why="no rule says which part of the model it is, and nothing may be overlooked",
+        fix="add a rule to franken/names.py",
+    )
