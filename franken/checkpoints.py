@@ -9,7 +9,7 @@ import json
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from franken.errors import FrankenError, UsageError
-from franken.names import Place, canonical, place
+from franken.names import Place, canonical, depths_of, place
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+ADAPTER = "adapter_config.json"
 ITEM_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1,
 }  # fmt: skip
@@ -48,13 +49,24 @@ class TensorEntry:
 
 
 @dataclass(frozen=True)
+class LowRank:
+    """What a LoRA adapter adds to a tensor: scale · B·A, or its transpose for an embedding. See `franken.adapters`."""
+
+    a: TensorEntry
+    b: TensorEntry
+    scale: float
+    transposed: bool
+
+
+@dataclass(frozen=True)
 class Checkpoint:
-    """All tensors of a checkpoint by canonical name, in the order of the files."""
+    """All tensors of a checkpoint by canonical name, in the order of the files; `updates` are an adapter's products."""
 
     folder: Path
     config: dict[str, Any]
     model_type: str
     tensors: dict[str, TensorEntry]
+    updates: dict[str, LowRank] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -65,11 +77,7 @@ class Checkpoint:
     @cached_property
     def depths(self) -> dict[str, int]:
         """Number of layers by part."""
-        found: dict[str, int] = {}
-        for entry in self.tensors.values():
-            if entry.place.layer is not None:
-                found[entry.place.part] = max(found.get(entry.place.part, 0), entry.place.layer + 1)
-        return found
+        return depths_of(entry.place for entry in self.tensors.values())
 
     @property
     def nbytes(self) -> int:
@@ -102,6 +110,12 @@ def resolve(path_or_id: str | Path, *, download: bool = False) -> Path:
 def open_checkpoint(path_or_id: str | Path, *, download: bool = False) -> Checkpoint:
     """Read config and headers. Raises FrankenError, with the fix, for anything missing, truncated, pickled or unknown."""
     folder = resolve(path_or_id, download=download)
+    if is_adapter(folder):
+        raise UsageError(
+            f"{folder.name} is a LoRA adapter",
+            why="it holds no model, only what is added to one",
+            fix="merge it into its base first; franken diff takes it as it is, after its base",
+        )
     config = _read_json(folder / "config.json", "a checkpoint folder holds a config.json")
     model_type = str(config.get("model_type", ""))
     tensors: dict[str, TensorEntry] = {}
@@ -112,11 +126,18 @@ def open_checkpoint(path_or_id: str | Path, *, download: bool = False) -> Checkp
     return Checkpoint(folder, config, model_type, tensors)
 
 
+def is_adapter(folder: Path) -> bool:
+    """Whether the folder holds a LoRA adapter and no model."""
+    return (folder / ADAPTER).exists() and not ((folder / INDEX).exists() or (folder / SINGLE).exists())
+
+
 def fingerprint(checkpoint: Checkpoint) -> str:
     """A hash of the contents: the config, all headers, and 64 KiB spread over every file's data (so it stays fast at 7B)."""
     digest = hashlib.sha256(json.dumps(checkpoint.config, sort_keys=True).encode())
     by_file: dict[Path, list[TensorEntry]] = {}
-    for entry in checkpoint.tensors.values():
+    factors = [e for update in checkpoint.updates.values() for e in (update.a, update.b)]
+    digest.update(json.dumps([update.scale for update in checkpoint.updates.values()]).encode())
+    for entry in (*checkpoint.tensors.values(), *factors):
         by_file.setdefault(entry.file, []).append(entry)
         digest.update(f"{entry.name}{entry.dtype}{entry.shape}".encode())
     for file, entries in sorted(by_file.items()):
@@ -155,24 +176,6 @@ def read_array(entry: TensorEntry) -> np.ndarray:
     return decode(read_bytes(entry), entry.dtype).reshape(entry.shape)
 
 
-class Values:
-    """The flat values of a tensor, read and decoded slice by slice: a tensor of any size costs the memory of its slices."""
-
-    def __init__(self, entry: TensorEntry) -> None:
-        self.size = int(np.prod(entry.shape, dtype=np.int64))
-        self._entry = entry
-
-    def __getitem__(self, span: slice) -> np.ndarray:
-        start, stop, _ = span.indices(self.size)
-        item = ITEM_BYTES[self._entry.dtype]
-        with self._entry.file.open("rb") as opened:
-            opened.seek(self._entry.start + start * item)
-            data = opened.read((stop - start) * item)
-        if len(data) != (stop - start) * item:
-            raise FrankenError(f"{self._entry.file.name} is truncated", why=f"{self._entry.name} is cut off")
-        return decode(data, self._entry.dtype)
-
-
 def _entries(folder: Path, model_type: str) -> Iterator[TensorEntry]:
     index = folder / INDEX
     if index.exists():
@@ -188,14 +191,14 @@ def _entries(folder: Path, model_type: str) -> Iterator[TensorEntry]:
                 )
             if not path.exists():
                 raise FrankenError(f"the shard {shard} is missing", why=f"{INDEX} names it", fix="fetch it again")
-            for entry in _file_entries(folder / shard, model_type):
+            for entry in _file_tensors(folder / shard, model_type):
                 found.add(entry.name)
                 yield entry
         absent = set(listed) - found
         if absent:
             raise FrankenError(f"{len(absent)} tensors of the index are in no shard, e.g. {sorted(absent)[0]}")
     elif (folder / SINGLE).exists():
-        yield from _file_entries(folder / SINGLE, model_type)
+        yield from _file_tensors(folder / SINGLE, model_type)
     elif any(next(folder.glob(pattern), None) for pattern in PICKLES):
         raise FrankenError(
             f"{folder} holds pickled weights only",
@@ -206,7 +209,11 @@ def _entries(folder: Path, model_type: str) -> Iterator[TensorEntry]:
         raise FrankenError(f"no weights in {folder}", why=f"there is neither {SINGLE} nor {INDEX}")
 
 
-def _file_entries(file: Path, model_type: str) -> Iterator[TensorEntry]:
+def file_entries(file: Path) -> Iterator[tuple[str, str, tuple[int, ...], int, int]]:
+    """(name, dtype, shape, start, stop) of every tensor of a safetensors file, in the order of the bytes.
+
+    Raises FrankenError for a file that is cut off or is something else.
+    """
     size = file.stat().st_size
     with file.open("rb") as opened:
         length = struct.unpack("<Q", opened.read(8))[0] if size >= 8 else MAX_HEADER + 1
@@ -226,16 +233,13 @@ def _file_entries(file: Path, model_type: str) -> Iterator[TensorEntry]:
             raise _broken(file, f"{name} ends at byte {stop}, the file at {size}")
         if stop - start != expected:
             raise _broken(file, f"{name} has {stop - start} bytes, its shape and type need {expected}")
-        yield TensorEntry(
-            name,
-            canonical(name, model_type),
-            file,
-            info["dtype"],
-            shape,
-            start,
-            stop,
-            place(name, model_type),
-        )
+        yield name, info["dtype"], shape, start, stop
+
+
+def _file_tensors(file: Path, model_type: str) -> Iterator[TensorEntry]:
+    for name, dtype, shape, start, stop in file_entries(file):
+        spot = place(name, model_type)
+        yield TensorEntry(name, canonical(name, model_type), file, dtype, shape, start, stop, spot)
 
 
 def _from_hub(repo: str, download: bool) -> Path:

@@ -14,6 +14,7 @@ import typer
 from typer.exceptions import TyperException
 
 from franken.console import (
+    finish_diff,
     finish_run,
     finish_study,
     print_freeze_table,
@@ -44,6 +45,7 @@ Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Tasks = Annotated[str, typer.Option(help="Tasks, with commas; all by default.")]
 Data = Annotated[Path | None, typer.Option(help="A folder in the vision_functionality layout.")]
 Layers = Annotated[str, typer.Option(help="16-28 (half-open), text:16-28, early, middle, late, all; with commas.")]
+Download = Annotated[bool, typer.Option("--download", help="Fetch a hub id that is not in the local cache.")]
 Model = Annotated[str, typer.Argument(help="A checkpoint folder, a cached hub id, creature:base or creature:sft.")]
 
 
@@ -122,30 +124,57 @@ def probe(
 
 @app.command()
 def diff(
-    checkpoints: Annotated[list[str], typer.Argument(help="BASE RL, or BASE SFT RL.")],
-    layers: Annotated[str, typer.Option(help="Only these layers.")] = "",
-    spectra: Annotated[bool, typer.Option(help="Effective and stable rank.")] = True,
+    checkpoints: Annotated[
+        list[str], typer.Argument(help="BASE RL, or BASE SFT RL; a LoRA adapter may stand for its model.")
+    ],
+    layers: Annotated[str, typer.Option(help="Only these layers: 16-28, vision:all, late; with commas.")] = "",
+    parts: Annotated[str, typer.Option(help="Only these: vision, projector, text.")] = "",
+    components: Annotated[str, typer.Option(help="Only these: attn, mlp, norm, embed, head, patch.")] = "",
+    spectra: Annotated[bool, typer.Option("--spectra", help="All singular values of every matrix's update.")] = False,
+    topk: Annotated[int, typer.Option(help="Directions of the log-volume and of the energy's share.")] = 50,
+    subspaces: Annotated[
+        bool, typer.Option("--subspaces", help="Do both updates go the same way? Needs BASE SFT RL.")
+    ] = False,
+    k: Annotated[int, typer.Option(help="Directions of the subspaces.")] = 16,
+    expect_frozen: Annotated[
+        str, typer.Option(help="Exit with 4 if one bit of these moved: text:0-9, vision, embed, …; with commas.")
+    ] = "",
+    figures: Annotated[bool, typer.Option(help="Draw figures/*.png.")] = True,
+    device: Annotated[str, typer.Option(help="Where spectra are computed: cpu, cuda, cuda:1, …")] = "cpu",
+    jobs: Annotated[int | None, typer.Option(help="Threads; all cores by default.")] = None,
+    download: Download = False,
     out: Out = Path("runs"),
     dry_run: DryRun = False,
     json: Json = False,
 ) -> int:
     """What did training change? Compare two or three checkpoints tensor by tensor."""
-    from franken.diff.run import plan_diff, run_diff
-    from franken.layers import parse_ranges
+    from franken.diff.plan import plan_diff
+    from franken.diff.run import DiffOptions, check_frozen, run_diff
+    from franken.selection import select
 
-    if len(checkpoints) not in (2, 3):
-        raise UsageError(f"{len(checkpoints)} checkpoints given", why="diff takes BASE RL or BASE SFT RL")
-    stages = ("base", "rl") if len(checkpoints) == 2 else ("base", "sft", "rl")
-    plan = plan_diff(dict(zip(stages, checkpoints, strict=True)))
-    ranges = parse_ranges(layers, plan.checkpoints["base"].depths) if layers else ()
-    if ranges:
-        plan = plan_diff(dict(zip(stages, checkpoints, strict=True)), ranges)
+    plan = plan_diff(checkpoints, layers=layers, parts=_split(parts), components=_split(components), download=download)
+    options = DiffOptions(spectra, topk, subspaces, k, device)
+    frozen = select(_split(expect_frozen), plan.places, option="--expect-frozen")
     if dry_run:
-        cost = {"tensors": len(plan.tensors), "bytes": plan.nbytes, "deltas": ["→".join(d) for d in plan.deltas]}
-        return print_object(cost | {"not comparable": plan.problems}, json)
-    with progress_bar(not json, unit="bytes", total=plan.nbytes) as tick:
-        folder = run_diff(plan, out=out, spectra=spectra, ranges=ranges, progress=lambda n: tick(n, None, "diff"))
-    return finish_run(folder, json, rows="layer", columns="part", metrics=("relative_energy", "unchanged_fraction"))
+        from franken.diff.estimate import estimate_seconds
+
+        cost = {"tensors": len(plan.tensors), "bytes": plan.total_bytes, "deltas": ["→".join(d) for d in plan.deltas]}
+        cost |= {"about seconds": round(estimate_seconds(plan, options, jobs), 1), "not comparable": plan.problems}
+        return print_object(cost, json)
+    with progress_bar(not json, unit="bytes", total=plan.total_bytes) as tick:
+        folder = run_diff(plan, out=out, options=options, jobs=jobs, progress=lambda n: tick(n, None, "diff"))
+    if figures:
+        from franken.report.diff_figures import draw_diff
+
+        draw_diff(folder)
+    code = finish_diff(folder, json)
+    if frozen:
+        from franken.runs import load_run
+
+        check_frozen(plan, load_run(folder).samples.to_dict("records"), frozen)
+        if not json:
+            print(f"{expect_frozen}: {len(frozen)} tensors are bit-identical")
+    return code
 
 
 @app.command()

@@ -33,11 +33,35 @@ def finish_run(
         ]
         print(f"\n{' '.join(map(str, group))} [95 % interval]")
         print_table([rows, *heads], body)
+    return _close(folder, manifest)
+
+
+def _close(folder: Path, manifest: dict[str, Any]) -> int:
     print(f"{manifest['n_requested']} requested, {manifest['n_ok']} ok, {manifest['n_failed']} failed")
+    for figure in sorted((folder / "figures").glob("*.png")):
+        print(figure)
     print(folder)
-    for warning in manifest["warnings"][:5]:
+    warnings = manifest["warnings"]
+    for warning in warnings[:5]:
         print(f"warning: {warning}", file=sys.stderr)
+    if len(warnings) > 5:
+        print(f"warning: and {len(warnings) - 5} more, in {folder / 'run.json'}", file=sys.stderr)
     return 3 if manifest["n_failed"] else 0
+
+
+def finish_diff(folder: Path, json: bool) -> int:
+    """Print what changed by part and by layer, and what that means; 3 when tensors could not be compared."""
+    from franken.diff.summary import layer_table, part_table, sentences
+    from franken.runs import load_run
+
+    run = load_run(folder)
+    if json:
+        return finish_run(folder, json, rows="layer", columns="part", metrics=None)
+    print_table(*layer_table(run))
+    print_table(*part_table(run))
+    for sentence in sentences(run):
+        print(sentence)
+    return _close(folder, run.manifest)
 
 
 def finish_study(page: Path, json: bool) -> int:

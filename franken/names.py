@@ -10,7 +10,7 @@ Left out: mixtures of experts, video-only and audio towers.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from franken.errors import FrankenError, UsageError, did_you_mean
@@ -134,6 +134,15 @@ def place(name: str, model_type: str) -> Place:
             layer = found.groupdict().get("layer")
             return Place(part, None if layer is None else int(layer), component)
     raise _unknown(name, model_type)
+
+
+def depths_of(places: Iterable[Place]) -> dict[str, int]:
+    """Number of layers by part."""
+    depths: dict[str, int] = {}
+    for spot in places:
+        if spot.layer is not None:
+            depths[spot.part] = max(depths.get(spot.part, 0), spot.layer + 1)
+    return depths
 
 
 def _unknown(name: str, model_type: str) -> FrankenError:

@@ -11,7 +11,8 @@ ROOT = Path(__file__).parents[1]
 LEVELS = [
     {"errors"},
     {"layers", "names"},
-    {"stats", "runs", "checkpoints"},
+    {"stats", "runs", "checkpoints", "selection"},
+    {"adapters"},
     {"models"},
     {"tasks"},
     {"generate"},

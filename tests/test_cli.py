@@ -20,7 +20,7 @@ def test_diff_prints_tables_and_json(capsys, tmp_path):
     folders = [save_tiny(tmp_path / name, "qwen2_5_vl", seed) for seed, name in enumerate(("base", "sft", "rl"))]
     code, out, _ = run(capsys, "diff", *folders, "--out", tmp_path / "runs")
     assert code == 0
-    assert "relative_energy" in out
+    assert "‖Δ‖ / ‖W‖" in out
     code, out, _ = run(capsys, "diff", *folders, "--out", tmp_path / "runs", "--json")
     found = json.loads(out)
     assert {r["method"] for r in found["layers"]} == {"base→sft", "sft→rl", "base→rl"}
@@ -145,7 +145,7 @@ def test_an_interrupt_is_130(capsys, monkeypatch):
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("franken.diff.run.plan_diff", stop)
+    monkeypatch.setattr("franken.diff.plan.plan_diff", stop)
     code, _, err = run(capsys, "diff", "creature:base", "creature:sft")
     assert code == 130
     assert "goes on from here" in err
@@ -167,3 +167,40 @@ def test_the_installed_command_answers():
     result = subprocess.run([sys.executable, "-m", "franken.cli", "--help"], capture_output=True, text=True, timeout=60)
     assert result.returncode == 0
     assert "freeze-train" in result.stdout
+
+
+def test_diff_expects_frozen_layers(capsys, tmp_path):
+    a = save_tiny(tmp_path / "a", "qwen2", 0)
+    b = save_tiny(tmp_path / "b", "qwen2", 1)
+    for same in (True, False):
+        code, out, err = run(
+            capsys, "diff", a, a if same else b, "--expect-frozen", "text:0-2", "--out", tmp_path / "runs"
+        )
+        assert code == (0 if same else 4)
+        assert ("tensors are bit-identical" in out) == same
+        assert ("have moved" in err) != same
+    assert run(capsys, "diff", a, b, "--expect-frozen", "vision", "--out", tmp_path / "runs")[0] == 2
+
+
+def test_diff_draws_what_it_measured(capsys, tmp_path):
+    folders = [save_tiny(tmp_path / name, "qwen2_5_vl", seed) for seed, name in enumerate(("base", "sft", "rl"))]
+    code, out, _ = run(capsys, "diff", *folders, "--spectra", "--subspaces", "--out", tmp_path / "runs")
+    figures = {p.stem for p in tmp_path.rglob("figures/*.png")}
+    assert figures == {
+        "energy", "unchanged", "components", "spectrum-surface", "spectra-by-third", "ranks", "subspaces"
+    }  # fmt: skip
+    assert all(name in out for name in figures)
+    assert run(capsys, "diff", *folders[:2], "--no-figures", "--out", tmp_path / "bare")[0] == 0
+    assert not list((tmp_path / "bare").rglob("*.png"))
+
+
+def test_diff_says_what_it_would_cost(capsys, tmp_path):
+    a, b = (save_tiny(tmp_path / name, "qwen2", seed) for seed, name in enumerate("ab"))
+    code, out, _ = run(
+        capsys, "diff", a, b, "--spectra", "--parts", "text", "--components", "mlp", "--dry-run", "--json"
+    )
+    found = json.loads(out)
+    assert (code, found["tensors"], found["not comparable"]) == (0, 9, {})
+    assert found["bytes"] == 2 * 9 * 32 * 48 * 4
+    assert found["about seconds"] >= 0
+    assert not list(tmp_path.rglob("run.json"))

@@ -1,42 +1,29 @@
 """What trains and what does not: by part, layer range, component or pattern; and the proof afterwards.
 
-A spec is `vision`, `projector`, `embed`, `head`, `norm`, `text:0-3`, `vision:all`, `early`, or `re:PATTERN` on canonical tensor
-names. A spec that matches nothing is an error: a freeze that is silently ignored is the worst outcome.
+A spec is `vision`, `projector`, `embed`, `head`, `norm`, `text:0-3`, `vision:all`, `early`, or `re:PATTERN`
+(`franken.selection`).
 """
 
 import hashlib
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from franken.errors import UsageError, VerificationError
-from franken.layers import COMPONENTS, PARTS, parse_ranges
+from franken.layers import COMPONENTS, PARTS
 from franken.names import Place, canonical, place
-
-WHOLE_PARTS = ("vision", "projector")
-LOOSE = ("embed", "head", "norm")  # the text tensors outside of the layers
+from franken.selection import select
 
 
 def frozen_names(model: Any, specs: Sequence[str]) -> set[str]:
     """In-memory names of the parameters that `specs` freeze. Raises UsageError for a spec that matches nothing."""
-    places = parameter_places(model)
-    depths: dict[str, int] = {}
-    for spot in places.values():
-        if spot.layer is not None:
-            depths[spot.part] = max(depths.get(spot.part, 0), spot.layer + 1)
-    frozen: set[str] = set()
-    for spec in specs:
-        matched = {name for name in places if _matches(name, places[name], spec, depths, model.config.model_type)}
-        if not matched:
-            raise UsageError(
-                f"--freeze {spec} matches nothing",
-                why="no parameter of this model is there" + (_tied_why(model) if spec == "head" else ""),
-                fix=f"use {', '.join(WHOLE_PARTS + LOOSE)}, a layer range such as text:0-3, or re:PATTERN",
-            )
-        frozen |= matched
-    if len(frozen) == len(places):
+    model_type = model.config.model_type
+    names = {canonical(name, model_type): name for name, _ in model.named_parameters()}
+    places = {key: place(name, model_type) for key, name in names.items()}
+    why = _tied_why(model) if "head" in specs else ""
+    frozen = {names[key] for key in select(specs, places, option="--freeze", why=why)}
+    if len(frozen) == len(names):
         raise UsageError("everything is frozen", why="no parameter is left to train", fix="freeze less")
     return frozen
 
@@ -79,19 +66,9 @@ def verify_frozen(model: Any, before: dict[str, str]) -> dict[str, Any]:
     return {"tensors": len(before), "bit_identical": True, "sha256": before}
 
 
-def _matches(name: str, spot: Place, spec: str, depths: dict[str, int], model_type: str) -> bool:
-    if spec.startswith("re:"):
-        return re.search(spec.removeprefix("re:"), canonical(name, model_type)) is not None
-    if spec in WHOLE_PARTS:
-        return spot.part == spec
-    if spec in LOOSE:
-        return spot.part == "text" and spot.layer is None and spot.component == spec
-    return any(spot.part == r.part and spot.layer in r.layers for r in parse_ranges(spec, depths))
-
-
 def _tied_why(model: Any) -> str:
     tied = getattr(model.config, "tie_word_embeddings", False)
-    return ": the output head is tied to the embeddings, freeze embed" if tied else ""
+    return "the output head is tied to the embeddings: freeze embed" if tied else ""
 
 
 def _hash(parameter: torch.Tensor) -> str:

@@ -1,103 +1,135 @@
-"""The measures of one tensor's update, and how they add up to a layer.
+"""What one pass over a tensor says of its update, and how that adds up to a layer.
 
-`energy` is ‖Δ‖_F. `relative_energy` is ‖Δ‖_F / ‖W_earlier‖_F. Weights are compared as float32 exactly as stored and
-accumulated in float64, slice by slice.
+Weights are taken as float32 exactly as stored, subtracted in float32 and accumulated in float64 over blocks. The measures, of
+Δ = W_later − W_earlier:
 
-Spectra come from the Gram matrix of the shorter side in float64: exact to about 1e-8 of the largest singular value, which
-effective and stable rank need; the condition number would need more and is left out. (Frankenstein paper, §3.2;
-effective rank after Roy & Vetterli 2007.)
+- `energy` ‖Δ‖_F, `relative_energy` ‖Δ‖_F / ‖W_earlier‖_F, and `relative_energy_sft` ‖Δ‖_F / ‖W_SFT‖_F, the convention of the
+  Frankenstein paper's code for both phases (its figure 5);
+- `unchanged_fraction` bit-equal elements, `sign_flip_fraction`, `mean_abs` and `max_abs` of Δ;
+- `cosine` between the weights, `delta_cosine` between this update and the one before it (of SFT → RL only);
+- the bf16 noise floor: `rounding_fraction` is the share of the changed elements that moved by no more than one unit in the last
+  place of bf16, at the smaller of both magnitudes: for bf16 weights exactly those that moved to a neighbouring value;
+  `rounding_energy` is their share of ‖Δ‖²_F. An update where both are near 1 is made of rounding.
 """
 
 import math
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-CHUNK = 1 << 22  # elements
+from franken.diff import kernel
+from franken.diff.values import Values
 
-
-class Flat(Protocol):
-    """A flat array, or something that is decoded slice by slice."""
-
-    size: int
-
-    def __getitem__(self, span: slice) -> np.ndarray: ...
+CHUNK = 1 << 17  # elements read at a time: three bf16 buffers of it fit a second-level cache
+MEASURES = (
+    "energy", "relative_energy", "relative_energy_sft", "unchanged_fraction", "sign_flip_fraction", "mean_abs", "max_abs", "cosine",
+    "delta_cosine", "rounding_fraction", "rounding_energy",
+)  # fmt: skip
 
 
 class Sums(NamedTuple):
-    """What one pass over a tensor adds up; layers are sums of these."""
+    """What one pass over a tensor adds up for one update; layers are sums of these."""
 
-    elements: int
-    unchanged: int
-    delta: float  # Σ Δ²
-    earlier: float  # Σ a²
-    later: float  # Σ b²
-    product: float  # Σ a·b
+    elements: int = 0
+    unchanged: int = 0
+    flipped: int = 0
+    near: int = 0  # changed by at most one bf16 unit in the last place
+    delta: float = 0.0  # Σ Δ²
+    near_delta: float = 0.0  # Σ Δ² of those
+    delta_abs: float = 0.0  # Σ |Δ|
+    largest: float = 0.0  # max |Δ|
+    earlier: float = 0.0  # Σ W_earlier²
+    later: float = 0.0  # Σ W_later²
+    sft: float = 0.0  # Σ W_SFT², 0 when there is no SFT
+    before: float = 0.0  # Σ Δ² of the update before this one, 0 when there is none
+    product: float = 0.0  # Σ Δ · Δ_before
 
 
-ZERO = Sums(0, 0, 0.0, 0.0, 0.0, 0.0)
+def sums(stages: Sequence[Values]) -> list[Sums]:
+    """One pass over a tensor of two or three checkpoints: [a→b], or [a→b, b→c, a→c]."""
+    size, three = stages[0].size, len(stages) == 3
+    table, squares = np.zeros((3, kernel.COLUMNS)), np.zeros(3)
+    scratch = np.empty((4, kernel.BLOCK), np.uint32)
+    nothing = np.empty(0, np.uint16)
+    for start in range(0, size, CHUNK):
+        stop = min(start + CHUNK, size)
+        chunks = [values.bits(start, stop) for values in stages]
+        kernel.measure(chunks[0], chunks[1], chunks[2] if three else nothing, table, squares, scratch)
+    if not three:
+        return [_sums(table[0], size, squares[0], squares[1])]
+    sft, before, product = squares[1], table[0, kernel.DELTA], table[1, kernel.PRODUCT]
+    return [
+        _sums(table[0], size, squares[0], squares[1], sft),
+        _sums(table[1], size, squares[1], squares[2], sft, before, product),
+        _sums(table[2], size, squares[0], squares[2], sft),
+    ]
 
 
-def sums(a: Flat, b: Flat) -> Sums:
-    """One pass over two tensors of equal size, given flat."""
-    total = ZERO
-    for start in range(0, a.size, CHUNK):
-        x, y = a[start : start + CHUNK], b[start : start + CHUNK]
-        delta = (y - x).astype(np.float64)
-        x64, y64 = x.astype(np.float64), y.astype(np.float64)
-        part = Sums(
-            x.size, int((x == y).sum()), float(delta @ delta), float(x64 @ x64), float(y64 @ y64), float(x64 @ y64)
-        )
-        total = add(total, part)
-    return total
+def _sums(
+    row: np.ndarray,
+    size: int,
+    earlier: float,
+    later: float,
+    sft: float = 0.0,
+    before: float = 0.0,
+    product: float = 0.0,
+) -> Sums:
+    unchanged = int(row[kernel.UNCHANGED])
+    return Sums(
+        elements=size,
+        unchanged=unchanged,
+        flipped=int(row[kernel.FLIPS]),
+        near=int(row[kernel.NEAR]) - unchanged,
+        delta=float(row[kernel.DELTA]),
+        near_delta=float(row[kernel.NEAR_DELTA]),
+        delta_abs=float(row[kernel.DELTA_ABS]),
+        largest=float(np.array([row[kernel.LARGEST]]).astype(np.uint32).view(np.float32)[0]),
+        earlier=float(earlier),
+        later=float(later),
+        sft=float(sft),
+        before=float(before),
+        product=float(product),
+    )
 
 
 def add(a: Sums, b: Sums) -> Sums:
     """Sums of the union."""
-    return Sums._make(x + y for x, y in zip(a, b, strict=True))
+    return Sums._make(x + y for x, y in zip(a, b, strict=True))._replace(largest=max(a.largest, b.largest))
+
+
+def is_finite(total: Sums) -> bool:
+    """False where a weight is NaN or infinite."""
+    return all(math.isfinite(value) for value in (total.earlier, total.later, total.delta))
 
 
 def measures(total: Sums) -> dict[str, float | None]:
-    """energy, relative_energy, unchanged_fraction and cosine; null where undefined."""
-    norms = math.sqrt(total.earlier) * math.sqrt(total.later)
+    """The measures by name; null where one is not defined."""
+    changed = total.elements - total.unchanged
     return {
         "energy": math.sqrt(total.delta),
-        "relative_energy": math.sqrt(total.delta / total.earlier) if total.earlier else None,
-        "unchanged_fraction": total.unchanged / total.elements if total.elements else None,
-        "cosine": min(1.0, total.product / norms) if norms else None,
+        "relative_energy": _root_ratio(total.delta, total.earlier),
+        "relative_energy_sft": _root_ratio(total.delta, total.sft),
+        "unchanged_fraction": _ratio(total.unchanged, total.elements),
+        "sign_flip_fraction": _ratio(total.flipped, total.elements),
+        "mean_abs": _ratio(total.delta_abs, total.elements),
+        "max_abs": total.largest if total.elements else None,
+        "cosine": _cosine(total),
+        "delta_cosine": _ratio(total.product, math.sqrt(total.delta) * math.sqrt(total.before)),
+        "rounding_fraction": _ratio(total.near, changed),
+        "rounding_energy": _ratio(total.near_delta, total.delta),
     }
 
 
-def singular_values(a: Flat, b: Flat, shape: tuple[int, ...]) -> np.ndarray:
-    """Singular values of b − a as a matrix of `shape` (further axes joined), largest first.
-
-    From the float64 Gram matrix of the shorter side. A tall matrix (an embedding) is streamed by rows, a wide one held once
-    in float32.
-    """
-    rows, cols = shape[0], int(np.prod(shape[1:]))
-    side = min(rows, cols)
-    gram = np.zeros((side, side))
-    step = max(1, CHUNK // (cols if rows >= cols else rows))
-    if rows >= cols:
-        for start in range(0, rows, step):
-            span = slice(start * cols, min(start + step, rows) * cols)
-            block = (b[span] - a[span]).reshape(-1, cols).astype(np.float64)
-            gram += block.T @ block
-    else:
-        delta = (b[0 : b.size] - a[0 : a.size]).reshape(rows, cols)
-        for start in range(0, cols, step):
-            block = delta[:, start : start + step].astype(np.float64)
-            gram += block @ block.T
-    return np.sqrt(np.clip(np.linalg.eigvalsh(gram)[::-1], 0.0, None))
+def _cosine(total: Sums) -> float | None:
+    """From the law of cosines, which keeps the digits that Σ ab / ‖a‖‖b‖ loses where two checkpoints hardly differ."""
+    a, b = math.sqrt(total.earlier), math.sqrt(total.later)
+    return 1.0 - (total.delta - (a - b) ** 2) / (2 * a * b) if a and b else None
 
 
-def ranks(sigma: np.ndarray) -> dict[str, float | None]:
-    """`effective_rank` = exp(entropy of σ/Σσ), `stable_rank` = Σσ²/σ₁², of singular values; null where nothing changed."""
-    if not sigma.any():
-        return {"effective_rank": None, "stable_rank": None}
-    shares = sigma / sigma.sum()
-    shares = shares[shares > 1e-12]
-    return {
-        "effective_rank": float(np.exp(-(shares * np.log(shares)).sum())),
-        "stable_rank": float((sigma**2).sum() / sigma[0] ** 2),
-    }
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
+
+
+def _root_ratio(part: float, whole: float) -> float | None:
+    return math.sqrt(part / whole) if whole else None

@@ -1,165 +1,239 @@
-"""The streaming loop of `franken diff`: slices of one tensor of each checkpoint in memory at a time, resumable after every part."""
+"""The loop of `franken diff`: every tensor is measured as a stream by one of a few threads, and its rows land in order.
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+A thread holds a chunk of each checkpoint, and with spectra one float32 update and one Gram matrix; never a model.
+"""
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
-from franken.checkpoints import Checkpoint, TensorEntry, Values, fingerprint, open_checkpoint
-from franken.diff.metrics import ZERO, Sums, add, measures, ranks, singular_values, sums
-from franken.errors import UsageError
-from franken.layers import LayerRange
+from franken.checkpoints import fingerprint
+from franken.diff import metrics, spectra, subspaces
+from franken.diff.location import locate
+from franken.diff.metrics import Sums
+from franken.diff.plan import DiffPlan
+from franken.diff.spectra import TOPK
+from franken.diff.subspaces import K as SUBSPACE_K
+from franken.diff.values import Values, opened
+from franken.errors import UsageError, VerificationError
+from franken.names import Place
 from franken.runs import layer_row, open_run
 
-ORDER = ("base", "sft", "rl")
-MEASURES = ("energy", "relative_energy", "unchanged_fraction", "cosine")
-RANKS = ("effective_rank", "stable_rank")
-FLUSH_BYTES = 256 << 20
+FLUSH_SECONDS = 5.0  # what a kill loses at most, beside the tensors that are being measured
+MEANS = (*spectra.MEASURES, *subspaces.MEASURES)  # a layer's are the means of its matrices'
+LISTS = ("singular_values", "left_angles", "right_angles")
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class DiffPlan:
-    """What is compared: tensors in all checkpoints, and what cannot be compared and why."""
+class DiffOptions:
+    """What is measured beside the one-pass statistics. `topk` is of the log-volume, `k` of the subspaces."""
 
-    checkpoints: dict[str, Checkpoint]
-    tensors: tuple[str, ...]
-    problems: dict[str, str]
-
-    @property
-    def deltas(self) -> list[tuple[str, str]]:
-        """(earlier, later): adjacent stages, then base → rl when there are three."""
-        stages = [s for s in ORDER if s in self.checkpoints]
-        adjacent = list(zip(stages, stages[1:], strict=False))
-        return [*adjacent, ("base", "rl")] if len(stages) == 3 else adjacent
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes to read."""
-        return sum(c.tensors[t].nbytes for c in self.checkpoints.values() for t in self.tensors)
-
-
-def plan_diff(checkpoints: Mapping[str, str | Path], ranges: Sequence[LayerRange] = ()) -> DiffPlan:
-    """Open the headers and pair the tensors. `ranges` limits the comparison to those layers."""
-    opened = {stage: open_checkpoint(path) for stage, path in checkpoints.items()}
-    chosen = {(r.part, layer) for r in ranges for layer in r.layers}
-    names = {name: entry for c in opened.values() for name, entry in c.tensors.items()}
-    tensors, problems = [], {}
-    for name, entry in names.items():
-        if chosen and (entry.place.part, entry.place.layer) not in chosen:
-            continue
-        absent = [stage for stage, c in opened.items() if name not in c.tensors]
-        shapes = {stage: c.tensors[name].shape for stage, c in opened.items() if name in c.tensors}
-        if absent:
-            problems[name] = f"not in {', '.join(absent)}"
-        elif len(set(shapes.values())) > 1:
-            problems[name] = f"shapes differ: {shapes}"
-        else:
-            tensors.append(name)
-    if not tensors:
-        raise UsageError(
-            "the checkpoints share no tensor", why="nothing can be compared", fix="compare one architecture"
-        )
-    return DiffPlan(opened, tuple(tensors), problems)
+    spectra: bool = False
+    topk: int = TOPK
+    subspaces: bool = False
+    k: int = SUBSPACE_K
+    device: str = "cpu"
 
 
 def run_diff(
     plan: DiffPlan,
     *,
     out: Path,
-    spectra: bool = True,
-    ranges: Sequence[LayerRange] = (),
+    options: DiffOptions = DiffOptions(),  # noqa: B008 - frozen
+    jobs: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Path:
-    """Measure every tensor and every layer. Rows: one a tensor and delta; `progress` hears bytes. Returns the run folder."""
+    """Measure every tensor and every layer. Rows: one a tensor and update; `progress` hears bytes. Returns the run folder."""
+    if options.subspaces and len(plan.checkpoints) < 3:
+        raise UsageError("--subspaces compares two updates", why="two checkpoints have one", fix="give BASE SFT RL")
     models = {stage: c.name for stage, c in plan.checkpoints.items()}
+    measured = {k: v for k, v in asdict(options).items() if k != "device"}
     identity = {
         "checkpoints": {stage: fingerprint(c) for stage, c in plan.checkpoints.items()},
-        "spectra": spectra,
-        "layers": [r.to_dict() for r in ranges],
+        "options": measured,
+        "selection": plan.selection,
     }
-    label = models.get("rl") or next(reversed(models.values()))
-    run = open_run("diff", label, identity, out, config={"spectra": spectra}, models=models)
+    label = models["rl"]
+    run = open_run("diff", label, identity, out, config={**asdict(options), **plan.selection}, models=models)
     if run.is_complete():
         return run.folder
     done = {row["tensor"] for row in run.rows()}
-    waiting: list[dict[str, Any]] = [_problem_row(plan, name) for name in plan.problems if name not in done]
-    unsaved = 0
-    for name in plan.tensors:
-        entries = {stage: c.tensors[name] for stage, c in plan.checkpoints.items()}
-        size = sum(e.nbytes for e in entries.values())
-        if name not in done:
-            waiting += tensor_rows(entries, plan.deltas, spectra)
-            unsaved += size
-        if unsaved >= FLUSH_BYTES:
-            run.append(waiting)
-            waiting, unsaved = [], 0
-        if progress:
-            progress(size)
-    run.append(waiting)
+    waiting = [_problem_row(plan, name) for name in plan.problems if name not in done]
+    todo = [name for name in plan.tensors if name not in done]
+    if progress:
+        progress(sum(plan.nbytes(name) for name in plan.tensors if name in done))
+    saved = time.monotonic()
+    try:
+        for name, rows in _measured(todo, partial(tensor_rows, plan, options=options), jobs or cores()):
+            waiting += rows
+            if time.monotonic() - saved > FLUSH_SECONDS:
+                run.append(waiting)
+                waiting, saved = [], time.monotonic()
+            if progress:
+                progress(plan.nbytes(name))
+    finally:
+        run.append(waiting)
     rows = run.rows()
+    summary, located = layer_rows(rows, label), locate(_layer_sums(rows))
     warnings = [f"{name}: {why}" for name, why in plan.problems.items()]
     n = len(plan.tensors) * len(plan.deltas) + len(plan.problems)
-    return run.finish(layer_rows(rows, label), n_requested=n, warnings=warnings)
+    return run.finish(summary, n_requested=n, warnings=warnings, extra={"location": located})
 
 
-def tensor_rows(
-    entries: Mapping[str, TensorEntry], deltas: Sequence[tuple[str, str]], spectra: bool
-) -> list[dict[str, Any]]:
-    """One row a delta, with the sums that layers add up from."""
-    values = {stage: Values(entry) for stage, entry in entries.items()}
-    rows = []
-    for earlier, later in deltas:
-        total = sums(values[earlier], values[later])
-        spot = entries[earlier].place
-        row: dict[str, Any] = {
-            "method": f"{earlier}→{later}",
-            "tensor": entries[earlier].canonical,
-            "part": spot.part,
-            "layer": spot.layer,
-            "component": spot.component,
-            "dtype": entries[later].dtype,
-            **total._asdict(),
-            **measures(total),
-            **dict.fromkeys(RANKS),
-            "error": None,
-        }
-        shape = entries[earlier].shape
-        if spectra and len(shape) >= 2 and total.delta > 0:
-            row |= ranks(singular_values(values[earlier], values[later], shape))
-        rows.append(row)
+def cores() -> int:
+    """How many threads may run at once."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def tensor_rows(plan: DiffPlan, name: str, *, options: DiffOptions) -> list[Row]:
+    """One row an update of a tensor, with the sums that layers add up from."""
+    spot, later_dtype = plan.place(name), list(plan.stages(name).values())[-1][0].dtype
+    with ExitStack() as stack:
+        stages = {s: stack.enter_context(opened(*entry)) for s, entry in plan.stages(name).items()}
+        rows = []
+        for (earlier, later), total in zip(plan.deltas, metrics.sums(list(stages.values())), strict=True):
+            rows.append(_row(f"{earlier}→{later}", name, spot, later_dtype, total))
+        if len(plan.stages(name)["rl"][0].shape) >= 2 and all(row["error"] is None for row in rows):
+            if options.spectra:
+                _add_spectra(rows, plan, stages, options)
+            if options.subspaces:
+                _add_subspaces(rows, stages, options.k)
     return rows
 
 
+def _row(method: str, name: str, spot: Place, dtype: str, total: Sums) -> Row:
+    finite = metrics.is_finite(total)
+    known = total if finite else Sums(elements=total.elements)
+    measured: Row = metrics.measures(known) if finite else dict.fromkeys(metrics.MEASURES)
+    return {
+        "method": method, "tensor": name, "part": spot.part, "layer": spot.layer, "component": spot.component, "dtype": dtype,
+        **known._asdict(), **measured, **dict.fromkeys((*MEANS, *LISTS)),
+        "error": None if finite else "NaN or infinite weights",
+    }  # fmt: skip
+
+
+def _add_spectra(rows: Sequence[Row], plan: DiffPlan, stages: Mapping[str, Values], options: DiffOptions) -> None:
+    for row, (earlier, later) in zip(rows, plan.deltas, strict=True):
+        if row["delta"] > 0:
+            sigma = spectra.singular_values(stages[earlier], stages[later], options.device)
+            row |= {**spectra.spectrum(sigma, options.topk), "singular_values": sigma.tolist()}
+
+
+def _add_subspaces(rows: Sequence[Row], stages: Mapping[str, Values], k: int) -> None:
+    """On the row of SFT → RL, since it says how that update lies to the one before it."""
+    before, after = rows[0], rows[1]
+    if before["delta"] > 0 and after["delta"] > 0:
+        base, sft, rl = stages.values()
+        after |= subspaces.overlaps(subspaces.directions(base, sft, k), subspaces.directions(sft, rl, k))
+
+
+def _measured(names: Sequence[str], measure: Callable[[str], list[Row]], jobs: int) -> Iterator[tuple[str, list[Row]]]:
+    """Rows of every tensor in the given order, computed by `jobs` threads that run at most a few tensors ahead."""
+    waiting: deque[tuple[str, Future[list[Row]]]] = deque()
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(jobs) as pool:
+        try:
+            for name in names:
+                waiting.append((name, pool.submit(measure, name)))
+                if len(waiting) > 4 * jobs:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            while waiting:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
 def layer_rows(rows: Sequence[Mapping[str, Any]], model: str) -> list[dict[str, Any]]:
-    """Summaries by (delta, part, layer, component) and by layer (`all`). Energies add up as squares, ranks are means."""
-    groups: dict[tuple[str, str, int | None, str], list[Mapping[str, Any]]] = {}
-    for row in rows:
-        if row["error"] is None:
-            layer = None if row["layer"] is None or math.isnan(row["layer"]) else int(row["layer"])
-            for component in (row["component"], "all"):
-                groups.setdefault((row["method"], row["part"], layer, component), []).append(row)
+    """Summaries by (update, part, layer, component) and by layer (`all`). Sums add up; ranks and overlaps are means."""
     summary = []
-    for (method, part, layer, component), members in groups.items():
-        total = ZERO
-        for row in members:
-            total = add(total, Sums(*(row[f] for f in Sums._fields)))
-        values: dict[str, float | None] = dict(measures(total))
-        for rank in RANKS:
-            known = [r[rank] for r in members if r[rank] is not None]
-            values[rank] = float(np.mean(known)) if known else None
+    for (method, part, layer, component), members in _groups(rows).items():
+        values, n = _measures(members), sum(int(row["elements"]) for row in members)
         head = {"model": model, "method": method, "part": part, "layer": layer, "component": component}
-        summary += [layer_row(**head, metric=m, value=v, n=total.elements) for m, v in values.items()]
+        summary += [layer_row(**head, metric=m, value=v, n=n) for m, v in values.items()]
     return summary
 
 
-def _problem_row(plan: DiffPlan, name: str) -> dict[str, Any]:
+def part_measures(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], dict[str, float | None]]:
+    """By (update, part): the measures of all its tensors together; ranks and overlaps are means over its matrices."""
+    parts: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if row["error"] is None:
+            parts.setdefault((row["method"], row["part"]), []).append(row)
+    return {key: _measures(members) for key, members in parts.items()}
+
+
+def _layer_sums(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {"method": method, "part": part, "layer": layer, **_total(members)._asdict()}
+        for (method, part, layer, component), members in _groups(rows).items()
+        if component == "all"
+    ]
+
+
+def _groups(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, int | None, str], list[Mapping[str, Any]]]:
+    groups: dict[tuple[str, str, int | None, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if row["error"] is None:
+            layer = None if row["layer"] is None else int(row["layer"])
+            for component in (row["component"], "all"):
+                groups.setdefault((row["method"], row["part"], layer, component), []).append(row)
+    return groups
+
+
+def _measures(members: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    values: dict[str, float | None] = dict(metrics.measures(_total(members)))
+    for name in MEANS:
+        known = [row[name] for row in members if row[name] is not None]
+        values[name] = float(np.mean(known)) if known else None
+    return values
+
+
+def _total(members: Sequence[Mapping[str, Any]]) -> Sums:
+    total = Sums()
+    for row in members:
+        total = metrics.add(total, Sums(*(row[name] for name in Sums._fields)))
+    return total
+
+
+def check_frozen(plan: DiffPlan, rows: Sequence[Mapping[str, Any]], chosen: Set[str]) -> None:
+    """Raises VerificationError if one of the chosen tensors moved by one bit in the last update, or could not be compared."""
+    last = "→".join(plan.deltas[-1] if len(plan.checkpoints) == 2 else plan.deltas[1])
+    lost = sorted(chosen & set(plan.problems))
+    if lost:
+        raise VerificationError(
+            f"{len(lost)} tensors that should be frozen cannot be compared", why=f"{lost[0]}: {plan.problems[lost[0]]}"
+        )
+    moved = [
+        row for row in rows
+        if row["method"] == last and row["tensor"] in chosen and (row["error"] or row["unchanged"] < row["elements"])
+    ]  # fmt: skip
+    if moved:
+        worst = max(moved, key=lambda row: row["elements"] - row["unchanged"])
+        raise VerificationError(
+            f"{len(moved)} of {len(chosen)} tensors that should be frozen have moved in {last}",
+            why=f"{worst['tensor']}: "
+            + (worst["error"] or f"{worst['elements'] - worst['unchanged']:,.0f} of {worst['elements']:,.0f} elements"),
+            fix="see samples.parquet of the run for all of them",
+        )
+
+
+def _problem_row(plan: DiffPlan, name: str) -> Row:
+    spot = plan.place(name)
     entry = next(c.tensors[name] for c in plan.checkpoints.values() if name in c.tensors)
-    spot = entry.place
-    numbers = dict.fromkeys((*Sums._fields, *MEASURES, *RANKS))
+    numbers = dict.fromkeys((*Sums._fields, *metrics.MEASURES, *MEANS, *LISTS))
     return {
-        "method": None, "tensor": name, "part": spot.part, "layer": spot.layer, "component": spot.component, "dtype": entry.dtype,
-        **numbers, "error": plan.problems[name],
+        "method": None, "tensor": name, "part": spot.part, "layer": spot.layer, "component": spot.component,
+        "dtype": entry.dtype, **numbers, "error": plan.problems[name],
     }  # fmt: skip

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PERCENT = 100.0
+LOGARITHMIC = ("relative_energy", "energy")
 
 
 def plot_swap(
@@ -82,19 +83,24 @@ def plot_energy(
         drawn = False
         for part in ("vision", "projector", "text"):
             line = _with_component_range(rows[rows["part"] == part])
+            if metric in LOGARITHMIC:  # a layer that did not move has no logarithm: a gap, not a fall
+                line[["value", "ci_low", "ci_high"]] = (
+                    line[["value", "ci_low", "ci_high"]].astype(float).replace(0.0, np.nan)
+                )
             x = [places[(part, int(i))] for i in line["layer"]]
             label = None if drawn else delta
             draw_line(ax, line, look.DELTAS.get(delta, mode.ink), label, x=x, scale=1.0, marker="o")
             drawn = drawn or len(line) > 0
-    if metric in ("relative_energy", "energy"):
+    if metric in LOGARITHMIC:
         ax.set_yscale("log")
-    elif metric in ("unchanged_fraction", "cosine"):
-        ax.set_ylim(-0.02 if metric == "unchanged_fraction" else None, 1.04)
+    elif metric.endswith("fraction") or metric == "cosine":
+        ax.set_ylim(None if metric == "cosine" else -0.02, 1.14)
     else:
         ax.set_ylim(bottom=0)
     _parts_axis(ax, places, mode)
     ax.set_ylabel({
         "relative_energy": "‖Δ‖ / ‖W‖", "energy": "‖Δ‖", "unchanged_fraction": "unchanged elements, share",
+        "rounding_fraction": "of the changed: one bf16 step",
         "effective_rank": "effective rank of Δ", "stable_rank": "stable rank of Δ", "cosine": "cosine",
     }.get(metric, metric))  # fmt: skip
     return ax

@@ -84,7 +84,7 @@ def theme(mode: Mode = LIGHT) -> Iterator[None]:
         "xtick.major.width": 0.8, "ytick.left": False, "font.family": "sans-serif",
         "font.sans-serif": ["DejaVu Sans"],
         "font.size": 9, "axes.labelsize": 9, "xtick.labelsize": 8.5, "ytick.labelsize": 8.5, "axes.titlesize": 10,
-        "axes.titlelocation": "left", "axes.titlepad": 8, "axes.titleweight": "semibold", "legend.frameon": False,
+        "axes.titlelocation": "left", "axes.titlepad": 8, "axes.titleweight": "bold", "legend.frameon": False,
         "legend.fontsize": 8, "lines.linewidth": 1.8, "lines.markersize": 4.5, "lines.solid_capstyle": "round",
         "figure.constrained_layout.use": True,
     }  # fmt: skip

@@ -123,7 +123,7 @@ def _steps(study: Study, s: Settings, out: Path, needs: Mapping[str, str]) -> li
         )
     stages = {label: path[label] for label in study.stages}
     args = {"checkpoints": stages, "out": runs, "spectra": s.spectra}
-    command = "franken diff " + " ".join(typed(label) for label in stages)
+    command = " ".join(["franken diff", *(typed(label) for label in stages), *(["--spectra"] if s.spectra else [])])
     steps.append(
         Step("diff", "compare the weights", "diff", args, command, None, tuple(stages.values()), after(*stages), 1.0)
     )

@@ -59,17 +59,24 @@ def do(verb: str, args: dict[str, Any], tick: Tick) -> list[str]:
         plan = plan_probe(options.pop("model"), data=Path(data) if data else None, **options)
         return [str(run_probe(plan, out=out, device=device, dtype=options["dtype"], progress=tick))]
     if verb == "diff":
-        from franken.diff.run import plan_diff, run_diff
+        from franken.diff.plan import plan_diff
+        from franken.diff.run import DiffOptions, run_diff
 
-        plan = plan_diff(args["checkpoints"])
+        plan = plan_diff(list(args["checkpoints"].values()))
         seen = 0
 
         def count(more: int) -> None:
             nonlocal seen
             seen += more
-            tick(seen, plan.nbytes, "bytes")
+            tick(seen, plan.total_bytes, "bytes")
 
-        return [str(run_diff(plan, out=Path(args["out"]), spectra=args["spectra"], progress=count))]
+        return [
+            str(
+                run_diff(
+                    plan, out=Path(args["out"]), options=DiffOptions(spectra=args["spectra"]), jobs=1, progress=count
+                )
+            )
+        ]
     raise FrankenError(f"a study has no step {verb!r}", "it knows eval, probe and diff")
 
 

@@ -1,0 +1,56 @@
+"""How long a diff will take: a stretch of these very files is measured, and the spectra are scaled from a small matrix."""
+
+import time
+from contextlib import ExitStack
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from franken.diff import metrics
+from franken.diff.plan import DiffPlan
+from franken.diff.run import DiffOptions, cores
+from franken.diff.values import opened
+
+SAMPLE = 1 << 22  # elements
+SIDE = 768
+
+
+def estimate_seconds(plan: DiffPlan, options: DiffOptions, jobs: int | None = None) -> float:
+    """About how long `run_diff` takes on this machine, in seconds; without the spectra's time when they run on a GPU."""
+    seconds = _streaming(plan)
+    if (options.spectra or options.subspaces) and options.device == "cpu":
+        seconds += _decomposing(plan, options)
+    return seconds / (jobs or cores())
+
+
+def _streaming(plan: DiffPlan) -> float:
+    largest = max(plan.tensors, key=plan.nbytes)
+    with ExitStack() as stack:
+        stages = [stack.enter_context(opened(*entry)) for entry in plan.stages(largest).values()]
+        size = min(SAMPLE, stages[0].size)
+        for values in stages:
+            values.size = size
+        metrics.sums(stages)  # compiles
+        began = time.perf_counter()
+        metrics.sums(stages)
+        share = size / max(1, int(np.prod(plan.stages(largest)["rl"][0].shape)))
+    return (time.perf_counter() - began) / share * plan.total_bytes / plan.nbytes(largest)
+
+
+def _decomposing(plan: DiffPlan, options: DiffOptions) -> float:
+    with threadpool_limits(1, user_api="blas"):
+        block = np.random.default_rng(0).normal(size=(SIDE, SIDE))
+        began = time.perf_counter()
+        matrix = block.T @ block
+        per_product = (time.perf_counter() - began) / SIDE**3
+        began = time.perf_counter()
+        np.linalg.eigvalsh(matrix)
+        per_eigenvalue = (time.perf_counter() - began) / SIDE**3
+    seconds = 0.0
+    for name in plan.tensors:
+        shape = plan.stages(name)["rl"][0].shape
+        if len(shape) >= 2:
+            rows, columns = shape[0], int(np.prod(shape[1:]))
+            side, length = min(rows, columns), max(rows, columns)
+            seconds += length * side**2 * per_product + side**3 * per_eigenvalue
+    return seconds * (len(plan.deltas) * options.spectra + 2 * options.subspaces)

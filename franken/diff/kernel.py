@@ -1,0 +1,119 @@
+"""The one pass over the weights, compiled: every statistic of an update from blocks that stay in the cache.
+
+numpy makes one trip through memory per operation and torch's eager loops are slower still (benchmarks/diff.py); here a block
+of `BLOCK` weights of each checkpoint is widened to float32 once and measured while it lies in the first-level cache. Two rules
+keep the loops vectorised: counters are float32 (exact, a block has far fewer than 2²⁴ elements), and whatever compares
+magnitudes does so on the bits, whose order is that of the numbers, so that a NaN comes out as the largest. Sums run over a
+block in float32 and over blocks in float64.
+"""
+
+import numba
+import numpy as np
+
+BLOCK = 2048  # elements: four float32 buffers of a block are 32 KiB
+
+# Columns of the table that `measure` fills, a row per pair of checkpoints.
+DELTA, DELTA_ABS, UNCHANGED, FLIPS, NEAR, NEAR_DELTA, LARGEST, PRODUCT = range(8)
+COLUMNS = 8
+
+_ONE, _ZERO = np.float32(1), np.float32(0)
+_MAGNITUDE = np.uint32(0x7FFFFFFF)
+_EXPONENT = np.uint32(0x7F800000)
+_SEVEN = np.uint32(7 << 23)  # bf16 has 7 bits after the point: its unit in the last place is 2⁻⁷ of the binade
+_LOWEST = np.uint32((7 << 23) + (1 << 16))  # below 2⁻¹¹⁹, where no weight is, the unit is bf16's smallest number
+_SUMS = {"reassoc", "nsz", "contract", "arcp"}  # NaN and infinity keep their meaning
+
+
+@numba.njit(nogil=True, cache=True, boundscheck=False)
+def measure(first, second, third, table, squares, scratch):  # noqa: ANN001
+    """Add the statistics of a stretch of three checkpoints to `table` [3, COLUMNS] and `squares` [3].
+
+    `first`, `second`, `third`: the raw bits, uint16 for bf16 or uint32 for float32, of equal length; an empty `third` means
+    that there are two. Rows of `table`: first→second, second→third, first→third. `PRODUCT` of the second row is Σ Δ₁₂·Δ₂₃.
+    `scratch` is uint32 [4, BLOCK].
+    """
+    floats = scratch.view(np.float32)
+    three = third.size > 0
+    for start in range(0, first.size, BLOCK):
+        stop = min(start + BLOCK, first.size)
+        n = stop - start
+        _widen(first[start:stop], scratch[0, :n])
+        _widen(second[start:stop], scratch[1, :n])
+        a, b, delta = floats[0, :n], floats[1, :n], floats[3, :n]
+        squares[0] += _square(a)
+        squares[1] += _square(b)
+        _pair(scratch[0, :n], scratch[1, :n], a, b, scratch[3, :n], delta, table[0])
+        if three:
+            _widen(third[start:stop], scratch[2, :n])
+            c = floats[2, :n]
+            squares[2] += _square(c)
+            _pair(scratch[1, :n], scratch[2, :n], b, c, scratch[3, :n], delta, table[1])
+            _pair(scratch[0, :n], scratch[2, :n], a, c, scratch[3, :n], delta, table[2])
+            table[1, PRODUCT] += _product(a, b, c)
+
+
+@numba.njit(nogil=True, cache=True, boundscheck=False)
+def _pair(a_bits, b_bits, a, b, delta_bits, delta, row):  # noqa: ANN001
+    squared, absolute, unchanged, flips = _update(a, b, a_bits, b_bits, delta)
+    near, near_squared, largest = _rounding(a_bits, b_bits, delta_bits, delta)
+    row[DELTA] += squared
+    row[DELTA_ABS] += absolute
+    row[UNCHANGED] += unchanged
+    row[FLIPS] += flips
+    row[NEAR] += near
+    row[NEAR_DELTA] += near_squared
+    row[LARGEST] = max(row[LARGEST], np.float64(largest))  # as bits: they are ordered like the magnitudes
+
+
+@numba.njit(nogil=True, cache=True, boundscheck=False)
+def _widen(bits, out):  # noqa: ANN001
+    shift = np.uint32(32 - 8 * bits.itemsize)
+    for i in range(bits.size):
+        out[i] = np.uint32(bits[i]) << shift
+
+
+@numba.njit(nogil=True, cache=True, boundscheck=False, fastmath=_SUMS)
+def _square(x):  # noqa: ANN001
+    total = _ZERO
+    for i in range(x.size):
+        total += x[i] * x[i]
+    return total
+
+
+@numba.njit(nogil=True, cache=True, boundscheck=False, fastmath=_SUMS)
+def _product(a, b, c):  # noqa: ANN001
+    total = _ZERO
+    for i in range(a.size):
+        total += (b[i] - a[i]) * (c[i] - b[i])
+    return total
+
+
+@numba.njit(nogil=True, cache=True, boundscheck=False, fastmath=_SUMS)
+def _update(a, b, a_bits, b_bits, delta):  # noqa: ANN001
+    """|b − a| into `delta`; its sum of squares and sum; how many are bit-equal; how many changed sign, zeros not counted."""
+    squared, absolute, unchanged, flips = _ZERO, _ZERO, _ZERO, _ZERO
+    for i in range(delta.size):
+        d = abs(b[i] - a[i])
+        delta[i] = d
+        squared += d * d
+        absolute += d
+        x, y = a_bits[i], b_bits[i]
+        unchanged += _ONE if x == y else _ZERO
+        smaller = min(np.uint32(x & _MAGNITUDE), np.uint32(y & _MAGNITUDE))
+        flips += _ONE if np.int32(x ^ y) < 0 and smaller != 0 else _ZERO
+    return squared, absolute, unchanged, flips
+
+
+@numba.njit(nogil=True, cache=True, boundscheck=False, fastmath=_SUMS)
+def _rounding(a_bits, b_bits, delta_bits, delta):  # noqa: ANN001
+    """How many differ by at most one bf16 unit in the last place of the smaller; the squares of those; the largest |Δ|."""
+    near, squared, largest = _ZERO, _ZERO, np.uint32(0)
+    for i in range(delta_bits.size):
+        smaller = np.uint32(min(np.uint32(a_bits[i] & _MAGNITUDE), np.uint32(b_bits[i] & _MAGNITUDE)) & _EXPONENT)
+        unit = np.uint32(np.uint32(max(smaller, _LOWEST)) - _SEVEN)
+        d = delta_bits[i]
+        largest = np.uint32(max(largest, d))
+        within = d <= unit
+        near += _ONE if within else _ZERO
+        squared += delta[i] * delta[i] if within else _ZERO
+    return near, squared, largest

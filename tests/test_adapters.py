@@ -1,0 +1,103 @@
+"""LoRA adapters against PEFT itself: what it saves is read, and the sum is what it merges."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from franken.adapters import open_adapter
+from franken.checkpoints import open_checkpoint
+from franken.diff.plan import plan_diff
+from franken.diff.run import DiffOptions, run_diff
+from franken.diff.values import opened
+from franken.errors import FrankenError, UsageError
+from franken.models.tiny import save_tiny, tiny
+from franken.names import canonical
+from franken.runs import load_run
+
+TARGETS = r".*language_model.*\.(q_proj|down_proj|embed_tokens)"
+
+
+def trained_adapter(folder, model_type="qwen2_5_vl", **settings):
+    """An adapter with random factors, as PEFT saves it; returns the weights that PEFT merges it into."""
+    options = {"r": 4, "lora_alpha": 6, "target_modules": TARGETS, "modules_to_save": ["lm_head"]} | settings
+    torch.manual_seed(1)
+    model = get_peft_model(tiny(model_type), LoraConfig(**options, init_lora_weights=False))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "modules_to_save" in name:
+                parameter.mul_(2)
+    model.save_pretrained(folder)
+    merged = model.merge_and_unload()
+    return {canonical(n, model_type): p.detach().numpy() for n, p in merged.named_parameters()}
+
+
+def values_of(checkpoint, key):
+    with opened(checkpoint.tensors[key], checkpoint.updates.get(key)) as values:
+        whole = values.floats(0, values.size).reshape(values.shape).copy()
+        middle = values.bits(5, values.size - 3).view(np.float32).copy()
+    assert np.array_equal(middle, whole.reshape(-1)[5:-3])
+    return whole
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"use_rslora": True}, {"alpha_pattern": {"mlp.down_proj": 40}, "rank_pattern": {"q_proj": 2}}]
+)
+def test_an_adapter_is_what_peft_merges(tmp_path, settings):
+    base = open_checkpoint(save_tiny(tmp_path / "base", "qwen2_5_vl"))
+    merged = trained_adapter(tmp_path / "lora", **settings)
+    adapted = open_adapter(tmp_path / "lora", base)
+    assert len(adapted.updates) == 3 + 3 + 1
+    for key in base.tensors:
+        assert values_of(adapted, key) == pytest.approx(merged[key], rel=1e-5, abs=1e-6), key
+    moved = [k for k in base.tensors if not np.array_equal(values_of(base, k), values_of(adapted, k))]
+    assert set(moved) == {*adapted.updates, "text.lm_head.weight"}
+
+
+def test_an_adapter_stands_for_its_model_in_a_diff(tmp_path):
+    save_tiny(tmp_path / "base", "qwen2_5_vl", max_shard_size="60KB")
+    merged = trained_adapter(tmp_path / "lora")
+    plan = plan_diff([tmp_path / "base", tmp_path / "lora"])
+    assert not plan.problems
+    run = load_run(run_diff(plan, out=tmp_path / "runs", options=DiffOptions(spectra=True)))
+    rows = run.samples.set_index("tensor")
+    key = "text.layers.1.self_attn.q_proj.weight"
+    before = values_of(open_checkpoint(tmp_path / "base"), key)
+    assert rows.loc[key, "energy"] == pytest.approx(np.linalg.norm(merged[key] - before), rel=1e-4)
+    assert rows.loc[key, "topk_energy"] == pytest.approx(1.0)
+    assert rows.loc[key, "numerical_rank"] == 4
+    assert rows.loc["text.layers.1.mlp.up_proj.weight", "unchanged_fraction"] == 1.0
+
+
+def test_two_adapters_of_one_base(tmp_path):
+    save_tiny(tmp_path / "base", "qwen2_5_vl")
+    trained_adapter(tmp_path / "sft")
+    trained_adapter(tmp_path / "rl", lora_alpha=12)
+    plan = plan_diff([tmp_path / name for name in ("base", "sft", "rl")])
+    rows = load_run(run_diff(plan, out=tmp_path / "runs")).samples.set_index(["method", "tensor"])
+    key = "text.layers.0.mlp.down_proj.weight"
+    assert rows.loc[("base→rl", key), "energy"] == pytest.approx(2 * rows.loc[("base→sft", key), "energy"], rel=1e-4)
+    assert rows.loc[("sft→rl", key), "delta_cosine"] == pytest.approx(1.0, abs=1e-6)
+
+
+def test_what_is_not_plain_lora_is_refused(tmp_path):
+    base = open_checkpoint(save_tiny(tmp_path / "base", "qwen2_5_vl"))
+    trained_adapter(tmp_path / "dora", use_dora=True, target_modules=r".*language_model.*q_proj")
+    with pytest.raises(UsageError, match="not plain LoRA"):
+        open_adapter(tmp_path / "dora", base)
+    trained_adapter(tmp_path / "lora")
+    with pytest.raises(UsageError, match="does not fit"):
+        open_adapter(tmp_path / "lora", open_checkpoint(save_tiny(tmp_path / "short", "qwen2_5_vl", layers=2)))
+    with pytest.raises(UsageError, match="LoRA adapter"):
+        plan_diff([tmp_path / "lora", tmp_path / "base"])
+    with pytest.raises(UsageError, match="LoRA adapter"):
+        open_checkpoint(tmp_path / "lora")
+    settings = json.loads((tmp_path / "lora" / "adapter_config.json").read_text())
+    (tmp_path / "lora" / "adapter_config.json").write_text(json.dumps(settings | {"peft_type": "LOHA"}))
+    with pytest.raises(UsageError, match="not plain LoRA"):
+        open_adapter(tmp_path / "lora", base)
+    (tmp_path / "lora" / "adapter_model.safetensors").unlink()
+    with pytest.raises(FrankenError, match=r"no adapter_model"):
+        open_adapter(tmp_path / "lora", base)
