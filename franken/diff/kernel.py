@@ -54,8 +54,8 @@ def measure(first, second, third, table, squares, scratch):  # noqa: ANN001
 
 @numba.njit(nogil=True, cache=True, boundscheck=False)
 def _pair(a_bits, b_bits, a, b, delta_bits, delta, row):  # noqa: ANN001
-    squared, absolute, unchanged, flips = _update(a, b, a_bits, b_bits, delta)
-    near, near_squared, largest = _rounding(a_bits, b_bits, delta_bits, delta)
+    squared, absolute, unchanged = _update(a, b, a_bits, b_bits, delta)
+    flips, near, near_squared, largest = _rounding(a_bits, b_bits, delta_bits, delta)
     row[DELTA] += squared
     row[DELTA_ABS] += absolute
     row[UNCHANGED] += unchanged
@@ -90,30 +90,30 @@ def _product(a, b, c):  # noqa: ANN001
 
 @numba.njit(nogil=True, cache=True, boundscheck=False, fastmath=_SUMS)
 def _update(a, b, a_bits, b_bits, delta):  # noqa: ANN001
-    """|b − a| into `delta`; its sum of squares and sum; how many are bit-equal; how many changed sign, zeros not counted."""
-    squared, absolute, unchanged, flips = _ZERO, _ZERO, _ZERO, _ZERO
+    """|b − a| into `delta`; its sum of squares and sum; how many are bit-equal."""
+    squared, absolute, unchanged = _ZERO, _ZERO, _ZERO
     for i in range(delta.size):
         d = abs(b[i] - a[i])
         delta[i] = d
         squared += d * d
         absolute += d
-        x, y = a_bits[i], b_bits[i]
-        unchanged += _ONE if x == y else _ZERO
-        smaller = min(np.uint32(x & _MAGNITUDE), np.uint32(y & _MAGNITUDE))
-        flips += _ONE if np.int32(x ^ y) < 0 and smaller != 0 else _ZERO
-    return squared, absolute, unchanged, flips
+        unchanged += _ONE if a_bits[i] == b_bits[i] else _ZERO
+    return squared, absolute, unchanged
 
 
 @numba.njit(nogil=True, cache=True, boundscheck=False, fastmath=_SUMS)
 def _rounding(a_bits, b_bits, delta_bits, delta):  # noqa: ANN001
-    """How many differ by at most one bf16 unit in the last place of the smaller; the squares of those; the largest |Δ|."""
-    near, squared, largest = _ZERO, _ZERO, np.uint32(0)
+    """Sign changes, zeros not counted; how many differ by at most one bf16 unit in the last place of the smaller, and their
+    squares; the largest |Δ|."""
+    flips, near, squared, largest = _ZERO, _ZERO, _ZERO, np.uint32(0)
     for i in range(delta_bits.size):
-        smaller = np.uint32(min(np.uint32(a_bits[i] & _MAGNITUDE), np.uint32(b_bits[i] & _MAGNITUDE)) & _EXPONENT)
-        unit = np.uint32(np.uint32(max(smaller, _LOWEST)) - _SEVEN)
+        x, y = a_bits[i], b_bits[i]
+        smaller = np.uint32(min(np.uint32(x & _MAGNITUDE), np.uint32(y & _MAGNITUDE)))
+        flips += _ONE if (np.int32(x ^ y) < 0) & (smaller != 0) else _ZERO
+        unit = np.uint32(np.uint32(max(np.uint32(smaller & _EXPONENT), _LOWEST)) - _SEVEN)
         d = delta_bits[i]
         largest = np.uint32(max(largest, d))
         within = d <= unit
         near += _ONE if within else _ZERO
         squared += delta[i] * delta[i] if within else _ZERO
-    return near, squared, largest
+    return flips, near, squared, largest

@@ -8,7 +8,6 @@ an overlap comes with the number of standard deviations it lies above chance.
 import math
 
 import numpy as np
-from scipy.linalg import eigh
 
 from franken.diff.spectra import gram, roots, sides, tall_blocks
 from franken.diff.values import Values
@@ -21,6 +20,8 @@ MEASURES = (
 
 def directions(earlier: Values, later: Values, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The first left [rows, r] and right [columns, r] singular vectors of the update; r ≤ k, fewer where its rank is lower."""
+    from scipy.linalg import eigh
+
     rows, columns = sides(earlier)
     matrix = gram(earlier, later)
     side = matrix.shape[0]

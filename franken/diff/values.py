@@ -59,7 +59,7 @@ class Values:
         view, position = self._buffer[:wanted], self._entry.start + start * item
         done = 0
         while done < wanted:  # one call may return less than it was asked for
-            got = os.preadv(self._file, [memoryview(view[done:])], position + done)
+            got = os.preadv(self._file, [view[done:].data], position + done)
             if not got:
                 raise FrankenError(f"{self._entry.file.name} is truncated", why=f"{self._entry.name} is cut off")
             done += got

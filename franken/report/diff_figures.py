@@ -212,9 +212,8 @@ def _spectra_by_third(run: LoadedRun, updates: list[str]) -> Any:
 def _subspaces(run: LoadedRun) -> Any:
     figure, axes = _figure(1, 2, width=5.6, height=3.2, sharey=True)
     for ax, side in zip(axes[0], ("left", "right"), strict=True):
-        rows = run.layers[
-            (run.layers["part"] == "text") & (run.layers["component"] == "all") & run.layers["layer"].notna()
-        ]
+        layers: Any = run.layers
+        rows = layers[(layers["part"] == "text") & (layers["component"] == "all") & layers["layer"].notna()]
         for metric, tint, label in (
             (f"{side}_overlap", look.DELTAS["sft→rl"], "SFT's and RL's updates"),
             (f"{side}_overlap_random", look.LIGHT.muted, "random subspaces"),
