@@ -199,11 +199,14 @@ def main() -> None:
     print(
         f"\nwarm, {threads} threads: reading {bandwidth:.1f} GB/s; measuring {speed:.1f} GB/s, {speed / bandwidth:.0%} of it"
     )
-    forget(folders)
-    disk = read_bandwidth(files, threads)
-    forget(folders)
-    cold = one_pass(folders, threads)
-    print(f"dropped from memory before: reading {disk:.1f} GB/s; measuring {cold:.1f} GB/s, {cold / disk:.0%} of it")
+    for number in (1, 2):  # the host of a virtual machine may cache the disk: only the second round is like for like
+        forget(folders)
+        disk = read_bandwidth(files, threads)
+        forget(folders)
+        cold = one_pass(folders, threads)
+        print(
+            f"dropped before, round {number}: reading {disk:.1f} GB/s; measuring {cold:.1f} GB/s, {cold / disk:.0%} of it"
+        )
     shutil.rmtree(runs)
     if arguments.spectra:
         print("\n" + spectra_table(arguments.large))

@@ -23,7 +23,9 @@ class Cost:
 
 def measure(command: Sequence[str]) -> Cost:
     """Run a command to its end; its output is dropped. Raises CalledProcessError when it fails."""
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}  # nobody compiles at every start
+    environment = {
+        k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"
+    }  # nobody compiles at every start
     began = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
     assert process.stderr is not None

@@ -28,7 +28,10 @@ def _streaming(plan: DiffPlan) -> float:
     with ExitStack() as stack:
         stages = [stack.enter_context(opened(*entry)) for entry in plan.stages(largest).values()]
         whole, seconds = stages[0].size, 0.0
-        for size in (1, min(SAMPLE, whole)):  # the first compiles; the second may find the file in memory or not, as the run will
+        for size in (
+            1,
+            min(SAMPLE, whole),
+        ):  # the first compiles; the second may find the file in memory or not, as the run will
             for values in stages:
                 values.size = size
             began = time.perf_counter()

@@ -1,6 +1,5 @@
 """A finished diff in words and tables, for the command line: what changed by part, by layer, and what that means."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from franken.runs import LoadedRun
@@ -9,8 +8,7 @@ ROUNDING = 0.9  # above this share of both the changed weights and the energy, a
 BY_PART = {
     "energy": "‖Δ‖", "relative_energy": "‖Δ‖ / ‖W‖", "unchanged_fraction": "unchanged", "sign_flip_fraction": "sign flips",
     "max_abs": "max |Δ|", "delta_cosine": "cosine with the update before", "rounding_fraction": "of the changed: one bf16 step",
-    "rounding_energy": "their share of ‖Δ‖²", "effective_rank": "effective rank", "left_overlap": "left overlap",
-    "right_overlap": "right overlap",
+    "rounding_energy": "their share of ‖Δ‖²", "effective_rank": "effective rank",
 }  # fmt: skip
 SHARES = ("unchanged_fraction", "sign_flip_fraction", "rounding_fraction", "rounding_energy")
 Table = tuple[list[str], list[list[str]]]
@@ -20,7 +18,7 @@ def part_table(run: LoadedRun) -> Table:
     """A row per update and part; sums over all its tensors, computed from the rows."""
     from franken.diff.run import part_measures
 
-    measured = part_measures(run.samples.astype(object).where(run.samples.notna(), None).to_dict("records"))
+    measured = part_measures(_records(run))
     shown = [name for name in BY_PART if any(values.get(name) is not None for values in measured.values())]
     body = [[*key, *(_cell(name, values.get(name)) for name in shown)] for key, values in measured.items()]
     return ["update", "part", *(BY_PART[name] for name in shown)], body
@@ -55,8 +53,13 @@ def sentences(run: LoadedRun) -> list[str]:
                 f"{test['expected']:.1%} would be their share (n = {test['n']} layers, p = {test['p']:.2g} if layers are "
                 f"exchangeable, {test['p_shift']:.2g} by circular shifts)"
             )
-    records: Sequence[Any] = run.samples.astype(object).where(run.samples.notna(), None).to_dict("records")
-    for (update, part), values in part_measures(records).items():
+    for (update, part), values in part_measures(_records(run)).items():
+        if values["left_overlap"] is not None:
+            said.append(
+                f"{update}, {part}: its leading directions overlap with those of the update before by {values['left_overlap']:.3g} "
+                f"on the left (chance: {values['left_overlap_random']:.3g}) and {values['right_overlap']:.3g} on the right "
+                f"({values['right_overlap_random']:.3g}), the mean over its matrices"
+            )
         fraction, energy = values["rounding_fraction"], values["rounding_energy"]
         if fraction is not None and energy is not None and min(fraction, energy) >= ROUNDING:
             said.append(
@@ -64,6 +67,11 @@ def sentences(run: LoadedRun) -> list[str]:
                 f"that is {energy:.1%} of ‖Δ‖²"
             )
     return said
+
+
+def _records(run: LoadedRun) -> list[dict[str, Any]]:
+    rows: Any = run.samples.astype(object)
+    return rows.where(run.samples.notna(), None).to_dict("records")
 
 
 def _cell(metric: str, value: float | None) -> str:
