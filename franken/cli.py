@@ -131,17 +131,17 @@ def diff(
     parts: Annotated[str, typer.Option(help="Only these: vision, projector, text.")] = "",
     components: Annotated[str, typer.Option(help="Only these: attn, mlp, norm, embed, head, patch.")] = "",
     spectra: Annotated[bool, typer.Option("--spectra", help="All singular values of every matrix's update.")] = False,
-    topk: Annotated[int, typer.Option(help="Directions of the log-volume and of the energy's share.")] = 50,
+    topk: Annotated[int, typer.Option(min=1, help="Directions of the log-volume and of the energy's share.")] = 50,
     subspaces: Annotated[
         bool, typer.Option("--subspaces", help="Do both updates go the same way? Needs BASE SFT RL.")
     ] = False,
-    k: Annotated[int, typer.Option(help="Directions of the subspaces.")] = 16,
+    k: Annotated[int, typer.Option(min=1, help="Directions of the subspaces.")] = 16,
     expect_frozen: Annotated[
         str, typer.Option(help="Exit with 4 if one bit of these moved: text:0-9, vision, embed, …; with commas.")
     ] = "",
     figures: Annotated[bool, typer.Option(help="Draw figures/*.png.")] = True,
     device: Annotated[str, typer.Option(help="Where spectra are computed: cpu, cuda, cuda:1, …")] = "cpu",
-    jobs: Annotated[int | None, typer.Option(help="Threads; all cores by default.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Threads; all cores by default.")] = None,
     download: Download = False,
     out: Out = Path("runs"),
     dry_run: DryRun = False,
@@ -153,6 +153,10 @@ def diff(
     from franken.selection import select
 
     plan = plan_diff(checkpoints, layers=layers, parts=_split(parts), components=_split(components), download=download)
+    if spectra and device != "cpu":
+        from franken.models.loading import pick_device
+
+        device = str(pick_device(device))
     options = DiffOptions(spectra, topk, subspaces, k, device)
     frozen = select(_split(expect_frozen), plan.places, option="--expect-frozen")
     if dry_run:

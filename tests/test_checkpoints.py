@@ -91,3 +91,19 @@ def test_what_is_no_checkpoint(tmp_path):
         open_checkpoint("someone/some-model")
     with pytest.raises(UsageError, match="no checkpoint 'rl'"):
         open_checkpoint("creature:rl")
+
+
+def test_a_hub_id_is_read_from_the_local_cache_only(tmp_path, monkeypatch):
+    """The cache's own layout, refs and snapshots; the network is reached by `download` alone."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    snapshot = tmp_path / "models--someone--tiny-qwen" / "snapshots" / "0123456789abcdef"
+    save_tiny(snapshot, "qwen2")
+    refs = snapshot.parents[1] / "refs"
+    refs.mkdir()
+    (refs / "main").write_text(snapshot.name)
+    assert open_checkpoint("someone/tiny-qwen").folder == snapshot
+    with pytest.raises(UsageError) as caught:
+        open_checkpoint("someone/else")
+    assert "--download" in caught.value.fix
