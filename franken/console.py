@@ -134,10 +134,18 @@ def print_freeze_table(rows: list[dict[str, Any]]) -> None:
 def progress_bar(show: bool, *, unit: str = "", total: int | None = None) -> Iterator[Any]:
     """A progress bar on stderr, on a terminal only. Yields `tick(done, total, what)`; for bytes `tick(more, None, what)`."""
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
 
-    counter = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
-    columns = (TextColumn("{task.description}"), BarColumn(), counter, TimeRemainingColumn())
+    counter = (DownloadColumn(), TransferSpeedColumn()) if unit == "bytes" else (MofNCompleteColumn(),)
+    columns = (TextColumn("{task.description}"), BarColumn(), *counter, TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, disable=not (show and console.is_terminal), transient=True) as bar:
         line = bar.add_task("", total=total)
