@@ -210,7 +210,12 @@ def main() -> None:
     shutil.rmtree(runs)
     if arguments.spectra:
         print("\n" + spectra_table(arguments.large))
-    print("\n" + json.dumps({"command": sys.argv[1:]}).replace(str(arguments.folder), "DIR").replace(str(arguments.reference), "CHECKOUT"))
+    print(
+        "\n"
+        + json.dumps({"command": sys.argv[1:]})
+        .replace(str(arguments.folder), "DIR")
+        .replace(str(arguments.reference), "CHECKOUT")
+    )
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def take_rows(loaded: Loaded, batch: dict[str, Any], prompts: Sequence[int], res
         "attention_mask": torch.cat([batch["attention_mask"][chosen], mask.to(batch["attention_mask"].dtype)], 1),
         "position_ids": torch.cat([positions, positions[..., -1:] + steps], -1),
     }
-    inputs |= _image_inputs(batch, list(prompts))
+    inputs |= image_inputs(batch, list(prompts))
     return Rows(inputs, targets, mask)
 
 
@@ -67,7 +67,7 @@ def response_logprobs(
     hidden = model.model(**rows.inputs, use_cache=False).last_hidden_state[:, -width - 1 : -1]
     logits = model.get_output_embeddings()(hidden[rows.mask]).float() / temperature
     banned = loaded.family.banned_token_ids(model.config, loaded.tokenizer)
-    logits = logits.index_fill(1, torch.tensor(banned, device=logits.device), -1e9)
+    logits = logits.index_fill(1, torch.tensor(banned, dtype=torch.long, device=logits.device), -1e9)
     logp = torch.log_softmax(logits, -1)
     chosen = logp.gather(1, rows.targets[rows.mask][:, None])[:, 0]
     with torch.no_grad():
@@ -76,16 +76,14 @@ def response_logprobs(
     return empty.masked_scatter(rows.mask, chosen), empty.masked_scatter(rows.mask, entropy)
 
 
-def _image_inputs(batch: dict[str, Any], prompts: list[int]) -> dict[str, Any]:
+def image_inputs(batch: dict[str, Any], prompts: list[int]) -> dict[str, Any]:
+    """The image side of some prompts of an encoded batch: their features where they are known, else their pixels."""
     if "mm_encoder_outputs" in batch:
         encoded = batch["mm_encoder_outputs"]["image"]
         features = tuple(encoded.pooler_output[i] for i in prompts)
         changed: dict[str, Any] = {"pooler_output": features}
         if getattr(encoded, "deepstack_features", None) is not None:
-            sizes = [len(f) for f in encoded.pooler_output]
-            changed["deepstack_features"] = [
-                torch.cat([level.split(sizes)[i] for i in prompts]) for level in encoded.deepstack_features
-            ]
+            changed["deepstack_features"] = [tuple(level[i] for i in prompts) for level in encoded.deepstack_features]
         return {"mm_encoder_outputs": {"image": type(encoded)(**changed)}}
     if "pixel_values" not in batch:
         return {}

@@ -1,0 +1,156 @@
+"""A training step of one packed group against G padded rows: time, peak memory, and the same gradients.
+
+A Qwen2.5-VL of 7 M parameters with random weights (the real class, small enough for two cores), its vision tower frozen and its
+features computed once for both. The step is the forward and backward of the group's log-probabilities. Every arm runs in a
+process of its own, so that its peak memory is its own; before that, both are run in one and their gradients are compared.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.processes import setting
+
+SHAPES = [(700, 300, 8), (700, 300, 15), (300, 300, 8), (1500, 300, 8), (1500, 300, 15), (200, 800, 8)]  # P, R, G
+VOCABULARY, IMAGE, START, END, VIDEO = 16384, 16380, 16381, 16382, 16383
+
+
+def build() -> Any:
+    """The model, as a Loaded."""
+    import transformers as hf
+
+    from franken.models.loading import wrap
+
+    text = {
+        "vocab_size": VOCABULARY, "hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 4, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "max_position_embeddings": 8192, "tie_word_embeddings": False,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [8, 12, 12]},
+    }  # fmt: skip
+    vision = {
+        "depth": 2, "hidden_size": 64, "intermediate_size": 128, "num_heads": 2, "patch_size": 14, "spatial_merge_size": 2,
+        "temporal_patch_size": 2, "out_hidden_size": 256, "window_size": 112, "fullatt_block_indexes": [1],
+    }  # fmt: skip
+    tokens = {
+        "image_token_id": IMAGE, "video_token_id": VIDEO, "vision_start_token_id": START, "vision_end_token_id": END,
+    }  # fmt: skip
+    config = hf.Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=False, **tokens)
+    torch.manual_seed(0)
+    model = hf.Qwen2_5_VLForConditionalGeneration(config).float().eval()
+    model.model.visual.requires_grad_(False)
+    return wrap(model, None, None)
+
+
+def batch_of(loaded: Any, prompt: int) -> dict[str, Any]:
+    """One prompt of `prompt` tokens, 256 of them an image where it is long enough."""
+    from franken.models.positions import position_ids
+    from trainer.policy import with_features
+
+    side = 16 if prompt >= 300 else 8
+    generator = torch.Generator().manual_seed(1)
+    rest = prompt - side * side - 2
+    ids = torch.cat([
+        torch.tensor([START]), torch.full((side * side,), IMAGE), torch.tensor([END]),
+        torch.randint(10, 16000, (rest,), generator=generator),
+    ])[None]  # fmt: skip
+    grid = torch.tensor([[1, 2 * side, 2 * side]])
+    pixels = torch.randn(4 * side * side, 3 * 2 * 14 * 14, generator=generator)
+    mask = torch.ones_like(ids)
+    batch = {"input_ids": ids, "attention_mask": mask, "pixel_values": pixels, "image_grid_thw": grid}
+    batch["position_ids"] = position_ids(loaded.model, ids, mask, grid)
+    return with_features(loaded, batch)
+
+
+def responses_of(longest: int, group: int) -> list[list[int]]:
+    """Responses of lengths between half of `longest` and `longest`, as samples differ."""
+    generator = torch.Generator().manual_seed(2)
+    lengths = torch.linspace(longest / 2, longest, group).int().tolist()
+    return [torch.randint(10, 16000, (n,), generator=generator).tolist() for n in lengths]
+
+
+def step(arm: str, loaded: Any, batch: dict[str, Any], responses: list[list[int]]) -> torch.Tensor:
+    """Sum of log-probabilities, backward. Returns the sum."""
+    from trainer.packing import pack, packed_logprobs
+    from trainer.policy import response_logprobs, take_rows
+
+    if arm == "packed":
+        total = packed_logprobs(loaded, pack(loaded, batch, 0, responses), 1.0)[0].sum()
+    else:
+        rows = take_rows(loaded, batch, [0] * len(responses), responses)
+        total = response_logprobs(loaded, rows, 1.0)[0].sum()
+    total.backward()
+    return total.detach()
+
+
+def assert_equal(loaded: Any, batch: dict[str, Any], responses: list[list[int]]) -> float:
+    """The largest difference of any gradient entry, over the largest entry. Fails above 1e-4."""
+    gradients = []
+    for arm in ("rows", "packed"):
+        loaded.model.zero_grad()
+        step(arm, loaded, batch, responses)
+        gradients.append({n: p.grad.clone() for n, p in loaded.model.named_parameters() if p.grad is not None})
+    assert set(gradients[0]) == set(gradients[1])
+    worst = max(
+        ((gradients[0][n] - gradients[1][n]).abs().max() / gradients[0][n].abs().max().clamp(min=1e-12)).item()
+        for n in gradients[0]
+    )
+    assert worst < 1e-4, f"the gradients differ by {worst:.1e}"
+    return worst
+
+
+def one_arm(arm: str, prompt: int, longest: int, group: int, repeats: int) -> dict[str, Any]:
+    """Seconds of each repetition, and how much the step raised the process's peak memory, MiB."""
+    loaded = build()
+    batch, responses = batch_of(loaded, prompt), responses_of(longest, group)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    seconds = []
+    for _ in range(repeats + 1):
+        loaded.model.zero_grad()
+        began = time.process_time()
+        step(arm, loaded, batch, responses)
+        seconds.append(time.process_time() - began)
+    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return {"seconds": seconds[1:], "peak": peak}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--arm", nargs=4, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.arm:
+        arm, *shape = arguments.arm
+        print(json.dumps(one_arm(arm, *map(int, shape), repeats=arguments.repeats)))
+        return
+    print(f"{setting('torch', 'transformers')}, one thread, fp32\n")
+    print(
+        "| prompt | response | G | CPU s rows | CPU s packed | times | MiB rows | MiB packed | times | gradients differ by |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    loaded = build()
+    for shape in SHAPES:
+        worst = assert_equal(loaded, batch_of(loaded, shape[0]), responses_of(*shape[1:]))
+        found = {}
+        for arm in ("rows", "packed"):
+            command = [sys.executable, __file__, "--repeats", str(arguments.repeats), "--arm", arm, *map(str, shape)]
+            found[arm] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        rows, packed = (statistics.median(found[arm]["seconds"]) for arm in ("rows", "packed"))
+        more, less = found["rows"]["peak"], found["packed"]["peak"]
+        print(
+            f"| {shape[0]} | {shape[1]} | {shape[2]} | {rows:.2f} | {packed:.2f} | {rows / packed:.1f} | {more:.0f} | {less:.0f} "
+            f"| {more / less:.1f} | {worst:.0e} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

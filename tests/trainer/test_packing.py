@@ -1,0 +1,213 @@
+"""A packed group against the rows it replaces: log-probabilities, gradients, masks, memory."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from franken.errors import UsageError
+from franken.models.families import family_of
+from franken.models.loading import wrap
+from franken.models.positions import position_ids
+from franken.models.tiny import tiny, tiny_inputs
+from trainer.packing import (
+    as_rows,
+    block_mask,
+    by_budget,
+    check_causal,
+    chunked_logprobs,
+    dense_mask,
+    pack,
+    packed_logprobs,
+    share_frozen,
+    token_mask,
+)  # fmt: skip
+from trainer.policy import response_logprobs, take_rows, with_features
+
+RESPONSES = [[7, 9, 11, 8], [12], [9, 9, 30, 31, 32, 33], [14, 15]]
+
+
+class Tokenizer:
+    """What the family asks of a tokenizer: nothing is banned beside the vision tokens."""
+
+    eos_token_id = 1
+
+    def get_vocab(self):
+        return {}
+
+
+def encoded(model_type):
+    """A tiny model, and two prompts of unequal length, the first one padded on the left."""
+    loaded = wrap(tiny(model_type).train(False), None, Tokenizer())
+    inputs = tiny_inputs(model_type, 2)
+    lead = torch.tensor([[0, 0], [5, 6]])
+    ids = torch.cat([lead, inputs["input_ids"]], 1)
+    mask = torch.cat([torch.tensor([[0, 0], [1, 1]]), inputs["attention_mask"]], 1)
+    batch = {k: v for k, v in inputs.items() if k not in ("mm_token_type_ids", "input_ids", "attention_mask")}
+    batch |= {"input_ids": ids, "attention_mask": mask}
+    batch["position_ids"] = position_ids(loaded.model, ids, mask, batch.get("image_grid_thw"))
+    return loaded, batch
+
+
+def gradients(model):
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("prompt", [0, 1])
+@pytest.mark.parametrize(
+    ("model_type", "features"),
+    [
+        ("qwen2_5_vl", False),
+        ("qwen2_5_vl", True),
+        ("qwen3_vl", False),
+        ("qwen3_vl", True),
+        ("llava_onevision", False),
+        ("qwen2", False),
+    ],
+)
+def test_a_packed_group_equals_its_rows(model_type, prompt, features):
+    """Log-probabilities, entropies, and the gradients of a weighted sum, with and without a trained vision tower."""
+    loaded, batch = encoded(model_type)
+    if features:
+        family = family_of(model_type)
+        for module in (family.vision_blocks(loaded.model), family.projector(loaded.model)):
+            module.requires_grad_(False)
+        batch = with_features(loaded, batch)
+        assert "mm_encoder_outputs" in batch
+    rows = take_rows(loaded, batch, [prompt] * len(RESPONSES), RESPONSES)
+    expected, entropy = response_logprobs(loaded, rows, 0.8)
+    weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(0))
+    (expected * weights * rows.mask).sum().backward()
+    wanted = gradients(loaded.model)
+    loaded.model.zero_grad()
+    packed = pack(loaded, batch, prompt, RESPONSES)
+    found, ours = packed_logprobs(loaded, packed, 0.8, chunk=3)
+    count = len(RESPONSES)
+    assert torch.equal(token_mask(packed, count), rows.mask)
+    assert torch.allclose(as_rows(packed, found, count), expected, atol=1e-5, rtol=0)
+    assert torch.allclose(as_rows(packed, ours, count), entropy, atol=1e-5, rtol=0)
+    (as_rows(packed, found, count) * weights * rows.mask).sum().backward()
+    got = gradients(loaded.model)
+    assert set(got) == set(wanted)
+    for name, gradient in wanted.items():
+        assert torch.allclose(got[name], gradient, atol=1e-5, rtol=1e-4), name
+
+
+def test_the_prompt_is_there_once():
+    loaded, batch = encoded("qwen2_5_vl")
+    packed = pack(loaded, batch, 0, RESPONSES)
+    assert packed.inputs["input_ids"].shape == (1, 8 + sum(map(len, RESPONSES)))
+    assert packed.inputs["pixel_values"].shape[0] == 16
+    assert (packed.inputs["input_ids"] == loaded.model.config.image_token_id).sum() == 4
+
+
+def naive_mask(lengths, prompt):
+    owner = [0] * prompt + [j + 1 for j, n in enumerate(lengths) for _ in range(n)]
+    return torch.tensor([[k <= q and owner[k] in (0, owner[q]) for k in range(len(owner))] for q in range(len(owner))])
+
+
+@given(st.integers(1, 9), st.lists(st.integers(1, 7), min_size=1, max_size=5))
+def test_the_dense_mask_is_the_rule_written_out(prompt, lengths):
+    owner = torch.tensor([0] * prompt + [j + 1 for j, n in enumerate(lengths) for _ in range(n)])
+    assert torch.equal(dense_mask(owner)[0, 0], naive_mask(lengths, prompt))
+
+
+def test_the_block_mask_is_the_dense_one():
+    """Every pair by its rule; and no block is skipped that holds a pair that may be seen."""
+    owner = torch.tensor([0] * 150 + [1] * 140 + [2] * 200 + [3] * 22)
+    blocks, dense = block_mask(owner), dense_mask(owner)[0, 0]
+    at = torch.arange(len(owner))
+    rule = blocks.mask_mod(torch.tensor(0), torch.tensor(0), at[:, None], at[None, :])
+    assert torch.equal(rule, dense)
+    size = blocks.BLOCK_SIZE[0]
+    coarse = blocks.to_dense()[0, 0].bool()
+    for i, j in torch.cartesian_prod(torch.arange(coarse.shape[0]), torch.arange(coarse.shape[1])).tolist():
+        seen = dense[i * size : (i + 1) * size, j * size : (j + 1) * size].any()
+        assert bool(coarse[i, j]) == bool(seen), (i, j)
+    assert not coarse.all()
+
+
+@pytest.mark.gpu
+def test_flex_attention_equals_sdpa_on_a_gpu():
+    loaded, batch = encoded("qwen2_5_vl")
+    loaded = replace(loaded, model=loaded.model.cuda(), device=torch.device("cuda"))
+    batch = {k: v.cuda() for k, v in batch.items()}
+    packed = pack(loaded, batch, 1, RESPONSES)
+    dense, _ = packed_logprobs(loaded, packed, 1.0)
+    loaded.model.set_attn_implementation("flex_attention")
+    flex, _ = packed_logprobs(loaded, packed, 1.0)
+    assert torch.allclose(dense, flex, atol=1e-4)
+
+
+def test_chunks_do_not_show_and_the_logits_are_never_whole():
+    torch.manual_seed(0)
+    head = torch.nn.Linear(16, 500, bias=False)
+    hidden, targets = torch.randn(40, 16, requires_grad=True), torch.randint(0, 500, (40,))
+    sizes = []
+    head.register_forward_hook(lambda module, given, made: sizes.append(len(made)))
+    logp, entropy = chunked_logprobs(hidden, head, targets, 0.7, [3, 4], chunk=7)
+    logp.sum().backward()
+    assert max(sizes) == 7
+    gradient, hidden.grad = hidden.grad.clone(), None
+    logits = (hidden @ head.weight.T / 0.7).index_fill(1, torch.tensor([3, 4]), -1e9)
+    whole = torch.distributions.Categorical(logits=logits)
+    assert torch.allclose(logp, whole.log_prob(targets), atol=1e-5)
+    assert torch.allclose(entropy, whole.entropy(), atol=1e-5)
+    assert not entropy.requires_grad
+    whole.log_prob(targets).sum().backward()
+    assert torch.allclose(gradient, hidden.grad, atol=1e-5)
+
+
+@given(st.integers(1, 50), st.lists(st.integers(1, 40), min_size=1, max_size=20), st.integers(20, 120))
+def test_token_budgets_hold(prompt, lengths, budget):
+    rows = by_budget(prompt, lengths, budget)
+    assert sorted(i for row in rows for i in row) == list(range(len(lengths)))
+    for row in rows:
+        assert len(row) == 1 or prompt + sum(lengths[i] for i in row) <= budget
+    for one, two in pairwise(rows):  # first fit: what opened the second row did not fit into the first
+        longest = max(lengths[i] for i in two)
+        earlier = [lengths[i] for i in one if lengths[i] >= longest]
+        assert prompt + sum(earlier) + longest > budget
+
+
+def test_frozen_lower_layers_have_no_graph():
+    loaded, batch = encoded("qwen2_5_vl")
+    inner = loaded.model.model
+    layers = loaded.model.get_decoder().layers
+    for module in (inner.visual, loaded.model.get_input_embeddings(), layers[0]):
+        module.requires_grad_(False)
+    needs = []
+    hooks = [
+        layer.register_forward_hook(lambda m, i, o: needs.append((o[0] if isinstance(o, tuple) else o).requires_grad))
+        for layer in layers
+    ]
+    packed_logprobs(loaded, pack(loaded, batch, 0, RESPONSES), 1.0)
+    for hook in hooks:
+        hook.remove()
+    assert needs == [False, True, True]
+
+
+def test_a_reference_shares_what_is_frozen():
+    policy, reference = tiny("qwen2_5_vl"), tiny("qwen2_5_vl")
+    policy.model.visual.requires_grad_(False)
+    saved = share_frozen(reference, policy)
+    assert saved == sum(p.numel() * 4 for p in policy.model.visual.parameters())
+    theirs = dict(reference.named_parameters())
+    for name, p in policy.named_parameters():
+        assert (theirs[name].data_ptr() == p.data_ptr()) == (not p.requires_grad)
+    assert share_frozen(reference, policy) == 0
+    with torch.no_grad():
+        next(policy.get_decoder().parameters()).add_(1)
+    policy.get_decoder().requires_grad_(False)
+    with pytest.raises(UsageError, match="differs in the reference"):
+        share_frozen(reference, policy)
+
+
+def test_other_attention_is_refused():
+    config = tiny("qwen2").config
+    config.layer_types = ["full_attention", "sliding_attention", "full_attention"]
+    with pytest.raises(UsageError, match="cannot be packed"):
+        check_causal(config)

@@ -1,0 +1,189 @@
+"""One group, one row: the prompt and its image once, its G responses after it, kept apart by the mask.
+
+    prompt │ response 1 │ response 2 │ …        a token sees the prompt and its own response, never another
+
+Every response continues the prompt's positions (M-RoPE included), so that each token's log-probability and gradient are those
+of the row it would have had to itself, at the cost of P + ΣRᵢ tokens instead of G·P + ΣRᵢ, without padding. The mask is a dense
+boolean one for SDPA or a BlockMask for FlexAttention; both come from one rule. The output head runs on chunks of tokens that are
+computed again in the backward pass, so that the logits of a row are never held.
+
+Left out: models whose image tokens attend both ways, and sliding windows, whose masks are not this one; they are refused.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from franken.errors import UsageError
+from franken.models.loading import Loaded
+from trainer.policy import image_inputs
+
+CHUNK = 1024  # tokens whose logits are held at a time
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A group as one row of S tokens, with T response tokens in all.
+
+    `previous` says which position predicts a response token, `targets` which token it is, `response` and `step` where it stands.
+    """
+
+    inputs: dict[str, Any]
+    segments: Int[Tensor, " S"]
+    previous: Int[Tensor, " T"]
+    targets: Int[Tensor, " T"]
+    response: Int[Tensor, " T"]
+    step: Int[Tensor, " T"]
+
+
+def pack(loaded: Loaded, batch: dict[str, Any], prompt: int, responses: Sequence[list[int]]) -> Packed:
+    """Row `prompt` of an encoded, left-padded batch, and some responses to it, as one row.
+
+    Raises UsageError for a model whose attention is not plainly causal.
+    """
+    check_causal(loaded.model.config)
+    device = batch["input_ids"].device
+    kept = batch["attention_mask"][prompt].bool()
+    ids, positions = batch["input_ids"][prompt][kept], batch["position_ids"][..., prompt, :][..., kept]
+    lengths = [len(r) for r in responses]
+    targets = torch.tensor([token for r in responses for token in r], device=device)
+    response = torch.repeat_interleave(
+        torch.arange(len(responses), device=device), torch.tensor(lengths, device=device)
+    )
+    step = torch.cat([torch.arange(n, device=device) for n in lengths])
+    end = len(ids) - 1
+    at = end + 1 + torch.arange(len(targets), device=device)
+    segments = torch.cat([torch.zeros(len(ids), dtype=torch.long, device=device), response + 1])
+    inputs = {
+        "input_ids": torch.cat([ids, targets])[None],
+        "position_ids": torch.cat([positions, positions[..., -1:] + 1 + step], -1).unsqueeze(-2),
+        **image_inputs(batch, [prompt]),
+    }
+    return Packed(inputs, segments, torch.where(step == 0, end, at - 1), targets, response, step)
+
+
+def check_causal(config: Any) -> None:
+    """Raise UsageError where a token may see what comes after it, or not all that comes before."""
+    text = config.get_text_config()
+    sliding = "sliding_attention" in (getattr(text, "layer_types", None) or ())
+    if sliding or getattr(text, "use_bidirectional_attention", False):
+        raise UsageError(
+            f"groups of {config.model_type} cannot be packed",
+            why="its attention has sliding windows" if sliding else "its image tokens attend both ways",
+            fix="set packed: false in the recipe",
+        )
+
+
+def sees(segments: Int[Tensor, " S"]) -> Callable[[Any, Any, Any, Any], Any]:
+    """The rule, as FlexAttention calls it: (batch, head, query, key) → whether the query sees the key."""
+
+    def rule(batch: Any, head: Any, query: Any, key: Any) -> Any:
+        return (key <= query) & ((segments[key] == 0) | (segments[key] == segments[query]))
+
+    return rule
+
+
+def dense_mask(segments: Int[Tensor, " S"]) -> Bool[Tensor, "1 1 S S"]:
+    """The rule for every pair, as SDPA takes it."""
+    at = torch.arange(len(segments), device=segments.device)
+    return sees(segments)(0, 0, at[:, None], at[None, :])[None, None]
+
+
+def block_mask(segments: Int[Tensor, " S"]) -> Any:
+    """The rule as FlexAttention's BlockMask: blocks that nobody sees are never computed."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    size = len(segments)
+    return create_block_mask(sees(segments), 1, 1, size, size, device=segments.device)
+
+
+def packed_logprobs(
+    loaded: Loaded, packed: Packed, temperature: float, chunk: int = CHUNK
+) -> tuple[Float[Tensor, " T"], Float[Tensor, " T"]]:
+    """Log-probability of every response token, and the entropy there (detached), under the sampling distribution.
+
+    The same numbers as `trainer.policy.response_logprobs`, in one row. Uses FlexAttention where the model does.
+    """
+    model = loaded.model
+    flex = model.config.get_text_config()._attn_implementation == "flex_attention"
+    mask = block_mask(packed.segments) if flex else dense_mask(packed.segments)
+    output = model.model(**packed.inputs, attention_mask=mask, use_cache=False)
+    hidden = output.last_hidden_state[0, packed.previous]
+    banned = loaded.family.banned_token_ids(model.config, loaded.tokenizer)
+    return chunked_logprobs(hidden, model.get_output_embeddings(), packed.targets, temperature, banned, chunk)
+
+
+def chunked_logprobs(
+    hidden: Float[Tensor, "T D"],
+    head: Any,
+    targets: Int[Tensor, " T"],
+    temperature: float,
+    banned: Sequence[int],
+    chunk: int,
+) -> tuple[Float[Tensor, " T"], Float[Tensor, " T"]]:
+    """Log-probabilities and entropies [T] from hidden states, `chunk` tokens at a time: O(chunk · V) memory, not O(T · V)."""
+    excluded = torch.tensor(list(banned), device=hidden.device, dtype=torch.long)
+
+    def some(states: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        logits = (head(states).float() / temperature).index_fill(1, excluded, -1e9)
+        logp = torch.log_softmax(logits, -1)
+        with torch.no_grad():
+            entropy = -(logp.exp() * logp).sum(-1)
+        return logp.gather(1, wanted[:, None])[:, 0], entropy
+
+    parts = [
+        checkpoint(some, states, wanted, use_reentrant=False)
+        for states, wanted in zip(hidden.split(chunk), targets.split(chunk), strict=True)
+    ]
+    return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
+
+
+def as_rows(packed: Packed, values: Float[Tensor, " T"], count: int) -> Float[Tensor, "count longest"]:
+    """Values of response tokens as padded rows, zeros behind the end: what the losses take."""
+    rows = values.new_zeros(count, int(packed.step.max()) + 1)
+    return rows.index_put((packed.response, packed.step), values)
+
+
+def token_mask(packed: Packed, count: int) -> Bool[Tensor, "count longest"]:
+    """Which entries of `as_rows` are tokens."""
+    return as_rows(packed, torch.ones(len(packed.targets), device=packed.targets.device), count).bool()
+
+
+def by_budget(prompt: int, lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Indices of responses for as few packed rows of at most `budget` tokens as first-fit decreasing finds.
+
+    `prompt` tokens are repeated in every row. A response that does not fit with its prompt has a row to itself.
+    """
+    rows: list[list[int]] = []
+    free: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        fitting = next((r for r, room in enumerate(free) if lengths[index] <= room), None)
+        if fitting is None:
+            rows.append([])
+            free.append(budget - prompt)
+            fitting = len(rows) - 1
+        rows[fitting].append(index)
+        free[fitting] -= lengths[index]
+    return [sorted(row) for row in rows]
+
+
+def share_frozen(reference: Any, policy: Any) -> int:
+    """Let a reference model use the policy's storage for every parameter that the policy does not train. Bytes saved.
+
+    Raises UsageError where such a parameter differs: then it is not the reference of this policy.
+    """
+    frozen = {name: p for name, p in policy.named_parameters() if not p.requires_grad}
+    theirs = dict(reference.named_parameters())
+    saved = 0
+    for name, own in frozen.items():
+        if name not in theirs or not torch.equal(theirs[name], own):
+            raise UsageError(f"{name} differs in the reference", why="a frozen parameter has not moved from its start")
+        if theirs[name].data_ptr() != own.data_ptr():
+            theirs[name].data = own.data
+            saved += own.numel() * own.element_size()
+    return saved
