@@ -82,7 +82,10 @@ def _interrupted() -> int:
 def probe(
     model: Model,
     method: Annotated[
-        str, typer.Option(help="swap (suffix and single), swap-suffix, swap-single, zero, lens.")
+        str,
+        typer.Option(
+            help="swap (suffix and single), swap-suffix, swap-single, swap-prefix, swap-window:3, zero, lens."
+        ),
     ] = "swap,zero",
     tasks: Tasks = "",
     samples: Annotated[int, typer.Option(help="Image pairs per task.")] = 50,

@@ -15,7 +15,7 @@ from franken.runs import Run, open_run
 from franken.tasks import Item, Pair
 from franken.tasks.grading import extract, normalise
 
-METHODS = ("swap-suffix", "swap-single", "zero", "lens")
+METHODS = ("swap-suffix", "swap-single", "swap-prefix", "zero", "lens")
 ALIASES = {"swap": ("swap-suffix", "swap-single")}
 FLUSH = 16
 CONTROL_PAIRS = 2
@@ -55,8 +55,12 @@ def plan_probe(
     checkpoint = open_checkpoint(model)
     names = tuple(dict.fromkeys(m for given in methods for m in ALIASES.get(given, (given,))))
     for name in names:
-        if name not in METHODS:
-            known = (*METHODS, *ALIASES)
+        if name.startswith("swap-window"):
+            from franken.probe.swap import swap_sets
+
+            swap_sets(name.removeprefix("swap-"), (), checkpoint.depths["text"])
+        elif name not in METHODS:
+            known = (*METHODS, "swap-window:3", *ALIASES)
             raise UsageError(
                 f"unknown method {name!r}",
                 why=f"there are {', '.join(known)}",

@@ -6,7 +6,8 @@ causal decoder the image never sees the question, so all of it can be computed o
 prefilled for target and source, the caches are mixed row by row, one row for every set S, and only the question and the
 answer are run for each. The source image enters the cache once, in the prefill; decoding appends nothing but the answer.
 
-`suffix` is S = {ℓ, …, L−1} (the paper's figure), `single` is S = {ℓ}. suffix at 0 is the source run itself.
+`suffix` is S = {ℓ, …, L−1} (the paper's figure), `single` is S = {ℓ}, `prefix` is S = {0, …, ℓ−1}, and `window:w` is w layers
+centred at ℓ, cut off at the ends. suffix at 0 and prefix at L are the source run itself.
 """
 
 from collections.abc import Sequence
@@ -15,23 +16,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from franken.errors import FrankenError
+from franken.errors import FrankenError, UsageError
 from franken.generate.native import Prompt, Response, Sampling, decode, encode_prompts
 from franken.generate.native import responses as to_responses
 from franken.models.loading import Loaded
 from franken.models.tokens import only_image, token_map
 
-MODES = ("suffix", "single")
+MODES = ("suffix", "single", "prefix", "window:w")
 ROWS = 64
 
 
 def swap_sets(mode: str, layers: Sequence[int], depth: int) -> list[frozenset[int]]:
-    """The set of swapped layers for every ℓ in `layers`."""
+    """The set of swapped layers for every ℓ in `layers`. Raises UsageError for a mode that is not one of `MODES`."""
+    kind, _, width = mode.partition(":")
+    if kind == "window" and width.isdigit() and int(width) > 0:
+        below, above = (int(width) - 1) // 2, int(width) // 2 + 1
+        return [frozenset(range(max(0, layer - below), min(depth, layer + above))) for layer in layers]
     if mode == "suffix":
         return [frozenset(range(layer, depth)) for layer in layers]
     if mode == "single":
         return [frozenset([layer]) for layer in layers]
-    raise FrankenError(f"unknown swap mode {mode!r}", why=f"the modes are {', '.join(MODES)}")
+    if mode == "prefix":
+        return [frozenset(range(layer)) for layer in layers]
+    raise UsageError(
+        f"unknown swap mode {mode!r}", why=f"the modes are {', '.join(MODES)}", fix="write for example swap-window:3"
+    )
 
 
 @torch.no_grad()

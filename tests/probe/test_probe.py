@@ -93,7 +93,7 @@ def swapped_by_hand(loaded, target, source, chosen, steps):
     return answer
 
 
-@pytest.mark.parametrize("mode", ["suffix", "single"])
+@pytest.mark.parametrize("mode", ["suffix", "single", "prefix", "window:3"])
 @pytest.mark.parametrize("name", ["read", "compare"])
 def test_swaps_equal_swaps_made_by_hand(sft_creature, mode, name):
     target, source = pair_prompts(name)
@@ -102,6 +102,28 @@ def test_swaps_equal_swaps_made_by_hand(sft_creature, mode, name):
     ours = swapped_answers(sft_creature, target, source, sets, max_new_tokens=20)
     for chosen, answer in zip(sets, ours, strict=True):
         assert answer.ids == swapped_by_hand(sft_creature, target, source, sorted(chosen), 20)
+
+
+def test_swap_sets_written_out():
+    assert swap_sets("prefix", [0, 2, DEPTH], DEPTH) == [set(), {0, 1}, set(range(DEPTH))]
+    assert swap_sets("window:3", [0, 4, 7], DEPTH) == [{0, 1}, {3, 4, 5}, {6, 7}]
+    assert swap_sets("window:4", [4], DEPTH) == [{3, 4, 5, 6}]
+    assert swap_sets("window:1", range(DEPTH), DEPTH) == swap_sets("single", range(DEPTH), DEPTH)
+    assert swap_sets(f"window:{DEPTH}", [(DEPTH - 1) // 2], DEPTH) == swap_sets("suffix", [0], DEPTH)
+    for mode in ("window:0", "window:x", "window", "middle"):
+        with pytest.raises(UsageError, match="unknown swap mode"):
+            swap_sets(mode, [0], DEPTH)
+
+
+def test_windows_and_prefixes_run_as_methods(tmp_path):
+    methods = ["swap-window:3", "swap-prefix"]
+    plan = plan_probe("creature:sft", methods=methods, task_names=["read"], samples=2, layers="3-5")
+    run = load_run(run_probe(plan, out=tmp_path))
+    assert set(run.samples["method"]) == set(methods)
+    assert len(run.samples) == plan.n_requested == 8
+    assert set(run.layers["method"]) == set(methods)
+    with pytest.raises(UsageError, match="unknown swap mode"):
+        plan_probe("creature:sft", methods=["swap-window:0"])
 
 
 def test_the_ends_of_a_swap_are_known(sft_creature):
