@@ -18,7 +18,9 @@ from franken.console import (
     finish_run,
     finish_study,
     print_freeze_table,
+    print_methods,
     print_object,
+    print_plan,
     print_table,
     progress_bar,
     say_error,
@@ -186,43 +188,58 @@ def diff(
 
 @app.command()
 def merge(
-    base: Annotated[str, typer.Argument(help="The checkpoint that receives.")],
-    donor: Annotated[str, typer.Argument(help="The checkpoint that gives layers.")],
-    layers: Layers,
+    checkpoints: Annotated[list[str] | None, typer.Argument(help="BASE DONOR …, each a folder or NAME=folder.")] = None,
+    layers: Annotated[str, typer.Option(help="What the donor gives: 16-28 (half-open), early, vision:0-8.")] = "",
+    graft: Annotated[list[str] | None, typer.Option(help="DONOR:16-28 or DONOR:vision, again for each donor.")] = None,
+    splice: Annotated[str, typer.Option(help="Thirds of the decoder by name, as SFT:RL:RL.")] = "",
+    take: Annotated[str, typer.Option(help="vision, projector, embed, norm, head; they stay otherwise.")] = "",
+    components: Annotated[str, typer.Option(help="attn, mlp, norm: only these of the layers.")] = "",
+    alpha: Annotated[str, typer.Option(help="The donor's share, 0.5; or over the layers, 0,1.")] = "",
+    method: Annotated[str, typer.Option(help="A method of mergekit's; see --list-methods.")] = "",
+    param: Annotated[list[str] | None, typer.Option(help="Of the method: density=0.5, t=0,1, weight.RL=0.3.")] = None,
+    relative_to: Annotated[str, typer.Option(help="What task vectors start from; the base by default.")] = "",
+    noise: Annotated[float | None, typer.Option(help="Ablate: replace this share of the weights by noise.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="All of this from a YAML file.")] = None,
+    allow: Annotated[str, typer.Option(help="Differences to wave through: dtype, rope, tokenizer, …")] = "",
+    list_methods: Annotated[
+        bool, typer.Option("--list-methods", help="Every method, its paper, its parameters.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Where the hybrid goes.")] = None,
-    alpha: Annotated[float, typer.Option(help="The donor's share in those layers.")] = 1.0,
-    verify: Annotated[str, typer.Option(help="hash, or load: also load the result.")] = "hash",
+    verify: Annotated[str, typer.Option(help="values, or load: also load the result.")] = "values",
+    seed: Seed = 0,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> int:
-    """Does the change transfer? Put layers of one checkpoint into another, exactly."""
-    from franken.checkpoints import open_checkpoint
-    from franken.layers import describe_range, parse_ranges
-    from franken.merge.plan import plan_merge, summarise
+    """Does the change transfer? Make a hybrid of checkpoints, exactly, and prove it."""
+    from franken.merge.plan import open_all, plan_merge
+    from franken.merge.recipe import read_recipe, recipe_from_options
 
-    if verify not in ("hash", "load"):
-        raise UsageError(f"unknown --verify {verify}", fix="use hash or load")
-    receives, gives = open_checkpoint(base), open_checkpoint(donor)
-    ranges = parse_ranges(layers, receives.depths)
-    steps = plan_merge(receives, gives, ranges, alpha=alpha)
-    if not json:
-        for r in ranges:
-            print(f"{describe_range(r, receives.depths[r.part])} from {gives.name}, the rest from {receives.name}")
-        print_table(["part", "source", "layers", "tensors", "bytes"], [list(row.values()) for row in summarise(steps)])
+    if list_methods:
+        return print_methods(json)
+    options: dict[str, Any] = {
+        "layers": layers, "graft": graft or [], "splice": splice, "take": take, "components": components, "alpha": alpha,
+        "method": method, "param": param or [], "relative_to": relative_to, "noise": noise, "seed": seed, "allow": allow,
+    }  # fmt: skip
+    if verify not in ("values", "load"):
+        raise UsageError(f"unknown --verify {verify}", fix="use values or load")
+    if recipe and (checkpoints or any(options.values())):
+        raise UsageError("--recipe says it all", why="other options contradict it", fix="write them into the recipe")
+    made = read_recipe(recipe) if recipe else recipe_from_options(checkpoints or [], **options)
+    plan = plan_merge(made, open_all(made))
+    print_plan(plan, json, whole=dry_run)
     if dry_run:
-        return print_object({"tensors": [s.to_dict() for s in steps]}, json) if json else 0
+        return 0
     if out is None:
         raise UsageError("no --out given", why="the hybrid needs a folder", fix="add --out DIR, or --dry-run")
     from franken.merge.run import run_merge
 
-    with progress_bar(not json, unit="bytes", total=receives.nbytes) as tick:
+    with progress_bar(not json, unit="bytes", total=2 * plan.base.nbytes) as tick:
         folder = run_merge(
-            receives, gives, ranges, out, alpha=alpha, verify_load=verify == "load",
-            progress=lambda n: tick(n, None, "write"),
-        )  # fmt: skip
+            plan, out, verify_load=verify == "load", progress=lambda n: tick(n, None, "write and verify")
+        )
     if json:
-        return print_object({"folder": str(folder), "verified": True, "tensors": len(steps)}, json)
-    print(f"{folder}: {len(steps)} tensors, every one verified")
+        return print_object({"folder": str(folder), "verified": True, "tensors": len(plan.rows)}, json)
+    print(f"{folder}: {len(plan.rows)} tensors, every one verified")
     return 0
 
 

@@ -130,6 +130,40 @@ def print_freeze_table(rows: list[dict[str, Any]]) -> None:
     print_table(["part", "layer", "", "tensors", "parameters"], [[*k, n, f"{p:,}"] for k, (n, p) in groups.items()])
 
 
+def print_plan(plan: Any, json: bool, *, whole: bool) -> None:
+    """A merge before it happens: the rules in words and the tensors in groups; as JSON all of it, if `whole`."""
+    from franken.merge.plan import describe_rules, summarise
+
+    if json:
+        if whole:
+            print_object(plan.to_dict(), json)
+        return
+    for rule in describe_rules(plan):
+        print(rule)
+    print(f"the rest from {plan.base.name}")
+    for name, found in plan.allowed.items():
+        for difference in found:
+            print(f"allowed: {name}: {difference.kind}: {difference.text}")
+    rows = summarise(plan.rows)
+    print_table(list(rows[0]), [[*list(row.values())[:-1], f"{row['bytes']:,}"] for row in rows])
+
+
+def print_methods(json: bool) -> int:
+    """All merge methods, with their papers and parameters."""
+    from dataclasses import asdict
+
+    from franken.merge.methods import all_methods
+
+    methods = all_methods()
+    if json:
+        return print_object({"methods": [asdict(m) for m in methods]}, json)
+    print_table(
+        ["method", "", "base", "inputs", "parameters", "paper"],
+        [[m.name, m.title, m.base, m.inputs, ", ".join(m.parameters), m.paper] for m in methods],
+    )
+    return 0
+
+
 @contextmanager
 def progress_bar(show: bool, *, unit: str = "", total: int | None = None) -> Iterator[Any]:
     """A progress bar on stderr, on a terminal only. Yields `tick(done, total, what)`; for bytes `tick(more, None, what)`."""

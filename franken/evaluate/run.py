@@ -147,6 +147,7 @@ class _Source:
     def __init__(self, folder: str, device: str, dtype: str) -> None:
         self.folder, self.device, self.dtype = folder, device, dtype
         self._loaded: Loaded | None = None
+        self.donated: dict[str, Any] = {}  # donors' tensors that a graft has read
 
     def loaded(self) -> Loaded:
         from franken.models import loading
@@ -210,16 +211,16 @@ def _answer_missing(
 def _grafted(source: _Source, graft: Graft | None) -> Iterator[Loaded]:
     """The loaded model, with the graft's layers in place for as long as the block runs."""
     from franken.checkpoints import open_checkpoint, resolve
-    from franken.layers import parse_ranges
 
     loaded = source.loaded()
     if graft is None:
         yield loaded
         return
     from franken.merge.graft import graft as put_in
+    from franken.merge.plan import plan_layers
 
-    donor = open_checkpoint(resolve(graft.donor))
-    with put_in(loaded.model, donor, parse_ranges(graft.layers, donor.depths)):
+    plan = plan_layers(open_checkpoint(source.folder), open_checkpoint(resolve(graft.donor)), graft.layers)
+    with put_in(loaded.model, plan, donated=source.donated):
         yield loaded
 
 

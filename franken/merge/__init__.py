@@ -1,1 +1,1 @@
-"""Hybrids: a plan that says what every tensor will be, an exact transplant, and the proof."""
+"""Hybrids: recipes, a plan that says what every tensor will be, an exact transplant, mergekit's arithmetic, and the proof."""

@@ -1,46 +1,66 @@
-"""Virtual hybrids: swap layers of a model in memory, and put them back bit for bit."""
+"""Virtual hybrids: swap tensors of a model in memory, and put them back bit for bit. Nothing is written."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from safetensors import safe_open
 
-from franken.checkpoints import Checkpoint
 from franken.errors import UsageError
-from franken.layers import LayerRange
-from franken.names import canonical, place
+from franken.merge.methods import as_stored, compute, read_tensor
+from franken.merge.plan import Plan, Row
+from franken.names import canonical
+
+Values = dict[str, torch.Tensor]  # by the file and name they come from
 
 
 @contextmanager
-def graft(model: Any, donor: Checkpoint, ranges: Sequence[LayerRange]) -> Iterator[int]:
-    """While the context lasts, the named layers hold the donor's weights. Yields how many tensors were swapped.
+def graft(model: Any, plan: Plan, *, donated: Values | None = None) -> Iterator[int]:
+    """While the context lasts, the model holds the tensors of the plan. Yields how many were swapped.
 
-    The model's own are kept on its device and come back bit-identical, also after an exception.
+    `model` is the plan's base, loaded in any type and on any device. The model's own tensors stay where they are and come
+    back themselves, also after an exception. `donated` keeps donors' tensors that were read, on the model's device:
+    hand the same mapping to every graft of a sweep, and each is read from disk once.
+
+    Raises UsageError when the model is not the plan's base, or the plan changes nothing.
     """
-    chosen = {(r.part, layer) for r in ranges for layer in r.layers}
-    model_type = model.config.model_type
-    targets = {}
-    for name, parameter in model.named_parameters():
-        spot = place(name, model_type)
-        if (spot.part, spot.layer) in chosen:
-            targets[canonical(name, model_type)] = parameter
-    if not targets:
-        raise UsageError("the graft is empty", why=f"no tensor lies in {', '.join(map(str, ranges))}")
-    for key, parameter in targets.items():
-        entry = donor.tensors.get(key)
-        if entry is None or entry.shape != tuple(parameter.shape):
-            raise UsageError(f"{donor.name} has no fitting {key}", fix="graft between checkpoints of one architecture")
-    kept = {key: parameter.detach().clone() for key, parameter in targets.items()}
+    held = {canonical(name, model.config.model_type): p for name, p in model.named_parameters()}
+    changes = [row for row in plan.rows if row.changed]
+    if not changes:
+        raise UsageError("the graft is empty", why="the plan takes nothing from a donor")
+    for row in changes:
+        if row.key not in held or tuple(held[row.key].shape) != row.target.shape:
+            raise UsageError(f"the model has no fitting {row.key}", fix="graft onto the base of the plan")
+    kept: dict[str, torch.Tensor] = {}
     try:
-        with torch.no_grad():
-            for key, parameter in targets.items():
-                entry = donor.tensors[key]
-                with safe_open(str(entry.file), framework="pt") as opened:
-                    parameter.copy_(opened.get_tensor(entry.name))
-        yield len(targets)
+        for row in changes:
+            parameter = held[row.key]
+            value = _value(row, parameter, donated)
+            kept[row.key] = parameter.data
+            parameter.data = value
+        yield len(changes)
     finally:
-        with torch.no_grad():
-            for key, parameter in targets.items():
-                parameter.copy_(kept[key])
+        for key, own in kept.items():
+            held[key].data = own
+
+
+def _value(row: Row, like: torch.Tensor, donated: Values | None) -> torch.Tensor:
+    """What a row makes, rounded to the type it has on disk, then in the type and place of the model's parameter."""
+    if row.copied is None:
+        made = compute(
+            row.method, [read_tensor(s.entry) for s in row.sources], [s.name for s in row.sources], row.parameters,
+            origin=row.origin, seed=row.seed,
+        )  # fmt: skip
+        stored = torch.from_numpy(as_stored(made, row.target.dtype)).view(_TYPES[row.target.dtype])
+        return stored.reshape(row.target.shape).to(like)
+    entry = row.copied
+    source = f"{entry.file}:{entry.name}"
+    if donated is not None and source in donated:
+        return donated[source]
+    value = read_tensor(entry).to(device=like.device, dtype=like.dtype)
+    if donated is not None:
+        donated[source] = value
+    return value
+
+
+_TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}

@@ -1,218 +1,204 @@
 """Writing a hybrid: byte ranges copied by the kernel, everything else the checkpoint needs, and the proof.
 
 The result is written to a temporary sibling, verified there, and renamed: an interrupt or a full disk leaves nothing that
-looks finished. It keeps the base's shards, names and headers, so a tensor that is taken whole is a byte range that is
-copied, never decoded. Only `alpha` between 0 and 1 computes, with mergekit's `linear`, tensor by tensor.
+looks finished. It keeps the base's shards, names and headers, so that a tensor taken whole is a byte range, and
+neighbours from one source are one range: a shard from a single source is copied in one go, by `copy_file_range`, which
+shares the blocks on file systems that can (btrfs, XFS) and else copies inside the kernel. Only tensors that a
+method makes are decoded, one at a time. Shards reach the disk in the background while the next ones are copied.
 """
 
-import hashlib
+import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from franken.checkpoints import INDEX, SINGLE, Checkpoint, TensorEntry, fingerprint, open_checkpoint
+from franken.checkpoints import INDEX, Checkpoint, fingerprint
 from franken.errors import FrankenError, UsageError, VerificationError
-from franken.layers import LayerRange
-from franken.merge.plan import Step, plan_merge
+from franken.merge.card import card
+from franken.merge.plan import Plan, Row
+from franken.merge.verify import computed, verify
 from franken.runs import atomic_write_text, provenance
 
 RECORD = "franken_merge.json"
+SCHEMA = 2
 COPIED = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.json", "merges.txt", "tokenizer.model", "chat_template.jinja", "chat_template.json", "preprocessor_config.json",
-    "processor_config.json", "video_preprocessor_config.json", INDEX,
+    "processor_config.json", "video_preprocessor_config.json", INDEX, "LICENSE", "NOTICE",
 )  # fmt: skip
-CHUNK = 8 << 20  # bytes
+CHUNK = 64 << 20  # bytes that the kernel copies at a time, between two looks at the keyboard
+NO_KERNEL_COPY = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 Progress = Callable[[int], None]
 
 
-def run_merge(
-    base: Checkpoint,
-    donor: Checkpoint,
-    ranges: Sequence[LayerRange],
-    out: Path,
-    *,
-    alpha: float = 1.0,
-    verify_load: bool = False,
-    progress: Progress | None = None,
-) -> Path:
-    """Write, verify and put in place the hybrid. `progress` hears bytes written. Returns `out`.
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of a shard: `length` bytes of `file` from `start` on, or a tensor to compute."""
 
-    A folder that already holds this very merge is left as it is; one that holds anything else is refused.
-    Raises VerificationError (and leaves the temporary folder, marked) when the result is not what was planned.
+    length: int
+    file: Path | None = None
+    start: int = 0
+    row: Row | None = None
+
+
+def run_merge(plan: Plan, out: Path, *, verify_load: bool = False, progress: Progress | None = None) -> Path:
+    """Write, verify and put in place the hybrid. `progress` hears bytes written and bytes verified. Returns `out`.
+
+    A folder that already holds this very merge is left as it is; one that holds anything else is refused. Raises
+    FrankenError when the disk is full, saying what is missing; VerificationError, leaving the result in `out`.FAILED
+    with the reason in it, when it is not what was planned. `verify_load` also loads it, processor included.
     """
-    steps = plan_merge(base, donor, ranges, alpha=alpha)
-    identity = {
-        "base": fingerprint(base),
-        "donor": fingerprint(donor),
-        "layers": [r.to_dict() for r in ranges],
-        "alpha": alpha,
-    }
+    identity = identity_of(plan)
     if _is_done(out, identity):
         return out
-    _check_space(out, base)
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
+    _check_space(out, plan.base.nbytes)
     partial.mkdir(parents=True)
     kept = False
     try:
-        _write(base, steps, partial, progress)
-        for name in COPIED:
-            if (base.folder / name).exists():
-                shutil.copyfile(base.folder / name, partial / name)
-        hashes = verify(partial, base, steps)
-        record = {
-            **identity,
-            "base_folder": base.name,
-            "donor_folder": donor.name,
-            **provenance(),
-            "tensors": [step.to_dict() | {"sha256": hashes[step.target.canonical]} for step in steps],
-        }
-        atomic_write_text(partial / RECORD, json.dumps(record, indent=1))
-        atomic_write_text(partial / "README.md", _card(base, donor, ranges, alpha))
+        _write_and_verify(plan, partial, identity, progress)
         if verify_load:
             _load(partial)
         partial.rename(out)
         kept = True
-    except VerificationError:
-        shutil.rmtree(out.with_name(f"{out.name}.FAILED"), ignore_errors=True)
-        partial.rename(out.with_name(f"{out.name}.FAILED"))
+        _settle(out.parent)
+    except VerificationError as e:
+        failed = out.with_name(f"{out.name}.FAILED")
+        shutil.rmtree(failed, ignore_errors=True)
+        (partial / "FAILED.txt").write_text(f"This is not what was planned.\n{e.what}\n{e.why}\n")
+        partial.rename(failed)
         kept = True
-        raise
+        raise VerificationError(e.what, e.why, e.fix or f"look into {failed}; do not use it") from e
     except OSError as e:
-        raise FrankenError(f"cannot write {out}", why=str(e), fix="free some space, or choose another --out") from e
+        raise _disk_error(e, out, plan.base.nbytes, _written(partial)) from e
     finally:
         if not kept:
             shutil.rmtree(partial, ignore_errors=True)
     return out
 
 
-def verify(folder: Path, base: Checkpoint, steps: Sequence[Step]) -> dict[str, str]:
-    """Re-open the result and compare every tensor with its source. Returns SHA-256 by canonical name.
+def identity_of(plan: Plan) -> dict[str, Any]:
+    """What makes two merges the same: the recipe, and the contents of the checkpoints."""
+    recipe = plan.recipe.to_dict()
+    return {
+        "schema": SCHEMA,
+        "rules": recipe["rules"],
+        "seed": recipe["seed"],
+        "fingerprints": {name: fingerprint(checkpoint) for name, checkpoint in plan.checkpoints.items()},
+    }
 
-    Raises VerificationError for a missing or additional tensor, another type or shape, or other bytes.
+
+def pieces(base: Checkpoint, rows: Sequence[Row]) -> Iterator[tuple[Path, list[Piece]]]:
+    """Each shard of the base as the stretches it will be made of, the header first; neighbours in one file are one.
+
+    Raises FrankenError for a shard with a hole between its tensors, which safetensors forbids.
     """
-    result = open_checkpoint(folder)
-    if set(result.tensors) != set(base.tensors):
-        odd = sorted(set(result.tensors) ^ set(base.tensors))
-        raise VerificationError("the hybrid does not hold the base's tensors", why=f"for example {odd[0]}")
-    hashes = {}
-    for step in steps:
-        entry = result.tensors[step.target.canonical]
-        if (entry.dtype, entry.shape) != (step.target.dtype, step.target.shape):
-            raise VerificationError(f"{entry.name} has another type or shape", why=f"{entry.dtype} {entry.shape}")
-        hashes[entry.canonical] = _digest(entry)
-        expected = _expected(step)
-        if hashes[entry.canonical] != expected:
-            raise VerificationError(f"{entry.name} is not what was planned", why=f"its source is {step.source}")
-    for name in COPIED:
-        if (base.folder / name).exists() and not (folder / name).exists():
-            raise VerificationError(f"{name} is missing", why="the base has it")
-    return hashes
-
-
-def _write(base: Checkpoint, steps: Sequence[Step], folder: Path, progress: Progress | None) -> None:
-    by_file: dict[Path, list[Step]] = {}
-    for step in steps:
-        by_file.setdefault(step.target.file, []).append(step)
+    by_file: dict[Path, list[Row]] = {}
+    for row in rows:
+        by_file.setdefault(row.target.file, []).append(row)
     for file, members in by_file.items():
-        with file.open("rb") as source, (folder / file.name).open("wb") as sink:
-            first = min(step.target.start for step in members)
-            _copy(source, 0, first, sink, None)
-            for step in sorted(members, key=lambda s: s.target.start):
-                if sink.tell() != step.target.start:
-                    raise FrankenError(f"{file.name} has a gap before {step.target.name}", why="its layout is unusual")
-                _write_tensor(step, source, sink, progress)
-            sink.flush()
-            os.fsync(sink.fileno())
+        members.sort(key=lambda row: row.target.start)
+        made = [Piece(members[0].target.start, file)]
+        at = made[0].length
+        for row in members:
+            if row.target.start != at:
+                raise FrankenError(f"{file.name} has a gap before {row.target.name}", why="its layout is unusual")
+            at = row.target.stop
+            last, entry = made[-1], row.copied
+            if entry is None:
+                made.append(Piece(row.target.nbytes, row=row))
+            elif entry.file == last.file and entry.start == last.start + last.length:
+                made[-1] = Piece(last.length + entry.nbytes, last.file, last.start)
+            else:
+                made.append(Piece(entry.nbytes, entry.file, entry.start))
+        yield file, made
 
 
-def _write_tensor(step: Step, source: BinaryIO, sink: BinaryIO, progress: Progress | None) -> None:
-    if step.source == "base":
-        _copy(source, step.target.start, step.target.nbytes, sink, progress)
-    elif step.source == "donor":
-        assert step.donor is not None
-        with step.donor.file.open("rb") as given:
-            _copy(given, step.donor.start, step.donor.nbytes, sink, progress)
-    else:
-        data = blend(step)
-        sink.write(data)
-        if progress:
-            progress(len(data))
+def _write_and_verify(plan: Plan, folder: Path, identity: Mapping[str, Any], progress: Progress | None) -> None:
+    files = [name for name in COPIED if (plan.base.folder / name).exists()]
+    with ThreadPoolExecutor(1) as background:
+        settled: list[Future[None]] = []
+        for shard, made in pieces(plan.base, plan.rows):
+            _write_shard(folder / shard.name, made, progress)
+            settled.append(background.submit(_settle, folder / shard.name))
+        for name in files:
+            shutil.copyfile(plan.base.folder / name, folder / name)
+        hashes = verify(folder, plan.base, plan.rows, files, progress)
+        record = {
+            **identity,
+            **plan.to_dict(),
+            **provenance(),
+            "checkpoints": {name: checkpoint.name for name, checkpoint in plan.checkpoints.items()},
+            "tensors": [row.to_dict() | {"sha256": hashes[row.key]} for row in plan.rows],
+        }
+        atomic_write_text(folder / RECORD, json.dumps(record, indent=1))
+        atomic_write_text(folder / "README.md", card(plan))
+        for done in settled:
+            done.result()
+    for name in (*files, RECORD, "README.md"):
+        _settle(folder / name)
+    _settle(folder)
 
 
-def blend(step: Step) -> bytes:
-    """(1 − alpha)·base + alpha·donor by mergekit, computed in fp32 and stored in the base's type."""
-    import torch
-    from mergekit.merge_methods import merge_tensors
-
-    assert step.donor is not None
-    a, b = _tensor(step.target), _tensor(step.donor)
-    parameters = {"weight": [1.0 - step.alpha, step.alpha], "normalize": False}
-    merged = merge_tensors([a.float(), b.float()], "linear", parameters=parameters)
-    return merged.to(a.dtype).contiguous().view(torch.uint8).numpy().tobytes()
+def _write_shard(path: Path, made: Sequence[Piece], progress: Progress | None) -> None:
+    with path.open("wb", buffering=0) as sink:
+        for piece in made:
+            if piece.file is not None:
+                with piece.file.open("rb", buffering=0) as source:
+                    _copy(source, piece.start, piece.length, sink, progress)
+            elif piece.row is not None:
+                _write_all(sink, computed(piece.row), progress)
 
 
-def _tensor(entry: TensorEntry) -> Any:
-    from safetensors import safe_open
-
-    with safe_open(str(entry.file), framework="pt") as opened:
-        return opened.get_tensor(entry.name)
-
-
-def _copy(source: BinaryIO, start: int, length: int, sink: BinaryIO, progress: Progress | None) -> None:
-    """Copy a byte range, by the kernel where the file systems allow it."""
-    sink.flush()
+def _copy(source: Any, start: int, length: int, sink: Any, progress: Progress | None) -> None:
+    """Append a byte range to `sink`, by the kernel where the file systems allow it."""
     done = 0
     while done < length:
         size = min(CHUNK, length - done)
         try:
             copied = os.copy_file_range(source.fileno(), sink.fileno(), size, start + done)
         except OSError as e:
-            import errno
-
-            if e.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+            if e.errno not in NO_KERNEL_COPY:
                 raise
-            data = os.pread(source.fileno(), size, start + done)
-            copied = os.write(sink.fileno(), data)
+            copied = os.write(sink.fileno(), os.pread(source.fileno(), min(size, 8 << 20), start + done))
         if copied == 0:
             raise FrankenError("a source file is shorter than its header says", fix="fetch the file again")
         done += copied
         if progress:
             progress(copied)
-    sink.seek(0, os.SEEK_END)
 
 
-def _digest(entry: TensorEntry) -> str:
-    digest = hashlib.sha256()
-    with entry.file.open("rb") as opened:
-        opened.seek(entry.start)
-        left = entry.nbytes
-        while left:
-            data = opened.read(min(CHUNK, left))
-            if not data:
-                raise VerificationError(f"{entry.file.name} is truncated", why=entry.name)
-            digest.update(data)
-            left -= len(data)
-    return digest.hexdigest()
+def _write_all(sink: BinaryIO | Any, data: memoryview, progress: Progress | None) -> None:
+    done = 0
+    while done < len(data):
+        done += sink.write(data[done : done + CHUNK])
+    if progress:
+        progress(len(data))
 
 
-def _expected(step: Step) -> str:
-    if step.source == "blend":
-        return hashlib.sha256(blend(step)).hexdigest()
-    return _digest(step.donor if step.source == "donor" and step.donor else step.target)
+def _settle(path: Path) -> None:
+    """Have the disk hold a file, or a folder's list of names."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
-def _is_done(out: Path, identity: dict[str, Any]) -> bool:
+def _is_done(out: Path, identity: Mapping[str, Any]) -> bool:
     if not out.exists():
         return False
     record = out / RECORD
     if record.exists():
         stored = json.loads(record.read_text())
-        if all(stored.get(key) == value for key, value in identity.items()):
+        if all(stored.get(key) == value for key, value in json.loads(json.dumps(identity)).items()):
             return True
     if out.is_dir() and not any(out.iterdir()):
         out.rmdir()
@@ -220,14 +206,41 @@ def _is_done(out: Path, identity: dict[str, Any]) -> bool:
     raise UsageError(f"{out} holds something else", why="it is not this merge", fix="choose another --out")
 
 
-def _check_space(out: Path, base: Checkpoint) -> None:
+def _free(out: Path) -> int:
     parent = next(p for p in out.absolute().parents if p.exists())
-    free = shutil.disk_usage(parent).free
-    if free < base.nbytes:
-        missing = (base.nbytes - free) / 2**30
-        raise FrankenError(
-            f"the disk is full: {missing:.1f} GiB are missing", why=f"the hybrid needs {base.nbytes / 2**30:.1f}"
-        )
+    return shutil.disk_usage(parent).free
+
+
+def _check_space(out: Path, needed: int) -> None:
+    if _free(out) < needed:
+        raise _no_space(needed - _free(out), needed)
+
+
+def _no_space(missing: int, needed: int) -> FrankenError:
+    return FrankenError(
+        f"the disk is full: {_size(missing)} are missing", why=f"the hybrid needs {_size(needed)}",
+        fix="free some space, or choose another --out",
+    )  # fmt: skip
+
+
+def _disk_error(error: OSError, out: Path, needed: int, written: int) -> FrankenError:
+    """What to tell of a failed write. A quota or a limit on file sizes leaves more free than it gives."""
+    if error.errno not in FULL:
+        return FrankenError(f"cannot write {out}", why=str(error), fix="choose another --out")
+    left = max(needed - written, 0)
+    free = _free(out) if error.errno == errno.ENOSPC else 0
+    return _no_space(left - free if left > free else left, needed)
+
+
+def _written(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.glob("*") if file.is_file())
+
+
+def _size(count: int) -> str:
+    for unit, scale in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= scale:
+            return f"{count / scale:.1f} {unit}"
+    return f"{count} bytes"
 
 
 def _load(folder: Path) -> None:
@@ -237,13 +250,5 @@ def _load(folder: Path) -> None:
         load(folder, device="cpu")
     except FrankenError as e:
         raise VerificationError("the hybrid does not load", why=f"{e.what}: {e.why}", fix=e.fix) from e
-
-
-def _card(base: Checkpoint, donor: Checkpoint, ranges: Sequence[LayerRange], alpha: float) -> str:
-    layers = ", ".join(str(r) for r in ranges)
-    return (
-        f"# {base.name} with layers {layers} of {donor.name}\n\n"
-        f"Made by `franken merge`: layers {layers} (0-based, half-open) are the donor's with weight {alpha:g}; everything else, "
-        "embeddings, norms, head, vision and projector included, is the base's.\n"
-        f"`{RECORD}` holds the source and hash of every tensor. Weights: {SINGLE} or the base's shards.\n"
-    )
+    except (OSError, ValueError, KeyError) as e:  # what transformers raises for a missing or odd configuration
+        raise VerificationError("the hybrid does not load", why=str(e).split(". ")[0]) from e

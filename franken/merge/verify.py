@@ -1,0 +1,110 @@
+"""The proof that a hybrid on disk is what was planned: read again from disk, every tensor against its sources.
+
+A tensor that was copied is compared byte by byte with the one it comes from; one that was computed is computed again.
+What is wrong raises VerificationError: exit code 4.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from franken.checkpoints import Checkpoint, TensorEntry, open_checkpoint
+from franken.errors import FrankenError, VerificationError
+from franken.merge.methods import as_stored, compute, read_tensor
+from franken.merge.plan import Row
+
+STRIDE = 1 << 20  # bytes compared at a time: what stays in a core's cache
+THREADS = min(4, os.cpu_count() or 1)
+Progress = Callable[[int], None]
+
+
+def verify(
+    folder: Path, base: Checkpoint, rows: Sequence[Row], files: Sequence[str], progress: Progress | None = None
+) -> dict[str, str]:
+    """Open the result anew and compare all of it with the plan. Returns each tensor's SHA-256 by its canonical name.
+
+    `files` are the names of everything beside the weights that must be there. Raises VerificationError for a missing
+    or additional tensor, another type, shape or value, or a missing file.
+    """
+    result = open_checkpoint(folder)
+    if set(result.tensors) != set(base.tensors):
+        odd = sorted(set(result.tensors) ^ set(base.tensors))
+        raise VerificationError("the hybrid does not hold the base's tensors", why=f"for example {odd[0]}")
+    for name in files:
+        if not (folder / name).exists():
+            raise VerificationError(f"{name} is missing", why="the base has it")
+    for row in rows:
+        entry = result.tensors[row.key]
+        if (entry.name, entry.dtype, entry.shape) != (row.target.name, row.target.dtype, row.target.shape):
+            raise VerificationError(f"{entry.name} has another name, type or shape", why=f"{entry.dtype} {entry.shape}")
+
+    def copied(row: Row) -> str:
+        assert row.copied is not None
+        digest = compare(result.tensors[row.key], row.copied)
+        if progress:
+            progress(row.target.nbytes)
+        return digest
+
+    exact = [row for row in rows if row.copied is not None]
+    with ThreadPoolExecutor(THREADS) as pool:
+        hashes = dict(zip([row.key for row in exact], pool.map(copied, exact), strict=True))
+    for row in rows:
+        if row.copied is None:
+            hashes[row.key] = _computed_again(result.tensors[row.key], row)
+            if progress:
+                progress(row.target.nbytes)
+    return {row.key: hashes[row.key] for row in rows}
+
+
+def compare(written: TensorEntry, source: TensorEntry) -> str:
+    """The SHA-256 of a tensor on disk. Raises VerificationError where its bytes are not the source's."""
+    digest = hashlib.sha256()
+    ours, theirs = bytearray(STRIDE), bytearray(STRIDE)
+    with written.file.open("rb", buffering=0) as a, source.file.open("rb", buffering=0) as b:
+        for done in range(0, written.nbytes, STRIDE):
+            size = min(STRIDE, written.nbytes - done)
+            x, y = memoryview(ours)[:size], memoryview(theirs)[:size]
+            _read(a.fileno(), x, written.start + done, written)
+            _read(b.fileno(), y, source.start + done, source)
+            if x != y:
+                raise VerificationError(
+                    f"{written.name} is not what was planned", why=f"it differs from {source.file.name} of its source"
+                )
+            digest.update(x)
+    return digest.hexdigest()
+
+
+def computed(row: Row) -> "memoryview":
+    """The bytes of a tensor that has to be computed, as the base's type stores them."""
+    tensors = [read_tensor(source.entry) for source in row.sources]
+    names = [source.name for source in row.sources]
+    values = compute(row.method, tensors, names, row.parameters, origin=row.origin, seed=row.seed)
+    if tuple(values.shape) != row.target.shape or not values.isfinite().all():
+        raise FrankenError(
+            f"{row.method} made no valid {row.target.name}", why="a value is not finite, or the shape is another",
+            fix="try other parameters",
+        )  # fmt: skip
+    return memoryview(as_stored(values, row.target.dtype))
+
+
+def _computed_again(written: TensorEntry, row: Row) -> str:
+    expected = computed(row)
+    found = memoryview(bytearray(written.nbytes))
+    with written.file.open("rb", buffering=0) as opened:
+        _read(opened.fileno(), found, written.start, written)
+    if found != expected:
+        raise VerificationError(
+            f"{written.name} is not what was planned", why=f"{row.method} gives another value when computed again"
+        )
+    return hashlib.sha256(found).hexdigest()
+
+
+def _read(descriptor: int, into: memoryview, offset: int, entry: TensorEntry) -> None:
+    done = 0
+    while done < len(into):
+        more = os.preadv(descriptor, [into[done:]], offset + done)
+        if not more:
+            raise VerificationError(f"{entry.file.name} is truncated", why=entry.name)
+        done += more
