@@ -1,6 +1,7 @@
 """The command line in process: exit codes, JSON, errors that say what, why and how."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -37,12 +38,76 @@ def test_a_diff_with_unmatched_tensors_exits_3(capsys, tmp_path):
 def test_merge_dry_run_then_merge(capsys, tmp_path):
     code, out, _ = run(capsys, "merge", "creature:base", "creature:sft", "--layers", "2-4", "--dry-run")
     assert code == 0
-    assert "text layers 2..3 (2 of 8)" in out
+    assert "text layers 2..3 (2 of 8) from creature-sft" in out
     hybrid = tmp_path / "hybrid"
     code, out, _ = run(capsys, "merge", "creature:base", "creature:sft", "--layers", "2-4", "--out", hybrid, "--json")
     assert (code, json.loads(out)["verified"]) == (0, True)
     assert (hybrid / "franken_merge.json").exists()
     assert run(capsys, "merge", "creature:base", "creature:sft", "--layers", "2-5", "--out", hybrid)[0] == 2
+
+
+TWO = ("creature:base", "creature:sft")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "made_of"),
+    [
+        ([*TWO, "--layers", "2-4"], {"copy of creature-sft": 24}),
+        ([*TWO, "--layers", "2-4", "--components", "attn"], {"copy of creature-sft": 14}),
+        ([*TWO, "--layers", "2-4", "--alpha", "0.5"], {"linear of base, creature-sft": 24}),
+        ([*TWO, "--layers", "2-5", "--alpha", "0,1"], {"copy of creature-sft": 12, "linear of base, creature-sft": 12}),
+        ([*TWO, "--take", "vision,projector"], {"copy of creature-sft": 30}),
+        ([*TWO, "--graft", "creature-sft:late,vision:0"], {"copy of creature-sft": 48}),
+        (["S=creature:base", "R=creature:sft", "--splice", "S:R:S"], {"copy of R": 36}),
+        ([*TWO, "--layers", "3", "--method", "slerp", "--param", "t=0.5"], {"slerp of base, creature-sft": 12}),
+        ([*TWO, "--layers", "3", "--method", "nuslerp", "--param", "weight=1"], {"nuslerp of base, creature-sft": 12}),
+        ([*TWO, "O=creature:sft", "--layers", "3", "--method", "ties", "--param", "weight=1", "--relative-to", "O"], None),
+        (["creature:sft", "--layers", "3", "--noise", "0.5", "--seed", "4"], {"noise of base": 12}),
+    ],
+)  # fmt: skip
+def test_what_the_options_of_merge_plan(capsys, arguments, made_of):
+    code, out, err = run(capsys, "merge", *arguments, "--dry-run", "--json")
+    if made_of is None:
+        assert (code, "ties does not take" in err) == (2, True)
+        return
+    assert code == 0
+    found: dict[str, int] = {}
+    for row in json.loads(out)["tensors"]:
+        names = ", ".join(s["checkpoint"] for s in row["sources"])
+        found[f"{row['method']} of {names}"] = found.get(f"{row['method']} of {names}", 0) + 1
+    assert {k: v for k, v in found.items() if k != "copy of base"} == made_of
+
+
+def test_merge_by_recipe_allows_what_it_says_and_loads(capsys, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "base: creature:base\ndonors: {rl: creature:sft}\nallow: [dtype]\nrules: [{from: rl, layers: 2-4}]\n"
+    )
+    code, out, _ = run(capsys, "merge", "--recipe", recipe, "--out", tmp_path / "hybrid", "--verify", "load")
+    assert code == 0
+    assert "128 tensors, every one verified" in out
+    a, b = save_tiny(tmp_path / "a", "mistral"), save_tiny(tmp_path / "b", "llama")
+    code, _, err = run(capsys, "merge", a, b, "--layers", "1", "--dry-run")
+    assert (code, "--allow architecture" in err) == (2, True)
+    code, out, _ = run(capsys, "merge", a, b, "--layers", "1", "--dry-run", "--allow", "architecture")
+    assert (code, "allowed: b: architecture" in out) == (0, True)
+
+
+def test_merge_tells_its_methods(capsys):
+    code, out, _ = run(capsys, "merge", "--list-methods", "--json")
+    methods = {m["name"]: m for m in json.loads(out)["methods"]}
+    assert (code, len(methods)) == (0, 22)
+    assert methods["dare_ties"]["paper"] == "https://arxiv.org/abs/2311.03099"
+    assert "breadcrumbs_ties" in run(capsys, "merge", "--list-methods")[1]
+
+
+def test_a_merge_that_is_not_what_was_planned_exits_4(capsys, tmp_path, monkeypatch):
+    from franken.merge import run as merge_run
+
+    monkeypatch.setattr(merge_run, "_write_shard", lambda path, made, progress: shutil.copy(made[0].file, path))
+    code, _, err = run(capsys, "merge", *TWO, "--layers", "2-4", "--out", tmp_path / "hybrid")
+    assert (code, "is not what was planned" in err) == (4, True)
+    assert [p.name for p in tmp_path.iterdir()] == ["hybrid.FAILED"]
 
 
 @pytest.mark.parametrize(
@@ -51,6 +116,11 @@ def test_merge_dry_run_then_merge(capsys, tmp_path):
         (["merge", "nowhere", "creature:sft", "--layers", "1"], 2, "no checkpoint at nowhere"),
         (["merge", "creature:base", "creature:sft", "--layers", "7-9"], 2, "8 layers"),
         (["merge", "creature:base", "creature:sft", "--layers", "1"], 2, "--out"),
+        (["merge", "creature:base", "creature:sft"], 2, "nothing to merge"),
+        (["merge", "--recipe", "none.yaml"], 2, "cannot read none.yaml"),
+        (["merge", "creature:base", "--recipe", "none.yaml"], 2, "--recipe says it all"),
+        (["merge", "creature:base", "creature:sft", "--layers", "1", "--verify", "hope"], 2, "unknown --verify"),
+        (["merge", "creature:base", "creature:sft", "--layers", "1", "--method", "tie"], 2, "did you mean 'ties'"),
         (["diff", "creature:base"], 2, "diff takes"),
         (["diff", "creature:base", "creature:sft", "--parts", "txt"], 2, "did you mean 'text'"),
         (["diff", "creature:base", "creature:sft", "--subspaces"], 2, "two updates"),

@@ -143,7 +143,8 @@ def _tokenizer(base: Path, donor: Path) -> list[Difference]:
     odd = sorted(t for t in ours.keys() | theirs.keys() if ours.get(t) != theirs.get(t))
     if not odd:
         return []
-    text = f"{len(odd)} tokens differ, for example {odd[0]!r}: {ours.get(odd[0])} in the base, {theirs.get(odd[0])} in the donor"
+    many = f"{len(odd)} tokens differ" if len(odd) > 1 else "1 token differs"
+    text = f"{many}, for example {odd[0]!r}: {ours.get(odd[0])} in the base, {theirs.get(odd[0])} in the donor"
     return [Difference("tokenizer", text)]
 
 
