@@ -244,6 +244,46 @@ def merge(
 
 
 @app.command()
+def merge_sweep(
+    base: Annotated[str, typer.Argument(help="The checkpoint that receives.")],
+    donor: Annotated[str, typer.Argument(help="The checkpoint that gives layers.")],
+    window: Annotated[int, typer.Option(help="Layers of a window.")] = 4,
+    stride: Annotated[int, typer.Option(help="Layers from one window to the next.")] = 1,
+    controls: Annotated[int, typer.Option(help="Random sets of as many layers.")] = 8,
+    tasks: Tasks = "",
+    samples: Annotated[int, typer.Option(help="Held-out puzzles per task.")] = 100,
+    n: Annotated[int, typer.Option(help="Samples per prompt.")] = 4,
+    data: Data = None,
+    out: Out = Path("runs"),
+    seed: Seed = 0,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 64,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> int:
+    """Which layers carry the change? Every window of the donor's layers, in memory, beside random sets of as many."""
+    from franken.evaluate.run import plan_eval
+    from franken.study.sweep import plan_sweep, run_sweep
+
+    sweep = plan_sweep(base, donor, window=window, stride=stride, controls=controls, seed=seed)
+    asked: dict[str, Any] = {
+        "tasks": _split(tasks) or None, "samples": samples, "n": n, "k": (1,), "max_new_tokens": max_new_tokens, "data": data,
+    }  # fmt: skip
+    names = plan_eval(seed=seed, **asked).tasks
+    if dry_run:
+        prompts = sweep.evaluations * len(names) * samples
+        hybrids = {h.label: h.ranges for h in sweep.hybrids}
+        return print_object({"hybrids": hybrids, "models": sweep.evaluations, "answers": prompts * (n + 1)}, json)
+    with progress_bar(not json) as tick:
+        folder = run_sweep(sweep, out=out, seed=seed, device=device, dtype=dtype, progress=tick, **asked)
+    from franken.report.sweep_figure import draw_sweep
+
+    draw_sweep(folder)
+    return finish_run(folder, json, rows="layer", columns="task", metrics=("gain acc@1",))
+
+
+@app.command()
 def eval(  # noqa: A001 - the command is called eval
     models: Annotated[list[str], typer.Argument(help="One or several checkpoints.")],
     tasks: Tasks = "",

@@ -31,11 +31,15 @@ CHUNK = 96  # prompts between two writes: what an interrupt can lose
 
 @dataclass(frozen=True)
 class Graft:
-    """A hybrid to evaluate: `layers` (as on the command line, `text:2-5,text:6-8`) of the model come from `donor`."""
+    """A hybrid to evaluate: `layers` (as on the command line, `text:2-5,text:6-8`) of the model come from `donor`.
+
+    With `take` also whole pieces outside of the layers (`vision`, `embed`, …), as `franken merge --take` has them.
+    """
 
     label: str
     donor: str
     layers: str
+    take: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,11 +113,11 @@ def load_items(plan: Plan) -> list[Item]:
 def run_eval(
     models: Sequence[str], *, tasks: Sequence[str] | None = None, samples: int = 100, n: int = 4,
     k: Sequence[int] = (1, 4), arms: str | Sequence[str] = "image", seed: int = 0, out: Path = Path("runs"),
-    device: str = "auto", dtype: str = "auto", data: Path | None = None, grafts: Sequence[Graft] | None = None,
+    device: str = "auto", dtype: str = "auto", data: Path | None = None, grafts: Sequence[Graft | None] | None = None,
     labels: Sequence[str] | None = None, max_new_tokens: int = 64, batch_size: int = 64,
     progress: Progress | None = None,
 ) -> list[Path]:  # fmt: skip
-    """Evaluate models (or, with `grafts`, hybrids of each) and return one run folder for each.
+    """Evaluate models (or, with `grafts`, hybrids of each; None is the model itself) and return one run folder for each.
 
     `samples` prompts per task, `n` draws each at temperature 1 plus the greedy answer, in every arm. `labels` name the
     models in the tables (default: the folder's name). A complete run is returned as it is, without loading anything.
@@ -172,6 +176,7 @@ def _run_one(
         donor = str(resolve(graft.donor))
         models |= {f"donor of {label}": donor}
         identity |= {"donor": fingerprint(open_checkpoint(donor)), "layers": graft.layers}
+        identity |= {"take": graft.take} if graft.take else {}
     config = {**asdict(plan), "device": source.device, "dtype": source.dtype, "batch_size": batch_size}
     config["graft"] = asdict(graft) if graft else None
     run = open_run("eval", label, identity, out, config=config, models=models)
@@ -219,7 +224,8 @@ def _grafted(source: _Source, graft: Graft | None) -> Iterator[Loaded]:
     from franken.merge.graft import graft as put_in
     from franken.merge.plan import plan_layers
 
-    plan = plan_layers(open_checkpoint(source.folder), open_checkpoint(resolve(graft.donor)), graft.layers)
+    donor = open_checkpoint(resolve(graft.donor))
+    plan = plan_layers(open_checkpoint(source.folder), donor, graft.layers, take=graft.take)
     with put_in(loaded.model, plan, donated=source.donated):
         yield loaded
 

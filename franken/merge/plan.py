@@ -15,7 +15,7 @@ from franken.errors import UsageError
 from franken.layers import describe_range, parse_ranges
 from franken.merge.fit import TENSORS, Difference, differences
 from franken.merge.methods import FLOATING, check_method, origin_of, seed_of
-from franken.merge.recipe import BASE, CAST, COPY, DIFFERENCES, LINEAR, Recipe, Rule, checked
+from franken.merge.recipe import BASE, CAST, COPY, DIFFERENCES, LINEAR, PIECES, Recipe, Rule, checked
 
 SHOWN = 5  # differences that an error tells
 
@@ -106,12 +106,21 @@ def open_all(recipe: Recipe) -> dict[str, Checkpoint]:
     return {BASE: open_checkpoint(recipe.base), **{name: open_checkpoint(d) for name, d in recipe.donors.items()}}
 
 
-def plan_layers(base: Checkpoint, donor: Checkpoint, layers: str, *, alpha: float = 1.0) -> Plan:
-    """The plan of the simplest recipe: `layers` of one donor, whole (or blended with the base's by `alpha`)."""
+def plan_layers(
+    base: Checkpoint, donor: Checkpoint, layers: str, *, take: Sequence[str] = (), alpha: float = 1.0
+) -> Plan:
+    """The plan of one rule: `layers` and `take` of one donor, whole (or blended with the base's by `alpha`)."""
     blended = alpha != 1.0
-    rule = Rule(("donor",), layers, method=LINEAR if blended else COPY, alpha=(alpha,) if blended else None)
+    method, share = (LINEAR, (alpha,)) if blended else (COPY, None)
+    rule = Rule(("donor",), layers, tuple(take), method=method, alpha=share)
     recipe = checked(Recipe(str(base.folder), {"donor": str(donor.folder)}, (rule,)))
     return plan_merge(recipe, {BASE: base, "donor": donor})
+
+
+def pieces_of(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """The words of `--take` that mean something in a checkpoint: with all layers, they are all of it."""
+    have = {_piece(entry) for entry in checkpoint.tensors.values()}
+    return tuple(word for word in PIECES if word in have)
 
 
 def plan_merge(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> Plan:
