@@ -4,7 +4,7 @@ The result is written to a temporary sibling, verified there, and renamed: an in
 looks finished. It keeps the base's shards, names and headers, so that a tensor taken whole is a byte range, and
 neighbours from one source are one range: a shard from a single source is copied in one go, by `copy_file_range`, which
 shares the blocks on file systems that can (btrfs, XFS) and else copies inside the kernel. Only tensors that a
-method makes are decoded, one at a time. Shards reach the disk in the background while the next ones are copied.
+method makes are decoded, one at a time. While one shard is copied, those before it are read again, compared, and flushed.
 """
 
 import errno
@@ -21,7 +21,7 @@ from franken.checkpoints import INDEX, Checkpoint, fingerprint
 from franken.errors import FrankenError, UsageError, VerificationError
 from franken.merge.card import card
 from franken.merge.plan import Plan, Row
-from franken.merge.verify import computed, verify
+from franken.merge.verify import THREADS, check_shard, check_whole, computed, computed_again
 from franken.runs import atomic_write_text, provenance
 
 RECORD = "franken_merge.json"
@@ -123,25 +123,39 @@ def pieces(base: Checkpoint, rows: Sequence[Row]) -> Iterator[tuple[Path, list[P
 
 def _write_and_verify(plan: Plan, folder: Path, identity: Mapping[str, Any], progress: Progress | None) -> None:
     files = [name for name in COPIED if (plan.base.folder / name).exists()]
-    with ThreadPoolExecutor(1) as background:
-        settled: list[Future[None]] = []
+    by_shard: dict[str, list[Row]] = {}
+    for row in plan.rows:
+        by_shard.setdefault(row.target.file.name, []).append(row)
+    pool = ThreadPoolExecutor(THREADS)
+    settled: list[Future[None]] = []
+    checks: dict[str, Future[str]] = {}
+    try:
         for shard, made in pieces(plan.base, plan.rows):
             _write_shard(folder / shard.name, made, progress)
-            settled.append(background.submit(_settle, folder / shard.name))
+            settled.append(pool.submit(_settle, folder / shard.name))
+            checks |= check_shard(pool, folder / shard.name, by_shard[shard.name], progress)
         for name in files:
             shutil.copyfile(plan.base.folder / name, folder / name)
-        hashes = verify(folder, plan.base, plan.rows, files, progress)
-        record = {
-            **identity,
-            **plan.to_dict(),
-            **provenance(),
-            "checkpoints": {name: checkpoint.name for name, checkpoint in plan.checkpoints.items()},
-            "tensors": [row.to_dict() | {"sha256": hashes[row.key]} for row in plan.rows],
-        }
-        atomic_write_text(folder / RECORD, json.dumps(record, indent=1))
-        atomic_write_text(folder / "README.md", card(plan))
+        result = check_whole(folder, plan.base, plan.rows, files)
+        hashes = {key: check.result() for key, check in checks.items()}
+        for row in plan.rows:
+            if row.copied is None:
+                hashes[row.key] = computed_again(result.tensors[row.key], row)
+                if progress:
+                    progress(row.target.nbytes)
         for done in settled:
             done.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+    record = {
+        **identity,
+        **plan.to_dict(),
+        **provenance(),
+        "checkpoints": {name: checkpoint.name for name, checkpoint in plan.checkpoints.items()},
+        "tensors": [row.to_dict() | {"sha256": hashes[row.key]} for row in plan.rows],
+    }
+    atomic_write_text(folder / RECORD, json.dumps(record, indent=1))
+    atomic_write_text(folder / "README.md", card(plan))
     for name in (*files, RECORD, "README.md"):
         _settle(folder / name)
     _settle(folder)

@@ -7,10 +7,11 @@ What is wrong raises VerificationError: exit code 4.
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future
+from dataclasses import replace
 from pathlib import Path
 
-from franken.checkpoints import Checkpoint, TensorEntry, open_checkpoint
+from franken.checkpoints import Checkpoint, TensorEntry, file_entries, open_checkpoint
 from franken.errors import FrankenError, VerificationError
 from franken.merge.methods import as_stored, compute, read_tensor
 from franken.merge.plan import Row
@@ -20,42 +21,49 @@ THREADS = min(4, os.cpu_count() or 1)
 Progress = Callable[[int], None]
 
 
-def verify(
-    folder: Path, base: Checkpoint, rows: Sequence[Row], files: Sequence[str], progress: Progress | None = None
-) -> dict[str, str]:
-    """Open the result anew and compare all of it with the plan. Returns each tensor's SHA-256 by its canonical name.
+def check_shard(
+    pool: Executor, shard: Path, rows: Sequence[Row], progress: Progress | None = None
+) -> dict[str, "Future[str]"]:
+    """Have a written shard's exact tensors compared with their sources. SHA-256 by canonical name, when they are done.
 
-    `files` are the names of everything beside the weights that must be there. Raises VerificationError for a missing
-    or additional tensor, another type, shape or value, or a missing file.
+    The tensors are where the shard's own header, read again, says they are. Raises VerificationError if one is missing.
     """
+    found = {name: (start, stop) for name, _, _, start, stop in file_entries(shard)}
+    checks = {}
+    for row in rows:
+        if row.target.name not in found:
+            raise VerificationError(f"{shard.name} does not hold {row.target.name}", why="the base's shard does")
+        if row.copied is not None:
+            start, stop = found[row.target.name]
+            written = replace(row.target, file=shard, start=start, stop=stop)
+            checks[row.key] = pool.submit(_compared, written, row.copied, progress)
+    return checks
+
+
+def check_whole(folder: Path, base: Checkpoint, rows: Sequence[Row], files: Sequence[str]) -> Checkpoint:
+    """Open the result as anyone would. Raises VerificationError for a missing or additional tensor, name, type, shape or file.
+
+    `files` are the names of everything beside the weights that must be there.
+    """
+    for name in files:
+        if not (folder / name).exists():
+            raise VerificationError(f"{name} is missing", why="the base has it")
     result = open_checkpoint(folder)
     if set(result.tensors) != set(base.tensors):
         odd = sorted(set(result.tensors) ^ set(base.tensors))
         raise VerificationError("the hybrid does not hold the base's tensors", why=f"for example {odd[0]}")
-    for name in files:
-        if not (folder / name).exists():
-            raise VerificationError(f"{name} is missing", why="the base has it")
     for row in rows:
         entry = result.tensors[row.key]
         if (entry.name, entry.dtype, entry.shape) != (row.target.name, row.target.dtype, row.target.shape):
             raise VerificationError(f"{entry.name} has another name, type or shape", why=f"{entry.dtype} {entry.shape}")
+    return result
 
-    def copied(row: Row) -> str:
-        assert row.copied is not None
-        digest = compare(result.tensors[row.key], row.copied)
-        if progress:
-            progress(row.target.nbytes)
-        return digest
 
-    exact = [row for row in rows if row.copied is not None]
-    with ThreadPoolExecutor(THREADS) as pool:
-        hashes = dict(zip([row.key for row in exact], pool.map(copied, exact), strict=True))
-    for row in rows:
-        if row.copied is None:
-            hashes[row.key] = _computed_again(result.tensors[row.key], row)
-            if progress:
-                progress(row.target.nbytes)
-    return {row.key: hashes[row.key] for row in rows}
+def _compared(written: TensorEntry, source: TensorEntry, progress: Progress | None) -> str:
+    digest = compare(written, source)
+    if progress:
+        progress(written.nbytes)
+    return digest
 
 
 def compare(written: TensorEntry, source: TensorEntry) -> str:
@@ -68,7 +76,8 @@ def compare(written: TensorEntry, source: TensorEntry) -> str:
             x, y = memoryview(ours)[:size], memoryview(theirs)[:size]
             _read(a.fileno(), x, written.start + done, written)
             _read(b.fileno(), y, source.start + done, source)
-            if x != y:
+            # comparing memoryviews goes byte by byte in the interpreter, bytearrays are one memcmp
+            if ours != theirs if size == STRIDE else ours[:size] != theirs[:size]:
                 raise VerificationError(
                     f"{written.name} is not what was planned", why=f"it differs from {source.file.name} of its source"
                 )
@@ -76,7 +85,7 @@ def compare(written: TensorEntry, source: TensorEntry) -> str:
     return digest.hexdigest()
 
 
-def computed(row: Row) -> "memoryview":
+def computed(row: Row) -> memoryview:
     """The bytes of a tensor that has to be computed, as the base's type stores them."""
     tensors = [read_tensor(source.entry) for source in row.sources]
     names = [source.name for source in row.sources]
@@ -89,12 +98,13 @@ def computed(row: Row) -> "memoryview":
     return memoryview(as_stored(values, row.target.dtype))
 
 
-def _computed_again(written: TensorEntry, row: Row) -> str:
+def computed_again(written: TensorEntry, row: Row) -> str:
+    """The SHA-256 of a computed tensor on disk. Raises VerificationError where it is not what its method gives again."""
     expected = computed(row)
-    found = memoryview(bytearray(written.nbytes))
+    found = bytearray(written.nbytes)
     with written.file.open("rb", buffering=0) as opened:
-        _read(opened.fileno(), found, written.start, written)
-    if found != expected:
+        _read(opened.fileno(), memoryview(found), written.start, written)
+    if found != bytes(expected):
         raise VerificationError(
             f"{written.name} is not what was planned", why=f"{row.method} gives another value when computed again"
         )

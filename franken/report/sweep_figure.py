@@ -65,6 +65,7 @@ def plot_gain(rows: Any, manifest: dict[str, Any], metric: str, task: str, *, ax
     ax.hlines(value, starts - 0.4, starts + width - 0.6, color=tint, linewidth=2.6, label=f"window of {width} layers")
     ax.plot(centres, value, linestyle="", marker="o", color=tint, markersize=4)
     plots.shade_thirds(ax, depth, mode)
+    ax.margins(y=0.14)  # room for the names of the thirds
     ax.set_xlim(-0.5, depth - 0.5)
     ax.set_xticks(range(depth) if depth <= 16 else range(0, depth, 4))
     ax.set_xlabel("text layer")
