@@ -279,3 +279,33 @@ def test_diff_says_what_it_would_cost(capsys, tmp_path):
     assert found["bytes"] == 2 * 9 * 32 * 48 * 4
     assert found["about seconds"] >= 0
     assert not list(tmp_path.rglob("run.json"))
+
+
+def test_merge_sweep_in_small(capsys, tmp_path):
+    arguments = [
+        "merge-sweep",
+        *TWO,
+        "--window",
+        6,
+        "--stride",
+        2,
+        "--controls",
+        1,
+        "--tasks",
+        "read",
+        "--samples",
+        2,
+        "--n",
+        2,
+    ]
+    arguments += ["--max-new-tokens", 8, "--device", "cpu", "--seed", 1]
+    code, out, _ = run(capsys, *arguments, "--dry-run", "--json")
+    assert json.loads(out)["hybrids"].keys() == {"window-0-6", "window-2-8", "random-6-1"}
+    assert json.loads(out)["answers"] == 5 * 2 * 3
+    code, out, _ = run(capsys, *arguments, "--out", tmp_path, "--json")
+    found = json.loads(out)
+    assert (code, found["manifest"]["n_requested"]) == (0, 5)
+    assert {r["method"] for r in found["layers"]} == {"donor", "window", "random"}
+    assert len(list(tmp_path.glob("merge-sweep/*/figures/gain.png"))) == 1
+    code, _, err = run(capsys, "merge-sweep", *TWO, "--window", 8)
+    assert (code, "too wide" in err) == (2, True)

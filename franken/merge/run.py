@@ -126,13 +126,13 @@ def _write_and_verify(plan: Plan, folder: Path, identity: Mapping[str, Any], pro
     by_shard: dict[str, list[Row]] = {}
     for row in plan.rows:
         by_shard.setdefault(row.target.file.name, []).append(row)
-    pool = ThreadPoolExecutor(THREADS)
+    pool, disk = ThreadPoolExecutor(THREADS), ThreadPoolExecutor(1)  # flushing does not queue behind comparisons
     settled: list[Future[None]] = []
     checks: dict[str, Future[str]] = {}
     try:
         for shard, made in pieces(plan.base, plan.rows):
             _write_shard(folder / shard.name, made, progress)
-            settled.append(pool.submit(_settle, folder / shard.name))
+            settled.append(disk.submit(_settle, folder / shard.name))
             checks |= check_shard(pool, folder / shard.name, by_shard[shard.name], progress)
         for name in files:
             shutil.copyfile(plan.base.folder / name, folder / name)
@@ -146,7 +146,8 @@ def _write_and_verify(plan: Plan, folder: Path, identity: Mapping[str, Any], pro
         for done in settled:
             done.result()
     finally:
-        pool.shutdown(cancel_futures=True)
+        for workers in (pool, disk):
+            workers.shutdown(cancel_futures=True)
     record = {
         **identity,
         **plan.to_dict(),

@@ -1,0 +1,137 @@
+"""A merge sweep: which layer sets are tried, that each checkpoint is read once, and gains that must come out as they do."""
+
+import itertools
+
+import pandas as pd
+import pytest
+
+from franken.errors import UsageError
+from franken.models import creature
+from franken.report.sweep_figure import draw_sweep
+from franken.runs import load_run
+from franken.study.sweep import control_band, plan_sweep, random_sets, run_sweep, windows
+
+OPTIONS = {"tasks": ["recognise"], "samples": 3, "n": 2, "k": (1,), "max_new_tokens": 6, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> list[str]:
+    root = tmp_path_factory.mktemp("creatures")
+    for seed, name in enumerate(("one", "two")):
+        creature.save(creature.build_model(seed), root / name)
+    return [str(root / name) for name in ("one", "two")]
+
+
+def test_windows_slide_and_reach_the_last_layer():
+    assert windows(5, 2, 1) == [(0, 1), (1, 2), (2, 3), (3, 4)]
+    assert windows(6, 2, 2) == [(0, 1), (2, 3), (4, 5)]
+    assert windows(6, 3, 2) == [(0, 1, 2), (2, 3, 4), (3, 4, 5)]
+    assert windows(28, 4, 1)[-1] == (24, 25, 26, 27)
+
+
+def test_random_sets_are_no_windows_and_as_many_as_there_are():
+    swept = windows(6, 2, 1)
+    sets = random_sets(6, 2, 100, seed=0, without=swept)
+    assert sorted(sets) == sorted(set(itertools.combinations(range(6), 2)) - set(swept))
+    assert random_sets(28, 4, 5, seed=1) == random_sets(28, 4, 5, seed=1) != random_sets(28, 4, 5, seed=2)
+
+
+def test_a_sweep_loads_each_checkpoint_once_and_its_gains_are_paired(models, tmp_path, monkeypatch):
+    from franken.merge import graft as merge_graft
+    from franken.models import loading
+
+    reads, loads = [], []
+    read, load = merge_graft.read_tensor, loading.load
+    monkeypatch.setattr(merge_graft, "read_tensor", lambda entry: reads.append(str(entry)) or read(entry))
+    monkeypatch.setattr(loading, "load", lambda *a, **k: loads.append(a) or load(*a, **k))
+    sweep = plan_sweep(*models, window=3, stride=2, controls=2)
+    assert [h.label for h in sweep.hybrids] == [
+        "window-0-3",
+        "window-2-5",
+        "window-4-7",
+        "window-5-8",
+        "random-3-1",
+        "random-3-2",
+    ]
+    heard = []
+    folder = run_sweep(sweep, out=tmp_path, progress=lambda *a: heard.append(a), **OPTIONS)
+    assert len(loads) == 1
+    assert len(reads) == len(set(reads))
+    run = load_run(folder)
+    assert run.manifest["n_requested"] == len(run.samples) == sweep.evaluations == 8
+    assert heard[-1][0] == heard[-1][1] == 8 * 3 * 3
+    gains = run.layers[(run.layers["metric"] == "gain acc@1") & (run.layers["task"] == "all")]
+    assert gains["method"].tolist() == ["donor"] + ["window"] * 4 + ["random"] * 2
+    assert gains["layer"].tolist()[1:5] == [0, 2, 4, 5]
+    accuracy = {p.name.rsplit("-", 1)[0]: load_run(p).layers for p in (tmp_path / "eval").iterdir()}
+
+    def acc(label):
+        rows = accuracy[label]
+        return float(rows[(rows["metric"] == "acc@1") & (rows["task"] == "all")]["value"].iloc[0])
+
+    for row in gains.to_dict("records"):
+        assert row["value"] == pytest.approx(acc(row["model"]) - acc("base"))
+    loads.clear()
+    assert run_sweep(sweep, out=tmp_path, **OPTIONS) == folder
+    assert not loads
+    assert draw_sweep(folder).stat().st_size > 10_000
+
+
+def test_the_donor_of_a_sweep_is_the_donor(models, tmp_path):
+    """The base with everything of the donor put in answers as the donor does."""
+    from franken.evaluate.run import run_eval
+
+    folder = run_sweep(plan_sweep(*models, window=7, controls=0), out=tmp_path, **OPTIONS)
+    (alone,) = run_eval([models[1]], out=tmp_path / "alone", **OPTIONS)
+    grafted = load_run(folder).samples.set_index("model")["eval"]["donor"]
+    keys = ["method", "task", "sample", "draw"]
+    one, two = (
+        load_run(f).samples.sort_values(keys)["output"].tolist() for f in (alone, tmp_path / "eval" / str(grafted))
+    )
+    assert one == two
+    assert load_run(folder).manifest["band"] == {}
+
+
+def test_the_band_spans_the_random_sets():
+    rows = [
+        {"method": method, "metric": "gain acc@1", "task": "all", "value": value}
+        for method, value in (("random", 0.1), ("random", -0.2), ("window", 0.9), ("random", 0.4))
+    ]
+    band = control_band(rows)["gain acc@1"]["all"]
+    assert band == {"low": -0.2, "mean": pytest.approx(0.1), "high": 0.4, "n": 3}
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        ({"window": 8}, "too wide"),
+        ({"window": 0}, "not positive"),
+        ({"stride": 0}, "not positive"),
+        ({"controls": -1}, "negative"),
+    ],
+)
+def test_sweeps_that_cannot_be_are_refused(models, numbers, words):
+    with pytest.raises(UsageError, match=words):
+        plan_sweep(*models, **numbers)
+
+
+def test_a_figure_shows_what_the_rows_say(tmp_path):
+    """Drawn by hand from rows: one panel a task, a bar a window, the band where the manifest has it."""
+    from matplotlib.figure import Figure
+
+    from franken.report.sweep_figure import plot_gain
+
+    rows = pd.DataFrame(
+        [
+            {"method": "window", "layer": i, "value": i / 10, "ci_low": i / 10 - 0.1, "ci_high": i / 10 + 0.1}
+            for i in range(5)
+        ]
+        + [{"method": "donor", "layer": None, "value": 0.5, "ci_low": 0.4, "ci_high": 0.6}]
+    )
+    manifest = {"config": {"window": 4, "depth": 8}, "band": {"gain acc@1": {"all": {"low": 0.0, "high": 0.2, "n": 3}}}}
+    ax = plot_gain(rows, manifest, "gain acc@1", "all", ax=Figure().add_subplot())
+    (points,) = [line for line in ax.lines if line.get_marker() == "o"]
+    assert points.get_xdata().tolist() == [1.5, 2.5, 3.5, 4.5, 5.5]
+    assert points.get_ydata().tolist() == pytest.approx([0, 10, 20, 30, 40])
+    labels = ax.get_legend_handles_labels()[1]
+    assert labels == ["3 random sets of 4 layers", "the donor", "window of 4 layers"]
