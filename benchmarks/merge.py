@@ -7,7 +7,7 @@ from the donor, and the rest, final norm and head included, from the base; then 
 counted. The arms alternate, and start with another one in every round. For franken (start-up and verification included)
 and mergekit's command (which verifies nothing) the whole process is timed; for mergekit's API its call alone, imports excluded.
 In the first round mergekit's outputs are compared with franken's, tensor by tensor. Write bandwidth is measured in every
-round: `write` puts as many bytes into a new file in 8 MiB pieces and flushes it, `copy` is `cp` of the base's shards, flushed.
+round: `write` puts as many bytes into new files of a shard's size and flushes them, `copy` is `cp` of the base's shards, flushed.
 """
 
 import argparse
@@ -61,16 +61,18 @@ def flush(folder: Path) -> float:
     return time.perf_counter() - began
 
 
-def plain_write(path: Path, count: int) -> Cost:
-    """`count` bytes into a new file in 8 MiB pieces, flushed."""
+def plain_write(folder: Path, count: int) -> Cost:
+    """`count` random bytes into new files of a shard's size, in 8 MiB pieces, flushed."""
     piece = os.urandom(8 << 20)
+    folder.mkdir()
     began = time.perf_counter()
-    with path.open("wb", buffering=0) as sink:
-        for _ in range(count // len(piece)):
-            sink.write(piece)
-        os.fsync(sink.fileno())
+    for start in range(0, count, SHARD_BYTES):
+        with (folder / str(start)).open("wb", buffering=0) as sink:
+            for _ in range(min(SHARD_BYTES, count - start) // len(piece)):
+                sink.write(piece)
+    flush(folder)
     wall = time.perf_counter() - began
-    path.unlink()
+    shutil.rmtree(folder)
     return Cost(wall, 0, 0)
 
 
@@ -87,14 +89,15 @@ def plain_copy(source: Path, folder: Path) -> Cost:
 
 def same_tensors(a: Path, b: Path) -> int:
     """How many tensors two checkpoints share bit for bit; stops the benchmark if any differs."""
-    from franken.checkpoints import open_checkpoint, read_bytes
+    from franken.checkpoints import open_checkpoint
+    from franken.merge.verify import compare
 
-    one, two = open_checkpoint(a), open_checkpoint(b)
-    odd = sorted(one.tensors.keys() ^ two.tensors.keys())
-    odd = odd or [key for key, entry in one.tensors.items() if read_bytes(entry) != read_bytes(two.tensors[key])]
-    if odd:
-        raise SystemExit(f"{len(odd)} tensors differ, e.g. {odd[0]}")
-    return len(one.tensors)
+    one, two = open_checkpoint(a).tensors, open_checkpoint(b).tensors
+    if one.keys() != two.keys():
+        raise SystemExit(f"mergekit's tensors are others: {sorted(one.keys() ^ two.keys())[:3]}")
+    for key, entry in one.items():
+        compare(entry, two[key])
+    return len(one)
 
 
 def run(base: Path, donor: Path, layers: int, repeats: int, work: Path) -> tuple[dict[str, list[Cost]], int]:

@@ -114,7 +114,7 @@ def open_checkpoint(path_or_id: str | Path, *, download: bool = False) -> Checkp
         raise UsageError(
             f"{folder.name} is a LoRA adapter",
             why="it holds no model, only what is added to one",
-            fix="merge it into its base first; franken diff takes it as it is, after its base",
+            fix="franken merge BASE ADAPTER --layers all makes a model of them; franken diff takes it after its base",
         )
     config = _read_json(folder / "config.json", "a checkpoint folder holds a config.json")
     model_type = str(config.get("model_type", ""))

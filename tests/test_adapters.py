@@ -101,3 +101,30 @@ def test_what_is_not_plain_lora_is_refused(tmp_path):
     (tmp_path / "lora" / "adapter_model.safetensors").unlink()
     with pytest.raises(FrankenError, match=r"no adapter_model"):
         open_adapter(tmp_path / "lora", base)
+
+
+def test_an_adapter_is_a_donor_of_a_merge(tmp_path):
+    """All of it makes the model that PEFT merges; one layer of it, that layer of it; in memory as on disk."""
+    from franken.checkpoints import read_array
+    from franken.merge.graft import graft
+    from franken.merge.plan import open_all, plan_merge
+    from franken.merge.recipe import recipe_from_options
+    from franken.merge.run import run_merge
+
+    base = save_tiny(tmp_path / "base", "qwen2_5_vl")
+    merged = trained_adapter(tmp_path / "lora")
+    for name, options in (("all", {"layers": "all", "take": "embed,head"}), ("one", {"layers": "1"})):
+        recipe = recipe_from_options([str(base), str(tmp_path / "lora")], **options)
+        plan = plan_merge(recipe, open_all(recipe))
+        result = open_checkpoint(run_merge(plan, tmp_path / name))
+        own = open_checkpoint(base)
+        for key, entry in result.tensors.items():
+            expected = merged[key] if name == "all" or entry.place.layer == 1 else read_array(own.tensors[key])
+            if entry.place.part == "vision":
+                expected = read_array(own.tensors[key])
+            assert read_array(entry) == pytest.approx(expected, rel=1e-5, abs=1e-6), key
+        model = tiny("qwen2_5_vl")
+        with graft(model, plan):
+            for memory, parameter in model.named_parameters():
+                entry = result.tensors[canonical(memory, "qwen2_5_vl")]
+                assert torch.equal(parameter, torch.tensor(read_array(entry)))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from franken.errors import UsageError
-from franken.merge.methods import as_stored, compute, read_tensor
+from franken.merge.methods import as_stored, compute, read_source, read_tensor
 from franken.merge.plan import Plan, Row
 from franken.names import canonical
 
@@ -48,7 +48,7 @@ def _value(row: Row, like: torch.Tensor, donated: Values | None) -> torch.Tensor
     """What a row makes, rounded to the type it has on disk, then in the type and place of the model's parameter."""
     if row.copied is None:
         made = compute(
-            row.method, [read_tensor(s.entry) for s in row.sources], [s.name for s in row.sources], row.parameters,
+            row.method, [read_source(s.entry, s.update) for s in row.sources], [s.name for s in row.sources], row.parameters,
             origin=row.origin, seed=row.seed,
         )  # fmt: skip
         stored = torch.from_numpy(as_stored(made, row.target.dtype)).view(_TYPES[row.target.dtype])

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from franken.checkpoints import TensorEntry
+from franken.checkpoints import LowRank, TensorEntry
 from franken.errors import FrankenError, UsageError, did_you_mean
-from franken.merge.recipe import CAST, COPY, NOISE
+from franken.merge.recipe import ADAPTER, CAST, COPY, NOISE
 
 OWN = {
     COPY: ("Exact copy", "bit for bit, in its own type; what a rule without a method does", ""),
@@ -109,7 +109,7 @@ def compute(
 
     wide = torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
     tensors = [t.to(wide) for t in tensors]
-    if method in (COPY, CAST):
+    if method in (COPY, CAST, ADAPTER):
         return tensors[0]
     if method == NOISE:
         draws = torch.randn(tensors[0].shape, generator=torch.Generator().manual_seed(seed), dtype=wide)
@@ -147,6 +147,18 @@ def read_tensor(entry: TensorEntry) -> Any:
     if not data:
         return torch.empty(entry.shape, dtype=types[entry.dtype])
     return torch.frombuffer(data, dtype=types[entry.dtype]).reshape(entry.shape)
+
+
+def read_source(entry: TensorEntry, update: LowRank | None) -> Any:
+    """A tensor with what an adapter adds to it: W + scale · B·A, computed in fp32 (fp64 for F64)."""
+    import torch
+
+    weights = read_tensor(entry)
+    if update is None:
+        return weights
+    wide = torch.float64 if weights.dtype == torch.float64 else torch.float32
+    product = read_tensor(update.b).to(wide) @ read_tensor(update.a).to(wide)
+    return weights.to(wide) + update.scale * (product.T if update.transposed else product)
 
 
 def as_stored(values: Any, dtype: str) -> Any:

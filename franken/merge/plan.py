@@ -10,22 +10,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from franken.checkpoints import Checkpoint, TensorEntry, open_checkpoint
+from franken.adapters import open_adapter
+from franken.checkpoints import Checkpoint, LowRank, TensorEntry, is_adapter, open_checkpoint, resolve
 from franken.errors import UsageError
 from franken.layers import describe_range, parse_ranges
 from franken.merge.fit import TENSORS, Difference, differences
 from franken.merge.methods import FLOATING, check_method, origin_of, seed_of
-from franken.merge.recipe import BASE, CAST, COPY, DIFFERENCES, LINEAR, PIECES, Recipe, Rule, checked
+from franken.merge.recipe import ADAPTER, BASE, CAST, COPY, DIFFERENCES, LINEAR, PIECES, Recipe, Rule, checked
 
 SHOWN = 5  # differences that an error tells
 
 
 @dataclass(frozen=True)
 class Source:
-    """One input of a tensor: the checkpoint's name in the recipe, and the tensor there."""
+    """One input of a tensor: the checkpoint's name in the recipe, the tensor there, and what an adapter adds to it."""
 
     name: str
     entry: TensorEntry
+    update: LowRank | None = None
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,12 @@ class Plan:
 
 
 def open_all(recipe: Recipe) -> dict[str, Checkpoint]:
-    """The base and the donors of a recipe, headers only."""
-    return {BASE: open_checkpoint(recipe.base), **{name: open_checkpoint(d) for name, d in recipe.donors.items()}}
+    """The base and the donors of a recipe, headers only. A donor may be a LoRA adapter of the base."""
+    opened = {BASE: open_checkpoint(recipe.base)}
+    for name, donor in recipe.donors.items():
+        folder = resolve(donor)
+        opened[name] = open_adapter(folder, opened[BASE]) if is_adapter(folder) else open_checkpoint(folder)
+    return opened
 
 
 def plan_layers(
@@ -302,7 +308,7 @@ def _rows(
         if blend:
             yield _blended(rule, names, target, depth, checkpoints, seed)
             continue
-        sources = tuple(Source(n, checkpoints[n].tensors[key]) for n in (*([origin] if origin else []), *names))
+        sources = tuple(_source(n, checkpoints, key) for n in (*([origin] if origin else []), *names))
         values = {k: _at(v, depth, key) for k, v in rule.parameters.items()}
         yield _row(target, rule.method, sources, values, 0 if origin else None, seed)
 
@@ -316,16 +322,25 @@ def _blended(
     share = _at(list(rule.alpha or ()), depth, key)
     if share in (0.0, 1.0):
         name = donor if share else BASE
-        return _row(target, COPY, (Source(name, checkpoints[name].tensors[key]),), {}, None, seed)
-    sources = tuple(Source(n, checkpoints[n].tensors[key]) for n in (BASE, donor))
+        return _row(target, COPY, (_source(name, checkpoints, key),), {}, None, seed)
+    sources = tuple(_source(n, checkpoints, key) for n in (BASE, donor))
     return _row(target, LINEAR, sources, {"weight": [1.0 - share, share], "normalize": False}, None, seed)
+
+
+def _source(name: str, checkpoints: Mapping[str, Checkpoint], key: str) -> Source:
+    return Source(name, checkpoints[name].tensors[key], checkpoints[name].updates.get(key))
 
 
 def _row(
     target: TensorEntry, method: str, sources: tuple[Source, ...], parameters: Mapping[str, Any], origin: int | None,
     seed: int,
 ) -> Row:  # fmt: skip
-    """Copies of another type are casts; what is not of a floating type (counters, position ids) stays the base's."""
+    """A copy of another type is a cast, one with an adapter on top a sum.
+
+    What is not of a floating type (counters, position ids) stays the base's.
+    """
+    if method == COPY and sources[0].update is not None:
+        return Row(target, ADAPTER, sources)
     if method == COPY:
         given = sources[0].entry.dtype
         if given != target.dtype and not {given, target.dtype} <= set(FLOATING):

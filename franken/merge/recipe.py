@@ -31,7 +31,7 @@ BASE = "base"
 PIECES = ("vision", "projector", "embed", "norm", "head")
 Words = str | int | list[str]
 IN_LAYERS = tuple(c for c in COMPONENTS if c in ("attn", "mlp", "norm"))
-COPY, CAST, LINEAR, NOISE = "copy", "cast", "linear", "noise"
+COPY, CAST, ADAPTER, LINEAR, NOISE = "copy", "cast", "adapter", "linear", "noise"
 DIFFERENCES = {
     "architecture": "another model type",
     "depth": "another number of layers",

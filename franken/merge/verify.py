@@ -13,7 +13,7 @@ from pathlib import Path
 
 from franken.checkpoints import Checkpoint, TensorEntry, file_entries, open_checkpoint
 from franken.errors import FrankenError, VerificationError
-from franken.merge.methods import as_stored, compute, read_tensor
+from franken.merge.methods import as_stored, compute, read_source
 from franken.merge.plan import Row
 
 STRIDE = 1 << 20  # bytes compared at a time: what stays in a core's cache
@@ -87,7 +87,7 @@ def compare(written: TensorEntry, source: TensorEntry) -> str:
 
 def computed(row: Row) -> memoryview:
     """The bytes of a tensor that has to be computed, as the base's type stores them."""
-    tensors = [read_tensor(source.entry) for source in row.sources]
+    tensors = [read_source(source.entry, source.update) for source in row.sources]
     names = [source.name for source in row.sources]
     values = compute(row.method, tensors, names, row.parameters, origin=row.origin, seed=row.seed)
     if tuple(values.shape) != row.target.shape or not values.isfinite().all():
