@@ -264,7 +264,7 @@ def merge_sweep(
 ) -> int:
     """Which layers carry the change? Every window of the donor's layers, in memory, beside random sets of as many."""
     from franken.evaluate.run import plan_eval
-    from franken.study.sweep import plan_sweep, run_sweep
+    from franken.study.sweep import plan_sweep, run_sweep, verdict
 
     sweep = plan_sweep(base, donor, window=window, stride=stride, controls=controls, seed=seed)
     asked: dict[str, Any] = {
@@ -280,7 +280,10 @@ def merge_sweep(
     from franken.report.sweep_figure import draw_sweep
 
     draw_sweep(folder)
-    return finish_run(folder, json, rows="layer", columns="task", metrics=("gain acc@1",))
+    code = finish_run(folder, json, rows="layer", columns="task", metrics=("gain acc@1",))
+    if not json:
+        print(verdict(folder))
+    return code
 
 
 @app.command()

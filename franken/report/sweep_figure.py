@@ -21,7 +21,7 @@ def draw_sweep(folder: Path, metric: str = "gain acc@1") -> Path:
     rows = run.layers[run.layers["metric"] == metric]
     names = ["all", *plots.task_names(rows)]
     names = names[1:] if len(names) == 2 else names
-    columns = min(3, len(names))
+    columns = 2 if len(names) == 4 else min(3, len(names))
     lines = -(-len(names) // columns)
     with look.theme():
         figure = Figure(figsize=(4.3 * columns, 3.1 * lines), facecolor="white")

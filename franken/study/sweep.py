@@ -156,6 +156,24 @@ def control_band(gains: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict
     }
 
 
+def verdict(folder: Path, metric: str = "gain acc@1") -> str:
+    """Which windows do better than every random set of as many layers, over all tasks, in a sentence."""
+    from franken.runs import load_run
+
+    run = load_run(folder)
+    band = run.manifest["band"].get(metric, {}).get("all")
+    rows: Any = run.layers[run.layers["metric"] == metric]
+    rows = rows[(rows["task"] == "all") & (rows["method"] == "window")]
+    if band is None or rows.empty:
+        return "no random sets to compare the windows with"
+    width = run.manifest["config"]["window"]
+    above = [f"{row['layer']}-{row['layer'] + width}" for row in rows.to_dict("records") if row["value"] > band["high"]]
+    return (
+        f"{len(above)} of {len(rows)} windows gain more than each of {band['n']} random sets of {width} layers"
+        f" (these: {100 * band['low']:.1f} to {100 * band['high']:.1f} points){': ' if above else ''}{', '.join(above)}"
+    )
+
+
 def _gains(label: str, hybrid: Hybrid | None, base: Any, hybrids: Any) -> list[dict[str, Any]]:
     from franken.evaluate.metrics import compare_samples
     from franken.runs import layer_row

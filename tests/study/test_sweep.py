@@ -9,7 +9,7 @@ from franken.errors import UsageError
 from franken.models import creature
 from franken.report.sweep_figure import draw_sweep
 from franken.runs import load_run
-from franken.study.sweep import control_band, plan_sweep, random_sets, run_sweep, windows
+from franken.study.sweep import control_band, plan_sweep, random_sets, run_sweep, verdict, windows
 
 OPTIONS = {"tasks": ["recognise"], "samples": 3, "n": 2, "k": (1,), "max_new_tokens": 6, "device": "cpu"}
 
@@ -75,6 +75,9 @@ def test_a_sweep_loads_each_checkpoint_once_and_its_gains_are_paired(models, tmp
     assert run_sweep(sweep, out=tmp_path, **OPTIONS) == folder
     assert not loads
     assert draw_sweep(folder).stat().st_size > 10_000
+    best = max(v for v, m in zip(gains["value"], gains["method"], strict=True) if m == "random")
+    above = sum(v > best for v, m in zip(gains["value"], gains["method"], strict=True) if m == "window")
+    assert verdict(folder).startswith(f"{above} of 4 windows gain more than each of 2 random sets of 3 layers")
 
 
 def test_the_donor_of_a_sweep_is_the_donor(models, tmp_path):
