@@ -48,6 +48,7 @@ Tasks = Annotated[str, typer.Option(help="Tasks, with commas; all by default.")]
 Data = Annotated[Path | None, typer.Option(help="A folder in the vision_functionality layout.")]
 Layers = Annotated[str, typer.Option(help="16-28 (half-open), text:16-28, early, middle, late, all; with commas.")]
 Download = Annotated[bool, typer.Option("--download", help="Fetch a hub id that is not in the local cache.")]
+Allow = Annotated[str, typer.Option(help="Differences to wave through: dtype, rope, tokenizer, …; with commas.")]
 Model = Annotated[str, typer.Argument(help="A checkpoint folder, a cached hub id, creature:base or creature:sft.")]
 
 
@@ -200,7 +201,7 @@ def merge(
     relative_to: Annotated[str, typer.Option(help="What task vectors start from; the base by default.")] = "",
     noise: Annotated[float | None, typer.Option(help="Ablate: replace this share of the weights by noise.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="All of this from a YAML file.")] = None,
-    allow: Annotated[str, typer.Option(help="Differences to wave through: dtype, rope, tokenizer, …")] = "",
+    allow: Allow = "",
     list_methods: Annotated[
         bool, typer.Option("--list-methods", help="Every method, its paper, its parameters.")
     ] = False,
@@ -250,6 +251,7 @@ def merge_sweep(
     window: Annotated[int, typer.Option(help="Layers of a window.")] = 4,
     stride: Annotated[int, typer.Option(help="Layers from one window to the next.")] = 1,
     controls: Annotated[int, typer.Option(help="Random sets of as many layers.")] = 8,
+    allow: Allow = "",
     tasks: Tasks = "",
     samples: Annotated[int, typer.Option(help="Held-out puzzles per task.")] = 100,
     n: Annotated[int, typer.Option(help="Samples per prompt.")] = 4,
@@ -266,7 +268,7 @@ def merge_sweep(
     from franken.evaluate.run import plan_eval
     from franken.study.sweep import plan_sweep, run_sweep, verdict
 
-    sweep = plan_sweep(base, donor, window=window, stride=stride, controls=controls, seed=seed)
+    sweep = plan_sweep(base, donor, window=window, stride=stride, controls=controls, seed=seed, allow=_split(allow))
     asked: dict[str, Any] = {
         "tasks": _split(tasks) or None, "samples": samples, "n": n, "k": (1,), "max_new_tokens": max_new_tokens, "data": data,
     }  # fmt: skip

@@ -223,9 +223,10 @@ def _grafted(source: _Source, graft: Graft | None) -> Iterator[Loaded]:
         return
     from franken.merge.graft import graft as put_in
     from franken.merge.plan import plan_layers
+    from franken.merge.recipe import DIFFERENCES  # whoever plans a study has looked at them; what cannot fit is refused
 
     donor = open_checkpoint(resolve(graft.donor))
-    plan = plan_layers(open_checkpoint(source.folder), donor, graft.layers, take=graft.take)
+    plan = plan_layers(open_checkpoint(source.folder), donor, graft.layers, take=graft.take, allow=DIFFERENCES)
     with put_in(loaded.model, plan, donated=source.donated):
         yield loaded
 

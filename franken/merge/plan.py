@@ -113,13 +113,14 @@ def open_all(recipe: Recipe) -> dict[str, Checkpoint]:
 
 
 def plan_layers(
-    base: Checkpoint, donor: Checkpoint, layers: str, *, take: Sequence[str] = (), alpha: float = 1.0
-) -> Plan:
+    base: Checkpoint, donor: Checkpoint, layers: str, *, take: Sequence[str] = (), alpha: float = 1.0,
+    allow: Iterable[str] = (),
+) -> Plan:  # fmt: skip
     """The plan of one rule: `layers` and `take` of one donor, whole (or blended with the base's by `alpha`)."""
     blended = alpha != 1.0
     method, share = (LINEAR, (alpha,)) if blended else (COPY, None)
     rule = Rule(("donor",), layers, tuple(take), method=method, alpha=share)
-    recipe = checked(Recipe(str(base.folder), {"donor": str(donor.folder)}, (rule,)))
+    recipe = checked(Recipe(str(base.folder), {"donor": str(donor.folder)}, (rule,), allow=frozenset(allow)))
     return plan_merge(recipe, {BASE: base, "donor": donor})
 
 
@@ -301,8 +302,6 @@ def _rows(
     origin = None if blend else origin_of(rule.method, rule.relative_to, BASE)
     if not blend:
         check_method(rule.method, names, origin, rule.parameters)
-    elif rule.parameters:
-        raise UsageError("alpha and parameters exclude each other", why="alpha sets the weights", fix="drop one")
     for key, depth in depths.items():
         target = checkpoints[BASE].tensors[key]
         if blend:

@@ -109,6 +109,10 @@ def recipe_from_options(
     shared["alpha"] = _numbers(alpha) if alpha else None
     shared["relative_to"] = _alias(relative_to, aliases) if relative_to else None
     rules: list[Rule] = []
+    if method and (graft or splice):
+        raise UsageError(
+            "--method goes with --layers or --take", why="a graft or a splice has one donor", fix="write a recipe"
+        )
     if noise is not None:
         if method or alpha or donors:
             raise UsageError("--noise stands alone", why="it ablates layers of the base", fix="write a recipe for more")
@@ -207,6 +211,8 @@ def checked(recipe: Recipe) -> Recipe:
                 why="it is the donor's share in a linear blend",
                 fix="set the method's own parameter, for example --param t=0.3 or --param weight=0.5",
             )
+        if rule.alpha is not None and (rule.parameters or rule.relative_to):
+            raise UsageError("alpha and parameters exclude each other", why="alpha sets the weights", fix="drop one")
         for share in rule.alpha or ():
             if not 0.0 <= share <= 1.0:
                 raise UsageError(f"alpha {share:g} is out of range", why="it is the donor's share", fix="use 0 to 1")

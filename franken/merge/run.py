@@ -26,10 +26,10 @@ from franken.runs import atomic_write_text, provenance
 
 RECORD = "franken_merge.json"
 SCHEMA = 2
-COPIED = (
-    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "vocab.json", "merges.txt", "tokenizer.model", "chat_template.jinja", "chat_template.json", "preprocessor_config.json",
-    "processor_config.json", "video_preprocessor_config.json", INDEX, "LICENSE", "NOTICE",
+COPIED = (  # patterns of what a checkpoint needs beside its weights; code is never copied
+    "config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*",
+    "merges.txt", "*.model", "*.tiktoken", "tekken.json", "chat_template*", "additional_chat_templates/*.jinja",
+    "*preprocessor_config.json", "processor_config.json", INDEX, "LICENSE*", "NOTICE*",
 )  # fmt: skip
 CHUNK = 64 << 20  # bytes that the kernel copies at a time, between two looks at the keyboard
 NO_KERNEL_COPY = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)
@@ -50,12 +50,13 @@ class Piece:
 def run_merge(plan: Plan, out: Path, *, verify_load: bool = False, progress: Progress | None = None) -> Path:
     """Write, verify and put in place the hybrid. `progress` hears bytes written and bytes verified. Returns `out`.
 
-    A folder that already holds this very merge is left as it is; one that holds anything else is refused. Raises
+    A folder that already holds this very merge is left as it is, if nothing is missing; one that holds anything else is refused. Raises
     FrankenError when the disk is full, saying what is missing; VerificationError, leaving the result in `out`.FAILED
     with the reason in it, when it is not what was planned. `verify_load` also loads it, processor included.
     """
     identity = identity_of(plan)
     if _is_done(out, identity):
+        check_whole(out, plan.base, plan.rows, companions(plan.base.folder))
         return out
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -95,6 +96,12 @@ def identity_of(plan: Plan) -> dict[str, Any]:
     }
 
 
+def companions(folder: Path) -> list[str]:
+    """Names of the files beside the weights that a copy of the checkpoint needs."""
+    found = {path for pattern in COPIED for path in folder.glob(pattern) if path.is_file() and path.suffix != ".py"}
+    return sorted(str(path.relative_to(folder)) for path in found)
+
+
 def pieces(base: Checkpoint, rows: Sequence[Row]) -> Iterator[tuple[Path, list[Piece]]]:
     """Each shard of the base as the stretches it will be made of, the header first; neighbours in one file are one.
 
@@ -122,7 +129,7 @@ def pieces(base: Checkpoint, rows: Sequence[Row]) -> Iterator[tuple[Path, list[P
 
 
 def _write_and_verify(plan: Plan, folder: Path, identity: Mapping[str, Any], progress: Progress | None) -> None:
-    files = [name for name in COPIED if (plan.base.folder / name).exists()]
+    files = companions(plan.base.folder)
     by_shard: dict[str, list[Row]] = {}
     for row in plan.rows:
         by_shard.setdefault(row.target.file.name, []).append(row)
@@ -135,6 +142,7 @@ def _write_and_verify(plan: Plan, folder: Path, identity: Mapping[str, Any], pro
             settled.append(disk.submit(_settle, folder / shard.name))
             checks |= check_shard(pool, folder / shard.name, by_shard[shard.name], progress)
         for name in files:
+            (folder / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(plan.base.folder / name, folder / name)
         result = check_whole(folder, plan.base, plan.rows, files)
         hashes = {key: check.result() for key, check in checks.items()}
@@ -210,11 +218,12 @@ def _settle(path: Path) -> None:
 def _is_done(out: Path, identity: Mapping[str, Any]) -> bool:
     if not out.exists():
         return False
-    record = out / RECORD
-    if record.exists():
-        stored = json.loads(record.read_text())
-        if all(stored.get(key) == value for key, value in json.loads(json.dumps(identity)).items()):
-            return True
+    try:
+        stored = json.loads((out / RECORD).read_text())
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        stored = {}
+    if all(stored.get(key) == value for key, value in json.loads(json.dumps(identity)).items()):
+        return True
     if out.is_dir() and not any(out.iterdir()):
         out.rmdir()
         return False

@@ -42,10 +42,12 @@ class Sweep:
         return len(self.hybrids) + 2
 
 
-def plan_sweep(base: str, donor: str, *, window: int = 4, stride: int = 1, controls: int = 8, seed: int = 0) -> Sweep:
+def plan_sweep(
+    base: str, donor: str, *, window: int = 4, stride: int = 1, controls: int = 8, seed: int = 0, allow: Sequence[str] = ()
+) -> Sweep:  # fmt: skip
     """The windows and the random sets, from the headers alone.
 
-    Raises UsageError for numbers that cannot be and for checkpoints that do not fit each other.
+    Raises UsageError for numbers that cannot be and for checkpoints that differ in a way that is not in `allow`.
     """
     from franken.checkpoints import open_checkpoint
     from franken.merge.plan import pieces_of, plan_layers
@@ -62,7 +64,7 @@ def plan_sweep(base: str, donor: str, *, window: int = 4, stride: int = 1, contr
     if controls < 0:
         raise UsageError(f"--controls {controls} is negative", fix="use 0 or more")
     take = pieces_of(one)
-    plan_layers(one, two, "all", take=take)
+    plan_layers(one, two, "all", take=take, allow=allow)
     sets = windows(depth, window, stride)
     hybrids = [Hybrid(f"window-{s[0]}-{s[-1] + 1}", s) for s in sets]
     hybrids += [

@@ -82,6 +82,8 @@ def test_checkpoints_are_called_by_their_folder_or_as_told(tmp_path):
         (PAIR, {"layers": "1", "method": "slerp", "alpha": "0.5"}, "alpha does not belong to slerp"),
         (PAIR, {"layers": "1", "method": "ties", "param": ["density"]}, "cannot read --param"),
         (PAIR, {"layers": "1", "noise": 0.5}, "--noise stands alone"),
+        (PAIR, {"splice": "sft:rl:rl", "method": "ties"}, "--method goes with"),
+        (PAIR, {"layers": "1", "alpha": "0.5", "relative_to": "sft"}, "exclude each other"),
     ],
 )
 def test_options_that_are_no_recipe_are_refused(checkpoints, options, words):

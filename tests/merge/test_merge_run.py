@@ -135,6 +135,36 @@ def test_the_record_and_the_card_tell_how_to_make_it_again(tmp_path):
     assert values(tmp_path / "again") == values(out)
 
 
+def test_a_finished_hybrid_that_lost_something_is_found_out(tmp_path):
+    base, donor = open_checkpoint("creature:base"), open_checkpoint("creature:sft")
+    out = run_merge(plan_layers(base, donor, "2-4"), tmp_path / "hybrid")
+    (out / "processor_config.json").unlink()
+    with pytest.raises(VerificationError, match="processor_config"):
+        run_merge(plan_layers(base, donor, "2-4"), out)
+    (out / "franken_merge.json").write_text("{")
+    with pytest.raises(UsageError, match="something else"):
+        run_merge(plan_layers(base, donor, "2-4"), out)
+
+
+def test_what_comes_along_is_what_a_model_needs(tmp_path):
+    made = folders(tmp_path)
+    kept = (
+        "tekken.json",
+        "tokenizer.model",
+        "vocab.txt",
+        "additional_chat_templates/rag.jinja",
+        "LICENSE",
+        "preprocessor_config.json",
+    )
+    left = ("modeling_x.py", "tokenizer_x.py", "optimizer.pt", "trainer_state.json", "README.md", "notes.txt")
+    for name in (*kept, *left):
+        (tmp_path / "base" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "base" / name).write_text("{}")
+    out = run_merge(plan(made, MIDDLE), tmp_path / "hybrid")
+    assert all((out / name).read_text() == "{}" for name in kept)
+    assert not any((out / name).exists() and (out / name).read_text() == "{}" for name in left)
+
+
 def test_processor_files_that_are_missing_fail_verification(tmp_path, monkeypatch):
     base, donor = open_checkpoint("creature:base"), open_checkpoint("creature:sft")
     real = merge_run.shutil.copyfile
