@@ -258,6 +258,30 @@ def test_a_limit_on_file_sizes_says_how_much_is_missing(tmp_path):
     assert not list(tmp_path.glob("*hybrid*"))
 
 
+def test_a_small_file_system_that_fills_up_says_how_much_is_missing(tmp_path, monkeypatch):
+    made = folders(tmp_path, max_shard_size="40KB")
+    planned = plan(made, MIDDLE)
+    small = tmp_path / "small"
+    small.mkdir()
+    half = planned.base.nbytes // 2
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={half}", "tmpfs", str(small)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a file system is not allowed here")
+    try:
+        with pytest.raises(FrankenError, match="KiB are missing"):
+            run_merge(planned, small / "hybrid")  # seen beforehand
+        assert not list(small.iterdir())
+        usage = merge_run.shutil.disk_usage
+        looks = iter([type("U", (), {"free": 1 << 40})()])  # the first look is wrong, as when others fill the disk
+        monkeypatch.setattr(merge_run.shutil, "disk_usage", lambda path: next(looks, None) or usage(path))
+        with pytest.raises(FrankenError, match="KiB are missing") as caught:
+            run_merge(planned, small / "hybrid")
+        assert isinstance(caught.value.__cause__, OSError)
+        assert not list(small.iterdir())
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
 @pytest.mark.parametrize("number", [errno.EXDEV, errno.EOPNOTSUPP])
 def test_file_systems_without_kernel_copies_are_read_and_written(tmp_path, monkeypatch, number):
     def refuse(*args):
