@@ -264,7 +264,8 @@ def _check_pieces(rule: Rule, base: Checkpoint, found: Mapping[str, Any]) -> Non
             continue  # tied: it comes with the embeddings
         why = "its head is tied to the embeddings" if word == "head" else f"it is a {base.model_type}"
         raise UsageError(f"the base has no {word} of its own", why=why, fix="take embed" if word == "head" else "")
-    tied = bool((base.config.get("text_config") or base.config).get("tie_word_embeddings"))
+    configs = (base.config, base.config.get("text_config") or {})
+    tied = any(config.get("tie_word_embeddings") for config in configs)
     if tied and "head" in everything and len({"embed", "head"} & set(rule.take)) == 1:
         raise UsageError("embeddings and head are tied in the base", why="both are stored", fix="take embed,head")
 
