@@ -65,10 +65,12 @@ def test_every_room_has_a_level():
     [
         ["--help"],
         ["merge", "creature:base", "creature:sft", "--layers", "2-4", "--dry-run"],
+        ["merge", "creature:base", "creature:sft", "--layers", "2-4", "--out", "OUT"],
         ["diff", "creature:base", "creature:sft", "--dry-run"],
     ],
 )
-def test_light_commands_import_nothing_heavy(arguments):
+def test_light_commands_import_nothing_heavy(arguments, tmp_path):
+    arguments = [str(tmp_path / "out") if a == "OUT" else a for a in arguments]
     code = (
         "import sys; from franken.cli import _run; code = _run(sys.argv[1:], False);"
         "heavy = {'torch', 'transformers', 'mergekit', 'pandas'} & set(sys.modules); print(heavy, file=sys.stderr);"

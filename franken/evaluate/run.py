@@ -21,6 +21,7 @@ from franken.evaluate.arms import obstacle, parse_arms, prompt_for
 from franken.evaluate.metrics import GREEDY, summarise
 
 if TYPE_CHECKING:
+    from franken.merge.plan import Plan as MergePlan
     from franken.models.loading import Loaded
     from franken.runs import Run
     from franken.tasks import Item
@@ -182,16 +183,29 @@ def _run_one(
     run = open_run("eval", label, identity, out, config=config, models=models)
     if run.is_complete():
         return run.folder
+    hybrid = _plan_hybrid(source.folder, graft) if graft else None
     items = load_items(plan)
-    _answer_missing(run, source, label, graft, plan, items, batch_size, progress)
+    _answer_missing(run, source, label, hybrid, plan, items, batch_size, progress)
     import pandas as pd
 
     rows = pd.DataFrame(run.rows())
-    return run.finish(summarise(rows, k=plan.k), n_requested=len(plan.arms) * len(items) * len(plan.draws))
+    warnings = [f"donor: {d.kind}: {d.text}" for found in hybrid.allowed.values() for d in found] if hybrid else []
+    requested = len(plan.arms) * len(items) * len(plan.draws)
+    return run.finish(summarise(rows, k=plan.k), n_requested=requested, warnings=warnings)
+
+
+def _plan_hybrid(folder: str, graft: Graft) -> MergePlan:
+    """What the graft changes. A donor that differs, but can be put in, is a warning of the run; one that cannot is refused."""
+    from franken.checkpoints import open_checkpoint, resolve
+    from franken.merge.plan import plan_layers
+    from franken.merge.recipe import DIFFERENCES
+
+    donor = open_checkpoint(resolve(graft.donor))
+    return plan_layers(open_checkpoint(folder), donor, graft.layers, take=graft.take, allow=DIFFERENCES)
 
 
 def _answer_missing(
-    run: Run, source: _Source, label: str, graft: Graft | None, plan: Plan, items: list[Item], batch_size: int,
+    run: Run, source: _Source, label: str, hybrid: MergePlan | None, plan: Plan, items: list[Item], batch_size: int,
     progress: Progress | None,
 ) -> None:  # fmt: skip
     have = {(r["method"], r["sample"], int(r["draw"])) for r in run.rows()}
@@ -201,7 +215,7 @@ def _answer_missing(
         progress(len(have), total, label)
     if not any(todo.values()):
         return
-    with _grafted(source, graft) as loaded:
+    with _grafted(source, hybrid) as loaded:
         for arm, missing in todo.items():
             for start in range(0, len(missing), CHUNK):
                 rows = _answer(loaded, label, arm, missing[start : start + CHUNK], plan, batch_size)
@@ -213,21 +227,15 @@ def _answer_missing(
 
 
 @contextmanager
-def _grafted(source: _Source, graft: Graft | None) -> Iterator[Loaded]:
-    """The loaded model, with the graft's layers in place for as long as the block runs."""
-    from franken.checkpoints import open_checkpoint, resolve
-
+def _grafted(source: _Source, hybrid: MergePlan | None) -> Iterator[Loaded]:
+    """The loaded model, with the hybrid's tensors in place for as long as the block runs."""
     loaded = source.loaded()
-    if graft is None:
+    if hybrid is None:
         yield loaded
         return
-    from franken.merge.graft import graft as put_in
-    from franken.merge.plan import plan_layers
-    from franken.merge.recipe import DIFFERENCES  # whoever plans a study has looked at them; what cannot fit is refused
+    from franken.merge.graft import graft
 
-    donor = open_checkpoint(resolve(graft.donor))
-    plan = plan_layers(open_checkpoint(source.folder), donor, graft.layers, take=graft.take, allow=DIFFERENCES)
-    with put_in(loaded.model, plan, donated=source.donated):
+    with graft(loaded.model, hybrid, donated=source.donated):
         yield loaded
 
 

@@ -134,3 +134,16 @@ def test_wrong_requests_are_refused_before_anything_is_written(tmp_path):
 def test_labels():
     assert label_of("creature:sft") == "creature-sft"
     assert label_of("some/where/rl") == "rl"
+
+
+def test_a_donor_that_differs_is_a_warning_of_the_run(models, tmp_path):
+    import shutil
+
+    odd = tmp_path / "odd"
+    shutil.copytree(models["two"], odd)
+    config = json.loads((odd / "config.json").read_text())
+    config["text_config"]["rms_norm_eps"] = 1e-3
+    (odd / "config.json").write_text(json.dumps(config))
+    (folder,) = run_eval([models["one"]], grafts=[Graft("late", str(odd), "late")], out=tmp_path, **OPTIONS)
+    (warning,) = load_run(folder).manifest["warnings"]
+    assert "config: rms_norm_eps" in warning
