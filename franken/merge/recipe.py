@@ -194,6 +194,12 @@ def checked(recipe: Recipe) -> Recipe:
     """The recipe itself, if its words are known ones. Raises UsageError."""
     if BASE in recipe.donors:
         raise UsageError("a donor is called base", why="that is the name of the base", fix="call it otherwise")
+    used = {name for rule in recipe.rules for name in (*rule.inputs, rule.relative_to)}
+    for name in recipe.donors:
+        if name not in used:
+            raise UsageError(
+                f"{name} gives nothing", why="no rule names it", fix=f"leave it out, or --graft {name}:16-28"
+            )
     for word in sorted(recipe.allow):
         _known(word, DIFFERENCES, "difference to allow")
     for rule in recipe.rules:

@@ -181,21 +181,26 @@ def _write_shard(path: Path, made: Sequence[Piece], progress: Progress | None) -
 
 
 def _copy(source: Any, start: int, length: int, sink: Any, progress: Progress | None) -> None:
-    """Append a byte range to `sink`, by the kernel where the file systems allow it."""
+    """Append a byte range to `sink`."""
     done = 0
     while done < length:
-        size = min(CHUNK, length - done)
-        try:
-            copied = os.copy_file_range(source.fileno(), sink.fileno(), size, start + done)
-        except OSError as e:
-            if e.errno not in NO_KERNEL_COPY:
-                raise
-            copied = os.write(sink.fileno(), os.pread(source.fileno(), min(size, 8 << 20), start + done))
+        copied = _copy_some(source.fileno(), sink.fileno(), min(CHUNK, length - done), start + done)
         if copied == 0:
             raise FrankenError("a source file is shorter than its header says", fix="fetch the file again")
         done += copied
         if progress:
             progress(copied)
+
+
+def _copy_some(source: int, sink: int, size: int, start: int) -> int:
+    """Up to `size` bytes from `start` on, by the kernel where it and the file systems can. Returns how many."""
+    if hasattr(os, "copy_file_range"):  # Linux
+        try:
+            return os.copy_file_range(source, sink, size, start)
+        except OSError as e:
+            if e.errno not in NO_KERNEL_COPY:
+                raise
+    return os.write(sink, os.pread(source, min(size, 8 << 20), start))
 
 
 def _write_all(sink: BinaryIO | Any, data: memoryview, progress: Progress | None) -> None:

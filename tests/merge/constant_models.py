@@ -18,8 +18,10 @@ def folders(root: Path, model_type: str = "qwen2_5_vl", donors: int = 1, **kwarg
 
 
 def plan(made: list[str], *rules: Rule, **kwargs) -> Plan:
-    """The plan of `rules`; donors are called d0, d1, …"""
-    recipe = checked(Recipe(made[0], {f"d{i}": d for i, d in enumerate(made[1:])}, rules, **kwargs))
+    """The plan of `rules`; donors are called d0, d1, …, those that no rule names are left out."""
+    used = {name for rule in rules for name in (*rule.inputs, rule.relative_to)}
+    donors = {f"d{i}": folder for i, folder in enumerate(made[1:]) if f"d{i}" in used}
+    recipe = checked(Recipe(made[0], donors, rules, **kwargs))
     return plan_merge(recipe, open_all(recipe))
 
 

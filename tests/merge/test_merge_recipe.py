@@ -71,6 +71,7 @@ def test_checkpoints_are_called_by_their_folder_or_as_told(tmp_path):
         (["a"], {"layers": "1"}, "0 donors"),
         (["a", "b", "c"], {"layers": "1"}, "2 donors"),
         (PAIR, {"graft": ["rl"]}, "cannot read --graft"),
+        ([*PAIR, "my/other"], {"graft": ["rl:1"]}, "other gives nothing"),
         (PAIR, {"graft": ["lr:1"]}, "unknown checkpoint"),
         (PAIR, {"splice": "sft:rl"}, "three thirds|cannot read --splice"),
         (PAIR, {"splice": "sft:sft:sft"}, "base itself"),
