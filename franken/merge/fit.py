@@ -90,7 +90,10 @@ def _tensors(base: Checkpoint, donor: Checkpoint, keys: Collection[str]) -> list
 
 def _text_side(config: dict[str, Any]) -> dict[str, Any]:
     flat = {key: value for key, value in config.items() if not key.endswith("_config")}
-    return flat | (config.get("text_config") or config.get("llm_config") or {})
+    flat |= config.get("text_config") or config.get("llm_config") or {}
+    if flat.get("use_sliding_window") is False:  # Qwen states a window that it does not use
+        flat.pop("sliding_window", None)
+    return flat
 
 
 def _decoder(checkpoint: Checkpoint) -> str:

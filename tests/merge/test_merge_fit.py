@@ -124,6 +124,18 @@ def test_flat_and_nested_old_and_new_spellings_are_no_difference(tmp_path):
         plan(made, Rule(("d0",), "1"))
 
 
+def test_a_window_counts_only_where_it_is_used(tmp_path):
+    made = folders(tmp_path, "qwen2")
+    for folder, width in zip(made, (32768, 4096), strict=True):
+        edit(folder, "config.json", use_sliding_window=False, sliding_window=width)
+    assert plan(made, Rule(("d0",), "1"))
+    for folder in made:
+        edit(folder, "config.json", use_sliding_window=True)
+    with pytest.raises(UsageError) as caught:
+        plan(made, Rule(("d0",), "1"))
+    assert "sliding_window is 32768" in caught.value.why
+
+
 def test_old_processor_files_are_compared_with_new_ones(tmp_path):
     made = processors(tmp_path)
     new = read(f"{made[1]}/processor_config.json")["image_processor"]
