@@ -1,24 +1,51 @@
-"""One GRPO step: draw puzzles, sample groups, reward, normalise, update.
+"""One RL step: draw puzzles, sample groups, reward, estimate advantages, update.
 
-Prompts are a pure function of (stage seed, step); samples are seeded by prompt and sample index. A group whose rewards are
-all equal has zero advantage and is left out of the update, not out of the denominator.
+Prompts are a pure function of (stage seed, step); samples are seeded by prompt and sample index. A response whose advantage
+is zero moves nothing unless a KL or an entropy bonus does; it is then left out of the update, not out of the denominator.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from franken import tasks
 from franken.generate.native import Prompt, Response, Sampling, encode_prompts, sample
 from franken.models.loading import Loaded
-from franken.tasks import Item
+from franken.tasks import Grade, Item
 from franken.tasks.puzzle import child_rng, draw_state, make_item
-from trainer.advantages import grpo
-from trainer.losses import kl_penalty, policy_loss
+from trainer import rewards as reward_functions
+from trainer.embed import Embed, embedder, segment
+from trainer.estimators import Groups, estimator
+from trainer.losses import (
+    AGGREGATION,
+    clipped_tokens,
+    global_totals,
+    overlong_penalty,
+    row_weights,
+    sampler_correction,
+    token_kl,
+    token_loss,
+)
 from trainer.policy import response_logprobs, take_rows, with_features
-from trainer.rewards import combine
 from trainer.stages import GrpoStage
+
+Index = tuple[int, int]  # (prompt, response) of a step
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The samples of one step. `encoded` are the prompts as the model reads them, image features included."""
+
+    encoded: dict[str, Any]
+    groups: list[list[Response]]
+
+    def lengths(self) -> Tensor:
+        """Tokens of every response, `[prompts, group]`."""
+        return torch.tensor([[len(r.ids) for r in group] for group in self.groups])
 
 
 def next_items(mixture: Mapping[str, float], count: int, *, seed: int, step: int) -> list[Item]:
@@ -34,83 +61,197 @@ def next_items(mixture: Mapping[str, float], count: int, *, seed: int, step: int
 
 
 def grpo_step(
-    loaded: Loaded, stage: GrpoStage, update: Any, reference: Loaded | None, *, seed: int, step: int
+    loaded: Loaded,
+    stage: GrpoStage,
+    update: Callable[[], float],
+    reference: Loaded | None,
+    *,
+    seed: int,
+    step: int,
+    progress: float = 0.0,
+    embed: Embed | None = None,
 ) -> dict[str, float]:
     """Sample, reward, and call `update()` (clip, optimiser step, zero) once per inner step. Returns the metrics.
 
-    The caller has zeroed the gradients; `update` returns the gradient norm.
+    The caller has zeroed the gradients; `update` returns the gradient norm. `progress` in [0, 1] is where the stage is.
     """
     items = next_items(stage.tasks, stage.prompts, seed=seed, step=step)
     prompts = [Prompt(i.question, (i.image,) if i.image else (), i.id) for i in items]
-    batch = with_features(loaded, encode_prompts(loaded, prompts))
+    encoded = with_features(loaded, encode_prompts(loaded, prompts))
     sampling = Sampling(stage.group, stage.temperature, stage.max_new_tokens, seed)
-    groups = sample(loaded, batch, [p.key for p in prompts], sampling)
-    grades = [[tasks.grade(r.text, item) for r in group] for item, group in zip(items, groups, strict=True)]
-    rewards, metrics = combine(grades, stage.rewards)
-    advantages = grpo(rewards)
-    kept = [(i, j) for i, row in enumerate(advantages.tolist()) for j, a in enumerate(row) if a != 0.0]
-    tokens = sum(len(r.ids) for group in groups for r in group)
-    totals = {"loss": 0.0, "entropy": 0.0, "kl": 0.0, "grad_norm": 0.0, "kept_tokens": 0.0}
-    for _ in range(stage.inner_steps if kept else 0):
-        for part in _micro_batches(kept, groups, stage.micro_rows):
-            for name, value in _backward(loaded, stage, reference, batch, groups, advantages, part, tokens).items():
-                totals[name] += value / stage.inner_steps
-        totals["grad_norm"] = update()
-    seen = max(totals.pop("kept_tokens"), 1.0)
-    responses = [r for group in groups for r in group]
-    strategies = [len({tasks.get(i.task).strategy(r.text) for r in g}) for i, g in zip(items, groups, strict=True)]
+    batch = Batch(encoded, sample(loaded, encoded, [p.key for p in prompts], sampling))
+    grades = [[tasks.grade(r.text, item) for r in group] for item, group in zip(items, batch.groups, strict=True)]
+    names, weights, rewards = _rewards(stage, reference, batch, grades)
+    texts = [[r.text for r in group] for group in batch.groups]
+    groups = Groups(
+        texts=texts,
+        correct=torch.tensor([[reward_functions.accuracy(g) == 1.0 for g in group] for group in grades]),
+        lengths=batch.lengths(),
+        truncated=torch.tensor([[r.truncated for r in group] for group in batch.groups]),
+        reward_names=names,
+        reward_weights=weights,
+        embed=lambda: _embeddings(embed or embedder(stage.embedder, device=loaded.device), texts),
+        seed=seed,
+        step=step,
+        progress=progress,
+    )
+    estimate = estimator(stage.advantage)(rewards, groups)
+    total = groups.total(rewards)
+    strategies = [len({tasks.get(i.task).strategy(t) for t in row}) for i, row in zip(items, texts, strict=True)]
     return {
-        **totals,
-        "entropy": totals["entropy"] / seen,
-        "kl": totals["kl"] / seen,
-        **metrics,
-        "reward": rewards.mean().item(),
-        "zero_variance_groups": (advantages == 0).all(1).float().mean().item(),
-        "length": tokens / len(responses),
-        "truncated": sum(r.truncated for r in responses) / len(responses),
+        **_update(loaded, stage, update, reference, batch, groups, estimate.advantages),
+        **{f"reward_{name}": rewards[..., f].mean().item() for f, name in enumerate(names)},
+        "reward": total.mean().item(),
+        "zero_variance_groups": (estimate.advantages == 0).flatten(1).all(1).float().mean().item(),
+        "length": groups.lengths.sum().item() / groups.lengths.numel(),
+        "truncated": groups.truncated.sum().item() / groups.truncated.numel(),
         "strategies": sum(strategies) / len(strategies),
+        **estimate.metrics,
     }
 
 
-def _micro_batches(kept: list[tuple[int, int]], groups: list[list[Response]], rows: int) -> list[list[tuple[int, int]]]:
-    """Rows sorted by length, so that little is padding, cut into micro-batches."""
-    by_length = sorted(kept, key=lambda ij: len(groups[ij[0]][ij[1]].ids))
-    return [by_length[i : i + rows] for i in range(0, len(by_length), rows)]
+def _rewards(
+    stage: GrpoStage, reference: Loaded | None, batch: Batch, grades: list[list[Grade]]
+) -> tuple[tuple[str, ...], tuple[float, ...], Float[Tensor, "prompts group rewards"]]:
+    """Names, weights and columns: the recipe's rewards, then the soft length penalty and the KL where asked for."""
+    names, weights = list(stage.rewards), list(stage.rewards.values())
+    columns = [reward_functions.score(grades, names)]
+    if stage.overlong_buffer:
+        names.append("overlong")
+        weights.append(1.0)
+        columns.append(overlong_penalty(batch.lengths(), stage.max_new_tokens, stage.overlong_buffer)[..., None])
+    if reference is not None and stage.kl_in == "reward":
+        names.append("kl")
+        weights.append(-stage.beta)
+        columns.append(_response_kl(reference, stage, batch)[..., None])
+    return tuple(names), tuple(weights), torch.cat(columns, -1)
+
+
+@torch.no_grad()
+def _response_kl(reference: Loaded, stage: GrpoStage, batch: Batch) -> Float[Tensor, "prompts group"]:
+    """Σ over a response's tokens of the KL estimate between the sampler and the reference."""
+    found = torch.zeros(batch.lengths().shape)
+    for part in _micro_batches(list(_every(batch)), batch, stage.micro_rows):
+        theirs, _, mask = _forward(reference, stage, batch, part)
+        sums = (token_kl(_sampled(batch, part, mask), theirs, stage.kl) * mask).sum(1)
+        for (i, j), value in zip(part, sums.tolist(), strict=True):
+            found[i, j] = value
+    return found
+
+
+def _update(
+    loaded: Loaded,
+    stage: GrpoStage,
+    update: Callable[[], float],
+    reference: Loaded | None,
+    batch: Batch,
+    groups: Groups,
+    advantages: Tensor,
+) -> dict[str, float]:
+    """`inner_steps` passes over the samples; the denominators are those of the whole step, known before any backward."""
+    in_loss = reference if stage.kl_in == "loss" else None
+    lengths = groups.lengths * ~groups.truncated if stage.mask_truncated else groups.lengths
+    rows, tokens = global_totals(lengths.flatten())
+    weights = row_weights(
+        lengths.flatten(), AGGREGATION[stage.loss], max_tokens=stage.max_new_tokens, rows=rows, tokens=tokens
+    ).view(lengths.shape)
+    moves = (advantages != 0) if advantages.ndim == 2 else (advantages != 0).any(-1)
+    if in_loss is not None or stage.entropy_bonus:
+        moves = torch.ones_like(moves)
+    kept = [(i, j) for i, j in _every(batch) if moves[i, j] and lengths[i, j]]
+    parts = _micro_batches(kept, batch, stage.micro_rows)
+    old: dict[int, Tensor] = {}  # log-probabilities before the first update, by micro-batch
+    totals = {"loss": 0.0, "entropy": 0.0, "kl": 0.0, "grad_norm": 0.0, "clipped": 0.0}
+    for inner in range(stage.inner_steps if kept else 0):
+        for number, part in enumerate(parts):
+            logprobs, entropy, mask = _forward(loaded, stage, batch, part, entropy_grad=stage.entropy_bonus > 0)
+            if inner == 0:
+                old[number] = logprobs.detach()
+            metrics = _backward(
+                stage, in_loss, batch, part, logprobs, entropy, mask, _rows_of(advantages, part, mask),
+                _rows_of(weights, part, mask), old[number], tokens,
+            )  # fmt: skip
+            for name, value in metrics.items():
+                totals[name] += value / stage.inner_steps
+        totals["grad_norm"] = update()
+    seen = max(int(sum(lengths[i, j] for i, j in kept)), 1)
+    return {**totals, **{name: totals[name] / seen for name in ("entropy", "kl", "clipped")}}
 
 
 def _backward(
-    loaded: Loaded,
     stage: GrpoStage,
     reference: Loaded | None,
-    batch: dict[str, Any],
-    groups: list[list[Response]],
-    advantages: torch.Tensor,
-    part: list[tuple[int, int]],
+    batch: Batch,
+    part: list[Index],
+    logprobs: Tensor,
+    entropy: Tensor,
+    mask: Tensor,
+    advantages: Tensor,
+    weights: Tensor,
+    before: Tensor,
     tokens: int,
 ) -> dict[str, float]:
-    responses = [groups[i][j] for i, j in part]
-    rows = take_rows(loaded, batch, [i for i, _ in part], [r.ids for r in responses])
-    logprobs, entropy = response_logprobs(loaded, rows, stage.temperature)
-    weights = torch.tensor([advantages[i, j] for i, j in part], device=logprobs.device)
+    sampled = _sampled(batch, part, mask).to(logprobs)
     old = None
     if stage.inner_steps > 1:  # with one inner step the policy is the sampler and the ratio is one
-        width = rows.mask.shape[1]
-        padded = [r.logprobs + [0.0] * (width - len(r.logprobs)) for r in responses]
-        old = torch.tensor(padded, device=logprobs.device)
-    loss = policy_loss(
-        logprobs, weights, rows.mask, old_logprobs=old, clip_low=stage.clip_low, clip_high=stage.clip_high
-    )
+        old = sampled if stage.importance == "none" else before
+    loss_tokens = token_loss(
+        logprobs, advantages, mask, kind=stage.loss, old_logprobs=old, clip_low=stage.clip_low,
+        clip_high=stage.clip_high, dual_clip=stage.dual_clip,
+        correction=sampler_correction(before, sampled, mask, stage.importance, cap=stage.importance_cap),
+    )  # fmt: skip
     kl = torch.zeros(())
     if reference is not None:
         with torch.no_grad():
-            ours, _ = response_logprobs(reference, rows, stage.temperature)
-        kl = kl_penalty(logprobs, ours, rows.mask)
-        loss = loss + stage.beta * kl
-    loss = loss / tokens
+            theirs, _, _ = _forward(reference, stage, batch, part)
+        by_token = token_kl(logprobs, theirs, stage.kl) * mask
+        loss_tokens, kl = loss_tokens + stage.beta * by_token, by_token.sum()
+    loss = (loss_tokens.sum(1) * weights).sum()
+    if stage.entropy_bonus:
+        loss = loss - stage.entropy_bonus * (entropy * mask).sum() / tokens
     loss.backward()
-    return {
-        "loss": loss.item(),
-        "entropy": entropy.sum().item(),
-        "kl": kl.item(),
-        "kept_tokens": float(rows.mask.sum()),
-    }
+    clipped = 0.0
+    if old is not None:
+        clipped = clipped_tokens(logprobs.detach(), old, advantages, mask, stage.clip_low, stage.clip_high)
+    return {"loss": loss.item(), "entropy": (entropy.detach() * mask).sum().item(), "kl": kl.item(), "clipped": clipped}
+
+
+def _forward(
+    loaded: Loaded, stage: GrpoStage, batch: Batch, part: list[Index], *, entropy_grad: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probabilities, entropies and mask `[rows, tokens]` of some responses."""
+    responses = [batch.groups[i][j].ids for i, j in part]
+    rows = take_rows(loaded, batch.encoded, [i for i, _ in part], responses)
+    logprobs, entropy = response_logprobs(loaded, rows, stage.temperature, entropy_grad=entropy_grad)
+    return logprobs, entropy, rows.mask
+
+
+def _every(batch: Batch) -> list[Index]:
+    return [(i, j) for i, group in enumerate(batch.groups) for j in range(len(group))]
+
+
+def _micro_batches(kept: list[Index], batch: Batch, rows: int) -> list[list[Index]]:
+    """Rows sorted by length, so that little is padding, cut into micro-batches."""
+    by_length = sorted(kept, key=lambda ij: len(batch.groups[ij[0]][ij[1]].ids))
+    return [by_length[i : i + rows] for i in range(0, len(by_length), rows)]
+
+
+def _sampled(batch: Batch, part: list[Index], mask: Tensor) -> Tensor:
+    """The sampler's log-probabilities, padded as `mask`."""
+    width = mask.shape[1]
+    rows = [batch.groups[i][j].logprobs for i, j in part]
+    return torch.tensor([row + [0.0] * (width - len(row)) for row in rows], device=mask.device)
+
+
+def _rows_of(values: Tensor, part: list[Index], mask: Tensor) -> Tensor:
+    """`[prompts, group]` or `[prompts, group, tokens]` → the same for some rows, cut or padded to the mask's width."""
+    picked = torch.stack([values[i, j] for i, j in part]).to(mask.device)
+    if picked.ndim == 1:
+        return picked
+    picked = picked[:, : mask.shape[1]]
+    return torch.nn.functional.pad(picked, (0, mask.shape[1] - picked.shape[1]))
+
+
+def _embeddings(embed: Embed, texts: list[list[str]]) -> Float[Tensor, "prompts group dimensions"]:
+    flat = embed([segment(text) for row in texts for text in row])
+    return flat.view(len(texts), len(texts[0]), -1)

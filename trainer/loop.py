@@ -27,6 +27,8 @@ from franken.errors import FrankenError, UsageError
 from franken.models.loading import Loaded, load, pick_device, wrap
 from franken.runs import atomic_write_text, provenance
 from trainer import align, sft, state
+from trainer.embed import Embed, embedder
+from trainer.estimators import estimator
 from trainer.evaluate import quick_look
 from trainer.freeze import apply_freeze, fingerprints, verify_frozen
 from trainer.grpo import grpo_step
@@ -36,10 +38,22 @@ from trainer.state import Position
 
 SAVE_EVERY = 50
 Report = Callable[[dict[str, Any]], None]
+Observe = Callable[[Position, Loaded], None]
 
 
-def run_train(recipe: Recipe, out: Path, *, freeze: tuple[str, ...] = (), report: Report | None = None) -> Path:
-    """Train a recipe into `out`, or go on where it stopped. `freeze` is added to every stage. Returns `out/final`."""
+def run_train(
+    recipe: Recipe,
+    out: Path,
+    *,
+    freeze: tuple[str, ...] = (),
+    report: Report | None = None,
+    observe: Observe | None = None,
+) -> Path:
+    """Train a recipe into `out`, or go on where it stopped. `freeze` is added to every stage. Returns `out/final`.
+
+    `report` hears the metrics of every update. `observe` sees the model before a stage's first update (again where a run
+    resumes) and after every one; it must leave the model as it is, and its time is not counted.
+    """
     identity = json.dumps({"recipe": recipe.model_dump(mode="json"), "freeze": list(freeze)}, indent=2, sort_keys=True)
     _claim(out, identity)
     final = out / "final"
@@ -61,8 +75,9 @@ def run_train(recipe: Recipe, out: Path, *, freeze: tuple[str, ...] = (), report
             proof = proofs.setdefault(str(index), {"table": table, "before": fingerprints(loaded.model)})
             _write_proofs(out, proofs)
             _run_stage(
-                recipe, index, loaded, position, out, report, interrupted, resumed=states[-1] if states else None
-            )
+                recipe, index, loaded, position, out, report, interrupted, observe,
+                resumed=states[-1] if states else None,
+            )  # fmt: skip
             proof |= {"verified": verify_frozen(loaded.model, proof["before"])}
             _write_proofs(out, proofs)
             states = []
@@ -78,6 +93,8 @@ def plan(recipe: Recipe, freeze: tuple[str, ...] = ()) -> list[dict[str, Any]]:
     loaded = _start(recipe)
     stages = []
     for stage in recipe.stages:
+        if isinstance(stage, GrpoStage):
+            estimator(stage.advantage)  # a function of the recipe's own must be importable
         table = apply_freeze(loaded.model, (*stage.freeze, *freeze))
         length = f"{stage.steps} steps" if stage.steps else f"{stage.cpu_seconds:g} CPU-seconds"
         stages.append({"kind": stage.kind, "length": length, "freeze": [*stage.freeze, *freeze], "table": table})
@@ -92,6 +109,7 @@ def _run_stage(
     out: Path,
     report: Report | None,
     interrupted: Callable[[], bool],
+    observe: Observe | None,
     *,
     resumed: Path | None,
 ) -> None:
@@ -103,13 +121,18 @@ def _run_stage(
     if resumed is not None and position.stage == index and position.step:
         state.load_optimizer(resumed, optimizer)
     reference = load(recipe.model, device=recipe.device, dtype=recipe.dtype) if getattr(stage, "beta", 0) else None
+    embed = embedder(stage.embedder, device=loaded.device) if isinstance(stage, GrpoStage) else None
     save_every = stage.save_every or SAVE_EVERY
+    if observe:
+        observe(position, loaded)
     with (out / "metrics.jsonl").open("a") as log:
         while not _finished(stage, position):
             began = time.process_time()
             progress = position.step / stage.steps if stage.steps else position.cpu_seconds / (stage.cpu_seconds or 1)
             rate = stage.lr * shape(position.step, progress, warmup=stage.warmup, hold=stage.hold, end=stage.end)
-            metrics = _update(stage, loaded, optimizer, parameters, reference, rate, seed, position.step)
+            metrics = _update(
+                stage, loaded, optimizer, parameters, reference, rate, seed, position.step, progress, embed
+            )
             position.step += 1
             position.updates += 1
             position.cpu_seconds += time.process_time() - began
@@ -118,6 +141,8 @@ def _run_stage(
             if stage.eval_every and (position.step % stage.eval_every == 0 or _finished(stage, position)):
                 length = getattr(stage, "max_new_tokens", 64)
                 line["held_out"] = quick_look(loaded, getattr(stage, "tasks", {}), max_new_tokens=length)
+            if observe:
+                observe(position, loaded)
             log.write(json.dumps(line) + "\n")
             log.flush()
             if report:
@@ -134,7 +159,7 @@ def _run_stage(
 
 def _update(
     stage: Any, loaded: Loaded, optimizer: torch.optim.Optimizer, parameters: list[Any], reference: Loaded | None,
-    rate: float, seed: int, step: int,
+    rate: float, seed: int, step: int, progress: float, embed: Embed | None,
 ) -> dict[str, float]:  # fmt: skip
     for group in optimizer.param_groups:
         group["lr"] = rate
@@ -146,7 +171,7 @@ def _update(
         return norm
 
     if isinstance(stage, GrpoStage):
-        return grpo_step(loaded, stage, apply, reference, seed=seed, step=step)
+        return grpo_step(loaded, stage, apply, reference, seed=seed, step=step, progress=progress, embed=embed)
     if isinstance(stage, SftStage):
         loss, metrics = sft.loss(loaded.model, sft.next_batch(loaded, stage.tasks, stage.batch, seed=seed, step=step))
     else:

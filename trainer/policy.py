@@ -56,11 +56,12 @@ def take_rows(loaded: Loaded, batch: dict[str, Any], prompts: Sequence[int], res
 
 
 def response_logprobs(
-    loaded: Loaded, rows: Rows, temperature: float
+    loaded: Loaded, rows: Rows, temperature: float, *, entropy_grad: bool = False
 ) -> tuple[Float[Tensor, "rows tokens"], Float[Tensor, "rows tokens"]]:
-    """Log-probability of every response token, and the entropy there (detached), under the sampling distribution.
+    """Log-probability of every response token, and the entropy there, under the sampling distribution.
 
-    Banned tokens are excluded and the temperature applied, as when sampling. Padding holds zeros.
+    Banned tokens are excluded and the temperature applied, as when sampling. Padding holds zeros. The entropy is detached
+    unless `entropy_grad` asks for its gradient.
     """
     model = loaded.model
     width = rows.targets.shape[1]
@@ -70,7 +71,7 @@ def response_logprobs(
     logits = logits.index_fill(1, torch.tensor(banned, dtype=torch.long, device=logits.device), -1e9)
     logp = torch.log_softmax(logits, -1)
     chosen = logp.gather(1, rows.targets[rows.mask][:, None])[:, 0]
-    with torch.no_grad():
+    with torch.set_grad_enabled(entropy_grad and torch.is_grad_enabled()):
         entropy = -(logp.exp() * logp).sum(-1)
     empty = chosen.new_zeros(rows.mask.shape)
     return empty.masked_scatter(rows.mask, chosen), empty.masked_scatter(rows.mask, entropy)

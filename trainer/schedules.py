@@ -19,3 +19,13 @@ def shape(step: int, progress: float, *, warmup: int, hold: float, end: float) -
         return rising
     falling = (progress - hold) / (1.0 - hold)
     return rising * (end + (1.0 - end) * 0.5 * (1.0 + math.cos(math.pi * min(falling, 1.0))))
+
+
+def cosine_anneal(progress: float, *, start: float, end: float) -> float:
+    """From `start` to `end` along half a cosine, for a stage that is `progress` in [0, 1] through (MUPO §4.2)."""
+    return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
+
+
+def exponential_anneal(step: int, *, start: float, decay: float, end: float = 0.0) -> float:
+    """`start`·e^(−decay·step), never below `end` (MUPO's released code, which has no floor)."""
+    return max(start * math.exp(-decay * step), end)

@@ -6,18 +6,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from franken import tasks
 from franken.errors import UsageError, did_you_mean
+from trainer.embed import HASHING
+from trainer.estimators import Advantage, Anneal
+from trainer.losses import Correction, KlKind, LossKind
 from trainer.rewards import check_names
 from trainer.sft import LESSON_KINDS
-
-
-class Strict(BaseModel):
-    """A frozen record that takes no unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from trainer.strict import Strict
 
 
 class Stage(Strict):
@@ -66,25 +64,52 @@ class SftStage(Stage):
 
 
 class GrpoStage(Stage):
-    """GRPO on a mixture of puzzles: `prompts` × `group` samples a step, `inner_steps` updates of each batch."""
+    """RL on a mixture of puzzles: `prompts` × `group` samples a step, `inner_steps` updates of each batch.
+
+    The defaults are GRPO's advantage with the token-mean loss, clipped at ±0.2, on-policy, without a reference.
+    """
 
     kind: Literal["grpo"]
-    tasks: dict[str, float]
-    prompts: int = Field(default=16, gt=0)
-    group: int = Field(default=8, gt=1)
+    tasks: dict[str, float] = Field(description="puzzles and how often each is drawn")
+    prompts: int = Field(default=16, gt=0, description="groups a step")
+    group: int = Field(default=8, gt=1, description="responses a prompt (G; MUPO's N)")
     temperature: float = Field(default=1.0, gt=0)
     max_new_tokens: int = Field(default=64, gt=0)
-    rewards: dict[str, float] = {"accuracy": 1.0, "format": 0.1}
-    clip_low: float = Field(default=0.2, gt=0)
-    clip_high: float = Field(default=0.2, gt=0)
-    beta: float = Field(default=0.0, ge=0)
-    inner_steps: int = Field(default=1, gt=0)
-    micro_rows: int = Field(default=64, gt=0)
+    rewards: dict[str, float] = Field(default={"accuracy": 1.0, "format": 0.1}, description="weight of each reward")
+    advantage: Advantage = Field(default=Advantage(), description="how rewards become advantages")
+    embedder: str = Field(
+        default=HASHING, description="hashing, a model folder or cached hub id, or http://host:port/v1#MODEL"
+    )
+    loss: LossKind = Field(
+        default="dapo", description="grpo (row mean), dr_grpo (constant), dapo (token mean), gspo (row ratio), cispo"
+    )
+    clip_low: float = Field(default=0.2, gt=0, description="the ratio is kept above 1 − clip_low")
+    clip_high: float = Field(default=0.2, gt=0, description="and below 1 + clip_high; 0.28 is DAPO's clip-higher")
+    dual_clip: float | None = Field(default=None, gt=1, description="a negative advantage costs at most this × itself")
+    beta: float = Field(default=0.0, ge=0, description="weight of the KL to the start; 0 loads no reference")
+    kl: KlKind = Field(default="k3", description="estimate of the KL: k1, k2 or k3")
+    kl_in: Literal["loss", "reward"] = Field(default="loss", description="where the KL is charged")
+    entropy_bonus: float = Field(default=0.0, ge=0, description="weight of the mean token entropy")
+    importance: Correction = Field(
+        default="none",
+        description="correct for a sampler that differs from the trainer: token or sequence, cut or masked",
+    )
+    importance_cap: float = Field(default=2.0, gt=0, description="where `importance` cuts or masks")
+    mask_truncated: bool = Field(default=False, description="responses that were cut off do not enter the loss")
+    overlong_buffer: int = Field(
+        default=0, ge=0, description="a reward that falls to −1 over the last so many tokens of max_new_tokens"
+    )
+    inner_steps: int = Field(default=1, gt=0, description="updates of each batch of samples")
+    micro_rows: int = Field(default=64, gt=0, description="responses a forward pass")
 
     @model_validator(mode="after")
     def _known(self) -> "GrpoStage":
         _check_tasks(self.tasks, ())
         check_names(list(self.rewards))
+        if self.overlong_buffer >= self.max_new_tokens:
+            raise ValueError("overlong_buffer must be shorter than max_new_tokens")
+        if self.advantage.name == "passk" and self.advantage.k > self.group:
+            raise ValueError(f"pass@{self.advantage.k} needs a group of at least {self.advantage.k}")
         return self
 
 
@@ -150,7 +175,7 @@ def _explain(error: Any) -> str:
     where = ".".join(str(x) for x in error["loc"] if x not in ("align", "sft", "grpo"))
     if error["type"] != "extra_forbidden":
         return f"{where}: {error['msg']}"
-    fields = {f for model in (Recipe, AlignStage, SftStage, GrpoStage) for f in model.model_fields}
+    fields = {f for model in (Recipe, AlignStage, SftStage, GrpoStage, Advantage, Anneal) for f in model.model_fields}
     close = difflib.get_close_matches(str(error["loc"][-1]), sorted(fields), n=1)
     return f"unknown key {where}" + (f", did you mean {close[0]}?" if close else "")
 

@@ -14,48 +14,18 @@ from trainer import loop, sft, state
 from trainer.data import Conversation, encode
 from trainer.freeze import apply_freeze, fingerprints, frozen_names, verify_frozen
 from trainer.grpo import grpo_step, next_items
-from trainer.losses import kl_penalty, policy_loss
 from trainer.policy import response_logprobs, take_rows, with_features
-from trainer.rewards import combine
+from trainer.rewards import score
 from trainer.schedules import learning_rate
 from trainer.stages import GrpoStage, load_recipe, parse_recipe, recipe_names
 
 
-def test_policy_loss_equals_a_loop():
-    torch.manual_seed(0)
-    new, old = torch.randn(3, 5), torch.randn(3, 5)
-    advantages, mask = torch.tensor([1.0, -0.5, 2.0]), torch.rand(3, 5) > 0.3
-    expected = 0.0
-    for i in range(3):
-        for t in range(5):
-            if mask[i, t]:
-                ratio = float((new[i, t] - old[i, t]).exp())
-                clipped = min(max(ratio, 0.8), 1.28)
-                expected -= min(ratio * float(advantages[i]), clipped * float(advantages[i]))
-    found = policy_loss(new, advantages, mask, old_logprobs=old, clip_low=0.2, clip_high=0.28)
-    assert found.item() == pytest.approx(expected, rel=1e-5)
-    on_policy = new.clone().requires_grad_()
-    policy_loss(on_policy, advantages, mask).backward()
-    assert torch.allclose(on_policy.grad, -advantages[:, None] * mask)
-
-
-def test_kl_is_the_k3_estimate():
-    new, reference, mask = (
-        torch.tensor([[-1.0, -2.0]]),
-        torch.tensor([[-1.5, -2.0]]),
-        torch.ones(1, 2, dtype=torch.bool),
-    )
-    x = torch.tensor(-0.5)
-    assert kl_penalty(new, reference, mask).item() == pytest.approx(float(x.exp() - x - 1))
-
-
-def test_rewards_are_added_by_weight_and_logged_alone():
+def test_rewards_are_columns():
     right, formed, neither = Grade(1, "", "x", True), Grade(0, "", "y", True), Grade(1, "", "x", False)
-    total, parts = combine([[right, formed, neither]], {"accuracy": 1.0, "format": 0.1})
-    assert total.tolist()[0] == pytest.approx([1.1, 0.1, 0.0])
-    assert parts == pytest.approx({"reward_accuracy": 1 / 3, "reward_format": 2 / 3})
+    parts = score([[right, formed, neither]], ["accuracy", "format"])
+    assert parts.tolist() == [[[1, 1], [0, 1], [0, 0]]]
     with pytest.raises(UsageError):
-        combine([[right]], {"acuracy": 1.0})
+        score([[right]], ["acuracy"])
 
 
 def test_schedule():

@@ -1,6 +1,6 @@
 """What RL is paid for. Each reward is a pure function of the replies' grades → one number a reply, by name."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -37,11 +37,7 @@ def check_names(names: Sequence[str]) -> None:
             )
 
 
-def combine(
-    grades: Sequence[Sequence[Grade]], weights: Mapping[str, float]
-) -> tuple[Float[Tensor, "prompts group"], dict[str, float]]:
-    """Weighted sum of rewards, and the mean of each alone."""
-    check_names(list(weights))
-    parts = {name: torch.tensor([[REWARDS[name](g) for g in group] for group in grades]) for name in weights}
-    total = torch.stack([weights[name] * parts[name] for name in weights]).sum(0)
-    return total, {f"reward_{name}": part.mean().item() for name, part in parts.items()}
+def score(grades: Sequence[Sequence[Grade]], names: Sequence[str]) -> Float[Tensor, "prompts group rewards"]:
+    """One column a reward, before any weight."""
+    check_names(names)
+    return torch.stack([torch.tensor([[REWARDS[name](g) for g in group] for group in grades]) for name in names], -1)
