@@ -30,6 +30,7 @@ from trainer.losses import (
     token_kl,
     token_loss,
 )
+from trainer.packing import as_rows, by_budget, pack, packed_logprobs, token_mask
 from trainer.policy import response_logprobs, take_rows, with_features
 from trainer.stages import GrpoStage
 
@@ -131,7 +132,7 @@ def _rewards(
 def _response_kl(reference: Loaded, stage: GrpoStage, batch: Batch) -> Float[Tensor, "prompts group"]:
     """Σ over a response's tokens of the KL estimate between the sampler and the reference."""
     found = torch.zeros(batch.lengths().shape)
-    for part in _micro_batches(list(_every(batch)), batch, stage.micro_rows):
+    for part in _micro_batches(list(_every(batch)), batch, stage):
         theirs, _, mask = _forward(reference, stage, batch, part)
         sums = (token_kl(_sampled(batch, part, mask), theirs, stage.kl) * mask).sum(1)
         for (i, j), value in zip(part, sums.tolist(), strict=True):
@@ -159,7 +160,7 @@ def _update(
     if in_loss is not None or stage.entropy_bonus:
         moves = torch.ones_like(moves)
     kept = [(i, j) for i, j in _every(batch) if moves[i, j] and lengths[i, j]]
-    parts = _micro_batches(kept, batch, stage.micro_rows)
+    parts = _micro_batches(kept, batch, stage)
     old: dict[int, Tensor] = {}  # log-probabilities before the first update, by micro-batch
     totals = {"loss": 0.0, "entropy": 0.0, "kl": 0.0, "grad_norm": 0.0, "clipped": 0.0}
     for inner in range(stage.inner_steps if kept else 0):
@@ -221,6 +222,11 @@ def _forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Log-probabilities, entropies and mask `[rows, tokens]` of some responses."""
     responses = [batch.groups[i][j].ids for i, j in part]
+    if stage.packed:
+        row = pack(loaded, batch.encoded, part[0][0], responses)
+        found = packed_logprobs(loaded, row, stage.temperature, entropy_grad=entropy_grad)
+        logprobs, entropy = (as_rows(row, values, len(part)) for values in found)
+        return logprobs, entropy, token_mask(row, len(part))
     rows = take_rows(loaded, batch.encoded, [i for i, _ in part], responses)
     logprobs, entropy = response_logprobs(loaded, rows, stage.temperature, entropy_grad=entropy_grad)
     return logprobs, entropy, rows.mask
@@ -230,10 +236,32 @@ def _every(batch: Batch) -> list[Index]:
     return [(i, j) for i, group in enumerate(batch.groups) for j in range(len(group))]
 
 
-def _micro_batches(kept: list[Index], batch: Batch, rows: int) -> list[list[Index]]:
-    """Rows sorted by length, so that little is padding, cut into micro-batches."""
-    by_length = sorted(kept, key=lambda ij: len(batch.groups[ij[0]][ij[1]].ids))
-    return [by_length[i : i + rows] for i in range(0, len(by_length), rows)]
+def _micro_batches(kept: list[Index], batch: Batch, stage: GrpoStage) -> list[list[Index]]:
+    """What goes through the model together: packed rows, or padded ones sorted by length, so that little is padding."""
+    size = {(i, j): len(batch.groups[i][j].ids) for i, j in kept}
+    if stage.packed:
+        return [
+            row for i in range(len(batch.groups)) for row in _packed_rows([x for x in kept if x[0] == i], batch, stage)
+        ]
+    by_length = sorted(kept, key=lambda ij: size[ij])
+    if not stage.token_budget:
+        return [by_length[i : i + stage.micro_rows] for i in range(0, len(by_length), stage.micro_rows)]
+    prompt = batch.encoded["input_ids"].shape[1]
+    parts: list[list[Index]] = []
+    for index in by_length:  # the longest so far is the width of the micro-batch
+        if not parts or (len(parts[-1]) + 1) * (prompt + size[index]) > stage.token_budget:
+            parts.append([])
+        parts[-1].append(index)
+    return parts
+
+
+def _packed_rows(members: list[Index], batch: Batch, stage: GrpoStage) -> list[list[Index]]:
+    """One group as one row, or as few as the token budget allows; the prompt is repeated in each."""
+    if not members or not stage.token_budget:
+        return [members] if members else []
+    prompt = int(batch.encoded["attention_mask"][members[0][0]].sum())
+    rows = by_budget(prompt, [len(batch.groups[i][j].ids) for i, j in members], stage.token_budget)
+    return [[members[at] for at in row] for row in rows]
 
 
 def _sampled(batch: Batch, part: list[Index], mask: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ from trainer.estimators import estimator
 from trainer.evaluate import quick_look
 from trainer.freeze import apply_freeze, fingerprints, verify_frozen
 from trainer.grpo import grpo_step
+from trainer.packing import share_frozen
 from trainer.schedules import shape
 from trainer.stages import AlignStage, GrpoStage, Recipe, SftStage
 from trainer.state import Position
@@ -120,7 +121,12 @@ def _run_stage(
     optimizer = _optimizer(stage, parameters)
     if resumed is not None and position.stage == index and position.step:
         state.load_optimizer(resumed, optimizer)
-    reference = load(recipe.model, device=recipe.device, dtype=recipe.dtype) if getattr(stage, "beta", 0) else None
+    reference = None
+    if isinstance(stage, GrpoStage) and stage.beta:
+        reference = load(recipe.model, device=recipe.device, dtype=recipe.dtype)
+        reference.model.requires_grad_(False)
+        if index == 0:  # later, what is frozen now may have trained since the start
+            share_frozen(reference.model, model)
     embed = embedder(stage.embedder, device=loaded.device) if isinstance(stage, GrpoStage) else None
     save_every = stage.save_every or SAVE_EVERY
     if observe:

@@ -10,7 +10,8 @@ computed again in the backward pass, so that the logits of a row are never held.
 Left out: models whose image tokens attend both ways, and sliding windows, whose masks are not this one; they are refused.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,19 +104,43 @@ def block_mask(segments: Int[Tensor, " S"]) -> Any:
 
 
 def packed_logprobs(
-    loaded: Loaded, packed: Packed, temperature: float, chunk: int = CHUNK
+    loaded: Loaded,
+    packed: Packed,
+    temperature: float,
+    chunk: int = CHUNK,
+    *,
+    entropy_grad: bool = False,
+    flex: bool | None = None,
 ) -> tuple[Float[Tensor, " T"], Float[Tensor, " T"]]:
-    """Log-probability of every response token, and the entropy there (detached), under the sampling distribution.
+    """Log-probability of every response token, and the entropy there, under the sampling distribution.
 
-    The same numbers as `trainer.policy.response_logprobs`, in one row. Uses FlexAttention where the model does.
+    The same numbers as `trainer.policy.response_logprobs`, in one row. `flex` uses FlexAttention, by default on a GPU.
+    The entropy is detached unless `entropy_grad` asks for its gradient.
     """
     model = loaded.model
-    flex = model.config.get_text_config()._attn_implementation == "flex_attention"
+    flex = loaded.device.type == "cuda" if flex is None else flex
     mask = block_mask(packed.segments) if flex else dense_mask(packed.segments)
-    output = model.model(**packed.inputs, attention_mask=mask, use_cache=False)
+    with _attention(model, "flex_attention" if flex else None):
+        output = model.model(**packed.inputs, attention_mask=mask, use_cache=False)
     hidden = output.last_hidden_state[0, packed.previous]
     banned = loaded.family.banned_token_ids(model.config, loaded.tokenizer)
-    return chunked_logprobs(hidden, model.get_output_embeddings(), packed.targets, temperature, banned, chunk)
+    head = model.get_output_embeddings()
+    return chunked_logprobs(hidden, head, packed.targets, temperature, banned, chunk, entropy_grad=entropy_grad)
+
+
+@contextmanager
+def _attention(model: Any, kernel: str | None) -> Iterator[None]:
+    """Run the decoder with another attention kernel for a while; the vision tower, and sampling, keep theirs.
+
+    Set in the decoder's config, where its layers look it up: transformers refuses FlexAttention for Qwen2.5-VL as a whole.
+    """
+    config = model.get_decoder().config
+    before = config._attn_implementation
+    config._attn_implementation = kernel or before
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
 
 
 def chunked_logprobs(
@@ -125,6 +150,8 @@ def chunked_logprobs(
     temperature: float,
     banned: Sequence[int],
     chunk: int,
+    *,
+    entropy_grad: bool = False,
 ) -> tuple[Float[Tensor, " T"], Float[Tensor, " T"]]:
     """Log-probabilities and entropies [T] from hidden states, `chunk` tokens at a time: O(chunk · V) memory, not O(T · V)."""
     excluded = torch.tensor(list(banned), device=hidden.device, dtype=torch.long)
@@ -132,7 +159,7 @@ def chunked_logprobs(
     def some(states: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
         logits = (head(states).float() / temperature).index_fill(1, excluded, -1e9)
         logp = torch.log_softmax(logits, -1)
-        with torch.no_grad():
+        with torch.set_grad_enabled(entropy_grad and torch.is_grad_enabled()):
             entropy = -(logp.exp() * logp).sum(-1)
         return logp.gather(1, wanted[:, None])[:, 0], entropy
 

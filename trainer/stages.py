@@ -100,7 +100,11 @@ class GrpoStage(Stage):
         default=0, ge=0, description="a reward that falls to −1 over the last so many tokens of max_new_tokens"
     )
     inner_steps: int = Field(default=1, gt=0, description="updates of each batch of samples")
-    micro_rows: int = Field(default=64, gt=0, description="responses a forward pass")
+    micro_rows: int = Field(default=64, gt=0, description="responses a forward pass, where nothing is packed")
+    packed: bool = Field(default=False, description="run image and prompt once a group, its responses after them")
+    token_budget: int = Field(
+        default=0, ge=0, description="tokens a forward pass at most; 0 is micro_rows responses, or packed, one group"
+    )
 
     @model_validator(mode="after")
     def _known(self) -> "GrpoStage":

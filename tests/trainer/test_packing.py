@@ -12,7 +12,8 @@ from franken.errors import UsageError
 from franken.models.families import family_of
 from franken.models.loading import wrap
 from franken.models.positions import position_ids
-from franken.models.tiny import tiny, tiny_inputs
+from franken.models.tiny import IMAGE, tiny, tiny_inputs
+from trainer.freeze import apply_freeze
 from trainer.packing import (
     as_rows,
     block_mask,
@@ -136,10 +137,20 @@ def test_flex_attention_equals_sdpa_on_a_gpu():
     loaded = replace(loaded, model=loaded.model.cuda(), device=torch.device("cuda"))
     batch = {k: v.cuda() for k, v in batch.items()}
     packed = pack(loaded, batch, 1, RESPONSES)
-    dense, _ = packed_logprobs(loaded, packed, 1.0)
-    loaded.model.set_attn_implementation("flex_attention")
+    dense, _ = packed_logprobs(loaded, packed, 1.0, flex=False)
     flex, _ = packed_logprobs(loaded, packed, 1.0)
     assert torch.allclose(dense, flex, atol=1e-4)
+
+
+@pytest.mark.slow  # compiles a kernel
+def test_flex_attention_equals_sdpa_on_a_cpu():
+    loaded, batch = encoded("qwen2_5_vl")
+    packed = pack(loaded, batch, 1, RESPONSES)
+    with torch.no_grad():
+        dense, _ = packed_logprobs(loaded, packed, 1.0)
+        flex, _ = packed_logprobs(loaded, packed, 1.0, flex=True)
+    assert torch.allclose(dense, flex, atol=1e-5)
+    assert loaded.model.get_decoder().config._attn_implementation == "sdpa"
 
 
 def test_chunks_do_not_show_and_the_logits_are_never_whole():
@@ -211,3 +222,63 @@ def test_other_attention_is_refused():
     config.layer_types = ["full_attention", "sliding_attention", "full_attention"]
     with pytest.raises(UsageError, match="cannot be packed"):
         check_causal(config)
+
+
+GRIDS = [(1, 4, 4), (1, 4, 8), (1, 8, 4)]
+
+
+def sized(family, frozen=()):
+    """Three prompts whose images differ in size, left-padded: the batch as encoded, and with features where frozen."""
+    loaded = wrap(tiny(family), None, None)
+    apply_freeze(loaded.model, list(frozen))
+    generator = torch.Generator().manual_seed(0)
+    words = [torch.randint(2, 60, (3 + i,), generator=generator).tolist() for i in range(3)]
+    prompts = [[5, *[IMAGE] * (h * w // 4), *tail] for (_, h, w), tail in zip(GRIDS, words, strict=True)]
+    width = max(map(len, prompts))
+    ids = torch.tensor([[0] * (width - len(p)) + p for p in prompts])
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
+    grids = torch.tensor(GRIDS)
+    raw = {"input_ids": ids, "attention_mask": mask, "image_grid_thw": grids}
+    raw["pixel_values"] = torch.randn(int(grids.prod(1).sum()), 3 * 2 * 14 * 14, generator=generator)
+    raw["position_ids"] = position_ids(loaded.model, ids, mask, grids)
+    return loaded, raw, with_features(loaded, raw)
+
+
+def alone(loaded, raw, prompt, response, temperature):
+    """A response by itself after its prompt, without padding, with the model's own positions and causal mask."""
+    kept = raw["input_ids"][prompt][raw["attention_mask"][prompt].bool()]
+    ids = torch.cat([kept, torch.tensor(response)])[None]
+    ends = raw["image_grid_thw"].prod(1).cumsum(0).tolist()
+    grid = raw["image_grid_thw"][prompt : prompt + 1]
+    pixels = raw["pixel_values"][ends[prompt] - int(grid.prod()) : ends[prompt]]
+    kinds = (ids == IMAGE).int()
+    output = loaded.model(input_ids=ids, pixel_values=pixels, image_grid_thw=grid, mm_token_type_ids=kinds)
+    banned = torch.tensor(loaded.family.banned_token_ids(loaded.model.config, None))
+    logits = (output.logits[0, len(kept) - 1 : -1] / temperature).index_fill(1, banned, -1e9)
+    spread = torch.distributions.Categorical(logits=logits)
+    return spread.log_prob(torch.tensor(response)), spread.entropy()
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize("frozen", [(), ("vision", "projector"), ("vision", "projector", "embed", "text:0-2")])
+def test_packed_equals_each_response_alone_for_images_of_every_size(family, frozen):
+    """Log-probabilities, entropies and the gradient of both, against the model's own forward."""
+    loaded, raw, batch = sized(family, frozen)
+    for prompt in range(3):
+        weights = torch.linspace(-1, 1, sum(map(len, RESPONSES)))
+        packed = pack(loaded, batch, prompt, RESPONSES)
+        logp, entropy = packed_logprobs(loaded, packed, 0.7, entropy_grad=True)
+        loaded.model.zero_grad()
+        ((logp + 0.1 * entropy) * weights).sum().backward()
+        together = gradients(loaded.model)
+        single = [alone(loaded, raw, prompt, r, 0.7) for r in RESPONSES]
+        own, spread = (torch.cat(parts) for parts in zip(*single, strict=True))
+        assert torch.allclose(logp, own, atol=1e-5)
+        assert torch.allclose(entropy, spread, atol=1e-5)
+        loaded.model.zero_grad()
+        ((own + 0.1 * spread) * weights).sum().backward()
+        apart = gradients(loaded.model)
+        assert apart.keys() == together.keys()
+        assert len(apart) > 10
+        for name, gradient in apart.items():
+            assert torch.allclose(together[name], gradient, atol=1e-5, rtol=1e-4), name
