@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from franken import tasks
+from franken.errors import FrankenError
 from franken.generate.native import Prompt, Response, Sampling, encode_prompts, sample
 from franken.models.loading import Loaded
 from franken.tasks import Grade, Item
@@ -210,6 +211,8 @@ def _backward(
     loss = (loss_tokens.sum(1) * weights).sum()
     if stage.entropy_bonus:
         loss = loss - stage.entropy_bonus * (entropy * mask).sum() / tokens
+    if not torch.isfinite(loss):
+        raise FrankenError(f"the loss is {loss.item()}", why="training diverged", fix="lower the learning rate")
     loss.backward()
     clipped = 0.0
     if old is not None:
