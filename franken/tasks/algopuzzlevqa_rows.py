@@ -4,11 +4,24 @@ A reader sees the question and the initial part of `solution`. A question in wor
 """
 
 import re
+from calendar import isleap
 from collections.abc import Callable
+from datetime import date
 from typing import Any
 
 from franken.errors import FrankenError
-from franken.tasks.puzzles import clock, maze, move_box, n_queens, number_slide
+from franken.tasks.puzzles import (
+    board_tile,
+    calendar,
+    chain_link,
+    checker_move,
+    clock,
+    colour_hue,
+    maze,
+    move_box,
+    n_queens,
+    number_slide,
+)
 from franken.tasks.puzzles.solved import Solved
 
 Read = tuple[Any, Any]  # state, query
@@ -28,6 +41,52 @@ def _last_sentence(question: str) -> str:
 
 def _cells(rows: list[list[Any]]) -> tuple[tuple[Any, ...], ...]:
     return tuple(map(tuple, rows))
+
+
+def _board_tile(question: str, given: Given) -> Read:
+    _find("Is it possible to place all the \\d+ dominoes in the checkerboard", question)
+    removed = frozenset(_cells(given["removed_positions"]))
+    return board_tile.Board(given["rows"], given["columns"], removed), board_tile.Coverable()
+
+
+def _calendar(question: str, given: Given) -> Read:
+    leap = _find(r"month of a particular (non-leap|leap) year", question)[1].lower() == "leap"
+    month_name, day, which = _find(
+        r"Which day of the week (?:was|is|will be) on (\w+) (\d+) of (that|the previous|the next) year", question
+    ).groups()
+    month = calendar.MONTHS.index(month_name.capitalize()) + 1
+    year = {"that": 0, "the previous": -1, "the next": 1}[which.lower()]
+    other = leap
+    if year:
+        other = _find(rf"{which} year (?:was|is|will be) a (non-leap|leap) year", question)[1].lower() == "leap"
+    for offset, said in ((0, leap), (year, other)):
+        if isleap(given["image_year"] + offset) != said:
+            raise ValueError(f"the question's leap years are not those of {given['image_year']}")
+    first = date(given["image_year"], given["image_month"][0], 1).weekday()
+    return (
+        calendar.Page(given["image_month"][0], first, leap),
+        calendar.Date(year, month, int(day), other),  # pyright: ignore[reportArgumentType]
+    )
+
+
+def _chain_link(question: str, given: Given) -> Read:
+    cut = int(_find(r"Each cut takes (\d+) minutes?", question)[1])
+    weld = int(_find(r"each (?:welding|weld|join) takes (\d+) minutes?", question)[1])
+    _find("What is the minimum time", question)
+    open_pieces, *counts = given["steps"][0]  # then how many closed segments there are of length 1, 2, …
+    segments = tuple(length for length, count in enumerate(counts, 1) for _ in range(count))
+    return chain_link.Chains(open_pieces, segments), chain_link.Times(cut, weld)
+
+
+def _checker_move(question: str, given: Given) -> Read:
+    _find("How many moves are required to reach the ending configuration", question)
+    return checker_move.Checkers(given["start_position"], given["end_position"]), checker_move.Moves()
+
+
+def _colour_hue(question: str, given: Given) -> Read:
+    _find("minimum number of swaps", question)
+    ideal, shuffled = (tuple(tuple(tile) for row in given[k] for tile in row) for k in ("ideal_grid", "shuffled_grid"))
+    return colour_hue.Hues(ideal, shuffled), colour_hue.Swaps()  # pyright: ignore[reportArgumentType]
 
 
 def _clock(question: str, given: Given) -> Read:
@@ -91,6 +150,11 @@ def _number_slide(question: str, given: Given) -> Read:
 
 
 READERS: dict[str, tuple[Callable[..., Solved], Callable[[str, Given], Read]]] = {
+    "board_tile": (board_tile.solve, _board_tile),
+    "calendar": (calendar.solve, _calendar),
+    "chain_link": (chain_link.solve, _chain_link),
+    "checker_move": (checker_move.solve, _checker_move),
+    "colour_hue": (colour_hue.solve, _colour_hue),
     "clock": (clock.solve, _clock),
     "maze": (maze.solve, _maze),
     "move_box": (move_box.solve, _move_box),
