@@ -7,6 +7,7 @@ import re
 from calendar import isleap
 from collections.abc import Callable
 from datetime import date
+from fractions import Fraction
 from typing import Any
 
 from franken.errors import FrankenError
@@ -21,7 +22,15 @@ from franken.tasks.puzzles import (
     move_box,
     n_queens,
     number_slide,
+    rotting_kiwi,
+    rubiks_cube,
+    think_dot,
+    tower_of_hanoi,
+    water_jugs,
+    wheel_of_fortune,
+    wood_slide,
 )
+from franken.tasks.puzzles import map as map_puzzle
 from franken.tasks.puzzles.solved import Solved
 
 Read = tuple[Any, Any]  # state, query
@@ -149,6 +158,82 @@ def _number_slide(question: str, given: Given) -> Read:
     return state, number_slide.BestSum(moves, best.lower(), edge.lower())  # pyright: ignore[reportArgumentType]
 
 
+def _map(question: str, given: Given) -> Read:
+    _find("How many unique complete maps can be created", question)
+    polygons = {
+        int(n): tuple((float(x), float(y)) for x, y in points) for n, points in given["polygon_vertices"].items()
+    }
+    known = tuple(sorted((int(n), colour.capitalize()) for n, colour in given["known_colours"].items()))
+    named = _find(r"available colours: ([a-z, ]+), such that", question)[1]
+    colours = tuple(colour.capitalize() for colour in re.split(r", | and ", named))
+    state = map_puzzle.Map(tuple(sorted(polygons)), map_puzzle.adjacency(polygons), known)
+    return state, map_puzzle.Completions(colours)
+
+
+def _rotting_kiwi(question: str, given: Given) -> Read:
+    _find("minimum number of minutes that must elapse until no cell has a fresh kiwi", question)
+    (grid,) = given["timestep"].values()
+    ids = given.get("ids") or {"empty": 0, "fresh": 1, "rotten": 2}
+    ours = {ids["empty"]: rotting_kiwi.EMPTY, ids["fresh"]: rotting_kiwi.FRESH, ids["rotten"]: rotting_kiwi.ROTTEN}
+    return rotting_kiwi.Kiwis(tuple(tuple(ours[cell] for cell in row) for row in grid)), rotting_kiwi.Minutes()
+
+
+def _rubiks_cube(question: str, given: Given) -> Read:
+    state = rubiks_cube.Cube(tuple(_cells(given["start_position"][face]) for face in rubiks_cube.FACES))
+    sequence = _find(r"perform the move sequence '([^']*)'", question)[1].split()
+    letters = {face[0].upper(): face for face in rubiks_cube.FACES}
+    if bad := [turn for turn in sequence if not re.fullmatch(r"[UDLRFB]\d*", turn)]:
+        raise ValueError(f"{bad[0]!r} is no turn")
+    turns = tuple((letters[turn[0]], int(turn[1:] or 1)) for turn in sequence)
+    colour, face = _find(r"number of small 1 \* 1 (\w+) squares in the (\w+) face", question).groups()
+    if face.lower() not in rubiks_cube.FACES:
+        raise ValueError(f"there is no {face} face")
+    return state, rubiks_cube.CountAfter(turns, face.lower(), colour.lower())
+
+
+def _think_dot(question: str, given: Given) -> Read:
+    named = _find(r"through the following holes: ([a-z, ]+)\.|through the (left|right|center) hole\.", question)
+    holes = tuple((named[1] or named[2]).lower().split(", "))
+    colour, row = _find(r"How many (yellow|blue) faces can be seen in (total|the \w+ row)", question).groups()
+    row = "all" if row == "total" else row.split()[1].lower()
+    return think_dot.Toy(_cells(given["start_state"])), think_dot.FacesAfter(holes, colour.lower(), row)  # pyright: ignore
+
+
+def _tower_of_hanoi(question: str, given: Given) -> Read:
+    _find("minimum number of moves required to go from the starting to the ending", question)
+    return tower_of_hanoi.Hanoi(_cells(given["start_position"]), _cells(given["end_position"])), tower_of_hanoi.Moves()
+
+
+def _water_jugs(question: str, given: Given) -> Read:
+    _find("minimum number of water pouring steps", question)
+    capacities = _find(r"jugs of capacities ([\d, ]+?) litres", question)[1]
+    goal = _find(r"reach the amounts of ([\d, ]+?) litres of water in the jugs from left to right", question)[1]
+    jugs = water_jugs.Jugs(tuple(map(int, capacities.split(", "))), tuple(given["start"]))
+    reach = water_jugs.Reach(tuple(map(int, goal.split(", "))))
+    if not len(jugs.capacities) == len(jugs.water) == len(reach.goal):
+        raise ValueError("capacities, contents and goal are not of as many jugs")
+    return jugs, reach
+
+
+def _wheel_of_fortune(question: str, given: Given) -> Read:
+    _find("What is your prize", question)
+    way, degrees, rotations = _find(
+        r"spin the wheel (clockwise|counterclockwise|anticlockwise) and it "
+        r"(?:rotates ([\d.]+) degrees?|makes ([\d.]+) (?:full )?rotations?) before",
+        question,
+    ).groups()
+    turn = Fraction(degrees) if degrees else Fraction(rotations) * 360
+    starts, angles = (tuple(Fraction(str(a)) for a in given[k]) for k in ("original_boundaries", "angles"))
+    wheel = wheel_of_fortune.Wheel(starts, angles, tuple(given["original_prizes"]), Fraction(str(given["arrow_at"])))
+    return wheel, wheel_of_fortune.Spin(-turn if way.lower() == "clockwise" else turn)
+
+
+def _wood_slide(question: str, given: Given) -> Read:
+    _find("minimum number of moves required to reach the ending configuration", question)
+    start, end = (tuple(given[k].split()) for k in ("start_position", "end_position"))
+    return wood_slide.Blocks(start, end), wood_slide.Moves()
+
+
 READERS: dict[str, tuple[Callable[..., Solved], Callable[[str, Given], Read]]] = {
     "board_tile": (board_tile.solve, _board_tile),
     "calendar": (calendar.solve, _calendar),
@@ -156,8 +241,16 @@ READERS: dict[str, tuple[Callable[..., Solved], Callable[[str, Given], Read]]] =
     "checker_move": (checker_move.solve, _checker_move),
     "colour_hue": (colour_hue.solve, _colour_hue),
     "clock": (clock.solve, _clock),
+    "map": (map_puzzle.solve, _map),
     "maze": (maze.solve, _maze),
     "move_box": (move_box.solve, _move_box),
     "n_queens": (n_queens.solve, _n_queens),
     "number_slide": (number_slide.solve, _number_slide),
+    "rotting_kiwi": (rotting_kiwi.solve, _rotting_kiwi),
+    "rubiks_cube": (rubiks_cube.solve, _rubiks_cube),
+    "think_dot": (think_dot.solve, _think_dot),
+    "tower_of_hanoi": (tower_of_hanoi.solve, _tower_of_hanoi),
+    "water_jugs": (water_jugs.solve, _water_jugs),
+    "wheel_of_fortune": (wheel_of_fortune.solve, _wheel_of_fortune),
+    "wood_slide": (wood_slide.solve, _wood_slide),
 }
