@@ -120,6 +120,15 @@ def print_table(head: list[Any], body: list[list[Any]]) -> None:
     console.print(table)
 
 
+def print_verdicts(tasks: dict[str, Any]) -> None:
+    """The rows of each task that agree, and every one that does not, with the proof."""
+    body = [[name, found["rows"], found["agree"], len(found["disagree"])] for name, found in tasks.items()]
+    print_table(["task", "rows", "agree", "do not"], body)
+    for row in (row for found in tasks.values() for row in found["disagree"]):
+        ours = "cannot be judged" if row["ours"] is None else f"ours {row['ours']!r}"
+        print(f"{row['id']}: published {row['published']!r}, {ours}: {row['why']}")
+
+
 def print_freeze_table(rows: list[dict[str, Any]]) -> None:
     groups: dict[tuple[Any, ...], list[int]] = {}
     for row in rows:

@@ -20,6 +20,7 @@ LEVELS = [
     {"study", "report", "doctor"},
     {"trainer"},
     {"console"},
+    {"cli_tasks"},
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(LEVELS) for name in names}
