@@ -1,0 +1,139 @@
+"""The whole RL step against one written out: each response alone, unpacked, REINFORCE times the advantage asked for."""
+
+import pytest
+import torch
+
+from franken.generate import Prompt, Sampling, encode_prompts, generate
+from franken.tasks import grade
+from trainer.advantages import grpo, mupo
+from trainer.embed import embedder, segment
+from trainer.freeze import apply_freeze
+from trainer.grpo import grpo_step, next_items
+from trainer.policy import response_logprobs, take_rows, with_features
+from trainer.rewards import accuracy, score
+from trainer.stages import GrpoStage
+
+BASE = {"kind": "grpo", "steps": 2, "lr": 1e-4, "tasks": {"count": 1.0, "sum": 1.0}, "prompts": 3, "group": 8,
+        "max_new_tokens": 40, "freeze": ["vision", "projector"]}  # fmt: skip
+MUPO = {"name": "mupo", "clusters": 2, "min_size": 3}
+
+
+@pytest.fixture
+def policy(sft_creature):
+    """The creature, text alone trainable; nothing is left behind."""
+    apply_freeze(sft_creature.model, ["vision", "projector"])
+    sft_creature.model.zero_grad()
+    yield sft_creature
+    sft_creature.model.zero_grad()
+    sft_creature.model.requires_grad_(True)
+
+
+def step(policy, reference=None, update=lambda: 0.0, progress=0.0, **changes):
+    """The gradient and the metrics of a step without an update."""
+    policy.model.zero_grad()
+    stage = GrpoStage(**{**BASE, **changes})
+    metrics = grpo_step(policy, stage, update, reference, seed=5, step=0, progress=progress)
+    grads = [p.grad.flatten() for p in policy.model.parameters() if p.grad is not None]
+    return (torch.cat(grads) if grads else torch.zeros(1)), metrics
+
+
+def drawn(policy):
+    """The same samples, drawn here, with their correctness, rewards and embeddings."""
+    items = next_items(BASE["tasks"], 3, seed=5, step=0)
+    prompts = [Prompt(i.question, (i.image,), i.id) for i in items]
+    groups = generate(policy, prompts, Sampling(8, 1.0, 40, 5))
+    grades = [[grade(r.text, item) for r in group] for item, group in zip(items, groups, strict=True)]
+    rewards = (score(grades, ["accuracy", "format"]) * torch.tensor([1.0, 0.1])).sum(-1)
+    correct = torch.tensor([[accuracy(g) == 1 for g in row] for row in grades])
+    vectors = embedder()([segment(r.text) for g in groups for r in g])
+    return prompts, groups, rewards, correct, vectors.view(3, 8, -1)
+
+
+def reinforce(policy, prompts, groups, advantages, reduce):
+    """The on-policy gradient, response by response; `reduce(logprobs of one response, its entropy)` is its share."""
+    policy.model.zero_grad()
+    batch = with_features(policy, encode_prompts(policy, prompts))
+    for i, group in enumerate(groups):
+        for j, response in enumerate(group):
+            rows = take_rows(policy, batch, [i], [response.ids])
+            logprobs, entropy = response_logprobs(policy, rows, 1.0, entropy_grad=True)
+            (-reduce(logprobs[0] * advantages[i, j], entropy[0])).backward()
+    return torch.cat([p.grad.flatten() for p in policy.model.parameters() if p.grad is not None])
+
+
+def test_the_gradient_of_mupo_is_the_naive_one(policy):
+    prompts, groups, rewards, correct, vectors = drawn(policy)
+    advantages = mupo(
+        rewards, correct=correct, embeddings=vectors, clusters=2, diversity_weight=0.25, seed=5
+    ).advantages
+    tokens = sum(len(r.ids) for g in groups for r in g)
+    expected = reinforce(policy, prompts, groups, advantages, lambda logp, entropy: logp.sum() / tokens)
+    found, metrics = step(policy, advantage=MUPO, progress=0.5)
+    assert torch.allclose(found, expected, atol=1e-5)
+    assert torch.allclose(step(policy, advantage=MUPO, progress=0.5, packed=True)[0], expected, atol=1e-5)
+    assert found.norm() > 0.01
+    assert metrics["lambda"] == pytest.approx(0.25)
+    assert metrics["clusters"] == 2
+    assert 0 < metrics["diversity_share"] < 1
+    assert 3 <= metrics["cluster_size_min"] <= 4 <= metrics["cluster_size_max"] <= 5
+    plain, _ = step(policy, advantage={**MUPO, "clusters": 1})
+    assert torch.equal(plain, step(policy)[0])
+
+
+@pytest.mark.parametrize("loss", ["grpo", "dr_grpo", "gspo", "cispo"])
+def test_the_aggregations_are_the_naive_ones(policy, loss):
+    prompts, groups, rewards, _, _ = drawn(policy)
+    tokens = sum(len(r.ids) for g in groups for r in g)
+    reductions = {
+        "grpo": lambda logp, _: logp.mean() / 24,
+        "gspo": lambda logp, _: logp.mean() / 24,
+        "dr_grpo": lambda logp, _: logp.sum() / (24 * 40),
+        "cispo": lambda logp, _: logp.sum() / tokens,
+    }
+    expected = reinforce(policy, prompts, groups, grpo(rewards), reductions[loss])
+    assert torch.allclose(step(policy, loss=loss)[0], expected, atol=1e-5)
+    assert torch.allclose(step(policy, loss=loss, packed=True)[0], expected, atol=1e-5)
+
+
+def test_the_entropy_bonus_reaches_all_responses(policy):
+    prompts, groups, rewards, _, _ = drawn(policy)
+    tokens = sum(len(r.ids) for g in groups for r in g)
+    expected = reinforce(
+        policy, prompts, groups, grpo(rewards), lambda logp, entropy: (logp.sum() + 0.5 * entropy.sum()) / tokens
+    )
+    found, _ = step(policy, entropy_bonus=0.5)
+    assert torch.allclose(found, expected, atol=1e-5)
+    assert not torch.allclose(found, step(policy)[0], atol=1e-4)
+
+
+def test_kl_in_the_reward_is_the_sum_over_tokens(policy, fresh_creature):
+    prompts, groups, rewards, _, _ = drawn(policy)
+    batch = with_features(policy, encode_prompts(policy, prompts))
+    divergence = torch.zeros(3, 8)
+    for i, group in enumerate(groups):
+        rows = take_rows(policy, batch, [i] * 8, [r.ids for r in group])
+        with torch.no_grad():
+            other = response_logprobs(fresh_creature, rows, 1.0)[0]
+        divergence[i] = torch.tensor([sum(r.logprobs) for r in group]) - other.sum(1)
+    found, metrics = step(policy, reference=fresh_creature, beta=0.01, kl_in="reward", kl="k1")
+    assert metrics["reward_kl"] == pytest.approx(divergence.mean().item(), rel=1e-3)
+    tokens = sum(len(r.ids) for g in groups for r in g)
+    advantages = grpo(rewards - 0.01 * divergence)
+    expected = reinforce(policy, prompts, groups, advantages, lambda logp, entropy: logp.sum() / tokens)
+    assert torch.allclose(found, expected, atol=1e-4)
+
+
+def test_functions_of_the_users_train(policy):
+    here = f"{__name__}:minus_length"
+    prompts, groups, _, _, _ = drawn(policy)
+    tokens = sum(len(r.ids) for g in groups for r in g)
+    lengths = torch.tensor([[float(len(r.ids)) for r in g] for g in groups])
+    expected = reinforce(policy, prompts, groups, -lengths / 10, lambda logp, entropy: logp.sum() / tokens)
+    for per_token in (False, True):
+        found, _ = step(policy, advantage={"name": here, "options": {"per_token": per_token}})
+        assert torch.allclose(found, expected, atol=1e-5)
+
+
+def minus_length(rewards, groups, per_token):
+    advantages = -groups.lengths.float() / 10
+    return advantages[..., None].repeat(1, 1, int(groups.lengths.max())) if per_token else advantages
