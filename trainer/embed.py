@@ -24,7 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from franken.errors import FrankenError
+from franken.errors import FrankenError, UsageError
 from franken.tasks.grading import reasoning
 
 HASHING = "hashing"
@@ -114,9 +114,11 @@ def _load(name: str, device: str | torch.device) -> tuple[Any, Any]:
     from franken.checkpoints import resolve
 
     folder = resolve(name)
+    if not any(folder.glob("*.safetensors")):
+        raise UsageError(f"{name} has no safetensors weights", why="pickled ones can run code", fix="convert the model")
     where = torch.device(device)
     dtype = torch.bfloat16 if where.type == "cuda" else torch.float32
-    model = AutoModel.from_pretrained(folder, dtype=dtype, local_files_only=True)
+    model = AutoModel.from_pretrained(folder, dtype=dtype, local_files_only=True, use_safetensors=True)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
     return model.to(where).eval(), tokenizer
 

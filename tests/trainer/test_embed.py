@@ -41,6 +41,16 @@ def test_a_model_folder_gives_the_last_tokens_state(tmp_path):
         embedder(str(tmp_path / "nowhere"))(["x"])
 
 
+def test_pickled_weights_are_refused(tmp_path):
+    tokenizer = creature.build_tokenizer()
+    model = tiny("qwen3")
+    model.config.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    torch.save(model.model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(UsageError, match="safetensors"):
+        embedder(str(tmp_path))(["x"])
+
+
 @pytest.fixture
 def endpoint():
     """A local server that answers like an OpenAI-compatible one, out of order, and remembers what it was asked."""
