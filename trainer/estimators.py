@@ -141,7 +141,7 @@ def estimator(recipe: Advantage) -> Callable[[Float[Tensor, "prompts group rewar
     """The function a recipe names. Raises UsageError for one that cannot be imported."""
     if ":" in recipe.name:
         function = _import(recipe.name)
-        return lambda rewards, groups: _checked(recipe.name, function(rewards, groups, **recipe.options), rewards)
+        return lambda rewards, groups: _checked(recipe.name, function(rewards, groups, **recipe.options), groups)
     return lambda rewards, groups: _built_in(recipe, rewards, groups)
 
 
@@ -245,13 +245,18 @@ def _import(name: str) -> Callable[..., Any]:
     return function
 
 
-def _checked(name: str, found: Any, rewards: Tensor) -> Estimate:
+def _checked(name: str, found: Any, groups: Groups) -> Estimate:
     estimate = found if isinstance(found, Estimate) else Estimate(found)
     shape = getattr(estimate.advantages, "shape", ())
-    if shape[:2] != rewards.shape[:2] or len(shape) not in (2, 3):
+    size = tuple(groups.lengths.shape)
+    if tuple(shape[:2]) != size or len(shape) not in (2, 3):
         raise FrankenError(
             f"{name} returned {tuple(shape) or type(estimate.advantages).__name__}",
-            why=f"advantages are {tuple(rewards.shape[:2])}, or that with a third dimension of tokens",
+            why=f"advantages are {size}, or that with a third dimension of tokens",
+        )
+    if len(shape) == 3 and shape[2] < int(groups.lengths.max()):
+        raise FrankenError(
+            f"{name} returned advantages for {shape[2]} tokens", why=f"a response has {int(groups.lengths.max())}"
         )
     if not torch.isfinite(estimate.advantages).all():
         raise FrankenError(

@@ -76,6 +76,8 @@ def grpo_step(
     """Sample, reward, and call `update()` (clip, optimiser step, zero) once per inner step. Returns the metrics.
 
     The caller has zeroed the gradients; `update` returns the gradient norm. `progress` in [0, 1] is where the stage is.
+    Of the metrics, `entropy` is that of the tokens that trained; `sampled_entropy`, the mean −log p of all that were
+    sampled, estimates it where nothing trains too. Raises FrankenError where the loss is not finite.
     """
     items = next_items(stage.tasks, stage.prompts, seed=seed, step=step)
     prompts = [Prompt(i.question, (i.image,) if i.image else (), i.id) for i in items]
@@ -103,6 +105,7 @@ def grpo_step(
     return {
         **_update(loaded, stage, update, reference, batch, groups, estimate.advantages),
         **{f"reward_{name}": rewards[..., f].mean().item() for f, name in enumerate(names)},
+        "sampled_entropy": -sum(sum(r.logprobs) for row in batch.groups for r in row) / groups.lengths.sum().item(),
         "reward": total.mean().item(),
         "zero_variance_groups": (estimate.advantages == 0).flatten(1).all(1).float().mean().item(),
         "length": groups.lengths.sum().item() / groups.lengths.numel(),
@@ -216,7 +219,9 @@ def _backward(
     loss.backward()
     clipped = 0.0
     if old is not None:
-        clipped = clipped_tokens(logprobs.detach(), old, advantages, mask, stage.clip_low, stage.clip_high)
+        clipped = clipped_tokens(
+            logprobs.detach(), old, advantages, mask, stage.clip_low, stage.clip_high, kind=stage.loss
+        )
     return {"loss": loss.item(), "entropy": (entropy.detach() * mask).sum().item(), "kl": kl.item(), "clipped": clipped}
 
 
@@ -275,12 +280,9 @@ def _sampled(batch: Batch, part: list[Index], mask: Tensor) -> Tensor:
 
 
 def _rows_of(values: Tensor, part: list[Index], mask: Tensor) -> Tensor:
-    """`[prompts, group]` or `[prompts, group, tokens]` → the same for some rows, cut or padded to the mask's width."""
+    """`[prompts, group]` or `[prompts, group, tokens]` → the same for some rows, cut to the mask's width."""
     picked = torch.stack([values[i, j] for i, j in part]).to(mask.device)
-    if picked.ndim == 1:
-        return picked
-    picked = picked[:, : mask.shape[1]]
-    return torch.nn.functional.pad(picked, (0, mask.shape[1] - picked.shape[1]))
+    return picked if picked.ndim == 1 else picked[:, : mask.shape[1]]
 
 
 def _embeddings(embed: Embed, texts: list[list[str]]) -> Float[Tensor, "prompts group dimensions"]:

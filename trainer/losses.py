@@ -64,8 +64,7 @@ def token_loss(
         loss = -log_ratio.exp().clamp(max=1 + clip_high).detach() * weight * logprobs
     else:
         if kind == "gspo":
-            lengths = mask.sum(1, keepdim=True).clamp(min=1)
-            log_ratio = ((log_ratio * mask).sum(1, keepdim=True) / lengths).expand_as(logprobs)
+            log_ratio = _row_mean(log_ratio, mask)
         ratio = log_ratio.exp()
         surrogate = torch.minimum(ratio * weight, ratio.clamp(1 - clip_low, 1 + clip_high) * weight)
         if dual_clip is not None:
@@ -151,9 +150,24 @@ def clipped_tokens(
     mask: Mask,
     clip_low: float,
     clip_high: float,
+    *,
+    kind: LossKind = "dapo",
 ) -> float:
-    """The number of tokens whose ratio is outside of the bounds on the side that the advantage pushes to."""
-    ratio = (logprobs - old).exp()
+    """The number of tokens that the clip holds: whose ratio (GSPO: whose row's) is outside, on the side that the advantage
+    pushes to. CISPO has an upper bound alone, for advantages of either sign.
+    """
+    log_ratio = logprobs - old
+    if kind == "gspo":
+        log_ratio = _row_mean(log_ratio, mask)
+    ratio = log_ratio.exp()
     advantages = advantages[:, None] if advantages.ndim == 1 else advantages
+    if kind == "cispo":
+        return float(((ratio > 1 + clip_high) & (advantages != 0) & mask).sum())
     clipped = ((ratio < 1 - clip_low) & (advantages < 0)) | ((ratio > 1 + clip_high) & (advantages > 0))
     return float((clipped & mask).sum())
+
+
+def _row_mean(values: RowTokens, mask: Mask) -> RowTokens:
+    """The mean over a row's tokens, at each of them."""
+    means = (values * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
+    return means.expand_as(values)

@@ -88,7 +88,8 @@ def test_what_mupo_logs():
 def test_a_function_of_ones_own(monkeypatch):
     mine = types.ModuleType("mine")
     mine.centred = lambda rewards, g, power=1.0: power * (g.total(rewards) - 0.5)
-    mine.by_token = lambda rewards, g: rewards[..., :1].expand(-1, -1, 4)
+    mine.by_token = lambda rewards, g: rewards[..., :1].expand(-1, -1, int(g.lengths.max()))
+    mine.too_few = lambda rewards, g: rewards[..., :1].expand(-1, -1, 1)
     mine.logged = lambda rewards, g: Estimate(rewards[..., 0], {"seen": 1.0})
     mine.flat = lambda rewards, g: rewards.sum()
     mine.broken = lambda rewards, g: rewards[..., 0] / 0
@@ -97,9 +98,9 @@ def test_a_function_of_ones_own(monkeypatch):
     rewards, g = groups()
     found = estimator(Advantage(name="mine:centred", options={"power": 2.0}))(rewards, g).advantages
     assert torch.allclose(found, 2 * (rewards[..., 0] + 0.1 * rewards[..., 1] - 0.5))
-    assert estimator(Advantage(name="mine:by_token"))(rewards, g).advantages.shape == (2, 9, 4)
+    assert estimator(Advantage(name="mine:by_token"))(rewards, g).advantages.shape == (2, 9, g.lengths.max())
     assert estimator(Advantage(name="mine:logged"))(rewards, g).metrics == {"seen": 1.0}
-    for name in ("flat", "broken"):
+    for name in ("flat", "broken", "too_few"):
         with pytest.raises(FrankenError):
             estimator(Advantage(name=f"mine:{name}"))(rewards, g)
     for name in ("mine:number", "mine:nothing", "nowhere_at_all:f"):

@@ -10,6 +10,7 @@ import torch
 from franken.errors import UsageError
 from trainer.losses import (
     AGGREGATION,
+    clipped_tokens,
     global_totals,
     overlong_penalty,
     row_weights,
@@ -243,3 +244,23 @@ def test_the_loss_does_not_depend_on_ranks(tmp_path):
         parts = [torch.load(tmp_path / f"{kind}-{rank}.pt") for rank in (0, 1)]
         assert float(sum(p["loss"] for p in parts)) == pytest.approx(whole.item(), rel=1e-5)
         assert torch.allclose(torch.cat([p["gradient"] for p in parts]), one.grad, atol=1e-7)
+
+
+def test_clipped_tokens_are_those_whose_gradient_the_clip_takes():
+    """Of every loss, by autograd: where the surrogate is cut, the gradient is zero (cispo: the weight is the bound)."""
+    made = torch.Generator().manual_seed(0)
+    old = -3 * torch.rand(5, 7, generator=made)
+    shift = torch.tensor([0.4, -0.4, 0.1, -0.1, 0.4])[:, None]
+    new = (old + shift + 0.5 * torch.randn(5, 7, generator=made)).requires_grad_()
+    advantages = torch.tensor([1.0, -1.0, 0.5, -2.0, 0.0])
+    mask = torch.arange(7) < torch.tensor([7, 3, 5, 1, 4])[:, None]
+    for kind in ("grpo", "gspo"):
+        slope = torch.autograd.grad(
+            token_loss(new, advantages, mask, kind=kind, old_logprobs=old, clip_high=0.28).sum(), new
+        )[0]
+        cut = ((slope == 0) & mask & (advantages != 0)[:, None]).sum().item()
+        assert 0 < cut < mask.sum()
+        assert clipped_tokens(new.detach(), old, advantages, mask, 0.2, 0.28, kind=kind) == cut
+    ratio = (new - old).exp().detach()
+    above = ((ratio > 1.28) & mask & (advantages != 0)[:, None]).sum().item()
+    assert clipped_tokens(new.detach(), old, advantages, mask, 0.2, 0.28, kind="cispo") == above

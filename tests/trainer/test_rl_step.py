@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from franken.errors import FrankenError
 from franken.generate import Prompt, Sampling, encode_prompts, generate
 from franken.tasks import grade
 from trainer.advantages import grpo, mupo
@@ -137,3 +138,42 @@ def test_functions_of_the_users_train(policy):
 def minus_length(rewards, groups, per_token):
     advantages = -groups.lengths.float() / 10
     return advantages[..., None].repeat(1, 1, int(groups.lengths.max())) if per_token else advantages
+
+
+def test_advantages_for_fewer_tokens_than_were_said_are_refused(policy):
+    with pytest.raises(FrankenError, match="3 tokens"):
+        step(policy, advantage={"name": f"{__name__}:three_tokens"})
+
+
+def three_tokens(rewards, groups):
+    return rewards[..., :1].repeat(1, 1, 3)
+
+
+def test_a_loss_that_is_not_finite_ends_the_step(policy):
+    head = policy.model.get_output_embeddings().weight
+    kept = head.detach().clone()
+    updates = []
+
+    def explode():
+        with torch.no_grad():
+            head.fill_(float("nan"))
+        updates.append(1)
+        return 0.0
+
+    try:
+        with pytest.raises(FrankenError, match="nan"):
+            step(policy, update=explode, inner_steps=2)
+    finally:
+        with torch.no_grad():
+            head.copy_(kept)
+    assert len(updates) == 1
+
+
+def test_sampled_entropy_is_of_everything_that_was_sampled(policy):
+    _, groups, *_ = drawn(policy)
+    tokens = sum(len(r.ids) for g in groups for r in g)
+    surprise = -sum(sum(r.logprobs) for g in groups for r in g) / tokens
+    assert step(policy)[1]["sampled_entropy"] == pytest.approx(surprise, rel=1e-4)
+    _, metrics = step(policy, rewards={"format": 1e-9})
+    assert metrics["zero_variance_groups"] == 1
+    assert metrics["sampled_entropy"] == pytest.approx(surprise, rel=1e-4)
