@@ -1,18 +1,22 @@
 """The whole RL step against one written out: each response alone, unpacked, REINFORCE times the advantage asked for."""
 
+import json
+import signal
+
 import pytest
 import torch
 
 from franken.errors import FrankenError
 from franken.generate import Prompt, Sampling, encode_prompts, generate
 from franken.tasks import grade
+from trainer import loop
 from trainer.advantages import grpo, mupo
 from trainer.embed import embedder, segment
 from trainer.freeze import apply_freeze
 from trainer.grpo import grpo_step, next_items
 from trainer.policy import response_logprobs, take_rows, with_features
 from trainer.rewards import accuracy, score
-from trainer.stages import GrpoStage
+from trainer.stages import GrpoStage, load_recipe
 
 BASE = {"kind": "grpo", "steps": 2, "lr": 1e-4, "tasks": {"count": 1.0, "sum": 1.0}, "prompts": 3, "group": 8,
         "max_new_tokens": 40, "freeze": ["vision", "projector"]}  # fmt: skip
@@ -177,3 +181,48 @@ def test_sampled_entropy_is_of_everything_that_was_sampled(policy):
     _, metrics = step(policy, rewards={"format": 1e-9})
     assert metrics["zero_variance_groups"] == 1
     assert metrics["sampled_entropy"] == pytest.approx(surprise, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arm", "changed"),
+    [
+        ("creature-mupo", {"advantage.name"}),
+        ("creature-mupo-random", {"advantage.name", "advantage.partition"}),
+        ("creature-mupo-clusters", {"advantage.name", "advantage.diversity"}),
+        ("creature-grpo-diversity", {"advantage.name"}),
+        ("creature-grpo-clip-higher", {"clip_high"}),
+        ("creature-grpo-entropy", {"entropy_bonus"}),
+    ],
+)
+def test_the_arms_differ_from_grpo_in_one_thing_alone(arm, changed):
+    base, other = (flat(load_recipe(name).model_dump()["stages"][0]) for name in ("creature-grpo", arm))
+    assert {key for key in base if base[key] != other[key]} == changed
+
+
+def flat(stage):
+    return {k: v for k, v in stage.items() if k != "advantage"} | {
+        f"advantage.{k}": v for k, v in stage["advantage"].items()
+    }
+
+
+def test_an_interrupted_mupo_goes_on_as_if_it_had_not_been(tmp_path):
+    """The annealed weight, the clusters' seeds and the samples depend on the step alone."""
+    short = ("steps=4", "prompts=2", "group=6", "max_new_tokens=24", "save_every=1")
+    recipe = load_recipe("creature-mupo", tuple(f"stages.0.{s}" for s in short))
+    loop.run_train(recipe, tmp_path / "whole")
+
+    def interrupt(line):
+        if line["step"] == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_train(recipe, tmp_path / "cut", report=interrupt)
+    loop.run_train(recipe, tmp_path / "cut")
+    whole, cut = (metrics(tmp_path / name / "metrics.jsonl") for name in ("whole", "cut"))
+    assert whole == cut
+    assert len({line["lambda"] for line in whole}) == len(whole) == 4
+
+
+def metrics(file):
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "cpu_seconds"} for line in lines]
