@@ -20,7 +20,6 @@ LEVELS = [
     {"study", "report", "doctor"},
     {"trainer"},
     {"console"},
-    {"cli_tasks"},
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(LEVELS) for name in names}
@@ -73,7 +72,7 @@ def test_every_room_has_a_level():
 def test_light_commands_import_nothing_heavy(arguments, tmp_path):
     arguments = [str(tmp_path / "out") if a == "OUT" else a for a in arguments]
     code = (
-        "import sys; from franken.cli import _run; code = _run(sys.argv[1:], False);"
+        "import sys; from franken.cli import run_command; code = run_command(sys.argv[1:], False);"
         "heavy = {'torch', 'transformers', 'mergekit', 'pandas'} & set(sys.modules); print(heavy, file=sys.stderr);"
         "sys.exit(code or bool(heavy))"
     )
@@ -85,4 +84,4 @@ def test_no_prints_and_no_network_hosts_in_the_library():
     for file in [*ROOT.glob("franken/**/*.py"), *ROOT.glob("trainer/**/*.py")]:
         calls = [n for n in ast.walk(ast.parse(file.read_text())) if isinstance(n, ast.Call)]
         prints = [c for c in calls if isinstance(c.func, ast.Name) and c.func.id == "print"]
-        assert not prints or file.name in ("cli.py", "console.py"), file
+        assert not prints or file.name == "console.py" or file.parent.name == "cli", file

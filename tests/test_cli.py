@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from franken.cli import _run
+from franken.cli import run_command
 from franken.models.tiny import save_tiny
 
 
 def run(capsys, *arguments: object) -> tuple[int, str, str]:
-    code = _run([str(a) for a in arguments], False)
+    code = run_command([str(a) for a in arguments], False)
     printed = capsys.readouterr()
     return code, printed.out, printed.err
 

@@ -303,14 +303,14 @@ def test_a_killed_merge_leaves_nothing_finished_and_the_next_one_finishes(tmp_pa
     made = folders(tmp_path, max_shard_size="40KB")
     script = (
         "import sys, time, os\n"
-        "from franken.cli import _run\n"
+        "from franken.cli import run_command\n"
         "copy = os.copy_file_range\n"
         "def slow(*a):\n"
         "    time.sleep(0.02)\n"
         "    return copy(*a)\n"
         "os.copy_file_range = slow\n"
         "print('ready', flush=True)\n"
-        "sys.exit(_run(sys.argv[1:], False))\n"
+        "sys.exit(run_command(sys.argv[1:], False))\n"
     )
     out = tmp_path / "hybrid"
     command = [sys.executable, "-c", script, "merge", made[0], made[1], "--layers", "1", "--out", str(out), "--json"]

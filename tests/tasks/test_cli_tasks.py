@@ -2,7 +2,7 @@
 
 import json
 
-from franken.cli import _run
+from franken.cli import run_command
 
 QUESTION = "Ann's event is going to start in 1 hour 40 minutes."
 
@@ -13,7 +13,7 @@ def row(answer: str, **solution: int) -> str:
 
 
 def run(capsys, *arguments: object) -> tuple[int, str, str]:
-    code = _run(["tasks", *(str(a) for a in arguments)], False)
+    code = run_command(["tasks", *(str(a) for a in arguments)], False)
     printed = capsys.readouterr()
     return code, printed.out, printed.err
 

@@ -1,0 +1,65 @@
+"""The command line: parse, call, print, exit code. Heavy imports happen inside the commands, so that help is instant.
+
+Results go to stdout, progress to stderr and only to a terminal. `--json` prints one object and nothing else. Exit codes:
+0 ok · 1 failure · 2 usage · 3 finished, some samples failed · 4 verification failed · 130 interrupted, resumable.
+"""
+
+import sys
+
+import typer
+from typer.exceptions import TyperException
+
+from franken.cli import diff, doctor, evaluate, merge, probe, study, tasks, train
+from franken.console import say_error
+from franken.errors import FrankenError
+
+app = typer.Typer(
+    name="franken",
+    help="What does RL really change in a vision-language model? Probe it, diff it, merge it, freeze it, train it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command()(probe.probe)
+app.command()(diff.diff)
+app.command()(merge.merge)
+app.command()(merge.merge_sweep)
+app.command("eval")(evaluate.evaluate)
+app.command()(train.train)
+app.command()(train.freeze_train)
+app.add_typer(tasks.app, name="tasks")
+app.command()(study.autopsy)
+app.command()(study.quickstart)
+app.command()(study.report)
+app.command()(doctor.doctor)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    debug = "--debug" in arguments
+    arguments = [a for a in arguments if a != "--debug"]
+    sys.exit(run_command(arguments, debug))
+
+
+def run_command(arguments: list[str], debug: bool) -> int:
+    """The exit code of one command line. With `debug` a FrankenError keeps its traceback."""
+    try:
+        result = typer.main.get_command(app).main(args=arguments, prog_name="franken", standalone_mode=False)
+    except FrankenError as e:
+        if debug:
+            raise
+        say_error(e)
+        return e.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        return _interrupted()
+    except TyperException as e:  # what the parser says of a command line
+        e.show()  # pyright: ignore[reportAttributeAccessIssue]
+        return 2
+    return _interrupted() if result == 130 else result if isinstance(result, int) else 0
+
+
+def _interrupted() -> int:
+    print("interrupted; the same command goes on from here", file=sys.stderr)
+    return 130

@@ -1,0 +1,5 @@
+"""`python -m franken.cli`."""
+
+from franken.cli import main
+
+main()

@@ -1,0 +1,45 @@
+"""`franken eval`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from franken.cli.options import Data, Device, DryRun, Dtype, Json, Out, Seed, Tasks, split_list, whole_numbers
+from franken.console import finish_run, print_object, progress_bar
+
+
+def evaluate(
+    models: Annotated[list[str], typer.Argument(help="One or several checkpoints.")],
+    tasks: Tasks = "",
+    samples: Annotated[int, typer.Option(help="Held-out puzzles per task.")] = 100,
+    n: Annotated[int, typer.Option(help="Samples per prompt.")] = 4,
+    k: Annotated[str, typer.Option(help="The k of acc@k, with commas.")] = "1,4",
+    arms: Annotated[str, typer.Option(help="image, text (the description instead), blind.")] = "image",
+    data: Data = None,
+    out: Out = Path("runs"),
+    seed: Seed = 0,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 64,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> int:
+    """How good is it, and is it perception or reasoning? acc@k with and without the image."""
+    from franken.checkpoints import open_checkpoint
+    from franken.evaluate.run import plan_eval, run_eval
+
+    options: dict[str, Any] = {
+        "tasks": split_list(tasks) or None, "samples": samples, "n": n, "k": whole_numbers(k), "arms": arms, "seed": seed,
+        "max_new_tokens": max_new_tokens, "data": data,
+    }  # fmt: skip
+    plan = plan_eval(**options)
+    for model in models:
+        open_checkpoint(model)
+    if dry_run:
+        prompts = len(models) * len(plan.tasks) * samples * len(plan.arms)
+        return print_object({"models": models, "prompts": prompts, "answers": prompts * (n + 1)}, json)
+    with progress_bar(not json) as tick:
+        folders = run_eval(models, **options, out=out, device=device, dtype=dtype, progress=tick)
+    codes = [finish_run(f, json, rows="metric", columns="task", metrics=None) for f in folders]
+    return max(codes)

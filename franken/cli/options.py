@@ -1,0 +1,34 @@
+"""The options that several commands share, and how lists are read from the command line."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from franken.errors import UsageError
+
+Out = Annotated[Path, typer.Option(help="Folder that holds the run folders.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and what it would cost.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")]
+Dtype = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Tasks = Annotated[str, typer.Option(help="Tasks, with commas; all by default.")]
+Data = Annotated[Path | None, typer.Option(help="A folder in the vision_functionality layout.")]
+Layers = Annotated[str, typer.Option(help="16-28 (half-open), text:16-28, early, middle, late, all; with commas.")]
+Download = Annotated[bool, typer.Option("--download", help="Fetch a hub id that is not in the local cache.")]
+Allow = Annotated[str, typer.Option(help="Differences to wave through: dtype, rope, tokenizer, …; with commas.")]
+Model = Annotated[str, typer.Argument(help="A checkpoint folder, a cached hub id, creature:base or creature:sft.")]
+
+
+def split_list(text: str) -> list[str]:
+    """The pieces between commas."""
+    return [piece.strip() for piece in text.split(",") if piece.strip()]
+
+
+def whole_numbers(text: str) -> list[int]:
+    """Whole numbers with commas. Raises UsageError."""
+    try:
+        return [int(piece) for piece in split_list(text)]
+    except ValueError as e:
+        raise UsageError(f"{text!r} is not a list of whole numbers", fix="write 1,4,8") from e

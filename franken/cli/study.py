@@ -1,0 +1,84 @@
+"""`franken autopsy`, `quickstart` and `report`: whole studies and their page."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from franken.cli.options import Data, Device, DryRun, Dtype, Json, Seed, Tasks, split_list, whole_numbers
+from franken.console import finish_study, print_object, print_table, step_lines
+from franken.errors import UsageError
+
+
+def autopsy(
+    checkpoints: Annotated[list[str], typer.Argument(help="BASE RL, or BASE SFT RL.")],
+    out: Annotated[Path, typer.Option(help="The study's own folder.")],
+    tasks: Tasks = "",
+    samples: Annotated[int, typer.Option(help="Held-out puzzles per task.")] = 100,
+    probe_samples: Annotated[int, typer.Option(help="Image pairs per task.")] = 40,
+    n: Annotated[int, typer.Option(help="Samples per prompt.")] = 4,
+    k: Annotated[str, typer.Option(help="The k of acc@k, with commas.")] = "1,4",
+    extra: Annotated[
+        list[str] | None, typer.Option(help="LABEL=CHECKPOINT to evaluate as well: control=…, frozen-late=….")
+    ] = None,
+    data: Data = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    jobs: Annotated[int | None, typer.Option(help="Processes side by side.")] = None,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> int:
+    """Everything at once: probe, diff, hybrids and evaluations, on one page. The same command resumes."""
+    from franken.study.autopsy import Settings, plan_autopsy, run_autopsy
+
+    if len(checkpoints) not in (2, 3):
+        raise UsageError(f"{len(checkpoints)} checkpoints given", why="autopsy takes BASE RL or BASE SFT RL")
+    base, sft, rl = (checkpoints[0], checkpoints[1] if len(checkpoints) == 3 else None, checkpoints[-1])
+    settings = Settings(
+        tasks=tuple(split_list(tasks)), samples=samples, n=n, k=tuple(whole_numbers(k)), probe_samples=probe_samples, seed=seed,
+        data=str(data) if data else None, device=device, dtype=dtype,
+    )  # fmt: skip
+    for pair in extra or []:
+        if "=" not in pair:
+            raise UsageError(f"cannot read --extra {pair}", why="it has no =", fix="write --extra frozen-late=FOLDER")
+    more = dict(pair.split("=", 1) for pair in extra or [])
+    if dry_run:
+        _, steps = plan_autopsy(base, sft, rl, out=out, settings=settings, extra=more)
+        if json:
+            return print_object({"steps": [{"id": s.id, "what": s.what, "command": s.command} for s in steps]}, json)
+        print_table(["step", "command"], [[s.what, s.command] for s in steps])
+        return 0
+    report = None if json else step_lines()
+    page = run_autopsy(
+        base, sft, rl, out=out, settings=settings, extra_models=more, jobs=jobs, report=report,
+        command=shlex.join(["franken", *sys.argv[1:]]),
+    )  # fmt: skip
+    return finish_study(page, json)
+
+
+def quickstart(
+    out: Annotated[Path, typer.Option(help="The quickstart's own folder.")] = Path("quickstart"),
+    from_: Annotated[str, typer.Option("--from", help="sft, or base: make SFT live too.")] = "sft",
+    full: Annotated[bool, typer.Option("--full", help="More steps and samples; up to an hour.")] = False,
+    jobs: Annotated[int, typer.Option(help="Processes side by side.")] = 2,
+    json: Json = False,
+) -> int:
+    """The whole study on your laptop: train a tiny VLM with RL, then look at what RL changed."""
+    from trainer.quickstart import run_quickstart
+
+    if from_ not in ("sft", "base"):
+        raise UsageError(f"cannot start from {from_!r}", why="it starts from sft or base")
+    report = None if json else step_lines()
+    page = run_quickstart(out, start="base" if from_ == "base" else "sft", full=full, jobs=jobs, report=report)
+    return finish_study(page, json)
+
+
+def report(study: Annotated[Path, typer.Argument(help="The folder of an autopsy or a quickstart.")]) -> int:
+    """Write the page of a study again from its run folders."""
+    from franken.report.page import build_page
+
+    print(build_page(study))
+    return 0
