@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import dist
 
 from franken.tasks.puzzles.solved import Solved
 
 COLOURS = ("Red", "Green", "Blue", "Yellow")
 Point = tuple[float, float]
-OFF_LINE = 3e-5  # published vertices are rounded to 1e-5, so that a vertex on an edge may lie this far off it
+OFF_LINE = 5e-5  # published vertices are rounded to 1e-5, so that a vertex on an edge may lie this far off it
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,10 @@ def _edges(polygon: tuple[Point, ...]) -> list[tuple[Point, Point]]:
 
 
 def _overlap(p: Point, q: Point, r: Point, s: Point) -> float:
-    """The length that segment r-s covers of segment p-q when both lie on one line, else 0."""
-    length = ((q[0] - p[0]) ** 2 + (q[1] - p[1]) ** 2) ** 0.5
+    """The length that two segments share when both lie on one line, else 0."""
+    if dist(p, q) < dist(r, s):  # the longer one gives the line: rounding turns a short one by more
+        p, q, r, s = r, s, p, q
+    length = dist(p, q)
     if length == 0:
         return 0.0
     along = ((q[0] - p[0]) / length, (q[1] - p[1]) / length)
