@@ -1,10 +1,17 @@
 """Rotting kiwi: rot spreads to the four neighbours every minute. When is the last fresh kiwi gone?"""
 
+import random
+import re
 from dataclasses import dataclass
 
+from PIL import Image
+
+from franken.tasks.puzzles.canvas import INK, cells, paper, shrink
 from franken.tasks.puzzles.solved import Solved, Unsolvable
 
 EMPTY, FRESH, ROTTEN = 0, 1, 2
+LETTERS = ".fr"
+SLICES = {FRESH: ((94, 66, 40), (128, 190, 60), (236, 240, 190)), ROTTEN: ((40, 28, 20), (92, 70, 50), (60, 46, 34))}
 
 
 @dataclass(frozen=True)
@@ -34,12 +41,79 @@ def solve(state: Kiwis, query: Minutes = Minutes()) -> Solved:
 
 def times(state: Kiwis) -> dict[tuple[int, int], int]:
     """The minute in which each kiwi that ever rots does so; 0 for those that are rotten."""
-    cells = {(r, c): cell for r, row in enumerate(state.grid) for c, cell in enumerate(row)}
-    found = {cell: 0 for cell, what in cells.items() if what == ROTTEN}
+    kiwis = {(r, c): cell for r, row in enumerate(state.grid) for c, cell in enumerate(row)}
+    found = {cell: 0 for cell, what in kiwis.items() if what == ROTTEN}
     front, minute = list(found), 0
     while front:
         minute += 1
         beside = {(r + dr, c + dc) for r, c in front for dr, dc in ((0, 1), (1, 0), (0, -1), (-1, 0))}
-        front = [cell for cell in beside if cells.get(cell) == FRESH and cell not in found]
+        front = [cell for cell in beside if kiwis.get(cell) == FRESH and cell not in found]
         found |= dict.fromkeys(front, minute)
     return found
+
+
+def sample(rng: random.Random, level: int) -> Kiwis:
+    """A grid of 3 × 3, 4 × 4 or 5 × 5 with one or two rotten kiwis, in which every fresh one rots in the end."""
+    side = 2 + level
+    while True:
+        grid = [[rng.choices((EMPTY, FRESH), (1, 2))[0] for _ in range(side)] for _ in range(side)]
+        for _ in range(rng.randint(1, 2)):
+            grid[rng.randrange(side)][rng.randrange(side)] = ROTTEN
+        state = Kiwis(tuple(map(tuple, grid)))
+        if any(FRESH in row for row in grid) and len(times(state)) == sum(
+            cell != EMPTY for row in grid for cell in row
+        ):
+            return state
+
+
+def ask(state: Kiwis, rng: random.Random) -> Minutes:
+    """There is one question."""
+    return Minutes()
+
+
+def question(state: Kiwis, query: Minutes) -> str:
+    """In words."""
+    return (
+        "Each cell of the grid holds nothing, a fresh (green) kiwi or a rotten (brown) one. Every minute the fresh kiwis "
+        "above, below, left and right of a rotten one rot. After how many minutes is no kiwi fresh?"
+    )
+
+
+def describe(state: Kiwis) -> str:
+    """`kiwis` and the rows: . empty, f fresh, r rotten."""
+    return "kiwis " + "/".join("".join(LETTERS[cell] for cell in row) for row in state.grid)
+
+
+def parse(text: str) -> Kiwis:
+    """The inverse of `describe`. Raises ValueError."""
+    found = re.fullmatch(rf"kiwis ([{LETTERS}/]+)", text)
+    rows = found[1].split("/") if found else []
+    if not rows or len({len(row) for row in rows}) != 1 or not rows[0]:
+        raise ValueError(f"{text!r} is no grid of kiwis")
+    return Kiwis(tuple(tuple(LETTERS.index(letter) for letter in row) for row in rows))
+
+
+def facts(state: Kiwis) -> dict[str, str]:
+    """What each cell holds."""
+    named = ("empty", "fresh", "rotten")
+    return {f"r{r}c{c}": named[cell] for r, row in enumerate(state.grid, 1) for c, cell in enumerate(row, 1)}
+
+
+def change(state: Kiwis, rng: random.Random) -> Kiwis:
+    """Something else in one cell."""
+    grid = [list(row) for row in state.grid]
+    r, c = rng.randrange(len(grid)), rng.randrange(len(grid[0]))
+    grid[r][c] = rng.choice([cell for cell in (EMPTY, FRESH, ROTTEN) if cell != grid[r][c]])
+    return Kiwis(tuple(map(tuple, grid)))
+
+
+def render(state: Kiwis, size: int, style: int = 0) -> Image.Image:
+    """A slice with seeds for a fresh kiwi, a dark spotted one for a rotten."""
+    image, pen = paper(size, style)
+    for r, c, box in cells(len(state.grid), len(state.grid[0]), (2, 2, size - 2, size - 2)):
+        pen.rectangle(box, "white", INK)
+        cell = state.grid[r][c]
+        if cell != EMPTY:
+            for share, colour in zip((0.12, 0.18, 0.38), SLICES[cell], strict=True):
+                pen.ellipse(shrink(box, share), colour)
+    return image
