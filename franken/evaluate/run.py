@@ -284,7 +284,7 @@ def _row(
     if text is None:
         return row
     grade = puzzles.grade(text, item)
-    strategy = puzzles.get(item.task).strategy(text) if item.task in puzzles.names() else "none"
+    strategy = puzzles.get(item.task).strategy(text) if puzzles.is_puzzle(item.task) else "none"
     return row | {
         "answer": grade.answer, "score": float(grade.score), "reason": grade.reason,
         "well_formed": bool(grade.well_formed), "strategy": strategy,

@@ -269,7 +269,7 @@ def _head(plan: ProbePlan, pair: Pair) -> dict[str, Any]:
             "truncated",
         )
     )
-    known = pair.task in tasks.names()
+    known = tasks.is_puzzle(pair.task)
     return {
         "model": plan.checkpoint.name, "method": None, "part": "text", "layer": None, "task": pair.task, "sample": pair.id,
         "world": tasks.get(pair.task).world if known else None, "question": pair.target.question,

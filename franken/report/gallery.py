@@ -127,7 +127,7 @@ def _pairs(found: Evidence, task: str) -> list[puzzles.Pair]:
     data = config.get("data")
     if data:
         return [p for p in puzzles.load_folder(Path(data)) if p.task == task] if Path(data).exists() else []
-    if task not in puzzles.names():
+    if not puzzles.is_puzzle(task):
         return []
     return puzzles.get(task).pairs(int(config.get("samples", 0)), int(config.get("seed", 0)))
 
@@ -137,4 +137,4 @@ def _items(found: Evidence, task: str) -> list[puzzles.Item]:
     if study.data:
         pairs = puzzles.load_folder(Path(study.data)) if Path(study.data).exists() else []
         return [p.target for p in pairs if p.task == task]
-    return puzzles.get(task).items(8, study.seed, split="test") if task in puzzles.names() else []
+    return puzzles.get(task).items(8, study.seed, split="test") if puzzles.is_puzzle(task) else []

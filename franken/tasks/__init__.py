@@ -4,33 +4,46 @@ from franken.errors import UsageError, did_you_mean
 from franken.tasks.grading import grade_exact
 from franken.tasks.grid_puzzles import Compare, Count, GridPuzzle, Read, Recognise, Sum
 from franken.tasks.puzzle import Grade, Item, Pair, Puzzle
+from franken.tasks.puzzles import suite
 from franken.tasks.vision_functionality import grade_public, is_public, load_folder
 
-__all__ = ["Grade", "Item", "Pair", "Puzzle", "get", "grade", "load_folder", "names"]
+__all__ = ["Grade", "Item", "Pair", "Puzzle", "every_name", "get", "grade", "is_puzzle", "load_folder", "names"]
 
 PUZZLES: dict[str, GridPuzzle] = {p.name: p for p in (Recognise(), Read(), Count(), Sum(), Compare())}
 
 
 def names() -> list[str]:
-    """The built-in puzzles, in their fixed order."""
+    """The puzzles of the grid, which the creature can read, in their fixed order: what is asked by default."""
     return list(PUZZLES)
 
 
-def get(name: str) -> GridPuzzle:
-    """A puzzle by name. Raises UsageError for an unknown one."""
-    if name not in PUZZLES:
-        raise UsageError(
-            f"unknown task {name!r}",
-            why=f"the tasks are {', '.join(PUZZLES)}",
-            fix=did_you_mean(name, PUZZLES) or "pick one of them",
-        )
-    return PUZZLES[name]
+def every_name() -> list[str]:
+    """The grid's puzzles and the eighteen types."""
+    return [*PUZZLES, *suite.NAMES]
+
+
+def is_puzzle(task: str) -> bool:
+    """Whether `get` knows the task."""
+    return task in PUZZLES or task.partition("+")[0].partition("@")[0].partition(":")[0] in suite.NAMES
+
+
+def get(name: str) -> Puzzle:
+    """A puzzle by name; the eighteen types as `NAME[:LEVEL][@SIZE][+choice]`. Raises UsageError for an unknown one."""
+    if name in PUZZLES:
+        return PUZZLES[name]
+    if is_puzzle(name):
+        return suite.puzzle_of(name)
+    raise UsageError(
+        f"unknown task {name!r}",
+        why=f"the tasks are {', '.join(every_name())}",
+        fix=did_you_mean(name, every_name()) or "pick one of them",
+    )
 
 
 def grade(reply: str, item: Item) -> Grade:
     """Judge a reply to any item, by the rule of its task."""
-    if item.task in PUZZLES:
-        return PUZZLES[item.task].grade(reply, item)
+    if is_puzzle(item.task):
+        return get(item.task).grade(reply, item)
     if is_public(item.task):
         return grade_public(reply, item)
     return grade_exact(reply, item.answer)

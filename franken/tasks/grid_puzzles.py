@@ -41,6 +41,9 @@ class GridPuzzle:
     def solutions(self, state: Grid, query: Any) -> dict[str, str]:
         raise NotImplementedError
 
+    def choices(self, state: Grid, query: Any) -> tuple[str, ...]:
+        return ()
+
     def changes(self, state: Grid, query: Any, rng: random.Random) -> tuple[int, Thing | None]:
         """Which cell a twin changes, and to what."""
         raise NotImplementedError

@@ -33,6 +33,7 @@ class Item:
     query: Any = None
     solutions: dict[str, str] = field(default_factory=dict)
     error: str | None = None
+    options: tuple[str, ...] = ()  # of multiple choice, in the order of their letters
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,20 @@ class Grade:
 class Puzzle(Protocol):
     """The interface every puzzle suite implements. `State` and `Query` are plain, hashable values."""
 
-    name: str
-    world: str  # puzzles of one world draw the same states, so that their items and pairs match image by image
-    strategies: tuple[str, ...]
+    @property
+    def name(self) -> str:
+        """The task's name, by which `tasks.get` finds it."""
+        ...
+
+    @property
+    def world(self) -> str:
+        """Puzzles of one world draw the same states, so that their items and pairs match image by image."""
+        ...
+
+    @property
+    def strategies(self) -> tuple[str, ...]:
+        """The ways to solve it that `strategy` can tell apart."""
+        ...
 
     def sample(self, rng: random.Random) -> Hashable:
         """Draw a state."""
@@ -99,6 +111,10 @@ class Puzzle(Protocol):
 
     def answer(self, state: Any, query: Any) -> str:
         """The one right answer."""
+        ...
+
+    def choices(self, state: Any, query: Any) -> tuple[str, ...]:
+        """The options in the order of their letters; none when the answer is open."""
         ...
 
     def solutions(self, state: Any, query: Any) -> dict[str, str]:
@@ -149,6 +165,7 @@ def make_item(puzzle: Puzzle, item_id: str, state: Any, query: Any, style: int) 
         state=state,
         query=query,
         solutions=puzzle.solutions(state, query),
+        options=puzzle.choices(state, query),
     )
 
 

@@ -10,6 +10,9 @@ from PIL import Image
 from franken.tasks.puzzles.canvas import INK, paper, write
 from franken.tasks.puzzles.solved import Solved
 
+SMALLEST = 84
+STRATEGIES = ("minutes", "parts")
+
 
 @dataclass(frozen=True)
 class Clock:
@@ -28,8 +31,7 @@ class Shift:
 
 def solve(state: Clock, query: Shift) -> Solved:
     """The time of the event on a twelve-hour clock, as H:MM."""
-    now = state.hour % 12 * 60 + state.minute
-    hour, minute = divmod((now + query.minutes) % 720, 60)
+    hour, minute = divmod((_minutes(state) + query.minutes) % 720, 60)
     answer = show(Clock(hour, minute))
     return Solved(answer, f"{show(state)} {query.minutes:+d} minutes is {answer}")
 
@@ -50,14 +52,74 @@ def ask(state: Clock, rng: random.Random) -> Shift:
     return Shift(rng.choice((-1, 1)) * rng.randint(5, 240))
 
 
-def question(state: Clock, query: Shift) -> str:
-    """In words."""
+def questions(state: Clock, query: Shift) -> tuple[str, ...]:
+    """In words, two wordings."""
     hours, minutes = divmod(abs(query.minutes), 60)
     parts = [f"{n} {word}{'s' * (n != 1)}" for n, word in ((hours, "hour"), (minutes, "minute")) if n]
     length = " ".join(parts) or "0 minutes"
     if query.minutes < 0:
-        return f"The clock shows the time now. An event began {length} ago. At what time did it begin?"
-    return f"The clock shows the time now. An event begins in {length}. At what time does it begin?"
+        return (
+            f"The clock shows the time now. An event began {length} ago. At what time did it begin?",
+            f"What time was it {length} before the time on this clock?",
+        )
+    return (
+        f"The clock shows the time now. An event begins in {length}. At what time does it begin?",
+        f"What time will it be {length} after the time on this clock?",
+    )
+
+
+def steps(state: Clock, query: Shift) -> dict[str, tuple[str, ...]]:
+    """All in minutes since twelve; or the hours first, then the minutes."""
+    start, end = f"the clock shows {show(state)}", solve(state, query).answer
+    now, sign, shift = _minutes(state), "-" if query.minutes < 0 else "+", abs(query.minutes)
+    later, hours, minutes = now + query.minutes, shift // 60, shift % 60
+    between = solve(state, Shift(hours * 60 if sign == "+" else -hours * 60)).answer
+    return {
+        "minutes": (
+            start,
+            f"that is {now} minutes",
+            f"{now} {sign} {shift} = {later}",
+            f"{later} minutes is {end}",
+            f"answer {end}",
+        ),
+        "parts": (
+            start,
+            f"{show(state)} {sign} {hours} hours is {between}",
+            f"{between} {sign} {minutes} minutes is {end}",
+            f"answer {end}",
+        ),
+    }
+
+
+def check(state: Clock, query: Shift, steps: tuple[str, ...]) -> str | None:
+    """See `suite.Module.check`."""
+    for step in steps:
+        if not _holds(step, state, query):
+            return f"{step!r} is wrong or cannot be read"
+    return None if steps and steps[-1].startswith("answer ") else "there is no answer"
+
+
+def _holds(step: str, state: Clock, query: Shift) -> bool:
+    time = r"(1[0-2]|[1-9]):([0-5]\d)"
+    if found := re.fullmatch(rf"(the clock shows|answer) {time}", step):
+        right = show(state) if found[1] == "the clock shows" else solve(state, query).answer
+        return step.endswith(f" {right}")
+    if found := re.fullmatch(r"that is (\d+) minutes", step):
+        return int(found[1]) == _minutes(state)
+    if found := re.fullmatch(r"(\d+) ([+-]) (\d+) = (-?\d+)", step):
+        shift = int(found[3]) if found[2] == "+" else -int(found[3])
+        return int(found[1]) + shift == int(found[4])
+    if found := re.fullmatch(rf"(-?\d+) minutes is {time}", step):
+        return int(found[1]) % 720 == _minutes(Clock(int(found[2]), int(found[3])))
+    if found := re.fullmatch(rf"{time} ([+-]) (\d+) (hours|minutes) is {time}", step):
+        before, after = Clock(int(found[1]), int(found[2])), Clock(int(found[6]), int(found[7]))
+        shift = int(found[4]) * (60 if found[5] == "hours" else 1) * (1 if found[3] == "+" else -1)
+        return (_minutes(before) + shift - _minutes(after)) % 720 == 0
+    return False
+
+
+def _minutes(time: Clock) -> int:
+    return time.hour % 12 * 60 + time.minute
 
 
 def describe(state: Clock) -> str:

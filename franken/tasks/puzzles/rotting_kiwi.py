@@ -11,6 +11,8 @@ from franken.tasks.puzzles.solved import Solved, Unsolvable
 
 EMPTY, FRESH, ROTTEN = 0, 1, 2
 LETTERS = ".fr"
+SMALLEST = 84
+STRATEGIES = ("waves", "each")
 SLICES = {FRESH: ((94, 66, 40), (128, 190, 60), (236, 240, 190)), ROTTEN: ((40, 28, 20), (92, 70, 50), (60, 46, 34))}
 
 
@@ -71,12 +73,49 @@ def ask(state: Kiwis, rng: random.Random) -> Minutes:
     return Minutes()
 
 
-def question(state: Kiwis, query: Minutes) -> str:
-    """In words."""
+def questions(state: Kiwis, query: Minutes) -> tuple[str, ...]:
+    """In words, two wordings."""
+    rule = "Every minute the fresh kiwis above, below, left and right of a rotten one rot."
     return (
-        "Each cell of the grid holds nothing, a fresh (green) kiwi or a rotten (brown) one. Every minute the fresh kiwis "
-        "above, below, left and right of a rotten one rot. After how many minutes is no kiwi fresh?"
+        f"Each cell of the grid holds nothing, a fresh (green) kiwi or a rotten (brown) one. {rule} After how many "
+        "minutes is no kiwi fresh?",
+        f"{rule} In what minute does the last fresh (green) kiwi of this grid rot, counting from 1?",
     )
+
+
+def steps(state: Kiwis, query: Minutes) -> dict[str, tuple[str, ...]]:
+    """Minute by minute; or kiwi by kiwi in reading order."""
+    rots_at, answer = times(state), f"answer {solve(state, query).answer}"
+    rotten, last = _names([cell for cell, minute in rots_at.items() if minute == 0]), max(rots_at.values())
+    waves = [
+        f"minute {m} rots {_names([cell for cell, minute in rots_at.items() if minute == m])}"
+        for m in range(1, last + 1)
+    ]
+    each = [f"minute {rots_at[cell]} rots {_names([cell])}" for cell in sorted(rots_at) if rots_at[cell]]
+    return {
+        "waves": (f"rotten are {rotten}", *waves, answer),
+        "each": (f"rotten are {rotten}", *each, answer),
+    }
+
+
+def check(state: Kiwis, query: Minutes, steps: tuple[str, ...]) -> str | None:
+    """See `suite.Module.check`."""
+    rots_at = times(state)
+    for step in steps:
+        found = re.fullmatch(r"(?:rotten are|minute (\d+) rots) ((?:r\d+c\d+ ?)+)", step)
+        if found:
+            minute = int(found[1] or 0)
+            cells_named = [tuple(int(n) - 1 for n in re.findall(r"\d+", name)) for name in found[2].split()]
+            if any(rots_at.get(cell) != minute for cell in cells_named):
+                return f"{step!r} is wrong"
+        elif step != f"answer {solve(state, query).answer}":
+            return f"{step!r} is wrong or cannot be read"
+    return None if steps and steps[-1].startswith("answer ") else "there is no answer"
+
+
+def _names(found: list[tuple[int, int]]) -> str:
+    """`r1c2 r3c1`, in reading order."""
+    return " ".join(f"r{r + 1}c{c + 1}" for r, c in sorted(found))
 
 
 def describe(state: Kiwis) -> str:

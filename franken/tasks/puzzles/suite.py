@@ -1,5 +1,8 @@
 """The puzzle types as tasks: each module's functions behind the one `Puzzle` interface, and multiple choice.
 
+A task is written `NAME[:LEVEL][@SIZE][+choice]`: `clock`, `clock:3`, `maze:2@168`, `clock+choice`. Level 1 is the easiest
+of three; the size is the picture's side in pixels.
+
 Pairs change one fact of a state and nothing else of the picture. Where no single fact can be changed so that the answer
 is another one, the pair says so (`ineligible`) and is kept.
 """
@@ -13,17 +16,27 @@ from typing import Any, Protocol
 from PIL import Image
 
 from franken.errors import UsageError, did_you_mean
-from franken.tasks.grading import grade_exact, reasoning
+from franken.tasks.grading import extract, grade_exact, is_well_formed, normalise, reasoning
 from franken.tasks.puzzle import Grade, Item, Pair, Split, child_rng, draw_items, draw_state, make_item
 from franken.tasks.puzzles.solved import Solved, Unsolvable
 
-NAMES = ("clock", "rotting_kiwi")
+NAMES = (
+    "board_tile", "calendar", "chain_link", "checker_move", "clock", "colour_hue", "map", "maze", "move_box", "n_queens",
+    "number_slide", "rotting_kiwi", "rubiks_cube", "think_dot", "tower_of_hanoi", "water_jugs", "wheel_of_fortune", "wood_slide",
+)  # fmt: skip
 LEVELS = (1, 2, 3)
+SIZE = 252
+LARGEST = 4096
 TRIES = 200
+SPEC = re.compile(r"(?P<name>[a-z_]+)(?::(?P<level>\d+))?(?:@(?P<size>\d+))?(?P<choice>\+choice)?")
+STEP_END = "; "
 
 
 class Module(Protocol):
     """What a puzzle's module provides. `level` is its difficulty, 1 to 3; `size` the picture's side in pixels."""
+
+    STRATEGIES: tuple[str, ...]  # the keys of `steps`; a solution begins with its strategy's word
+    SMALLEST: int  # the least size at which every fact of a state of level 1 can be seen
 
     def sample(self, rng: random.Random, level: int) -> Any: ...
     def ask(self, state: Any, rng: random.Random) -> Any: ...
@@ -32,7 +45,18 @@ class Module(Protocol):
     def describe(self, state: Any) -> str: ...
     def parse(self, text: str) -> Any: ...
     def facts(self, state: Any) -> dict[str, str]: ...
-    def question(self, state: Any, query: Any) -> str: ...
+    def questions(self, state: Any, query: Any) -> tuple[str, ...]:
+        """The question in several wordings, the usual one first."""
+        ...
+
+    def steps(self, state: Any, query: Any) -> dict[str, tuple[str, ...]]:
+        """Strategy → the steps of its solution as text; the last one says the answer. No step holds a semicolon."""
+        ...
+
+    def check(self, state: Any, query: Any, steps: tuple[str, ...]) -> str | None:
+        """What is wrong with the first wrong step, None when all hold. Reads the text; never asks how it was made."""
+        ...
+
     def change(self, state: Any, rng: random.Random) -> Any: ...
 
 
@@ -40,15 +64,28 @@ class Module(Protocol):
 class AlgorithmicPuzzle:
     """One of the types, at a picture size and a difficulty. Implements `Puzzle`."""
 
-    name: str
+    kind: str
     module: Module
-    size: int = 252
+    size: int = SIZE
     level: int = 1
-    strategies: tuple[str, ...] = ("proof",)
+    choice: bool = False
+    wording: int = 0
+
+    @property
+    def name(self) -> str:
+        """As `puzzle_of` reads it; what is usual is left out."""
+        level = f":{self.level}" if self.level != 1 else ""
+        size = f"@{self.size}" if self.size != SIZE else ""
+        return f"{self.kind}{level}{size}{'+choice' if self.choice else ''}"
 
     @property
     def world(self) -> str:
-        return f"{self.name}-{self.level}"
+        """States depend on type and level alone: sizes and answer formats of one puzzle can be compared item by item."""
+        return f"{self.kind}-{self.level}"
+
+    @property
+    def strategies(self) -> tuple[str, ...]:
+        return self.module.STRATEGIES
 
     def sample(self, rng: random.Random) -> Any:
         """A state that some question about it can be asked of."""
@@ -81,18 +118,44 @@ class AlgorithmicPuzzle:
         return self.module.facts(state)
 
     def question(self, state: Any, query: Any) -> str:
-        return self.module.question(state, query)
+        wordings = self.module.questions(state, query)
+        text = wordings[self.wording % len(wordings)]
+        if not self.choice:
+            return text
+        lines = [f"({letter}) {option}" for letter, option in self.lettered(state, query).items()]
+        return "\n".join([text, *lines])
 
     def answer(self, state: Any, query: Any) -> str:
-        return self.module.solve(state, query).answer
+        """The answer, or its letter in multiple choice."""
+        right = self.module.solve(state, query).answer
+        if not self.choice:
+            return right
+        return next(letter for letter, option in self.lettered(state, query).items() if option == right)
+
+    def lettered(self, state: Any, query: Any) -> dict[str, str]:
+        """Letter → option. The order follows from state and question alone."""
+        rng = child_rng("options", self.kind, self.describe(state), query)
+        return dict(zip("ABCDEFGH", self.options(state, query, rng), strict=False))
+
+    def choices(self, state: Any, query: Any) -> tuple[str, ...]:
+        """See `Puzzle.choices`."""
+        return tuple(self.lettered(state, query).values()) if self.choice else ()
 
     def solutions(self, state: Any, query: Any) -> dict[str, str]:
-        solved = self.module.solve(state, query)
-        return {"proof": f"<think>{solved.why}</think><answer>{solved.answer}</answer>"}
+        """Strategy → chain: the strategy's word, then its steps."""
+        found = self.module.steps(state, query)
+        return {strategy: f"{strategy} {STEP_END.join(steps)}" for strategy, steps in found.items()}
+
+    def check(self, chain: str, state: Any, query: Any) -> str | None:
+        """What is wrong with the first wrong step of a chain, None when all hold."""
+        strategy, _, steps = chain.partition(" ")
+        if strategy not in self.strategies:
+            return f"{strategy!r} is no strategy of {self.kind}"
+        return self.module.check(state, query, tuple(steps.split(STEP_END)))
 
     def options(self, state: Any, query: Any, rng: random.Random, n: int = 4) -> tuple[str, ...]:
         """The answer among plausible wrong ones, shuffled. Fewer than `n` where there are no more (yes or no)."""
-        answer = self.answer(state, query)
+        answer = self.module.solve(state, query).answer
         special = getattr(self.module, "distractors", None)
         wrong = list(dict.fromkeys(special(state, query) if special else nearby(answer, rng)))
         wrong = [text for text in wrong if text != answer]
@@ -102,7 +165,7 @@ class AlgorithmicPuzzle:
 
     def twin(self, state: Any, query: Any, rng: random.Random) -> tuple[Any, str]:
         """See `Puzzle.twin`. Raises Unsolvable when no change of one fact was found to change the answer."""
-        answer, facts = self.answer(state, query), self.facts(state)
+        answer, facts = self.module.solve(state, query).answer, self.facts(state)
         for _ in range(TRIES):
             other = self.module.change(state, rng)
             changed = differing(facts, self.facts(other))
@@ -111,10 +174,11 @@ class AlgorithmicPuzzle:
         raise Unsolvable("no twin", why=f"no change of one fact of this state gives another answer than {answer}")
 
     def grade(self, reply: str, item: Item) -> Grade:
-        return grade_exact(reply, item.answer)
+        return _grade_choice(reply, item) if self.choice else grade_exact(reply, item.answer)
 
     def strategy(self, reply: str) -> str:
-        return "proof" if reasoning(reply) else "none"
+        first = reasoning(reply).split(" ", 1)[0]
+        return first if first in self.strategies else "other" if first else "none"
 
     def items(self, n: int, seed: int, split: Split = "train") -> list[Item]:
         return draw_items(self, n, seed, split)
@@ -136,6 +200,19 @@ class AlgorithmicPuzzle:
         return pairs
 
 
+def _grade_choice(reply: str, item: Item) -> Grade:
+    """The letter, bare or in brackets, or the option's own text."""
+    answer, formed = extract(reply), is_well_formed(reply)
+    if answer is None:
+        return Grade(0.0, "no answer", None, formed)
+    lettered = dict(zip("abcdefgh", map(normalise, item.options), strict=False))
+    said, right = normalise(answer), item.answer.lower()
+    letter = said.strip("() ")
+    if letter not in lettered:
+        letter = next((key for key, option in lettered.items() if option == said), "")
+    return Grade(float(letter == right), f"said {said!r}, right is {right!r}", answer, formed)
+
+
 def differing(one: dict[str, str], other: dict[str, str]) -> list[str]:
     """The slots in which two sets of facts differ."""
     return [slot for slot in {**one, **other} if one.get(slot) != other.get(slot)]
@@ -150,14 +227,24 @@ def nearby(answer: str, rng: random.Random) -> list[str]:
     return [str(n) for n in range(max(0, number - reach), number + reach + 1) if n != number]
 
 
-def puzzle(name: str, *, size: int = 252, level: int = 1) -> AlgorithmicPuzzle:
-    """A puzzle type by name. Raises UsageError for an unknown name, level or size."""
-    if name not in NAMES:
+def puzzle(kind: str, *, size: int = SIZE, level: int = 1, choice: bool = False, wording: int = 0) -> AlgorithmicPuzzle:
+    """A puzzle of a type. Raises UsageError for an unknown type or level, or a size its facts cannot be seen at."""
+    if kind not in NAMES:
         known = f"the puzzles are {', '.join(NAMES)}"
-        raise UsageError(f"unknown puzzle {name!r}", why=known, fix=did_you_mean(name, NAMES) or "pick one of them")
+        raise UsageError(f"unknown puzzle {kind!r}", why=known, fix=did_you_mean(kind, NAMES) or "pick one of them")
     if level not in LEVELS:
         raise UsageError(f"there is no level {level}", why="difficulty is 1, 2 or 3", fix="pick one of them")
-    if not 32 <= size <= 4096:
-        raise UsageError(f"a picture of {size} pixels", why="sizes are 32 to 4096", fix="pick one of them")
-    module: Any = importlib.import_module(f"franken.tasks.puzzles.{name}")
-    return AlgorithmicPuzzle(name, module, size, level)
+    module: Any = importlib.import_module(f"franken.tasks.puzzles.{kind}")
+    if not module.SMALLEST <= size <= LARGEST:
+        sizes = f"{kind} is drawn at {module.SMALLEST} to {LARGEST} pixels"
+        raise UsageError(f"a picture of {size} pixels", why=sizes, fix=f"write {kind}@{module.SMALLEST} or more")
+    return AlgorithmicPuzzle(kind, module, size, level, choice, wording)
+
+
+def puzzle_of(task: str) -> AlgorithmicPuzzle:
+    """A puzzle by its task's name, `NAME[:LEVEL][@SIZE][+choice]`. Raises UsageError."""
+    found = SPEC.fullmatch(task)
+    if not found:
+        raise UsageError(f"cannot read the task {task!r}", fix="write NAME[:LEVEL][@SIZE][+choice], as maze:2@168")
+    level, size = int(found["level"] or 1), int(found["size"] or SIZE)
+    return puzzle(found["name"], size=size, level=level, choice=bool(found["choice"]))
