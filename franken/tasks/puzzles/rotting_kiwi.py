@@ -105,7 +105,7 @@ def check(state: Kiwis, query: Minutes, steps: tuple[str, ...]) -> str | None:
         found = re.fullmatch(r"(?:rotten are|minute (\d+) rots) ((?:r\d+c\d+ ?)+)", step)
         if found:
             minute = int(found[1] or 0)
-            cells_named = [tuple(int(n) - 1 for n in re.findall(r"\d+", name)) for name in found[2].split()]
+            cells_named = [(int(r) - 1, int(c) - 1) for r, c in re.findall(r"r(\d+)c(\d+)", found[2])]
             if any(rots_at.get(cell) != minute for cell in cells_named):
                 return f"{step!r} is wrong"
         elif step != f"answer {solve(state, query).answer}":
