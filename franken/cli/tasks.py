@@ -5,11 +5,13 @@ from typing import Annotated
 
 import typer
 
-from franken.console import print_object, print_verdicts
+from franken.cli.options import Json, Seed
+from franken.console import print_object, print_table, print_verdicts
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Puzzles with ground truth: check, list, look.")
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Task = Annotated[str, typer.Argument(help="A task's name; `franken tasks list` has them all.")]
+Split = Annotated[str, typer.Option(help="train or test; no state is in both.")]
 
 
 @app.command()
@@ -32,3 +34,70 @@ def verify(
     else:
         print_verdicts(found)
     return 3 if any(row["ours"] is None for task in found.values() for row in task["disagree"]) else 0
+
+
+@app.command("list")
+def list_tasks(json: Json = False) -> int:
+    """Every built-in task: what it asks, and how it can be solved."""
+    from franken.tasks.catalogue import catalogue
+
+    found = catalogue()
+    if json:
+        return print_object({"tasks": found}, json)
+    print_table(
+        ["task", "what is asked", "strategies"], [[t["task"], t["about"], ", ".join(t["strategies"])] for t in found]
+    )
+    print("\nThe eighteen puzzle types take NAME[:LEVEL][@SIZE][+choice]: clock:3, maze:2@168, n_queens+choice.")
+    return 0
+
+
+@app.command()
+def show(
+    task: Task, index: Annotated[int, typer.Option(min=0, help="Which item.")] = 0,
+    split: Split = "train", seed: Seed = 0, pairs: Annotated[int, typer.Option(min=0, help="Pairs to count facts over.")] = 100,
+    json: Json = False,
+) -> int:  # fmt: skip
+    """One item in full: question, answer, description, facts, solutions; and which facts its image pairs flip."""
+    from franken.tasks.catalogue import shown, split_named
+
+    found = shown(task, index=index, split=split_named(split), seed=seed, pairs=pairs)
+    if json:
+        return print_object(found, json)
+    for key in ("task", "question", "answer", "description"):
+        print(f"{key:12} {found[key]}")
+    print_table(["fact", "value"], [[k, v] for k, v in found["facts"].items()])
+    print_table(["strategy", "solution"], [[k, v] for k, v in found["solutions"].items()])
+    flips = ", ".join(f"{fact} {n}" for fact, n in found["pairs"]["facts"].items())
+    print(f"{found['pairs']['n']} pairs, {found['pairs']['ineligible']} of them ineligible; they flip: {flips}")
+    return 0
+
+
+@app.command()
+def render(
+    task: Task,
+    n: Annotated[int, typer.Option("--n", min=1, max=400, help="How many items.")] = 12,
+    out: Annotated[Path | None, typer.Option(help="The PNG; TASK.png by default.")] = None,
+    pairs: Annotated[bool, typer.Option("--pairs", help="Pairs that differ in one fact, side by side.")] = False,
+    split: Split = "train",
+    seed: Seed = 0,
+    columns: Annotated[int, typer.Option(min=1, max=20, help="Items in a row.")] = 4,
+    json: Json = False,
+) -> int:
+    """A contact sheet of a task: pictures, questions and answers."""
+    from franken import tasks
+    from franken.tasks.catalogue import split_named
+    from franken.tasks.contact_sheet import contact_sheet, pair_sheet
+
+    puzzle, side = tasks.get(task), split_named(split)
+    file = out or Path(f"{task.replace(':', '-').replace('@', '-').replace('+', '-')}.png")
+    sheet = (
+        pair_sheet(puzzle.pairs(n, seed, side))
+        if pairs
+        else contact_sheet(puzzle.items(n, seed, side), columns=columns)
+    )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(file, "PNG")
+    if json:
+        return print_object({"task": task, "file": str(file), "size": list(sheet.size)}, json)
+    print(file)
+    return 0

@@ -10,7 +10,8 @@ is another one, the pair says so (`ineligible`) and is kept.
 import importlib
 import random
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from PIL import Image
@@ -120,26 +121,20 @@ class AlgorithmicPuzzle:
     def question(self, state: Any, query: Any) -> str:
         wordings = self.module.questions(state, query)
         text = wordings[self.wording % len(wordings)]
-        if not self.choice:
-            return text
-        lines = [f"({letter}) {option}" for letter, option in self.lettered(state, query).items()]
-        return "\n".join([text, *lines])
+        return _with_options(text, self.choices(state, query)) if self.choice else text
 
     def answer(self, state: Any, query: Any) -> str:
         """The answer, or its letter in multiple choice."""
         right = self.module.solve(state, query).answer
         if not self.choice:
             return right
-        return next(letter for letter, option in self.lettered(state, query).items() if option == right)
-
-    def lettered(self, state: Any, query: Any) -> dict[str, str]:
-        """Letter → option. The order follows from state and question alone."""
-        rng = child_rng("options", self.kind, self.describe(state), query)
-        return dict(zip("ABCDEFGH", self.options(state, query, rng), strict=False))
+        return next(letter for letter, text in _lettered(self.choices(state, query)).items() if text == right)
 
     def choices(self, state: Any, query: Any) -> tuple[str, ...]:
-        """See `Puzzle.choices`."""
-        return tuple(self.lettered(state, query).values()) if self.choice else ()
+        """See `Puzzle.choices`. The order follows from state and question alone."""
+        if not self.choice:
+            return ()
+        return self.options(state, query, child_rng("options", self.kind, self.describe(state), query))
 
     def solutions(self, state: Any, query: Any) -> dict[str, str]:
         """Strategy → chain: the strategy's word, then its steps."""
@@ -184,20 +179,43 @@ class AlgorithmicPuzzle:
         return draw_items(self, n, seed, split)
 
     def pairs(self, n: int, seed: int, split: Split = "test") -> list[Pair]:
-        pairs = []
-        for i in range(n):
-            rng = child_rng(self.world, "pair", split, seed, i)
-            state = draw_state(self, rng, split)
-            style, query, reason = rng.getrandbits(32), self.ask(state, rng), None
-            try:
-                other, fact = self.twin(state, query, rng)
-            except Unsolvable as e:
-                other, fact, reason = state, "", e.why
-            pair_id = f"{self.name}-{split}-pair-{seed}-{i}"
-            target = make_item(self, f"{pair_id}-target", state, query, style)
-            source = make_item(self, f"{pair_id}-source", other, query, style)
-            pairs.append(Pair(pair_id, self.name, fact, target, source, ineligible=reason))
-        return pairs
+        return [self._pair(i, seed, split) for i in range(n)]
+
+    def _pair(self, i: int, seed: int, split: Split) -> Pair:
+        """Both items are asked in the same words, so in multiple choice the answers of both are among the options."""
+        rng = child_rng(self.world, "pair", split, seed, i)
+        plain = replace(self, choice=False)
+        state = draw_state(self, rng, split)
+        style, query, reason = rng.getrandbits(32), self.ask(state, rng), None
+        try:
+            other, fact = self.twin(state, query, rng)
+        except Unsolvable as e:
+            other, fact, reason = state, "", e.why
+        pair_id = f"{self.name}-{split}-pair-{seed}-{i}"
+        items = [
+            replace(make_item(plain, f"{pair_id}-{role}", s, query, style), task=self.name)
+            for role, s in (("target", state), ("source", other))
+        ]
+        if self.choice:
+            answers = list(dict.fromkeys(item.answer for item in items))
+            wrong = [option for option in self.options(state, query, rng) if option not in answers]
+            options = [*answers, *wrong][: max(4, len(answers))]
+            rng.shuffle(options)
+            items = [_as_choice(item, options) for item in items]
+        return Pair(pair_id, self.name, fact, *items, ineligible=reason)
+
+
+def _lettered(options: Sequence[str]) -> dict[str, str]:
+    return dict(zip("ABCDEFGH", options, strict=False))
+
+
+def _with_options(question: str, options: Sequence[str]) -> str:
+    return "\n".join([question, *[f"({letter}) {option}" for letter, option in _lettered(options).items()]])
+
+
+def _as_choice(item: Item, options: Sequence[str]) -> Item:
+    letter = next(letter for letter, option in _lettered(options).items() if option == item.answer)
+    return replace(item, question=_with_options(item.question, options), answer=letter, options=tuple(options))
 
 
 def _grade_choice(reply: str, item: Item) -> Grade:
@@ -205,7 +223,7 @@ def _grade_choice(reply: str, item: Item) -> Grade:
     answer, formed = extract(reply), is_well_formed(reply)
     if answer is None:
         return Grade(0.0, "no answer", None, formed)
-    lettered = dict(zip("abcdefgh", map(normalise, item.options), strict=False))
+    lettered = {letter.lower(): normalise(option) for letter, option in _lettered(item.options).items()}
     said, right = normalise(answer), item.answer.lower()
     letter = said.strip("() ")
     if letter not in lettered:

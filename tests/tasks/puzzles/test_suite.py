@@ -103,6 +103,16 @@ def test_pairs_differ_in_one_fact_and_in_the_answer(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_pairs_of_multiple_choice_share_their_options(name):
+    task = puzzle(name, choice=True)
+    for pair in task.pairs(6, 1):
+        assert pair.target.question == pair.source.question
+        assert pair.target.options == pair.source.options
+        assert (pair.target.answer == pair.source.answer) == bool(pair.ineligible)
+        assert task.grade(f"<answer>{pair.source.answer}</answer>", pair.source).score == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_options_hold_the_answer_once_among_different_ones(name):
     task, drawn = states(name, 2, 12)
     places = set()
