@@ -47,9 +47,13 @@ class Look:
 
 
 def run_study(
-    arms: dict[str, Recipe], seeds: Sequence[int], out: Path, look: Look, *, report: Callable[[str], None] | None = None
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Run what is missing, seed by seed, and return (looks, updates). A recipe has one stage, counted in steps."""
+    arms: dict[str, Recipe], seeds: Sequence[int], out: Path, look: Look, *, report: Callable[[str], None] | None = None,
+    keep: Sequence[str] = (),
+) -> tuple[pd.DataFrame, pd.DataFrame]:  # fmt: skip
+    """Run what is missing, seed by seed, and return (looks, updates). A recipe has one stage, counted in steps.
+
+    Trained checkpoints are removed, except those of the arms in `keep`.
+    """
     embed = embedder()
     for seed in seeds:
         for arm, recipe in arms.items():
@@ -58,7 +62,7 @@ def run_study(
                 if report:
                     report(f"{arm}, seed {seed}")
                 run_train(recipe.model_copy(update={"seed": seed}), folder, observe=_looker(folder, look, embed))
-                for heavy in ("state", "final"):
+                for heavy in ("state",) if arm in keep else ("state", "final"):
                     shutil.rmtree(folder / heavy)
     looks, updates = collect(arms, seeds, out)
     looks.to_parquet(out / "looks.parquet", index=False)

@@ -1,13 +1,14 @@
 """`franken train` and `franken freeze-train`."""
 
 import json as json_module
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from franken.cli.options import DryRun, Json, split_list
-from franken.console import print_freeze_table, print_object, training_lines
+from franken.console import print_freeze_table, print_object, print_table, training_lines
 from franken.errors import UsageError
 
 
@@ -28,14 +29,71 @@ def freeze_train(
     recipe: Annotated[str, typer.Argument(help="A .yaml file, or the name of a built-in recipe.")],
     freeze: Annotated[
         str, typer.Option(help="vision, projector, embed, head, norm, text:0-3, early, re:PATTERN; with commas.")
-    ],
+    ] = "",
+    arms: Annotated[
+        str,
+        typer.Option(
+            help="A study: early, middle, late, 2-5, random:3, complement; with commas. Plain RL is always one."
+        ),
+    ] = "",
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of a study.")] = 3,
+    items: Annotated[int, typer.Option(min=1, help="Held-out puzzles a task that a study asks.")] = 40,
     out: Annotated[Path | None, typer.Option(help="The training run's own folder.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="key=value, e.g. stages.0.steps=5.")] = None,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> int:
-    """Was it necessary? Train with layers frozen, and prove that they did not move."""
+    """Was it necessary? Train with layers frozen, and prove that they did not move; or study many sets with --arms."""
+    if bool(freeze) == bool(arms):
+        raise UsageError("give --freeze for one run, or --arms for a study", fix="--arms early,middle,late,random:3")
+    if arms:
+        return _study(recipe, split_list(arms), seeds, items, out, set_ or [], dry_run, json)
     return _train(recipe, tuple(split_list(freeze)), out, set_ or [], dry_run, json)
+
+
+def _study(
+    name: str,
+    arms: list[str],
+    seeds: int,
+    items: int,
+    out: Path | None,
+    overrides: list[str],
+    dry_run: bool,
+    json: bool,
+) -> int:
+    from trainer.freeze_study import depth_of, plan_arms, run_freeze_study
+    from trainer.stages import load_recipe
+
+    recipe = load_recipe(name, tuple(overrides))
+    planned = plan_arms(arms, depth_of(recipe))
+    runs = {arm.label: arm.ranges or "nothing" for arm in planned}
+    if dry_run:
+        return print_object({"frozen": runs, "seeds": seeds, "runs": len(runs) * seeds}, json)
+    if out is None:
+        raise UsageError("no --out given", why="a study needs its own folder", fix="add --out DIR")
+    say = None if json else lambda line: print(line, file=sys.stderr, flush=True)
+    found = run_freeze_study(recipe, planned, range(seeds), out, items=items, report=say)
+    from franken.report.freeze_figure import draw_freezing
+
+    figure = draw_freezing(found, out / "freezing.png")
+    shown: Any = found[found["metric"] == "acc@1"]
+    if json:
+        return print_object({"figure": str(figure), "arms": shown.to_dict("records")}, json)
+    head = ["layers", "what", "acc@1", "minus plain RL", "minus start"]
+    print_table(head, [_line(row) for row in shown.to_dict("records")])
+    print(figure)
+    return 0
+
+
+def _line(row: dict[str, Any]) -> list[str]:
+    """A row of the study's table, in points with 95 % intervals."""
+
+    def span(value: str, low: str, high: str, sign: str = "+") -> str:
+        return f"{100 * row[value]:{sign}.1f} [{100 * row[low]:{sign}.1f}, {100 * row[high]:{sign}.1f}]"
+
+    differences = [span(*(f"minus_{end}{x}" for x in ("", "_low", "_high"))) for end in ("none", "start")]
+    layers = f"{row['arm']} {row['layers'].replace('text:', '')}".strip()
+    return [layers, row["kind"], span("value", "low", "high", ""), *differences]
 
 
 def _train(

@@ -1,0 +1,181 @@
+"""Was it necessary? One recipe with different layers frozen, and beside it merging of the very same layers.
+
+For every set S of decoder layers, over the same seeds, puzzles and samples:
+
+    freeze S    RL with S frozen: what RL reaches when S may not move
+    revert S    RL's end with S put back to the start: what RL loses without its change of S
+    graft S     the start with RL's S: what RL's change of S does alone
+
+The Frankenstein paper (arXiv 2602.12395, section 5 and appendix F) reports the first without seeds and the others of one
+model; here random sets of as many layers stand beside the thirds, and every difference is paired by seed and puzzle.
+
+    out/train/<arm>-<seed>/     the training runs, with the proof that frozen tensors did not move
+    out/merges/<arm>-<seed>.parquet   what the two hybrids of an arm answered
+    out/summary.csv, cost.csv   means, differences and intervals; trained parameters and CPU seconds an update
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from franken.checkpoints import open_checkpoint
+from franken.errors import UsageError
+from franken.layers import THIRDS, parse_ranges, thirds
+from franken.merge.graft import graft
+from franken.merge.plan import open_all, plan_merge
+from franken.merge.recipe import recipe_from_options
+from franken.models.loading import load
+from franken.study.hybrids import Hybrid
+from franken.study.sweep import random_sets
+from trainer.embed import Embed, embedder
+from trainer.stages import GrpoStage, Recipe
+from trainer.study import Look, look_at, run_study, summarise, write_summary
+
+NONE, START = "none", "start"
+KINDS = ("freeze", "revert", "graft")
+Report = Callable[[str], None]
+
+
+def plan_arms(names: Sequence[str], depth: int, *, seed: int = 0) -> list[Hybrid]:
+    """The arms by name, plain RL first: `early`, `middle`, `late`, a range as `2-5`, `random:N` (sets as large as the
+    middle third), `complement` (only one third trains, for each third). Raises UsageError."""
+    bounds = thirds(depth)
+    made = [Hybrid(NONE, ())]
+    for name in names:
+        if name in THIRDS:
+            made.append(Hybrid(name, tuple(range(*bounds[name]))))
+        elif name == "complement":
+            made += [Hybrid(f"all-but-{third}", _others(range(*bounds[third]), depth)) for third in THIRDS]
+        elif name.partition(":")[0] == "random":
+            made += _random_arms(name, depth, len(range(*bounds["middle"])), seed)
+        elif name != NONE:
+            ranges = parse_ranges(name, {"text": depth})
+            made.append(Hybrid(name, tuple(sorted({layer for r in ranges for layer in r.layers}))))
+    for arm in made:
+        if len(arm.layers) == depth:
+            raise UsageError(f"{arm.label} freezes the whole decoder", why="nothing of it would train")
+    labels = [arm.label for arm in made]
+    if len(set(labels)) < len(labels) or len(made) == 1:
+        raise UsageError("--arms names nothing, or an arm twice", fix="write early,middle,late,random:3,complement")
+    return made
+
+
+def run_freeze_study(
+    recipe: Recipe, arms: Sequence[Hybrid], seeds: Sequence[int], out: Path, *, items: int = 40, report: Report | None = None
+) -> pd.DataFrame:  # fmt: skip
+    """Train what is missing, merge, and write the tables. Returns the summary; the same call resumes.
+
+    The recipe must be one RL stage counted in steps. `items` held-out puzzles of each of its tasks are asked at the end.
+    """
+    look = _look(recipe, items)
+    recipes = {arm.label: _frozen(recipe, arm) for arm in arms}
+    looks, updates = run_study(recipes, seeds, out, look, report=report, keep=(NONE,))
+    tables = [looks[(looks["step"] == 0) & (looks["arm"] == NONE)].assign(arm=START)]
+    tables += [looks[looks["step"] == look.every]]
+    embed = embedder()
+    for seed in seeds:
+        for arm in arms[1:]:
+            tables.append(_merged(recipe, arm, seed, out, look, embed, report))
+    answers = pd.concat(tables, ignore_index=True).assign(step=look.every)
+    answers.to_parquet(out / "answers.parquet", index=False)
+    found = _summary(answers, arms)
+    write_summary(found, out / "summary.csv")
+    write_summary(_cost(arms, seeds, out, updates), out / "cost.csv")
+    return found
+
+
+def _frozen(recipe: Recipe, arm: Hybrid) -> Recipe:
+    stages = [
+        stage.model_copy(update={"freeze": (*stage.freeze, *filter(None, arm.ranges.split(",")))})
+        for stage in recipe.stages
+    ]
+    return recipe.model_copy(update={"stages": tuple(stages), "name": f"{recipe.name} {arm.label}"})
+
+
+def _look(recipe: Recipe, items: int) -> Look:
+    stage = recipe.stages[0]
+    if len(recipe.stages) != 1 or not isinstance(stage, GrpoStage) or stage.steps is None:
+        raise UsageError(f"{recipe.name} is not one RL stage counted in steps", why="arms are compared at equal steps")
+    return Look(tuple(stage.tasks), every=stage.steps, items=items, max_new_tokens=stage.max_new_tokens)
+
+
+def _merged(
+    recipe: Recipe, arm: Hybrid, seed: int, out: Path, look: Look, embed: Embed, report: Report | None
+) -> pd.DataFrame:
+    """What `revert` and `graft` of an arm's layers answer, in memory: no hybrid is written."""
+    file = out / "merges" / f"{arm.label}-{seed}.parquet"
+    if not file.exists():
+        if report:
+            report(f"merging {arm.label}, seed {seed}")
+        start, end = recipe.model, str(out / "train" / f"{NONE}-{seed}" / "final")
+        rows = [_hybrid(start, end, arm, look, embed, recipe).assign(arm=f"graft {arm.label}")]
+        rows += [_hybrid(end, start, arm, look, embed, recipe).assign(arm=f"revert {arm.label}")]
+        file.parent.mkdir(exist_ok=True)
+        part = file.with_suffix(".part")
+        pd.concat(rows, ignore_index=True).assign(seed=seed).to_parquet(part, index=False)
+        part.rename(file)
+    return pd.read_parquet(file)
+
+
+def _hybrid(base: str, donor: str, arm: Hybrid, look: Look, embed: Embed, recipe: Recipe) -> pd.DataFrame:
+    made = recipe_from_options([base, donor], layers=arm.ranges)
+    loaded = load(base, device=recipe.device, dtype=recipe.dtype)
+    with graft(loaded.model, plan_merge(made, open_all(made))):
+        return look_at(loaded, look, embed)
+
+
+def _summary(answers: pd.DataFrame, arms: Sequence[Hybrid]) -> pd.DataFrame:
+    """Every arm and kind: `value`, `minus_none` (what is lost against plain RL) and `minus_start` (what is gained)."""
+    names = {NONE: (NONE, ""), START: (START, "")}
+    for arm in arms[1:]:
+        names |= {arm.label: (arm.label, "freeze")}
+        names |= {f"{kind} {arm.label}": (arm.label, kind) for kind in KINDS[1:]}
+    lost = summarise(answers, list(names), baseline=NONE)
+    gained = summarise(answers, list(names), baseline=START)
+    found = lost.rename(columns={f"minus_{end}": f"minus_none_{end}" for end in ("low", "high")})
+    found = found.rename(columns={"minus_baseline": "minus_none"})
+    for column, end in (("minus_baseline", ""), ("minus_low", "_low"), ("minus_high", "_high")):
+        found[f"minus_start{end}"] = gained[column]
+    layers = {arm.label: arm.ranges for arm in arms[1:]}
+    control = {arm.label: arm.control for arm in arms}
+    found.insert(0, "kind", [names[name][1] for name in found["arm"]])
+    found["arm"] = [names[name][0] for name in found["arm"]]
+    found.insert(2, "layers", [layers.get(name, "") for name in found["arm"]])
+    found.insert(3, "control", [control.get(name, False) for name in found["arm"]])
+    return found
+
+
+def _cost(arms: Sequence[Hybrid], seeds: Sequence[int], out: Path, updates: pd.DataFrame) -> pd.DataFrame:
+    """Per arm: parameters that train, bytes of AdamW's two moments, and CPU seconds an update (the mean over seeds)."""
+    rows = []
+    for arm in arms:
+        proof = pd.read_json(
+            out / "train" / f"{arm.label}-{seeds[0]}" / "freeze.json", typ="series", convert_dates=False
+        )
+        table: Any = pd.DataFrame(proof.iloc[0]["table"])
+        trained = int(table.loc[~table["frozen"], "parameters"].sum())
+        mine: Any = updates[updates["arm"] == arm.label].groupby("seed")[["cpu_seconds", "step"]].max()
+        seconds = float((mine["cpu_seconds"] / mine["step"]).mean())
+        rows.append({"arm": arm.label, "layers": arm.ranges, "trained_parameters": trained,
+                     "optimizer_bytes": 8 * trained, "cpu_seconds_per_update": seconds})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _others(layers: Sequence[int], depth: int) -> tuple[int, ...]:
+    return tuple(layer for layer in range(depth) if layer not in layers)
+
+
+def _random_arms(name: str, depth: int, size: int, seed: int) -> list[Hybrid]:
+    count = name.partition(":")[2] or "1"
+    if not count.isdecimal() or not 1 <= int(count) <= 20:
+        raise UsageError(f"cannot read the arm {name}", fix="write random:3")
+    known = [tuple(range(*span)) for span in thirds(depth).values()]
+    sets = random_sets(depth, size, int(count), seed=seed, without=known)
+    return [Hybrid(f"random-{n}", layers, control=True) for n, layers in enumerate(sets, 1)]
+
+
+def depth_of(recipe: Recipe) -> int:
+    """Text layers of the checkpoint that the recipe starts from."""
+    return open_checkpoint(recipe.model).depths["text"]
