@@ -1,7 +1,7 @@
 """What is asked: puzzles with exact ground truth, minimal image pairs, public data, grading."""
 
 from franken.errors import UsageError, did_you_mean
-from franken.tasks.grading import grade_exact
+from franken.tasks.grading import grade_item
 from franken.tasks.grid_puzzles import Compare, Count, GridPuzzle, Read, Recognise, Sum
 from franken.tasks.puzzle import Grade, Item, Pair, Puzzle
 from franken.tasks.puzzles import suite
@@ -46,4 +46,4 @@ def grade(reply: str, item: Item) -> Grade:
         return get(item.task).grade(reply, item)
     if is_public(item.task):
         return grade_public(reply, item)
-    return grade_exact(reply, item.answer)
+    return grade_item(reply, item)

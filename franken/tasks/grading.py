@@ -1,44 +1,20 @@
-"""Reading the answer out of a reply, and judging it.
+"""The door to grading: from a reply and an item to a verdict that says why.
 
-The answer is the text of the first `<answer>` element, else the last `\\boxed{}`, else the last non-empty line. A verdict
-always says why. Well-formed means: one `<think>` element followed by one `<answer>` element, and nothing else.
+What an answer may look like is decided by its type (`Item.answer_type`; inferred where the row has none). How it is read and
+compared is in `franken.tasks.graders`.
 """
 
-import re
+from collections.abc import Sequence
 
-from franken.tasks.puzzle import Grade
+from franken.tasks.graders.compare import ANSWER_TYPES, compare, infer_type
+from franken.tasks.graders.extract import extract, is_well_formed, normalise, reasoning, unfinished
+from franken.tasks.graders.numbers import NUMBER
+from franken.tasks.puzzle import Grade, Item
 
-WELL_FORMED = re.compile(r"\s*<think>(?P<think>.*?)</think>\s*<answer>(?P<answer>.*?)</answer>\s*", re.DOTALL)
-TAGS = ("<think>", "</think>", "<answer>", "</answer>")
-NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
-
-
-def extract(reply: str) -> str | None:
-    """The answer text of a reply, or None when there is none."""
-    tagged = re.search(r"<answer>(.*?)</answer>", reply, re.DOTALL)
-    if tagged:
-        return tagged.group(1).strip()
-    boxed = _last_boxed(reply)
-    if boxed is not None:
-        return boxed
-    lines = [line.strip() for line in reply.splitlines() if line.strip()]
-    return lines[-1] if lines else None
-
-
-def reasoning(reply: str) -> str:
-    """The text between the think tags, or an empty string."""
-    found = re.search(r"<think>(.*?)</think>", reply, re.DOTALL)
-    return found.group(1).strip() if found else ""
-
-
-def is_well_formed(reply: str) -> bool:
-    """Whether the reply is exactly one think element and one answer element."""
-    return bool(WELL_FORMED.fullmatch(reply)) and all(reply.count(tag) == 1 for tag in TAGS)
-
-
-def normalise(answer: str) -> str:
-    """Case, surrounding space and a closing full stop carry no meaning."""
-    return " ".join(answer.lower().split()).strip().rstrip(".!;,")
+__all__ = [
+    "ANSWER_TYPES", "NUMBER", "extract", "grade_exact", "grade_item", "grade_typed", "infer_type", "is_well_formed", "normalise",
+    "reasoning",
+]  # fmt: skip
 
 
 def grade_exact(reply: str, gold: str) -> Grade:
@@ -53,17 +29,26 @@ def grade_exact(reply: str, gold: str) -> Grade:
     return Grade(0.0, f"said {said!r}, right is {right!r}", answer, formed)
 
 
+def grade_typed(
+    reply: str, gold: str, answer_type: str = "", options: Sequence[str] = (), tolerance: float = 0.0, iou_threshold: float = 0.5
+) -> Grade:  # fmt: skip
+    """Judge a reply by the type of its answer, inferred from the gold answer and the options when it is empty.
+
+    Reasoning that was opened and never closed has no answer. Raises ValueError when the gold answer is not of its type.
+    """
+    formed = is_well_formed(reply)
+    answer = extract(reply)
+    if answer is None or unfinished(reply):
+        return Grade(0.0, "no answer" if answer is None else "no answer: the reasoning never ended", None, formed)
+    kind = answer_type or infer_type(gold, options)
+    verdict = compare(answer, gold, kind, options=options, tolerance=tolerance, iou_threshold=iou_threshold)
+    return Grade(verdict.score, verdict.reason, answer if verdict.read is None else verdict.read, formed)
+
+
+def grade_item(reply: str, item: Item) -> Grade:
+    """Judge a reply to an item by what its row says of the answer."""
+    return grade_typed(reply, item.answer, item.answer_type, item.options, item.tolerance)
+
+
 def _same_number(a: str, b: str) -> bool:
     return bool(NUMBER.fullmatch(a) and NUMBER.fullmatch(b)) and float(a) == float(b)
-
-
-def _last_boxed(reply: str) -> str | None:
-    start = reply.rfind("\\boxed{")
-    if start < 0:
-        return None
-    depth = 0
-    for end in range(start + len("\\boxed"), len(reply)):
-        depth += {"{": 1, "}": -1}.get(reply[end], 0)
-        if depth == 0:
-            return reply[start + len("\\boxed{") : end].strip()
-    return None

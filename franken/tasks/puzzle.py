@@ -21,7 +21,11 @@ TEST_SHARE = 0.2
 
 @dataclass(frozen=True)
 class Item:
-    """One question about one image, with its answer and worked solutions (strategy → chain of thought)."""
+    """One question about one image, with its answer and worked solutions (strategy → chain of thought).
+
+    `answer_type` is one of `grading.ANSWER_TYPES`; empty means: to be inferred. `tolerance` is relative, for numbers.
+    A question about several images has the others in `more_images`, in the order in which it names them.
+    """
 
     id: str
     task: str
@@ -34,6 +38,9 @@ class Item:
     solutions: dict[str, str] = field(default_factory=dict)
     error: str | None = None
     options: tuple[str, ...] = ()  # of multiple choice, in the order of their letters
+    answer_type: str = ""
+    tolerance: float = 0.0
+    more_images: tuple[Image.Image, ...] = field(repr=False, default=())
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Any
 from PIL import Image
 
 from franken.errors import FrankenError, UsageError
+from franken.tasks.graders.compare import compare_boxes, iou
 from franken.tasks.grading import NUMBER, extract, is_well_formed, normalise
 from franken.tasks.puzzle import Grade, Item, Pair
 
@@ -24,7 +25,6 @@ ANSWER_KEYS = {
     "ocr": ("target_text", "source_text"),
     "recognition": ("target", "source"),
 }
-Box = tuple[float, float, float, float]
 
 
 def is_public(task: str) -> bool:
@@ -66,27 +66,10 @@ def grade_public(reply: str, item: Item) -> Grade:
     return Grade(float(right), f"{said!r} {verdict}", said, formed)
 
 
-def iou(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes (x1, y1, x2, y2), in [0, 1]."""
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    overlap = max(0.0, width) * max(0.0, height)
-    union = _area(a) + _area(b) - overlap
-    return overlap / union if union > 0 else 0.0
-
-
-def _area(box: Box) -> float:
-    return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
-
-
 def _grade_box(said: str, item: Item, formed: bool) -> Grade:
-    numbers = [float(x) for x in NUMBER.findall(said)]
-    if len(numbers) != 4:
-        return Grade(0.0, f"{len(numbers)} numbers are not a box", said, formed)
-    gold = tuple(float(x) for x in NUMBER.findall(item.answer))
-    overlap = iou(tuple(numbers), gold)  # pyright: ignore[reportArgumentType]
     threshold = float((item.state or {}).get("iou_threshold", 0.5))
-    return Grade(float(overlap > threshold), f"IoU {overlap:.2f} against {threshold}", said, formed)
+    verdict = compare_boxes(said, item.answer, threshold)
+    return Grade(verdict.score, verdict.reason, said, formed)
 
 
 def _read(file: Path) -> list[Pair]:

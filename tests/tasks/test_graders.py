@@ -1,0 +1,103 @@
+"""What the table of cases does not show: types inferred, tolerances, boxes at the threshold, threads, gold answers that are none."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from franken import tasks
+from franken.tasks.graders.compare import iou, read_boxes
+from franken.tasks.graders.numbers import read_numbers
+from franken.tasks.grading import ANSWER_TYPES, grade_typed, infer_type
+from franken.tasks.puzzle import Item
+
+
+@pytest.mark.parametrize(
+    ("gold", "options", "kind"),
+    [
+        ("7", (), "integer"), ("-7", (), "integer"), ("1,234", (), "integer"), ("7.5", (), "number"), ("7.0", (), "number"),
+        ("1/2", (), "number"), ("25%", (), "number"), ("\\frac{1}{2}", (), "number"), ("5 cm", (), "number"),
+        ("2:43", (), "clock"), ("red", (), "word"), ("seven dwarfs", (), "word"), ("New York", (), "word"), ("Yes", (), "yes_no"),
+        ("B", ("x", "y"), "option"), ("7", ("6", "7"), "option"), ("2\\sqrt{3}", (), "expression"), ("x^2+1", (), "expression"),
+        ("(1, 2)", (), "expression"), ("[2, 7]", (), "expression"), ("2x", (), "expression"), ("10_8", (), "word"),
+    ],
+)  # fmt: skip
+def test_inferred_types(gold, options, kind):
+    assert infer_type(gold, options) == kind
+
+
+def test_a_relative_tolerance_replaces_rounding():
+    assert grade_typed("104", "100", "number", tolerance=0.05).score == 1
+    assert grade_typed("106", "100", "number", tolerance=0.05).score == 0
+    assert grade_typed("0.33", "0.3", "number", tolerance=0.05).score == 0
+    assert grade_typed("51 mm", "5 cm", "number", tolerance=0.05).score == 1
+    assert grade_typed("54 mm", "5 cm", "number", tolerance=0.05).score == 0
+
+
+def test_the_box_threshold_is_the_rows():
+    assert iou((0, 0, 10, 10), (0, 0, 10, 6)) == pytest.approx(0.6)
+    assert grade_typed("[0,0,10,6]", "0,0,10,10", "box", iou_threshold=0.5).score == 1
+    assert grade_typed("[0,0,10,6]", "0,0,10,10", "box", iou_threshold=0.7).score == 0
+
+
+def test_expressions_are_compared_in_threads_too():
+    with ThreadPoolExecutor(2) as pool:
+        scores = list(
+            pool.map(lambda reply: grade_typed(reply, "2\\sqrt{2}", "expression").score, ["\\sqrt{8}", "\\sqrt{3}"])
+        )
+    assert scores == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("gold", "kind"), [("red", "integer"), ("red", "clock"), ("red", "yes_no"), ("1,2,3", "box"), ("7", "colour")]
+)
+def test_a_gold_answer_of_another_type_is_an_error_and_not_a_verdict(gold, kind):
+    with pytest.raises(ValueError, match=r"answer"):
+        grade_typed("7", gold, kind)
+
+
+def test_a_gold_letter_past_the_options_is_an_error():
+    with pytest.raises(ValueError, match="none of the options"):
+        grade_typed("A", "E", "option", ("x", "y"))
+
+
+def test_items_are_judged_by_their_row():
+    item = Item("1", "mine", "which?", "B", options=("24", "25"))
+    assert tasks.grade("The answer is 25", item).score == 1
+    assert tasks.grade("24", item).score == 0
+    assert tasks.grade("about 26", Item("1", "mine", "?", "25", answer_type="number", tolerance=0.1)).score == 1
+
+
+@given(st.integers(-(10**9), 10**9))
+def test_integers_are_read_back_in_every_spelling(n):
+    for text in (str(n), f"{n:,}", f"{n}.0", f"$ {n} $", f"The answer is {n}.", f"\\boxed{{{n}}}"):
+        assert grade_typed(text, str(n), "integer").score == 1, text
+        assert grade_typed(text, str(n + 1), "integer").score == 0, text
+
+
+@given(st.floats(-1e6, 1e6).map(lambda x: round(x, 3)))
+def test_decimals_are_read_exactly(x):
+    assert float(read_numbers(f"{x:.3f}")[0].value) == x
+
+
+@given(st.text(max_size=60), st.sampled_from([k for k in ANSWER_TYPES if k != "expression"]))
+def test_any_reply_gets_a_verdict_with_a_reason(reply, kind):
+    gold = {
+        "integer": "7",
+        "number": "0.5",
+        "clock": "2:43",
+        "word": "red",
+        "option": "B",
+        "yes_no": "yes",
+        "box": "1,2,3,4",
+    }[kind]
+    grade = grade_typed(reply, gold, kind, ("x", "y") if kind == "option" else ())
+    assert 0 <= grade.score <= 1
+    assert grade.reason
+
+
+def test_boxes_are_read_from_objects_lists_and_numbers():
+    assert read_boxes('[{"bbox_2d": [1, 2, 3, 4], "label": "7"}]') == [(1, 2, 3, 4)]
+    assert read_boxes("[[1,2,3,4],[5,6,7,8]]") == [(1, 2, 3, 4), (5, 6, 7, 8)]
+    assert read_boxes("1 2 3") is None
