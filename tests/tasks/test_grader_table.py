@@ -46,6 +46,12 @@ INTEGER = (
 + | 12 | \frac{24}{2}
 + | 7 | 14/2
 + | 7 | There is one mark: answer: 7
++ | 7 | The answer is 7, not 8.
++ | 7 | It is 7 (not 8).
+- | 7 | The answer is not 7
+- | 7 | I don't think it is 7.
+- | 7 | fewer than 7
+- | 7 | not 0.7
 - | 7 | 8
 - | 7 | 17
 - | 7 | 71
@@ -184,6 +190,7 @@ CLOCK = (
 + | 2:43 AM | 2:43 a.m.
 + | 2:43:10 | 2:43:10
 + | 2:43 | It was 2:00, so the answer is 2:43
+- | 2:43 | It is not 2:43
 - | 2:43 | 2:34
 - | 2:43 | 3:43
 - | 2:43 | 12:43
@@ -331,8 +338,13 @@ OPTION = (
 + | D | 24.0
 + | D | The answer is 24
 + | D | D. 24
++ | B | The answer is B, not C.
 - | B | A
 - | B | C
+- | B | It is not (B).
+- | B | I would not choose B
+- | B | The answer is not B.
+- | B | B is wrong.
 - | B | B or C
 - | B | (B) or (C)
 - | B | Both (B) and (C) fit.

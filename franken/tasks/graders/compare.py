@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from franken.tasks.graders.clock import read_times
-from franken.tasks.graders.extract import narrow, normalise, plain
+from franken.tasks.graders.extract import affirmed, narrow, normalise, plain
 from franken.tasks.graders.numbers import Quantity, in_base, is_formula, read_numbers
 
 ANSWER_TYPES = ("integer", "number", "clock", "word", "option", "yes_no", "expression", "box")
@@ -98,7 +98,7 @@ def _verdict(right: bool, said: str, gold: str) -> Verdict:
 
 def one_number(text: str) -> tuple[Quantity | None, str]:
     """The one number that a text gives as its answer, or why there is none. After the last `=` or mark, if there is one."""
-    rest = narrow(text)
+    rest = affirmed(narrow(text))
     rest = re.split(r"=|≈|\\approx", rest)[-1] if re.search(r"=|≈|\\approx", rest) else rest
     if is_formula(rest):
         return None, f"{rest!r} is a formula, not a number"
@@ -165,7 +165,7 @@ def compare_clock(said: str, gold: str) -> Verdict:
     right = read_times(gold)
     if len(right) != 1:
         raise ValueError(f"the right answer {gold!r} is not a time")
-    rest = narrow(said)
+    rest = affirmed(narrow(said))
     times = list(dict.fromkeys(read_times(rest)))
     if not times:
         return Verdict(0.0, f"no time in {rest!r}", None)

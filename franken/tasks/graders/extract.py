@@ -17,6 +17,11 @@ MARK = re.compile(
     r"(?!\s*not\b)",
     re.IGNORECASE,
 )
+DENIED = re.compile(
+    r"(?:\b(?:not|never|neither|nor|rather than|instead of|(?:no )?(?:less|more|fewer) than|cannot)\b|n['’]t\b)"
+    r"(?:[^,.;:()]|[.,](?=\d)|(?<=\s)\(\w{1,2}\))*",
+    re.IGNORECASE,
+)
 MARKUP = re.compile(r"\*\*|__|`|\\\(|\\\)|\\\[|\\\]|\$")
 TEXT = re.compile(r"\\(?:text|mathrm|textbf|mathbf|textit|mbox|operatorname)\s*\{([^{}]*)\}")
 LATEX_SPACE = re.compile(r"\\[,;:! ]|\\quad|\\qquad|~|\u00a0|\u202f")
@@ -82,3 +87,8 @@ def narrow(text: str) -> str:
     """What stands after the last mark of an answer; the whole text when nothing marks one."""
     marks = list(MARK.finditer(text))
     return text[marks[-1].end() :].strip(" :") if marks else text
+
+
+def affirmed(text: str) -> str:
+    """A text without what it denies: "7, not 8" says 7, and "not 7" says nothing."""
+    return DENIED.sub(" ", text)

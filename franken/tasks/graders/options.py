@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 
 from franken.tasks.graders.compare import readings, word_of
-from franken.tasks.graders.extract import MARK, narrow
+from franken.tasks.graders.extract import MARK, affirmed, narrow
 from franken.tasks.graders.numbers import read_numbers
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -68,6 +68,7 @@ def _letters(text: str, options: Sequence[str]) -> tuple[frozenset[str], str] | 
         return frozenset(re.findall(r"\b[A-Z]\b", text)), ""
     if any(_same_text(text, option) for option in options):
         return None
+    text = affirmed(text).strip()
     brackets = set(IN_BRACKETS.findall(text))
     labelled = LABELLED.fullmatch(text)
     if labelled and len(brackets) < 2 and not re.match(r"(?:or|and|,|/)\W*[A-Z]\b", labelled[4] or ""):
