@@ -332,6 +332,8 @@ OPTION = (
 + | A | (A)
 + | A | a dog
 + | A | A dog
++ | A | A, because it barks
++ | A | The answer is A, because it barks
 + | A | dog
 + | C | The colour is red.
 + | D | 24

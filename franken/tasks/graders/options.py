@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 
 from franken.tasks.graders.compare import readings, word_of
-from franken.tasks.graders.extract import MARK, affirmed, narrow
+from franken.tasks.graders.extract import affirmed, narrow
 from franken.tasks.graders.numbers import read_numbers
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -68,7 +68,7 @@ def _letters(text: str, options: Sequence[str]) -> tuple[frozenset[str], str] | 
         return frozenset(re.findall(r"\b[A-Z]\b", text)), ""
     if any(_same_text(text, option) for option in options):
         return None
-    text = affirmed(text).strip()
+    whole, text = text, affirmed(text).strip()
     brackets = set(IN_BRACKETS.findall(text))
     labelled = LABELLED.fullmatch(text)
     if labelled and len(brackets) < 2 and not re.match(r"(?:or|and|,|/)\W*[A-Z]\b", labelled[4] or ""):
@@ -80,8 +80,8 @@ def _letters(text: str, options: Sequence[str]) -> tuple[frozenset[str], str] | 
         named[1].isupper() and not re.match(r"\s+[a-z]", named["rest"]) or BEFORE_REASON.match(named[1] + named["rest"])
     ):
         return frozenset(named[1]), named["rest"].strip(" :.,-")
-    reason = BEFORE_REASON.match(text)
-    if reason and (MARK.search(text) or len(text) < 3 or reason[1] not in "AI" or re.match(r"[A-Z]\s+because", text)):
+    reason = BEFORE_REASON.match(whole)
+    if reason and (reason[1] not in "AI" or re.match(r"[A-Z],?\s+because\b", whole)):
         return frozenset(reason[1]), ""
     if len(brackets) == 1:
         return frozenset(brackets), ""
