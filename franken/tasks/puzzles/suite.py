@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from PIL import Image
 
 from franken.errors import UsageError, did_you_mean
-from franken.tasks.grading import extract, grade_exact, is_well_formed, normalise, reasoning
+from franken.tasks.grading import grade_item, reasoning
 from franken.tasks.puzzle import Grade, Item, Pair, Split, child_rng, draw_items, draw_state, make_item
 from franken.tasks.puzzles.solved import Solved, Unsolvable
 
@@ -169,7 +169,7 @@ class AlgorithmicPuzzle:
         raise Unsolvable("no twin", why=f"no change of one fact of this state gives another answer than {answer}")
 
     def grade(self, reply: str, item: Item) -> Grade:
-        return _grade_choice(reply, item) if self.choice else grade_exact(reply, item.answer)
+        return grade_item(reply, item)
 
     def strategy(self, reply: str) -> str:
         first = reasoning(reply).split(" ", 1)[0]
@@ -216,19 +216,6 @@ def _with_options(question: str, options: Sequence[str]) -> str:
 def _as_choice(item: Item, options: Sequence[str]) -> Item:
     letter = next(letter for letter, option in _lettered(options).items() if option == item.answer)
     return replace(item, question=_with_options(item.question, options), answer=letter, options=tuple(options))
-
-
-def _grade_choice(reply: str, item: Item) -> Grade:
-    """The letter, bare or in brackets, or the option's own text."""
-    answer, formed = extract(reply), is_well_formed(reply)
-    if answer is None:
-        return Grade(0.0, "no answer", None, formed)
-    lettered = {letter.lower(): normalise(option) for letter, option in _lettered(item.options).items()}
-    said, right = normalise(answer), item.answer.lower()
-    letter = said.strip("() ")
-    if letter not in lettered:
-        letter = next((key for key, option in lettered.items() if option == said), "")
-    return Grade(float(letter == right), f"said {said!r}, right is {right!r}", answer, formed)
 
 
 def differing(one: dict[str, str], other: dict[str, str]) -> list[str]:
