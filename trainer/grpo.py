@@ -18,7 +18,7 @@ from franken.generate.native import Prompt, Response, Sampling, encode_prompts, 
 from franken.models.loading import Loaded
 from franken.tasks import Grade, Item
 from franken.tasks.puzzle import child_rng, draw_state, make_item
-from trainer import rewards as reward_functions
+from trainer.diagnostics import reward_metrics
 from trainer.embed import Embed, embedder, segment
 from trainer.estimators import Groups, estimator
 from trainer.losses import (
@@ -33,7 +33,9 @@ from trainer.losses import (
 )
 from trainer.packing import as_rows, by_budget, pack, packed_logprobs, token_mask
 from trainer.policy import response_logprobs, take_rows, with_features
+from trainer.rewards import Settings, score
 from trainer.stages import GrpoStage
+from trainer.templates import Template, instruction, template, thought, well_formed
 
 Index = tuple[int, int]  # (prompt, response) of a step
 
@@ -80,16 +82,23 @@ def grpo_step(
     sampled, estimates it where nothing trains too. Raises FrankenError where the loss is not finite.
     """
     items = next_items(stage.tasks, stage.prompts, seed=seed, step=step)
-    prompts = [Prompt(i.question, (i.image,) if i.image else (), i.id) for i in items]
+    ask = f"{instruction(template(stage.shape))}\n" if stage.instruct else ""
+    prompts = [Prompt(ask + i.question, (i.image,) if i.image else (), i.id) for i in items]
     encoded = with_features(loaded, encode_prompts(loaded, prompts))
     sampling = Sampling(stage.group, stage.temperature, stage.max_new_tokens, seed)
     batch = Batch(encoded, sample(loaded, encoded, [p.key for p in prompts], sampling))
     grades = [[tasks.grade(r.text, item) for r in group] for item, group in zip(items, batch.groups, strict=True)]
-    names, weights, rewards = _rewards(stage, reference, batch, grades)
+    names, weights, rewards = _rewards(stage, reference, batch, items, grades)
     texts = [[r.text for r in group] for group in batch.groups]
+    shape = template(stage.shape)
     groups = Groups(
         texts=texts,
-        correct=torch.tensor([[reward_functions.accuracy(g) == 1.0 for g in group] for group in grades]),
+        correct=torch.tensor(
+            [
+                [g.score == 1.0 and well_formed(t, shape) for g, t in zip(*both, strict=True)]
+                for both in zip(grades, texts, strict=True)
+            ]
+        ),
         lengths=batch.lengths(),
         truncated=torch.tensor([[r.truncated for r in group] for group in batch.groups]),
         reward_names=names,
@@ -101,7 +110,8 @@ def grpo_step(
     )
     estimate = estimator(stage.advantage)(rewards, groups)
     total = groups.total(rewards)
-    strategies = [len({tasks.get(i.task).strategy(t) for t in row}) for i, row in zip(items, texts, strict=True)]
+    right = torch.tensor([[g.score == 1.0 for g in group] for group in grades])
+    strategies = [len({_strategy(i, t, shape) for t in row}) for i, row in zip(items, texts, strict=True)]
     return {
         **_update(loaded, stage, update, reference, batch, groups, estimate.advantages),
         **{f"reward_{name}": rewards[..., f].mean().item() for f, name in enumerate(names)},
@@ -111,16 +121,19 @@ def grpo_step(
         "length": groups.lengths.sum().item() / groups.lengths.numel(),
         "truncated": groups.truncated.sum().item() / groups.truncated.numel(),
         "strategies": sum(strategies) / len(strategies),
+        "correct": right.float().mean().item(),
+        **reward_metrics(names, rewards, total, right, texts, shape),
         **estimate.metrics,
     }
 
 
 def _rewards(
-    stage: GrpoStage, reference: Loaded | None, batch: Batch, grades: list[list[Grade]]
+    stage: GrpoStage, reference: Loaded | None, batch: Batch, items: list[Item], grades: list[list[Grade]]
 ) -> tuple[tuple[str, ...], tuple[float, ...], Float[Tensor, "prompts group rewards"]]:
     """Names, weights and columns: the recipe's rewards, then the soft length penalty and the KL where asked for."""
     names, weights = list(stage.rewards), list(stage.rewards.values())
-    columns = [reward_functions.score(grades, names)]
+    settings = Settings(stage.shape, stage.reward_options, stage.reward_timeout)
+    columns = [score(batch.groups, items, grades, names, settings)]
     if stage.overlong_buffer:
         names.append("overlong")
         weights.append(1.0)
@@ -130,6 +143,11 @@ def _rewards(
         weights.append(-stage.beta)
         columns.append(_response_kl(reference, stage, batch)[..., None])
     return tuple(names), tuple(weights), torch.cat(columns, -1)
+
+
+def _strategy(item: Item, reply: str, shape: Template) -> str:
+    """The strategy in a reply's reasoning, wherever its template puts that."""
+    return tasks.get(item.task).strategy(f"<think> {thought(reply, shape)} </think>")
 
 
 @torch.no_grad()

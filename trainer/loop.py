@@ -33,9 +33,11 @@ from trainer.evaluate import quick_look
 from trainer.freeze import apply_freeze, fingerprints, verify_frozen
 from trainer.grpo import grpo_step
 from trainer.packing import share_frozen
+from trainer.rewards import RewardError
 from trainer.schedules import shape
 from trainer.stages import AlignStage, GrpoStage, Recipe, SftStage
 from trainer.state import Position
+from trainer.templates import template
 
 SAVE_EVERY = 50
 Report = Callable[[dict[str, Any]], None]
@@ -136,9 +138,13 @@ def _run_stage(
             began = time.process_time()
             progress = position.step / stage.steps if stage.steps else position.cpu_seconds / (stage.cpu_seconds or 1)
             rate = stage.lr * shape(position.step, progress, warmup=stage.warmup, hold=stage.hold, end=stage.end)
-            metrics = _update(
-                stage, loaded, optimizer, parameters, reference, rate, seed, position.step, progress, embed
-            )
+            try:
+                metrics = _update(
+                    stage, loaded, optimizer, parameters, reference, rate, seed, position.step, progress, embed
+                )
+            except RewardError:  # nothing has moved in this step yet
+                state.save_state(out, model, optimizer, position)
+                raise
             position.step += 1
             position.updates += 1
             position.cpu_seconds += time.process_time() - began
@@ -179,7 +185,16 @@ def _update(
     if isinstance(stage, GrpoStage):
         return grpo_step(loaded, stage, apply, reference, seed=seed, step=step, progress=progress, embed=embed)
     if isinstance(stage, SftStage):
-        loss, metrics = sft.loss(loaded.model, sft.next_batch(loaded, stage.tasks, stage.batch, seed=seed, step=step))
+        batch = sft.next_batch(
+            loaded,
+            stage.tasks,
+            stage.batch,
+            seed=seed,
+            step=step,
+            shape=template(stage.template),
+            instruct=stage.instruct,
+        )
+        loss, metrics = sft.loss(loaded.model, batch)
     else:
         assert isinstance(stage, AlignStage)
         loss, metrics = align.loss(loaded, *align.next_grids(stage.batch, seed=seed, step=step))

@@ -15,18 +15,25 @@ from franken import tasks
 from franken.tasks import lessons
 from franken.tasks.puzzle import child_rng, draw_state, make_item, split_of
 from trainer.data import Batch, Conversation, encode
+from trainer.templates import DEFAULT, TEMPLATES, Template, instruction, write
 
 LESSON_KINDS = ("caption", "tally", "early-dialogue", "dialogue")
 DIALOGUE_WEIGHT = 2.0
 
 
-def next_batch(loaded: Any, mixture: Mapping[str, float], size: int, *, seed: int, step: int) -> Batch:
-    """The batch of one step. `mixture` weighs puzzles and lesson kinds by name."""
-    conversations = [conversation(mixture, seed=seed, index=step * size + i) for i in range(size)]
+def next_batch(
+    loaded: Any, mixture: Mapping[str, float], size: int, *, seed: int, step: int, shape: Template = TEMPLATES[DEFAULT],
+    instruct: bool = False,
+) -> Batch:  # fmt: skip
+    """The batch of one step. `mixture` weighs puzzles and lesson kinds by name; solutions are written in `shape`."""
+    ask = f"{instruction(shape)}\n" if instruct else ""
+    conversations = [conversation(mixture, seed=seed, index=step * size + i, shape=shape, ask=ask) for i in range(size)]
     return encode(loaded, conversations)
 
 
-def conversation(mixture: Mapping[str, float], *, seed: int, index: int) -> Conversation:
+def conversation(
+    mixture: Mapping[str, float], *, seed: int, index: int, shape: Template = TEMPLATES[DEFAULT], ask: str = ""
+) -> Conversation:
     """The `index`-th example of a stream: a puzzle with one worked solution, or a lesson about a grid."""
     rng = child_rng("sft", seed, index)
     name = rng.choices(list(mixture), list(mixture.values()))[0]
@@ -35,13 +42,8 @@ def conversation(mixture: Mapping[str, float], *, seed: int, index: int) -> Conv
     puzzle = tasks.get(name)
     state = draw_state(puzzle, rng, "train")
     item = make_item(puzzle, "", state, puzzle.ask(state, rng), rng.getrandbits(32))
-    chain = item.solutions[rng.choice(sorted(item.solutions))]
-    return Conversation(item.image, [(item.question, worked(chain, item.answer))])
-
-
-def worked(chain: str, answer: str) -> str:
-    """The reply format: reasoning, then the answer, each in its tags."""
-    return f"<think> {chain} </think><answer> {answer} </answer>"
+    solution = write(shape, item, rng.choice(sorted(item.solutions)))
+    return Conversation(item.image, [(ask + item.question, solution)])
 
 
 def loss(model: Any, batch: Batch) -> tuple[Tensor, dict[str, float]]:

@@ -13,9 +13,10 @@ from franken.errors import UsageError, did_you_mean
 from trainer.embed import HASHING
 from trainer.estimators import Advantage, Anneal
 from trainer.losses import Correction, KlKind, LossKind
-from trainer.rewards import check_names
+from trainer.rewards import PAYS_FOR, check_names
 from trainer.sft import LESSON_KINDS
 from trainer.strict import Strict
+from trainer.templates import DEFAULT, TEMPLATES, agreed, template
 
 
 class Stage(Strict):
@@ -56,10 +57,13 @@ class SftStage(Stage):
     kind: Literal["sft"]
     batch: int = Field(default=16, gt=0)
     tasks: dict[str, float]
+    template: str = Field(default=DEFAULT, description=f"the shape of a worked solution: {', '.join(TEMPLATES)}")
+    instruct: bool = Field(default=False, description="put the template's request before every question")
 
     @model_validator(mode="after")
     def _known(self) -> "SftStage":
         _check_tasks(self.tasks, LESSON_KINDS)
+        template(self.template)
         return self
 
 
@@ -76,6 +80,10 @@ class GrpoStage(Stage):
     temperature: float = Field(default=1.0, gt=0)
     max_new_tokens: int = Field(default=64, gt=0)
     rewards: dict[str, float] = Field(default={"accuracy": 1.0, "format": 0.1}, description="weight of each reward")
+    reward_options: dict[str, dict[str, Any]] = Field(default={}, description="options of rewards, by name")
+    reward_timeout: float = Field(default=60.0, gt=0, description="seconds that one reward may take over one group")
+    template: str = Field(default="", description="the shape of a reply; by default the one its rewards pay for")
+    instruct: bool = Field(default=False, description="put the template's request before every question")
     advantage: Advantage = Field(default=Advantage(), description="how rewards become advantages")
     embedder: str = Field(
         default=HASHING, description="hashing, a model folder or cached hub id, or http://host:port/v1#MODEL"
@@ -109,12 +117,18 @@ class GrpoStage(Stage):
     @model_validator(mode="after")
     def _known(self) -> "GrpoStage":
         _check_tasks(self.tasks, ())
-        check_names(list(self.rewards))
+        check_names([*self.rewards, *self.reward_options])
+        template(self.shape)
         if self.overlong_buffer >= self.max_new_tokens:
             raise ValueError("overlong_buffer must be shorter than max_new_tokens")
         if self.advantage.name == "passk" and self.advantage.k > self.group:
             raise ValueError(f"pass@{self.advantage.k} needs a group of at least {self.advantage.k}")
         return self
+
+    @property
+    def shape(self) -> str:
+        """The template's name: the recipe's, else the one that its rewards pay for."""
+        return self.template or agreed([PAYS_FOR.get(name, "") for name in self.rewards])
 
 
 AnyStage = Annotated[AlignStage | SftStage | GrpoStage, Field(discriminator="kind")]

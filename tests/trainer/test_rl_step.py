@@ -15,7 +15,6 @@ from trainer.embed import embedder, segment
 from trainer.freeze import apply_freeze
 from trainer.grpo import grpo_step, next_items
 from trainer.policy import response_logprobs, take_rows, with_features
-from trainer.rewards import accuracy, score
 from trainer.stages import GrpoStage, load_recipe
 
 BASE = {"kind": "grpo", "steps": 2, "lr": 1e-4, "tasks": {"count": 1.0, "sum": 1.0}, "prompts": 3, "group": 8,
@@ -48,8 +47,8 @@ def drawn(policy):
     prompts = [Prompt(i.question, (i.image,), i.id) for i in items]
     groups = generate(policy, prompts, Sampling(8, 1.0, 40, 5))
     grades = [[grade(r.text, item) for r in group] for item, group in zip(items, groups, strict=True)]
-    rewards = (score(grades, ["accuracy", "format"]) * torch.tensor([1.0, 0.1])).sum(-1)
-    correct = torch.tensor([[accuracy(g) == 1 for g in row] for row in grades])
+    correct = torch.tensor([[g.score == 1 and g.well_formed for g in row] for row in grades])
+    rewards = correct.float() + 0.1 * torch.tensor([[float(g.well_formed) for g in row] for row in grades])
     vectors = embedder()([segment(r.text) for g in groups for r in g])
     return prompts, groups, rewards, correct, vectors.view(3, 8, -1)
 

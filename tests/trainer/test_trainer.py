@@ -9,23 +9,13 @@ from franken.checkpoints import open_checkpoint
 from franken.errors import FrankenError, UsageError, VerificationError
 from franken.generate import Prompt, Sampling, encode_prompts, generate
 from franken.models.tiny import tiny
-from franken.tasks import Grade
 from trainer import loop, sft, state
 from trainer.data import Conversation, encode
 from trainer.freeze import apply_freeze, fingerprints, frozen_names, verify_frozen
 from trainer.grpo import grpo_step, next_items
 from trainer.policy import response_logprobs, take_rows, with_features
-from trainer.rewards import score
 from trainer.schedules import learning_rate
 from trainer.stages import GrpoStage, load_recipe, parse_recipe, recipe_names
-
-
-def test_rewards_are_columns():
-    right, formed, neither = Grade(1, "", "x", True), Grade(0, "", "y", True), Grade(1, "", "x", False)
-    parts = score([[right, formed, neither]], ["accuracy", "format"])
-    assert parts.tolist() == [[[1, 1], [0, 1], [0, 0]]]
-    with pytest.raises(UsageError):
-        score([[right]], ["acuracy"])
 
 
 def test_schedule():

@@ -1,43 +1,159 @@
-"""What RL is paid for. Each reward is a pure function of the replies' grades → one number a reply, by name."""
+"""What RL is paid for: pure functions (replies, rows, context) → a number a reply, one file each, named in the recipe.
 
-from collections.abc import Callable, Sequence
+A recipe gives each a weight (`rewards: {accuracy: 1.0, format: 0.1}`), options where it has some, and adds them up; every
+one is logged alone. `package.module:function` names one of your own. The six designs of arXiv 2601.00215 and `fidelity`
+come with the template that they pay for.
+"""
+
+import importlib
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from franken.errors import UsageError, did_you_mean
-from franken.tasks import Grade
+from franken.errors import FrankenError, UsageError, did_you_mean
+from franken.generate.native import Response
+from franken.tasks import Grade, Item
+from trainer.rewards.accuracy import accuracy
+from trainer.rewards.confidence import confidence
+from trainer.rewards.context import Context, Reward
+from trainer.rewards.continuous import continuous
+from trainer.rewards.correct import correct
+from trainer.rewards.fidelity import fidelity
+from trainer.rewards.format import format
+from trainer.rewards.mixture import mixture
+from trainer.rewards.no_accuracy import no_accuracy
+from trainer.rewards.only_accuracy import only_accuracy
+from trainer.rewards.repetition import repetition
+from trainer.rewards.router import router
+from trainer.rewards.vanilla import vanilla
+from trainer.rewards.visual_fusion import visual_fusion
+from trainer.templates import template
 
-Reward = Callable[[Grade], float]
+REWARDS: dict[str, Reward] = {
+    "accuracy": accuracy, "correct": correct, "format": format, "vanilla": vanilla, "only_accuracy": only_accuracy,
+    "mixture": mixture, "continuous": continuous, "visual_fusion": visual_fusion, "no_accuracy": no_accuracy,
+    "fidelity": fidelity, "router": router, "repetition": repetition, "confidence": confidence,
+}  # fmt: skip
+PAYS_FOR = {  # the template that a reward belongs to; the others pay in any
+    "vanilla": "think-answer", "only_accuracy": "answer", "mixture": "describe-think-rethink-answer",
+    "continuous": "describe-think-rethink-answer", "no_accuracy": "describe-think-rethink-answer",
+    "visual_fusion": "visual-think-answer", "fidelity": "describe-think-answer",
+}  # fmt: skip
+SHOWN = 120  # characters of a reply in an error
 
 
-def accuracy(grade: Grade) -> float:
-    """1 for a right answer in the right format, else 0."""
-    return float(grade.score == 1.0 and grade.well_formed)
+class RewardError(FrankenError):
+    """A reward failed on a sample. The run has stopped before the step's update and can go on from there."""
 
 
-def format(grade: Grade) -> float:
-    """1 for a well-formed reply, else 0."""
-    return float(grade.well_formed)
+@dataclass(frozen=True)
+class Settings:
+    """How a stage's rewards are computed. `timeout` in seconds, for one reward over one group."""
 
-
-REWARDS: dict[str, Reward] = {"accuracy": accuracy, "format": format}
+    template: str
+    options: Mapping[str, Mapping[str, Any]]
+    timeout: float = 60.0
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raises UsageError for a reward that does not exist."""
+    """Raises UsageError for a reward that does not exist, or cannot be imported."""
     for name in names:
-        if name not in REWARDS:
-            known = ", ".join(REWARDS)
-            raise UsageError(
-                f"unknown reward {name!r}",
-                why=f"the rewards are {known}",
-                fix=did_you_mean(name, REWARDS) or "pick one",
-            )
+        resolve(name)
 
 
-def score(grades: Sequence[Sequence[Grade]], names: Sequence[str]) -> Float[Tensor, "prompts group rewards"]:
-    """One column a reward, before any weight."""
-    check_names(names)
-    return torch.stack([torch.tensor([[REWARDS[name](g) for g in group] for group in grades]) for name in names], -1)
+def resolve(name: str) -> Reward:
+    """A reward by name, or one of the user's as `package.module:function`. Raises UsageError."""
+    if name in REWARDS:
+        return REWARDS[name]
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise UsageError(
+            f"unknown reward {name!r}",
+            why=f"the rewards are {', '.join(REWARDS)}, or your own as package.module:function",
+            fix=did_you_mean(name, REWARDS) or "pick one",
+        )
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as e:
+        raise UsageError(f"cannot import the reward {name}", why=str(e), fix="check the name and PYTHONPATH") from e
+
+
+def score(
+    groups: Sequence[Sequence[Response]], items: Sequence[Item], grades: Sequence[Sequence[Grade]], names: Sequence[str],
+    settings: Settings,
+) -> Float[Tensor, "prompts group rewards"]:  # fmt: skip
+    """One column a reward, before any weight.
+
+    Raises RewardError that names the reward and the sample where a reward raises, is late, or returns no finite numbers.
+    """
+    columns = []
+    for name in names:
+        table = [
+            _of_group(name, resolve(name), replies, item, verdicts, settings)
+            for replies, item, verdicts in zip(groups, items, grades, strict=True)
+        ]
+        columns.append(torch.tensor(table, dtype=torch.float32))
+    return torch.stack(columns, -1)
+
+
+def _of_group(
+    name: str, reward: Reward, replies: Sequence[Response], item: Item, grades: Sequence[Grade], settings: Settings
+) -> list[float]:
+    options = dict(settings.options.get(name, {}))
+
+    def call(chosen: Sequence[int]) -> list[float]:
+        context = Context(template(settings.template), [grades[i] for i in chosen], options)
+        return [float(x) for x in reward([replies[i] for i in chosen], [item] * len(chosen), context)]
+
+    everyone = list(range(len(replies)))
+    try:
+        values = _in_time(lambda: call(everyone), settings.timeout)
+        torch.tensor(values, dtype=torch.float32)
+    except Exception as e:  # a reward may be anyone's code: whatever it raises ends the run with the sample's name
+        guilty = next((i for i in everyone if not isinstance(e, TimeoutError) and _raises(call, i)), 0)
+        reply = replies[guilty].text[:SHOWN]
+        raise RewardError(
+            f"the reward {name} failed on {item.id}",
+            why=f"{type(e).__name__}: {e}; reply {guilty}: {reply!r}",
+            fix="mend the reward and run the same command: it goes on from the last update",
+        ) from e
+    if len(values) != len(replies) or not torch.isfinite(torch.tensor(values)).all():
+        raise RewardError(
+            f"the reward {name} returned no number for each of {len(replies)} replies to {item.id}",
+            why=f"it returned {values}",
+        )
+    return values
+
+
+def _raises(call: Any, index: int) -> bool:
+    """Whether the reward fails on this one reply."""
+    try:
+        call([index])
+    except Exception:  # noqa: BLE001 - any failure is the answer
+        return True
+    return False
+
+
+def _in_time(call: Any, seconds: float) -> list[float]:
+    """The call's result. Raises TimeoutError after `seconds` (the thread is left behind: Python cannot stop one)."""
+    result: dict[str, Any] = {}
+
+    def work() -> None:
+        try:
+            result["values"] = call()
+        except BaseException as e:  # noqa: BLE001 - handed over to the caller's thread
+            result["error"] = e
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise TimeoutError(f"no answer within {seconds:g} s")
+    if "error" in result:
+        raise result["error"]
+    return result["values"]

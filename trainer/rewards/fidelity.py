@@ -1,0 +1,59 @@
+"""`fidelity`: what the description says, against what is there. F1 over facts; the perception-aware reward that
+arXiv 2601.00215 calls for and nobody has tried.
+
+    said = the distinct (slot, value) statements of the image description; true = those of the state
+    precision = |said ∩ true| / |said|, recall = |said ∩ true| / |true|, F1 their harmonic mean
+
+Saying a fact twice changes nothing, and listing several values for one slot costs precision: neither repeating nor listing
+everything raises it. A description that the puzzle can parse is read so; any other is read slot by slot: what stands
+between the name of a slot and the next one is its value. A row without facts is an error, since nothing could be paid.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from franken import tasks
+from franken.errors import FrankenError
+from franken.generate.native import Response
+from franken.tasks import Item
+from franken.tasks.grading import normalise
+from trainer.rewards.context import Context
+from trainer.templates import DESCRIPTION, section
+
+Statements = set[tuple[str, str]]
+
+
+def fidelity(replies: Sequence[Response], rows: Sequence[Item], context: Context) -> list[float]:
+    """F1 in [0, 1]; 0 without a description."""
+    return [f1(section(reply.text, DESCRIPTION) or "", item) for reply, item in zip(replies, rows, strict=True)]
+
+
+def f1(description: str, item: Item) -> float:
+    """The F1 of a description of the item's image. Raises FrankenError for an item without facts."""
+    true = true_facts(item)
+    said = stated(description, item, [slot for slot, _ in true])
+    hits = len(said & true)
+    return 2 * hits / (len(said) + len(true)) if said else 0.0
+
+
+def true_facts(item: Item) -> Statements:
+    """The facts of the item's state. Raises FrankenError where there are none."""
+    if item.state is None or not tasks.is_puzzle(item.task):
+        raise FrankenError(
+            f"{item.id} has no facts", why="fidelity pays for facts of puzzles", fix="use another reward"
+        )
+    facts: Mapping[str, str] = tasks.get(item.task).facts(item.state)
+    return {(slot, normalise(value)) for slot, value in facts.items()}
+
+
+def stated(description: str, item: Item, slots: Sequence[str]) -> Statements:
+    """The distinct statements of a description."""
+    text = " ".join(description.split())
+    puzzle = tasks.get(item.task)
+    try:
+        said = puzzle.facts(puzzle.parse(text))
+        return {(slot, normalise(value)) for slot, value in said.items()}
+    except ValueError:  # not a whole description
+        names = "|".join(re.escape(slot) for slot in sorted(slots, key=len, reverse=True))
+        pieces = re.split(rf"(?<!\w)({names})(?!\w)", text)
+        return {(slot, normalise(value.strip(" :,;."))) for slot, value in zip(pieces[1::2], pieces[2::2], strict=True)}
