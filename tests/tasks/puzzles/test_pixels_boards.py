@@ -1,0 +1,107 @@
+"""Every fact of a board is read again from the pixels of its picture, by code that knows colours and nothing else.
+
+No fact of these five types is text or a shape that needs a person, so none is left to looking. What is drawn besides
+(captions, grid lines) carries no fact.
+"""
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from franken.tasks.puzzles import board_tile
+from franken.tasks.puzzles.suite import puzzle
+
+LEVELS_AND_SIZES = [(1, 0), (1, 84), (2, 126), (3, 252)]  # 0: the smallest size allowed
+
+
+def drawn(kind: str, level: int, size: int, n: int = 40):
+    """States of a level and their pictures' pixels."""
+    task = puzzle(kind, level=level, size=size or puzzle(kind).module.SMALLEST)
+    for seed in range(n):
+        state = task.sample(random.Random(seed))
+        yield state, np.asarray(task.render(state, style=seed)).astype(int)
+
+
+def is_colour(pixels: np.ndarray, colour) -> np.ndarray:
+    return (pixels == np.array(colour)).all(axis=2)
+
+
+def extent(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """First row and column, and those after the last, of what is True."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
+
+
+def bands(differs: np.ndarray, within: int = 2) -> int:
+    """Into how many bands the positions where something changes cut a side; changes close by are one."""
+    inside = np.flatnonzero(differs[within:-within])
+    return 1 + int((np.diff(inside, prepend=-10) > within).sum())
+
+
+def at_centres(pixels: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """The colours in the middle of each cell of a grid that fills `pixels`."""
+    height, width = pixels.shape[:2]
+    r, c = ((np.arange(n) * 2 + 1) * side // (2 * n) for n, side in ((rows, height), (columns, width)))
+    return pixels[np.ix_(r, c)]
+
+
+@pytest.mark.parametrize(("level", "size"), LEVELS_AND_SIZES)
+def test_missing_squares_are_read_from_pixels(level, size):
+    for state, pixels in drawn("board_tile", level, size):
+        colours = (board_tile.DARK, board_tile.LIGHT, board_tile.WHITE, board_tile.EDGE)
+        top, left, bottom, right = extent(np.any([is_colour(pixels, colour) for colour in colours], axis=0))
+        board = pixels[top:bottom, left:right]
+        rows, columns = ((np.diff(board, axis=i) != 0).any(axis=(1 - i, 2)) for i in (0, 1))
+        grid = at_centres(board, bands(rows), bands(columns))
+        missing = zip(*np.nonzero(is_colour(grid, board_tile.WHITE)), strict=True)
+        assert grid.shape[:2] == (state.rows, state.columns)
+        assert frozenset((int(r), int(c)) for r, c in missing) == state.removed
+        assert {tuple(colour) for colour in grid[::2, ::2].reshape(-1, 3)} <= {board_tile.DARK, board_tile.WHITE}
+
+
+@settings(max_examples=60)
+@given(st.integers(2, 5), st.integers(2, 5), st.data())
+def test_few_missing_squares_of_equal_colours_never_block(rows, columns, data):
+    """What the step "equal colours are enough" rests on; and that the squares said to block one another do."""
+    squares = [(r, c) for r in range(rows) for c in range(columns)]
+    removed = data.draw(st.frozensets(st.sampled_from(squares), max_size=5))
+    state = board_tile.Board(rows, columns, removed)
+    dark, light = board_tile.counts(state)
+    if board_tile.balance_suffices(state):
+        assert (board_tile.solve(state).answer == "Yes") == (dark == light)
+    stuck = board_tile.blocked(state)
+    assert (stuck is None) == (board_tile.tiling(state) is not None)
+    for steps in board_tile.steps(state, board_tile.Coverable()).values():
+        assert board_tile.check(state, board_tile.Coverable(), steps) is None
+
+
+def test_half_of_the_boards_can_be_covered_and_level_three_has_equal_colours_that_block():
+    for level in (1, 2, 3):
+        task = puzzle("board_tile", level=level)
+        states = [task.sample(random.Random(seed)) for seed in range(200)]
+        yes = [state for state in states if board_tile.solve(state).answer == "Yes"]
+        assert 70 <= len(yes) <= 130
+        blocked = [s for s in states if s not in yes and len(set(board_tile.counts(s))) == 1]
+        assert bool(blocked) == (level == 3)
+
+
+@pytest.mark.parametrize(
+    ("chain", "why"),
+    [
+        (("lay r1c1 r1c2", "answer Yes"), "answer Yes"),  # not all are covered
+        (("lay r1c1 r3c1",), "lay r1c1 r3c1"),  # not beside each other
+        (("lay r1c1 r1c2", "lay r1c2 r2c2"), "lay r1c2 r2c2"),  # covered twice
+        (("r1c1 touch only r1c2", "1 squares are more than 1"), "r1c1 touch only r1c2"),  # and r2c1
+        (("r1c1 touch only r1c2 r2c1", "1 squares are more than 2"), "1 squares are more than 2"),
+        (("answer No",), "answer No"),  # without a proof
+        (("row 2 has 2 dark and 2 light",), "row 2"),
+        (("equal colours are not enough when more are missing",), "equal colours are not"),
+        (("equal colours are enough when so few are missing", "answer Yes"), None),
+    ],
+)
+def test_board_tile_steps_are_replayed(chain, why):
+    fault = board_tile.check(board_tile.parse("board 3x4 without r2c3 r3c3"), board_tile.Coverable(), chain)
+    assert (why in fault) if why else fault is None
