@@ -5,13 +5,14 @@ No fact of these five types is text or a shape that needs a person, so none is l
 """
 
 import random
+from collections import Counter
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from franken.tasks.puzzles import board_tile
+from franken.tasks.puzzles import board_tile, n_queens
 from franken.tasks.puzzles.suite import puzzle
 
 LEVELS_AND_SIZES = [(1, 0), (1, 84), (2, 126), (3, 252)]  # 0: the smallest size allowed
@@ -105,3 +106,45 @@ def test_half_of_the_boards_can_be_covered_and_level_three_has_equal_colours_tha
 def test_board_tile_steps_are_replayed(chain, why):
     fault = board_tile.check(board_tile.parse("board 3x4 without r2c3 r3c3"), board_tile.Coverable(), chain)
     assert (why in fault) if why else fault is None
+
+
+@pytest.mark.parametrize(("level", "size"), LEVELS_AND_SIZES)
+def test_queens_are_read_from_pixels(level, size):
+    for state, pixels in drawn("n_queens", level, size):
+        yellow = is_colour(pixels, n_queens.DARK) | is_colour(pixels, n_queens.LIGHT)
+        top, left, bottom, right = extent(yellow)
+        board = pixels[top:bottom, left:right]
+        first = is_colour(board, n_queens.DARK)[0]  # a row of pixels above any crown
+        side = bands(np.diff(first) != 0)
+        other = ~yellow[top:bottom, left:right]
+        edges = np.round(np.linspace(0, len(board), side + 1)).astype(int)
+        inked = [
+            (r, c)
+            for r in range(side)
+            for c in range(side)
+            if other[edges[r] : edges[r + 1], edges[c] : edges[c + 1]].mean() > 0.2
+        ]
+        assert (side, tuple(inked)) == (state.n, state.placed)
+
+
+@pytest.mark.parametrize(
+    ("chain", "why"),
+    [
+        (("rows 1 4 and columns 1 4 are free",), "rows 1 4"),  # 1 and 3 are
+        (("r1c1 is hit by r3c4",), "r1c1 is hit"),  # on no common line
+        (("r1c2 r3c3 are safe",), "are safe"),  # r2c4 and r4c3 stand there
+        (("r1c3 is open",), "r1c3 is open"),  # hit down the column
+        (("rows 1 to 4 are 3",), "rows 1 to 4"),  # true of numbers, not of the queens missing
+        (("2 + 2 = 4",), "2 + 2"),
+        (("rows 1 3 and columns 1 2 are free", "r1c1 r3c2 are safe"), "r1c1 r3c2"),
+    ],
+)
+def test_queen_steps_are_replayed(chain, why):
+    state = n_queens.parse("queens 4x4 at r2c4 r4c3")
+    assert why in (n_queens.check(state, n_queens.Distance(), chain) or "")
+
+
+def test_distances_are_spread():
+    for level, most in ((1, 0.22), (2, 0.15), (3, 0.12)):
+        answers = Counter(item.answer for item in puzzle("n_queens", level=level, size=84).items(300, 0))
+        assert max(answers.values()) <= most * 300
