@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from franken.tasks.puzzles import board_tile, n_queens
+from franken.tasks.puzzles import board_tile, maze, n_queens
 from franken.tasks.puzzles.suite import puzzle
 
 LEVELS_AND_SIZES = [(1, 0), (1, 84), (2, 126), (3, 252)]  # 0: the smallest size allowed
@@ -148,3 +148,46 @@ def test_distances_are_spread():
     for level, most in ((1, 0.22), (2, 0.15), (3, 0.12)):
         answers = Counter(item.answer for item in puzzle("n_queens", level=level, size=84).items(300, 0))
         assert max(answers.values()) <= most * 300
+
+
+@pytest.mark.parametrize(("level", "size"), LEVELS_AND_SIZES)
+def test_mazes_are_read_from_pixels(level, size):
+    for state, pixels in drawn("maze", level, size):
+        masks = [is_colour(pixels, c) for c in (maze.WALL, maze.OPEN, maze.LINE, maze.GREEN, maze.BLUE)]
+        top, left, bottom, right = extent(np.any(masks, axis=0))
+        wall, empty, _, green, blue = (mask[top:bottom, left:right] for mask in masks)
+        inner = empty | green | blue  # the cells without the faint lines around them
+        rows, columns = (bands((np.diff(inner, axis=i) != 0).any(axis=1 - i), 3) for i in (0, 1))
+        grid = at_centres(np.stack([wall, green, blue], axis=2), rows, columns)
+        assert np.array_equal(grid[:, :, 0], state.walls)
+        assert [np.argwhere(grid[:, :, i]).tolist() for i in (1, 2)] == [[[*state.entrance]], [[*state.exit]]]
+
+
+@pytest.mark.parametrize(
+    ("chain", "why"),
+    [
+        (("go right 1 to r2c2",), "go right"),  # before entering
+        (("enter at r2c1", "go right 2 to r2c3", "turn right and go down 1 to r3c3"), "turn right and go down"),  # wall
+        (("enter at r2c1", "go right 3 to r2c3"), "go right 3"),  # that is 2
+        (("enter at r2c1", "go right 1 to r2c2", "turn left and go down 1 to r3c2"), "turn left"),  # a right turn
+        (("enter at r2c1", "go right 1 to r2c2", "go right 1 to r2c3"), "to r2c3"),  # one run in two
+        (("step 2 reaches r2c3",), "step 2"),  # and r3c2
+        (("the way is r2c1 r2c2 r4c2",), "the way is"),  # a jump
+        (("the way is r2c1 r2c2 r3c2 r4c2 r5c2", "2 left and 0 right turns are 2"), "2 left"),
+        (("the way is r2c1 r2c2 r3c2 r4c2", "answer 1"), "answer 1"),  # not at the exit
+        (("the way is r2c1 r2c2 r3c2 r4c2 r5c2", "right turns at r2c2", "answer 1"), None),
+    ],
+)
+def test_maze_steps_are_replayed(chain, why):
+    state = maze.parse("maze #####/E...#/#.#.#/#...#/#X###")
+    fault = maze.check(state, maze.PathQuery("right"), chain)
+    assert (why in fault) if why else fault is None
+
+
+def test_a_way_that_is_not_the_best_has_no_answer():
+    state = maze.parse("maze #####/E...#/#.#.#/#...#/#X###")
+    long = ("the way is r2c1 r2c2 r2c3 r2c4 r3c4 r4c4 r4c3 r4c2 r5c2", "9 steps pass 10 cells", "answer 5")
+    assert maze.check(state, maze.PathQuery("cells"), long)
+    for text in ("maze #####/E..X#/#####", "maze #X#/E.#/#.#", "maze E###/#..X/####", "maze ####/E.X.#/####"):
+        with pytest.raises(ValueError, match="maze|entrance"):
+            maze.parse(text)
