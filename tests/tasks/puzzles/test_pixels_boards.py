@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from franken.tasks.puzzles import board_tile, maze, n_queens
+from franken.tasks.puzzles import board_tile, checker_move, maze, n_queens
 from franken.tasks.puzzles.suite import puzzle
 
 LEVELS_AND_SIZES = [(1, 0), (1, 84), (2, 126), (3, 252)]  # 0: the smallest size allowed
@@ -191,3 +191,42 @@ def test_a_way_that_is_not_the_best_has_no_answer():
     for text in ("maze #####/E..X#/#####", "maze #X#/E.#/#.#", "maze E###/#..X/####", "maze ####/E.X.#/####"):
         with pytest.raises(ValueError, match="maze|entrance"):
             maze.parse(text)
+
+
+@pytest.mark.parametrize(("level", "size"), LEVELS_AND_SIZES)
+def test_checkers_are_read_from_pixels(level, size):
+    for state, pixels in drawn("checker_move", level, size):
+        half = len(pixels) // 2
+        rows = []
+        for part in (pixels[: half - 1], pixels[half + 2 :]):
+            squares = np.any([is_colour(part, c) for c in ((255, 255, 255), (120, 120, 120))], axis=0)
+            top, left, bottom, right = extent(squares)
+            middles = at_centres(part[top:bottom, left:right], 1, round((right - left) / (bottom - top)))[0]
+            letters = {(255, 255, 255): "_"} | {colour: letter for letter, colour in checker_move.COLOURS.items()}
+            rows.append("".join(letters[tuple(middle)] for middle in middles.tolist()))
+        assert checker_move.Checkers(*rows) == state
+
+
+@pytest.mark.parametrize(
+    ("chain", "why"),
+    [
+        (("red 2 to 1 makes RG_",), "red 2 to 1"),  # not there
+        (("green 1 to 2 makes GG_R",), "green 1 to 2"),  # occupied
+        (("green 1 to 3 makes _GGR",), "green 1 to 3"),  # over its own colour
+        (("green 2 to 3 makes G_GR", "green 3 to 2 makes GG_R"), "green 3 to 2"),  # backwards
+        (("red 4 to 3 makes GGR_", "2 moves reach GGR_"), "2 moves"),
+        (("red 4 to 3 makes GGR_", "green 2 to 4 makes G_RG", "2 moves reach G_RG", "answer 2"), None),
+        (("green 1 goes 1 to 1 by 0", "green 2 goes 2 to 4 by 3"), "green 2"),
+        (("green 1 passes 1 red",), "green 1 passes"),
+        (("0 + 2 + 1 = 3 squares", "0 + 1 = 1 jumps", "3 - 1 = 1 moves"), "3 - 1"),
+    ],
+)
+def test_checker_steps_are_replayed(chain, why):
+    fault = checker_move.check(checker_move.Checkers("GG_R", "G_RG"), checker_move.Moves(), chain)
+    assert (why in fault) if why else fault is None
+
+
+def test_rows_of_other_checkers_are_no_pair():
+    for text in ("checkers GG_R to GG_", "checkers GG_R to GR_R"):
+        with pytest.raises(ValueError, match="no pair"):
+            checker_move.parse(text)
