@@ -95,7 +95,8 @@ def _checker_move(question: str, given: Given) -> Read:
 def _colour_hue(question: str, given: Given) -> Read:
     _find("minimum number of swaps", question)
     ideal, shuffled = (tuple(tuple(tile) for row in given[k] for tile in row) for k in ("ideal_grid", "shuffled_grid"))
-    return colour_hue.Hues(ideal, shuffled), colour_hue.Swaps()  # pyright: ignore[reportArgumentType]
+    rows = len(given["ideal_grid"])
+    return colour_hue.Hues(ideal, shuffled, rows), colour_hue.Swaps()  # pyright: ignore[reportArgumentType]
 
 
 def _clock(question: str, given: Given) -> Read:

@@ -203,6 +203,14 @@ def change(state: Queens, rng: random.Random) -> Queens:
     return Queens(state.n, tuple(sorted([*order[:i], square, *order[i + 1 :]])))
 
 
+def distractors(state: Queens, query: Distance) -> list[str]:
+    """The rows or the columns alone, and numbers nearby; no two queens are closer than 3."""
+    (r1, c1), (r2, c2) = next(new for new in completions(state) if len(new) == 2)
+    rows, columns = abs(r1 - r2), abs(c1 - c2)
+    slips = [rows, columns, *(rows + columns + by for by in (-2, -1, 1, 2, 3))]
+    return [str(n) for n in dict.fromkeys(slips) if n >= 3]
+
+
 def render(state: Queens, size: int, style: int = 0) -> Image.Image:
     """A crown for a queen, on the public pictures' two yellows."""
     image, pen = paper(size, style)

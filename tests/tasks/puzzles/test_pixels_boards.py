@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from franken.tasks.puzzles import board_tile, checker_move, maze, n_queens
+from franken.tasks.puzzles import board_tile, checker_move, colour_hue, maze, n_queens
 from franken.tasks.puzzles.suite import puzzle
 
 LEVELS_AND_SIZES = [(1, 0), (1, 84), (2, 126), (3, 252)]  # 0: the smallest size allowed
@@ -230,3 +230,55 @@ def test_rows_of_other_checkers_are_no_pair():
     for text in ("checkers GG_R to GG_", "checkers GG_R to GR_R"):
         with pytest.raises(ValueError, match="no pair"):
             checker_move.parse(text)
+
+
+@pytest.mark.parametrize(("level", "size"), LEVELS_AND_SIZES)
+def test_tiles_are_read_from_pixels(level, size):
+    for state, pixels in drawn("colour_hue", level, size):
+        boards, rows = [], 0
+        for part in (pixels[: len(pixels) // 2], pixels[len(pixels) // 2 :]):
+            edges = is_colour(part, (255, 255, 255))
+            top, left, bottom, right = extent(edges)
+            lines = edges[top:bottom, left:right]
+            rows, columns = (bands(np.diff(lines.all(axis=1 - i)) != 0, 3) for i in (0, 1))
+            grid = at_centres(part[top:bottom, left:right], rows, columns)
+            boards.append(tuple(tuple(tile) for tile in grid.reshape(-1, 3).tolist()))
+        shuffled, ideal = boards
+        assert colour_hue.Hues(ideal, shuffled, rows) == state
+
+
+def test_tiles_of_a_board_are_well_apart_and_swaps_are_spread():
+    for level, most in ((1, 0.4), (2, 0.25), (3, 0.2)):
+        task = puzzle("colour_hue", level=level)
+        states = [task.sample(random.Random(seed)) for seed in range(200)]
+        for state in states:
+            tiles = np.array(state.ideal)
+            far = np.sqrt(((tiles[:, None] - tiles[None]) ** 2).sum(axis=2))
+            assert far[~np.eye(len(tiles), dtype=bool)].min() >= colour_hue.APART
+        assert max(Counter(colour_hue.solve(state).answer for state in states).values()) <= most * 200
+
+
+@pytest.mark.parametrize(
+    ("chain", "why"),
+    [
+        (("A holds 2 1 3 4",), "A holds"),
+        (("A holds 2 1 4 3", "cycle 1 2 3"), "cycle 1 2 3"),  # does not lead there
+        (("A holds 2 1 4 3", "cycle 1 2", "cycle 2 1"), "cycle 2 1"),  # the same again
+        (("A holds 2 1 4 3", "cycle 1 2", "4 tiles - 1 cycles = 3"), "4 tiles"),  # one is left out
+        (("A holds 2 1 4 3", "cycle 1 2", "cycle 3 4", "4 tiles - 2 cycles = 3"), "4 tiles"),
+        (("A holds 2 1 4 3", "swap 1 and 2 makes 1 2 3 4"), "swap 1"),
+        (("swap 1 and 2 makes 1 2 4 3",), "swap 1"),  # of nothing known yet
+        (("A holds 2 1 4 3", "swap 1 and 2 makes 1 2 4 3", "1 swaps restore it"), "1 swaps"),
+        (("A holds 2 1 4 3", "cycle 1 2", "cycle 3 4", "4 tiles - 2 cycles = 2", "answer 2"), None),
+    ],
+)
+def test_colour_hue_steps_are_replayed(chain, why):
+    state = colour_hue.parse("hues 2x2 of 800000 008000 000080 808080 order 2 1 4 3")
+    fault = colour_hue.check(state, colour_hue.Swaps(), chain)
+    assert (why in fault) if why else fault is None
+
+
+def test_boards_with_a_tile_twice_or_too_few_are_none():
+    for tail in ("1x2 of 800000 008000 order 1 1", "1x3 of 800000 008000 order 1 2", "1x2 of 800000 008000 order 2 3"):
+        with pytest.raises(ValueError, match="too many"):
+            colour_hue.parse(f"hues {tail}")
