@@ -6,15 +6,19 @@ No fact of these five types is text or a shape that needs a person, so none is l
 
 import random
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from franken.tasks import algopuzzlevqa
+from franken.tasks.algopuzzlevqa_rows import READERS
 from franken.tasks.puzzles import board_tile, checker_move, colour_hue, maze, n_queens
 from franken.tasks.puzzles.suite import puzzle
 
+PUBLIC = Path(__file__).parents[4] / "shared" / "data" / "algopuzzlevqa"
 LEVELS_AND_SIZES = [(1, 0), (1, 84), (2, 126), (3, 252)]  # 0: the smallest size allowed
 
 
@@ -282,3 +286,18 @@ def test_boards_with_a_tile_twice_or_too_few_are_none():
     for tail in ("1x2 of 800000 008000 order 1 1", "1x3 of 800000 008000 order 1 2", "1x2 of 800000 008000 order 2 3"):
         with pytest.raises(ValueError, match="too many"):
             colour_hue.parse(f"hues {tail}")
+
+
+@pytest.mark.skipif(not PUBLIC.is_dir(), reason="the public benchmark is not on this machine")
+@pytest.mark.parametrize("kind", ["board_tile", "n_queens", "maze", "checker_move", "colour_hue"])
+def test_public_states_are_described_drawn_and_solved_step_by_step(kind):
+    """What others drew, not our own sampler: sizes and arrangements that ours may never make."""
+    task = puzzle(kind)
+    for row in algopuzzlevqa.load(PUBLIC / f"{kind}.json"):
+        _, reader = READERS[kind]
+        state, query = reader(row.question, row.solution)
+        assert task.parse(task.describe(state)) == state
+        assert task.render(state).size == (252, 252)
+        for chain in task.solutions(state, query).values():
+            assert task.check(chain, state, query) is None
+            assert chain.endswith(f"answer {row.answer}")
