@@ -209,7 +209,7 @@ def check(state: Board, query: Coverable, steps: tuple[str, ...]) -> str | None:
         elif step == "equal colours are not enough when more are missing":
             if balance_suffices(state):
                 return wrong
-        elif step != f"answer {proved or ('' if left else 'Yes')}":
+        elif step not in ("answer Yes", "answer No") or step != f"answer {proved if left else 'Yes'}":
             return wrong
     return None if steps and steps[-1].startswith("answer ") else "there is no answer"
 

@@ -119,8 +119,8 @@ def steps(state: Queens, query: Distance) -> dict[str, tuple[str, ...]]:
     crossed = [f"rows {r1 + 1} {r2 + 1} and columns {low + 1} {high + 1} are free"]
     for new in (((r1, low), (r2, high)), ((r1, high), (r2, low))):
         hit = next(((q, other) for q in new for other in state.placed if _threaten(q, other)), None)
-        clash = f"{named([hit[0]])} is hit by {named([hit[1]])}" if hit else f"{named(new)} are safe"
-        crossed.append(clash if hit or not _threaten(*new) else f"{named(new[:1])} is hit by {named(new[1:])}")
+        safe = f"{named(new)} share a diagonal" if _threaten(*new) else f"{named(new)} are safe"
+        crossed.append(f"{named(hit[:1])} is hit by {named(hit[1:])}" if hit else safe)
     scanned = []
     for row in (r1, r2):
         for column in range(state.n):
@@ -146,7 +146,10 @@ def _holds(step: str, state: Queens, query: Distance) -> bool:
         return named_rows == every - rows and named_columns == every - columns
     if found := re.fullmatch(rf"({SQUARE}) is hit by ({SQUARE})", step):
         (square,), (queen,) = read(found[1]), read(found[2])
-        return _on(state, square) and _on(state, queen) and square != queen and _threaten(square, queen)
+        return _on(state, square) and queen in state.placed and square != queen and _threaten(square, queen)
+    if found := re.fullmatch(rf"({SQUARE}) ({SQUARE}) share a diagonal", step):
+        (r1, c1), (r2, c2) = read(step)
+        return abs(r1 - r2) == abs(c1 - c2) > 0
     if found := re.fullmatch(rf"({SQUARES}) (?:is open|are safe)", step):
         squares = read(found[1])
         if step.endswith("safe") and (len(squares) != 2 or _threaten(*squares)):

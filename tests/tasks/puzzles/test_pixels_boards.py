@@ -102,6 +102,7 @@ def test_half_of_the_boards_can_be_covered_and_level_three_has_equal_colours_tha
         (("r1c1 touch only r1c2", "1 squares are more than 1"), "r1c1 touch only r1c2"),  # and r2c1
         (("r1c1 touch only r1c2 r2c1", "1 squares are more than 2"), "1 squares are more than 2"),
         (("answer No",), "answer No"),  # without a proof
+        (("answer ",), "answer"),
         (("row 2 has 2 dark and 2 light",), "row 2"),
         (("equal colours are not enough when more are missing",), "equal colours are not"),
         (("equal colours are enough when so few are missing", "answer Yes"), None),
@@ -136,6 +137,8 @@ def test_queens_are_read_from_pixels(level, size):
     [
         (("rows 1 4 and columns 1 4 are free",), "rows 1 4"),  # 1 and 3 are
         (("r1c1 is hit by r3c4",), "r1c1 is hit"),  # on no common line
+        (("r1c4 is hit by r3c4",), "r1c4 is hit"),  # no queen is there
+        (("r1c1 r3c2 share a diagonal",), "share a diagonal"),
         (("r1c2 r3c3 are safe",), "are safe"),  # r2c4 and r4c3 stand there
         (("r1c3 is open",), "r1c3 is open"),  # hit down the column
         (("rows 1 to 4 are 3",), "rows 1 to 4"),  # true of numbers, not of the queens missing
