@@ -209,7 +209,7 @@ def render(state: Jugs, size: int, style: int = 0) -> Image.Image:
     """Jugs of one width beside a scale in litres. The scale grows by sixes, so that most changes leave it as it is."""
     image, pen = paper(size, style)
     top, n = _scale(state), len(state.water)
-    left, ground, litre = round(size * 0.13), round(size * 0.9), size * 0.84 / top
+    left, ground, litre = round(size * 0.13), round(size * 0.9), size * 0.82 / top
     wall, width = max(1, size // 80), (size - left) / n
 
     def y(litres: int) -> int:
