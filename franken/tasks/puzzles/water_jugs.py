@@ -209,7 +209,7 @@ def render(state: Jugs, size: int, style: int = 0) -> Image.Image:
     """Jugs of one width beside a scale in litres. The scale grows by sixes, so that most changes leave it as it is."""
     image, pen = paper(size, style)
     top, n = _scale(state), len(state.water)
-    left, ground, litre = round(size * 0.13), round(size * 0.9), size * 0.82 / top
+    left, ground, litre = round(size * 0.13), round(size * 0.88), size * 0.81 / top
     wall, width = max(1, size // 80), (size - left) / n
 
     def y(litres: int) -> int:
@@ -218,7 +218,7 @@ def render(state: Jugs, size: int, style: int = 0) -> Image.Image:
     for jug, water in enumerate(state.water):
         x0, x1 = round(left + (jug + 0.14) * width), round(left + (jug + 0.86) * width)
         pen.rectangle((x0, y(water), x1, ground), WATER)
-        write(pen, ((x0 + x1) / 2, size * 0.955), str(jug + 1), max(9, size * 0.06))
+        write(pen, ((x0 + x1) / 2, size * 0.945), str(jug + 1), max(8, size * 0.06))
     for litres in range(top + 1):
         pen.line((left, y(litres), size, y(litres)), LINE)
         if litre >= 8 or litres % 2 == 0:
