@@ -190,7 +190,7 @@ def describe(state: Chains) -> str:
 
 def parse(text: str) -> Chains:
     """The inverse of `describe`. Raises ValueError."""
-    found = re.fullmatch(r"chains (0|[1-9]\d*) open, closed ([1-9]\d*(?: [1-9]\d*)*)", text)
+    found = re.fullmatch(r"chains (0|[1-9]\d*) open, closed ([1-9]\d*(?: [1-9]\d*)*)", text, re.ASCII)
     if not found:
         raise ValueError(f"{text!r} is no heap of chains")
     return Chains(int(found[1]), tuple(map(int, found[2].split(" "))))

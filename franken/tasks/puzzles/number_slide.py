@@ -171,15 +171,11 @@ def steps(state: Slide, query: Boards | BestSum | AfterPath) -> dict[str, tuple[
     if isinstance(query, Boards):
         counts = _turnless(state.grid, query.moves)
         added = f"{' + '.join(str(n) for _, n in counts)} = {sum(n for _, n in counts)}"
-        return {
-            "boards": (start, *_spread(state.grid, query.moves), answer),
-            "walks": (
-                f"open at {_name(_open(state.grid))}",
-                *(f"{length} moves without turning back go {n} ways" for length, n in counts),
-                added,
-                answer,
-            ),
-        }
+        found = {"boards": (start, *_spread(state.grid, query.moves), answer)}
+        if query.moves < 6:  # see `_turnless`
+            ways = [f"{length} moves without turning back go {n} ways" for length, n in counts]
+            found["walks"] = (f"open at {_name(_open(state.grid))}", *ways, added, answer)
+        return found
     if isinstance(query, BestSum):
         sums = {sum(_edge(grid, query.edge)): path for grid, path in reachable(state.grid, query.moves).items()}
         best = max(sums) if query.best == "maximum" else min(sums)
@@ -231,7 +227,7 @@ def _spread(grid: Grid, moves: int) -> Iterator[str]:
 def _turnless(grid: Grid, moves: int) -> list[tuple[int, int]]:
     """(length, number of walks) of the walks that never turn back, of every length that leaves an even number of moves.
 
-    Two such walks end in different boards until they close a ring three times, which takes 12 moves.
+    Two such walks end in different boards, as long as they are too short to go round a ring three times together: 12 moves.
     """
     counts, ends = [], Counter([(_open(grid), (0, 0))])
     for length in range(moves + 1):
@@ -330,7 +326,7 @@ def describe(state: Slide) -> str:
 
 def parse(text: str) -> Slide:
     """The inverse of `describe`. Raises ValueError."""
-    if not re.fullmatch(r"slide (?:\.|[1-9]\d*)(?:[ /](?:\.|[1-9]\d*))*", text):
+    if not re.fullmatch(r"slide (?:\.|[1-9]\d*)(?:[ /](?:\.|[1-9]\d*))*", text, re.ASCII):
         raise ValueError(f"{text!r} is no board of tiles")
     rows = [row.split(" ") for row in text.removeprefix("slide ").split("/")]
     grid = tuple(tuple(0 if n == "." else int(n) for n in row) for row in rows)

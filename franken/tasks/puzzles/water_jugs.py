@@ -177,7 +177,7 @@ def describe(state: Jugs) -> str:
 def parse(text: str) -> Jugs:
     """The inverse of `describe`. Raises ValueError."""
     litres = r"(?:0|[1-9]\d*)"
-    if not re.fullmatch(rf"jugs(?: {litres}/{litres})+", text):
+    if not re.fullmatch(rf"jugs(?: {litres}/{litres})+", text, re.ASCII):
         raise ValueError(f"{text!r} is no row of jugs")
     water, capacities = zip(*(map(int, jug.split("/")) for jug in text.split(" ")[1:]), strict=True)
     if any(w > c or c == 0 for w, c in zip(water, capacities, strict=True)):

@@ -86,3 +86,33 @@ def test_no_answer_is_right_much_more_often_than_others(name, level):
         state = task.sample(random.Random(seed))
         answers[task.answer(state, task.ask(state, random.Random(seed)))] += 1
     assert max(answers.values()) <= 120 * {3: 0.45, 4: 0.37}.get(len(answers), 0.32)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("number_slide", "slide 1 2/3 4"),  # nothing open
+        ("number_slide", "slide 1 ./. 4"),
+        ("number_slide", "slide 1 1/2 ."),
+        ("number_slide", "slide 1 2/."),
+        ("number_slide", "slide 01 2/3 ."),
+        ("number_slide", "slide 1 \u0662/3 ."),  # a digit, but not ours
+        ("move_box", "warehouse ####/#PB#/####"),
+        ("move_box", "warehouse #PB#/#FF#"),
+        ("move_box", "warehouse #PB#/#F#"),
+        ("tower_of_hanoi", "hanoi 12/-/- to -/-/21"),
+        ("tower_of_hanoi", "hanoi 2/-/- to -/-/21"),
+        ("tower_of_hanoi", "hanoi 31/-/- to -/-/31"),
+        ("tower_of_hanoi", "hanoi -/-/- to -/-/-"),
+        ("tower_of_hanoi", "hanoi 21// to 21//"),
+        ("water_jugs", "jugs 3/2 1/1"),
+        ("water_jugs", "jugs 0/0 1/1"),
+        ("water_jugs", "jugs 01/2 1/1"),
+        ("calendar", "calendar Januar from Friday, weeks from Monday, leap year"),
+        ("chain_link", "chains 1 open, closed 0 2"),
+        ("chain_link", "chains 1 open, closed"),
+    ],
+)
+def test_what_is_no_state_is_not_read(name, text):
+    with pytest.raises(ValueError):  # noqa: PT011 - any reason will do
+        puzzle(name).parse(text)
