@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from franken.tasks.puzzles import think_dot
+from franken.tasks.puzzles import think_dot, wheel_of_fortune
 from franken.tasks.puzzles.suite import LEVELS, puzzle
 
 N = 25
@@ -44,3 +44,32 @@ def test_think_dot_faces_and_bars(size):
         for index, name in ((0, "t1"), (1, "t2"), (2, "t3"), (0, "m1"), (1, "m2")):
             rule = think_dot.WHEN_BLUE["tm".index(name[0])][index]
             assert (rolls[name] == rule) == (read[name] == "blue")
+
+
+@pytest.mark.parametrize("size", [84, 252])
+def test_wheel_arrow_and_boundaries(size):
+    """The prizes are words: they were looked at, at 252 pixels and at 84 (level 1)."""
+    for level, seed, state in drawn("wheel_of_fortune"):
+        if size == 84 and level > 1:
+            continue
+        image = pixels(wheel_of_fortune, state, size, seed)
+        down, across = np.nonzero(np.all(image == (121, 62, 30), -1))
+        arrow = np.degrees(np.arctan2(size / 2 - down.mean(), across.mean() - size / 2)) % 360
+        assert min(arrow % 45, 45 - arrow % 45) < 4
+        assert round(arrow / 45) % 8 * 45 == state.arrow
+        rim = lines_across(image, 0.95 * size * 0.42)  # the ends of long words are seen there, too
+        for start in state.starts:
+            assert min(abs((at - start + 180) % 360 - 180) for at in rim) < (4 if size == 84 else 2)
+        if size == 252:
+            assert len(lines_across(image, 0.16 * size * 0.42)) == len(state.prizes)
+
+
+def lines_across(image, radius):
+    """The angles in degrees at which dark lines cross a circle about the picture's middle."""
+    turns, middle = np.radians(np.arange(0, 360, 0.25)), len(image) / 2
+    x, y = middle + radius * np.cos(turns), middle - radius * np.sin(turns)
+    dark = np.flatnonzero(image[np.round(y).astype(int), np.round(x).astype(int)].sum(-1) < 200)
+    runs = np.split(dark, np.flatnonzero(np.diff(dark) > 8) + 1)
+    if len(runs) > 1 and runs[0][0] + 1440 - runs[-1][-1] <= 8:
+        runs = [*runs[1:-1], np.concatenate([runs[-1], runs[0] + 1440])]
+    return [float(run.mean()) / 4 % 360 for run in runs]
