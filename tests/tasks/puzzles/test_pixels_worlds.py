@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from franken.tasks.puzzles import think_dot, wheel_of_fortune
+from franken.tasks.puzzles import think_dot, wheel_of_fortune, wood_slide
 from franken.tasks.puzzles.suite import LEVELS, puzzle
 
 N = 25
@@ -73,3 +73,34 @@ def lines_across(image, radius):
     if len(runs) > 1 and runs[0][0] + 1440 - runs[-1][-1] <= 8:
         runs = [*runs[1:-1], np.concatenate([runs[-1], runs[0] + 1440])]
     return [float(run.mean()) / 4 % 360 for run in runs]
+
+
+@pytest.mark.parametrize("size", [84, 252])
+def test_wood_slide_blocks_by_their_shades(size):
+    """Shades tell the blocks apart; that the numbers on them are their names was looked at."""
+    for level, seed, state in drawn("wood_slide"):
+        if size == 84 and level > 1:
+            continue
+        image = pixels(wood_slide, state, size, seed)
+        names = {(255, 255, 255): "0"}
+        read = [read_blocks(half, names, state.start) for half in (image[:, : size // 2], image[:, size // 2 :])]
+        assert read == [state.start, state.end]
+        assert len(set(names.values())) == len(names) == len(set("".join(state.start)))
+
+
+def read_blocks(half, names, start):
+    """A grid by the shade that fills most of each cell. A shade gets its name where it is first met."""
+    frame = np.argwhere(np.all(half == (24, 24, 28), -1)[:, 5:-5].sum(-1) > 0.6 * half.shape[1])[:, 0]
+    top, bottom = frame.min() + 2, frame.max() - 2
+    side = (bottom - top + 1) / len(start)
+    left = (half.shape[1] - side * len(start[0])) / 2
+    rows = []
+    for r in range(len(start)):
+        row = ""
+        for c in range(len(start[0])):
+            down, right = (slice(int(x + 2), int(x + side - 1)) for x in (top + r * side, left + c * side))
+            shades, counts = np.unique(half[down, right].reshape(-1, 3), axis=0, return_counts=True)
+            shade = tuple(shades[counts.argmax()].tolist())
+            row += names.setdefault(shade, start[r][c])
+        rows.append(row)
+    return tuple(rows)
