@@ -4,11 +4,23 @@ The net: up above front, down below it, and left, front, right, back in a row. E
 net shows it. Stickers are points of space, so that a turn is a rotation and no table of moves can be wrong.
 """
 
+import random
+import re
 from dataclasses import dataclass
 from functools import cache
 
+from PIL import Image
+
+from franken.tasks.puzzles.rubiks_cube_drawing import draw
 from franken.tasks.puzzles.solved import Solved
 
+SMALLEST = 84
+STRATEGIES = ("turns", "origins")
+PAINTS = {
+    "red": (220, 30, 30), "green": (20, 150, 40), "blue": (30, 100, 240), "yellow": (250, 225, 40), "orange": (255, 140, 30),
+    "grey": (165, 165, 165),
+}  # fmt: skip
+LETTERS = dict(zip("rgbyoe", PAINTS, strict=True))  # e for grey
 FACES = ("up", "left", "front", "right", "back", "down")
 Vector = tuple[int, int, int]  # x to the right, y up, z towards the viewer
 NORMALS: dict[str, Vector] = {
@@ -22,6 +34,16 @@ DOWN: dict[str, Vector] = {
     "up": (0, 0, 1), "down": (0, 0, -1), "left": (0, -1, 0), "right": (0, -1, 0), "front": (0, -1, 0),
     "back": (0, -1, 0),
 }  # fmt: skip
+# The sides that a turn's strips go round, each to the next one: the moves as they stand in books, for checking only.
+AROUND = {
+    "up": (("front", "top"), ("left", "top"), ("back", "top"), ("right", "top")),
+    "down": (("front", "bottom"), ("right", "bottom"), ("back", "bottom"), ("left", "bottom")),
+    "front": (("up", "bottom"), ("right", "left"), ("down", "-top"), ("left", "-right")),
+    "back": (("up", "-top"), ("left", "left"), ("down", "bottom"), ("right", "-right")),
+    "right": (("up", "-right"), ("back", "left"), ("down", "-right"), ("front", "-right")),
+    "left": (("up", "left"), ("front", "left"), ("down", "left"), ("back", "-right")),
+}
+OPPOSITE = {"up": "down", "down": "up", "left": "right", "right": "left", "front": "back", "back": "front"}
 
 Grid = tuple[tuple[str, ...], ...]
 
@@ -97,3 +119,229 @@ def _rotate(v: Vector, axis: Vector) -> Vector:
 
 def _dot(a: Vector, b: Vector) -> int:
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
+def sample(rng: random.Random, level: int) -> Cube:
+    """A cube whose faces have one colour each, one that is two turns from there, or twenty."""
+    colours = rng.sample(list(PAINTS), 6)
+    cube = Cube(tuple(((colour,) * 3,) * 3 for colour in colours))
+    for _ in range({1: 0, 2: 2, 3: 20}[level]):
+        cube = turn(cube, rng.choice(FACES))
+    return cube
+
+
+def ask(state: Cube, rng: random.Random) -> CountAfter:
+    """One turn to three, more the more mixed the cube. Face and colour are drawn so that the answers are spread."""
+    odd = sum(square != face[1][1] for face in state.faces for row in face for square in row)
+    n = rng.randint(1, 2) if odd == 0 else 2 if odd <= 24 else 3
+    turns: list[tuple[str, int]] = []
+    while len(turns) < n:
+        face = rng.choice([f for f in FACES if not turns or f != turns[-1][0]])
+        turns.append((face, rng.randint(1, 3)))
+    after = state
+    for face, quarters in turns:
+        for _ in range(quarters):
+            after = turn(after, face)
+    by_count: dict[int, list[tuple[str, str]]] = {}
+    for name, face in zip(FACES, after.faces, strict=True):
+        shown = [square for row in face for square in row]
+        for colour in PAINTS:
+            by_count.setdefault(shown.count(colour), []).append((name, colour))
+    return CountAfter(tuple(turns), *rng.choice(by_count[rng.choice(sorted(by_count))]))
+
+
+def questions(state: Cube, query: CountAfter) -> tuple[str, ...]:
+    """In words, two wordings."""
+    size = len(state.faces[0])
+    net = (
+        f"The picture shows the six faces of a {size} * {size} Rubik's cube unfolded: Left, Front, Right and Back in a row, "
+        "Up above Front and Down below it."
+    )
+    rule = (
+        "Each letter (U up, D down, L left, R right, F front, B back) turns that face clockwise by 90 degrees, as seen "
+        "from outside the cube. A number n after the letter: by 90 * n degrees."
+    )
+    sequence = " ".join(_letter(face, quarters) for face, quarters in query.turns)
+    return (
+        f"{net} {rule} The moves '{sequence}' are made from left to right. How many small {query.colour} squares are then "
+        f"on the {query.face} face?",
+        f"{net} After the moves '{sequence}', made from left to right, how many squares of the {query.face} face are "
+        f"{query.colour}? {rule}",
+    )
+
+
+def _letter(face: str, quarters: int) -> str:
+    return face[0].upper() + (str(quarters) if quarters != 1 else "")
+
+
+def steps(state: Cube, query: CountAfter) -> dict[str, tuple[str, ...]]:
+    """The faces after each turn; or where each square of the asked face was before each turn, the last one first."""
+    answer = solve(state, query).answer
+    end = (f"{query.colour} on {query.face} {answer}", f"answer {answer}")
+    forward, after = [f"the cube is {_show(state, FACES)}"], state
+    for face, quarters in query.turns:
+        for _ in range(quarters % 4):
+            after = turn(after, face)
+        moved = tuple(name for name in FACES if name != OPPOSITE[face])
+        forward.append(f"{_letter(face, quarters)} gives {_show(after, moved)}")
+    size = len(state.faces[0])
+    places = [(name, r, c) for name in FACES for r in range(size) for c in range(size)]
+    backward = []
+    for place in (p for p in places if p[0] == query.face):
+        at, path = place, _place(place)
+        for face, quarters in reversed(query.turns):
+            for _ in range(quarters % 4):
+                at = places[_sources(size, face)[places.index(at)]]
+            path += f" before {_letter(face, quarters)} {_place(at)}"
+        backward.append(f"{path} {state.faces[FACES.index(at[0])][at[1]][at[2]]}")
+    return {"turns": (*forward, *end), "origins": (*backward, *end)}
+
+
+def _place(place: tuple[str, int, int]) -> str:
+    return f"{place[0]} r{place[1] + 1}c{place[2] + 1}"
+
+
+def _show(state: Cube, names: tuple[str, ...]) -> str:
+    letter = {colour: key for key, colour in LETTERS.items()}
+    grids = {
+        name: "/".join("".join(letter[square] for square in row) for row in state.faces[FACES.index(name)])
+        for name in names
+    }
+    return " ".join(f"{name} {grid}" for name, grid in grids.items())
+
+
+def check(state: Cube, query: CountAfter, steps: tuple[str, ...]) -> str | None:
+    """See `suite.Module.check`. Turns are replayed face by face and strip by strip."""
+    cubes = [{name: [list(row) for row in face] for name, face in zip(FACES, state.faces, strict=True)}]
+    for face, quarters in query.turns:
+        cubes.append(_turned(cubes[-1], face, quarters))
+    done, traced, size = 0, [], len(state.faces[0])
+    for step in steps:
+        if found := re.fullmatch(r"([UDLRFB]\d?) gives (.+)", step):
+            done += 1
+            if done >= len(cubes) or found[1] != _letter(*query.turns[done - 1]):
+                return f"{step!r}: this turn is not made then"
+            if not _shows(cubes[done], found[2]):
+                return f"{step!r}: the turn gives other faces"
+        elif found := re.fullmatch(r"the cube is (.+)", step):
+            if not _shows(cubes[0], found[1]):
+                return f"{step!r}: it is another cube"
+        elif found := re.fullmatch(rf"{query.face} r(\d)c(\d) before .+", step):
+            square = int(found[1]) - 1, int(found[2]) - 1
+            if not max(square) < size > min(square) >= 0 or step != _origin(state, query, *square):
+                return f"{step!r}: the square comes from elsewhere"
+            traced.append(square)
+        else:
+            count = sum(square == query.colour for row in cubes[-1][query.face] for square in row)
+            if step not in (f"{query.colour} on {query.face} {count}", f"answer {count}"):
+                return f"{step!r} is wrong or cannot be read"
+            if done != len(query.turns) and len(set(traced)) != size * size:
+                return f"{step!r}: the turns have not all been made, nor every square traced"
+    return None if steps and steps[-1].startswith("answer ") else "there is no answer"
+
+
+def _shows(cube: dict[str, list[list[str]]], text: str) -> bool:
+    """Whether the text, `up rrr/rrr/rrr left …`, names five faces or more of this cube and each as it is."""
+    words = text.split(" ")
+    right = {name: "/".join("".join(_key(square) for square in row) for row in face) for name, face in cube.items()}
+    said = dict(zip(words[::2], words[1::2], strict=False))
+    return len(words) == 2 * len(said) >= 10 and all(right.get(name) == grid for name, grid in said.items())
+
+
+def _key(colour: str) -> str:
+    return next(letter for letter, named in LETTERS.items() if named == colour)
+
+
+def _origin(state: Cube, query: CountAfter, row: int, column: int) -> str:
+    """How the step says where a square of the asked face was before each turn, found on a cube of labels."""
+    size = len(state.faces[0])
+    blank = {name: [[_place((name, r, c)) for c in range(size)] for r in range(size)] for name in FACES}
+    step = at = _place((query.face, row, column))
+    for face, quarters in reversed(query.turns):
+        moved = _turned(blank, face, quarters)
+        name, r, c = _read_place(at)
+        at = moved[name][r][c]
+        step += f" before {_letter(face, quarters)} {at}"
+    name, r, c = _read_place(at)
+    return f"{step} {state.faces[FACES.index(name)][r][c]}"
+
+
+def _read_place(text: str) -> tuple[str, int, int]:
+    name, square = text.split(" ")
+    row, column = re.findall(r"\d+", square)
+    return name, int(row) - 1, int(column) - 1
+
+
+def _turned(cube: dict[str, list[list[str]]], face: str, quarters: int) -> dict[str, list[list[str]]]:
+    """The cube after quarter turns: the face's grid turns, and the strips around it go on to the next side."""
+    for _ in range(quarters % 4):
+        after = {name: [list(row) for row in grid] for name, grid in cube.items()}
+        after[face] = [list(row) for row in zip(*cube[face][::-1], strict=True)]
+        strips = [[(name, r, c) for r, c in _strip(where, len(cube[face]))] for name, where in AROUND[face]]
+        for one, following in zip(strips, strips[1:] + strips[:1], strict=True):
+            for (name, r, c), (to, row, column) in zip(one, following, strict=True):
+                after[to][row][column] = cube[name][r][c]
+        cube = after
+    return cube
+
+
+def _strip(where: str, size: int) -> list[tuple[int, int]]:
+    """The squares along a side of a face, from left to right or top to bottom, or reversed (`-`)."""
+    last = size - 1
+    along = {
+        "top": [(0, i) for i in range(size)], "bottom": [(last, i) for i in range(size)],
+        "left": [(i, 0) for i in range(size)], "right": [(i, last) for i in range(size)],
+    }[where.lstrip("-")]  # fmt: skip
+    return along[::-1] if where.startswith("-") else along
+
+
+def describe(state: Cube) -> str:
+    """`cube up rrr/rrr/rrr left …`: the faces in the order of FACES, read as the net shows them, colours by LETTERS."""
+    return f"cube {_show(state, FACES)}"
+
+
+def parse(text: str) -> Cube:
+    """The inverse of `describe`. Raises ValueError. Any colouring is taken, also one that no turns lead to."""
+    grid = rf"[{''.join(LETTERS)}/]+"
+    found = re.fullmatch("cube " + " ".join(f"{name} ({grid})" for name in FACES), text)
+    faces = [grid.split("/") for grid in found.groups()] if found else []
+    if not faces or {len(row) for face in faces for row in face} != {len(face) for face in faces} != {len(faces[0])}:
+        raise ValueError(f"{text!r} is no cube")
+    return Cube(tuple(tuple(tuple(LETTERS[letter] for letter in row) for row in face) for face in faces))
+
+
+def facts(state: Cube) -> dict[str, str]:
+    """The colour of each square."""
+    return {
+        _place((name, r, c)): square
+        for name, face in zip(FACES, state.faces, strict=True)
+        for r, row in enumerate(face)
+        for c, square in enumerate(row)
+    }
+
+
+def change(state: Cube, rng: random.Random) -> Cube:
+    """Another colour for one square, as if its sticker had been replaced."""
+    faces = [[list(row) for row in face] for face in state.faces]
+    row = rng.choice(rng.choice(faces))
+    c = rng.randrange(len(row))
+    row[c] = rng.choice([colour for colour in PAINTS if colour != row[c]])
+    return Cube(tuple(tuple(map(tuple, face)) for face in faces))
+
+
+def distractors(state: Cube, query: CountAfter) -> list[str]:
+    """The usual slips: no turns, all of them the other way, the last one forgotten; then numbers close by."""
+    right, most = int(solve(state, query).answer), len(state.faces[0]) ** 2
+    backwards = tuple((face, -quarters) for face, quarters in query.turns)
+    slips = [solve(state, CountAfter(turns, query.face, query.colour)) for turns in ((), backwards, query.turns[:-1])]
+    close = sorted(range(most + 1), key=lambda n: abs(n - right))
+    return list(dict.fromkeys(str(n) for n in (*(int(s.answer) for s in slips), *close) if n != right))[:4]
+
+
+def render(state: Cube, size: int, style: int = 0) -> Image.Image:
+    """The net of the cube."""
+    faces = {
+        name: tuple(tuple(PAINTS[square] for square in row) for row in face)
+        for name, face in zip(FACES, state.faces, strict=True)
+    }
+    return draw(faces, size, style)

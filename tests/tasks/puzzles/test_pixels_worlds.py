@@ -4,8 +4,10 @@ import random
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from franken.tasks.puzzles import think_dot, wheel_of_fortune, wood_slide
+from franken.tasks.puzzles import map as map_puzzle
+from franken.tasks.puzzles import rubiks_cube, think_dot, wheel_of_fortune, wood_slide
 from franken.tasks.puzzles.suite import LEVELS, puzzle
 
 N = 25
@@ -104,3 +106,59 @@ def read_blocks(half, names, start):
             row += names.setdefault(shade, start[r][c])
         rows.append(row)
     return tuple(rows)
+
+
+@pytest.mark.parametrize("size", [84, 252])
+def test_map_colours_and_borders(size):
+    """Regions are what black lines leave apart. That each has its letter was looked at."""
+    colours = {
+        "Red": (240, 92, 88), "Green": (70, 170, 80), "Blue": (70, 150, 245), "Yellow": (252, 208, 50), "White": (255, 255, 255),
+    }  # fmt: skip
+    for level, seed, state in drawn("map", 12):
+        if size == 84 and level > 1:
+            continue
+        image, side = pixels(map_puzzle, state, size, seed), (size - 7) / len(state.layout)
+        labels, _ = ndimage.label(image.sum(-1) > 150)
+        areas, at, read = np.bincount(labels.ravel()), {}, {}
+        for r, row in enumerate(state.layout):
+            for c, letter in enumerate(row):
+                down, across = (slice(int(3 + (x + 0.3) * side), int(3 + (x + 0.7) * side)) for x in (r, c))
+                part = labels[down, across]
+                inside = [int(i) for i in np.unique(part) if i]
+                at.setdefault(letter, set()).add(max(inside, key=lambda i: areas[i]))  # not the hole of an A
+                shades, counts = np.unique(image[down, across].reshape(-1, 3), axis=0, return_counts=True)
+                read[f"colour {letter}"] = nearest(shades[counts.argmax()], colours)
+        assert all(len(found) == 1 for found in at.values())  # one piece a letter, and each piece another
+        assert len(set.union(*at.values())) == len(at)
+        piece = {found.pop(): letter for letter, found in at.items()}
+        facing = {}
+        for one, other in ((labels[:-4], labels[4:]), (labels[:, :-4], labels[:, 4:])):
+            across = (one != other) & np.isin(one, list(piece)) & np.isin(other, list(piece))
+            for pair in zip(one[across].tolist(), other[across].tolist(), strict=True):
+                slot = "-".join(sorted(piece[i] for i in pair))
+                facing[slot] = facing.get(slot, 0) + 1
+        read |= {slot: "adjacent" for slot, n in facing.items() if n > side / 2}  # about a corner there are fewer
+        assert read == map_puzzle.facts(state)
+
+
+@pytest.mark.parametrize("size", [84, 252])
+def test_cube_squares(size):
+    """The faces are found as the pieces of the net; their squares are read at the middles of their cells."""
+    colours = {
+        "red": (220, 30, 30), "green": (20, 150, 40), "blue": (30, 100, 240), "yellow": (250, 225, 40), "orange": (255, 140, 30),
+        "grey": (165, 165, 165),
+    }  # fmt: skip
+    for _, seed, state in drawn("rubiks_cube", 12):
+        image = pixels(rubiks_cube, state, size, seed)
+        is_net = np.abs(image - image[0, 0]).sum(-1) > 30
+        boxes = [box for box in ndimage.find_objects(ndimage.label(is_net)[0]) if box[0].stop - box[0].start > size / 8]
+        assert len(boxes) == 6
+        boxes.sort(key=lambda box: (round(4 * box[0].start / size), box[1].start))
+        read = {}
+        for name, (down, across) in zip(("up", "left", "front", "right", "back", "down"), boxes, strict=True):
+            side = (down.stop - down.start) / 3
+            for r in range(3):
+                for c in range(3):
+                    middle = image[int(down.start + (r + 0.5) * side), int(across.start + (c + 0.5) * side)]
+                    read[f"{name} r{r + 1}c{c + 1}"] = nearest(middle, colours)
+        assert read == rubiks_cube.facts(state)
