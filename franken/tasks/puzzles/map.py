@@ -224,24 +224,30 @@ def check(state: Map, query: Completions, steps: tuple[str, ...]) -> str | None:
             free = set(query.colours) - touching
             right = (ord(found[1]) - 64 in white, touching or {"no", "colour"}, free or {"nothing"})
             holds = right == (True, set(found[2].split()), set(found[3].split()))
-        elif found := re.fullmatch(r"group ([A-Z ]+) has (\d+): ([\w ,]+)", step):
+        elif found := re.fullmatch(r"group ([A-Z ]+) has (\d{1,9}): ([\w ,]+)", step):
             group = [ord(letter) - 64 for letter in found[1].split()]
             ways = [] if found[3] == "none" else [_read_way(way) for way in found[3].split(", ")]
             right = _tried(_part(state, group), query.colours) if group in _groups(white, near) else None
-            holds = right == ways or (right is not None and len(ways) == len(right) and all(w in right for w in ways))
+            once = all(ways.count(way) == 1 for way in ways)
+            holds = right is not None and once and len(ways) == len(right) and all(way in right for way in ways)
             holds, counted = holds and int(found[2]) == len(ways), [*counted, int(found[2])]
-        elif found := re.fullmatch(r"([\d *]+) = (\d+)", step):
-            factors = [int(n) for n in found[1].split(" * ")] if re.fullmatch(r"\d+( \* \d+)*", found[1]) else []
+        elif found := re.fullmatch(r"([\d *]+) = (\d{1,9})", step):
+            factors = (
+                [int(n) for n in found[1].split(" * ")] if re.fullmatch(r"\d{1,9}( \* \d{1,9})*", found[1]) else []
+            )
             complete = len(counted) == len(_groups(white, near))
             holds = complete and factors == (counted or [1]) and prod(factors) == int(found[2])
-        elif found := re.fullmatch(r"map (\d+): ([\w ]+)", step):
+        elif found := re.fullmatch(r"map (\d{1,9}): ([\w ]+)", step):
             way = _read_way(found[2])
             holds = int(found[1]) == len(listed) + 1 and way not in listed and _is_proper(state, query.colours, way)
             listed.append(way)
-        elif found := re.fullmatch(r"no other of (\d+)", step):
+        elif found := re.fullmatch(r"no other of (\d{1,9})", step):
             holds = int(found[1]) == len(listed) == len(_tried(state, query.colours))
+        elif step.startswith("answer "):
+            concluded = any(re.match(r"[\d *]+ = |no other of ", before) for before in steps)
+            holds = concluded and step == f"answer {len(_tried(state, query.colours))}"
         else:
-            holds = step in (f"white are {_names(white)}", f"answer {len(_tried(state, query.colours))}")
+            holds = step == f"white are {_names(white)}"
         if not holds:
             return f"{step!r} is wrong or cannot be read"
     return None if steps and steps[-1].startswith("answer ") else "there is no answer"

@@ -21,7 +21,7 @@ PRIZES = (
     "Bike", "Boat", "Book", "Cake", "Car", "Kite", "Lamp", "Money", "Phone", "Piano", "Pizza", "Ring", "Sofa", "Tent", "Watch",
     "Yacht",
 )  # fmt: skip
-NUMBER = r"-?\d+(?:/\d+)?"
+NUMBER = r"-?\d{1,9}(?:/[1-9]\d{0,8})?"
 PAINTS = (
     (255, 138, 128), (255, 204, 128), (255, 245, 157), (197, 225, 165), (128, 222, 190), (128, 216, 235),
     (159, 184, 245), (206, 167, 240), (244, 166, 207), (207, 207, 207),
@@ -135,9 +135,11 @@ def steps(state: Wheel, query: Spin) -> dict[str, tuple[str, ...]]:
 
 def check(state: Wheel, query: Spin, steps: tuple[str, ...]) -> str | None:
     """See `suite.Module.check`."""
-    for step in steps:
+    for i, step in enumerate(steps):
         if not _holds(step, state, query):
             return f"{step!r} is wrong or cannot be read"
+        if step.startswith("answer ") and not any(" is drawn from " in s or " is in " in s for s in steps[:i]):
+            return f"{step!r}: the arrow's segment has not been found"
     return None if steps and steps[-1].startswith("answer ") else "there is no answer"
 
 

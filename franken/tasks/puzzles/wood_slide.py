@@ -169,17 +169,25 @@ def _places(grid: Grid) -> dict[str, Place]:
 
 def check(state: Blocks, query: Moves, steps: tuple[str, ...]) -> str | None:
     """See `suite.Module.check`. A move is made on the grid that the steps before it have led to."""
-    grid, made = state.start, 0
-    for step in steps:
+    grid, made, told = state.start, 0, 0
+    for i, step in enumerate(steps):
         if found := re.fullmatch(r"(\d) (up|down|left|right) gives ([\d/]+)", step):
             grid, made = _slide(grid, found[1], *STEPS[found[2]]), made + 1
             if grid is None or "/".join(grid) != found[3]:
                 return f"{step!r} is no move there, or leads elsewhere"
-        elif found := re.fullmatch(r"(\d+) moves reach the end", step):
+        elif found := re.fullmatch(r"(\d{1,9}) moves reach the end", step):
             if grid != state.end or made != int(found[1]):
                 return f"{step!r} is wrong after these moves"
-        elif not _holds(step, state):
-            return f"{step!r} is wrong or cannot be read"
+        elif step in steps[:i] or not _holds(step, state):
+            return f"{step!r} is wrong, said before or cannot be read"
+        elif found := re.fullmatch(r"(\d{1,9}) moves lead to .+", step):
+            if int(found[1]) != told:
+                return f"{step!r}: {told} moves come first"
+            told += 1
+        elif step.startswith("answer ") and not any(
+            before.endswith((" reach the end", " with the end")) for before in steps[:i]
+        ):
+            return f"{step!r}: the end has not been reached"
     return None if steps and steps[-1].startswith("answer ") else "there is no answer"
 
 
@@ -200,11 +208,11 @@ def _holds(step: str, state: Blocks) -> bool:
     apart = {name: abs(r - last[name][0]) + abs(c - last[name][1]) for name, (r, c) in first.items()}
     if found := re.fullmatch(r"the (start|end) is ([\d/]+)", step):
         return found[2] == "/".join(getattr(state, found[1]))
-    if found := re.fullmatch(r"block (\d) is (\d+) from its place", step):
+    if found := re.fullmatch(r"block (\d) is (\d{1,9}) from its place", step):
         return apart.get(found[1]) == int(found[2])
-    if found := re.fullmatch(r"so at least (\d+)", step):
+    if found := re.fullmatch(r"so at least (\d{1,9})", step):
         return int(found[1]) == sum(apart.values())
-    if found := re.fullmatch(r"(\d+) moves lead to (\d+) new (with|without) the end", step):
+    if found := re.fullmatch(r"(\d{1,9}) moves lead to (\d{1,9}) new (with|without) the end", step):
         for n, layer in enumerate(layers(state.start)):
             if n == int(found[1]):
                 return (len(layer), state.end in layer) == (int(found[2]), found[3] == "with")
