@@ -109,20 +109,21 @@ def _overlap(p: Point, q: Point, r: Point, s: Point) -> float:
 
 def sample(rng: random.Random, level: int) -> Map:
     """A map of 6, 9 or 14 regions with two, three or four to five white ones, and 1 to 4 or 1 to 8 completions."""
-    side, regions, white, answers = (
-        (4, 6, (2,), (1, 2, 3, 4)),
-        (5, 9, (3,), (1, 2, 3, 4, 6, 8)),
-        (7, 14, (4, 5), (1, 2, 3, 4, 6, 8)),
-    )[level - 1]
-    wanted = rng.choice(answers)
+    side, regions, white = ((4, 6, (2,)), (5, 9, (3,)), (7, 14, (4, 5)))[level - 1]
+    wanted = rng.choice(_likely(regions))
     while True:
         state = of_layout(grown(rng, side, side, regions), {})
-        whole = next(colourings(state, tuple(rng.sample(COLOURS, 4))), None)
-        for _ in range(8 if whole else 0):
+        whole = next(colourings(state, tuple(rng.sample(COLOURS, 4))), {})
+        for _ in range(12 if whole else 0):
             blank = rng.sample(state.regions, rng.choice(white))
-            given = of_layout(state.layout, {r: c for r, c in (whole or {}).items() if r not in blank})
-            if len(list(islice(colourings(given, COLOURS), 9))) == wanted:
+            given = replace(state, known=tuple((r, whole[r]) for r in state.regions if r not in blank))
+            if sum(1 for _ in islice(colourings(given, COLOURS), wanted + 1)) == wanted:
                 return given
+
+
+def _likely(regions: int) -> tuple[int, ...]:
+    """The numbers of completions that sampled maps have, equally often."""
+    return (1, 2, 3, 4) if regions <= 6 else (1, 2, 3, 4, 6, 8)
 
 
 def of_layout(layout: tuple[str, ...], known: Mapping[int, str]) -> Map:
@@ -323,12 +324,9 @@ def change(state: Map, rng: random.Random) -> Map:
 
 
 def distractors(state: Map, query: Completions) -> list[str]:
-    """The usual slips: white neighbours forgotten, one colour more or fewer; then numbers close by."""
-    near, known = _neighbours(state), dict(state.known)
-    free = [len(set(query.colours) - {known.get(n) for n in near[r]}) for r in state.regions if r not in known]
-    right = int(solve(state, query).answer)
-    close = [right * 2, right + 1, right - 1, right + 2, right // 2, right + 3]
-    return list(dict.fromkeys(str(n) for n in (prod(free), *close) if n != right and n > 0))[:5]
+    """The other numbers that maps of this size have: each is as likely as the right one."""
+    right = solve(state, query).answer
+    return [str(n) for n in _likely(len(state.regions)) if str(n) != right]
 
 
 def render(state: Map, size: int, style: int = 0) -> Image.Image:

@@ -138,16 +138,21 @@ def ask(state: Cube, rng: random.Random) -> CountAfter:
     while len(turns) < n:
         face = rng.choice([f for f in FACES if not turns or f != turns[-1][0]])
         turns.append((face, rng.randint(1, 3)))
-    after = state
+    by_count = _by_count(state, tuple(turns))
+    return CountAfter(tuple(turns), *rng.choice(by_count[rng.choice(sorted(by_count))]))
+
+
+def _by_count(state: Cube, turns: tuple[tuple[str, int], ...]) -> dict[int, list[tuple[str, str]]]:
+    """Face and colour by how many squares of the colour the face shows after the turns."""
     for face, quarters in turns:
-        for _ in range(quarters):
-            after = turn(after, face)
-    by_count: dict[int, list[tuple[str, str]]] = {}
-    for name, face in zip(FACES, after.faces, strict=True):
+        for _ in range(quarters % 4):
+            state = turn(state, face)
+    found: dict[int, list[tuple[str, str]]] = {}
+    for name, face in zip(FACES, state.faces, strict=True):
         shown = [square for row in face for square in row]
         for colour in PAINTS:
-            by_count.setdefault(shown.count(colour), []).append((name, colour))
-    return CountAfter(tuple(turns), *rng.choice(by_count[rng.choice(sorted(by_count))]))
+            found.setdefault(shown.count(colour), []).append((name, colour))
+    return found
 
 
 def questions(state: Cube, query: CountAfter) -> tuple[str, ...]:
@@ -330,12 +335,11 @@ def change(state: Cube, rng: random.Random) -> Cube:
 
 
 def distractors(state: Cube, query: CountAfter) -> list[str]:
-    """The usual slips: no turns, all of them the other way, the last one forgotten; then numbers close by."""
+    """How many squares other colours and faces have then: each is as likely as the right answer. Else numbers close by."""
     right, most = int(solve(state, query).answer), len(state.faces[0]) ** 2
-    backwards = tuple((face, -quarters) for face, quarters in query.turns)
-    slips = [solve(state, CountAfter(turns, query.face, query.colour)) for turns in ((), backwards, query.turns[:-1])]
-    close = sorted(range(most + 1), key=lambda n: abs(n - right))
-    return list(dict.fromkeys(str(n) for n in (*(int(s.answer) for s in slips), *close) if n != right))[:4]
+    others = [count for count in _by_count(state, query.turns) if count != right]
+    near = sorted((n for n in range(most + 1) if n not in (right, *others)), key=lambda n: abs(n - right))
+    return [str(n) for n in (*others, *near[: max(0, 3 - len(others))])]
 
 
 def render(state: Cube, size: int, style: int = 0) -> Image.Image:

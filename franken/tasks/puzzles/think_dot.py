@@ -96,13 +96,20 @@ def _mixed_rows(state: Toy) -> int:
 def ask(state: Toy, rng: random.Random) -> FacesAfter:
     """One ball to four, more the more rows are mixed. Row and colour are drawn so that the answers are spread."""
     mixed = max(1, _mixed_rows(state))
-    holes = tuple(rng.choice(HOLES) for _ in range(rng.randint(mixed, mixed + 1)))
-    by_answer: dict[str, list[FacesAfter]] = {}
+    by_answer = _by_answer(state, tuple(rng.choice(HOLES) for _ in range(rng.randint(mixed, mixed + 1))))
+    return rng.choice(by_answer[rng.choice(sorted(by_answer))])
+
+
+def _by_answer(state: Toy, holes: tuple[str, ...]) -> dict[str, list[FacesAfter]]:
+    """All that can be asked after these balls, by answer."""
+    found: dict[str, list[FacesAfter]] = {}
+    for hole in holes:
+        state = drop(state, hole)
     for colour in OTHER:
         for row in ("top", "middle", "bottom", "all"):
-            query = FacesAfter(holes, colour, row)
-            by_answer.setdefault(solve(state, query).answer, []).append(query)
-    return rng.choice(by_answer[rng.choice(sorted(by_answer))])
+            answer = solve(state, FacesAfter((), colour, row)).answer
+            found.setdefault(answer, []).append(FacesAfter(holes, colour, row))
+    return found
 
 
 def questions(state: Toy, query: FacesAfter) -> tuple[str, ...]:
@@ -271,16 +278,11 @@ def change(state: Toy, rng: random.Random) -> Toy:
 
 
 def distractors(state: Toy, query: FacesAfter) -> list[str]:
-    """The usual slips: the balls forgotten, one ball too few, the other colour; then what else a row or toy can show."""
-    slips = [
-        FacesAfter((), query.colour, query.row),
-        FacesAfter(query.holes[:-1], query.colour, query.row),
-        FacesAfter(query.holes, OTHER[query.colour], query.row),
-    ]
-    answer = solve(state, query).answer
-    wrong = dict.fromkeys(found for slip in slips if (found := solve(state, slip).answer) != answer)
-    near = sorted((n for n in range(9) if str(n) != answer), key=lambda n: abs(n - int(answer)))
-    return list(dict.fromkeys([*wrong, *map(str, near)]))[:3]
+    """What is right of the other row or colour: each is as likely as the right answer. Else numbers close by."""
+    right = solve(state, query).answer
+    others = [answer for answer in _by_answer(state, query.holes) if answer != right]
+    near = sorted((n for n in range(9) if str(n) not in (right, *others)), key=lambda n: abs(n - int(right)))
+    return [*others, *map(str, near[: max(0, 3 - len(others))])]
 
 
 def render(state: Toy, size: int, style: int = 0) -> Image.Image:

@@ -223,15 +223,9 @@ def change(state: Wheel, rng: random.Random) -> Wheel:
 
 
 def distractors(state: Wheel, query: Spin) -> list[str]:
-    """The usual slips: the other direction, no spin, the segment before or after; then other prizes of the wheel."""
-    right = state.prizes.index(solve(state, query).answer)
-    slips = []
-    for at in (state.arrow + query.degrees, state.arrow):
-        into = [(at - start) % 360 for start in state.starts]
-        slips.append(into.index(min(into)))
-    around = [(right + by) % len(state.prizes) for by in (1, -1, 2, -2)]
-    wrong = [state.prizes[i] for i in dict.fromkeys([*slips, *around]) if i != right]
-    return wrong[: max(3, len(slips) + 2)]
+    """The wheel's other prizes, all of them: were those next to the right one preferred, their middle would be told."""
+    right = solve(state, query).answer
+    return [prize for prize in state.prizes if prize != right]
 
 
 @cache

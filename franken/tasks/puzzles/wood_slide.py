@@ -20,6 +20,7 @@ SMALLEST = 84
 STRATEGIES = ("path", "layers")
 STEPS = {"right": (0, 1), "down": (1, 0), "left": (0, -1), "up": (-1, 0)}
 SHAPES = ((1, 1), (1, 1), (1, 2), (2, 1), (2, 2))  # rows, columns; single cells twice as often
+SIZES = ((3, 3), (4, 3), (5, 4))  # rows, columns, by level
 BROWNS = (
     (210, 180, 140), (222, 184, 135), (244, 164, 96), (205, 133, 63), (193, 154, 107), (188, 118, 80), (160, 82, 45),
     (139, 115, 85), (165, 123, 92),
@@ -77,7 +78,7 @@ def layers(start: Grid) -> Iterator[set[Grid]]:
 
 def sample(rng: random.Random, level: int) -> Blocks:
     """A grid of 3 × 3, 4 × 3 or 5 × 4 with two empty cells, and an end 1-4, 2-5 or 3-6 moves away."""
-    rows, columns = ((3, 3), (4, 3), (5, 4))[level - 1]
+    rows, columns = SIZES[level - 1]
     least = rng.randint(level, level + 3)
     while True:
         start = _filled(rng, rows, columns)
@@ -269,9 +270,11 @@ def change(state: Blocks, rng: random.Random) -> Blocks:
 
 
 def distractors(state: Blocks, query: Moves) -> list[str]:
-    """Numbers close by, never zero."""
+    """The other numbers of moves that grids of this size are sampled with: each is as likely as the right one."""
     right = int(solve(state, query).answer)
-    return [str(n) for n in range(max(1, right - 2), max(1, right - 2) + 5) if n != right]
+    least = next((i for i, size in enumerate(SIZES, 1) if size == (len(state.start), len(state.start[0]))), 1)
+    least = max(0, min(max(least, right - 3), right))
+    return [str(n) for n in range(least, least + 4) if n != right]
 
 
 def render(state: Blocks, size: int, style: int = 0) -> Image.Image:

@@ -2,6 +2,7 @@
 
 import random
 import re
+from collections import Counter
 
 import pytest
 from hypothesis import given, settings
@@ -87,7 +88,7 @@ def test_strips_turn_the_cube_as_rotations_in_space_do():
     for size in (2, 3, 4):
         squares = [[[f"{f}{r}{c}" for c in range(size)] for r in range(size)] for f in rubiks_cube.FACES]
         cube = rubiks_cube.Cube(tuple(tuple(map(tuple, face)) for face in squares))
-        faces = dict(zip(rubiks_cube.FACES, squares, strict=True))
+        faces = {str(name): face for name, face in zip(rubiks_cube.FACES, squares, strict=True)}
         for _ in range(40):
             face = rng.choice(rubiks_cube.FACES)
             cube, faces = rubiks_cube.turn(cube, face), rubiks_cube._turned(faces, face, 1)
@@ -122,3 +123,18 @@ def test_groups_of_white_regions_multiply():
     for seed in range(20):
         state = map_puzzle.sample(random.Random(seed), 3)
         assert len(map_puzzle._tried(state, map_puzzle.COLOURS)) == int(map_puzzle.solve(state).answer)
+
+
+@pytest.mark.parametrize("name", ["map", "rubiks_cube", "think_dot", "wood_slide"])
+def test_neither_the_answers_nor_their_rank_among_the_options_can_be_guessed(name):
+    """The commonest answer, and the best of the four ranks, are right for little more than their share."""
+    for level in LEVELS:
+        task = puzzle(name, level=level)
+        answers, ranks = Counter(), Counter()
+        for seed in range(300):
+            state = task.sample(random.Random(seed))
+            query = task.ask(state, random.Random(seed))
+            answers[right := task.answer(state, query)] += 1
+            ranks[sorted(task.options(state, query, random.Random(seed)), key=int).index(right)] += 1
+        assert max(answers.values()) < 0.35 * 300
+        assert max(ranks.values()) < 0.38 * 300

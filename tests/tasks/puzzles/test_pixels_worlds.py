@@ -17,6 +17,13 @@ def pixels(module, state, size, style):
     return np.asarray(module.render(state, size, style)).astype(int)
 
 
+def pieces(mask):
+    """Each pixel's connected piece of the mask, from 1; 0 outside."""
+    labels = np.zeros(mask.shape, int)
+    ndimage.label(mask, output=labels)
+    return labels
+
+
 def nearest(colour, named):
     return min(named, key=lambda name: sum(abs(int(a) - b) for a, b in zip(colour, named[name], strict=True)))
 
@@ -118,7 +125,7 @@ def test_map_colours_and_borders(size):
         if size == 84 and level > 1:
             continue
         image, side = pixels(map_puzzle, state, size, seed), (size - 7) / len(state.layout)
-        labels, _ = ndimage.label(image.sum(-1) > 150)
+        labels = pieces(image.sum(-1) > 150)
         areas, at, read = np.bincount(labels.ravel()), {}, {}
         for r, row in enumerate(state.layout):
             for c, letter in enumerate(row):
@@ -151,7 +158,7 @@ def test_cube_squares(size):
     for _, seed, state in drawn("rubiks_cube", 12):
         image = pixels(rubiks_cube, state, size, seed)
         is_net = np.abs(image - image[0, 0]).sum(-1) > 30
-        boxes = [box for box in ndimage.find_objects(ndimage.label(is_net)[0]) if box[0].stop - box[0].start > size / 8]
+        boxes = [box for box in ndimage.find_objects(pieces(is_net)) if box[0].stop - box[0].start > size / 8]
         assert len(boxes) == 6
         boxes.sort(key=lambda box: (round(4 * box[0].start / size), box[1].start))
         read = {}
