@@ -4,6 +4,7 @@ import random
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import islice, product
 from math import dist, prod
 
@@ -266,6 +267,7 @@ def _is_proper(state: Map, colours: tuple[str, ...], way: Mapping[int, str]) -> 
     return fits and all(whole[a] != whole[b] for a, b in state.adjacent)
 
 
+@lru_cache(64)
 def _tried(state: Map, colours: tuple[str, ...]) -> list[dict[int, str]]:
     """Every proper completion, by trying each assignment."""
     known = dict(state.known)
