@@ -1,4 +1,8 @@
-"""Every fact of a picture is in its pixels: the facts are read again from renderings, without the renderer's help."""
+"""Every fact of a picture is in its pixels: the facts are read again from renderings, without the renderer's help.
+
+What is written in words cannot be read so: the wheel's prizes, the blocks' numbers and the regions' letters. Contact sheets
+of all levels at 252 pixels, and of level 1 at 84, were looked at for them.
+"""
 
 import random
 
