@@ -100,18 +100,18 @@ def check(state: Clock, query: Shift, steps: tuple[str, ...]) -> str | None:
 
 
 def _holds(step: str, state: Clock, query: Shift) -> bool:
-    time = r"(1[0-2]|[1-9]):([0-5]\d)"
+    time = r"(1[0-2]|[1-9]):([0-5][0-9])"
     if found := re.fullmatch(rf"(the clock shows|answer) {time}", step):
         right = show(state) if found[1] == "the clock shows" else solve(state, query).answer
         return step.endswith(f" {right}")
-    if found := re.fullmatch(r"that is (\d+) minutes", step):
+    if found := re.fullmatch(r"that is ([0-9]+) minutes", step):
         return int(found[1]) == _minutes(state)
-    if found := re.fullmatch(r"(\d+) ([+-]) (\d+) = (-?\d+)", step):
+    if found := re.fullmatch(r"([0-9]+) ([+-]) ([0-9]+) = (-?[0-9]+)", step):
         shift = int(found[3]) if found[2] == "+" else -int(found[3])
         return int(found[1]) + shift == int(found[4])
-    if found := re.fullmatch(rf"(-?\d+) minutes is {time}", step):
+    if found := re.fullmatch(rf"(-?[0-9]+) minutes is {time}", step):
         return int(found[1]) % 720 == _minutes(Clock(int(found[2]), int(found[3])))
-    if found := re.fullmatch(rf"{time} ([+-]) (\d+) (hours|minutes) is {time}", step):
+    if found := re.fullmatch(rf"{time} ([+-]) ([0-9]+) (hours|minutes) is {time}", step):
         before, after = Clock(int(found[1]), int(found[2])), Clock(int(found[6]), int(found[7]))
         shift = int(found[4]) * (60 if found[5] == "hours" else 1) * (1 if found[3] == "+" else -1)
         return (_minutes(before) + shift - _minutes(after)) % 720 == 0
@@ -129,7 +129,7 @@ def describe(state: Clock) -> str:
 
 def parse(text: str) -> Clock:
     """The inverse of `describe`. Raises ValueError."""
-    found = re.fullmatch(r"clock (1[0-2]|[1-9]):([0-5]\d)", text)
+    found = re.fullmatch(r"clock (1[0-2]|[1-9]):([0-5][0-9])", text)
     if not found:
         raise ValueError(f"{text!r} is no clock")
     return Clock(int(found[1]), int(found[2]))

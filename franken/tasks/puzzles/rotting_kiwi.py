@@ -102,10 +102,10 @@ def check(state: Kiwis, query: Minutes, steps: tuple[str, ...]) -> str | None:
     """See `suite.Module.check`."""
     rots_at = times(state)
     for step in steps:
-        found = re.fullmatch(r"(?:rotten are|minute (\d+) rots) ((?:r\d+c\d+ ?)+)", step)
+        found = re.fullmatch(r"(?:rotten are|minute ([0-9]+) rots) ((?:r[0-9]+c[0-9]+ ?)+)", step)
         if found:
             minute = int(found[1] or 0)
-            cells_named = [(int(r) - 1, int(c) - 1) for r, c in re.findall(r"r(\d+)c(\d+)", found[2])]
+            cells_named = [(int(r) - 1, int(c) - 1) for r, c in re.findall(r"r([0-9]+)c([0-9]+)", found[2])]
             if any(rots_at.get(cell) != minute for cell in cells_named):
                 return f"{step!r} is wrong"
         elif step != f"answer {solve(state, query).answer}":

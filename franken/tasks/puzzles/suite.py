@@ -31,6 +31,8 @@ LARGEST = 4096
 TRIES = 200
 SPEC = re.compile(r"(?P<name>[a-z_]+)(?::(?P<level>\d+))?(?:@(?P<size>\d+))?(?P<choice>\+choice)?")
 STEP_END = "; "
+NUMBER = re.compile(r"[0-9]+")
+RUNAWAY = re.compile(r"[0-9]{19}")  # Python refuses to read numbers of thousands of digits
 
 
 class Module(Protocol):
@@ -113,6 +115,8 @@ class AlgorithmicPuzzle:
         return self.module.describe(state)
 
     def parse(self, text: str) -> Any:
+        if RUNAWAY.search(text):
+            raise ValueError("a number of more digits than any that this puzzle has")
         return self.module.parse(text)
 
     def facts(self, state: Any) -> dict[str, str]:
@@ -146,15 +150,21 @@ class AlgorithmicPuzzle:
         strategy, _, steps = chain.partition(" ")
         if strategy not in self.strategies:
             return f"{strategy!r} is no strategy of {self.kind}"
+        if STEP_END not in steps:
+            return "the answer stands there without a step"
+        if RUNAWAY.search(steps):
+            return "a number of more digits than any that this puzzle has"
         return self.module.check(state, query, tuple(steps.split(STEP_END)))
 
     def options(self, state: Any, query: Any, rng: random.Random, n: int = 4) -> tuple[str, ...]:
         """The answer among plausible wrong ones, shuffled. Fewer than `n` where there are no more (yes or no)."""
         answer = self.module.solve(state, query).answer
         special = getattr(self.module, "distractors", None)
-        wrong = list(dict.fromkeys(special(state, query) if special else nearby(answer, rng)))
-        wrong = [text for text in wrong if text != answer]
-        chosen = [answer, *rng.sample(wrong, min(n - 1, len(wrong)))]
+        if special is None and NUMBER.fullmatch(answer):
+            chosen = [answer, *nearby(int(answer), n - 1, rng)]
+        else:
+            wrong = [text for text in dict.fromkeys(special(state, query) if special else ()) if text != answer]
+            chosen = [answer, *rng.sample(wrong, min(n - 1, len(wrong)))]
         rng.shuffle(chosen)
         return tuple(chosen)
 
@@ -223,13 +233,12 @@ def differing(one: dict[str, str], other: dict[str, str]) -> list[str]:
     return [slot for slot in {**one, **other} if one.get(slot) != other.get(slot)]
 
 
-def nearby(answer: str, rng: random.Random) -> list[str]:
-    """Wrong answers of the same kind: numbers close by, never negative."""
-    if not re.fullmatch(r"\d+", answer):
-        return []
-    number = int(answer)
-    reach = max(3, number // 4)
-    return [str(n) for n in range(max(0, number - reach), number + reach + 1) if n != number]
+def nearby(number: int, n: int, rng: random.Random) -> list[str]:
+    """`n` numbers close by and never negative. How many of them are smaller is drawn first: the answer's rank is no hint."""
+    reach = max(n, number // 4)
+    smaller = rng.sample(range(max(0, number - reach), number), min(rng.randint(0, n), number, reach))
+    larger = rng.sample(range(number + 1, number + reach + 1), n - len(smaller))
+    return [str(wrong) for wrong in smaller + larger]
 
 
 def puzzle(kind: str, *, size: int = SIZE, level: int = 1, choice: bool = False, wording: int = 0) -> AlgorithmicPuzzle:

@@ -1,13 +1,14 @@
 """What holds for every puzzle type: round trips, splits, pairs, options and pictures."""
 
 import random
+import re
 
 import numpy as np
 import pytest
 
 from franken.errors import UsageError
 from franken.tasks.puzzle import split_of
-from franken.tasks.puzzles.suite import LEVELS, NAMES, differing, puzzle, puzzle_of
+from franken.tasks.puzzles.suite import LEVELS, NAMES, differing, nearby, puzzle, puzzle_of
 
 
 def states(name, level, n=25):
@@ -158,3 +159,30 @@ def test_tasks_are_named_as_they_are_read():
     for bad in ("Clock!", "clock:9", "clock@20", "klock"):
         with pytest.raises(UsageError):
             puzzle_of(bad)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 5, 40])
+def test_numbers_close_by_give_no_hint_by_their_rank(number):
+    ranks = []
+    for seed in range(400):
+        wrong = nearby(number, 3, random.Random(seed))
+        assert len(set(wrong)) == 3
+        assert str(number) not in wrong
+        assert all(int(text) >= 0 for text in wrong)
+        ranks.append(sum(int(text) < number for text in wrong))
+    assert set(ranks) == set(range(min(number, 3) + 1))
+    if number >= 3:
+        assert max(ranks.count(rank) for rank in range(4)) < 0.33 * 400
+
+
+def test_runaway_numbers_are_wrong_and_not_an_error():
+    for name in NAMES:
+        task = puzzle(name)
+        state = task.sample(random.Random(0))
+        query = task.ask(state, random.Random(0))
+        chain = next(iter(task.solutions(state, query).values()))
+        digits = "9" * 5000
+        assert task.check(re.sub(r"\d+", digits, chain), state, query)
+        assert task.check(f"{task.strategies[0]} answer {task.answer(state, query)}", state, query)
+        with pytest.raises(ValueError):  # noqa: PT011 - any reason will do
+            task.parse(re.sub(r"\d+", digits, task.describe(state)) + digits)
