@@ -46,22 +46,29 @@ class Look:
     max_new_tokens: int = 48
 
 
+Measure = Callable[[Loaded, Look, Embed], pd.DataFrame]
+"""(model, look, embedder) → a row a puzzle, with `task`, `item` and the measured columns."""
+
+
 def run_study(
     arms: dict[str, Recipe], seeds: Sequence[int], out: Path, look: Look, *, report: Callable[[str], None] | None = None,
-    keep: Sequence[str] = (),
+    keep: Sequence[str] = (), measure: Measure | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # fmt: skip
     """Run what is missing, seed by seed, and return (looks, updates). A recipe has one stage, counted in steps.
 
-    Trained checkpoints are removed, except those of the arms in `keep`.
+    Trained checkpoints are removed, except those of the arms in `keep`. `measure` makes the rows of a look; `look_at` is the
+    usual one.
     """
-    embed = embedder()
+    embed, measure = embedder(), measure or look_at
     for seed in seeds:
         for arm, recipe in arms.items():
             folder = out / "train" / f"{arm}-{seed}"
             if not (folder / "train.json").exists():
                 if report:
                     report(f"{arm}, seed {seed}")
-                run_train(recipe.model_copy(update={"seed": seed}), folder, observe=_looker(folder, look, embed))
+                run_train(
+                    recipe.model_copy(update={"seed": seed}), folder, observe=_looker(folder, look, embed, measure)
+                )
                 for heavy in ("state",) if arm in keep else ("state", "final"):
                     shutil.rmtree(folder / heavy)
     looks, updates = collect(arms, seeds, out)
@@ -110,6 +117,7 @@ def summarise(
     *,
     baseline: str,
     step: int | None = None,
+    metrics: Sequence[str] = METRICS,
     draws: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -126,7 +134,7 @@ def summarise(
         (generator.integers(len(seeds), size=len(seeds)), generator.integers(count, size=count)) for _ in range(draws)
     ]
     rows = []
-    for metric in METRICS:
+    for metric in metrics:
         table = {arm: _table(at, arm, metric, seeds) for arm in arms}
         for arm in arms:
             value, gap = table[arm], table[arm] - table[baseline]
@@ -142,13 +150,13 @@ def summarise(
     return pd.DataFrame(rows)
 
 
-def _looker(folder: Path, look: Look, embed: Embed) -> Callable[[Position, Loaded], None]:
+def _looker(folder: Path, look: Look, embed: Embed, measure: Measure) -> Callable[[Position, Loaded], None]:
     def observe(position: Position, loaded: Loaded) -> None:
         file = folder / "looks" / f"step-{position.step:04d}.parquet"
         if position.step % look.every or file.exists():
             return
         file.parent.mkdir(exist_ok=True)
-        table = look_at(loaded, look, embed)
+        table = measure(loaded, look, embed)
         temporary = file.with_suffix(".part")
         table.to_parquet(temporary, index=False)
         temporary.rename(file)
