@@ -5,7 +5,20 @@ from typing import Annotated, Any
 
 import typer
 
-from franken.cli.options import Data, Device, DryRun, Dtype, Json, Out, Seed, Tasks, split_list, whole_numbers
+from franken.cli.options import (
+    Columns,
+    Device,
+    Download,
+    DryRun,
+    Dtype,
+    Json,
+    Out,
+    Questions,
+    Seed,
+    Tasks,
+    split_list,
+    whole_numbers,
+)
 from franken.console import finish_run, print_object, progress_bar
 
 
@@ -16,7 +29,9 @@ def evaluate(
     n: Annotated[int, typer.Option(help="Samples per prompt.")] = 4,
     k: Annotated[str, typer.Option(help="The k of acc@k, with commas.")] = "1,4",
     arms: Annotated[str, typer.Option(help="image, text (the description instead), blind.")] = "image",
-    data: Data = None,
+    data: Questions = None,
+    columns: Columns = "",
+    download: Download = False,
     out: Out = Path("runs"),
     seed: Seed = 0,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 64,
@@ -28,7 +43,12 @@ def evaluate(
     """How good is it, and is it perception or reasoning? acc@k with and without the image."""
     from franken.checkpoints import open_checkpoint
     from franken.evaluate.run import plan_eval, run_eval
+    from franken.tasks.sources import canonical, fetch
 
+    if data is not None:
+        data = canonical(data, columns)
+    if data is not None and download and not dry_run:
+        fetch(data)
     options: dict[str, Any] = {
         "tasks": split_list(tasks) or None, "samples": samples, "n": n, "k": whole_numbers(k), "arms": arms, "seed": seed,
         "max_new_tokens": max_new_tokens, "data": data,

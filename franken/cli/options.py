@@ -15,6 +15,16 @@ Dtype = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Tasks = Annotated[str, typer.Option(help="Tasks, with commas; all by default.")]
 Data = Annotated[Path | None, typer.Option(help="A folder in the vision_functionality layout.")]
+Questions = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        help="Ask these instead: a folder of image pairs, a benchmark (mathvista, gsm8k, …), NAME=FOLDER, a hub id, any JSONL or Parquet.",
+    ),
+]
+Columns = Annotated[
+    str, typer.Option(help="The columns of --data: question=prompt,answer=gold,images=picture, or a YAML file.")
+]
 Layers = Annotated[str, typer.Option(help="16-28 (half-open), text:16-28, early, middle, late, all; with commas.")]
 Download = Annotated[bool, typer.Option("--download", help="Fetch a hub id that is not in the local cache.")]
 Allow = Annotated[str, typer.Option(help="Differences to wave through: dtype, rope, tokenizer, …; with commas.")]

@@ -50,8 +50,10 @@ def obstacle(item: Item, arm: str) -> tuple[str | None, str | None]:
     """
     if not item.question:
         return item.error or "the item has no question", None
-    if arm == "image" and (item.error or item.image is None):
-        return item.error or "the item has no image", None
+    if arm == "image" and item.error:
+        return item.error, None
+    if arm == "image" and item.image is None:
+        return None, "the question has no image"
     if arm == "text" and not item.description:
         return None, "no description of the image"
     return None, None
@@ -62,7 +64,7 @@ def prompt_for(item: Item, arm: str) -> Prompt:
     from franken.generate.native import Prompt
 
     if arm == "image":
-        images = () if item.image is None else (item.image,)
+        images = () if item.image is None else (item.image, *item.more_images)
         return Prompt(text=item.question, images=images, key=item.id)
     if arm == "text":
         return Prompt(text=f"{item.description} {item.question}", images=(), key=item.id)

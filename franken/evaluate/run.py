@@ -64,13 +64,14 @@ class Plan:
 
 def plan_eval(
     *, tasks: Sequence[str] | None = None, samples: int = 100, n: int = 4, k: Sequence[int] = (1, 4),
-    arms: str | Sequence[str] = "image", seed: int = 0, max_new_tokens: int = 64, data: Path | None = None,
+    arms: str | Sequence[str] = "image", seed: int = 0, max_new_tokens: int = 64, data: Path | str | None = None,
 ) -> Plan:  # fmt: skip
     """Resolve and check the options of an evaluation; imports neither torch nor transformers.
 
     Raises UsageError for an unknown task or arm, a k above n, or a number that is not positive.
     """
     from franken import tasks as puzzles
+    from franken.tasks.sources import canonical
 
     names = tuple(dict.fromkeys(tasks or ()))
     if data is None:
@@ -88,33 +89,21 @@ def plan_eval(
                 f"raise --n to {number} or drop k = {number}",
             )
     chosen = tuple(sorted(set(k)))
-    where = str(Path(data).resolve()) if data else None
+    where = canonical(data) if data else None
     return Plan(names, samples, n, chosen, parse_arms(arms), seed, max_new_tokens, where)
 
 
 def load_items(plan: Plan) -> list[Item]:
-    """The questions of a plan, task by task: held-out puzzles, or the target items of a folder of image pairs."""
-    from franken import tasks as puzzles
+    """The questions of a plan, task by task: held-out puzzles, or those of its data."""
+    from franken.tasks.sources import load_tasks
 
-    if plan.data is None:
-        return [i for name in plan.tasks for i in puzzles.get(name).items(plan.samples, plan.seed, split="test")]
-    items: list[Item] = []
-    taken: dict[str, int] = {}
-    for pair in puzzles.load_folder(Path(plan.data)):
-        if (plan.tasks and pair.task not in plan.tasks) or taken.get(pair.task, 0) >= plan.samples:
-            continue
-        taken[pair.task] = taken.get(pair.task, 0) + 1
-        items.append(pair.target)
-    if not items:
-        wanted = ", ".join(plan.tasks) or "any"
-        raise UsageError(f"no questions in {plan.data}", f"tasks asked for: {wanted}", "check --tasks and --data")
-    return items
+    return load_tasks(plan.tasks, plan.samples, plan.seed, plan.data)
 
 
 def run_eval(
     models: Sequence[str], *, tasks: Sequence[str] | None = None, samples: int = 100, n: int = 4,
     k: Sequence[int] = (1, 4), arms: str | Sequence[str] = "image", seed: int = 0, out: Path = Path("runs"),
-    device: str = "auto", dtype: str = "auto", data: Path | None = None, grafts: Sequence[Graft | None] | None = None,
+    device: str = "auto", dtype: str = "auto", data: Path | str | None = None, grafts: Sequence[Graft | None] | None = None,
     labels: Sequence[str] | None = None, max_new_tokens: int = 64, batch_size: int = 64,
     progress: Progress | None = None,
 ) -> list[Path]:  # fmt: skip
@@ -275,11 +264,12 @@ def _row(
 ) -> dict[str, Any]:  # fmt: skip
     """One row of samples.parquet; an answer that was given is graded here."""
     from franken import tasks as puzzles
+    from franken.tasks.grading import graded_by
 
     row: dict[str, Any] = {
         "model": label, "method": arm, "task": item.task, "sample": item.id, "draw": draw, "output": text,
         "answer": None, "gold": item.answer, "score": None, "reason": None, "well_formed": None, "strategy": None,
-        "truncated": truncated, "error": error, "ineligible": ineligible,
+        "truncated": truncated, "error": error, "ineligible": ineligible, **graded_by(item),
     }  # fmt: skip
     if text is None:
         return row

@@ -4,7 +4,9 @@ What an answer may look like is decided by its type (`Item.answer_type`; inferre
 compared is in `franken.tasks.graders`.
 """
 
+import json
 from collections.abc import Sequence
+from typing import Any
 
 from franken.tasks.graders.compare import ANSWER_TYPES, compare, infer_type
 from franken.tasks.graders.extract import extract, is_well_formed, normalise, reasoning, unfinished
@@ -12,8 +14,8 @@ from franken.tasks.graders.numbers import NUMBER
 from franken.tasks.puzzle import Grade, Item
 
 __all__ = [
-    "ANSWER_TYPES", "NUMBER", "extract", "grade_exact", "grade_item", "grade_typed", "infer_type", "is_well_formed", "normalise",
-    "reasoning",
+    "ANSWER_TYPES", "NUMBER", "extract", "grade_exact", "grade_item", "grade_typed", "graded_by", "infer_type", "is_well_formed",
+    "normalise", "reasoning",
 ]  # fmt: skip
 
 
@@ -48,6 +50,13 @@ def grade_typed(
 def grade_item(reply: str, item: Item) -> Grade:
     """Judge a reply to an item by what its row says of the answer."""
     return grade_typed(reply, item.answer, item.answer_type, item.options, item.tolerance)
+
+
+def graded_by(item: Item) -> dict[str, Any]:
+    """What a stored answer needs beside its gold answer to be judged again without the item: one column each."""
+    kind = item.answer_type or (infer_type(item.answer, item.options) if item.answer else "")
+    options = json.dumps(item.options, ensure_ascii=False) if item.options else None
+    return {"question": item.question, "answer_type": kind, "options": options, "tolerance": item.tolerance}
 
 
 def _same_number(a: str, b: str) -> bool:

@@ -1,0 +1,158 @@
+"""The published benchmarks as data: which columns hold question, answer, options and images, and how answers are written.
+
+A layout is a map from what a question needs to the columns of a table. Those of the published data sets are here, after their
+dataset cards and the scripts that read them; any other table gets one from the user.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from franken.errors import UsageError, did_you_mean
+from franken.tasks.graders.compare import ANSWER_TYPES
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The columns of one table. A name may hold alternatives (`solution|answer`): the first that a row has counts.
+
+    `images` and `id` may name several columns with `+`. `type_column` holds names that `types` translates to answer types; `answer_type`
+    fixes one for all rows. `reads` says how the answer is written: `as is`, `boxed`, `tagged`, `last number mark` (#### 72), `zero or one`.
+    `options` may hold a list, a list as text, letters with texts ("A. 3; B. 4"), or `in question` when the question itself lists them.
+    """
+
+    question: str = "question"
+    answer: str = "answer"
+    id: str = ""
+    images: str = ""
+    options: str = ""
+    task: str = ""
+    description: str = ""
+    answer_type: str = ""
+    type_column: str = ""
+    types: Mapping[str, str] = field(default_factory=dict)
+    reads: str = "as is"
+    ask: str = ""  # put behind the question
+    empty: str = ""  # the question of a row whose question is part of the image
+    hub: str = ""
+    config: str = ""
+    split: str = ""
+    tolerance: float = 0.0
+    marks: str = ""  # columns, with `+`, that only this data set has; without, it is known by its name alone
+
+
+IN_QUESTION = "in question"
+READS = ("as is", "boxed", "tagged", "last number mark", "zero or one")
+GENERIC = Layout(
+    question="question|problem|prompt|query", answer="answer|gold|solution|label", id="id|", images="image|images|",
+    options="options|choices|",
+)  # fmt: skip
+VISTA_TYPES = {"integer": "integer", "float": "number", "text": "word", "list": "expression"}
+IN_IMAGE = "Answer the question that the image shows."
+
+BENCHMARKS: dict[str, Layout] = {
+    "mathvista": Layout(
+        id="pid", images="decoded_image|image", options="choices", type_column="answer_type", types=VISTA_TYPES,
+        marks="pid+question_type+answer_type", hub="AI4Math/MathVista", split="testmini",
+    ),
+    "mathverse": Layout(
+        id="sample_index", images="image", options=IN_QUESTION, type_column="question_type",
+        types={"multi-choice": "option", "free-form": ""}, empty=IN_IMAGE,
+        marks="sample_index+problem_version", hub="AI4Math/MathVerse", config="testmini", split="testmini",
+    ),
+    "mathvision": Layout(
+        id="id", images="decoded_image|image", options="options",
+        marks="level+subject+decoded_image", hub="MathLLMs/MathVision", split="test",
+    ),
+    "logicvista": Layout(
+        id="id|question_id", images="image|imagename", options=IN_QUESTION, answer_type="option",
+        marks="reasoning+skill", hub="lscpku/LogicVista", split="test",
+    ),
+    "wemath": Layout(
+        id="ID+key", images="image_path", options="option", answer_type="option",
+        marks="knowledge concept+option+key", hub="We-Math/We-Math", split="testmini",
+    ),
+    "geometry3k": Layout(question="problem", images="images", hub="hiyouga/geometry3k", split="test"),
+    "mmstar": Layout(
+        id="index", images="image", options=IN_QUESTION, answer_type="option",
+        marks="l2_category+meta_info", hub="Lin-Chen/MMStar", split="val",
+    ),
+    "hallusionbench": Layout(
+        answer="gt_answer", id="category+subcategory+set_id+figure_id+question_id", images="image", answer_type="yes_no",
+        reads="zero or one", ask="Answer yes or no.",
+        marks="gt_answer+set_id+figure_id", hub="lmms-lab/HallusionBench", split="image",
+    ),
+    "mmmu-pro": Layout(
+        id="id", images="image_1+image_2+image_3+image_4+image_5+image_6+image_7", options="options", answer_type="option",
+        marks="image_1+options+subject", hub="MMMU/MMMU_Pro", config="standard (10 options)", split="test",
+    ),
+    "mmmu-pro-vision": Layout(
+        question="question|", id="id", images="image", options="options", answer_type="option", empty=IN_IMAGE,
+        hub="MMMU/MMMU_Pro", config="vision", split="test",
+    ),
+    "math-500": Layout(
+        question="problem", id="unique_id", answer_type="expression",
+        marks="unique_id+level", hub="HuggingFaceH4/MATH-500", split="test",
+    ),
+    "gsm8k": Layout(
+        answer_type="number", reads="last number mark", hub="openai/gsm8k", config="main", split="test",
+    ),
+    "virl39k": Layout(
+        id="qid", images="image", options=IN_QUESTION, reads="boxed",
+        marks="PassRate_32BTrained+qid", hub="TIGER-Lab/ViRL39K", split="train",
+    ),
+    "clevr": Layout(
+        question="problem", answer="solution|answer", images="image|images", answer_type="integer", reads="tagged",
+        hub="leonardPKU/clevr_cogen_a_train", split="train",
+    ),
+}  # fmt: skip
+
+
+def layout_named(name: str) -> Layout:
+    """A published benchmark's layout. Raises UsageError for an unknown name."""
+    if name.lower() not in BENCHMARKS:
+        known = ", ".join(BENCHMARKS)
+        raise UsageError(
+            f"unknown benchmark {name!r}", f"they are {known}", did_you_mean(name.lower(), BENCHMARKS) or "pick one"
+        )
+    return BENCHMARKS[name.lower()]
+
+
+def recognise(columns: Sequence[str]) -> tuple[str, Layout] | None:
+    """The benchmark that has these columns; `("", GENERIC)` for any table with a question and an answer; None."""
+    have = set(columns)
+    fits = [name for name, layout in BENCHMARKS.items() if layout.marks and set(layout.marks.split("+")) <= have]
+    if fits:
+        best = max(fits, key=lambda name: BENCHMARKS[name].marks.count("+"))
+        return best, BENCHMARKS[best]
+    found = all(set(n.split("|")) & have for n in (GENERIC.question, GENERIC.answer))
+    return ("", GENERIC) if found else None
+
+
+def layout_of(columns: Mapping[str, Any], base: Layout | None = None) -> Layout:
+    """A layout from a user's map, over another one. Raises UsageError for unknown keys or types."""
+    known = [f.name for f in fields(Layout) if f.name not in ("types", "type_column")]
+    for key in columns:
+        if key not in known:
+            raise UsageError(
+                f"unknown column key {key!r}",
+                f"a map says {', '.join(known)}",
+                did_you_mean(key, known) or "see --help",
+            )
+    values = dict(columns)
+    if "tolerance" in values:
+        values["tolerance"] = float(values["tolerance"])
+    start = base if base is not None else Layout(answer_type="")
+    layout = Layout(**{**{f.name: getattr(start, f.name) for f in fields(Layout)}, **values})
+    for kind in [layout.answer_type, *layout.types.values()]:
+        if kind and kind not in ANSWER_TYPES:
+            raise UsageError(
+                f"unknown answer type {kind!r}", f"they are {', '.join(ANSWER_TYPES)}", did_you_mean(kind, ANSWER_TYPES)
+            )
+    if layout.reads not in READS:
+        raise UsageError(
+            f"unknown way of writing answers {layout.reads!r}",
+            f"they are {', '.join(READS)}",
+            did_you_mean(layout.reads, READS),
+        )
+    return layout

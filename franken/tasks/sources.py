@@ -1,0 +1,230 @@
+"""Where questions come from: the built-in puzzles, image pairs on disk, published benchmarks, any table with a column map.
+
+One text names a source, so that a run can record it and ask the same questions again:
+
+    NAME                a benchmark of `franken.tasks.layouts` (mathvista, gsm8k, …) from the local cache of the hub
+    NAME=PATH           the same from a local file or folder of Parquet, JSONL or JSON
+    PATH                a folder of image pairs (*/data.jsonl), or a table whose columns are recognised
+    OWNER/NAME          any data set of the hub, from the local cache
+    …#question=prompt,answer=gold      with a column map (see `Layout`); `split=` and `config=` choose among several
+
+Nothing is downloaded unless `fetch` is called.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from franken.errors import UsageError
+from franken.tasks.benchmarks import item_of
+from franken.tasks.layouts import BENCHMARKS, IN_QUESTION, Layout, layout_named, layout_of, recognise
+from franken.tasks.puzzle import Item
+from franken.tasks.tables import Table, open_hub, open_local
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+class Source(NamedTuple):
+    """A parsed source: what it is called, a local path or a hub id, and the layout as far as it is known."""
+
+    name: str
+    path: Path | None
+    hub: str
+    split: str
+    config: str
+    layout: Layout | None
+
+
+def canonical(data: str | Path, columns: str = "") -> str:
+    """The text that names a source, with absolute paths and the column map (`a=b,c=d` or a YAML file) inside.
+
+    Raises UsageError when nothing of that name exists.
+    """
+    text = str(data)
+    base, _, inline = text.partition("#")
+    pairs = {**_pairs(inline), **(_column_map(columns) if columns else {})}
+    name, equals, path = base.partition("=")
+    if equals:
+        layout_named(name)
+        base = f"{name.lower()}={_existing(path)}"
+    elif Path(base).exists():
+        base = str(Path(base).resolve())
+    elif base.lower() in BENCHMARKS:
+        base = base.lower()
+    elif not HUB_ID.fullmatch(base):
+        raise UsageError(
+            f"no data {base!r}", f"it is no path, no hub id, and no benchmark ({', '.join(BENCHMARKS)})", "check --data"
+        )
+    layout_of({k: v for k, v in pairs.items()})
+    return base + ("#" + ",".join(f"{k}={v}" for k, v in sorted(pairs.items())) if pairs else "")
+
+
+def parse(spec: str) -> Source:
+    """The source that a canonical text names."""
+    base, _, inline = spec.partition("#")
+    pairs = _pairs(inline)
+    name, _, path = base.partition("=") if "=" in base else ("", "", base)
+    if name or Path(path).exists():
+        mapped = set(pairs) - {"split", "config"}
+        layout = layout_of(pairs, layout_named(name)) if name else layout_of(pairs) if mapped else None
+        return Source(name or Path(path).stem, Path(path), "", pairs.get("split", ""), "", layout)
+    name = base if base in BENCHMARKS else next((n for n, b in BENCHMARKS.items() if b.hub == base), "")
+    layout = layout_of(pairs, BENCHMARKS.get(name)) if name or pairs else None
+    split, config = (layout.split, layout.config) if layout else ("", "")
+    known = BENCHMARKS[base].hub if base in BENCHMARKS else base
+    return Source(name or base.rpartition("/")[2], None, known, split, config, layout)
+
+
+def fetch(spec: str) -> None:
+    """Put a source of the hub into the local cache; a local one is there already."""
+    source = parse(spec)
+    if source.path is None:
+        open_hub(source.hub, source.config, source.split, download=True)
+
+
+def _open_table(source: Source) -> Table:
+    if source.path is None:
+        return open_hub(source.hub, source.config, source.split)
+    default = source.layout.split if source.layout else ""
+    try:
+        return open_local(source.path, source.split)
+    except UsageError:
+        if source.split or not default:
+            raise
+        return open_local(source.path, default)  # of several splits, the one that the benchmark is
+
+
+def _existing(path: str) -> Path:
+    if not Path(path).exists():
+        raise UsageError(f"no data in {path!r}", "there is no such file or folder", "check --data")
+    return Path(path).resolve()
+
+
+def _pairs(text: str) -> dict[str, str]:
+    """`a=b,c=d` as a map."""
+    pieces = [p for p in text.split(",") if p.strip()]
+    for piece in pieces:
+        if "=" not in piece:
+            raise UsageError(
+                f"{piece!r} names no column", "a map is written question=COLUMN,answer=COLUMN", "check --columns"
+            )
+    return {key.strip(): value.strip() for key, _, value in (p.partition("=") for p in pieces)}
+
+
+def _column_map(columns: str) -> dict[str, str]:
+    """A column map from the command line: pairs, or a YAML file of the same keys."""
+    if not columns.endswith((".yaml", ".yml")):
+        return _pairs(columns)
+    import yaml
+
+    try:
+        content = yaml.safe_load(Path(columns).read_text())
+    except (OSError, yaml.YAMLError) as e:
+        raise UsageError(f"{columns} cannot be read", str(e), "check --columns") from e
+    if not isinstance(content, dict) or not all(isinstance(v, str | int | float) for v in content.values()):
+        raise UsageError(f"{columns} is no column map", "it should map keys to column names", "write question: COLUMN")
+    return {str(k): str(v) for k, v in content.items()}
+
+
+def load_tasks(tasks: Sequence[str], samples: int, seed: int, data: str | None) -> list[Item]:
+    """The questions of a run, task by task: held-out puzzles, or at most `samples` items of each task of `data`.
+
+    Image pairs give their target items in file order. Of a table, the sample is drawn by the hash of (seed, row), so that a larger
+    one contains the smaller one; rows keep their order. Raises UsageError when there is nothing to ask.
+    """
+    from franken import tasks as puzzles
+
+    if data is None:
+        return [i for name in tasks for i in puzzles.get(name).items(samples, seed, split="test")]
+    source = parse(data)
+    if source.path is not None and source.layout is None and _is_pairs(source.path):
+        items = [pair.target for pair in puzzles.load_folder(source.path)]
+        chosen = _first(items, tasks, samples)
+    else:
+        chosen = _from_table(source, tasks, samples, seed)
+    if not chosen:
+        wanted = ", ".join(tasks) or "any"
+        raise UsageError(f"no questions in {data}", f"tasks asked for: {wanted}", "check --tasks and --data")
+    return chosen
+
+
+def _first(items: Iterable[Item], tasks: Sequence[str], samples: int) -> list[Item]:
+    taken: dict[str, int] = {}
+    chosen = []
+    for item in items:
+        if (not tasks or item.task in tasks) and taken.get(item.task, 0) < samples:
+            taken[item.task] = taken.get(item.task, 0) + 1
+            chosen.append(item)
+    return chosen
+
+
+def _from_table(source: Source, tasks: Sequence[str], samples: int, seed: int) -> list[Item]:
+    table = _open_table(source)
+    layout, name = source.layout, source.name
+    if layout is None:
+        found = recognise(table.columns)
+        if found is None:
+            raise UsageError(
+                f"the columns of {source.name} are not those of a known benchmark",
+                why=f"they are {', '.join(table.columns)}",
+                fix="say which is which: --columns question=COLUMN,answer=COLUMN",
+            )
+        name, layout = found[0] or name, found[1]
+    _check_columns(layout, table)
+    rows = _draw(table, layout, name, tasks, samples, seed)
+    picked = zip(rows, table.pick(rows), strict=True)
+    return _distinct([item_of(row, layout, name, number, table.folder) for number, row in picked])
+
+
+def _check_columns(layout: Layout, table: Table) -> None:
+    for what in ("question", "answer", "images", "options", "id", "task", "type_column", "description"):
+        names = getattr(layout, what)
+        if what == "options" and names == IN_QUESTION:
+            continue
+        needed = (
+            [n for n in names.split("+") if n] if what in ("question", "answer", "task") else [names] if names else []
+        )
+        for name in needed:
+            if not set(re.split(r"[|+]", name)) & {*table.columns, ""}:
+                raise UsageError(
+                    f"no column {name!r} for {what}", f"the columns are {', '.join(table.columns)}", "check --columns"
+                )
+
+
+def _draw(table: Table, layout: Layout, name: str, tasks: Sequence[str], samples: int, seed: int) -> list[int]:
+    """Row numbers: at most `samples` of each task, by hash."""
+    names = [name] * table.n
+    if layout.task:
+        columns = layout.task.split("|")
+        found = (next((row[c] for c in columns if row.get(c)), name) for row in table.pick(range(table.n), columns))
+        names = [str(task) for task in found]
+    groups: dict[str, list[int]] = {}
+    for number, task in enumerate(names):
+        if not tasks or task in tasks:
+            groups.setdefault(task, []).append(number)
+    key = {n: hashlib.sha256(f"{seed}:{n}".encode()).digest() for group in groups.values() for n in group}
+    return sorted(n for group in groups.values() for n in sorted(group, key=key.__getitem__)[:samples])
+
+
+def _distinct(items: list[Item]) -> list[Item]:
+    """Items with ids of their own: what a data set calls alike gets a number."""
+    seen: dict[str, int] = {}
+    named = []
+    for item in items:
+        seen[item.id] = seen.get(item.id, 0) + 1
+        named.append(item if seen[item.id] == 1 else replace(item, id=f"{item.id}~{seen[item.id]}"))
+    return named
+
+
+def _is_pairs(path: Path) -> bool:
+    if not path.is_dir():
+        return False
+    files = [path / "data.jsonl", *sorted(path.glob("*/data.jsonl"))]
+    first = next((f for f in files if f.exists()), None)
+    if first is None:
+        return False
+    with first.open() as lines:
+        return '"target_image"' in next((line for line in lines if line.strip()), "")
