@@ -9,7 +9,7 @@ import sys
 import typer
 from typer.exceptions import TyperException
 
-from franken.cli import diff, doctor, evaluate, merge, probe, study, tasks, train
+from franken.cli import diff, doctor, evaluate, merge, probe, regrade, study, tasks, train
 from franken.console import say_error
 from franken.errors import FrankenError
 
@@ -26,6 +26,7 @@ app.command()(diff.diff)
 app.command()(merge.merge)
 app.command()(merge.merge_sweep)
 app.command("eval")(evaluate.evaluate)
+app.command()(regrade.regrade)
 app.command()(train.train)
 app.command()(train.freeze_train)
 app.add_typer(tasks.app, name="tasks")
