@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from franken.cli.options import Json, Seed
+from franken.cli.options import Columns, Json, Questions, Seed
 from franken.console import print_object, print_table, print_verdicts
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Puzzles with ground truth: check, list, look.")
@@ -100,4 +100,31 @@ def render(
     if json:
         return print_object({"task": task, "file": str(file), "size": list(sheet.size)}, json)
     print(file)
+    return 0
+
+
+@app.command()
+def baselines(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[TASK]...", help="Tasks; all by default.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Questions to learn from, and as many to be asked.")] = 200,
+    seed: Seed = 0,
+    data: Questions = None,
+    columns: Columns = "",
+    json: Json = False,
+) -> int:
+    """What guessing scores: chance, the most frequent answer, and what the question alone gives away."""
+    from franken.tasks.baselines import cross_fitted, default_names, of_tasks
+    from franken.tasks.sources import canonical, load_tasks
+
+    if data is None:
+        rows = of_tasks(names or default_names(), samples, seed)
+    else:
+        rows = cross_fitted(load_tasks(names or (), samples, seed, canonical(data, columns)))
+    if json:
+        return print_object({"baselines": [row._asdict() for row in rows]}, json)
+    body = [
+        [r.task, r.answer_type, r.baseline, f"{r.value:.3f} [{r.low:.2f} {r.high:.2f}]", r.n, r.says or ""]
+        for r in rows
+    ]
+    print_table(["task", "answer", "baseline", "accuracy [95 % interval]", "n", "says"], body)
     return 0
