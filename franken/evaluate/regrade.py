@@ -2,8 +2,8 @@
 
 The source run is never touched: the result is a run of its own, whose identity holds what was graded (the hash of its samples)
 and by what (the hash of the graders' source, or the judge). It says how many verdicts changed, and in which direction.
-Questions are rebuilt from what the run recorded: puzzles from their seed, image pairs from their folder, everything else from
-the columns that the row carries. A row whose question cannot be found again is an error, and so is one on which the judge failed.
+What a verdict needs stands in the row; rows of older runs, and of image pairs, are rebuilt from what the run recorded (seed, folder).
+A row whose question cannot be found again is an error, and so is one on which the judge failed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from franken.errors import FrankenError, UsageError
 from franken.evaluate.metrics import RIGHT, summarise
-from franken.tasks import Grade, Item, grade, is_puzzle
+from franken.tasks import Grade, Item, grade
 from franken.tasks.grading import extract, is_well_formed
 from franken.tasks.vision_functionality import is_public
 
@@ -151,7 +151,7 @@ def _items(run: LoadedRun, rows: Sequence[Row]) -> dict[str, Item]:
     from franken.tasks.sources import load_tasks
 
     config = run.manifest["config"]
-    rebuilt = any(is_puzzle(r["task"]) or is_public(r["task"]) or "answer_type" not in r for r in rows if _gradable(r))
+    rebuilt = any(is_public(r["task"]) or "answer_type" not in r for r in rows if _gradable(r))
     items = load_tasks(config["tasks"], config["samples"], config["seed"], config["data"]) if rebuilt else []
     known = {item.id: item for item in items}
     for row in rows:
