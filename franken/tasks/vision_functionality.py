@@ -19,6 +19,7 @@ from franken.tasks.grading import NUMBER, extract, is_well_formed, normalise
 from franken.tasks.puzzle import Grade, Item, Pair
 
 FUNCTIONS = ("counting", "grounding", "ocr", "recognition")
+ANSWER_TYPES = {"counting": "integer", "grounding": "box", "ocr": "word", "recognition": "yes_no"}
 ANSWER_KEYS = {
     "counting": ("target_answer", "source_answer"),
     "grounding": ("target_bbox_xyxy", "source_bbox_xyxy"),
@@ -102,7 +103,16 @@ def _pair(row: dict[str, Any], folder: Path, number: int) -> Pair:
         problem = problem or trouble
         question = str(row.get("prompt", "")).replace("<image>", "").strip()
         sides.append(
-            Item(f"{pair_id}-{side}", task, question, answer or "", image, state=meta, error=trouble or problem)
+            Item(
+                f"{pair_id}-{side}",
+                task,
+                question,
+                answer or "",
+                image,
+                state=meta,
+                error=trouble or problem,
+                answer_type=ANSWER_TYPES.get(task, ""),
+            )  # fmt: skip
         )
     return Pair(
         pair_id,

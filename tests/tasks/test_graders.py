@@ -20,7 +20,8 @@ from franken.tasks.puzzle import Item
         ("1/2", (), "number"), ("25%", (), "number"), ("\\frac{1}{2}", (), "number"), ("5 cm", (), "number"),
         ("2:43", (), "clock"), ("red", (), "word"), ("seven dwarfs", (), "word"), ("New York", (), "word"), ("Yes", (), "yes_no"),
         ("B", ("x", "y"), "option"), ("7", ("6", "7"), "option"), ("2\\sqrt{3}", (), "expression"), ("x^2+1", (), "expression"),
-        ("(1, 2)", (), "expression"), ("[2, 7]", (), "expression"), ("2x", (), "expression"), ("10_8", (), "word"),
+        ("(1, 2)", (), "expression"), ("[2, 7]", (), "expression"), ("3,4", (), "expression"), ("2x", (), "expression"),
+        ("10_8", (), "word"),
     ],
 )  # fmt: skip
 def test_inferred_types(gold, options, kind):

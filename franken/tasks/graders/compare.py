@@ -54,7 +54,7 @@ def infer_type(gold: str, options: Sequence[str] = ()) -> str:
     if len(found) == 1 and not is_formula(text) and re.search(r"\d", text) and _only(text, found[0]):
         whole = found[0].value.denominator == 1 and not found[0].percent and not found[0].decimals and not found[0].unit
         return "integer" if whole else "number"
-    if re.search(r"[\\^=√π]|\d\s*[+*/-]\s*\d|\d[a-z]\b|^[-(\[{].*\d", text):
+    if re.search(r"[\\^=√π]|\d\s*[+*/-]\s*\d|\d[a-z]\b|\d\s*,\s*\d|^[-(\[{].*\d", text):
         return "expression"
     return "word"
 
