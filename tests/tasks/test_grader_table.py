@@ -48,6 +48,14 @@ INTEGER = (
 + | 7 | There is one mark: answer: 7
 + | 7 | The answer is 7, not 8.
 + | 7 | It is 7 (not 8).
++ | 100 | one hundred
++ | 36 | three dozen
++ | 2000000 | 2 million
+- | 1 | one hundred
+- | 2 | 2 million
+- | 25 | 2,5
+- | 25 | 2 5
+- | 7 | 3 apples and 4 pears
 - | 7 | The answer is not 7
 - | 7 | I don't think it is 7.
 - | 7 | fewer than 7
@@ -139,6 +147,14 @@ NUMBER = (
 + | -0.5 | -1/2
 + | -0.5 | -\frac{1}{2}
 + | 0.5 | <answer>The ratio is 0.5</answer>
++ | 1/3 | 0.333
++ | 1/3 | 0.33333...
++ | 1/3 | 33.3%
++ | 2/3 | 0.6667
+- | 2/3 | 0.666
+- | 1/3 | 0.33
+- | 1/3 | 0.334
+- | 1/4 | 0.251
 - | 0.25 | 0.26
 - | 0.25 | 0.2
 - | 0.25 | 25
@@ -341,6 +357,16 @@ OPTION = (
 + | D | The answer is 24
 + | D | D. 24
 + | B | The answer is B, not C.
++ | B | B (cats)
++ | B | Thus B
++ | B | It's B
++ | B | I'd go with B
++ | B | answer (b)
++ | B | Hence, (B)
++ | B | Based on the image, the answer is B) cats
++ | D | The answer is 24, which is option D
+- | D | The answer is 25, which is right
+- | B | B (red)
 - | B | A
 - | B | C
 - | B | It is not (B).
@@ -405,6 +431,26 @@ OPTION_OF_LETTERS = (
 - | B | A
 """,
     LETTERS,
+)
+
+OPTION_OF_FORMULAS = (
+    r"""
++ | A | 145°
++ | A | 145
++ | A | 145^\circ
++ | A | The angle is 145 degrees.
++ | C | 2√3
++ | C | 2\sqrt{3}
++ | C | $2\sqrt{3}$
++ | D | 1/2
++ | D | 0.5
+- | A | 35
+- | C | 2
+- | C | 3
+- | C | 2√5
+- | D | 1/3
+""",
+    ("145°", "35°", "2√{3}", "$\\frac{1}{2}$"),
 )
 
 OPTION_TEN = (
@@ -485,7 +531,7 @@ BOX = (
 TABLES = {
     "integer": [INTEGER, INTEGER_REFERENCE], "number": [NUMBER], "clock": [CLOCK], "word": [WORD, WORD_REFERENCE],
     "yes_no": [YES_NO], "expression": [EXPRESSION], "box": [BOX],
-    "option": [OPTION, OPTION_REFERENCE, OPTION_BARE, OPTION_OF_LETTERS, OPTION_TEN],
+    "option": [OPTION, OPTION_REFERENCE, OPTION_BARE, OPTION_OF_LETTERS, OPTION_OF_FORMULAS, OPTION_TEN],
 }  # fmt: skip
 
 

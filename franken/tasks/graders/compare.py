@@ -20,6 +20,7 @@ ANSWER_TYPES = ("integer", "number", "clock", "word", "option", "yes_no", "expre
 PERCENT = Fraction(1, 100)
 EXACT = Fraction(1, 10**6)  # relative: what a float's digits may lose
 IOU = 0.5
+DIGITS = 3  # decimals from which on a decimal may stand for a fraction that has no last one
 SUBJECT = re.compile(
     r"^(?:so |thus |therefore |hence )?,? ?(?:it|this|that|these|they|the [a-z ]{1,40}?)(?:'s| is| are| was) "
 )
@@ -54,7 +55,9 @@ def infer_type(gold: str, options: Sequence[str] = ()) -> str:
     if len(found) == 1 and not is_formula(text) and re.search(r"\d", text) and _only(text, found[0]):
         whole = found[0].value.denominator == 1 and not found[0].percent and not found[0].decimals and not found[0].unit
         return "integer" if whole else "number"
-    if re.search(r"[\\^=√π]|\d\s*[+*/-]\s*\d|\d[a-z]\b|\d\s*,\s*\d|^[-(\[{].*\d", text):
+    if re.fullmatch(r"[-+]?[\d.,]+\s*[A-Za-z]+/[A-Za-z]+[²³]?", text):  # 5 km/h
+        return "number"
+    if re.search(r"[\\^=√π<>≤≥]|\d\s*[+*/-]\s*\d|\d[a-z]\b|\d\s*,\s*\d|^[-(\[{].*\d", text):
         return "expression"
     return "word"
 
@@ -124,6 +127,8 @@ def compare_integer(said: str, gold: str) -> Verdict:
 def compare_number(said: str, gold: str, tolerance: float = 0.0) -> Verdict:
     """Numbers: equal, or within `tolerance` (relative), or equal once rounded to the digits of the right answer.
 
+    A fraction that has no last decimal may be written with three decimals or more.
+
     A percent sign is a unit: 25 % is right for 25, for 25 % and for 0.25; but 0.25 is not right for 25. Units that are known on both sides
     are converted; one that only one side has is ignored.
     """
@@ -133,9 +138,25 @@ def compare_number(said: str, gold: str, tolerance: float = 0.0) -> Verdict:
     number, why = one_number(said)
     if number is None:
         return Verdict(0.0, why, None)
+    given = number.decimals + 2 * number.percent
+    if not tolerance and given >= DIGITS and _endless(right.value):  # 0.333 for 1/3
+        return _verdict(abs(_ratio(number) - _ratio(right)) * 2 * 10**given <= 1, _show(number), _show(right))
     slack = Fraction(tolerance) * abs(right.value) if tolerance else Fraction(0)
     rounding = Fraction(1, 2 * 10**right.decimals) if right.decimals and not tolerance else abs(right.value) * EXACT
     return _verdict(_same_value(number, right, max(slack, rounding)), _show(number), _show(right))
+
+
+def _ratio(number: Quantity) -> Fraction:
+    return number.value * (PERCENT if number.percent else 1)
+
+
+def _endless(value: Fraction) -> bool:
+    """Whether a number has no last decimal."""
+    rest = value.denominator
+    for prime in (2, 5):
+        while rest % prime == 0:
+            rest //= prime
+    return rest > 1
 
 
 def _same_value(said: Quantity, right: Quantity, slack: Fraction) -> bool:

@@ -34,6 +34,7 @@ ALIASES = {
     "hours": "h", "hr": "h", "hrs": "h", "liter": "l", "liters": "l", "litre": "l", "litres": "l", "L": "l",
     "°": "degrees", "degree": "degrees", "deg": "degrees",
 }  # fmt: skip
+SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "dozen": 12}
 ONES = f"(?:{'|'.join(sorted(WORDS, key=len, reverse=True))})"
 WORD_NUMBER = rf"\b(?:(?:{'|'.join(TENS)})[ -](?:{'|'.join(WORDS[1:10])})|(?:{'|'.join(TENS)})|{ONES})\b"
 DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?![\d])(?:\.\d+)?|\d{1,3}(?:[ ]\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
@@ -44,6 +45,7 @@ QUANTITY = re.compile(
     rf"|(?P<vwhole>\d+)?(?P<vulgar>[¼½¾⅐-⅞])"
     rf"|(?P<digits>{DIGITS})(?:\s*(?:\\times|×|x|\*)\s*10\s*\^\s*\{{?\s*(?P<power>[-−]?\d+)\s*\}}?|[eE](?P<exp>[-+]?\d+))?"
     rf"|(?P<word>{WORD_NUMBER}))"
+    rf"(?:\s+(?P<scale>hundred|thousand|million|billion|dozen)\b)?"
     rf"(?P<percent>\s*(?:\\?%|percent\b|per cent\b))?",
     re.IGNORECASE,
 )
@@ -90,7 +92,7 @@ def read_numbers(text: str) -> list[Quantity]:
         ):
             continue
         decimals = len(match["digits"].partition(".")[2]) if match["digits"] else 0
-        scaled = bool(match["power"] or match["exp"])
+        scaled = bool(match["power"] or match["exp"] or match["scale"])
         found.append(Quantity(value, bool(match["percent"]), unit, 0 if scaled else decimals, match.start(), end))
     return found
 
@@ -116,6 +118,11 @@ def in_base(a: Quantity) -> tuple[str | None, Fraction]:
 
 
 def _value(match: re.Match[str]) -> Fraction | None:
+    plain = _unscaled(match)
+    return plain if plain is None or not match["scale"] else plain * SCALES[match["scale"].lower()]
+
+
+def _unscaled(match: re.Match[str]) -> Fraction | None:
     sign = -1 if (match["sign"] or "+").strip() in "-−–" else 1
     top, bottom = match["n1"] or match["n2"] or match["num"], match["d1"] or match["d2"] or match["den"]
     if top:

@@ -7,6 +7,7 @@ a letter comes with a text ("B. 24"), the text must not be that of another optio
 
 import re
 from collections.abc import Sequence
+from fractions import Fraction
 
 from franken.tasks.graders.compare import readings, word_of
 from franken.tasks.graders.extract import affirmed, narrow
@@ -14,9 +15,16 @@ from franken.tasks.graders.numbers import read_numbers
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 ALONE = re.compile(r"[(\[]?([A-Za-z])[)\].:]*")
-LABELLED = re.compile(r"(?:[(\[]([A-Za-z])[)\]][.:]?|([A-Za-z])[).:]|([A-Z])\s+[-–—])\s*(\S.*)?", re.DOTALL)
+LABELLED = re.compile(
+    r"(?:[(\[]([A-Za-z])[)\]][.:]?|([A-Za-z])[).:]|([A-Z])\s+(?:[-–—]|(?=\(\S{2})))\s*(\S.*)?", re.DOTALL
+)
+OPENING = re.compile(
+    r"(?:so|thus|therefore|hence|finally)\b,?\s*|it(?:['’]s| is)\s+|"
+    r"i(?:['’]d| would|['’]ll| will)?\s+(?:choose|pick|select|say|go with)\s+",
+    re.IGNORECASE,
+)
 NAMED = re.compile(
-    r"(?:the )?(?:correct )?(?:option|choice|answer|letter)\s*[(\[]?([A-Z])\b(?!['’])[)\]]?(?P<rest>.*)",
+    r"(?:the )?(?:correct )?(?:option|choice|answer|letter)\s*(?P<open>[(\[]?)([A-Z])\b(?!['’])[)\]]?(?P<rest>.*)",
     re.IGNORECASE | re.DOTALL,
 )
 IN_BRACKETS = re.compile(r"[(\[]([A-Z])[)\]]")
@@ -45,9 +53,12 @@ def read_options(said: str, options: Sequence[str]) -> tuple[frozenset[str], str
     """The letters that a reply chooses; empty with the reason when it chooses none, or none clearly."""
     allowed = LETTERS[: len(options)] if options else LETTERS
     rest = narrow(said).strip()
-    letters = _letters(rest, options) or (_letters(said.strip(), options) if rest != said else None)
+    letters = _letters(OPENING.sub("", rest, count=1) if OPENING.match(rest) else rest, options) or (
+        _letters(said.strip(), options) if rest != said else None
+    )
     if letters is None:
         by_text = {LETTERS[i] for r in readings(said) for i, option in enumerate(options) if _same_text(r, option)}
+        by_text = by_text or _by_value(rest, options)
         if len(by_text) == 1:
             return frozenset(by_text), ""
         return frozenset(), f"{said!r} chooses {'several options' if by_text else 'no option'}"
@@ -77,9 +88,11 @@ def _letters(text: str, options: Sequence[str]) -> tuple[frozenset[str], str] | 
         return None
     named = NAMED.fullmatch(text)
     if named and (
-        named[1].isupper() and not re.match(r"\s+[a-z]", named["rest"]) or BEFORE_REASON.match(named[1] + named["rest"])
+        named["open"]
+        or (named[2].isupper() and not re.match(r"\s+[a-z]", named["rest"]))
+        or BEFORE_REASON.match(named[2] + named["rest"])
     ):
-        return frozenset(named[1]), named["rest"].strip(" :.,-")
+        return frozenset(named[2].upper()), named["rest"].strip(" :.,-")
     reason = BEFORE_REASON.match(whole)
     if reason and (reason[1] not in "AI" or re.match(r"[A-Z],?\s+because\b", whole)):
         return frozenset(reason[1]), ""
@@ -91,14 +104,29 @@ def _letters(text: str, options: Sequence[str]) -> tuple[frozenset[str], str] | 
     return (frozenset(late[1]), "") if late else None
 
 
+def _by_value(text: str, options: Sequence[str]) -> set[str]:
+    """The options whose number is the one that a text gives without a unit: 145 for 145°, when no other has it."""
+    number = _number(text)
+    if number is None or number[1] or number[2]:
+        return set()
+    values = [_number(option) for option in options]
+    return {LETTERS[i] for i, value in enumerate(values) if value is not None and value[0] == number[0]}
+
+
 def _same_text(a: str, b: str) -> bool:
-    if word_of(a) == word_of(b):
+    if word_of(a) == word_of(b) or _formula(a) == _formula(b):
         return bool(word_of(a))
     x, y = _number(a), _number(b)
     return x is not None and x == y
 
 
-def _number(text: str) -> object:
+def _formula(text: str) -> str:
+    """One spelling of simple formulas: 2√{3}, 2\\sqrt{3} and 2 √3 are one."""
+    one = text.replace("\\sqrt", "√").replace("\\pi", "π").replace("^\\circ", "°").replace("^{\\circ}", "°")
+    return re.sub(r"\s+", "", re.sub(r"(?<=√)\s*\{(\w+)\}|\{(\w)\}", r"\1\2", one))
+
+
+def _number(text: str) -> tuple[Fraction, bool, str | None] | None:
     """A text that is one number and nothing else, with its unit and percent sign; None otherwise."""
     found = read_numbers(text.strip())
     if len(found) != 1:
