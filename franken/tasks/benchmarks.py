@@ -41,12 +41,21 @@ def item_of(row: Mapping[str, Any], layout: Layout, name: str, number: int, fold
     images, trouble = _read_images(row, layout, folder)
     prompt = "" if problem else _prompt(question, () if listed else options, kind, len(images), layout.ask)
     problem = problem or trouble or (None if prompt else "the row has no question")
-    task = str(_value(row, layout.task) or name) if layout.task else name
+    task = task_of(row, layout, name)
     return Item(
         id=f"{name}-{'-'.join(ids) or number}", task=task, question=prompt, answer=answer, image=images[0] if images else None,
         description=str(_value(row, layout.description) or ""), error=problem, options=options, answer_type=kind,
         tolerance=layout.tolerance, more_images=tuple(images[1:]),
     )  # fmt: skip
+
+
+def task_of(row: Mapping[str, Any], layout: Layout, name: str) -> str:
+    """The task of a row. A name that a built-in task has gets `data-` in front, so that no other rule judges its answers."""
+    from franken.tasks import is_puzzle
+    from franken.tasks.vision_functionality import is_public
+
+    task = str(_value(row, layout.task) or name) if layout.task else name
+    return f"data-{task}" if is_puzzle(task) or is_public(task) else task
 
 
 def _column(names: str, row: Mapping[str, Any]) -> str | None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from franken.errors import UsageError
-from franken.tasks.benchmarks import item_of
+from franken.tasks.benchmarks import item_of, task_of
 from franken.tasks.layouts import BENCHMARKS, IN_QUESTION, Layout, layout_named, layout_of, recognise
 from franken.tasks.puzzle import Item
 from franken.tasks.tables import Table, open_hub, open_local
@@ -196,11 +196,9 @@ def _check_columns(layout: Layout, table: Table) -> None:
 
 def _draw(table: Table, layout: Layout, name: str, tasks: Sequence[str], samples: int, seed: int) -> list[int]:
     """Row numbers: at most `samples` of each task, by hash."""
-    names = [name] * table.n
-    if layout.task:
-        columns = layout.task.split("|")
-        found = (next((row[c] for c in columns if row.get(c)), name) for row in table.pick(range(table.n), columns))
-        names = [str(task) for task in found]
+    columns = [c for c in layout.task.split("|") if c]
+    rows = table.pick(range(table.n), columns) if columns else ({} for _ in range(table.n))
+    names = [task_of(row, layout, name) for row in rows]
     groups: dict[str, list[int]] = {}
     for number, task in enumerate(names):
         if not tasks or task in tasks:

@@ -116,7 +116,11 @@ def _read_jsonl(file: Path) -> list[Row]:
 
 
 def _read_json(file: Path) -> list[Row]:
-    content = _parse(file.read_text(encoding="utf-8"), file.name)
+    text = file.read_text(encoding="utf-8")
+    first, _, rest = text.strip().partition("\n")
+    if first.endswith("}") and rest.lstrip().startswith("{"):
+        return _read_jsonl(file)  # lines under the wrong name
+    content = _parse(text, file.name)
     if isinstance(content, dict) and content and all(isinstance(v, dict) for v in content.values()):
         content = [{"id": key, **row} for key, row in content.items()]  # {id: row}
     if not isinstance(content, list):

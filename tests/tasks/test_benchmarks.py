@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -188,7 +189,7 @@ def test_any_jsonl_with_a_column_map(folder):
     file.write_text("\n".join(json.dumps(r) for r in rows))
     spec = canonical(file, "question=prompt,answer=gold,images=picture,task=kind")
     items = load_tasks((), 10, 0, spec)
-    assert [i.task for i in items] == ["count", "place", "place", "place"]
+    assert [i.task for i in items] == ["data-count", "place", "place", "place"]  # count is a built-in task
     assert [i.answer_type for i in items][:2] == ["integer", "word"]
     assert items[0].error is None
     assert items[0].image is not None
@@ -220,6 +221,31 @@ def test_bytes_base64_and_json_maps(tmp_path):
     pd.DataFrame([{"question": "q", "answer": "3", "image": png()}]).to_parquet(tmp_path / "a.parquet")
     (item,) = load_tasks((), 5, 0, canonical(tmp_path / "a.parquet"))
     assert item.image.size == (8, 6)
+
+
+ALGOPUZZLEVQA = Path(__file__).parents[3] / "shared" / "data" / "algopuzzlevqa"
+
+
+@pytest.mark.skipif(not ALGOPUZZLEVQA.exists(), reason="the public data is not here")
+def test_published_multiple_choice_rows_are_read_and_judged():
+    wrong = []
+    for file in sorted(ALGOPUZZLEVQA.glob("*.json")):
+        for item in load_tasks((), 30, 0, canonical(file)):
+            assert item.error is None or "cannot be read" in item.error
+            assert (item.answer_type, item.task) == ("option", f"data-{file.stem}")
+            right = item.options["ABCD".index(item.answer)]
+            for reply, score in (
+                (right, 1),
+                (f"({item.answer}) {right}", 1),
+                (f"The answer is {item.answer}.", 1),
+                ("", 0),
+            ):
+                if tasks.grade(f"<answer>{reply}</answer>", item).score != score:
+                    wrong.append((item.id, reply))
+            for k, other in enumerate(item.options):
+                if other != right and tasks.grade(f"({'ABCD'[k]}) {other}", item).score:
+                    wrong.append((item.id, other))
+    assert not wrong
 
 
 def test_what_cannot_be_says_why(tmp_path):

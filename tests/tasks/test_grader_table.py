@@ -399,6 +399,7 @@ OPTION_REFERENCE = (
 - | A | The answer is a cat.
 - | A | The answer is A cat
 - | A | a tree
+- | A | answer (a cat)
 - | A | A man and a woman
 - | A | An option is missing
 - | C | credit

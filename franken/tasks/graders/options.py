@@ -24,7 +24,7 @@ OPENING = re.compile(
     re.IGNORECASE,
 )
 NAMED = re.compile(
-    r"(?:the )?(?:correct )?(?:option|choice|answer|letter)\s*(?P<open>[(\[]?)([A-Z])\b(?!['’])[)\]]?(?P<rest>.*)",
+    r"(?:the )?(?:correct )?(?:option|choice|answer|letter)\s*(?P<open>[(\[]?)([A-Z])\b(?!['’])(?P<close>[)\]]?)(?P<rest>.*)",
     re.IGNORECASE | re.DOTALL,
 )
 IN_BRACKETS = re.compile(r"[(\[]([A-Z])[)\]]")
@@ -88,7 +88,7 @@ def _letters(text: str, options: Sequence[str]) -> tuple[frozenset[str], str] | 
         return None
     named = NAMED.fullmatch(text)
     if named and (
-        named["open"]
+        (named["open"] and named["close"])
         or (named[2].isupper() and not re.match(r"\s+[a-z]", named["rest"]))
         or BEFORE_REASON.match(named[2] + named["rest"])
     ):
