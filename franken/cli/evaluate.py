@@ -42,7 +42,7 @@ def evaluate(
 ) -> int:
     """How good is it, and is it perception or reasoning? acc@k with and without the image."""
     from franken.checkpoints import open_checkpoint
-    from franken.evaluate.run import plan_eval, run_eval
+    from franken.evaluate.run import load_items, plan_eval, run_eval
     from franken.tasks.sources import canonical, fetch
 
     if data is not None:
@@ -57,7 +57,8 @@ def evaluate(
     for model in models:
         open_checkpoint(model)
     if dry_run:
-        prompts = len(models) * len(plan.tasks) * samples * len(plan.arms)
+        questions = len(load_items(plan)) if plan.data else len(plan.tasks) * samples
+        prompts = len(models) * questions * len(plan.arms)
         return print_object({"models": models, "prompts": prompts, "answers": prompts * (n + 1)}, json)
     with progress_bar(not json) as tick:
         folders = run_eval(models, **options, out=out, device=device, dtype=dtype, progress=tick)

@@ -90,8 +90,8 @@ def prompt_of(question: str, gold: str, answer: str, options: Sequence[str] = ()
     """What the judge is asked about one answer."""
     listed = "".join(f"({chr(65 + i)}) {text}\n" for i, text in enumerate(options))
     inner = answer
-    for mark in MARKS:
-        inner = inner.replace(mark, "")
+    while any(mark in inner for mark in MARKS):  # until none is left: taking one out can make another
+        inner = inner.replace(MARKS[0], "").replace(MARKS[1], "")
     options_text = f"Options:\n{listed}" if listed else ""
     return PROMPT.format(
         marks=" and ".join(MARKS), question=question, options=options_text, gold=gold, open=MARKS[0], reply=inner, close=MARKS[1]

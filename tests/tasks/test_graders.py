@@ -98,6 +98,21 @@ def test_any_reply_gets_a_verdict_with_a_reason(reply, kind):
     assert grade.reason
 
 
+@pytest.mark.parametrize(
+    "reply",
+    ["9" * 20000, "9^{9^{9^{9}}}", "9^9^9^9", "99999999!", "2^{99999999}", "the answer is " * 2000, "(A) " * 5000],
+)
+@pytest.mark.parametrize("kind", ["integer", "option", "expression"])
+def test_replies_that_never_end_are_judged_at_once(reply, kind):
+    import time
+
+    gold = {"integer": "7", "option": "B", "expression": "2\\sqrt{3}"}[kind]
+    grade_typed("3\\sqrt{3}", gold, kind)  # imports
+    start = time.monotonic()
+    assert grade_typed(reply, gold, kind).score == 0
+    assert time.monotonic() - start < 4
+
+
 def test_boxes_are_read_from_objects_lists_and_numbers():
     assert read_boxes('[{"bbox_2d": [1, 2, 3, 4], "label": "7"}]') == [(1, 2, 3, 4)]
     assert read_boxes("[[1,2,3,4],[5,6,7,8]]") == [(1, 2, 3, 4), (5, 6, 7, 8)]

@@ -19,6 +19,7 @@ from franken.tasks.graders.numbers import Quantity, in_base, is_formula, read_nu
 ANSWER_TYPES = ("integer", "number", "clock", "word", "option", "yes_no", "expression", "box")
 PERCENT = Fraction(1, 100)
 EXACT = Fraction(1, 10**6)  # relative: what a float's digits may lose
+LONGEST = 1000  # characters of an answer that are read
 IOU = 0.5
 DIGITS = 3  # decimals from which on a decimal may stand for a fraction that has no last one
 SUBJECT = re.compile(
@@ -74,6 +75,8 @@ def compare(
     `tolerance` is relative and for numbers; without it a number must round to the right one at the digits that one has.
     Raises ValueError for an unknown type.
     """
+    if len(said) > LONGEST and kind != "box":
+        said = said[-LONGEST:].partition(" ")[2]  # a reply without an end: its answer is at the end, if there is one
     text = plain(said)
     if kind == "option":
         return compare_option(text, plain(gold), [plain(o) for o in options])

@@ -34,6 +34,7 @@ ALIASES = {
     "hours": "h", "hr": "h", "hrs": "h", "liter": "l", "liters": "l", "litre": "l", "litres": "l", "L": "l",
     "°": "degrees", "degree": "degrees", "deg": "degrees",
 }  # fmt: skip
+LONGEST = 300  # characters of a number; Python refuses to read integers of thousands of digits
 SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "dozen": 12}
 ONES = f"(?:{'|'.join(sorted(WORDS, key=len, reverse=True))})"
 WORD_NUMBER = rf"\b(?:(?:{'|'.join(TENS)})[ -](?:{'|'.join(WORDS[1:10])})|(?:{'|'.join(TENS)})|{ONES})\b"
@@ -85,11 +86,7 @@ def read_numbers(text: str) -> list[Quantity]:
             continue  # the exponent of a unit
         value = _value(match)
         unit, end = (None, match.end()) if match["percent"] else _unit(text, match.end())
-        if (
-            value is None
-            or INSIDE.search(text[: match.start()])
-            or (unit is None and FACTOR.match(text[match.end() :]))
-        ):
+        if value is None or INSIDE.search(_before(text, match)) or (unit is None and FACTOR.match(text[match.end() :])):
             continue
         decimals = len(match["digits"].partition(".")[2]) if match["digits"] else 0
         scaled = bool(match["power"] or match["exp"] or match["scale"])
@@ -105,8 +102,12 @@ def is_formula(text: str) -> bool:
     ) or bool(OPERATOR.search(text))
 
 
+def _before(text: str, match: re.Match[str]) -> str:
+    return text[max(0, match.start() - 12) : match.start()]
+
+
 def _in_word(text: str, match: re.Match[str]) -> bool:
-    return bool(re.search(r"[A-Za-z_]$", text[: match.start()]))
+    return bool(re.search(r"[A-Za-z_]$", _before(text, match)))
 
 
 def in_base(a: Quantity) -> tuple[str | None, Fraction]:
@@ -123,6 +124,8 @@ def _value(match: re.Match[str]) -> Fraction | None:
 
 
 def _unscaled(match: re.Match[str]) -> Fraction | None:
+    if len(match[0]) > LONGEST:
+        return None
     sign = -1 if (match["sign"] or "+").strip() in "-−–" else 1
     top, bottom = match["n1"] or match["n2"] or match["num"], match["d1"] or match["d2"] or match["den"]
     if top:
