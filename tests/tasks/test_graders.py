@@ -117,3 +117,6 @@ def test_boxes_are_read_from_objects_lists_and_numbers():
     assert read_boxes('[{"bbox_2d": [1, 2, 3, 4], "label": "7"}]') == [(1, 2, 3, 4)]
     assert read_boxes("[[1,2,3,4],[5,6,7,8]]") == [(1, 2, 3, 4), (5, 6, 7, 8)]
     assert read_boxes("1 2 3") is None
+    assert read_boxes("[NaN, 1, 2, 3]") is None
+    assert read_boxes("9" * 5000) is None
+    assert read_boxes("[" * 100_000) is None

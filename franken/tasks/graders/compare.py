@@ -7,6 +7,7 @@ never counts. The extraction errors of the reference code (0.25 read as 25, the 
 """
 
 import json
+import math
 import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -283,9 +284,9 @@ def read_boxes(text: str) -> list[Box] | None:
     """Boxes (x1, y1, x2, y2) from lists, JSON objects (`bbox_2d`) or bare numbers in fours; None when it is not fours."""
     try:
         numbers = _numbers_in(json.loads(text))
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # no JSON, a number too long for Python, or brackets too deep
         numbers = [float(x) for x in re.findall(r"(?<![\w.])[-+]?\d+(?:\.\d+)?(?![\w])", text)]
-    if not numbers or len(numbers) % 4:
+    if not numbers or len(numbers) % 4 or not all(map(math.isfinite, numbers)):
         return None
     return [tuple(numbers[i : i + 4]) for i in range(0, len(numbers), 4)]  # pyright: ignore[reportReturnType]
 
