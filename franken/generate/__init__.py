@@ -1,5 +1,6 @@
-"""How questions are answered: one protocol, a native engine."""
+"""How questions are answered: one protocol, and engines that follow it."""
 
-from franken.generate.native import Prompt, Response, Sampling, encode_prompts, generate
+from franken.generate.engine import Engine, Prompt, Response, Sampling
+from franken.generate.native import Native, encode_prompts, generate
 
-__all__ = ["Prompt", "Response", "Sampling", "encode_prompts", "generate"]
+__all__ = ["Engine", "Native", "Prompt", "Response", "Sampling", "encode_prompts", "generate"]

@@ -4,54 +4,40 @@ Each sample draws from its own stream, seeded by (seed, prompt key, sample index
 else is in the batch. Image, video and turn markers are never sampled. A checkpoint's own generation settings (repetition
 penalty, top-p, …) are ignored: greedy means greedy.
 
-Left out here: other engines, stop strings, beam search.
+Prompts of like length share a batch where that saves padding. Left out: beam search, nucleus sampling.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from PIL import Image
 from torch import Tensor
 
 from franken.errors import UsageError
+from franken.generate.engine import Prompt, Response, Sampling, cut, sample_names, stream
 from franken.models.loading import Loaded
 from franken.models.positions import position_ids
 
 SHRINK_SHARE = 0.2  # finished rows are dropped from the cache once they are this share of the batch
+WORTH_SORTING = 0.9  # another order than the caller's is taken where it needs less than this share of the positions
+PIXELS_PER_TOKEN = 28 * 28  # Qwen2.5-VL's; only used to guess which prompts are alike in length
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """A user turn. `key` seeds its samples; prompts with equal keys get equal draws."""
+class Native:
+    """The engine that runs a loaded model. `batch_size` counts rows (prompts × n)."""
 
-    text: str
-    images: tuple[Image.Image, ...] = ()
-    key: str = ""
+    loaded: Loaded
+    batch_size: int = 64
 
-
-@dataclass(frozen=True)
-class Sampling:
-    """How to draw: `n` samples a prompt; temperature 0 is greedy."""
-
-    n: int = 1
-    temperature: float = 1.0
-    max_new_tokens: int = 64
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Response:
-    """One sample: its text without end token, its ids with it, log-probabilities of its tokens, whether it was cut off."""
-
-    text: str
-    ids: list[int] = field(repr=False)
-    logprobs: list[float] = field(repr=False)
-    truncated: bool
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, *, on_batch: Callable[[int], None] | None = None
+    ) -> list[list[Response]]:
+        """`[len(prompts)][n]` responses."""
+        return generate(self.loaded, prompts, sampling, batch_size=self.batch_size, on_batch=on_batch)
 
 
 def generate(
@@ -63,34 +49,53 @@ def generate(
     on_batch: Callable[[int], None] | None = None,
 ) -> list[list[Response]]:
     """`[len(prompts)][n]` responses. `batch_size` counts rows (prompts × n); `on_batch` hears how many prompts are done."""
-    if sampling.n < 1 or sampling.max_new_tokens < 1 or sampling.temperature < 0:
-        raise UsageError(
-            "nothing to sample", why="n and max_new_tokens are at least 1, the temperature is not negative"
-        )
+    sampling.check()
     per_batch = max(1, batch_size // sampling.n)
-    drawn: list[list[Response]] = []
-    for start in range(0, len(prompts), per_batch):
-        chunk = prompts[start : start + per_batch]
+    order = (
+        batch_order([_size(loaded, p) for p in prompts], per_batch) if len(prompts) > per_batch else range(len(prompts))
+    )
+    drawn: dict[int, list[Response]] = {}
+    for start in range(0, len(order), per_batch):
+        places = order[start : start + per_batch]
+        chunk = [prompts[i] for i in places]
         batch = encode_prompts(loaded, chunk)
-        drawn += sample(loaded, batch, [p.key for p in chunk], sampling)
+        drawn |= zip(places, sample(loaded, batch, [p.key for p in chunk], sampling), strict=True)
         if on_batch:
             on_batch(len(chunk))
-    return drawn
+    return [drawn[i] for i in range(len(prompts))]
+
+
+def batch_order(sizes: Sequence[int], per_batch: int) -> Sequence[int]:
+    """The order in which to batch rows of these lengths: longest first, so that what does not fit fails at once.
+
+    Where that hardly saves padding, the given order: rounding depends on padding, and results had better not change for
+    nothing.
+    """
+
+    def positions(order: Sequence[int]) -> int:
+        batches = [order[i : i + per_batch] for i in range(0, len(order), per_batch)]
+        return sum(len(b) * max(sizes[i] for i in b) for b in batches)
+
+    given = range(len(sizes))
+    by_length = sorted(given, key=lambda i: -sizes[i])
+    return by_length if positions(by_length) < WORTH_SORTING * positions(given) else given
+
+
+def _size(loaded: Loaded, prompt: Prompt) -> int:
+    """About how many tokens a prompt has."""
+    words = len(prompt.ids) if prompt.ids is not None else len(loaded.tokenizer(prompt.text)["input_ids"])
+    return words + sum(i.width * i.height for i in prompt.images) // PIXELS_PER_TOKEN
 
 
 def encode_prompts(loaded: Loaded, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
     """Apply the chat template, expand image tokens, pad on the left, and add position ids. On the model's device."""
-    template = loaded.processor or loaded.tokenizer
-    texts = [template.apply_chat_template(_messages(p), tokenize=False, add_generation_prompt=True) for p in prompts]
-    images = [list(p.images) for p in prompts]
-    if any(images) and loaded.processor is None:
+    if any(p.images for p in prompts) and loaded.processor is None:
         raise UsageError(f"{loaded.name} cannot see", why="it is a text-only model", fix="use --arms text or blind")
     loaded.tokenizer.padding_side = "left"
-    if any(images):
-        flat = [image for row in images for image in row]
-        encoded = loaded.processor(text=texts, images=flat, padding=True, return_tensors="pt")
+    if any(p.ids is not None for p in prompts):
+        encoded = _expand(loaded, prompts)
     else:
-        encoded = loaded.tokenizer(texts, padding=True, return_tensors="pt", add_special_tokens=False)
+        encoded = _tokenise(loaded, prompts)
     kept = ("input_ids", "attention_mask", "pixel_values", "image_grid_thw", "image_sizes")
     batch = {name: encoded[name].to(loaded.device) for name in kept if name in encoded}
     if "pixel_values" in batch:
@@ -117,9 +122,12 @@ def sample(loaded: Loaded, batch: dict[str, Tensor], keys: Sequence[str], sampli
         last = last.repeat_interleave(n, -2)
     uniforms = None
     if sampling.temperature > 0:
-        uniforms = draws([f"{key}/{i}" for key in keys for i in range(n)], sampling.max_new_tokens, sampling.seed)
+        names = [name for key in keys for name in sample_names(key, sampling)]
+        uniforms = draws(names, sampling.max_new_tokens, sampling.seed)
     ids, logprobs = decode(loaded, cache, logits, mask, last, uniforms, sampling)
-    drawn = responses(loaded, ids, logprobs)
+    seen = zip(batch["input_ids"].tolist(), batch["attention_mask"].tolist(), strict=True)
+    asked = [[token for token, kept in zip(*row, strict=True) if kept] for row in seen]
+    drawn = responses(loaded, ids, logprobs, sampling, [row for row in asked for _ in range(n)])
     return [drawn[i : i + n] for i in range(0, len(drawn), n)]
 
 
@@ -136,7 +144,9 @@ def decode(
 
     Returns ids, -1 after the end, and log-probabilities under the sampled distribution (banned tokens excluded).
     """
-    model, eos = loaded.model, _eos_ids(loaded)
+    model = loaded.model
+    eos = torch.tensor(_end_ids(loaded, sampling), device=logits.device)
+    silent = {-1, *loaded.tokenizer.all_special_ids} if sampling.stop else set()
     rows, steps = logits.shape[0], sampling.max_new_tokens
     banned = torch.tensor(loaded.family.banned_token_ids(model.config, loaded.tokenizer), device=logits.device)
     ids = torch.full((rows, steps), -1, device=logits.device)
@@ -149,6 +159,9 @@ def decode(
         ids[live[~done], t] = token[~done]
         logprobs[live[~done], t] = logprob[~done]
         done = done | torch.isin(token, eos)
+        if sampling.stop:
+            said = [_says_stop(loaded.tokenizer, silent, row, sampling.stop) for row in ids[live, : t + 1].tolist()]
+            done = done | torch.tensor(said, device=done.device)
         if bool(done.all()) or t + 1 == steps:
             break
         if done.float().mean() > SHRINK_SHARE:
@@ -191,32 +204,90 @@ def pick(
 
 def draws(keys: Sequence[str], steps: int, seed: int) -> Float[Tensor, "keys steps"]:
     """Uniform numbers in [0, 1): one stream a key, the same whatever else is drawn."""
-    rows = []
-    for key in keys:
-        digest = hashlib.sha256(f"{seed}/{key}".encode()).digest()
-        rows.append(np.random.Generator(np.random.Philox(int.from_bytes(digest[:16], "little"))).random(steps))
+    rows = [np.random.Generator(np.random.Philox(stream(key, seed))).random(steps) for key in keys]
     return torch.from_numpy(np.stack(rows))
 
 
-def _messages(prompt: Prompt) -> list[dict[str, Any]]:
+def template_text(template: Any, prompt: Prompt) -> str:
+    """A prompt as its chat template writes it, one placeholder an image. `template` is a processor or a tokenizer."""
     content: list[dict[str, Any]] = [{"type": "image"} for _ in prompt.images]
-    return [{"role": "user", "content": [*content, {"type": "text", "text": prompt.text}]}]
+    messages = [{"role": "user", "content": [*content, {"type": "text", "text": prompt.text}]}]
+    return template.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
 
-def _eos_ids(loaded: Loaded) -> Tensor:
+def raw_ids(processor: Any, tokenizer: Any, prompt: Prompt) -> list[int]:
+    """The un-expanded ids of a prompt: one placeholder an image. `processor` is None for text-only models."""
+    if prompt.ids is not None:
+        return list(prompt.ids)
+    return tokenizer(template_text(processor or tokenizer, prompt), add_special_tokens=False)["input_ids"]
+
+
+def _tokenise(loaded: Loaded, prompts: Sequence[Prompt]) -> Any:
+    texts = [template_text(loaded.processor or loaded.tokenizer, p) for p in prompts]
+    flat = [image for p in prompts for image in p.images]
+    if flat:
+        return loaded.processor(text=texts, images=flat, padding=True, return_tensors="pt")
+    return loaded.tokenizer(texts, padding=True, return_tensors="pt", add_special_tokens=False)
+
+
+def _expand(loaded: Loaded, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
+    """As `_tokenise`, from ids: every placeholder becomes what the processor makes of it for its image."""
+    rows = [raw_ids(loaded.processor, loaded.tokenizer, p) for p in prompts]
+    flat = [image for p in prompts for image in p.images]
+    encoded: dict[str, Tensor] = {}
+    if flat:
+        mark = loaded.processor.image_token
+        encoded = dict(
+            loaded.processor(
+                text=[mark] * len(flat), images=flat, padding=True, return_tensors="pt", add_special_tokens=False
+            )
+        )
+        seen = encoded["attention_mask"].bool()
+        parts = iter([ids[kept].tolist() for ids, kept in zip(encoded["input_ids"], seen, strict=True)])
+        mark_id = loaded.tokenizer.convert_tokens_to_ids(mark)
+        for prompt, row in zip(prompts, rows, strict=True):
+            if row.count(mark_id) != len(prompt.images):
+                raise UsageError(
+                    f"{row.count(mark_id)} image placeholders for {len(prompt.images)} images",
+                    why="un-expanded ids have one placeholder an image",
+                )
+        rows = [[t for token in row for t in (next(parts) if token == mark_id else [token])] for row in rows]
+    return encoded | dict(loaded.tokenizer.pad({"input_ids": rows}, return_tensors="pt"))
+
+
+def _end_ids(loaded: Loaded, sampling: Sampling) -> list[int]:
     configured = loaded.model.generation_config.eos_token_id
     ids = configured if isinstance(configured, list) else [configured]
-    ids = {i for i in [*ids, loaded.tokenizer.eos_token_id] if i is not None}
-    return torch.tensor(sorted(ids), device=loaded.device)
+    return sorted({i for i in [*ids, loaded.tokenizer.eos_token_id, *sampling.stop_ids] if i is not None})
 
 
-def responses(loaded: Loaded, ids: Int[Tensor, "rows steps"], logprobs: Float[Tensor, "rows steps"]) -> list[Response]:
+def _says_stop(tokenizer: Any, silent: set[int], row: list[int], stop: Sequence[str]) -> bool:
+    """Whether a row that goes on ends in a stop string, given the ids that have no text.
+
+    Only the end is decoded: a token that has text has at least one byte of it. Four tokens more, as the first of a text
+    may lose its space and a character may be cut in two.
+    """
+    longest = max(len(s.encode()) for s in stop)
+    tail = tokenizer.decode([t for t in row if t not in silent][-longest - 4 :])
+    return any(s in tail for s in stop)
+
+
+def responses(
+    loaded: Loaded,
+    ids: Int[Tensor, "rows steps"],
+    logprobs: Float[Tensor, "rows steps"],
+    sampling: Sampling,
+    prompt_ids: Sequence[list[int]] | None = None,
+) -> list[Response]:
     """Decoded rows of `decode`'s output."""
-    eos = set(_eos_ids(loaded).tolist())
+    ends = set(_end_ids(loaded, sampling))
     kept = [[t for t in row if t >= 0] for row in ids.tolist()]
-    spoken = [row[:-1] if row and row[-1] in eos else row for row in kept]
+    spoken = [row[:-1] if row and row[-1] in ends else row for row in kept]
     texts = loaded.tokenizer.batch_decode(spoken, skip_special_tokens=True)
-    return [
-        Response(text.strip(), row, scores[: len(row)], not (row and row[-1] in eos))
-        for text, row, scores in zip(texts, kept, logprobs.tolist(), strict=True)
-    ]
+    drawn = []
+    for number, (text, row, scores) in enumerate(zip(texts, kept, logprobs.tolist(), strict=True)):
+        before = cut(text, sampling.stop)
+        ended = before != text or bool(row and row[-1] in ends)
+        asked = prompt_ids[number] if prompt_ids is not None else []
+        drawn.append(Response(before.strip(), row, scores[: len(row)], not ended, asked))
+    return drawn

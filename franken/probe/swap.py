@@ -105,7 +105,7 @@ def _answers(
     )  # fmt: skip
     sampling = Sampling(1, 0.0, max_new_tokens)
     ids, logprobs = decode(loaded, cache, output.logits[:, -1], mask, positions[..., -1:], None, sampling)
-    return to_responses(loaded, ids, logprobs)
+    return to_responses(loaded, ids, logprobs, sampling)
 
 
 def _mixed_cache(

@@ -1,12 +1,13 @@
 """Generation against transformers' own, and samples that do not depend on their batch."""
 
+import numpy as np
 import pytest
 import torch
 
 from franken import tasks
 from franken.errors import UsageError
-from franken.generate import Prompt, Sampling, encode_prompts, generate
-from franken.generate.native import draws, pick
+from franken.generate import Native, Prompt, Sampling, encode_prompts, generate
+from franken.generate.native import batch_order, draws, pick, raw_ids
 
 
 def prompts(n: int, name: str = "count") -> list[Prompt]:
@@ -71,3 +72,92 @@ def test_draws_depend_on_their_key_alone():
 def test_nothing_to_sample_is_refused(fresh_creature):
     with pytest.raises(UsageError):
         generate(fresh_creature, [], Sampling(0))
+
+
+def test_n_samples_equal_n_runs_of_one(sft_creature):
+    asked = prompts(4) + prompts(4, "sum") + [Prompt("How many", (), "short")]
+    together = generate(sft_creature, asked, Sampling(4, 1.0, 40, seed=1), batch_size=16)
+    for i in range(4):
+        alone = generate(sft_creature, asked, Sampling(1, 1.0, 40, seed=1, first=i), batch_size=3)
+        assert [row[0].ids for row in alone] == [row[i].ids for row in together]
+        for one, many in zip(alone, together, strict=True):
+            assert np.allclose(one[0].logprobs, many[i].logprobs, atol=1e-4)
+    assert len({tuple(r.ids) for r in together[0]}) > 1
+
+
+def test_unexpanded_ids_are_the_text(sft_creature):
+    item = tasks.get("count").items(1, 3, "test")[0]
+    two = Prompt(item.question, (item.image, item.image.resize((140, 84))), "two")
+    asked = [*prompts(3), two, Prompt("How many red", (), "blind")]
+    as_ids = [
+        Prompt("", p.images, p.key, tuple(raw_ids(sft_creature.processor, sft_creature.tokenizer, p))) for p in asked
+    ]
+    marks = [p.ids.count(sft_creature.model.config.image_token_id) for p in as_ids]
+    assert marks == [1, 1, 1, 2, 0]
+    ours, theirs = encode_prompts(sft_creature, as_ids), encode_prompts(sft_creature, asked)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    drawn, expected = (generate(sft_creature, ps, Sampling(2, 1.0, 20)) for ps in (as_ids, asked))
+    assert drawn == expected
+    alone = encode_prompts(sft_creature, [asked[0]])["input_ids"][0].tolist()
+    assert drawn[0][1].prompt_ids == alone
+
+
+def test_placeholders_that_do_not_match_the_images_are_refused(sft_creature):
+    seeing = prompts(1)[0]
+    ids = raw_ids(sft_creature.processor, sft_creature.tokenizer, seeing)
+    with pytest.raises(UsageError, match="1 image placeholders for 2"):
+        generate(sft_creature, [Prompt("", seeing.images * 2, "", tuple(ids))], Sampling())
+
+
+def whole_text(loaded, ids):
+    return loaded.tokenizer.decode([t for t in ids if t not in loaded.tokenizer.all_special_ids])
+
+
+@pytest.mark.parametrize("stop", [("</think>",), (" total", " so"), ("r2c", "l 4"), ("☃",)])
+def test_stop_strings_end_a_sample_where_its_text_first_has_one(sft_creature, stop):
+    asked = prompts(6)
+    free = generate(sft_creature, asked, Sampling(4, 1.0, 40))
+    stopped = generate(sft_creature, asked, Sampling(4, 1.0, 40, stop=stop))
+    for a, b in zip([r for row in free for r in row], [r for row in stopped for r in row], strict=True):
+        ends = [t for t in range(1, len(a.ids) + 1) if any(s in whole_text(sft_creature, a.ids[:t]) for s in stop)]
+        assert b.ids == (a.ids[: ends[0]] if ends else a.ids)
+        assert b.text == min((a.text.split(s)[0] for s in stop), key=len).strip()
+        assert b.finish == ("stop" if ends else a.finish)
+    said = sum(len(r.ids) for row in stopped for r in row)
+    assert said < sum(len(r.ids) for row in free for r in row) or stop == ("☃",)
+
+
+def test_stop_strings_in_bytes_and_spaces(fresh_creature):
+    free = [r for row in generate(fresh_creature, prompts(3), Sampling(8, 2.0, 40)) for r in row]
+    stop = tuple(r.text[12:15] for r in free[:4])
+    stopped = [r for row in generate(fresh_creature, prompts(3), Sampling(8, 2.0, 40, stop=stop)) for r in row]
+    for a, b in zip(free, stopped, strict=True):
+        ends = [t for t in range(1, len(a.ids) + 1) if any(s in whole_text(fresh_creature, a.ids[:t]) for s in stop)]
+        assert b.ids == (a.ids[: ends[0]] if ends else a.ids)
+    assert any(len(b.ids) < len(a.ids) for a, b in zip(free, stopped, strict=True))
+
+
+def test_stop_ids_end_a_sample(sft_creature):
+    end = sft_creature.tokenizer.convert_tokens_to_ids("</think>")
+    free = generate(sft_creature, prompts(4), Sampling(2, 1.0, 40))
+    stopped = generate(sft_creature, prompts(4), Sampling(2, 1.0, 40, stop_ids=(end,)))
+    for a, b in zip([r for row in free for r in row], [r for row in stopped for r in row], strict=True):
+        assert b.ids == (a.ids[: a.ids.index(end) + 1] if end in a.ids else a.ids)
+        assert b.text == a.text.split("</think>")[0].strip()
+        assert not b.truncated
+
+
+def test_batches_are_by_length_only_where_it_saves():
+    assert list(batch_order([5, 5, 5, 5], 2)) == [0, 1, 2, 3]
+    assert list(batch_order([20, 21, 20, 21], 2)) == [0, 1, 2, 3]
+    assert list(batch_order([10, 90, 10, 90], 2)) == [1, 3, 0, 2]
+
+
+def test_long_and_short_prompts_come_back_in_order(sft_creature):
+    asked = [p for pair in zip(prompts(4), [Prompt("What", (), f"{i}") for i in range(4)], strict=True) for p in pair]
+    heard = []
+    drawn = Native(sft_creature, batch_size=4).generate(asked, Sampling(2, 1.0, 12), on_batch=heard.append)
+    assert sum(heard) == len(asked)
+    for prompt, row in zip(asked, drawn, strict=True):
+        assert [r.ids for r in row] == [r.ids for r in generate(sft_creature, [prompt], Sampling(2, 1.0, 12))[0]]
