@@ -9,9 +9,9 @@ Light: imports neither torch nor any engine.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from PIL import Image
 
@@ -99,6 +99,40 @@ def sample_names(key: str, sampling: Sampling) -> list[str]:
 def stream(name: str, seed: int) -> int:
     """128 bits that depend on a sample's name and the run's seed alone."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:16], "little")
+
+
+def short_seed(name: str, seed: int) -> int:
+    """`stream` in 31 bits, for engines that take a seed as one number."""
+    return stream(name, seed) % 2**31
+
+
+def template_text(template: Any, prompt: Prompt) -> str:
+    """A prompt as its chat template writes it, one placeholder an image. `template` is a processor or a tokenizer."""
+    content: list[dict[str, Any]] = [{"type": "image"} for _ in prompt.images]
+    messages = [{"role": "user", "content": [*content, {"type": "text", "text": prompt.text}]}]
+    return template.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+
+def raw_ids(processor: Any, tokenizer: Any, prompt: Prompt) -> list[int]:
+    """The un-expanded ids of a prompt: one placeholder an image. `processor` is None for text-only models."""
+    if prompt.ids is not None:
+        return list(prompt.ids)
+    return tokenizer(template_text(processor or tokenizer, prompt), add_special_tokens=False)["input_ids"]
+
+
+def read_sample(
+    tokenizer: Any,
+    ids: list[int],
+    logprobs: list[float],
+    ends: Container[int],
+    stop: Sequence[str],
+    prompt_ids: list[int],
+) -> Response:
+    """A response from sampled ids: without the end token, special tokens and what follows a stop string."""
+    ended = bool(ids) and ids[-1] in ends
+    text = tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=True)
+    before = cut(text, stop)
+    return Response(before.strip(), ids, logprobs, not (ended or before != text), prompt_ids)
 
 
 def cut(text: str, stop: Sequence[str]) -> str:

@@ -17,7 +17,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from franken.errors import UsageError
-from franken.generate.engine import Prompt, Response, Sampling, cut, sample_names, stream
+from franken.generate.engine import (
+    Prompt,
+    Response,
+    Sampling,
+    raw_ids,
+    read_sample,
+    sample_names,
+    stream,
+    template_text,
+)
 from franken.models.loading import Loaded
 from franken.models.positions import position_ids
 
@@ -208,20 +217,6 @@ def draws(keys: Sequence[str], steps: int, seed: int) -> Float[Tensor, "keys ste
     return torch.from_numpy(np.stack(rows))
 
 
-def template_text(template: Any, prompt: Prompt) -> str:
-    """A prompt as its chat template writes it, one placeholder an image. `template` is a processor or a tokenizer."""
-    content: list[dict[str, Any]] = [{"type": "image"} for _ in prompt.images]
-    messages = [{"role": "user", "content": [*content, {"type": "text", "text": prompt.text}]}]
-    return template.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-
-
-def raw_ids(processor: Any, tokenizer: Any, prompt: Prompt) -> list[int]:
-    """The un-expanded ids of a prompt: one placeholder an image. `processor` is None for text-only models."""
-    if prompt.ids is not None:
-        return list(prompt.ids)
-    return tokenizer(template_text(processor or tokenizer, prompt), add_special_tokens=False)["input_ids"]
-
-
 def _tokenise(loaded: Loaded, prompts: Sequence[Prompt]) -> Any:
     texts = [template_text(loaded.processor or loaded.tokenizer, p) for p in prompts]
     flat = [image for p in prompts for image in p.images]
@@ -282,12 +277,8 @@ def responses(
     """Decoded rows of `decode`'s output."""
     ends = set(_end_ids(loaded, sampling))
     kept = [[t for t in row if t >= 0] for row in ids.tolist()]
-    spoken = [row[:-1] if row and row[-1] in ends else row for row in kept]
-    texts = loaded.tokenizer.batch_decode(spoken, skip_special_tokens=True)
-    drawn = []
-    for number, (text, row, scores) in enumerate(zip(texts, kept, logprobs.tolist(), strict=True)):
-        before = cut(text, sampling.stop)
-        ended = before != text or bool(row and row[-1] in ends)
-        asked = prompt_ids[number] if prompt_ids is not None else []
-        drawn.append(Response(before.strip(), row, scores[: len(row)], not ended, asked))
-    return drawn
+    asked = prompt_ids if prompt_ids is not None else [[]] * len(kept)
+    return [
+        read_sample(loaded.tokenizer, row, scores[: len(row)], ends, sampling.stop, before)
+        for row, scores, before in zip(kept, logprobs.tolist(), asked, strict=True)
+    ]

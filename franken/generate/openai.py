@@ -25,7 +25,7 @@ import httpx
 from PIL import Image
 
 from franken.errors import FrankenError, UsageError
-from franken.generate.engine import Prompt, Response, Sampling, cut, sample_names, stream
+from franken.generate.engine import Prompt, Response, Sampling, cut, sample_names, short_seed
 from franken.runs import atomic_write_text
 
 KEY = "OPENAI_API_KEY"
@@ -190,7 +190,7 @@ def request_bodies(model: str, prompt: Prompt, sampling: Sampling) -> list[dict[
         body["stop"] = list(sampling.stop)
     if sampling.temperature == 0:
         return [body] * sampling.n
-    return [body | {"seed": stream(name, sampling.seed) % 2**31} for name in sample_names(prompt.key, sampling)]
+    return [body | {"seed": short_seed(name, sampling.seed)} for name in sample_names(prompt.key, sampling)]
 
 
 def data_url(image: Image.Image) -> str:

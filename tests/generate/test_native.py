@@ -7,7 +7,8 @@ import torch
 from franken import tasks
 from franken.errors import UsageError
 from franken.generate import Native, Prompt, Sampling, encode_prompts, generate
-from franken.generate.native import batch_order, draws, pick, raw_ids
+from franken.generate.engine import raw_ids
+from franken.generate.native import batch_order, draws, pick
 
 
 def prompts(n: int, name: str = "count") -> list[Prompt]:
