@@ -51,9 +51,15 @@ def build() -> Any:
 
 
 def batch_of(loaded: Any, prompt: int) -> dict[str, Any]:
+    """`pixels_of`, with the features of its image in place of the pixels."""
+    from trainer.policy import with_features
+
+    return with_features(loaded, pixels_of(loaded, prompt))
+
+
+def pixels_of(loaded: Any, prompt: int) -> dict[str, Any]:
     """One prompt of `prompt` tokens, 256 of them an image where it is long enough."""
     from franken.models.positions import position_ids
-    from trainer.policy import with_features
 
     side = 16 if prompt >= 300 else 8
     generator = torch.Generator().manual_seed(1)
@@ -67,7 +73,7 @@ def batch_of(loaded: Any, prompt: int) -> dict[str, Any]:
     mask = torch.ones_like(ids)
     batch = {"input_ids": ids, "attention_mask": mask, "pixel_values": pixels, "image_grid_thw": grid}
     batch["position_ids"] = position_ids(loaded.model, ids, mask, grid)
-    return with_features(loaded, batch)
+    return batch
 
 
 def responses_of(longest: int, group: int) -> list[list[int]]:

@@ -5,7 +5,7 @@ from `donor`, in memory, so that a hybrid costs no disk. Every prompt is answere
 greedily. Rows are written in parts while the run goes on; a run that was interrupted answers only what is missing,
 and gets the same numbers, because no sample depends on the batch it was drawn in.
 
-Left out for now: engines other than the native one, majority votes, embedding diversity (see the evaluation issue).
+Left out for now: majority votes, embedding diversity (see the evaluation issue).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from franken.evaluate.arms import obstacle, parse_arms, prompt_for
 from franken.evaluate.metrics import GREEDY, summarise
 
 if TYPE_CHECKING:
+    from franken.generate.engine import Engine
     from franken.merge.plan import Plan as MergePlan
     from franken.models.loading import Loaded
     from franken.runs import Run
@@ -105,17 +106,19 @@ def run_eval(
     k: Sequence[int] = (1, 4), arms: str | Sequence[str] = "image", seed: int = 0, out: Path = Path("runs"),
     device: str = "auto", dtype: str = "auto", data: Path | str | None = None, grafts: Sequence[Graft | None] | None = None,
     labels: Sequence[str] | None = None, max_new_tokens: int = 64, batch_size: int = 64,
-    progress: Progress | None = None,
+    engine: str = "native", endpoint: str | None = None, progress: Progress | None = None,
 ) -> list[Path]:  # fmt: skip
     """Evaluate models (or, with `grafts`, hybrids of each; None is the model itself) and return one run folder for each.
 
     `samples` prompts per task, `n` draws each at temperature 1 plus the greedy answer, in every arm. `labels` name the
     models in the tables (default: the folder's name). A complete run is returned as it is, without loading anything.
+    `engine` runs the checkpoints; a model written `openai:NAME` is asked at `endpoint`, and its answers are kept in out/cache.
 
     Raises UsageError on options that cannot be, FrankenError on checkpoints that cannot be read.
     """
-    from franken.checkpoints import resolve
+    from franken.generate.engine import check_engine
 
+    endpoint = check_engine(models, engine, endpoint)
     plan = plan_eval(
         tasks=tasks, samples=samples, n=n, k=k, arms=arms, seed=seed, max_new_tokens=max_new_tokens, data=data
     )
@@ -124,9 +127,10 @@ def run_eval(
     names = list(labels) if labels is not None else [label_of(m) for m in models]
     folders: list[Path] = []
     for name, model in zip(names, models, strict=True):
-        source = _Source(str(resolve(model)), device, dtype)
+        source = _Source(model, device, dtype, engine, endpoint, out / "cache")
         for graft in grafts if grafts is not None else (None,):
             folders.append(_run_one(source, name, graft, plan, out, batch_size, progress))
+        source.close()
     return folders
 
 
@@ -138,8 +142,18 @@ def label_of(model: str) -> str:
 class _Source:
     """A model that is loaded when the first run needs it, and then kept for the next ones."""
 
-    def __init__(self, folder: str, device: str, dtype: str) -> None:
-        self.folder, self.device, self.dtype = folder, device, dtype
+    def __init__(
+        self, model: str, device: str, dtype: str, engine: str = "native", endpoint: str | None = None,
+        cache: Path | None = None,
+    ) -> None:  # fmt: skip
+        from franken.checkpoints import resolve
+        from franken.generate.engine import hosted_name
+
+        self.hosted = hosted_name(model, engine)
+        self.folder = model if self.hosted else str(resolve(model))
+        self.kind = "openai" if self.hosted else engine
+        self.device, self.dtype, self.endpoint, self.cache = device, dtype, endpoint, cache
+        self._served: Any = None
         self._loaded: Loaded | None = None
         self.donated: dict[str, Any] = {}  # donors' tensors that a graft has read
 
@@ -149,6 +163,37 @@ class _Source:
         if self._loaded is None:
             self._loaded = loading.load(self.folder, device=self.device, dtype=self.dtype)
         return self._loaded
+
+    def identity(self) -> dict[str, Any]:
+        """Which model it is, and, where it is not the native one, by which engine it answers."""
+        from franken.checkpoints import fingerprint, open_checkpoint
+
+        if self.hosted:
+            return {"model": self.hosted, "endpoint": self.endpoint, "engine": self.kind}
+        model = fingerprint(open_checkpoint(self.folder))
+        return {"model": model} | ({"engine": self.kind} if self.kind != "native" else {})
+
+    def engine(self, batch_size: int) -> Engine:
+        """What answers the questions."""
+        if self.kind == "native":
+            from franken.generate.native import Native
+
+            return Native(self.loaded(), batch_size)
+        if self._served is None and self.hosted:
+            from franken.generate.openai import OpenAI
+
+            self._served = OpenAI(self.hosted, str(self.endpoint), self.cache)
+        elif self._served is None:
+            from franken.generate.vllm import VLLM
+
+            self._served = VLLM(self.folder, self.dtype)
+        return self._served
+
+    def close(self) -> None:
+        """Make room for the next model, where the engine keeps a device's memory to itself."""
+        if self._served is not None and self.kind == "vllm":
+            self._served.close()
+            self._served = None
 
 
 def _run_one(
@@ -160,7 +205,9 @@ def _run_one(
 
     label = graft.label if graft else name
     models = {name: source.folder}
-    identity: dict[str, Any] = {**asdict(plan), "model": fingerprint(open_checkpoint(source.folder))}
+    if graft and source.kind != "native":
+        raise UsageError("a hybrid is made in memory", f"the engine {source.kind} has its own", "use --engine native")
+    identity: dict[str, Any] = {**asdict(plan), **source.identity()}
     identity |= {"label": label, "dtype": source.dtype, "device": source.device.split(":")[0]}
     if graft:
         donor = str(resolve(graft.donor))
@@ -168,6 +215,7 @@ def _run_one(
         identity |= {"donor": fingerprint(open_checkpoint(donor)), "layers": graft.layers}
         identity |= {"take": graft.take} if graft.take else {}
     config = {**asdict(plan), "device": source.device, "dtype": source.dtype, "batch_size": batch_size}
+    config |= {"engine": source.kind, "endpoint": source.endpoint}
     config["graft"] = asdict(graft) if graft else None
     run = open_run("eval", label, identity, out, config=config, models=models)
     if run.is_complete():
@@ -204,10 +252,10 @@ def _answer_missing(
         progress(len(have), total, label)
     if not any(todo.values()):
         return
-    with _grafted(source, hybrid) as loaded:
+    with _grafted(source, hybrid, batch_size) as engine:
         for arm, missing in todo.items():
             for start in range(0, len(missing), CHUNK):
-                rows = _answer(loaded, label, arm, missing[start : start + CHUNK], plan, batch_size)
+                rows = _answer(engine, label, arm, missing[start : start + CHUNK], plan)
                 rows = [r for r in rows if (r["method"], r["sample"], r["draw"]) not in have]
                 run.append(rows)
                 have |= {(r["method"], r["sample"], r["draw"]) for r in rows}
@@ -216,23 +264,20 @@ def _answer_missing(
 
 
 @contextmanager
-def _grafted(source: _Source, hybrid: MergePlan | None) -> Iterator[Loaded]:
-    """The loaded model, with the hybrid's tensors in place for as long as the block runs."""
-    loaded = source.loaded()
+def _grafted(source: _Source, hybrid: MergePlan | None, batch_size: int) -> Iterator[Engine]:
+    """The model's engine, with the hybrid's tensors in place for as long as the block runs."""
     if hybrid is None:
-        yield loaded
+        yield source.engine(batch_size)
         return
     from franken.merge.graft import graft
 
-    with graft(loaded.model, hybrid, donated=source.donated):
-        yield loaded
+    with graft(source.loaded().model, hybrid, donated=source.donated):
+        yield source.engine(batch_size)
 
 
-def _answer(
-    loaded: Loaded, label: str, arm: str, items: list[Item], plan: Plan, batch_size: int
-) -> list[dict[str, Any]]:
+def _answer(engine: Engine, label: str, arm: str, items: list[Item], plan: Plan) -> list[dict[str, Any]]:
     """All rows of some items in one arm: answers, or the reason why there is none."""
-    from franken.generate.native import Sampling, generate
+    from franken.generate.engine import Sampling
 
     rows: list[dict[str, Any]] = []
     askable: list[Item] = []
@@ -246,14 +291,13 @@ def _answer(
         return rows
     prompts = [prompt_for(i, arm) for i in askable]
     cap, seed = plan.max_new_tokens, plan.seed
-    greedy = generate(
-        loaded, prompts, Sampling(n=1, temperature=0.0, max_new_tokens=cap, seed=seed), batch_size=batch_size
-    )
-    drawn = generate(
-        loaded, prompts, Sampling(n=plan.n, temperature=1.0, max_new_tokens=cap, seed=seed), batch_size=batch_size
-    )
+    greedy = engine.generate(prompts, Sampling(n=1, temperature=0.0, max_new_tokens=cap, seed=seed))
+    drawn = engine.generate(prompts, Sampling(n=plan.n, temperature=1.0, max_new_tokens=cap, seed=seed))
     for item, one, many in zip(askable, greedy, drawn, strict=True):
         for draw, response in zip(plan.draws, [*one, *many], strict=True):
+            if response.error:
+                rows.append(_row(label, arm, item, draw, error=response.error))
+                continue
             rows.append(_row(label, arm, item, draw, text=response.text, truncated=response.truncated))
     return rows
 

@@ -12,10 +12,11 @@ import hashlib
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
+from urllib.parse import urlsplit, urlunsplit
 
 from PIL import Image
 
-from franken.errors import UsageError
+from franken.errors import UsageError, did_you_mean
 
 ENGINES = ("native", "vllm", "openai")
 
@@ -89,6 +90,50 @@ class Engine(Protocol):
     ) -> list[list[Response]]:
         """`[len(prompts)][n]` responses; `on_batch` hears how many more prompts are done."""
         ...
+
+
+def hosted_name(model: str, engine: str) -> str | None:
+    """What an endpoint calls a model written `openai:NAME`, or any model under the engine `openai`; None for a checkpoint."""
+    if model.startswith("openai:") or engine == "openai":
+        return model.removeprefix("openai:")
+    return None
+
+
+def check_engine(models: Sequence[str], engine: str, endpoint: str | None) -> str | None:
+    """The endpoint, checked. Raises UsageError for an unknown engine, and for hosted models without endpoint or the reverse."""
+    if engine not in ENGINES:
+        raise UsageError(
+            f"unknown engine {engine!r}", did_you_mean(engine, ENGINES), f"choose from {', '.join(ENGINES)}"
+        )
+    hosted = [m for m in models if hosted_name(m, engine) is not None]
+    if "" in [hosted_name(m, engine) for m in hosted]:
+        raise UsageError(
+            "a hosted model without a name", "openai: is followed by what the endpoint calls it", "openai:NAME"
+        )
+    if hosted and not endpoint:
+        raise UsageError(f"no endpoint for {hosted[0]}", "nothing is called unasked", "add --endpoint https://…/v1")
+    if endpoint and not hosted:
+        raise UsageError(
+            "an endpoint, but no hosted model", "checkpoints are run here", "write the model as openai:NAME"
+        )
+    return check_endpoint(endpoint) if endpoint else None
+
+
+def check_endpoint(endpoint: str) -> str:
+    """The address without a last slash or /chat/completions. Raises UsageError."""
+    try:
+        url = urlsplit(endpoint.strip())
+        host = url.hostname if url.port != 0 else None
+    except ValueError:  # a port that is no number
+        url, host = urlsplit(""), None
+    if url.scheme not in ("http", "https") or not host:
+        fix = "write it like https://api.openai.com/v1 or http://localhost:8000/v1"
+        raise UsageError(f"{endpoint!r} is not an address", "an endpoint starts with http:// or https://", fix)
+    if url.username or url.password or url.query:
+        why = "run folders record the address"
+        raise UsageError("an endpoint with a secret in its address", why, "set OPENAI_API_KEY")
+    whole = urlunsplit((url.scheme, url.netloc, url.path, "", ""))
+    return whole.rstrip("/").removesuffix("/chat/completions").rstrip("/")
 
 
 def sample_names(key: str, sampling: Sampling) -> list[str]:

@@ -25,7 +25,7 @@ import httpx
 from PIL import Image
 
 from franken.errors import FrankenError, UsageError
-from franken.generate.engine import Prompt, Response, Sampling, cut, sample_names, short_seed
+from franken.generate.engine import Prompt, Response, Sampling, check_endpoint, cut, sample_names, short_seed
 from franken.runs import atomic_write_text
 
 KEY = "OPENAI_API_KEY"
@@ -162,20 +162,6 @@ class OpenAI:
         if not self._private():
             return f"{KEY} is sent over https only: use an https address"
         return f"check {KEY}, the model's name and --endpoint"
-
-
-def check_endpoint(endpoint: str) -> str:
-    """The address without a last slash or /chat/completions. Raises UsageError."""
-    fix = "write it like https://api.openai.com/v1 or http://localhost:8000/v1"
-    try:
-        url = httpx.URL(endpoint.strip())
-    except httpx.InvalidURL as e:
-        raise UsageError(f"{endpoint!r} is not an address", str(e), fix) from e
-    if url.scheme not in ("http", "https") or not url.host:
-        raise UsageError(f"{endpoint!r} is not an address", "an endpoint starts with http:// or https://", fix)
-    if url.userinfo or url.query:
-        raise UsageError("an endpoint with a secret in its address", "run folders record the address", f"set {KEY}")
-    return str(url).rstrip("/").removesuffix("/chat/completions").rstrip("/")
 
 
 def request_bodies(model: str, prompt: Prompt, sampling: Sampling) -> list[dict[str, Any]]:

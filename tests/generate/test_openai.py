@@ -2,62 +2,26 @@
 
 import base64
 import io
-import json
 import re
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
+from endpoint_stub import serving
 from PIL import Image
 
 from franken.errors import FrankenError, UsageError
 from franken.generate import Prompt, Sampling
-from franken.generate.openai import KEY, OpenAI, check_endpoint
+from franken.generate.engine import check_endpoint
+from franken.generate.openai import KEY, OpenAI
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (7, 5, 3), dtype=np.uint8))
-
-
-class Stub(ThreadingHTTPServer):
-    """Answers with what it was asked; `faults` are replies to give first, as (status, body, headers)."""
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.asked, self.headers, self.faults, self.choice = [], [], [], {}
-
-    @property
-    def endpoint(self):
-        return f"http://127.0.0.1:{self.server_port}/v1"
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_POST(self):  # noqa: N802
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.asked.append(body)
-        self.server.headers.append(dict(self.headers) | {"path": self.path})
-        said = f"{body['messages'][0]['content'][-1]['text']} {body.get('seed', 'greedy')} "
-        choice = {"message": {"content": said}, "finish_reason": "stop"} | self.server.choice
-        choice.setdefault("logprobs", {"content": [{"token": "a", "logprob": -0.5}]})
-        fault = self.server.faults.pop(0) if self.server.faults else None
-        status, answer, headers = fault or (200, {"choices": [choice]}, {})
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(answer if isinstance(answer, bytes) else json.dumps(answer).encode())
-
-    def log_message(self, *_):
-        pass
 
 
 @pytest.fixture
 def stub(monkeypatch):
     monkeypatch.delenv(KEY, raising=False)
-    server = Stub()
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with serving() as server:
+        yield server
 
 
 def engine(stub, **options):
@@ -181,7 +145,7 @@ def test_finish_and_reasoning(stub):
 
 
 @pytest.mark.parametrize(
-    "endpoint", ["localhost:8000/v1", "ftp://a/v1", "https://me:pw@a/v1", "https://a/v1?key=1", ""]
+    "endpoint", ["localhost:8000/v1", "ftp://a/v1", "https://me:pw@a/v1", "https://a/v1?key=1", "http://a:b/v1", ""]
 )
 def test_addresses_that_are_none(endpoint):
     with pytest.raises(UsageError):

@@ -1,0 +1,118 @@
+"""n samples of one prompt from one shared prefill against n independent rows: time, peak memory, and the same samples.
+
+The model of benchmarks/packing.py: a Qwen2.5-VL of 24 M parameters with random weights. Independent rows are one batch of n equal
+prompts, each with an image of its own, as an engine has it that knows nothing of groups. Both arms draw with the same numbers and
+go through the same decoding loop; only the prefill differs. Every arm runs in a process of its own, so that its peak memory is its
+own; before that, both are run in one and their samples are compared.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.packing import build, memory, pixels_of
+from benchmarks.processes import setting
+
+SHAPES = [(700, 64, 8), (700, 64, 16), (1500, 64, 8), (300, 64, 8), (700, 256, 8)]  # prompt, new tokens, n
+
+
+def model() -> Any:
+    """The model as a Loaded. It has no end token, so that all samples are of full length."""
+    from franken.models.loading import wrap
+
+    built = build().model
+    built.generation_config.eos_token_id = None
+    mute = SimpleNamespace(eos_token_id=None, get_vocab=dict, decode=lambda ids, **_: "")
+    return wrap(built, None, mute)
+
+
+def shared(loaded: Any, batch: dict[str, Any], n: int, steps: int) -> list[list[int]]:
+    """The engine's way."""
+    from franken.generate.engine import Sampling
+    from franken.generate.native import sample
+
+    return [r.ids for r in sample(loaded, batch, ["benchmark"], Sampling(n, 1.0, steps))[0]]
+
+
+@torch.no_grad()
+def independent(loaded: Any, batch: dict[str, Any], n: int, steps: int) -> list[list[int]]:
+    """n rows that share nothing: the prompt and its image n times."""
+    from transformers import DynamicCache
+
+    from franken.generate.engine import Sampling, sample_names
+    from franken.generate.native import decode, draws
+
+    axis = {"position_ids": -2}
+    rows = {k: torch.cat([v] * n, axis.get(k, 0)) for k, v in batch.items()}
+    cache = DynamicCache(config=loaded.model.config.get_text_config())
+    output = loaded.model(**rows, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    sampling = Sampling(n, 1.0, steps)
+    uniforms = draws(sample_names("benchmark", sampling), steps, 0)
+    last = rows["position_ids"][..., -1:]
+    ids, _ = decode(loaded, cache, output.logits[:, -1], rows["attention_mask"], last, uniforms, sampling)
+    return ids.tolist()
+
+
+ARMS = {"rows": independent, "shared": shared}
+
+
+def one_arm(arm: str, prompt: int, steps: int, n: int, repeats: int) -> dict[str, Any]:
+    """Seconds of each repetition, and how far the process's memory rose above where it was before, MiB."""
+    loaded = model()
+    batch = pixels_of(loaded, prompt)
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts from here
+    before = memory("VmRSS")
+    seconds = []
+    for _ in range(repeats + 1):
+        began = time.process_time()
+        ARMS[arm](loaded, batch, n, steps)
+        seconds.append(time.process_time() - began)
+    return {"seconds": seconds[1:], "peak": memory("VmHWM") - before}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--arm", nargs=4, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.arm:
+        arm, *shape = arguments.arm
+        print(json.dumps(one_arm(arm, *map(int, shape), repeats=arguments.repeats)))
+        return
+    print(f"{setting('torch', 'transformers')}, one thread, fp32\n")
+    print(
+        "| prompt | new tokens | n | CPU s rows | CPU s shared | times | MiB rows | MiB shared | times | equal samples |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    loaded = model()
+    for prompt, steps, n in SHAPES:
+        batch = pixels_of(loaded, prompt)
+        ours, theirs = shared(loaded, batch, n, steps), independent(loaded, batch, n, steps)
+        assert ours == theirs, "the samples differ"
+        assert len({tuple(row) for row in ours}) == n
+        found = {}
+        for arm in ARMS:
+            command = [sys.executable, __file__, "--repeats", str(arguments.repeats), "--arm", arm]
+            command += [str(prompt), str(steps), str(n)]
+            found[arm] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        rows, ours_s = (statistics.median(found[arm]["seconds"]) for arm in ("rows", "shared"))
+        more, less = found["rows"]["peak"], found["shared"]["peak"]
+        print(
+            f"| {prompt} | {steps} | {n} | {rows:.2f} | {ours_s:.2f} | {rows / ours_s:.1f} | {more:.0f} | {less:.0f} "
+            f"| {more / less:.1f} | {n} of {n} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
