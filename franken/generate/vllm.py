@@ -24,7 +24,11 @@ from franken.generate.engine import Prompt, Response, Sampling, raw_ids, read_sa
 
 VISION_THETA = 10000.0  # what vLLM turns image patches by, whatever the checkpoint says
 HOTTEST = 2.0
-DTYPES = {"auto": "auto", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+SETTINGS = {  # unless the user has set them: no call that nobody asked for, and nothing on the standard output
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+}
 
 
 class VisionRotation:
@@ -56,10 +60,12 @@ class VLLM:
     max_images: int = 4
 
     def __post_init__(self) -> None:
-        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # no call that nobody asked for
+        for name, value in SETTINGS.items():
+            os.environ.setdefault(name, value)
         from transformers import AutoProcessor, AutoTokenizer, GenerationConfig
 
         from franken.models.families import family_of
+        from franken.models.loading import pick_dtype
 
         checkpoint = open_checkpoint(self.folder)
         seeing = "vision_config" in checkpoint.config
@@ -71,7 +77,7 @@ class VLLM:
         )
         self.llm: Any = _library().LLM(
             where,
-            dtype=DTYPES[self.dtype],
+            dtype=pick_dtype(self.dtype, checkpoint.config),
             max_model_len=self.max_model_len,
             logprobs_mode="processed_logprobs",
             load_format="safetensors",
