@@ -122,7 +122,9 @@ class OpenAI:
             if tried <= self.retries:
                 time.sleep(wait)
         if not connected:
-            raise FrankenError(f"{self.endpoint} cannot be reached", reason, "check --endpoint; all answers are kept")
+            raise FrankenError(
+                f"{self.endpoint} cannot be reached", reason, "check --endpoint; the answers had so far are kept"
+            )
         return {"error": f"{reason} ({tried} attempts)"}
 
     def _accepted(self, body: dict[str, Any]) -> dict[str, Any]:
