@@ -1,0 +1,195 @@
+"""Many variants of one prompt as the rows of one batch, none of which computes or stores what it shares with the others.
+
+Two things make a layer-wise probe cheap. A row that differs from the plain run only from layer ℓ on joins the batch at ℓ, as a
+copy of the plain row's hidden state (`joining`). And rows that read the same keys and values read one stored copy of them, in
+one matrix product (`RowCache` and `attend`; Hydragen, arXiv 2402.05099, for shared prefixes), so that memory and decoding
+cost grow with the rows' own tokens only.
+
+`attend` is exact attention: the scores against the stored keys and against a row's own are put under one softmax. It knows
+causal and sliding-window masks by token index; soft-capped scores and attention sinks are left out (no family here has them).
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformers import AttentionInterface, DynamicCache
+
+from franken.models.loading import Loaded
+
+Store = tuple[Float[Tensor, "entries kv tokens width"], Float[Tensor, "entries kv tokens width"]]
+Segment = tuple[Tensor | slice, Tensor, Tensor]
+NAME = "franken_rows"
+
+
+class RowCache(DynamicCache):
+    """What every row reads: an entry of each layer's store, shared or not, and its own tokens (the tail), which grow.
+
+    `owners[layer][row]` is the row's entry in `stores[layer]`; `index` are the stored tokens' places in the prompt and `tail`
+    those of the tokens to come.
+    """
+
+    def __init__(
+        self,
+        stores: Sequence[Store],
+        owners: Sequence[Int[Tensor, "rows"]],
+        index: Int[Tensor, "tokens"],
+        tail: Int[Tensor, "later"],
+    ) -> None:
+        super().__init__()
+        self.stores, self.owners, self.index, self.tail = list(stores), list(owners), index, tail
+        self.live = torch.arange(len(owners[0]), device=index.device)
+        self._segments: dict[tuple[int, int], list[Segment]] = {}
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep these rows."""
+        super().batch_select_indices(indices)
+        self.owners = [owner[indices] for owner in self.owners]
+        self.live = self.live[indices]
+        self._segments.clear()
+
+    def fill(self, started: Sequence[int]) -> None:
+        """Give every row a tail in every layer: where only the first `started[layer]` ran, the others' is row 0's."""
+        for layer, count in zip(self.layers, started, strict=True):
+            rows = torch.arange(len(self.live), device=self.live.device)
+            rows[rows >= count] = 0
+            layer.batch_select_indices(rows)
+
+    def segments(self, layer: int, rows: int) -> list[Segment]:
+        """(rows, keys, values) for the first `rows` rows: an entry that several read alone, those with one reader together."""
+        if (layer, rows) not in self._segments:
+            self._segments[layer, rows] = self._find(layer, rows)
+        return self._segments[layer, rows]
+
+    def _find(self, layer: int, rows: int) -> list[Segment]:
+        owner = self.owners[layer][:rows]
+        keys, values = self.stores[layer]
+        entries, counts = owner.unique(return_counts=True)
+        found: list[Segment] = []
+        for entry in entries[counts > 1].tolist():
+            readers = slice(None) if len(entries) == 1 else (owner == entry).nonzero()[:, 0]
+            found.append((readers, keys[entry : entry + 1], values[entry : entry + 1]))
+        alone = entries[counts == 1]
+        if len(alone):
+            readers = torch.cat([(owner == entry).nonzero()[:, 0] for entry in alone])
+            run = int(alone[-1] - alone[0]) + 1 == len(alone)
+            chosen: Any = slice(int(alone[0]), int(alone[-1]) + 1) if run else alone  # a slice is no copy
+            found.append((slice(None) if len(readers) == rows else readers, keys[chosen], values[chosen]))
+        return found
+
+
+_ACTIVE: ContextVar[RowCache] = ContextVar("franken_rows")
+
+
+def attend(
+    module: Any,
+    query: Float[Tensor, "rows heads queries width"],
+    key: Float[Tensor, "rows kv tail width"],
+    value: Float[Tensor, "rows kv tail width"],
+    attention_mask: Tensor | None,
+    scaling: float,
+    sliding_window: int | None = None,
+    **_: Any,
+) -> tuple[Float[Tensor, "rows queries heads width"], None]:
+    """Attention of every row over its entry of the active store and its own tail. `attention_mask` is not used."""
+    cache = _ACTIVE.get()
+    rows, heads, queries, width = query.shape
+    kv = key.shape[1]
+    groups = heads // kv
+    asked = (query * scaling).reshape(rows, kv, groups * queries, width).transpose(0, 1)
+    own = asked @ key.transpose(0, 1).mT
+    places = cache.tail[key.shape[2] - queries : key.shape[2]]
+    stored_seen = None
+    if queries > 1 or sliding_window:
+        stored_seen = _seen(places, cache.index, sliding_window).repeat(groups, 1)
+        seen = _seen(places, cache.tail[: key.shape[2]], sliding_window).repeat(groups, 1)
+        own = own.masked_fill(~seen, -torch.inf)
+    output = torch.empty_like(asked, memory_format=torch.contiguous_format)
+    for readers, keys, values in cache.segments(module.layer_idx, rows):
+        output[:, readers] = _read(
+            asked[:, readers], own[:, readers], value[readers].transpose(0, 1), keys, values, stored_seen
+        )
+    output = output.transpose(0, 1).reshape(rows, heads, queries, width)
+    return output.transpose(1, 2), None
+
+
+def _read(
+    asked: Float[Tensor, "kv rows queries width"],
+    own: Float[Tensor, "kv rows queries tail"],
+    own_values: Float[Tensor, "kv rows tail width"],
+    keys: Float[Tensor, "entries kv tokens width"],
+    values: Float[Tensor, "entries kv tokens width"],
+    seen: Bool[Tensor, "queries tokens"] | None,
+) -> Float[Tensor, "kv rows queries width"]:
+    stored = _times(asked, keys.mT)
+    if seen is not None:
+        stored = stored.masked_fill(~seen, -torch.inf)
+    weights = torch.cat([stored, own], -1).softmax(-1, dtype=torch.float32).to(asked.dtype)
+    tokens = stored.shape[-1]
+    return _times(weights[..., :tokens], values) + weights[..., tokens:] @ own_values
+
+
+def _times(
+    rows: Float[Tensor, "kv rows queries a"], entries: Float[Tensor, "entries kv a b"]
+) -> Float[Tensor, "kv rows queries b"]:
+    kv, count, queries, _ = rows.shape
+    if len(entries) == 1:  # all rows against one entry: one product
+        return (rows.reshape(kv, count * queries, -1) @ entries[0]).view(kv, count, queries, -1)
+    return (rows.transpose(0, 1) @ entries).transpose(0, 1)
+
+
+def _seen(queries: Tensor, keys: Tensor, window: int | None) -> Bool[Tensor, "queries keys"]:
+    distance = queries[:, None] - keys
+    return (distance >= 0) & (distance < window) if window else distance >= 0
+
+
+AttentionInterface.register(NAME, attend)
+
+
+@contextmanager
+def reading(loaded: Loaded, cache: RowCache) -> Iterator[None]:
+    """While it lasts, the decoder's attention reads through `cache`. Always restored."""
+    config = loaded.model.get_decoder().config
+    before = config._attn_implementation
+    token = _ACTIVE.set(cache)
+    config._attn_implementation = NAME
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+        _ACTIVE.reset(token)
+
+
+@contextmanager
+def joining(layers: Sequence[Any], joins: Sequence[int]) -> Iterator[None]:
+    """While it lasts, a pass of one row grows: row i + 1 joins before layer `joins[i]`, as a copy of row 0 as it is there.
+
+    `joins` ascend; a row that joins at the depth never differs, and is the caller's to copy.
+    """
+
+    def grow(count: int) -> Any:
+        def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            hidden = args[0] if args else kwargs["hidden_states"]
+            hidden = torch.cat([hidden, hidden[:1].expand(count, -1, -1)])
+            return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
+
+        return hook
+
+    counts = {layer: list(joins).count(layer) for layer in set(joins) if layer < len(layers)}
+    handles = [
+        layers[layer].register_forward_pre_hook(grow(count), with_kwargs=True) for layer, count in counts.items()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def started(joins: Sequence[int], depth: int) -> list[int]:
+    """How many rows run at every layer, row 0 included."""
+    return [1 + sum(join <= layer for join in joins) for layer in range(depth)]
