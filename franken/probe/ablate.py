@@ -1,20 +1,233 @@
-"""Zero ablation: a decoder layer that adds nothing to its input, in prefill and decoding (Frankenstein paper, §3.1.2).
+"""Ablation of one decoder layer, in prefill and decoding (Frankenstein paper, §3.1.2): what breaks when it is silenced?
 
-The layer still runs and keeps its own cache, so lengths stay consistent; its output is replaced by its input.
+What a layer adds to the residual stream is replaced: by nothing (`zero`: the layer is skipped, as in the paper), by what it adds on
+average over a calibration set (`mean`), or by Gaussian noise with the mean and spread of what it adds there (`noise`, seeded; the
+same for a token whatever the batch). The whole layer, or its attention or MLP alone: `zero-attention`, `mean-mlp`, ….
+
+Every ablation is a row that joins the plain run at its layer (`franken.probe.rows`): below it nothing is computed twice, and all
+rows decode together, reading one copy of the prompt's keys and values where they have not parted yet.
 """
 
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from franken.generate.native import Prompt, Response, Sampling, generate
-from franken.models.hooks import edit, identity_layer
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import DynamicCache
+
+from franken.errors import UsageError, did_you_mean
+from franken.generate.native import Prompt, Response, Sampling, decode, encode_prompts, generate
+from franken.generate.native import responses as to_responses
+from franken.models.hooks import Context, edit
 from franken.models.loading import Loaded
+from franken.probe.rows import RowCache, joining, reading, started
+
+KINDS, SITES = ("zero", "mean", "noise"), ("layer", "attention", "mlp")
+METHODS = tuple(kind if site == "layer" else f"{kind}-{site}" for kind in KINDS for site in SITES)
+ROWS = 128
+
+
+@dataclass(frozen=True, order=True)
+class Ablation:
+    """Layer `layer`'s `site`, replaced by `kind`."""
+
+    layer: int
+    kind: Literal["zero", "mean", "noise"] = "zero"
+    site: Literal["layer", "attention", "mlp"] = "layer"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Mean and standard deviation of what every site adds to the residual stream, per feature; and the noise's seed."""
+
+    mean: Mapping[tuple[str, int], Float[Tensor, "hidden"]]
+    spread: Mapping[tuple[str, int], Float[Tensor, "hidden"]]
+    seed: int = 0
+
+
+def ablations_of(method: str, layers: Sequence[int]) -> list[Ablation]:
+    """One ablation for every layer, by the method's name. Raises UsageError for a name that is not one of `METHODS`."""
+    if method not in METHODS:
+        raise UsageError(
+            f"unknown ablation {method!r}", why=f"there are {', '.join(METHODS)}", fix=did_you_mean(method, METHODS)
+        )
+    kind, _, site = method.partition("-")
+    return [Ablation(layer, kind, site or "layer") for layer in layers]  # pyright: ignore[reportArgumentType]
+
+
+def site_modules(loaded: Loaded, layer: int) -> dict[str, Any]:
+    """The modules of a decoder layer that can be ablated."""
+    block = loaded.family.decoder_layers(loaded.model)[layer]
+    return {"layer": block, "attention": block.self_attn, "mlp": block.mlp}
+
+
+@torch.no_grad()
+def calibrate(loaded: Loaded, prompts: Sequence[Prompt], layers: Sequence[int], seed: int = 0) -> Calibration:
+    """What the sites of `layers` add, over all tokens of `prompts`; accumulated in float64. Raises UsageError without prompts."""
+    if not prompts:
+        raise UsageError("nothing to calibrate on", why="mean and noise need prompts that show what a layer adds")
+    sums: dict[tuple[str, int], list[Tensor]] = {}
+
+    def record(key: tuple[str, int]) -> Any:
+        def look(output: Tensor, context: Context) -> Tensor:
+            added = (output - context.input if key[0] == "layer" else output)[0].double().cpu()
+            seen = sums.setdefault(key, [torch.zeros(()), torch.zeros(()), torch.zeros(())])
+            sums[key] = [seen[0] + len(added), seen[1] + added.sum(0), seen[2] + added.square().sum(0)]
+            return output
+
+        return look
+
+    modules = {m: record((site, layer)) for layer in layers for site, m in site_modules(loaded, layer).items()}
+    with edit(modules):
+        for prompt in prompts:
+            loaded.model(**encode_prompts(loaded, [prompt]), use_cache=False, logits_to_keep=1)
+    mean = {key: total / n for key, (n, total, _) in sums.items()}
+    spread = {key: (squares / n - mean[key].square()).clamp(min=0).sqrt() for key, (n, _, squares) in sums.items()}
+    kind = {"dtype": loaded.model.dtype, "device": loaded.device}
+    return Calibration({k: v.to(**kind) for k, v in mean.items()}, {k: v.to(**kind) for k, v in spread.items()}, seed)
 
 
 def ablated_answers(
     loaded: Loaded, prompts: Sequence[Prompt], layer: int | None, *, max_new_tokens: int, batch_size: int = 64
 ) -> list[Response]:
     """Greedy answers with decoder layer `layer` skipped; None skips nothing."""
-    edits = {} if layer is None else {loaded.family.decoder_layers(loaded.model)[layer]: identity_layer}
-    with edit(edits):
+    if layer is None:
         answers = generate(loaded, prompts, Sampling(1, 0.0, max_new_tokens), batch_size=batch_size)
-    return [row[0] for row in answers]
+        return [row[0] for row in answers]
+    return [ablate(loaded, p, [Ablation(layer)], max_new_tokens=max_new_tokens)[1] for p in prompts]
+
+
+@torch.no_grad()
+def ablate(
+    loaded: Loaded,
+    prompt: Prompt | Mapping[str, Tensor],
+    ablations: Sequence[Ablation],
+    *,
+    max_new_tokens: int,
+    batch_size: int = ROWS,
+    calibration: Calibration | None = None,
+) -> list[Response]:
+    """The plain greedy answer, then the answer under every ablation. The prompt may be encoded (a batch of one).
+
+    `batch_size` bounds the rows in memory. Raises UsageError when mean or noise is asked for without a calibration.
+    """
+    if calibration is None and any(a.kind != "zero" for a in ablations):
+        raise UsageError("mean and noise need a calibration", why="they replace what a layer adds on average")
+    batch = encode_prompts(loaded, [prompt]) if isinstance(prompt, Prompt) else prompt
+    wanted = sorted(set(ablations))
+    answers: dict[Ablation | None, Response] = {}
+    size = max(1, batch_size - 1)
+    for start in range(0, max(1, len(wanted)), size):
+        chunk = wanted[start : start + size]
+        rows = _answers(loaded, batch, chunk, max_new_tokens, calibration)
+        answers |= dict(zip([None, *chunk], rows, strict=True))
+    return [answers[None], *(answers[a] for a in ablations)]
+
+
+def _answers(
+    loaded: Loaded,
+    batch: Mapping[str, Tensor],
+    ablations: Sequence[Ablation],
+    max_new_tokens: int,
+    calibration: Calibration | None,
+) -> list[Response]:
+    layers = loaded.family.decoder_layers(loaded.model)
+    tokens = batch["input_ids"].shape[1]
+    joins = [0, *(a.layer for a in ablations)]
+    bases = [0] * len(joins)
+    running = started(joins, len(layers))
+    prompt_cache = DynamicCache()
+    tables = _replacements(ablations, calibration, tokens + max_new_tokens)
+    place = _Place(tokens)
+    with edit(_edits(loaded, ablations, tables, place)):
+        with joining(layers, bases, joins), _deepstack_of_rows(loaded.model.get_decoder()):
+            output = loaded.model(**batch, past_key_values=prompt_cache, use_cache=True, logits_to_keep=1)
+        filled: Any = prompt_cache.layers
+        stores = [(layer.keys, layer.values) for layer in filled]
+        rows = torch.arange(len(joins), device=loaded.device)
+        owners = [torch.where(rows < count, rows, 0) for count in running]
+        later = torch.arange(tokens, tokens + max_new_tokens, device=loaded.device)
+        cache = RowCache(stores, owners, torch.arange(tokens, device=loaded.device), later)
+        place.cache = cache
+        last = batch["position_ids"][..., -1:]
+        last = last.expand(*last.shape[:-2], len(joins), 1)
+        mask = batch["attention_mask"].expand(len(joins), -1)
+        with reading(loaded, cache):
+            sampling = Sampling(1, 0.0, max_new_tokens)
+            ids, logprobs = decode(loaded, cache, output.logits[:, -1], mask, last, None, sampling)
+    return to_responses(loaded, ids, logprobs, Sampling(1, 0.0, max_new_tokens))
+
+
+@dataclass
+class _Place:
+    """Where generation is: the prompt's length, and the cache that decoding reads once there is one."""
+
+    tokens: int
+    cache: RowCache | None = None
+
+
+def _edits(
+    loaded: Loaded, ablations: Sequence[Ablation], tables: Mapping[Ablation, Tensor], place: _Place
+) -> dict[Any, Any]:
+    """Per module the edit of the rows that ablate it."""
+    members: dict[Any, list[tuple[int, Ablation]]] = {}
+    for row, ablation in enumerate(ablations, 1):
+        members.setdefault(site_modules(loaded, ablation.layer)[ablation.site], []).append((row, ablation))
+
+    def change(mine: list[tuple[int, Ablation]]) -> Any:
+        def replaced(output: Tensor, context: Context) -> Tensor:
+            changed = output.clone()
+            for row, ablation in mine:
+                first, at = 0, [row]
+                if place.cache is not None:
+                    first = place.tokens + place.cache.get_seq_length(ablation.layer) - output.shape[1]
+                    at = (place.cache.live == row).nonzero()[:, 0]
+                kept = context.input[at] if ablation.site == "layer" else torch.zeros_like(output[at])
+                added = tables.get(ablation)
+                changed[at] = kept if added is None else kept + added[first : first + output.shape[1]]
+            return changed
+
+        return replaced
+
+    return {module: change(mine) for module, mine in members.items()}
+
+
+def _replacements(
+    ablations: Sequence[Ablation], calibration: Calibration | None, tokens: int
+) -> dict[Ablation, Float[Tensor, "tokens hidden"]]:
+    """What is added in place of the site's own, for every token; nothing for zero ablation."""
+    tables = {}
+    for ablation in ablations:
+        if ablation.kind == "zero" or calibration is None:
+            continue
+        key = ablation.site, ablation.layer
+        table = calibration.mean[key].expand(tokens, -1)
+        if ablation.kind == "noise":
+            seed = zlib.crc32(f"{calibration.seed}/{ablation.site}/{ablation.layer}".encode())
+            drawn = torch.randn(table.shape, generator=torch.Generator().manual_seed(seed))
+            table = table + calibration.spread[key] * drawn.to(table)
+        tables[ablation] = table
+    return tables
+
+
+@contextmanager
+def _deepstack_of_rows(decoder: Any) -> Iterator[None]:
+    """Qwen3-VL adds image features between layers, by a mask of one row; let it hold for all rows."""
+    original = getattr(decoder, "_deepstack_process", None)
+    if original is None:
+        yield
+        return
+
+    def process(hidden: Tensor, mask: Tensor, features: Tensor) -> Tensor:
+        rows = len(hidden) // len(mask)
+        return original(hidden, mask.repeat(rows, 1), features.repeat(rows, 1))
+
+    decoder._deepstack_process = process
+    try:
+        yield
+    finally:
+        del decoder._deepstack_process

@@ -52,15 +52,16 @@ class RowCache(DynamicCache):
         self.live = self.live[indices]
         self._segments.clear()
 
-    def fill(self, started: Sequence[int]) -> None:
-        """Give every row a tail in every layer: where only the first `started[layer]` ran, the others' is row 0's."""
-        for layer, count in zip(self.layers, started, strict=True):
-            rows = torch.arange(len(self.live), device=self.live.device)
-            rows[rows >= count] = 0
-            layer.batch_select_indices(rows)
+    def fill(self, bases: Sequence[int], started: Sequence[int]) -> None:
+        """Give every row a tail in every layer: where only the first `started[layer]` ran, another's is its base row's."""
+        rows = torch.arange(len(bases), device=self.live.device)
+        base = torch.tensor(bases, device=self.live.device)
+        layers: Any = self.layers
+        for layer, count in zip(layers, started, strict=True):
+            layer.batch_select_indices(torch.where(rows < count, rows, base))
 
     def segments(self, layer: int, rows: int) -> list[Segment]:
-        """(rows, keys, values) for the first `rows` rows: an entry that several read alone, those with one reader together."""
+        """(rows, keys, values) for the first `rows` rows: neighbouring entries with equally many readers, and those readers."""
         if (layer, rows) not in self._segments:
             self._segments[layer, rows] = self._find(layer, rows)
         return self._segments[layer, rows]
@@ -68,18 +69,25 @@ class RowCache(DynamicCache):
     def _find(self, layer: int, rows: int) -> list[Segment]:
         owner = self.owners[layer][:rows]
         keys, values = self.stores[layer]
-        entries, counts = owner.unique(return_counts=True)
+        readers = owner.argsort(stable=True)
+        entries, counts = (found.tolist() for found in owner.unique(return_counts=True))
         found: list[Segment] = []
-        for entry in entries[counts > 1].tolist():
-            readers = slice(None) if len(entries) == 1 else (owner == entry).nonzero()[:, 0]
-            found.append((readers, keys[entry : entry + 1], values[entry : entry + 1]))
-        alone = entries[counts == 1]
-        if len(alone):
-            readers = torch.cat([(owner == entry).nonzero()[:, 0] for entry in alone])
-            run = int(alone[-1] - alone[0]) + 1 == len(alone)
-            chosen: Any = slice(int(alone[0]), int(alone[-1]) + 1) if run else alone  # a slice is no copy
-            found.append((slice(None) if len(readers) == rows else readers, keys[chosen], values[chosen]))
+        first = place = 0
+        while first < len(entries):
+            last = first + 1
+            while last < len(entries) and entries[last] == entries[last - 1] + 1 and counts[last] == counts[first]:
+                last += 1
+            size = (last - first) * counts[first]
+            chosen = slice(entries[first], entries[last - 1] + 1)
+            found.append((_as_slice(readers[place : place + size]), keys[chosen], values[chosen]))
+            first, place = last, place + size
         return found
+
+
+def _as_slice(rows: Int[Tensor, "rows"]) -> Int[Tensor, "rows"] | slice:
+    """Consecutive rows as a slice, which is no copy."""
+    start, stop = int(rows[0]), int(rows[-1]) + 1
+    return slice(start, stop) if rows.tolist() == list(range(start, stop)) else rows
 
 
 _ACTIVE: ContextVar[RowCache] = ContextVar("franken_rows")
@@ -136,10 +144,11 @@ def _read(
 def _times(
     rows: Float[Tensor, "kv rows queries a"], entries: Float[Tensor, "entries kv a b"]
 ) -> Float[Tensor, "kv rows queries b"]:
-    kv, count, queries, _ = rows.shape
-    if len(entries) == 1:  # all rows against one entry: one product
-        return (rows.reshape(kv, count * queries, -1) @ entries[0]).view(kv, count, queries, -1)
-    return (rows.transpose(0, 1) @ entries).transpose(0, 1)
+    """Every row times its entry; the rows are sorted by entry, equally many each, so that it is one product an entry."""
+    kv, count, queries, a = rows.shape
+    shared = count // len(entries)
+    grouped = rows.reshape(kv, len(entries), shared * queries, a).transpose(0, 1)
+    return (grouped @ entries).transpose(0, 1).reshape(kv, count, queries, -1)
 
 
 def _seen(queries: Tensor, keys: Tensor, window: int | None) -> Bool[Tensor, "queries keys"]:
@@ -165,24 +174,26 @@ def reading(loaded: Loaded, cache: RowCache) -> Iterator[None]:
 
 
 @contextmanager
-def joining(layers: Sequence[Any], joins: Sequence[int]) -> Iterator[None]:
-    """While it lasts, a pass of one row grows: row i + 1 joins before layer `joins[i]`, as a copy of row 0 as it is there.
+def joining(layers: Sequence[Any], bases: Sequence[int], joins: Sequence[int]) -> Iterator[None]:
+    """While it lasts, a pass grows: row i joins before layer `joins[i]` as a copy of row `bases[i]` as it is there.
 
-    `joins` ascend; a row that joins at the depth never differs, and is the caller's to copy.
+    `joins` ascend; those that are 0 for their own base are the rows that the pass begins with.
     """
+    begin = sum(base == row for row, base in enumerate(bases))
 
-    def grow(count: int) -> Any:
+    def grow(new: Int[Tensor, "rows"]) -> Any:
         def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             hidden = args[0] if args else kwargs["hidden_states"]
-            hidden = torch.cat([hidden, hidden[:1].expand(count, -1, -1)])
+            hidden = torch.cat([hidden, hidden[new.to(hidden.device)]])
             return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
 
         return hook
 
-    counts = {layer: list(joins).count(layer) for layer in set(joins) if layer < len(layers)}
-    handles = [
-        layers[layer].register_forward_pre_hook(grow(count), with_kwargs=True) for layer, count in counts.items()
-    ]
+    handles = []
+    for layer, block in enumerate(layers):
+        new = [base for base, join in zip(bases[begin:], joins[begin:], strict=True) if join == layer]
+        if new:
+            handles.append(block.register_forward_pre_hook(grow(torch.tensor(new)), with_kwargs=True))
     try:
         yield
     finally:
@@ -191,5 +202,5 @@ def joining(layers: Sequence[Any], joins: Sequence[int]) -> Iterator[None]:
 
 
 def started(joins: Sequence[int], depth: int) -> list[int]:
-    """How many rows run at every layer, row 0 included."""
-    return [1 + sum(join <= layer for join in joins) for layer in range(depth)]
+    """How many rows run at every layer."""
+    return [sum(join <= layer for join in joins) for layer in range(depth)]

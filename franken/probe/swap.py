@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 from torch import Tensor
 from transformers import DynamicCache
 
@@ -26,7 +26,8 @@ from franken.models.loading import Loaded
 from franken.probe.rows import RowCache, joining, reading, started
 
 MODES = ("suffix", "single", "prefix", "window:w")
-ROWS = 64
+ROWS = 128
+BY_TOKEN = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"}
 Sets = Sequence[frozenset[int]]
 
 
@@ -52,10 +53,10 @@ def swapped_answers(
 ) -> list[Response]:
     """The greedy answer to `target` under every set of swapped layers; the empty set is the plain answer.
 
-    `batch_size` bounds the rows in memory. Raises FrankenError when the two prompts differ in more than the pixels (another
+    `batch_size` bounds the rows in memory, two at least. Raises FrankenError when the two prompts differ in more than the pixels (another
     image size, say), or hold no image.
     """
-    return swapped_batch(loaded, encode_pair(loaded, target, source), sets, max_new_tokens, batch_size)
+    return swapped_batch(loaded, [encode_pair(loaded, target, source)], sets, max_new_tokens, batch_size)[0]
 
 
 def encode_pair(loaded: Loaded, target: Prompt, source: Prompt) -> dict[str, Tensor]:
@@ -74,78 +75,94 @@ def encode_pair(loaded: Loaded, target: Prompt, source: Prompt) -> dict[str, Ten
         raise FrankenError(
             "target and source have different token grids", why=f"the images are {sizes} pixels", fix="use equal sizes"
         )
-    return batch
+    is_image = batch["input_ids"][0] == loaded.family.image_token_id(loaded.model.config)
+    if not is_image.any():
+        raise FrankenError("there is nothing to swap", why="the prompt holds no image")
+    return {**batch, "is_image": is_image}
+
+
+def stackable(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    """Whether two encoded pairs differ in words and pixels only, and so fit into one batch."""
+    exact = ("position_ids", "image_grid_thw", "image_sizes")
+    if any(a[name].shape != b[name].shape for name in a) or any(not torch.equal(a[n], b[n]) for n in exact if n in a):
+        return False
+    return torch.equal(a["is_image"], b["is_image"])
 
 
 @torch.no_grad()
 def swapped_batch(
-    loaded: Loaded, pair: dict[str, Tensor], sets: Sets, max_new_tokens: int, batch_size: int = ROWS
-) -> list[Response]:
-    """`swapped_answers` of an encoded pair: row 0 of the batch is the target, row 1 the source."""
+    loaded: Loaded, pairs: Sequence[dict[str, Tensor]], sets: Sets, max_new_tokens: int, batch_size: int = ROWS
+) -> list[list[Response]]:
+    """`[pairs][sets]` answers of encoded pairs, all `stackable`. Rows beyond `batch_size` follow in further batches."""
     depth = len(loaded.family.decoder_layers(loaded.model))
-    is_image = pair["input_ids"][0] == loaded.family.image_token_id(loaded.model.config)
-    if not is_image.any():
-        raise FrankenError("there is nothing to swap", why="the prompt holds no image")
-    stores, stored = _prefill(loaded, pair, is_image)
     wanted = sorted({frozenset(), *sets}, key=lambda chosen: (min(chosen, default=depth), sorted(chosen)))
-    different, answers = wanted[:-1], {}
-    size = max(1, batch_size - 1)
-    for start in range(0, max(1, len(different)), size):
-        chunk = different[start : start + size]
-        rows = _answers(loaded, pair, stores, stored, chunk, max_new_tokens)
-        answers |= dict(zip([frozenset(), *chunk], rows, strict=True))
-    return [answers[chosen] for chosen in sets]
+    size = max(1, batch_size // len(pairs) - 1)
+    stores, stored = _prefill(loaded, pairs)
+    answers: list[dict[frozenset[int], Response]] = [{} for _ in pairs]
+    for start in range(0, max(1, len(wanted) - 1), size):
+        chunk = wanted[:-1][start : start + size]  # the last is the empty set, whose row is always there
+        for known, new in zip(answers, _answers(loaded, pairs, stores, stored, chunk, max_new_tokens), strict=True):
+            known |= new
+    return [[known[chosen] for chosen in sets] for known in answers]
 
 
 def _prefill(
-    loaded: Loaded, pair: dict[str, Tensor], is_image: Bool[Tensor, "tokens"]
+    loaded: Loaded, pairs: Sequence[dict[str, Tensor]]
 ) -> tuple[list[tuple[Tensor, Tensor]], Bool[Tensor, "tokens"]]:
-    """Per layer the keys and values of both prompts at the tokens up to the first image and in images; and which these are."""
-    places = is_image.nonzero()[:, 0]
-    stop = int(places[-1]) + 1
-    stored = is_image.clone()
+    """Which tokens are stored: those before the first image and in images; and their keys and values in every layer.
+
+    The entries are all targets, then all sources.
+    """
+    stored = pairs[0]["is_image"].clone()
+    places = stored.nonzero()[:, 0]
     stored[: int(places[0])] = True
+    stop = int(places[-1]) + 1
+    batch = {name: torch.cat([pair[name].chunk(2)[side] for side in (0, 1) for pair in pairs]) for name in pairs[0]
+             if name not in ("position_ids", "is_image")}  # fmt: skip
+    batch |= {name: batch[name][:, :stop] for name in BY_TOKEN & set(batch)}
     cache = DynamicCache()
-    cut = {"input_ids", "attention_mask", "position_ids", "token_type_ids", "mm_token_type_ids"}
-    batch = {name: value[..., :stop] if name in cut else value for name, value in pair.items()}
-    loaded.model(**batch, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    positions = pairs[0]["position_ids"][..., :1, :stop]
+    positions = positions.expand(*positions.shape[:-2], 2 * len(pairs), stop)
+    loaded.model(**batch, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
     layers: Any = cache.layers
-    whole = bool(stored[:stop].all())
-    kept = stored[:stop].nonzero()[:, 0]
-    return [
-        (layer.keys, layer.values) if whole else (layer.keys[:, :, kept], layer.values[:, :, kept]) for layer in layers
-    ], stored
+    kept = slice(0, stop) if stored[:stop].all() else stored.nonzero()[:, 0]
+    return [(layer.keys[:, :, kept], layer.values[:, :, kept]) for layer in layers], stored
 
 
 def _answers(
     loaded: Loaded,
-    pair: dict[str, Tensor],
+    pairs: Sequence[dict[str, Tensor]],
     stores: Sequence[tuple[Tensor, Tensor]],
     stored: Bool[Tensor, "tokens"],
     sets: Sets,
     max_new_tokens: int,
-) -> list[Response]:
-    """The plain answer, and the answer under every set; the sets ascend by their first layer, and none is empty."""
-    device, tokens = loaded.device, len(stored)
-    owners = [_owner(layer, sets).to(device) for layer in range(len(stores))]
+) -> list[dict[frozenset[int], Response]]:
+    """Per pair the plain answer and the answer under every set; the sets ascend by their first layer, and none is empty."""
+    device, count, tokens = loaded.device, len(pairs), len(stored)
+    rows = [(pair, chosen) for chosen in [frozenset(), *sets] for pair in range(count)]
+    bases = [pair for pair, _ in rows]
+    joins = [min(chosen, default=0) for _, chosen in rows]
+    owners = [
+        torch.tensor([pair + count * (layer in chosen) for pair, chosen in rows], device=device)
+        for layer in range(len(stores))
+    ]
     tail = (~stored).nonzero()[:, 0]
     later = torch.arange(tokens, tokens + max_new_tokens, device=device)
     cache = RowCache(stores, owners, stored.nonzero()[:, 0], torch.cat([tail, later]))
-    joins = [min(chosen) for chosen in sets]
-    rows = len(sets) + 1
-    positions = pair["position_ids"][..., :1, :]
+    positions = pairs[0]["position_ids"][..., :1, :]  # one row for all: the batch grows on the way
+    mask = torch.ones((len(rows), tokens), dtype=torch.long, device=device)
     with reading(loaded, cache):
-        with joining(loaded.family.decoder_layers(loaded.model), joins):
+        with joining(loaded.family.decoder_layers(loaded.model), bases, joins):
             output = loaded.model(
-                input_ids=pair["input_ids"][:1, tail], attention_mask=pair["attention_mask"][:1, tail],
+                input_ids=torch.cat([pair["input_ids"][:1, tail] for pair in pairs]), attention_mask=mask[:count, tail],
                 position_ids=positions[..., tail], past_key_values=cache, use_cache=True, logits_to_keep=1,
             )  # fmt: skip
-        cache.fill(started(joins, len(stores)))
-        last = positions[..., -1:].expand(*positions.shape[:-2], rows, 1)
-        mask = pair["attention_mask"][:1].expand(rows, -1)
+        cache.fill(bases, started(joins, len(stores)))
+        last = positions[..., -1:].expand(*positions.shape[:-2], len(rows), 1)
         ids, logprobs = decode(loaded, cache, output.logits[:, -1], mask, last, None, Sampling(1, 0.0, max_new_tokens))
-    return to_responses(loaded, ids, logprobs, Sampling(1, 0.0, max_new_tokens))
-
-
-def _owner(layer: int, sets: Sets) -> Int[Tensor, "rows"]:
-    return torch.tensor([0, *(int(layer in chosen) for chosen in sets)])
+    answers: list[dict[frozenset[int], Response]] = [{} for _ in pairs]
+    for (pair, chosen), answer in zip(
+        rows, to_responses(loaded, ids, logprobs, Sampling(1, 0.0, max_new_tokens)), strict=True
+    ):
+        answers[pair][chosen] = answer
+    return answers

@@ -1,0 +1,149 @@
+"""Rows that share: swaps and ablations of a batch against one at a time, and against hand-written ones."""
+
+import pytest
+import torch
+
+from franken import tasks
+from franken.errors import UsageError
+from franken.generate import Prompt, Sampling, encode_prompts, generate
+from franken.models.hooks import edit
+from franken.probe import ablate as ablation
+from franken.probe.ablate import Ablation, ablate, ablations_of, calibrate
+from franken.probe.swap import encode_pair, stackable, swap_sets, swapped_answers, swapped_batch
+
+DEPTH = 8
+
+
+def prompts(name: str, count: int = 4) -> list[tuple[Prompt, Prompt]]:
+    pairs = tasks.get(name).pairs(count, 0)
+    return [tuple(Prompt(i.question, (i.image,), i.id) for i in (p.target, p.source)) for p in pairs]
+
+
+def weights(loaded) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in loaded.model.state_dict().items()}
+
+
+def unchanged(loaded, before) -> bool:
+    now = loaded.model.state_dict()
+    hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in loaded.model.modules())
+    return all(torch.equal(now[k], v) for k, v in before.items()) and hooks == 0
+
+
+def test_pairs_of_one_batch_answer_as_alone_and_in_small_batches(sft_creature):
+    asked = prompts("read")
+    encoded = [encode_pair(sft_creature, *pair) for pair in asked]
+    same = [pair for pair in encoded if stackable(encoded[0], pair)]
+    assert len(same) > 1
+    sets = [frozenset(), *swap_sets("suffix", range(DEPTH), DEPTH), *swap_sets("single", range(DEPTH), DEPTH)]
+    together = swapped_batch(sft_creature, same, sets, 30)
+    alone = [swapped_batch(sft_creature, [pair], sets, 30)[0] for pair in same]
+    small = swapped_batch(sft_creature, same, sets, 30, batch_size=5)
+    ids = [[[row.ids for row in answers] for answers in rows] for rows in (together, alone, small)]
+    assert ids[0] == ids[1] == ids[2]
+    assert len({tuple(row) for row in ids[0][0]}) > 1
+
+
+def test_the_model_is_as_before_also_after_an_exception(sft_creature, monkeypatch):
+    before = weights(sft_creature)
+    decoder = sft_creature.model.get_decoder().config
+    implementation = decoder._attn_implementation
+    target, source = prompts("sum", 1)[0]
+    swapped_answers(sft_creature, target, source, swap_sets("single", range(DEPTH), DEPTH), max_new_tokens=4)
+    ablate(sft_creature, target, ablations_of("zero", range(DEPTH)), max_new_tokens=4)
+    assert unchanged(sft_creature, before)
+
+    def fail(*_, **__):
+        raise RuntimeError("in the middle")
+
+    monkeypatch.setattr("franken.probe.swap.decode", fail)
+    monkeypatch.setattr(ablation, "decode", fail)
+    with pytest.raises(RuntimeError, match="middle"):
+        swapped_answers(sft_creature, target, source, [frozenset([1])], max_new_tokens=4)
+    with pytest.raises(RuntimeError, match="middle"):
+        ablate(sft_creature, target, [Ablation(1)], max_new_tokens=4)
+    assert unchanged(sft_creature, before)
+    assert decoder._attn_implementation == implementation
+
+
+@torch.no_grad()
+def by_hand(loaded, prompt, change, steps):
+    """The whole row anew for every token, without a cache, under hooks that `change` makes from the row's length."""
+    batch = encode_prompts(loaded, [prompt])
+    banned = loaded.family.banned_token_ids(loaded.model.config, loaded.tokenizer)
+    positions, said = batch["position_ids"], []
+    while len(said) < steps:
+        row = dict(batch)
+        row["input_ids"] = torch.cat([batch["input_ids"], torch.tensor([said], dtype=torch.long)], 1)
+        row["attention_mask"] = torch.ones_like(row["input_ids"])
+        row["position_ids"] = torch.cat([positions, positions[..., -1:] + torch.arange(1, len(said) + 1)], -1)
+        with edit(change(row["input_ids"].shape[1])):
+            logits = loaded.model(**row, use_cache=False).logits[0, -1]
+        logits[banned] = -torch.inf
+        said.append(int(logits.argmax()))
+        if said[-1] == loaded.tokenizer.eos_token_id:
+            break
+    return said
+
+
+@pytest.mark.parametrize("method", ablation.METHODS)
+def test_ablations_equal_those_written_by_hand(sft_creature, method):
+    layers = loaded_layers = sft_creature.family.decoder_layers(sft_creature.model)
+    asked = [target for target, _ in prompts("read", 3)]
+    calibration = calibrate(sft_creature, asked[1:], range(DEPTH), seed=5)
+    kind, _, site = method.partition("-")
+    rows = ablate(
+        sft_creature, asked[0], ablations_of(method, range(DEPTH)), max_new_tokens=12, calibration=calibration
+    )
+    assert rows[0].ids == generate(sft_creature, [asked[0]], Sampling(1, 0.0, 12))[0][0].ids
+    for layer in (0, 3, 7):
+        key = site or "layer", layer
+        module = {"layer": layers[layer], "attention": layers[layer].self_attn, "mlp": loaded_layers[layer].mlp}[key[0]]
+        table = ablation._replacements([Ablation(layer, kind, key[0])], calibration, 100)
+
+        def change(length, module=module, key=key, table=table):
+            def replaced(output, context):
+                kept = context.input if key[0] == "layer" else torch.zeros_like(output)
+                return kept + sum(t[:length] for t in table.values())
+
+            return {module: replaced}
+
+        assert rows[layer + 1].ids == by_hand(sft_creature, asked[0], change, 12)
+
+
+def test_calibration_is_the_mean_and_spread_of_what_a_site_adds(sft_creature):
+    asked = [target for target, _ in prompts("sum", 2)]
+    calibration = calibrate(sft_creature, asked, [2])
+    layers = sft_creature.family.decoder_layers(sft_creature.model)
+    added = {"layer": [], "attention": [], "mlp": []}
+    with torch.no_grad():
+        for prompt in asked:
+            with edit({
+                layers[2]: lambda o, c: added["layer"].append((o - c.input)[0]) or o,
+                layers[2].self_attn: lambda o, c: added["attention"].append(o[0]) or o,
+                layers[2].mlp: lambda o, c: added["mlp"].append(o[0]) or o,
+            }):  # fmt: skip
+                sft_creature.model(**encode_prompts(sft_creature, [prompt]))
+    for site, values in added.items():
+        rows = torch.cat(values)
+        assert torch.allclose(calibration.mean[site, 2], rows.mean(0), atol=1e-5)
+        assert torch.allclose(calibration.spread[site, 2], rows.std(0, unbiased=False), atol=1e-4)
+
+
+def test_noise_is_seeded_and_ablations_do_not_depend_on_the_batch(sft_creature):
+    asked = [target for target, _ in prompts("sum", 2)]
+    methods = [a for m in ablation.METHODS for a in ablations_of(m, range(DEPTH))]
+    seeds = [calibrate(sft_creature, asked, range(DEPTH), seed=s) for s in (0, 0, 1)]
+    rows = [ablate(sft_creature, asked[0], methods, max_new_tokens=10, calibration=c) for c in seeds]
+    small = ablate(sft_creature, asked[0], methods, max_new_tokens=10, calibration=seeds[0], batch_size=4)
+    ids = [[r.ids for r in answers] for answers in (*rows, small)]
+    assert ids[0] == ids[1] == ids[3]
+    assert ids[0] != ids[2]
+
+
+def test_wrong_ablations(sft_creature):
+    with pytest.raises(UsageError, match="unknown ablation"):
+        ablations_of("zer", [0])
+    with pytest.raises(UsageError, match="calibration"):
+        ablate(sft_creature, prompts("read", 1)[0][0], ablations_of("mean", [0]), max_new_tokens=2)
+    with pytest.raises(UsageError, match="calibrate"):
+        calibrate(sft_creature, [], [0])
