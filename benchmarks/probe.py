@@ -129,7 +129,7 @@ def our_swap(loaded: Any, pairs: list[dict[str, Tensor]], steps: int) -> list[An
     from franken.probe.swap import swap_sets, swapped_batch
 
     sets = [frozenset(), *swap_sets("suffix", range(DEPTH), DEPTH)]
-    return [[row.ids for row in answers] for answers in swapped_batch(loaded, pairs, sets, steps)]
+    return [[row.answer.ids for row in answers] for answers in swapped_batch(loaded, pairs, sets, steps)]
 
 
 def our_zero(loaded: Any, pairs: list[dict[str, Tensor]], steps: int) -> list[Answers]:

@@ -24,6 +24,7 @@ from franken.generate.native import Prompt, Response, Sampling, decode, encode_p
 from franken.generate.native import responses as to_responses
 from franken.models.loading import Loaded
 from franken.probe.rows import RowCache, joining, reading, started
+from franken.probe.scores import Swapped, divergence, parting
 
 MODES = ("suffix", "single", "prefix", "window:w")
 ROWS = 128
@@ -56,7 +57,8 @@ def swapped_answers(
     `batch_size` bounds the rows in memory, two at least. Raises FrankenError when the two prompts differ in more than the pixels (another
     image size, say), or hold no image.
     """
-    return swapped_batch(loaded, [encode_pair(loaded, target, source)], sets, max_new_tokens, batch_size)[0]
+    rows = swapped_batch(loaded, [encode_pair(loaded, target, source)], sets, max_new_tokens, batch_size)[0]
+    return [row.answer for row in rows]
 
 
 def encode_pair(loaded: Loaded, target: Prompt, source: Prompt) -> dict[str, Tensor]:
@@ -91,17 +93,28 @@ def stackable(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 @torch.no_grad()
 def swapped_batch(
-    loaded: Loaded, pairs: Sequence[dict[str, Tensor]], sets: Sets, max_new_tokens: int, batch_size: int = ROWS
-) -> list[list[Response]]:
-    """`[pairs][sets]` answers of encoded pairs, all `stackable`. Rows beyond `batch_size` follow in further batches."""
+    loaded: Loaded,
+    pairs: Sequence[dict[str, Tensor]],
+    sets: Sets,
+    max_new_tokens: int,
+    batch_size: int = ROWS,
+    *,
+    measure: bool = False,
+) -> list[list[Swapped]]:
+    """`[pairs][sets]` rows of encoded pairs, all `stackable`. Rows beyond `batch_size` follow in further batches.
+
+    With `measure` the distributions where target and source part are compared as well: one more pass over what both say.
+    """
     depth = len(loaded.family.decoder_layers(loaded.model))
-    wanted = sorted({frozenset(), *sets}, key=lambda chosen: (min(chosen, default=depth), sorted(chosen)))
-    size = max(1, batch_size // len(pairs) - 1)
+    everything = frozenset(range(depth))
+    different = sorted({*sets} - {frozenset(), everything}, key=lambda chosen: (min(chosen), sorted(chosen)))
+    size = max(1, batch_size // len(pairs) - 2)
     stores, stored = _prefill(loaded, pairs)
-    answers: list[dict[frozenset[int], Response]] = [{} for _ in pairs]
-    for start in range(0, max(1, len(wanted) - 1), size):
-        chunk = wanted[:-1][start : start + size]  # the last is the empty set, whose row is always there
-        for known, new in zip(answers, _answers(loaded, pairs, stores, stored, chunk, max_new_tokens), strict=True):
+    answers: list[dict[frozenset[int], Swapped]] = [{} for _ in pairs]
+    for start in range(0, max(1, len(different)), size):
+        chunk = [everything, *different[start : start + size]]
+        rows = _answers(loaded, pairs, stores, stored, chunk, max_new_tokens, measure)
+        for known, new in zip(answers, rows, strict=True):
             known |= new
     return [[known[chosen] for chosen in sets] for known in answers]
 
@@ -124,9 +137,8 @@ def _prefill(
     positions = pairs[0]["position_ids"][..., :1, :stop]
     positions = positions.expand(*positions.shape[:-2], 2 * len(pairs), stop)
     loaded.model(**batch, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    layers: Any = cache.layers
     kept = slice(0, stop) if stored[:stop].all() else stored.nonzero()[:, 0]
-    return [(layer.keys[:, :, kept], layer.values[:, :, kept]) for layer in layers], stored
+    return [(layer.keys[:, :, kept], layer.values[:, :, kept]) for layer in _layers(cache)], stored
 
 
 def _answers(
@@ -136,8 +148,9 @@ def _answers(
     stored: Bool[Tensor, "tokens"],
     sets: Sets,
     max_new_tokens: int,
-) -> list[dict[frozenset[int], Response]]:
-    """Per pair the plain answer and the answer under every set; the sets ascend by their first layer, and none is empty."""
+    measure: bool,
+) -> list[dict[frozenset[int], Swapped]]:
+    """Per pair the plain row and one for every set. The sets ascend by their first layer, the first is that of all layers."""
     device, count, tokens = loaded.device, len(pairs), len(stored)
     rows = [(pair, chosen) for chosen in [frozenset(), *sets] for pair in range(count)]
     bases = [pair for pair, _ in rows]
@@ -158,11 +171,63 @@ def _answers(
                 position_ids=positions[..., tail], past_key_values=cache, use_cache=True, logits_to_keep=1,
             )  # fmt: skip
         cache.fill(bases, started(joins, len(stores)))
+        questions = [(layer.keys, layer.values) for layer in _layers(cache)]
         last = positions[..., -1:].expand(*positions.shape[:-2], len(rows), 1)
-        ids, logprobs = decode(loaded, cache, output.logits[:, -1], mask, last, None, Sampling(1, 0.0, max_new_tokens))
-    answers: list[dict[frozenset[int], Response]] = [{} for _ in pairs]
-    for (pair, chosen), answer in zip(
-        rows, to_responses(loaded, ids, logprobs, Sampling(1, 0.0, max_new_tokens)), strict=True
-    ):
-        answers[pair][chosen] = answer
-    return answers
+        ids, logprobs = decode(
+            loaded, cache, output.logits[:, -1].clone(), mask, last, None, Sampling(1, 0.0, max_new_tokens)
+        )
+        answers = to_responses(loaded, ids, logprobs, Sampling(1, 0.0, max_new_tokens))
+        scores: list[tuple[float | None, float | None]] = [(None, None)] * len(rows)
+        if measure:
+            again = RowCache(stores, owners, cache.index, cache.tail)
+            for layer, (keys, values) in enumerate(questions):
+                again.update(keys, values, layer)
+            with reading(loaded, again):
+                scores = _scores(loaded, again, answers, count, output.logits[:, -1], mask, last)
+    found: list[dict[frozenset[int], Swapped]] = [{} for _ in pairs]
+    for (pair, chosen), answer, score in zip(rows, answers, scores, strict=True):
+        found[pair][chosen] = Swapped(answer, *score)
+    return found
+
+
+def _scores(
+    loaded: Loaded, cache: RowCache, answers: Sequence[Response], count: int, first: Tensor, mask: Tensor, last: Tensor
+) -> list[tuple[float | None, float | None]]:
+    """KL and logit difference of every row where the plain answer (rows 0 … count−1) and the source's (the next) part.
+
+    `cache` holds the question and `first` are the logits after it; what both answers share is given to every row.
+    """
+    plain, source = answers[:count], answers[count : 2 * count]
+    places = [parting(a.ids, b.ids) for a, b in zip(plain, source, strict=True)]
+    rows = [row % count for row in range(len(answers))]
+    longest = max(place or 0 for place in places)
+    logits = first
+    if longest:
+        said = torch.zeros((count, longest), dtype=torch.long, device=loaded.device)
+        for pair, answer in enumerate(plain):
+            shared = answer.ids[: places[pair] or 0]
+            said[pair, : len(shared)] = torch.tensor(shared, device=loaded.device)
+        steps = torch.arange(1, longest + 1, device=loaded.device)
+        wanted = sorted({place for place in places if place})
+        output = loaded.model(
+            input_ids=said[rows], attention_mask=torch.cat([mask, mask.new_ones(len(rows), longest)], 1),
+            position_ids=last + steps, past_key_values=cache, use_cache=True,
+            logits_to_keep=torch.tensor(wanted, device=loaded.device) - 1,
+        )  # fmt: skip
+        read = [places[pair] for pair in rows]
+        logits = torch.stack([output.logits[i, wanted.index(p)] if p else first[i] for i, p in enumerate(read)])
+    banned = torch.tensor(loaded.family.banned_token_ids(loaded.model.config, loaded.tokenizer), device=loaded.device)
+    scores = []
+    for row, pair in enumerate(rows):
+        kl = float(divergence(logits[pair], logits[row : row + 1], banned))
+        place = places[pair]
+        difference = None
+        if place is not None and place < min(len(plain[pair].ids), len(source[pair].ids)):
+            ours, theirs = plain[pair].ids[place], source[pair].ids[place]
+            difference = float(logits[row, ours] - logits[row, theirs])
+        scores.append((kl, difference))
+    return scores
+
+
+def _layers(cache: Any) -> Any:
+    return cache.layers

@@ -9,7 +9,9 @@ from franken.generate import Prompt, Sampling, encode_prompts, generate
 from franken.models.hooks import edit
 from franken.probe import ablate as ablation
 from franken.probe.ablate import Ablation, ablate, ablations_of, calibrate
+from franken.probe.scores import parting, same_answer
 from franken.probe.swap import encode_pair, stackable, swap_sets, swapped_answers, swapped_batch
+from franken.tasks import Item
 
 DEPTH = 8
 
@@ -38,7 +40,7 @@ def test_pairs_of_one_batch_answer_as_alone_and_in_small_batches(sft_creature):
     together = swapped_batch(sft_creature, same, sets, 30)
     alone = [swapped_batch(sft_creature, [pair], sets, 30)[0] for pair in same]
     small = swapped_batch(sft_creature, same, sets, 30, batch_size=5)
-    ids = [[[row.ids for row in answers] for answers in rows] for rows in (together, alone, small)]
+    ids = [[[row.answer.ids for row in answers] for answers in rows] for rows in (together, alone, small)]
     assert ids[0] == ids[1] == ids[2]
     assert len({tuple(row) for row in ids[0][0]}) > 1
 
@@ -147,3 +149,51 @@ def test_wrong_ablations(sft_creature):
         ablate(sft_creature, prompts("read", 1)[0][0], ablations_of("mean", [0]), max_new_tokens=2)
     with pytest.raises(UsageError, match="calibrate"):
         calibrate(sft_creature, [], [0])
+
+
+@torch.no_grad()
+def test_the_distributions_are_those_after_what_both_answers_share(sft_creature):
+    target, source = next(p for p in prompts("sum", 6) if p[0].images != p[1].images)
+    loaded = sft_creature
+    plain, other = (generate(loaded, [p], Sampling(1, 0.0, 40))[0][0].ids for p in (target, source))
+    place = parting(plain, other)
+    assert place
+    sets = [frozenset(), frozenset(range(DEPTH)), frozenset([3])]
+    rows = swapped_batch(loaded, [encode_pair(loaded, target, source)], sets, 40, measure=True)[0]
+    logp = []
+    for prompt in (target, source):
+        batch = encode_prompts(loaded, [prompt])
+        positions = batch["position_ids"]
+        batch["input_ids"] = torch.cat([batch["input_ids"], torch.tensor([plain[:place]])], 1)
+        batch["attention_mask"] = torch.ones_like(batch["input_ids"])
+        batch["position_ids"] = torch.cat([positions, positions[..., -1:] + torch.arange(1, place + 1)], -1)
+        logp.append(loaded.model(**batch).logits[0, -1])
+    banned = torch.tensor(loaded.family.banned_token_ids(loaded.model.config, loaded.tokenizer))
+    allowed = torch.ones(len(logp[0]), dtype=torch.bool)
+    allowed[banned] = False
+    p, q = (torch.distributions.Categorical(logits=x[allowed]) for x in logp)
+    assert rows[0].kl == pytest.approx(0.0, abs=1e-6)
+    assert rows[1].kl == pytest.approx(float(torch.distributions.kl_divergence(p, q)), rel=1e-3)
+    for row, x in zip(rows, logp, strict=False):
+        assert row.logit_difference == pytest.approx(float(x[plain[place]] - x[other[place]]), rel=1e-3)
+    assert rows[0].logit_difference > 0 > rows[1].logit_difference
+
+
+def test_answers_are_compared_as_their_task_does():
+    def item(task, **state):
+        return Item("i", task, "?", "", state=state)
+
+    box = item("grounding", iou_threshold=0.5)
+    assert same_answer("0,0,10,10", "[0, 0, 10, 9]", box)
+    assert not same_answer("0,0,10,10", "20,20,30,30", box)
+    assert not same_answer("0,0,10,10", "0,0,10,9", item("grounding", iou_threshold=0.95))
+    assert not same_answer("0,0,10,10", "there is none", box)
+    assert same_answer("There are 3 items.", "3", item("counting"))
+    assert not same_answer("There are 3 items.", "There are 13 items.", item("counting"))
+    assert same_answer("Yes, it is.", "yes", item("recognition"))
+    assert not same_answer("Yes.", "No, it is not.", item("recognition"))
+    assert same_answer("Word.", "word", item("ocr"))
+    assert not same_answer("word", "words", item("ocr"))
+    assert parting([1, 2, 3], [1, 2, 4]) == 2
+    assert parting([1, 2], [1, 2]) is None
+    assert parting([1, 2], [1, 2, 3]) == 2
