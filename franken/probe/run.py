@@ -1,24 +1,26 @@
 """The loop of `franken probe`: pairs and items × layers, controls first, every sample accounted for, resumable."""
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from franken import tasks
 from franken.checkpoints import Checkpoint, fingerprint, open_checkpoint
 from franken.errors import FrankenError, UsageError, VerificationError, did_you_mean
 from franken.layers import parse_ranges
+from franken.probe.questions import load_questions
 from franken.runs import Run, open_run
 from franken.tasks import Item, Pair
-from franken.tasks.grading import extract, normalise
 
-METHODS = ("swap-suffix", "swap-single", "swap-prefix", "zero", "lens")
+ABLATIONS = tuple(f"{kind}{site}" for kind in ("zero", "mean", "noise") for site in ("", "-attention", "-mlp"))
+SWAPS = ("swap-suffix", "swap-single", "swap-prefix")
+METHODS = (*SWAPS, *ABLATIONS, "lens")
+ENGINES = ("torch", "nnsight")
 ALIASES = {"swap": ("swap-suffix", "swap-single")}
 FLUSH = 16
-CONTROL_PAIRS = 2
+CALIBRATION = 16
 Progress = Callable[[int, int, str], None]
 
 
@@ -32,6 +34,19 @@ class ProbePlan:
     layers: tuple[int, ...]
     identity: dict[str, Any]
     max_new_tokens: int
+    batch_size: int = 128
+    engine: str = "torch"
+    calibration: tuple[Item, ...] = ()
+
+    @property
+    def swaps(self) -> list[str]:
+        """Its swaps."""
+        return [m for m in self.methods if m.startswith("swap-")]
+
+    @property
+    def ablations(self) -> list[str]:
+        """Its ablations."""
+        return [m for m in self.methods if m in ABLATIONS]
 
     @property
     def n_requested(self) -> int:
@@ -50,8 +65,14 @@ def plan_probe(
     seed: int = 0,
     max_new_tokens: int = 64,
     dtype: str = "auto",
+    batch_size: int = 128,
+    engine: str = "torch",
+    pairs: Sequence[Pair] | None = None,
 ) -> ProbePlan:
-    """Resolve methods, layers and pairs. Raises UsageError for anything unknown."""
+    """Resolve methods, layers and pairs. Raises UsageError for anything unknown.
+
+    `data` is a folder of image pairs or a file of text questions; `pairs` are used as they are.
+    """
     checkpoint = open_checkpoint(model)
     names = tuple(dict.fromkeys(m for given in methods for m in ALIASES.get(given, (given,))))
     for name in names:
@@ -66,6 +87,14 @@ def plan_probe(
                 why=f"there are {', '.join(known)}",
                 fix=did_you_mean(name, known) or "pick one",
             )
+    if batch_size < 3:
+        raise UsageError(
+            f"--batch-size {batch_size} is too small", why="a swap needs the plain row, the source's and its own"
+        )
+    if engine not in ENGINES:
+        raise UsageError(
+            f"unknown engine {engine!r}", why="there are torch and nnsight", fix=did_you_mean(engine, ENGINES)
+        )
     if samples < 1:
         raise UsageError(f"--samples {samples} is nothing", why="at least one is needed")
     ranges = parse_ranges(layers, checkpoint.depths)
@@ -74,12 +103,19 @@ def plan_probe(
             "only decoder layers can be probed", why="swap and zero act on the text part", fix="use text:…"
         )
     chosen = tuple(sorted({layer for r in ranges for layer in r.layers}))
-    pairs = _pairs(task_names, samples, data, seed)
+    chosen_pairs = list(pairs) if pairs is not None else _pairs(task_names, samples, data, seed)
+    needed = any(name.startswith(("mean", "noise")) for name in names)
+    calibration = _calibration(chosen_pairs, task_names, data, seed) if needed and pairs is None else []
+    if needed and not calibration:
+        raise UsageError("mean and noise have nothing to calibrate on", why="they need samples", fix="use zero")
     identity = {
-        "checkpoint": fingerprint(checkpoint), "methods": names, "layers": chosen, "pairs": [p.id for p in pairs], "seed": seed,
-        "data": str(data) if data else None, "samples": samples, "max_new_tokens": max_new_tokens, "dtype": dtype,
+        "checkpoint": fingerprint(checkpoint), "methods": names, "layers": chosen, "pairs": [p.id for p in chosen_pairs],
+        "seed": seed, "data": str(data) if data else None, "samples": samples, "max_new_tokens": max_new_tokens, "dtype": dtype,
+        "engine": engine, "calibration": [item.id for item in calibration],
     }  # fmt: skip
-    return ProbePlan(checkpoint, names, tuple(pairs), chosen, identity, max_new_tokens)
+    return ProbePlan(
+        checkpoint, names, tuple(chosen_pairs), chosen, identity, max_new_tokens, batch_size, engine, tuple(calibration)
+    )
 
 
 def run_probe(
@@ -87,13 +123,15 @@ def run_probe(
 ) -> Path:
     """Run or resume a probe. Returns the run folder. Raises VerificationError when a control fails."""
     from franken.models.loading import load
-    from franken.probe.summary import fall_tests, layer_rows
+    from franken.probe import controls
+    from franken.probe.summary import fall_tests, layer_rows, peaks
 
     name = plan.checkpoint.name
     run = open_run("probe", name, plan.identity, out, config=plan.identity, models={"model": name})
     if run.is_complete():
         return run.folder
     loaded = load(plan.checkpoint.folder, device=device, dtype=dtype)
+    before = controls.weights_digest(loaded)
     warnings = check_controls(loaded, plan)
     done = {(r["method"], r["sample"], r["layer"]) for r in run.rows()}
     total = plan.n_requested
@@ -105,108 +143,137 @@ def run_probe(
         if progress:
             progress(seen, total, what)
 
-    swaps = [m for m in plan.methods if m.startswith("swap-")]
-    if swaps:
-        _swap_all(run, loaded, plan, swaps, done, step)
-    if "zero" in plan.methods:
+    if plan.swaps:
+        _swap_all(run, loaded, plan, done, step)
+    if plan.ablations:
         _ablate_all(run, loaded, plan, done, step)
     if "lens" in plan.methods:
         _lens_all(run, loaded, load(plan.checkpoint.folder, device=device, dtype=dtype), plan, done, step)
+    if controls.weights_digest(loaded) != before:
+        raise VerificationError("the weights changed during the probe", why="an edit was left in the model")
     rows = run.rows()
-    return run.finish(
-        layer_rows(rows), n_requested=total, warnings=warnings, extra={"fall_tests": fall_tests(rows), "device": device}
-    )
+    summary = layer_rows(rows)
+    extra = {"fall_tests": fall_tests(rows), "peaks": peaks(summary), "device": str(loaded.device)}
+    return run.finish(summary, n_requested=total, warnings=warnings, extra=extra)
 
 
 def check_controls(loaded: Any, plan: ProbePlan) -> list[str]:
-    """What must hold before anything is believed; on the first usable pairs.
+    """Warnings of the built-in controls (`franken.probe.controls`). Raises VerificationError when one fails in fp32."""
+    from franken.probe import controls
 
-    Swapping an image with itself changes nothing; nothing swapped equals plain generation; all layers swapped equals running
-    the source image; a hook that returns what it gets leaves the logits bit-identical. In 16-bit types batched kernels round
-    differently, so a difference there is returned as a warning. Raises VerificationError in fp32.
-    """
-    from franken.generate.native import Sampling, generate
-    from franken.probe.swap import swapped_answers
-
-    usable = [p for p in plan.pairs if not p.error and not p.ineligible and _same_size(p)][:CONTROL_PAIRS]
+    usable = [p for p in plan.pairs if not p.error and not p.ineligible and _same_size(p)][: controls.SAMPLES]
+    asked = [_prompt(p.target) for p in plan.pairs if not p.target.error][: controls.SAMPLES]
     failures = []
-    everything = frozenset(range(plan.checkpoint.depths["text"]))
-    greedy = Sampling(1, 0.0, plan.max_new_tokens)
-    for pair in usable:
-        target, source = _prompt(pair.target), _prompt(pair.source)
-        same = swapped_answers(
-            loaded, target, target, [frozenset(), everything, frozenset([0])], max_new_tokens=plan.max_new_tokens
-        )
-        plain, other = (generate(loaded, [p], greedy)[0][0] for p in (target, source))
-        swapped = swapped_answers(loaded, target, source, [everything], max_new_tokens=plan.max_new_tokens)[0]
-        if len({tuple(r.ids) for r in same}) > 1:
-            failures.append(f"{pair.id}: swapping an image with itself changes the answer")
-        if same[0].ids != plain.ids:
-            failures.append(f"{pair.id}: nothing swapped is not the plain answer")
-        if swapped.ids != other.ids:
-            failures.append(f"{pair.id}: everything swapped is not the source's answer")
-        if not _identity_hook_is_exact(loaded, target):
-            failures.append(f"{pair.id}: a hook that returns its input changes the logits")
-    if failures and loaded.model.dtype == torch.float32:
-        raise VerificationError(
-            "a built-in control failed", why="; ".join(failures), fix="the probe would not be valid"
-        )
-    return failures
+    if plan.swaps:
+        pairs = [(_prompt(p.target), _prompt(p.source)) for p in usable]
+        failures += controls.check_swaps(loaded, pairs, plan.max_new_tokens)
+    if plan.ablations:
+        middle = plan.layers[len(plan.layers) // 2]
+        failures += controls.check_ablations(loaded, asked, middle, plan.max_new_tokens)
+    for prompt in asked:
+        if not controls.identity_hook_is_exact(loaded, prompt):
+            failures.append(f"{prompt.key}: a hook that returns its input changes the logits")
+    return controls.conclude(failures, loaded.model.dtype)
 
 
-def _swap_all(run: Run, loaded: Any, plan: ProbePlan, methods: list[str], done: set[Any], step: Any) -> None:
-    from franken.probe.swap import swap_sets, swapped_answers
+def _swap_all(run: Run, loaded: Any, plan: ProbePlan, done: set[Any], step: Any) -> None:
+    from franken.probe.swap import swap_sets
 
     depth = plan.checkpoint.depths["text"]
-    everything = frozenset(range(depth))
-    sets = [s for m in methods for s in swap_sets(m.removeprefix("swap-"), plan.layers, depth)]
-    keys = [(m, layer) for m in methods for layer in plan.layers]
-    waiting: list[dict[str, Any]] = []
-    for number, pair in enumerate(plan.pairs, 1):
-        if (keys[0][0], pair.id, keys[0][1]) not in done:
-            base = _head(plan, pair)
-            if pair.error or pair.ineligible:
-                waiting += [base | {"method": m, "layer": layer} for m, layer in keys]
+    sets = [frozenset(), frozenset(range(depth))]
+    sets += [s for m in plan.swaps for s in swap_sets(m.removeprefix("swap-"), plan.layers, depth)]
+    keys = [(m, layer) for m in plan.swaps for layer in plan.layers]
+    for start in range(0, len(plan.pairs), FLUSH):
+        block = [p for p in plan.pairs[start : start + FLUSH] if (keys[0][0], p.id, keys[0][1]) not in done]
+        rows = _swapped(loaded, plan, block, sets)
+        waiting: list[dict[str, Any]] = []
+        for pair in block:
+            base, found = _head(plan, pair), rows.get(pair.id)
+            if isinstance(found, list):
+                plain, source, *swapped = found
+                for (method, layer), row in zip(keys, swapped, strict=True):
+                    waiting.append(base | {"method": method, "layer": layer} | _swap_row(pair, row, plain, source))
             else:
-                try:
-                    prompts = _prompt(pair.target), _prompt(pair.source)
-                    answers = swapped_answers(
-                        loaded, *prompts, [frozenset(), everything, *sets], max_new_tokens=plan.max_new_tokens
-                    )
-                    plain, source, *swapped = [r.text for r in answers]
-                    for (method, layer), text in zip(keys, swapped, strict=True):
-                        waiting.append(base | {"method": method, "layer": layer} | judge(pair, text, plain, source))
-                except FrankenError as e:
-                    waiting += [
-                        base | {"method": m, "layer": layer, "error": f"{e.what}: {e.why}"} for m, layer in keys
-                    ]
-        step(len(keys), f"swap {pair.task}")
-        if number % FLUSH == 0:
-            run.append(waiting)
-            waiting = []
-    run.append(waiting)
+                error = found or pair.error
+                waiting += [base | {"method": m, "layer": layer, "error": error} for m, layer in keys]
+        run.append(waiting)
+        for pair in plan.pairs[start : start + FLUSH]:
+            step(len(keys), f"swap {pair.task}")
+
+
+def _swapped(loaded: Any, plan: ProbePlan, pairs: Sequence[Pair], sets: list[frozenset[int]]) -> dict[str, Any]:
+    """By pair id the rows of all sets, or what went wrong. Pairs of one shape run together."""
+    if plan.engine == "nnsight":
+        from franken.probe.nnsight_engine import encode_pair, stackable, swapped_batch
+    else:
+        from franken.probe.swap import encode_pair, stackable, swapped_batch
+
+    found: dict[str, Any] = {}
+    groups: list[list[tuple[str, Any]]] = []
+    together = max(1, plan.batch_size // (len(set(sets)) + 1))
+    for pair in pairs:
+        if pair.error or pair.ineligible:
+            continue
+        try:
+            encoded = encode_pair(loaded, _prompt(pair.target), _prompt(pair.source))
+        except FrankenError as e:
+            found[pair.id] = f"{e.what}: {e.why}"
+            continue
+        fitting = (g for g in groups if len(g) < together and stackable(g[0][1], encoded))
+        group = next(fitting, None)
+        if group is None:
+            groups.append(group := [])
+        group.append((pair.id, encoded))
+    for group in groups:
+        rows = swapped_batch(
+            loaded, [encoded for _, encoded in group], sets, plan.max_new_tokens, plan.batch_size, measure=True
+        )
+        found |= dict(zip([key for key, _ in group], rows, strict=True))
+    return found
+
+
+def _swap_row(pair: Pair, row: Any, plain: Any, source: Any) -> dict[str, Any]:
+    return judge(pair, row.answer.text, plain.answer.text, source.answer.text) | {
+        "truncated": row.answer.truncated,
+        "kl": row.kl,
+        "logit_difference": row.logit_difference,
+        "baseline_logit_difference": plain.logit_difference,
+    }
 
 
 def _ablate_all(run: Run, loaded: Any, plan: ProbePlan, done: set[Any], step: Any) -> None:
-    from franken.probe.ablate import ablated_answers
+    if plan.engine == "nnsight":
+        from franken.probe.nnsight_engine import ablate
+    else:
+        from franken.probe.ablate import ablate
+    from franken.probe.ablate import ablations_of, calibrate
 
-    good = [p for p in plan.pairs if not p.target.error and p.target.image is not None]
-    bad = [p for p in plan.pairs if p not in good]
-    prompts = [_prompt(p.target) for p in good]
-    plain: list[str] | None = None
-    for layer in plan.layers:
-        if plan.pairs and ("zero", plan.pairs[0].id, layer) not in done:
-            if plain is None:
-                plain = [r.text for r in ablated_answers(loaded, prompts, None, max_new_tokens=plan.max_new_tokens)]
-            answers = ablated_answers(loaded, prompts, layer, max_new_tokens=plan.max_new_tokens)
-            rows = [_head(plan, p) | {"method": "zero", "layer": layer, "ineligible": None} for p in bad]
-            for pair, before, now in zip(good, plain, answers, strict=True):
-                verdict = judge(pair, now.text, before, "") | {"source_output": None, "to_source": None}
-                head = _head(plan, pair) | {"ineligible": None, "error": None}
-                rows.append(head | {"method": "zero", "layer": layer, "truncated": now.truncated} | verdict)
-            order = {p.id: i for i, p in enumerate(plan.pairs)}
-            run.append(sorted(rows, key=lambda r: order[r["sample"]]))
-        step(len(plan.pairs), f"zero layer {layer}")
+    keys = [(m, layer) for m in plan.ablations for layer in plan.layers]
+    wanted = [a for m in plan.ablations for a in ablations_of(m, plan.layers)]
+    calibration = None
+    if plan.calibration:
+        prompts = [_prompt(item) for item in plan.calibration]
+        calibration = calibrate(loaded, prompts, plan.layers, int(plan.identity["seed"]))
+    waiting: list[dict[str, Any]] = []
+    for number, pair in enumerate(plan.pairs, 1):
+        if (keys[0][0], pair.id, keys[0][1]) not in done:
+            head = _head(plan, pair) | {"ineligible": None, "error": pair.target.error}
+            if pair.target.error:
+                waiting += [head | {"method": m, "layer": layer} for m, layer in keys]
+            else:
+                plain, *answers = ablate(
+                    loaded, _prompt(pair.target), wanted, max_new_tokens=plan.max_new_tokens, calibration=calibration,
+                    batch_size=plan.batch_size,
+                )  # fmt: skip
+                for (method, layer), now in zip(keys, answers, strict=True):
+                    verdict = judge(pair, now.text, plain.text, "") | {"source_output": None, "to_source": None}
+                    cut = {"truncated": now.truncated, "baseline_truncated": plain.truncated}
+                    waiting.append(head | {"method": method, "layer": layer} | verdict | cut)
+        if number % FLUSH == 0:
+            run.append(waiting)
+            waiting = []
+        step(len(keys), f"ablation {pair.task}")
+    run.append(waiting)
 
 
 def _lens_all(run: Run, loaded: Any, copy: Any, plan: ProbePlan, done: set[Any], step: Any) -> None:
@@ -241,14 +308,16 @@ def _lens_all(run: Run, loaded: Any, copy: Any, plan: ProbePlan, done: set[Any],
 
 def judge(pair: Pair, text: str, plain: str, source: str) -> dict[str, Any]:
     """Compare an answer with the plain one and the source's, and grade it against the target's truth."""
-    said, before, there = (normalise(extract(t) or "") for t in (text, plain, source))
+    from franken.probe.scores import same_answer, same_text
+
     grade = tasks.grade(text, pair.target)
     return {
         "output": text,
         "baseline": plain,
         "source_output": source,
-        "changed": said != before,
-        "to_source": said == there and there != before,
+        "changed": not same_text(text, plain),
+        "task_changed": not same_answer(text, plain, pair.target),
+        "to_source": same_answer(text, source, pair.target) and not same_answer(source, plain, pair.target),
         "score": grade.score,
         "baseline_score": tasks.grade(plain, pair.target).score,
         "reason": grade.reason,
@@ -267,6 +336,11 @@ def _head(plan: ProbePlan, pair: Pair) -> dict[str, Any]:
             "baseline_score",
             "reason",
             "truncated",
+            "task_changed",
+            "kl",
+            "logit_difference",
+            "baseline_logit_difference",
+            "baseline_truncated",
         )
     )
     known = tasks.is_puzzle(pair.task)
@@ -281,7 +355,7 @@ def _head(plan: ProbePlan, pair: Pair) -> dict[str, Any]:
 def _pairs(names: Sequence[str], samples: int, data: Path | None, seed: int) -> list[Pair]:
     if data is None:
         return [pair for name in names or tasks.names() for pair in tasks.get(name).pairs(samples, seed, "test")]
-    loaded = tasks.load_folder(data)
+    loaded = load_questions(data) if data.is_file() else tasks.load_folder(data)
     known = list(dict.fromkeys(p.task for p in loaded))
     for name in names:
         if name not in known:
@@ -290,6 +364,18 @@ def _pairs(names: Sequence[str], samples: int, data: Path | None, seed: int) -> 
             )
     chosen = [name for name in known if not names or name in names]
     return [pair for name in chosen for pair in [p for p in loaded if p.task == name][:samples]]
+
+
+def _calibration(pairs: Sequence[Pair], names: Sequence[str], data: Path | None, seed: int) -> list[Item]:
+    """Items to calibrate on: of the other split for puzzles; of a file, rows that are not probed where there are any."""
+    if data is None:
+        chosen = names or tasks.names()
+        each = -(-CALIBRATION // len(chosen))
+        return [item for name in chosen for item in tasks.get(name).items(each, seed, "train")][:CALIBRATION]
+    probed = {p.id for p in pairs}
+    rows = [p for p in _pairs(names, sys.maxsize, data, seed) if not p.target.error]
+    others = [p for p in rows if p.id not in probed]
+    return [p.target for p in (others or rows)[:CALIBRATION]]
 
 
 def _prompt(item: Item) -> Any:
@@ -301,15 +387,3 @@ def _prompt(item: Item) -> Any:
 def _same_size(pair: Pair) -> bool:
     a, b = pair.target.image, pair.source.image
     return a is not None and b is not None and a.size == b.size
-
-
-@torch.no_grad()
-def _identity_hook_is_exact(loaded: Any, prompt: Any) -> bool:
-    from franken.generate.native import encode_prompts
-    from franken.models.hooks import edit
-
-    batch = encode_prompts(loaded, [prompt])
-    before = loaded.model(**batch).logits
-    with edit({layer: lambda output, _: output for layer in loaded.family.decoder_layers(loaded.model)}):
-        after = loaded.model(**batch).logits
-    return torch.equal(before, after)

@@ -12,6 +12,10 @@ from franken.stats import bootstrap_mean, holm, mcnemar_exact, paired_bootstrap,
 Row = Mapping[str, Any]
 
 
+RATES = (("change_rate", "changed"), ("task_change_rate", "task_changed"), ("flip_to_source_rate", "to_source"))
+PEAKED = ("change_rate", "task_change_rate", "flip_to_source_rate", "accuracy_drop")
+
+
 def usable(rows: Sequence[Row]) -> list[Row]:
     """Rows that carry a measurement: neither failed nor ineligible."""
     return [r for r in rows if not r["error"] and not r["ineligible"]]
@@ -20,8 +24,9 @@ def usable(rows: Sequence[Row]) -> list[Row]:
 def layer_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """One row a model, method, layer, task and metric. A layer without data has null values and n = 0.
 
-    Swaps: `change_rate` and `flip_to_source_rate` with Wilson intervals, and `fall_layer` per task. Zero ablation: `accuracy`
-    (Wilson) and `accuracy_drop` against the unablated answers (paired bootstrap; exact McNemar, Holm over layers). Lens:
+    Swaps: `change_rate` (as text), `task_change_rate` (as the task counts it) and `flip_to_source_rate` with Wilson intervals,
+    `kl` and `logit_difference` (bootstrap) where target and source part, and `fall_layer` per task. Ablations: `accuracy` and
+    `truncated_rate` (Wilson), `accuracy_drop` against the unablated answers (paired bootstrap; exact McNemar, Holm over layers). Lens:
     `answer_is_first` (Wilson) and `answer_probability` (bootstrap) of the right answer's first token.
     """
     summary: list[dict[str, Any]] = []
@@ -31,12 +36,14 @@ def layer_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
         if method == "lens":
             for layer, cell in sorted(by_layer.items()):
                 summary += _lens(head, layer, cell)
-        elif method == "zero":
+        elif method.startswith(("zero", "mean", "noise")):
             summary += _ablation(head, by_layer)
         else:
             for layer, cell in sorted(by_layer.items()):
-                for metric, field in (("change_rate", "changed"), ("flip_to_source_rate", "to_source")):
+                for metric, field in RATES:
                     summary.append(_rate(head, layer, metric, [bool(r[field]) for r in cell]))
+                for metric in ("kl", "logit_difference"):
+                    summary.append(_mean(head, layer, metric, [r[metric] for r in cell if r.get(metric) is not None]))
             falls = list(fall_layers(usable(members)).values())
             value, low, high = bootstrap_mean(falls)
             if method == "swap-suffix" and falls:
@@ -44,6 +51,32 @@ def layer_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
                     layer_row(**head, metric="fall_layer", value=value, ci_low=low, ci_high=high, n=len(falls))
                 )
     return summary
+
+
+def peaks(summary: Sequence[Row]) -> list[dict[str, Any]]:
+    """Where a method acts most, per model, method, task and metric: all layers whose interval overlaps the best one's.
+
+    A peak that holds every layer says that the samples do not tell the layers apart; one without data is left out, as is a
+    curve that is zero everywhere.
+    """
+    found = []
+    chosen = [r for r in summary if r["metric"] in PEAKED and r["layer"] is not None and r["n"]]
+    for (model, method, task, metric), cell in _group(chosen, "model", "method", "task", "metric").items():
+        best = max(cell, key=lambda r: r["value"])
+        if best["value"] <= 0:
+            continue
+        layers = sorted(int(r["layer"]) for r in cell if r["ci_high"] >= best["ci_low"])
+        found.append(
+            {
+                "model": model,
+                "method": method,
+                "task": task,
+                "metric": metric,
+                "best": int(best["layer"]),
+                "layers": layers,
+            }
+        )
+    return found
 
 
 def fall_layers(rows: Sequence[Row]) -> dict[str, float]:
@@ -88,6 +121,7 @@ def _ablation(head: dict[str, Any], by_layer: dict[Any, list[Row]]) -> list[dict
         now = [float(r["score"]) for r in cell]
         before = [float(r["baseline_score"]) for r in cell]
         rows.append(_rate(head, layer, "accuracy", [x == 1.0 for x in now]))
+        rows.append(_rate(head, layer, "truncated_rate", [bool(r.get("truncated")) for r in cell]))
         drop, low, high = paired_bootstrap(before, now)
         lost = sum(b == 1.0 and n != 1.0 for b, n in zip(before, now, strict=True))
         won = sum(n == 1.0 and b != 1.0 for b, n in zip(before, now, strict=True))
@@ -120,6 +154,12 @@ def _rate(head: dict[str, Any], layer: Any, metric: str, hits: list[bool]) -> di
     low, high = wilson(sum(hits), n)
     values = {"value": sum(hits) / n, "ci_low": low, "ci_high": high} if n else {}
     return layer_row(**head, layer=int(layer), metric=metric, n=n, **values)
+
+
+def _mean(head: dict[str, Any], layer: Any, metric: str, values: list[float]) -> dict[str, Any]:
+    value, low, high = bootstrap_mean(values)
+    known = {"value": value, "ci_low": low, "ci_high": high} if values else {}
+    return layer_row(**head, layer=int(layer), metric=metric, n=len(values), **known)
 
 
 def _by_image(falls: Mapping[str, float]) -> dict[str, float]:

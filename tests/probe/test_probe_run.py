@@ -1,0 +1,106 @@
+"""The run: peaks, text questions, ablation methods, controls, and that nothing is lost."""
+
+import json
+
+import pytest
+
+from franken.errors import FrankenError, UsageError, VerificationError
+from franken.generate import Response
+from franken.probe import controls
+from franken.probe.questions import load_questions
+from franken.probe.run import plan_probe, run_probe
+from franken.probe.summary import peaks
+from franken.runs import layer_row, load_run
+
+DEPTH = 8
+
+
+def questions(folder):
+    file = folder / "sums.jsonl"
+    rows = [
+        {"id": "a", "question": "1 plus 2?", "answer": "one and two\n#### 1,003"},
+        {"unique_id": "b", "problem": "What is $x$?", "answer": "\\frac{1}{2}"},
+        {"id": "c", "question": "nothing"},
+        {"id": "d", "question": "2 plus 2?", "answer": "4"},
+    ]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    return file
+
+
+def test_questions_of_a_file(tmp_path):
+    a, b, c, _ = load_questions(questions(tmp_path))
+    assert (a.target.answer, b.target.answer) == ("1003", "\\frac{1}{2}")
+    assert "\\boxed" in b.target.question
+    assert a.ineligible
+    assert "no question" in c.error
+    (tmp_path / "bad.jsonl").write_text("{")
+    with pytest.raises(FrankenError, match="not JSON"):
+        load_questions(tmp_path / "bad.jsonl")
+    with pytest.raises(UsageError, match="there is no"):
+        load_questions(tmp_path / "none.jsonl")
+
+
+def test_text_questions_are_ablated_and_every_row_is_accounted_for(tmp_path):
+    plan = plan_probe(
+        "creature:sft", methods=["zero", "mean-attention", "noise-mlp", "swap-single"], data=questions(tmp_path),
+        layers="0,4", max_new_tokens=5, samples=3,
+    )  # fmt: skip
+    assert [item.id for item in plan.calibration] == ["d"]  # the row that is not probed
+    run = load_run(run_probe(plan, out=tmp_path, device="cpu"))
+    assert len(run.samples) == plan.n_requested == 4 * 3 * 2
+    rows = run.samples.set_index(["method", "sample", "layer"])
+    assert rows.loc[("swap-single", "a", 0), "ineligible"]
+    assert rows.loc[("zero", "c", 0), "error"]
+    assert rows.loc[("noise-mlp", "b", 4), "output"] is not None
+    assert rows.loc[("zero", "a", 0), "truncated"] in (True, False)
+    cut = run.layers[(run.layers["metric"] == "truncated_rate") & (run.layers["method"] == "zero")]
+    assert (cut["n"] == 2).all()
+    drops = run.layers[run.layers["metric"] == "accuracy_drop"]
+    assert drops["p_adjusted"].notna().all()
+
+
+def test_a_peak_is_every_layer_that_the_data_cannot_tell_from_the_best():
+    def row(layer, value, low, high, metric="change_rate"):
+        return layer_row(
+            model="m", method="swap-single", part="text", task="t", layer=layer, metric=metric, value=value, ci_low=low,
+            ci_high=high, n=9,
+        )  # fmt: skip
+
+    rows = [row(0, 0.2, 0.1, 0.3), row(1, 0.6, 0.4, 0.8), row(2, 0.7, 0.5, 0.9), row(3, 0.45, 0.3, 0.49)]
+    assert peaks(rows) == [
+        {"model": "m", "method": "swap-single", "task": "t", "metric": "change_rate", "best": 2, "layers": [1, 2]}
+    ]
+    assert peaks([row(0, 0.0, 0.0, 0.3)]) == []
+    assert peaks([row(0, 0.5, 0.2, 0.9, metric="kl")]) == []
+
+
+def test_a_run_reports_peaks_and_measures(tmp_path):
+    plan = plan_probe("creature:sft", methods=["swap-single"], task_names=["read"], samples=6, max_new_tokens=40)
+    run = load_run(run_probe(plan, out=tmp_path, device="cpu"))
+    assert {"change_rate", "task_change_rate", "flip_to_source_rate", "kl", "logit_difference"} <= set(
+        run.layers["metric"]
+    )
+    assert all(peak["best"] in peak["layers"] for peak in run.manifest["peaks"])
+    usable = run.samples[run.samples["ineligible"].isna() & run.samples["error"].isna()]
+    assert (usable["kl"] >= 0).all()
+
+
+@pytest.mark.parametrize("broken", ["franken.probe.swap.swapped_answers", "franken.probe.ablate.ablate"])
+def test_a_control_that_fails_ends_with_code_4(tmp_path, monkeypatch, broken):
+    def wrong(*arguments, **_):
+        count = len(arguments[3]) if "swap" in broken else 1 + len(arguments[2])
+        return [Response(str(i), [i], [0.0], False) for i in range(count)]
+
+    monkeypatch.setattr(broken, wrong)
+    plan = plan_probe("creature:sft", task_names=["read"], samples=1, max_new_tokens=3)
+    with pytest.raises(VerificationError, match="control failed") as raised:
+        run_probe(plan, out=tmp_path, device="cpu")
+    assert raised.value.exit_code == 4
+
+
+def test_weights_that_change_fail_the_run(tmp_path, monkeypatch):
+    digests = iter([1, 2])
+    monkeypatch.setattr(controls, "weights_digest", lambda _: next(digests))
+    plan = plan_probe("creature:sft", methods=["zero"], task_names=["read"], samples=1, layers="0", max_new_tokens=3)
+    with pytest.raises(VerificationError, match="weights changed"):
+        run_probe(plan, out=tmp_path, device="cpu")
