@@ -154,7 +154,7 @@ def decode(
     Returns ids, -1 after the end, and log-probabilities under the sampled distribution (banned tokens excluded).
     """
     model = loaded.model
-    eos = torch.tensor(_end_ids(loaded, sampling), device=logits.device)
+    eos = torch.tensor(end_ids(loaded, sampling), device=logits.device)
     silent = {-1, *loaded.tokenizer.all_special_ids} if sampling.stop else set()
     rows, steps = logits.shape[0], sampling.max_new_tokens
     banned = torch.tensor(loaded.family.banned_token_ids(model.config, loaded.tokenizer), device=logits.device)
@@ -250,7 +250,8 @@ def _expand(loaded: Loaded, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
     return encoded | dict(loaded.tokenizer.pad({"input_ids": rows}, return_tensors="pt"))
 
 
-def _end_ids(loaded: Loaded, sampling: Sampling) -> list[int]:
+def end_ids(loaded: Loaded, sampling: Sampling) -> list[int]:
+    """Tokens that end an answer: the generation settings', the tokenizer's and those that were asked for."""
     configured = loaded.model.generation_config.eos_token_id
     ids = configured if isinstance(configured, list) else [configured]
     return sorted({i for i in [*ids, loaded.tokenizer.eos_token_id, *sampling.stop_ids] if i is not None})
@@ -275,7 +276,7 @@ def responses(
     prompt_ids: Sequence[list[int]] | None = None,
 ) -> list[Response]:
     """Decoded rows of `decode`'s output."""
-    ends = set(_end_ids(loaded, sampling))
+    ends = set(end_ids(loaded, sampling))
     kept = [[t for t in row if t >= 0] for row in ids.tolist()]
     asked = prompt_ids if prompt_ids is not None else [[]] * len(kept)
     return [

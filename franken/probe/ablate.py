@@ -141,7 +141,7 @@ def _answers(
     bases = [0] * len(joins)
     running = started(joins, len(layers))
     prompt_cache = DynamicCache()
-    tables = _replacements(ablations, calibration, tokens + max_new_tokens)
+    tables = replacements(ablations, calibration, tokens + max_new_tokens)
     place = _Place(tokens)
     with edit(_edits(loaded, ablations, tables, place)):
         with joining(layers, bases, joins), _deepstack_of_rows(loaded.model.get_decoder()):
@@ -196,7 +196,7 @@ def _edits(
     return {module: change(mine) for module, mine in members.items()}
 
 
-def _replacements(
+def replacements(
     ablations: Sequence[Ablation], calibration: Calibration | None, tokens: int
 ) -> dict[Ablation, Float[Tensor, "tokens hidden"]]:
     """What is added in place of the site's own, for every token; nothing for zero ablation."""

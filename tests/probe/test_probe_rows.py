@@ -100,7 +100,7 @@ def test_ablations_equal_those_written_by_hand(sft_creature, method):
     for layer in (0, 3, 7):
         key = site or "layer", layer
         module = {"layer": layers[layer], "attention": layers[layer].self_attn, "mlp": loaded_layers[layer].mlp}[key[0]]
-        table = ablation._replacements([Ablation(layer, kind, key[0])], calibration, 100)
+        table = ablation.replacements([Ablation(layer, kind, key[0])], calibration, 100)
 
         def change(length, module=module, key=key, table=table):
             def replaced(output, context):

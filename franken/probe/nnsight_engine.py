@@ -1,0 +1,197 @@
+"""The same swaps and ablations written with nnsight (Fiotto-Kaufman et al., arXiv 2407.14561): a second engine, and an example.
+
+Nothing is cached, batched or resumed here: every token of every row is a whole forward pass with its intervention, as one would
+write it down. It shares with the torch engine what the prompt is (`encode_pair`), where its images are, and the scores; its rows
+are tested to be the same. Many times slower: for checks, and as a pattern for interventions of one's own.
+
+    net = trace_of(loaded)
+    with net.model.trace(**batch):
+        hidden = net.layers[3].output.save()      # a decoder layer's residual stream [rows, tokens, hidden]
+        net.layers[5].mlp.output[:] = 0           # in the order in which the model runs
+        logits = net.model.output.logits.save()
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from franken.generate.native import Prompt, Response, Sampling, encode_prompts, end_ids, responses
+from franken.generate.native import pick as pick_token
+from franken.models.loading import Loaded
+from franken.probe.ablate import Ablation, Calibration, replacements
+from franken.probe.scores import Swapped, divergence, parting
+from franken.probe.swap import Sets, encode_pair, stackable
+
+__all__ = ["ablate", "encode_pair", "stackable", "swapped_batch", "trace_of"]
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A model under nnsight, and its decoder layers there."""
+
+    model: Any
+    layers: Any
+
+
+def trace_of(loaded: Loaded) -> Traced:
+    """nnsight around a loaded model; the model itself stays as it is."""
+    from nnsight import NNsight
+
+    net = NNsight(loaded.model)
+    decoder = loaded.model.get_decoder()
+    path = next(name for name, module in loaded.model.named_modules() if module is decoder)
+    envoy: Any = net
+    for part in path.split("."):
+        envoy = getattr(envoy, part)
+    return Traced(net, envoy.layers)
+
+
+@torch.no_grad()
+def swapped_batch(
+    loaded: Loaded,
+    pairs: Sequence[Mapping[str, Tensor]],
+    sets: Sets,
+    max_new_tokens: int,
+    batch_size: int = 1,
+    *,
+    measure: bool = False,
+) -> list[list[Swapped]]:
+    """`[pairs][sets]` rows, as `franken.probe.swap.swapped_batch` gives them; `batch_size` is not used."""
+    return [_swap_pair(loaded, pair, sets, max_new_tokens, measure) for pair in pairs]
+
+
+def _swap_pair(
+    loaded: Loaded, pair: Mapping[str, Tensor], sets: Sets, max_new_tokens: int, measure: bool
+) -> list[Swapped]:
+    net, depth = trace_of(loaded), len(loaded.family.decoder_layers(loaded.model))
+    image = pair["is_image"].nonzero()[:, 0]
+    target, source = (_side(pair, row) for row in (0, 1))
+    own, theirs = _streams(net, target, depth), _streams(net, source, depth)
+    everything = frozenset(range(depth))
+    answers = {
+        chosen: _greedy(loaded, target, max_new_tokens, lambda row, c=chosen: _swap(net, row, c, image, own, theirs))
+        for chosen in {frozenset(), everything, *sets}
+    }
+    if not measure:
+        return [Swapped(answers[chosen]) for chosen in sets]
+    plain, other = answers[frozenset()].ids, answers[everything].ids
+    place = parting(plain, other)
+    shared = _extended(target, plain[: place or 0])
+    logits = {chosen: _swap(net, shared, chosen, image, own, theirs) for chosen in answers}
+    banned = torch.tensor(loaded.family.banned_token_ids(loaded.model.config, loaded.tokenizer), device=loaded.device)
+    rows = []
+    for chosen in sets:
+        kl = float(divergence(logits[frozenset()], logits[chosen][None], banned))
+        difference = None
+        if place is not None and place < min(len(plain), len(other)):
+            difference = float(logits[chosen][plain[place]] - logits[chosen][other[place]])
+        rows.append(Swapped(answers[chosen], kl, difference))
+    return rows
+
+
+@torch.no_grad()
+def ablate(
+    loaded: Loaded,
+    prompt: Prompt,
+    ablations: Sequence[Ablation],
+    *,
+    max_new_tokens: int,
+    batch_size: int = 1,
+    calibration: Calibration | None = None,
+) -> list[Response]:
+    """The plain answer and one for every ablation, as `franken.probe.ablate.ablate`; `batch_size` is not used."""
+    net, batch = trace_of(loaded), encode_prompts(loaded, [prompt])
+    tables = replacements(ablations, calibration, batch["input_ids"].shape[1] + max_new_tokens)
+    return [
+        _greedy(loaded, batch, max_new_tokens, lambda row, a=a: _ablated(net, row, a, tables))
+        for a in (None, *ablations)
+    ]
+
+
+def _streams(net: Traced, batch: Mapping[str, Tensor], depth: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Per layer the keys and values before their rotation, and the output."""
+    kept: list[tuple[Tensor, Tensor, Tensor]] = []
+    with net.model.trace(**batch, use_cache=False):
+        for layer in range(depth):
+            block = net.layers[layer]
+            keys = block.self_attn.k_proj.output.save()
+            values = block.self_attn.v_proj.output.save()
+            kept.append((keys, values, block.output.save()))
+    return kept
+
+
+def _swap(
+    net: Traced, batch: Mapping[str, Tensor], chosen: frozenset[int], image: Tensor, own: Any, theirs: Any
+) -> Float[Tensor, "vocabulary"]:
+    """Logits after a row whose layers in `chosen` see the source's image; the image's own stream stays the target's."""
+    with net.model.trace(**batch, use_cache=False):
+        for layer in range(len(own)):
+            block = net.layers[layer]
+            if layer in chosen:
+                block.self_attn.k_proj.output[:, image] = theirs[layer][0][:, image]
+                block.self_attn.v_proj.output[:, image] = theirs[layer][1][:, image]
+            block.output[:, image] = own[layer][2][:, image]
+        logits = net.model.output.logits[0, -1].save()
+    return logits  # noqa: RET504 - nnsight reads the block above as source
+
+
+def _ablated(
+    net: Traced, batch: Mapping[str, Tensor], ablation: Ablation | None, tables: Mapping[Ablation, Tensor]
+) -> Float[Tensor, "vocabulary"]:
+    """Logits after a row whose site adds something else, or nothing."""
+    length = batch["input_ids"].shape[1]
+    added = tables[ablation][:length] if ablation in tables else 0.0
+    with net.model.trace(**batch, use_cache=False):
+        if ablation is not None:
+            block = net.layers[ablation.layer]
+            if ablation.site == "layer":
+                stream = block.input.clone()
+                block.output[:] = stream + added
+            elif ablation.site == "attention":
+                block.self_attn.output[0][:] = added
+            else:
+                block.mlp.output[:] = added
+        logits = net.model.output.logits[0, -1].save()
+    return logits  # noqa: RET504 - nnsight reads the block above as source
+
+
+def _greedy(loaded: Loaded, batch: Mapping[str, Tensor], steps: int, logits_of: Any) -> Response:
+    """The greedy continuation under an intervention, every token by a pass of its own."""
+    said: list[int] = []
+    logprobs: list[float] = []
+    banned = torch.tensor(loaded.family.banned_token_ids(loaded.model.config, loaded.tokenizer), device=loaded.device)
+    sampling = Sampling(1, 0.0, steps)
+    eos = set(end_ids(loaded, sampling))
+    while len(said) < steps and not (said and said[-1] in eos):
+        token, logprob = pick_token(logits_of(_extended(batch, said))[None].clone(), banned, 0.0, None)
+        said.append(int(token))
+        logprobs.append(float(logprob))
+    return responses(loaded, torch.tensor([said]), torch.tensor([logprobs]), sampling)[0]
+
+
+def _extended(batch: Mapping[str, Tensor], said: Sequence[int]) -> dict[str, Tensor]:
+    """A row with what was said after it."""
+    row, ids = dict(batch), batch["input_ids"]
+    more = ids.new_tensor([list(said)])
+    row["input_ids"] = torch.cat([ids, more], 1)
+    row["attention_mask"] = torch.ones_like(row["input_ids"])
+    places = batch["position_ids"]
+    steps = torch.arange(1, len(said) + 1, device=ids.device)
+    row["position_ids"] = torch.cat([places, places[..., -1:] + steps], -1)
+    for name in ("token_type_ids", "mm_token_type_ids"):
+        if name in row:
+            row[name] = torch.cat([row[name], torch.zeros_like(more)], 1)
+    return row
+
+
+def _side(pair: Mapping[str, Tensor], row: int) -> dict[str, Tensor]:
+    """The target (0) or the source (1) of an encoded pair as a batch of one."""
+    return {
+        name: value[..., row : row + 1, :] if name == "position_ids" else value.chunk(2)[row]
+        for name, value in pair.items()
+        if name != "is_image"
+    }
