@@ -105,7 +105,10 @@ def encode_prompts(loaded: Loaded, prompts: Sequence[Prompt]) -> dict[str, Tenso
         encoded = _expand(loaded, prompts)
     else:
         encoded = _tokenise(loaded, prompts)
-    kept = ("input_ids", "attention_mask", "pixel_values", "image_grid_thw", "image_sizes")
+    kept = (
+        "input_ids", "attention_mask", "pixel_values", "image_grid_thw", "image_sizes", "pixel_attention_mask",
+        *(["token_type_ids"] if loaded.family.attends_both_ways else []),
+    )  # fmt: skip
     batch = {name: encoded[name].to(loaded.device) for name in kept if name in encoded}
     if "pixel_values" in batch:
         batch["pixel_values"] = batch["pixel_values"].to(loaded.model.dtype)

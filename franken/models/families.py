@@ -21,6 +21,7 @@ class Family:
     model_type: str
     vision_blocks: Callable[[Any], Any]
     projector: Callable[[Any], Any]
+    attends_both_ways: bool = False  # within an image; the model then needs `token_type_ids` to know where images are
 
     def decoder_layers(self, model: Any) -> Any:
         """The decoder's ModuleList."""
@@ -60,6 +61,9 @@ FAMILIES = {
             lambda m: m.model.vision_tower.encoder.layers,
             lambda m: m.model.multi_modal_projector,
         ),
+        Family("internvl", lambda m: m.model.vision_tower.encoder.layer, lambda m: m.model.multi_modal_projector),
+        Family("gemma3", lambda m: m.model.vision_tower.encoder.layers, lambda m: m.model.multi_modal_projector, True),
+        Family("smolvlm", lambda m: m.model.vision_model.encoder.layers, lambda m: m.model.connector),
         Family("qwen2", _nothing, _nothing),
         Family("qwen3", _nothing, _nothing),
     )

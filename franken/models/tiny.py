@@ -9,7 +9,8 @@ from franken.errors import UsageError
 from franken.models.tiny_configs import IMAGE, tiny_config
 
 # Those that `tiny_inputs` can feed, and every method is tested on; `tiny_configs.CONFIGS` has more, to save and to read.
-TINY_FAMILIES = ("qwen2_5_vl", "qwen3_vl", "llava_onevision", "qwen2", "qwen3")
+TINY_VISION = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava_onevision", "internvl", "gemma3", "smolvlm")
+TINY_FAMILIES = (*TINY_VISION, "qwen2", "qwen3")
 
 
 def tiny(model_type: str, seed: int = 0, *, tied: bool = False, layers: int = 3) -> Any:
@@ -52,29 +53,45 @@ def save_tiny(
     return folder
 
 
-def tiny_inputs(model_type: str, batch: int = 1, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Hand-built ids and pixels: a system token, one image of four visual tokens, a question of three."""
+def tiny_inputs(model_type: str, batch: int = 1, seed: int = 0, images: int = 1) -> dict[str, torch.Tensor]:
+    """Hand-built ids and pixels: a system token, `images` images with a token after each but the last, a question of three."""
     generator = torch.Generator().manual_seed(seed)
     question = torch.randint(2, 60, (batch, 3), generator=generator)
     lead = torch.full((batch, 1), 5)
     if model_type in ("qwen2", "qwen3"):
         ids = torch.cat([lead, question], 1)
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    images = _llava_tokens() if model_type == "llava_onevision" else 4
-    ids = torch.cat([lead, torch.full((batch, images), IMAGE), question], 1)
+    one = torch.tensor([IMAGE] * VISUAL_TOKENS[model_type] + [7])
+    ids = torch.cat([lead, one.repeat(images)[:-1].expand(batch, -1), question], 1)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    if model_type == "llava_onevision":
-        inputs["pixel_values"] = torch.randn(batch, 2, 3, 28, 28, generator=generator)
-        inputs["image_sizes"] = torch.tensor([[28, 28]] * batch)
-        return inputs
-    inputs["pixel_values"] = torch.randn(batch * 16, 3 * 2 * 14 * 14, generator=generator)
-    inputs["image_grid_thw"] = torch.tensor([[1, 4, 4]] * batch)
-    inputs["mm_token_type_ids"] = (ids == IMAGE).int()
+    count, side = batch * images, (3, 28, 28)
+    if model_type.startswith("qwen"):
+        inputs["pixel_values"] = torch.randn(count * 16, 3 * 2 * 14 * 14, generator=generator)
+        inputs["image_grid_thw"] = torch.tensor([[1, 4, 4]] * count)
+        inputs["mm_token_type_ids"] = (ids == IMAGE).int()
+    elif model_type == "llava_onevision":  # the whole image, and its one crop
+        inputs["pixel_values"] = torch.randn(count, 2, *side, generator=generator)
+        inputs["image_sizes"] = torch.tensor([[28, 28]] * count)
+    elif model_type == "internvl":  # two tiles
+        inputs["pixel_values"] = torch.randn(2 * count, *side, generator=generator)
+    elif model_type == "smolvlm":
+        inputs["pixel_values"] = torch.randn(batch, images, *side, generator=generator)
+    else:
+        inputs["pixel_values"] = torch.randn(count, *side, generator=generator)
+        inputs["token_type_ids"] = (ids == IMAGE).int()
     return inputs
 
 
-def _llava_tokens() -> int:
-    return 4 + 4 + 2  # a 28-pixel image: 2×2 patches of the whole, 2×2 of its one crop, a newline token a row
+# Of a 28-pixel image. LLaVA-OneVision: 2×2 patches of the whole, 2×2 of its one crop, a newline token a row.
+VISUAL_TOKENS = {
+    "qwen2_vl": 4,
+    "qwen2_5_vl": 4,
+    "qwen3_vl": 4,
+    "llava_onevision": 10,
+    "internvl": 2,
+    "gemma3": 4,
+    "smolvlm": 1,
+}
 
 
 def real_size(model_type: str) -> Any:

@@ -96,7 +96,7 @@ def _swap_pair(
 @torch.no_grad()
 def ablate(
     loaded: Loaded,
-    prompt: Prompt,
+    prompt: Prompt | Mapping[str, Tensor],
     ablations: Sequence[Ablation],
     *,
     max_new_tokens: int,
@@ -104,7 +104,8 @@ def ablate(
     calibration: Calibration | None = None,
 ) -> list[Response]:
     """The plain answer and one for every ablation, as `franken.probe.ablate.ablate`; `batch_size` is not used."""
-    net, batch = trace_of(loaded), encode_prompts(loaded, [prompt])
+    net = trace_of(loaded)
+    batch = encode_prompts(loaded, [prompt]) if isinstance(prompt, Prompt) else prompt
     tables = replacements(ablations, calibration, batch["input_ids"].shape[1] + max_new_tokens)
     return [
         _greedy(loaded, batch, max_new_tokens, lambda row, a=a: _ablated(net, row, a, tables))
@@ -146,7 +147,9 @@ def _ablated(
     length = batch["input_ids"].shape[1]
     added = tables[ablation][:length] if ablation in tables else 0.0
     with net.model.trace(**batch, use_cache=False):
-        if ablation is not None:
+        if ablation is None:
+            pass
+        elif ablation.site == "layer":
             block = net.layers[ablation.layer]
             if ablation.site == "layer":
                 stream = block.input.clone()

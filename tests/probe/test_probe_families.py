@@ -1,0 +1,95 @@
+"""Swap and ablation on every family: against passes written with nnsight, which cache and batch nothing."""
+
+import pytest
+import torch
+
+from franken.models.creature import build_tokenizer
+from franken.models.loading import wrap
+from franken.models.positions import position_ids
+from franken.models.tiny import TINY_FAMILIES, TINY_VISION, tiny, tiny_inputs
+from franken.probe import nnsight_engine
+from franken.probe.ablate import METHODS, ablate, ablations_of, calibrate
+from franken.probe.swap import stackable, swap_sets, swapped_batch
+
+LAYERS = 3
+SETS = [
+    frozenset(),
+    *(s for m in ("suffix", "single", "prefix", "window:2") for s in swap_sets(m, range(LAYERS), LAYERS)),
+]
+
+
+def model_of(model_type):
+    model = tiny(model_type, layers=LAYERS)
+    if model_type == "gemma3":  # its projection starts at zero: every image would look the same
+        torch.nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight, generator=torch.Generator())
+    return wrap(model, None, build_tokenizer())
+
+
+def encoded(loaded, seed=0, images=1, rows=1):
+    kind = loaded.model.config.model_type
+    batch = {k: v for k, v in tiny_inputs(kind, rows, seed, images).items() if k != "mm_token_type_ids"}
+    batch["input_ids"] = batch["input_ids"][:1].expand(rows, -1).clone()
+    grid = batch.get("image_grid_thw")
+    batch["position_ids"] = position_ids(loaded.model, batch["input_ids"], batch["attention_mask"], grid)
+    return batch
+
+
+def pair_of(loaded, seed=0, images=1):
+    batch = encoded(loaded, seed, images, rows=2)
+    return {**batch, "is_image": batch["input_ids"][0] == loaded.family.image_token_id(loaded.model.config)}
+
+
+def ids(rows):
+    return [row.answer.ids for row in rows]
+
+
+@pytest.mark.parametrize("images", [1, 2])
+@pytest.mark.parametrize("model_type", TINY_VISION)
+def test_swaps_on_every_family(model_type, images):
+    loaded = model_of(model_type)
+    pair = pair_of(loaded, images=images)
+    ours = swapped_batch(loaded, [pair], SETS, 4, measure=True)[0]
+    theirs = nnsight_engine.swapped_batch(loaded, [pair], SETS, 4, measure=True)[0]
+    assert ids(ours) == ids(theirs)
+    assert [r.kl for r in ours] == pytest.approx([r.kl for r in theirs], abs=1e-4)
+    assert max(r.kl for r in ours) > 1e-3  # the source's image is seen
+    source = {
+        k: v[..., [1, 0], :] if k == "position_ids" else torch.cat(v.chunk(2)[::-1])
+        for k, v in pair.items() if k != "is_image"
+    }  # fmt: skip
+    other = swapped_batch(loaded, [{**source, "is_image": pair["is_image"]}], [frozenset()], 4)[0]
+    assert ids(ours)[1] == ids(other)[0]  # suffix at 0 is the source's own answer
+
+
+@pytest.mark.parametrize("model_type", TINY_VISION)
+def test_pairs_stack_on_every_family(model_type):
+    loaded = model_of(model_type)
+    pairs = [pair_of(loaded, seed, images=2) for seed in (0, 1)]
+    assert stackable(*pairs)
+    together = swapped_batch(loaded, pairs, SETS, 3)
+    assert [ids(rows) for rows in together] == [ids(swapped_batch(loaded, [p], SETS, 3)[0]) for p in pairs]
+
+
+@pytest.mark.parametrize("model_type", TINY_FAMILIES)
+def test_ablations_on_every_family(model_type, monkeypatch):
+    loaded = model_of(model_type)
+    batch = encoded(loaded, images=2)
+    monkeypatch.setattr("franken.probe.ablate.encode_prompts", lambda _, prompts: prompts[0])
+    calibration = calibrate(loaded, [encoded(loaded, seed=3)], range(LAYERS))
+    wanted = [a for method in METHODS for a in ablations_of(method, range(LAYERS))]
+    given = {"max_new_tokens": 4, "calibration": calibration}
+    ours, theirs = (engine(loaded, batch, wanted, **given) for engine in (ablate, nnsight_engine.ablate))
+    assert [r.ids for r in ours] == [r.ids for r in theirs]
+    assert len({tuple(r.ids) for r in ours}) > 1
+
+
+def test_a_sliding_window_is_kept():
+    loaded = model_of("gemma3")
+    decoder = loaded.model.get_decoder()
+    for config in (decoder.config, *(layer.self_attn for layer in decoder.layers)):
+        config.sliding_window = 4
+    pair = pair_of(loaded, images=2)
+    ours = swapped_batch(loaded, [pair], SETS, 6, measure=True)[0]
+    theirs = nnsight_engine.swapped_batch(loaded, [pair], SETS, 6, measure=True)[0]
+    assert ids(ours) == ids(theirs)
+    assert [r.kl for r in ours] == pytest.approx([r.kl for r in theirs], abs=1e-4)
