@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from franken.cli.options import Data, Device, DryRun, Dtype, Json, Layers, Model, Out, Seed, Tasks, split_list
+from franken.cli.options import Device, DryRun, Dtype, Json, Layers, Model, Out, Seed, Tasks, split_list
 from franken.console import finish_run, print_object, progress_bar
 
 
@@ -14,45 +14,61 @@ def probe(
     method: Annotated[
         str,
         typer.Option(
-            help="swap (suffix and single), swap-suffix, swap-single, swap-prefix, swap-window:3, zero, lens."
+            help="swap (suffix and single), swap-suffix, swap-single, swap-prefix, swap-window:3; zero, mean, noise, each also "
+            "as zero-attention or zero-mlp; lens. With commas."
         ),
     ] = "swap,zero",
     tasks: Tasks = "",
     samples: Annotated[int, typer.Option(help="Image pairs per task.")] = 50,
     layers: Layers = "all",
-    data: Data = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="A folder in the vision_functionality layout, or a JSONL file in that of GSM8K or MATH-500."),
+    ] = None,
+    pair: Annotated[
+        tuple[Path, Path] | None, typer.Option(help="Two images, target and source: probe this one pair, and draw it.")
+    ] = None,
+    ask: Annotated[str, typer.Option(help="The question to ask about --pair.")] = "",
     out: Out = Path("runs"),
     seed: Seed = 0,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 64,
+    batch_size: Annotated[int, typer.Option(help="Rows (pairs × layers) that run together.")] = 128,
+    engine: Annotated[str, typer.Option(help="torch, or nnsight: the same rows, many times slower.")] = "torch",
     device: Device = "auto",
     dtype: Dtype = "auto",
     dry_run: DryRun = False,
     json: Json = False,
 ) -> int:
     """Where does the model see, where does it reason? Causal probing, layer by layer."""
-    from franken.probe.run import plan_probe, run_probe
+    from franken.probe.cost import cost
+    from franken.probe.run import one_pair, plan_probe, run_probe
 
     plan = plan_probe(
         model, methods=split_list(method), task_names=split_list(tasks), samples=samples, data=data, layers=layers, seed=seed,
-        max_new_tokens=max_new_tokens, dtype=dtype,
+        max_new_tokens=max_new_tokens, dtype=dtype, batch_size=batch_size, engine=engine,
+        pairs=one_pair(*pair, ask) if pair else None,
     )  # fmt: skip
     if not json:
         print(
             f"{plan.checkpoint.name}: text layers {_spans(plan.layers)} ({len(plan.layers)} of {plan.checkpoint.depths['text']})"
         )
     if dry_run:
-        cost = {
-            "methods": list(plan.methods),
-            "pairs": len(plan.pairs),
-            "layers": len(plan.layers),
-            "answers": plan.n_requested,
-        }
-        return print_object(cost, json)
+        return print_object(cost(plan), json)
     with progress_bar(not json) as tick:
         folder = run_probe(plan, out=out, device=device, dtype=dtype, progress=tick)
-    return finish_run(
-        folder, json, rows="layer", columns="task", metrics=("change_rate", "accuracy_drop", "answer_is_first")
-    )
+    if pair:
+        _draw(folder, pair, ask)
+    metrics = ("change_rate",) if pair else ("change_rate", "accuracy_drop", "answer_is_first")
+    return finish_run(folder, json, rows="layer", columns="task", metrics=metrics)
+
+
+def _draw(folder: Path, pair: tuple[Path, Path], question: str) -> None:
+    from franken.report.pair_figure import draw_pair
+    from franken.runs import load_run
+
+    rows = load_run(folder).samples.astype(object)
+    records = rows.where(rows.notna(), None).to_dict("records")
+    draw_pair(records, pair, question, folder / "figures" / "pair.png")
 
 
 def _spans(layers: tuple[int, ...]) -> str:

@@ -145,19 +145,17 @@ def _ablated(
 ) -> Float[Tensor, "vocabulary"]:
     """Logits after a row whose site adds something else, or nothing."""
     length = batch["input_ids"].shape[1]
-    added = tables[ablation][:length] if ablation in tables else 0.0
+    added = 0.0 if ablation is None or ablation not in tables else tables[ablation][:length]
+    site = ablation.site if ablation else "none"
+    block = net.layers[ablation.layer if ablation else 0]
     with net.model.trace(**batch, use_cache=False):
-        if ablation is None:
-            pass
-        elif ablation.site == "layer":
-            block = net.layers[ablation.layer]
-            if ablation.site == "layer":
-                stream = block.input.clone()
-                block.output[:] = stream + added
-            elif ablation.site == "attention":
-                block.self_attn.output[0][:] = added
-            else:
-                block.mlp.output[:] = added
+        if site == "layer":
+            stream = block.input.clone()
+            block.output[:] = stream + added
+        elif site == "attention":
+            block.self_attn.output[0][:] = added
+        elif site == "mlp":
+            block.mlp.output[:] = added
         logits = net.model.output.logits[0, -1].save()
     return logits  # noqa: RET504 - nnsight reads the block above as source
 

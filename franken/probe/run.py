@@ -1,5 +1,6 @@
 """The loop of `franken probe`: pairs and items × layers, controls first, every sample accounted for, resumable."""
 
+import hashlib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -116,6 +117,24 @@ def plan_probe(
     return ProbePlan(
         checkpoint, names, tuple(chosen_pairs), chosen, identity, max_new_tokens, batch_size, engine, tuple(calibration)
     )
+
+
+def one_pair(target: Path, source: Path, question: str) -> list[Pair]:
+    """Two image files under one question. Raises UsageError for a file that is no image, or no question."""
+    from PIL import Image
+
+    if not question.strip():
+        raise UsageError("--pair needs a question", why="it says what is asked about both images", fix='add --ask "…"')
+    items = []
+    for side, path in (("target", target), ("source", source)):
+        try:
+            with Image.open(path) as opened:
+                image = opened.convert("RGB")
+        except (OSError, SyntaxError, ValueError) as e:
+            raise UsageError(f"{path} is no image", why=str(e), fix="give two image files") from e
+        digest = hashlib.sha256(image.tobytes()).hexdigest()[:8]
+        items.append(Item(f"pair-{side}-{digest}", "pair", question, "", image))
+    return [Pair(f"{items[0].id}/{items[1].id}/{question}", "pair", "pair", *items)]
 
 
 def run_probe(

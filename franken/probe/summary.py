@@ -25,8 +25,8 @@ def layer_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """One row a model, method, layer, task and metric. A layer without data has null values and n = 0.
 
     Swaps: `change_rate` (as text), `task_change_rate` (as the task counts it) and `flip_to_source_rate` with Wilson intervals,
-    `kl` and `logit_difference` (bootstrap) where target and source part, and `fall_layer` per task. Ablations: `accuracy` and
-    `truncated_rate` (Wilson), `accuracy_drop` against the unablated answers (paired bootstrap; exact McNemar, Holm over layers). Lens:
+    `kl` and `logit_difference` (bootstrap) where target and source part, and `fall_layer` per task. Ablations: `accuracy`,
+    `change_rate` and `truncated_rate` (Wilson), `accuracy_drop` against the unablated answers (paired bootstrap; exact McNemar, Holm over layers). Lens:
     `answer_is_first` (Wilson) and `answer_probability` (bootstrap) of the right answer's first token.
     """
     summary: list[dict[str, Any]] = []
@@ -121,6 +121,7 @@ def _ablation(head: dict[str, Any], by_layer: dict[Any, list[Row]]) -> list[dict
         now = [float(r["score"]) for r in cell]
         before = [float(r["baseline_score"]) for r in cell]
         rows.append(_rate(head, layer, "accuracy", [x == 1.0 for x in now]))
+        rows.append(_rate(head, layer, "change_rate", [bool(r["changed"]) for r in cell]))
         rows.append(_rate(head, layer, "truncated_rate", [bool(r.get("truncated")) for r in cell]))
         drop, low, high = paired_bootstrap(before, now)
         lost = sum(b == 1.0 and n != 1.0 for b, n in zip(before, now, strict=True))

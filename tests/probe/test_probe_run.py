@@ -3,12 +3,17 @@
 import json
 
 import pytest
+import torch
+from PIL import Image
 
+from franken import tasks
+from franken.cli import run_command
 from franken.errors import FrankenError, UsageError, VerificationError
 from franken.generate import Response
 from franken.probe import controls
+from franken.probe.cost import cost
 from franken.probe.questions import load_questions
-from franken.probe.run import plan_probe, run_probe
+from franken.probe.run import one_pair, plan_probe, run_probe
 from franken.probe.summary import peaks
 from franken.runs import layer_row, load_run
 
@@ -104,3 +109,44 @@ def test_weights_that_change_fail_the_run(tmp_path, monkeypatch):
     plan = plan_probe("creature:sft", methods=["zero"], task_names=["read"], samples=1, layers="0", max_new_tokens=3)
     with pytest.raises(VerificationError, match="weights changed"):
         run_probe(plan, out=tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize("methods", [["swap"], ["zero", "swap-suffix"]])
+def test_the_dry_run_counts_the_forwards_that_are_run(tmp_path, sft_creature, methods, monkeypatch):
+    plan = plan_probe("creature:sft", methods=methods, task_names=["read"], samples=4, max_new_tokens=6)
+    monkeypatch.setattr("franken.probe.run.check_controls", lambda *_: [])
+    monkeypatch.setattr("franken.models.loading.load", lambda *_, **__: sft_creature)
+    monkeypatch.setattr("franken.generate.native.end_ids", lambda *_: [-2])  # every answer is the longest
+    calls = []
+    handle = sft_creature.model.register_forward_hook(lambda *_: calls.append(1))
+    try:
+        run_probe(plan, out=tmp_path, device="cpu")
+    finally:
+        handle.remove()
+    assert len(calls) == cost(plan)["forwards"]
+    assert cost(plan)["forwards_naive"] > 10 * cost(plan)["forwards"]
+
+
+def test_one_pair_is_probed_and_drawn(tmp_path, capsys):
+    pair = tasks.get("read").pairs(1, 0)[0]
+    files = [tmp_path / "a.png", tmp_path / "b.png"]
+    pair.target.image.save(files[0])
+    pair.source.image.save(files[1])
+    command = ["probe", "creature:sft", "--pair", *map(str, files), "--ask", pair.target.question, "--method", "swap"]
+    command += ["--max-new-tokens", "30", "--out", str(tmp_path / "runs"), "--device", "cpu", "--json"]
+    assert run_command(command, debug=True) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["manifest"]["n_ok"] == 2 * DEPTH
+    with Image.open(next((tmp_path / "runs").rglob("pair.png"))) as picture:
+        assert picture.width > 1000
+    with pytest.raises(UsageError, match="question"):
+        one_pair(*files, " ")
+    (tmp_path / "c.png").write_text("no image")
+    with pytest.raises(UsageError, match="no image"):
+        one_pair(files[0], tmp_path / "c.png", "What?")
+
+
+@pytest.mark.parametrize("wrong", [{"batch_size": 2}, {"engine": "tensorflow"}])
+def test_wrong_engines_and_batches(wrong):
+    with pytest.raises(UsageError):
+        plan_probe("creature:sft", **wrong)
