@@ -26,8 +26,8 @@ def layer_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
     Swaps: `change_rate` (as text), `task_change_rate` (as the task counts it) and `flip_to_source_rate` with Wilson intervals,
     `kl` and `logit_difference` (bootstrap) where target and source part, and `fall_layer` per task. Ablations: `accuracy`,
-    `change_rate` and `truncated_rate` (Wilson), `accuracy_drop` against the unablated answers (paired bootstrap; exact McNemar, Holm over layers). Lens:
-    `answer_is_first` (Wilson) and `answer_probability` (bootstrap) of the right answer's first token.
+    `change_rate` and `truncated_rate` (Wilson), `accuracy_drop` against the unablated answers (paired bootstrap; exact McNemar,
+    Holm over layers). Lens: `answer_is_first` (Wilson) and `answer_probability` (bootstrap) of the right answer's first token.
     """
     summary: list[dict[str, Any]] = []
     for (model, method, task), members in _group(rows, "model", "method", "task").items():
