@@ -1,5 +1,7 @@
 """Swap and ablation on every family: against passes written with nnsight, which cache and batch nothing."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -12,6 +14,11 @@ from franken.probe.ablate import METHODS, ablate, ablations_of, calibrate
 from franken.probe.swap import stackable, swap_sets, swapped_batch
 
 LAYERS = 3
+COVERED = {"swap": TINY_VISION, "ablation": TINY_FAMILIES}  # what the tests below run, and the README's table says
+NAMES = {
+    "qwen2_vl": "Qwen2-VL", "qwen2_5_vl": "Qwen2.5-VL", "qwen3_vl": "Qwen3-VL", "llava_onevision": "LLaVA-OneVision",
+    "internvl": "InternVL", "gemma3": "Gemma 3", "smolvlm": "SmolVLM", "qwen2": "Qwen2", "qwen3": "Qwen3",
+}  # fmt: skip
 SETS = [
     frozenset(),
     *(s for m in ("suffix", "single", "prefix", "window:2") for s in swap_sets(m, range(LAYERS), LAYERS)),
@@ -44,7 +51,7 @@ def ids(rows):
 
 
 @pytest.mark.parametrize("images", [1, 2])
-@pytest.mark.parametrize("model_type", TINY_VISION)
+@pytest.mark.parametrize("model_type", COVERED["swap"])
 def test_swaps_on_every_family(model_type, images):
     loaded = model_of(model_type)
     pair = pair_of(loaded, images=images)
@@ -70,7 +77,7 @@ def test_pairs_stack_on_every_family(model_type):
     assert [ids(rows) for rows in together] == [ids(swapped_batch(loaded, [p], SETS, 3)[0]) for p in pairs]
 
 
-@pytest.mark.parametrize("model_type", TINY_FAMILIES)
+@pytest.mark.parametrize("model_type", COVERED["ablation"])
 def test_ablations_on_every_family(model_type, monkeypatch):
     loaded = model_of(model_type)
     batch = encoded(loaded, images=2)
@@ -93,3 +100,16 @@ def test_a_sliding_window_is_kept():
     theirs = nnsight_engine.swapped_batch(loaded, [pair], SETS, 6, measure=True)[0]
     assert ids(ours) == ids(theirs)
     assert [r.kl for r in ours] == pytest.approx([r.kl for r in theirs], abs=1e-4)
+
+
+def family_table() -> str:
+    """The README's table of what runs on which family, from what is tested here."""
+    lines = ["| | " + " | ".join(NAMES.values()) + " |", "|---|" + "---|" * len(NAMES)]
+    for method, families in COVERED.items():
+        lines.append(f"| {method} | " + " | ".join("yes" if name in families else "-" for name in NAMES) + " |")
+    return "\n".join(lines)
+
+
+def test_the_readme_says_what_is_tested():
+    readme = Path(__file__).parents[2] / "README.md"
+    assert family_table() in readme.read_text()
