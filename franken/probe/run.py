@@ -1,6 +1,6 @@
 """The loop of `franken probe`: pairs and items × layers, controls first, every sample accounted for, resumable."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ from franken.runs import Run, open_run
 from franken.tasks import Item, Pair
 from franken.tasks.grading import extract, normalise
 
-METHODS = ("swap-suffix", "swap-single", "swap-prefix", "zero", "lens")
+METHODS = ("swap-suffix", "swap-single", "swap-prefix", "zero", "lens", "attention")
 ALIASES = {"swap": ("swap-suffix", "swap-single")}
 FLUSH = 16
 CONTROL_PAIRS = 2
 Progress = Callable[[int, int, str], None]
+Measure = Callable[[Pair], list[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ def run_probe(
 ) -> Path:
     """Run or resume a probe. Returns the run folder. Raises VerificationError when a control fails."""
     from franken.models.loading import load
+    from franken.probe.measures import measures
     from franken.probe.summary import fall_tests, layer_rows
 
     name = plan.checkpoint.name
@@ -110,8 +112,9 @@ def run_probe(
         _swap_all(run, loaded, plan, swaps, done, step)
     if "zero" in plan.methods:
         _ablate_all(run, loaded, plan, done, step)
-    if "lens" in plan.methods:
-        _lens_all(run, loaded, load(plan.checkpoint.folder, device=device, dtype=dtype), plan, done, step)
+    _measure_all(
+        run, plan, measures(loaded, plan, lambda: load(plan.checkpoint.folder, device=device, dtype=dtype)), done, step
+    )
     rows = run.rows()
     return run.finish(
         layer_rows(rows), n_requested=total, warnings=warnings, extra={"fall_tests": fall_tests(rows), "device": device}
@@ -209,34 +212,23 @@ def _ablate_all(run: Run, loaded: Any, plan: ProbePlan, done: set[Any], step: An
         step(len(plan.pairs), f"zero layer {layer}")
 
 
-def _lens_all(run: Run, loaded: Any, copy: Any, plan: ProbePlan, done: set[Any], step: Any) -> None:
-    from franken.probe import lens
-    from franken.probe.ablate import ablated_answers
-
-    bridge = lens.build_bridge(copy)
-    depth = plan.checkpoint.depths["text"]
-    waiting: list[dict[str, Any]] = []
-    for number, pair in enumerate(plan.pairs, 1):
-        if ("lens", pair.id, plan.layers[0]) not in done:
-            head = _head(plan, pair) | {"method": "lens", "ineligible": None, "error": pair.target.error}
-            if pair.target.error:
-                waiting += [head | {"layer": layer} for layer in plan.layers]
-            else:
-                prompt = _prompt(pair.target)
-                reply = ablated_answers(loaded, [prompt], None, max_new_tokens=plan.max_new_tokens)[0]
-                batch = lens.answer_batch(loaded, prompt, reply.ids)
-                logp = lens.bridge_lens(bridge, batch, depth)
-                read = lens.gold_at_layers(logp, lens.first_token(loaded, pair.target.answer))
-                waiting += [
-                    head
-                    | {"layer": layer, "baseline": reply.text, "p_gold": read[layer][0], "rank_gold": read[layer][1]}
-                    for layer in plan.layers
-                ]
-        step(len(plan.layers), f"lens {pair.task}")
-        if number % FLUSH == 0:
-            run.append(waiting)
-            waiting = []
-    run.append(waiting)
+def _measure_all(run: Run, plan: ProbePlan, measures: Mapping[str, Measure], done: set[Any], step: Any) -> None:
+    """Methods that look at one pair at a time and return the fields of its rows, one dictionary a layer."""
+    for method, measure in measures.items():
+        waiting: list[dict[str, Any]] = []
+        for number, pair in enumerate(plan.pairs, 1):
+            if (method, pair.id, plan.layers[0]) not in done:
+                try:
+                    fields = measure(pair)
+                except FrankenError as e:
+                    fields = [{"error": f"{e.what}: {e.why}" if e.why else e.what}] * plan.checkpoint.depths["text"]
+                head = _head(plan, pair) | {"method": method, "ineligible": None, "error": None}
+                waiting += [head | {"layer": layer} | fields[layer] for layer in plan.layers]
+            step(len(plan.layers), f"{method} {pair.task}")
+            if number % FLUSH == 0:
+                run.append(waiting)
+                waiting = []
+        run.append(waiting)
 
 
 def judge(pair: Pair, text: str, plain: str, source: str) -> dict[str, Any]:
