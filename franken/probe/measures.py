@@ -23,7 +23,20 @@ def measures(loaded: Loaded, plan: Any, reload: Callable[[], Loaded]) -> dict[st
         found["attention"] = lambda pair: _attention(loaded, say, pair)
     if "lens" in plan.methods:
         found["lens"] = _lens(loaded, say, plan, reload)
+    for method in (m for m in plan.methods if m.startswith("patch-")):
+        found[method] = lambda pair, method=method: _patch(loaded, say, pair, method, plan)
     return found
+
+
+def _patch(loaded: Loaded, say: Speak, pair: Pair, method: str, plan: Any) -> list[dict[str, Any]]:
+    from franken.probe.patch import patch_pair
+
+    depth = plan.checkpoint.depths["text"]
+    if pair.error or pair.ineligible:
+        return [{"error": pair.error, "ineligible": pair.ineligible}] * depth
+    prompts = prompt_of(pair.target), prompt_of(pair.source)
+    found = patch_pair(loaded, prompts, (say(pair.target), say(pair.source)), method, plan.layers)
+    return [found.get(layer, {}) for layer in range(depth)]
 
 
 def _attention(loaded: Loaded, say: Speak, pair: Pair) -> list[dict[str, Any]]:

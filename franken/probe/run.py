@@ -15,8 +15,9 @@ from franken.runs import Run, open_run
 from franken.tasks import Item, Pair
 from franken.tasks.grading import extract, normalise
 
-METHODS = ("swap-suffix", "swap-single", "swap-prefix", "zero", "lens", "attention")
-ALIASES = {"swap": ("swap-suffix", "swap-single")}
+PATCHES = tuple(f"patch-{s}{d}" for s in ("residual", "attn", "mlp", "heads") for d in ("", "-noising"))
+METHODS = ("swap-suffix", "swap-single", "swap-prefix", "zero", "lens", "attention", *PATCHES)
+ALIASES = {"swap": ("swap-suffix", "swap-single"), "patch": ("patch-residual", "patch-residual-noising")}
 FLUSH = 16
 CONTROL_PAIRS = 2
 Progress = Callable[[int, int, str], None]

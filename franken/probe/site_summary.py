@@ -1,14 +1,16 @@
 """From rows of attention, patching and lens to means per layer with intervals, over pairs (percentile bootstrap)."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from franken.runs import layer_row
-from franken.stats import bootstrap_mean
+from franken.stats import bootstrap_mean, holm, sign_flip_test
 
 Row = Mapping[str, Any]
+GROUPS = ("system", "image", "question", "answer", "last")  # of probe.patch, whose import would load torch
 
 
 def summarise_attention(head: Row, layer: int, cell: Sequence[Row]) -> list[dict[str, Any]]:
@@ -18,6 +20,32 @@ def summarise_attention(head: Row, layer: int, cell: Sequence[Row]) -> list[dict
     rows.append(mean_row(head, layer, "attention_per_pair", [r["mass"] / r["n_vision"] for r in cell]))
     heads = np.array([list(r["head_mass"]) for r in cell]).T
     return rows + [mean_row(head, layer, "attention_mass", values, f"head {i}") for i, values in enumerate(heads)]
+
+
+def summarise_patch(head: Row, by_layer: Mapping[int, Sequence[Row]]) -> list[dict[str, Any]]:
+    """All layers of one task: `restored` (`lost` for noising) by token group, and by head as `image, head 3`.
+
+    p: are the pairs' effects symmetric about 0? (sign flips), Holm over the layers (and heads) of a group.
+    """
+    metric = "lost" if head["method"].endswith("-noising") else "restored"
+    field = "heads" if "-heads" in head["method"] else "effect"
+    rows = []
+    for group in (*GROUPS, "all"):
+        found, p_values = [], []
+        for layer, cell in sorted(by_layer.items()):
+            kept = [r[f"{field}_{group}"] for r in cell if r[f"{field}_{group}"] is not None]
+            for component, values in _columns(group, kept):
+                found.append(mean_row(head, layer, metric, values, component))
+                p_values.append(sign_flip_test(values) if len(values) else math.nan)
+        rows += [row | {"p_adjusted": p} for row, p in zip(found, holm(p_values), strict=True)]
+    return rows
+
+
+def _columns(group: str, effects: Sequence[Any]) -> list[tuple[str, Any]]:
+    """(component, a value a pair): the group itself, or each of its heads."""
+    if effects and np.ndim(effects[0]):
+        return [(f"{group}, head {i}", values) for i, values in enumerate(np.array([list(e) for e in effects]).T)]
+    return [(group, effects)]
 
 
 def mean_row(head: Row, layer: int, metric: str, values: Any, component: str = "all") -> dict[str, Any]:

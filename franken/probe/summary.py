@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from franken.probe.site_summary import summarise_attention
+from franken.probe.site_summary import summarise_attention, summarise_patch
 from franken.runs import layer_row
 from franken.stats import bootstrap_mean, holm, mcnemar_exact, paired_bootstrap, sign_flip_test, wilson
 
@@ -29,7 +29,9 @@ def layer_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
     for (model, method, task), members in _group(rows, "model", "method", "task").items():
         by_layer = {layer: usable(cell) for (layer,), cell in _group(members, "layer").items() if layer is not None}
         head = {"model": model, "method": method, "part": "text", "task": task}
-        if method == "attention":
+        if method.startswith("patch-"):
+            summary += summarise_patch(head, by_layer)
+        elif method == "attention":
             summary += [
                 row for layer, cell in sorted(by_layer.items()) for row in summarise_attention(head, layer, cell)
             ]

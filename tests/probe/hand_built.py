@@ -2,7 +2,7 @@
 
 import torch
 
-from franken.models.tiny import tiny_inputs
+from franken.models.tiny import tiny, tiny_inputs
 from franken.models.tiny_configs import IMAGE
 
 PIXELS = {  # shape of the pixels, and how many visual tokens they become
@@ -31,3 +31,13 @@ def hand_built(family: str, seed: int = 0) -> dict[str, torch.Tensor]:
     if family == "gemma3":  # its image tokens attend both ways, and are known by this
         batch["token_type_ids"] = (ids == IMAGE).long()
     return batch
+
+
+def seeing(family: str) -> torch.nn.Module:
+    """A tiny model whose answer depends on the image: Gemma's projector is born as zero."""
+    model = tiny(family)
+    if family == "gemma3":
+        with torch.no_grad():
+            weight = model.model.multi_modal_projector.mm_input_projection_weight
+            weight.copy_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)))
+    return model
