@@ -22,7 +22,7 @@ def measures(loaded: Loaded, plan: Any, reload: Callable[[], Loaded]) -> dict[st
     if "attention" in plan.methods:
         found["attention"] = lambda pair: _attention(loaded, say, pair)
     if "lens" in plan.methods:
-        found["lens"] = _lens(loaded, say, plan, reload)
+        found["lens"] = _lens(loaded, say, reload)
     for method in (m for m in plan.methods if m.startswith("patch-")):
         found[method] = lambda pair, method=method: _patch(loaded, say, pair, method, plan)
     return found
@@ -47,17 +47,16 @@ def _attention(loaded: Loaded, say: Speak, pair: Pair) -> list[dict[str, Any]]:
     return [said | fields for fields in look_at_image(loaded, prompt_of(pair.target), reply.ids)]
 
 
-def _lens(loaded: Loaded, say: Speak, plan: Any, reload: Callable[[], Loaded]) -> Measure:
-    from franken.probe import lens
+def _lens(loaded: Loaded, say: Speak, reload: Callable[[], Loaded]) -> Measure:
+    from franken.probe.lens import lens_fields, lens_for
 
-    bridge = lens.build_bridge(reload())
+    lens = lens_for(loaded, reload)
 
     def measure(pair: Pair) -> list[dict[str, Any]]:
         reply = say(pair.target)
-        batch = lens.answer_batch(loaded, prompt_of(pair.target), reply.ids)
-        logp = lens.bridge_lens(bridge, batch, plan.checkpoint.depths["text"])
-        read = lens.gold_at_layers(logp, lens.first_token(loaded, pair.target.answer))
-        return [{"baseline": reply.text, "p_gold": p, "rank_gold": rank} for p, rank in read]
+        said = {"baseline": reply.text, "truncated": reply.truncated}
+        found = lens_fields(loaded, lens, prompt_of(pair.target), reply.ids, pair.target.answer)
+        return [said | fields for fields in found]
 
     return measure
 

@@ -48,6 +48,23 @@ def _columns(group: str, effects: Sequence[Any]) -> list[tuple[str, Any]]:
     return [(group, effects)]
 
 
+def summarise_lens(head: Row, layer: int, cell: Sequence[Row]) -> list[dict[str, Any]]:
+    """One layer: `answer_probability`, `entropy` (nats) and `answer_rank` (geometric mean), also at the image's tokens.
+
+    Component `all` is where the answer begins. At the component `image` probability and entropy are means over the image's
+    tokens and the rank is the best one's. Bootstrap over samples; the rank's interval is that of its logarithm.
+    """
+    rows = []
+    for component, prefix in (("all", ""), ("image", "image_")):
+        kept = [r for r in cell if r[f"{prefix}p_gold"] is not None]
+        for metric, name in (("answer_probability", "p_gold"), ("entropy", "entropy")):
+            rows.append(mean_row(head, layer, metric, [r[prefix + name] for r in kept], component))
+        rank = mean_row(head, layer, "answer_rank", np.log([r[f"{prefix}rank_gold"] for r in kept]), component)
+        known = {name: math.exp(rank[name]) for name in ("value", "ci_low", "ci_high") if rank[name] is not None}
+        rows.append(rank | known)
+    return rows
+
+
 def mean_row(head: Row, layer: int, metric: str, values: Any, component: str = "all") -> dict[str, Any]:
     """The mean of one value a pair, with its interval; null values and n = 0 without data."""
     value, low, high = bootstrap_mean(values)

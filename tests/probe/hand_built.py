@@ -16,11 +16,10 @@ FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava_onevision", "internvl",
 
 
 def hand_built(family: str, seed: int = 0) -> dict[str, torch.Tensor]:
-    """A batch of one row; the ids are the same for every seed, the pixels differ."""
+    """A batch of one row, of text alone for text models; the ids are the same for every seed, the pixels differ."""
     if family not in PIXELS:
-        batch = tiny_inputs(family)
-        pixels = tiny_inputs(family, seed=seed)
-        return batch | {"pixel_values": pixels["pixel_values"]}
+        pixels = {k: v for k, v in tiny_inputs(family, seed=seed).items() if k == "pixel_values"}
+        return tiny_inputs(family) | pixels
     shape, tokens = PIXELS[family]
     ids = torch.tensor([[5, *[IMAGE] * tokens, 17, 23, 41]])
     generator = torch.Generator().manual_seed(seed)
