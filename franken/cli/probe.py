@@ -14,7 +14,8 @@ def probe(
     method: Annotated[
         str,
         typer.Option(
-            help="swap (suffix and single), swap-suffix, swap-single, swap-prefix, swap-window:3, zero, lens."
+            help="swap (suffix and single), swap-suffix, swap-single, swap-prefix, swap-window:3, zero, attention, lens, "
+            "patch (residual stream, both ways), or one of patch-residual, -attn, -mlp, -heads, each also with -noising."
         ),
     ] = "swap,zero",
     tasks: Tasks = "",
@@ -26,14 +27,19 @@ def probe(
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 64,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    site: Annotated[
+        str, typer.Option(help="What `patch` patches, both ways: residual, attn, mlp, heads; with commas.")
+    ] = "residual",
+    figures: Annotated[bool, typer.Option(help="Draw figures/*.png.")] = True,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> int:
     """Where does the model see, where does it reason? Causal probing, layer by layer."""
-    from franken.probe.run import plan_probe, run_probe
+    from franken.probe.run import at_sites, plan_probe, run_probe
 
     plan = plan_probe(
-        model, methods=split_list(method), task_names=split_list(tasks), samples=samples, data=data, layers=layers, seed=seed,
+        model, methods=at_sites(split_list(method), split_list(site)), task_names=split_list(tasks),
+        samples=samples, data=data, layers=layers, seed=seed,
         max_new_tokens=max_new_tokens, dtype=dtype,
     )  # fmt: skip
     if not json:
@@ -50,9 +56,12 @@ def probe(
         return print_object(cost, json)
     with progress_bar(not json) as tick:
         folder = run_probe(plan, out=out, device=device, dtype=dtype, progress=tick)
-    return finish_run(
-        folder, json, rows="layer", columns="task", metrics=("change_rate", "accuracy_drop", "answer_is_first")
-    )
+    if figures:
+        from franken.report.probe_figures import draw_probe
+
+        draw_probe(folder)
+    metrics = ("change_rate", "accuracy_drop", "answer_is_first", "attention_mass")
+    return finish_run(folder, json, rows="layer", columns="task", metrics=metrics)
 
 
 def _spans(layers: tuple[int, ...]) -> str:

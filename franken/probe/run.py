@@ -84,6 +84,18 @@ def plan_probe(
     return ProbePlan(checkpoint, names, tuple(pairs), chosen, identity, max_new_tokens)
 
 
+def at_sites(methods: Sequence[str], sites: Sequence[str]) -> list[str]:
+    """`patch` spelled out as both directions at each site. Raises UsageError for a site that is not one."""
+    known = [p.removeprefix("patch-") for p in PATCHES if not p.endswith("-noising")]
+    for site in sites:
+        if site not in known:
+            raise UsageError(
+                f"unknown site {site!r}", why=f"there are {', '.join(known)}", fix=did_you_mean(site, known)
+            )
+    spelled = [f"patch-{site}{direction}" for site in sites for direction in ("", "-noising")]
+    return [name for method in methods for name in (spelled if method == "patch" else [method])]
+
+
 def run_probe(
     plan: ProbePlan, *, out: Path, device: str = "auto", dtype: str = "auto", progress: Progress | None = None
 ) -> Path:
