@@ -35,7 +35,8 @@ def probe(
     json: Json = False,
 ) -> int:
     """Where does the model see, where does it reason? Causal probing, layer by layer."""
-    from franken.probe.run import at_sites, plan_probe, run_probe
+    from franken.probe.measures import at_sites
+    from franken.probe.run import plan_probe, run_probe
 
     plan = plan_probe(
         model, methods=at_sites(split_list(method), split_list(site)), task_names=split_list(tasks),

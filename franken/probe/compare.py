@@ -17,11 +17,18 @@ from franken.stats import holm, sign_flip_test
 Row = Mapping[str, Any]
 Key = tuple[str, str, int]
 MEASURED = {  # by the method's first word: metric → how a row has it
-    "swap": {"change_rate": lambda r: float(r["changed"]), "flip_to_source_rate": lambda r: float(r["to_source"])},
-    "zero": {"accuracy_drop": lambda r: float(r["baseline_score"]) - float(r["score"])},
+    "swap": {
+        "change_rate": lambda r: float(r["changed"]),
+        "task_change_rate": lambda r: None if r.get("task_changed") is None else float(r["task_changed"]),
+        "flip_to_source_rate": lambda r: float(r["to_source"]),
+        "kl": lambda r: r.get("kl"),
+    },
     "attention": {"attention_mass": lambda r: r["mass"], "attention_per_pair": lambda r: r["mass"] / r["n_vision"]},
     "lens": {"answer_probability": lambda r: r["p_gold"], "entropy": lambda r: r["entropy"]},
 }
+MEASURED |= dict.fromkeys(
+    ("zero", "mean", "noise"), {"accuracy_drop": lambda r: float(r["baseline_score"]) - float(r["score"])}
+)
 
 
 def compare_probes(first: Path, second: Path, *, out: Path) -> Path:
@@ -103,7 +110,8 @@ def _values(row: Row) -> Iterator[tuple[tuple[str, str], float]]:
     """((metric, component), value) of everything that one row measured."""
     method = str(row["method"])
     for metric, read in MEASURED.get(method.split("-")[0], {}).items():
-        yield (metric, "all"), read(row)
+        if (value := read(row)) is not None:
+            yield (metric, "all"), value
     if method == "attention":
         for number, mass in enumerate(row["head_mass"]):
             yield ("attention_mass", f"head {number}"), float(mass)

@@ -1,18 +1,61 @@
 """The methods that look at one pair at a time, by name: pair in, the fields of its rows out, one dictionary a layer.
 
-Greedy replies are made once a prompt and shared, since attention, patching and lens all start from what the model says.
+Greedy replies are made once a question and shared, since attention, patching and lens all start from what the model says.
 """
 
-from collections.abc import Callable
-from typing import Any
+from __future__ import annotations
 
-from franken.errors import FrankenError
-from franken.generate.native import Prompt, Response
-from franken.models.loading import Loaded
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from franken.errors import FrankenError, UsageError, did_you_mean
 from franken.tasks import Item, Pair
 
+if TYPE_CHECKING:
+    from franken.generate.native import Prompt, Response
+    from franken.models.loading import Loaded
+    from franken.runs import Run
+
+SITES = ("residual", "attn", "mlp", "heads")
+MEASURES = ("lens", "attention", *(f"patch-{site}{way}" for site in SITES for way in ("", "-noising")))
+FLUSH = 16
 Measure = Callable[[Pair], list[dict[str, Any]]]
-Speak = Callable[[Item], Response]
+Speak = Callable[[Item], "Response"]
+
+
+def at_sites(methods: Sequence[str], sites: Sequence[str]) -> list[str]:
+    """`patch` spelled out as both directions at each site. Raises UsageError for a site that is not one."""
+    for site in sites:
+        if site not in SITES:
+            raise UsageError(
+                f"unknown site {site!r}",
+                why=f"there are {', '.join(SITES)}",
+                fix=did_you_mean(site, SITES) or "pick one",
+            )
+    spelled = [f"patch-{site}{way}" for site in sites for way in ("", "-noising")]
+    return [name for method in methods for name in (spelled if method == "patch" else [method])]
+
+
+def measure_all(
+    run: Run, plan: Any, loaded: Loaded, reload: Callable[[], Loaded], done: set[Any], step: Any,
+    head: Callable[[Pair], dict[str, Any]],
+) -> None:  # fmt: skip
+    """Append the rows of every measure that `plan` asks for and `done` lacks; `head` gives what all rows of a pair share."""
+    for method, measure in measures(loaded, plan, reload).items():
+        waiting: list[dict[str, Any]] = []
+        for number, pair in enumerate(plan.pairs, 1):
+            if (method, pair.id, plan.layers[0]) not in done:
+                try:
+                    fields = measure(pair)
+                except FrankenError as e:
+                    fields = [{"error": f"{e.what}: {e.why}" if e.why else e.what}] * plan.checkpoint.depths["text"]
+                known = head(pair) | {"method": method, "ineligible": None, "error": None}
+                waiting += [known | {"layer": layer} | fields[layer] for layer in plan.layers]
+            step(len(plan.layers), f"{method} {pair.task}")
+            if number % FLUSH == 0:
+                run.append(waiting)
+                waiting = []
+        run.append(waiting)
 
 
 def measures(loaded: Loaded, plan: Any, reload: Callable[[], Loaded]) -> dict[str, Measure]:
@@ -63,6 +106,8 @@ def _lens(loaded: Loaded, say: Speak, reload: Callable[[], Loaded]) -> Measure:
 
 def prompt_of(item: Item) -> Prompt:
     """The item as a user turn. Raises FrankenError for one that could not be read."""
+    from franken.generate.native import Prompt
+
     if item.error:
         raise FrankenError(item.error)
     return Prompt(item.question, (item.image,) if item.image else (), item.id)

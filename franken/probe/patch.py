@@ -25,9 +25,8 @@ from franken.models.hooks import edit
 from franken.models.loading import Loaded
 from franken.models.tokens import TokenMap, token_map
 from franken.probe.attention import extend
+from franken.probe.site_summary import GROUPS
 
-SITES = ("residual", "attn", "mlp", "heads")
-GROUPS = ("system", "image", "question", "answer", "last")
 WHOLE = "all"
 ROWS = 32  # rows `[tokens, hidden]` that run at a time
 Where = tuple[str, int | None]  # a token group, and a head or None for all of them

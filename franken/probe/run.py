@@ -1,6 +1,6 @@
 """The loop of `franken probe`: pairs and items × layers, controls first, every sample accounted for, resumable."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,17 +11,16 @@ from franken import tasks
 from franken.checkpoints import Checkpoint, fingerprint, open_checkpoint
 from franken.errors import FrankenError, UsageError, VerificationError, did_you_mean
 from franken.layers import parse_ranges
+from franken.probe.measures import MEASURES, at_sites, measure_all
 from franken.runs import Run, open_run
 from franken.tasks import Item, Pair
 from franken.tasks.grading import extract, normalise
 
-PATCHES = tuple(f"patch-{s}{d}" for s in ("residual", "attn", "mlp", "heads") for d in ("", "-noising"))
-METHODS = ("swap-suffix", "swap-single", "swap-prefix", "zero", "lens", "attention", *PATCHES)
-ALIASES = {"swap": ("swap-suffix", "swap-single"), "patch": ("patch-residual", "patch-residual-noising")}
+METHODS = ("swap-suffix", "swap-single", "swap-prefix", "zero", *MEASURES)
+ALIASES = {"swap": ("swap-suffix", "swap-single"), "patch": tuple(at_sites(["patch"], ["residual"]))}
 FLUSH = 16
 CONTROL_PAIRS = 2
 Progress = Callable[[int, int, str], None]
-Measure = Callable[[Pair], list[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -84,24 +83,11 @@ def plan_probe(
     return ProbePlan(checkpoint, names, tuple(pairs), chosen, identity, max_new_tokens)
 
 
-def at_sites(methods: Sequence[str], sites: Sequence[str]) -> list[str]:
-    """`patch` spelled out as both directions at each site. Raises UsageError for a site that is not one."""
-    known = [p.removeprefix("patch-") for p in PATCHES if not p.endswith("-noising")]
-    for site in sites:
-        if site not in known:
-            raise UsageError(
-                f"unknown site {site!r}", why=f"there are {', '.join(known)}", fix=did_you_mean(site, known)
-            )
-    spelled = [f"patch-{site}{direction}" for site in sites for direction in ("", "-noising")]
-    return [name for method in methods for name in (spelled if method == "patch" else [method])]
-
-
 def run_probe(
     plan: ProbePlan, *, out: Path, device: str = "auto", dtype: str = "auto", progress: Progress | None = None
 ) -> Path:
     """Run or resume a probe. Returns the run folder. Raises VerificationError when a control fails."""
     from franken.models.loading import load
-    from franken.probe.measures import measures
     from franken.probe.summary import fall_tests, layer_rows
 
     name = plan.checkpoint.name
@@ -125,9 +111,11 @@ def run_probe(
         _swap_all(run, loaded, plan, swaps, done, step)
     if "zero" in plan.methods:
         _ablate_all(run, loaded, plan, done, step)
-    _measure_all(
-        run, plan, measures(loaded, plan, lambda: load(plan.checkpoint.folder, device=device, dtype=dtype)), done, step
-    )
+
+    def reload() -> Any:
+        return load(plan.checkpoint.folder, device=device, dtype=dtype)
+
+    measure_all(run, plan, loaded, reload, done, step, lambda pair: _head(plan, pair))
     rows = run.rows()
     return run.finish(
         layer_rows(rows), n_requested=total, warnings=warnings, extra={"fall_tests": fall_tests(rows), "device": device}
@@ -223,25 +211,6 @@ def _ablate_all(run: Run, loaded: Any, plan: ProbePlan, done: set[Any], step: An
             order = {p.id: i for i, p in enumerate(plan.pairs)}
             run.append(sorted(rows, key=lambda r: order[r["sample"]]))
         step(len(plan.pairs), f"zero layer {layer}")
-
-
-def _measure_all(run: Run, plan: ProbePlan, measures: Mapping[str, Measure], done: set[Any], step: Any) -> None:
-    """Methods that look at one pair at a time and return the fields of its rows, one dictionary a layer."""
-    for method, measure in measures.items():
-        waiting: list[dict[str, Any]] = []
-        for number, pair in enumerate(plan.pairs, 1):
-            if (method, pair.id, plan.layers[0]) not in done:
-                try:
-                    fields = measure(pair)
-                except FrankenError as e:
-                    fields = [{"error": f"{e.what}: {e.why}" if e.why else e.what}] * plan.checkpoint.depths["text"]
-                head = _head(plan, pair) | {"method": method, "ineligible": None, "error": None}
-                waiting += [head | {"layer": layer} | fields[layer] for layer in plan.layers]
-            step(len(plan.layers), f"{method} {pair.task}")
-            if number % FLUSH == 0:
-                run.append(waiting)
-                waiting = []
-        run.append(waiting)
 
 
 def judge(pair: Pair, text: str, plain: str, source: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from franken.runs import layer_row
 from franken.stats import bootstrap_mean, holm, sign_flip_test
 
 Row = Mapping[str, Any]
-GROUPS = ("system", "image", "question", "answer", "last")  # of probe.patch, whose import would load torch
+GROUPS = ("system", "image", "question", "answer", "last")  # token groups of patching
 
 
 def summarise_attention(head: Row, layer: int, cell: Sequence[Row]) -> list[dict[str, Any]]:

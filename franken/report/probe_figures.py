@@ -23,7 +23,13 @@ SWAPS = {
     "swap-single": "Swapped in this layer alone",
     "swap-prefix": "Swapped in all layers below this one",
 }
-RATES = ("change_rate", "flip_to_source_rate")
+RATES = {
+    "change_rate": "answers changed, %",
+    "task_change_rate": "answers changed,\nas the task counts, %",
+    "flip_to_source_rate": "answers turned into\nthe source's, %",
+}
+ABLATED = {"": "Layer", "attention": "Attention", "mlp": "MLP"}
+HOW = {"zero": "skipped", "mean": "set to its mean", "noise": "plus noise"}
 SURE = 0.05
 NUMBERED = "numbers where p < 0.05 after Holm"
 Maker = Callable[[], Any]
@@ -78,24 +84,28 @@ def _save(folder: Path, makers: dict[str, Maker]) -> list[Path]:
 
 
 def _swaps(run: LoadedRun, rows: Any, methods: list[str]) -> Any:
-    figure, axes = _grid(len(RATES), len(methods), sharey=True)
-    for line, metric in zip(axes, RATES, strict=True):
+    rates = [m for m in RATES if (rows["metric"] == m).any()]
+    figure, axes = _grid(len(rates), len(methods), sharey=True)
+    for line, metric in zip(axes, rates, strict=True):
         for ax, method in zip(line, methods, strict=True):
             found = _all(rows, method=method, metric=metric)
             _lines(ax, found, run, plots.PERCENT)
             plots.percent_axis(ax, headroom=True)
             ax.set_title(SWAPS.get(method, method))
-        line[0].set_ylabel("answers changed, %" if metric == "change_rate" else "answers turned into\nthe source's, %")
+        line[0].set_ylabel(RATES[metric])
     return _finish(figure, axes, run, say.of_swaps(rows), _all(rows, metric="change_rate"), "pairs")
 
 
 def _ablation(run: LoadedRun, rows: Any, methods: list[str]) -> Any:
-    figure, axes = _grid(1, len(methods), sharey=True)
-    for ax, method in zip(axes[0], methods, strict=True):
+    columns = min(3, len(methods))
+    figure, axes = _grid(-(-len(methods) // columns), columns, sharey=True)
+    for ax, method in zip(axes.flat, methods, strict=False):
         _lines(ax, _all(rows, method=method, metric="accuracy_drop"), run, plots.PERCENT)
         ax.axhline(0, color=look.LIGHT.muted, linewidth=0.8)
-        ax.set_title({"zero": "Layer skipped"}.get(method, method))
+        how, _, site = method.partition("-")
+        ax.set_title(f"{ABLATED.get(site, site)} {HOW.get(how, how)}")
         ax.margins(y=0.14)
+    _hide(axes, len(methods))
     axes[0, 0].set_ylabel("accuracy lost, points")
     found = _all(rows, metric="accuracy_drop")
     return _finish(figure, axes, run, say.of_ablation(found), found, "questions")

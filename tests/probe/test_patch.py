@@ -8,7 +8,8 @@ from franken.errors import FrankenError
 from franken.models.tokens import TokenMap
 from franken.probe import patch
 from franken.probe.attention import extend
-from franken.probe.patch import SITES, parting_of, patch_effects, token_groups
+from franken.probe.measures import SITES
+from franken.probe.patch import parting_of, patch_effects, token_groups
 from franken.probe.run import plan_probe, run_probe
 from franken.runs import load_run
 
