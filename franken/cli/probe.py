@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from franken.cli.options import Data, Device, DryRun, Dtype, Json, Layers, Model, Out, Seed, Tasks, split_list
-from franken.console import finish_run, print_object, progress_bar
+from franken.console import finish_run, print_object, print_patching, progress_bar
 
 
 def probe(
@@ -61,6 +61,8 @@ def probe(
         from franken.report.probe_figures import draw_probe
 
         draw_probe(folder)
+    if not json:
+        print_patching(folder)
     metrics = ("change_rate", "accuracy_drop", "answer_is_first", "attention_mass")
     return finish_run(folder, json, rows="layer", columns="task", metrics=metrics)
 

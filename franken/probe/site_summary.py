@@ -25,7 +25,8 @@ def summarise_attention(head: Row, layer: int, cell: Sequence[Row]) -> list[dict
 def summarise_patch(head: Row, by_layer: Mapping[int, Sequence[Row]]) -> list[dict[str, Any]]:
     """All layers of one task: `restored` (`lost` for noising) by token group, and by head as `image, head 3`.
 
-    p: are the pairs' effects symmetric about 0? (sign flips), Holm over the layers (and heads) of a group.
+    p: are the pairs' effects symmetric about 0? (sign flips), Holm over the layers (and heads) of a group. Effects of less than
+    1e-4 are rounding (of a run resumed in rows) and count as none there.
     """
     metric = "lost" if head["method"].endswith("-noising") else "restored"
     field = "heads" if "-heads" in head["method"] else "effect"
@@ -36,7 +37,7 @@ def summarise_patch(head: Row, by_layer: Mapping[int, Sequence[Row]]) -> list[di
             kept = [r[f"{field}_{group}"] for r in cell if r[f"{field}_{group}"] is not None]
             for component, values in _columns(group, kept):
                 found.append(mean_row(head, layer, metric, values, component))
-                p_values.append(sign_flip_test(values) if len(values) else math.nan)
+                p_values.append(sign_flip_test(np.round(values, 4)) if len(values) else math.nan)
         rows += [row | {"p_adjusted": p} for row, p in zip(found, holm(p_values), strict=True)]
     return rows
 

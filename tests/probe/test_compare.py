@@ -1,8 +1,12 @@
 """Two probes compared: differences by hand, Holm by hand, nothing dropped without a word."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from franken.cli import run_command
 from franken.errors import UsageError
 from franken.probe.compare import compare_probes, difference_rows
 from franken.probe.run import plan_probe, run_probe
@@ -98,3 +102,25 @@ def test_holm_runs_over_layers_and_heads_of_one_metric():
         members = [(r["component"], r["layer"]) for r in found if r["component"] in kind]
         expected = dict(zip(members, holm([raw[m] for m in members]), strict=True))
         assert {(r["component"], r["layer"]): r["p_adjusted"] for r in found if r["component"] in kind} == expected
+
+
+def test_the_command_line(folders, tmp_path, capsys):
+    def asked(*arguments):
+        code = run_command([*map(str, arguments), "--out", str(tmp_path)], debug=False)
+        return code, capsys.readouterr()
+
+    code, said = asked("probe-compare", *folders, "--json")
+    found = json.loads(said.out)
+    assert code == 0
+    assert (Path(found["folder"]) / "figures" / "attention-shift.png").exists()
+    assert asked("probe-compare", *folders, "--no-figures")[1].out.count("attention attention_mass_difference") == 1
+    assert asked("probe-compare", folders[0], tmp_path / "nothing")[0] == 1
+    patching = ("probe", "creature:sft", "--method", "patch", "--tasks", "read", "--samples", 2, "--layers", "3-5")
+    code, said = asked(*patching, "--site", "attn", "--no-figures")
+    assert code == 0
+    assert "patch-attn read: share of the logit difference restored" in said.out
+    assert "patch-attn-noising read: share of the logit difference lost" in said.out
+    assert "-0.00" not in said.out
+    code, said = asked(*patching, "--site", "atn")
+    assert code == 2
+    assert "did you mean 'attn'" in said.err

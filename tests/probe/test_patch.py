@@ -11,7 +11,9 @@ from franken.probe.attention import extend
 from franken.probe.measures import SITES
 from franken.probe.patch import parting_of, patch_effects, token_groups
 from franken.probe.run import plan_probe, run_probe
+from franken.probe.site_summary import summarise_patch
 from franken.runs import load_run
+from franken.stats import sign_flip_test
 
 DEPTH = 8
 
@@ -191,6 +193,19 @@ def test_patching_runs_on_the_creature(tmp_path):
     assert ("patch-heads-noising", "lost", "image, head 1", 3) in table
     done = run.samples[run.samples["ineligible"].isna()]
     assert (done["clean_difference"] > done["corrupt_difference"]).all()
+
+
+def test_the_summary_tests_effects_but_not_rounding():
+    head = {"model": "m", "method": "patch-attn-noising", "part": "text", "task": "t"}
+    blank = {f"effect_{group}": None for group in ("system", "question", "answer")}
+    cell = [blank | {"effect_image": 0.4 + 0.01 * i, "effect_last": 3e-8, "effect_all": 1.0} for i in range(12)]
+    rows = {(r["component"], r["layer"]): r for r in summarise_patch(head, {0: cell, 1: cell, 2: []})}
+    assert {r["metric"] for r in rows.values()} == {"lost"}
+    assert rows["image", 0]["value"] == pytest.approx(0.455)
+    one = sign_flip_test([0.4 + 0.01 * i for i in range(12)])
+    assert rows["image", 0]["p_adjusted"] == pytest.approx(2 * one)  # two layers with data
+    assert rows["last", 0]["p_adjusted"] == 1
+    assert rows["answer", 1]["n"] == rows["image", 2]["n"] == 0
 
 
 def test_pairs_that_cannot_part_are_accounted_for(tmp_path, monkeypatch):
