@@ -19,7 +19,7 @@ from franken.generate.native import Prompt, encode_prompts
 from franken.models.loading import Loaded
 from franken.models.tokens import TokenMap, token_map
 
-NAME = "franken_rows"
+NAME = "franken_attention_rows"
 CHUNK = 256  # query rows whose scores `[heads, rows, tokens]` exist at a time
 PER_TOKEN = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "position_ids")
 

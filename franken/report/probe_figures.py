@@ -43,7 +43,7 @@ def draw_probe(folder: Path) -> list[Path]:
     makers: dict[str, Maker] = {}
     swaps = [m for m in methods if m.startswith("swap-")]
     if swaps:
-        makers["change-rate"] = lambda: _swaps(run, rows, swaps)
+        makers["change-rate"] = lambda: _swaps(run, rows[rows["method"].isin(swaps)], swaps)
     drops = [m for m in methods if (rows[rows["method"] == m]["metric"] == "accuracy_drop").any()]
     if drops:
         makers["ablation"] = lambda: _ablation(run, rows, drops)
