@@ -36,6 +36,30 @@ def finish_run(
     return _close(folder, manifest)
 
 
+def print_patching(folder: Path) -> None:
+    """The effects of a run's patches, one table a method and task: layers down, token groups across; heads are in the figure."""
+    from franken.runs import load_run
+
+    table: Any = load_run(folder).layers
+    table = table[table["metric"].isin(["restored", "lost"]) & ~table["component"].str.contains(", head")]
+    for (method, metric, task), cells in table.groupby(["method", "metric", "task"], sort=False):
+        groups = list(dict.fromkeys(cells["component"]))
+        body = [
+            [layer, *(_share(found[found["component"] == group]) for group in groups)]
+            for layer, found in cells.groupby("layer", sort=True)
+        ]
+        print(f"\n{method} {task}: share of the logit difference {metric} [95 % interval]")
+        print_table(["layer", *groups], body)
+
+
+def _share(cell: Any) -> str:
+    """`0.55 [0.47 0.62]`, `-` without data; never a negative zero."""
+    if not len(cell) or cell["value"].isna().all():
+        return "-"
+    value, low, high = (round(float(cell[name].iloc[0]), 2) + 0.0 for name in ("value", "ci_low", "ci_high"))
+    return f"{value:.2f} [{low:.2f} {high:.2f}]"
+
+
 def _close(folder: Path, manifest: dict[str, Any]) -> int:
     print(f"{manifest['n_requested']} requested, {manifest['n_ok']} ok, {manifest['n_failed']} failed")
     for figure in sorted((folder / "figures").glob("*.png")):

@@ -9,7 +9,7 @@ import sys
 import typer
 from typer.exceptions import TyperException
 
-from franken.cli import diff, doctor, evaluate, merge, probe, regrade, study, tasks, train
+from franken.cli import diff, doctor, evaluate, merge, probe, probe_compare, regrade, study, tasks, train
 from franken.console import say_error
 from franken.errors import FrankenError
 
@@ -22,6 +22,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command()(probe.probe)
+app.command()(probe_compare.probe_compare)
 app.command()(diff.diff)
 app.command()(merge.merge)
 app.command()(merge.merge_sweep)

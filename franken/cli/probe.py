@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from franken.cli.options import Device, DryRun, Dtype, Json, Layers, Model, Out, Seed, Tasks, split_list
-from franken.console import finish_run, print_object, progress_bar
+from franken.console import finish_run, print_object, print_patching, progress_bar
 
 
 def probe(
@@ -15,7 +15,8 @@ def probe(
         str,
         typer.Option(
             help="swap (suffix and single), swap-suffix, swap-single, swap-prefix, swap-window:3; zero, mean, noise, each also "
-            "as zero-attention or zero-mlp; lens. With commas."
+            "as zero-attention or zero-mlp; attention, lens, patch (both ways at each --site), or one of patch-residual, "
+            "-attn, -mlp, -heads, each also with -noising. With commas."
         ),
     ] = "swap,zero",
     tasks: Tasks = "",
@@ -36,16 +37,21 @@ def probe(
     engine: Annotated[str, typer.Option(help="torch, or nnsight: the same rows, many times slower.")] = "torch",
     device: Device = "auto",
     dtype: Dtype = "auto",
+    site: Annotated[
+        str, typer.Option(help="What `patch` patches, both ways: residual, attn, mlp, heads; with commas.")
+    ] = "residual",
+    figures: Annotated[bool, typer.Option(help="Draw figures/*.png.")] = True,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> int:
     """Where does the model see, where does it reason? Causal probing, layer by layer."""
     from franken.probe.cost import cost
+    from franken.probe.measures import at_sites
     from franken.probe.run import one_pair, plan_probe, run_probe
 
     plan = plan_probe(
-        model, methods=split_list(method), task_names=split_list(tasks), samples=samples, data=data, layers=layers, seed=seed,
-        max_new_tokens=max_new_tokens, dtype=dtype, batch_size=batch_size, engine=engine,
+        model, methods=at_sites(split_list(method), split_list(site)), task_names=split_list(tasks), samples=samples, data=data,
+        layers=layers, seed=seed, max_new_tokens=max_new_tokens, dtype=dtype, batch_size=batch_size, engine=engine,
         pairs=one_pair(*pair, ask) if pair else None,
     )  # fmt: skip
     if not json:
@@ -58,7 +64,14 @@ def probe(
         folder = run_probe(plan, out=out, device=device, dtype=dtype, progress=tick)
     if pair:
         _draw(folder, pair, ask)
-    metrics = ("change_rate",) if pair else ("change_rate", "accuracy_drop", "answer_is_first")
+    elif figures:
+        from franken.report.probe_figures import draw_probe
+
+        draw_probe(folder)
+    if not json:
+        print_patching(folder)
+    metrics = ("change_rate", "accuracy_drop", "answer_is_first", "attention_mass")
+    metrics = ("change_rate",) if pair else metrics
     return finish_run(folder, json, rows="layer", columns="task", metrics=metrics)
 
 

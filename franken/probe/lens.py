@@ -1,80 +1,154 @@
 """Logit lens: what would the model answer if it stopped at layer ℓ? (nostalgebraist 2020)
 
-The model's own greedy reply is fed back up to its answer tag; at that position every layer's residual stream is read through
-the final norm and the output embedding. `transformer-lens` does the reading, through its bridge around a copy of the model (a
-bridge changes the model that it wraps); `own_lens` is the same by hooks, for families that it does not know and as its check.
+The model's own greedy reply is fed back up to where its answer begins; every layer's residual stream there, and at the image
+tokens, is read through the final norm and the output embedding: how probable and of what rank is the right answer's first
+token, and how sure (entropy, in nats) is the reading. `transformer-lens` does the reading where its bridge knows the family,
+around a copy of the model (a bridge changes the model that it wraps); elsewhere hooks and the model's own norm and head do,
+which is also the bridge's check.
 """
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from franken.generate.native import Prompt, encode_prompts
 from franken.models.hooks import edit
 from franken.models.loading import Loaded
+from franken.models.tokens import token_map
+from franken.probe.attention import extend, image_columns
 
-ANSWER_TAG = "<answer>"
+ANSWER_TAGS = ("<answer>", "\\boxed{")
+BRIDGED = ("qwen2_5_vl", "qwen3_vl", "qwen2", "qwen3")  # families whose bridge equals the model (tested)
+CHUNK = 64  # positions whose logits over the vocabulary exist at a time
 
 
-def build_bridge(copy: Loaded) -> Any:
+@dataclass(frozen=True)
+class Lens:
+    """`stream(batch, positions)` `[layers, positions, hidden]`, and `unembed` from that to logits."""
+
+    name: str
+    stream: Callable[[Mapping[str, Tensor], Sequence[int]], Tensor]
+    unembed: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the lens reads at every layer and position, each `[layers, positions]`."""
+
+    p_gold: Float[Tensor, "layers positions"]
+    rank_gold: Int[Tensor, "layers positions"]  # from 1
+    entropy: Float[Tensor, "layers positions"]
+    top: Int[Tensor, "layers positions"]
+
+
+def bridge_lens(copy: Loaded) -> Lens:
     """TransformerLens around `copy`, which must not be used for anything else afterwards."""
     from transformer_lens.model_bridge import TransformerBridge
 
     folder = str(copy.folder or copy.model.config.name_or_path)
-    return TransformerBridge.boot_transformers(
+    depth = len(copy.family.decoder_layers(copy.model))
+    bridge: Any = TransformerBridge.boot_transformers(
         folder, hf_model=copy.model, tokenizer=copy.tokenizer, device=str(copy.device)
     )
-
-
-@torch.no_grad()
-def bridge_lens(bridge: Any, batch: dict[str, Tensor], depth: int) -> Float[Tensor, "layers vocabulary"]:
-    """Log-probabilities of the next token after the last one of a one-row batch, read at every layer."""
     names = [f"blocks.{layer}.hook_resid_post" for layer in range(depth)]
-    inputs = {k: v for k, v in batch.items() if k in ("pixel_values", "image_grid_thw", "mm_token_type_ids")}
-    _, cache = bridge.run_with_cache(batch["input_ids"], names_filter=lambda name: name in names, **inputs)
-    stream = torch.stack([cache[name][0, -1] for name in names])[None]
-    return torch.log_softmax(bridge.unembed(bridge.ln_final(stream))[0].float(), -1)
+
+    def stream(batch: Mapping[str, Tensor], positions: Sequence[int]) -> Tensor:
+        inputs = {k: v for k, v in batch.items() if k in ("pixel_values", "image_grid_thw", "mm_token_type_ids")}
+        _, cache = bridge.run_with_cache(batch["input_ids"], names_filter=lambda name: name in names, **inputs)
+        return torch.stack([cache[name][0, list(positions)] for name in names])
+
+    return Lens("transformer-lens", stream, lambda x: bridge.unembed(bridge.ln_final(x[None]))[0])
 
 
-@torch.no_grad()
-def own_lens(loaded: Loaded, batch: dict[str, Tensor], depth: int) -> Float[Tensor, "layers vocabulary"]:
-    """The same by hooks and the model's own final norm and output embedding."""
-    layers = loaded.family.decoder_layers(loaded.model)
-    stream: dict[int, Tensor] = {}
+def own_lens(model: Any) -> Lens:
+    """The same by hooks and the model's own final norm and output embedding, for any family."""
+    decoder = model.get_decoder()
 
-    def record(layer: int) -> Any:
+    def stream(batch: Mapping[str, Tensor], positions: Sequence[int]) -> Tensor:
+        found: list[Tensor] = []
+
         def look(hidden: Tensor, _: Any) -> Tensor:
-            stream[layer] = hidden[0, -1]
+            found.append(hidden[0, list(positions)])
             return hidden
 
-        return look
+        with edit(dict.fromkeys(decoder.layers, look)):
+            model(**batch, use_cache=False, logits_to_keep=1)
+        return torch.stack(found)
 
-    with edit({layers[layer]: record(layer) for layer in range(depth)}):
-        loaded.model(**{k: v for k, v in batch.items() if k != "position_ids"}, use_cache=False)
-    read = loaded.model.get_decoder().norm(torch.stack([stream[layer] for layer in range(depth)]))
-    return torch.log_softmax(loaded.model.get_output_embeddings()(read).float(), -1)
+    return Lens("own norm and head", stream, lambda x: model.get_output_embeddings()(decoder.norm(x)))
+
+
+def lens_for(loaded: Loaded, reload: Callable[[], Loaded]) -> Lens:
+    """The bridge, on a second copy from `reload`, where TransformerLens knows the family; else the model's own lens."""
+    return bridge_lens(reload()) if loaded.family.model_type in BRIDGED else own_lens(loaded.model)
+
+
+@torch.no_grad()
+def read(lens: Lens, batch: Mapping[str, Tensor], positions: Sequence[int], gold: int) -> Reading:
+    """Read the token after each of `positions` of a one-row batch at every layer, against the token `gold`."""
+    stream = lens.stream(batch, positions)
+    rows = []
+    for layer in stream:
+        parts = [_read(lens.unembed(layer[i : i + CHUNK]), gold) for i in range(0, len(layer), CHUNK)]
+        rows.append([torch.cat(column) for column in zip(*parts, strict=True)])
+    return Reading(*(torch.stack(column) for column in zip(*rows, strict=True)))
+
+
+def _read(logits: Tensor, gold: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    logp = torch.log_softmax(logits.float(), -1)
+    entropy = torch.special.entr(logp.exp()).sum(-1)
+    rank = (logp > logp[:, gold : gold + 1]).sum(-1) + 1
+    return logp[:, gold].exp().cpu(), rank.cpu(), entropy.cpu(), logp.argmax(-1).cpu()
+
+
+def lens_fields(loaded: Loaded, lens: Lens, prompt: Prompt, reply: Sequence[int], answer: str) -> list[dict[str, Any]]:
+    """The fields of one sample's rows, a layer each: the reading where the answer begins, and over the image tokens.
+
+    `image_rank_gold` is the best of all image tokens, the other `image_` fields are means over them; null without an image.
+    """
+    batch = answer_batch(loaded, prompt, reply)
+    tokens = batch["input_ids"].shape[1]
+    image = image_columns(token_map(batch["input_ids"], loaded.model.config)[0], tokens).nonzero()[:, 0].tolist()
+    found = read(lens, batch, [tokens - 1, *image], first_token(loaded, answer))
+    words = loaded.tokenizer.batch_decode(found.top[:, :1])
+    rows = []
+    for layer, word in enumerate(words):
+        p, rank, entropy = found.p_gold[layer], found.rank_gold[layer], found.entropy[layer]
+        row: dict[str, Any] = {"lens": lens.name, "top_token": word, "p_gold": float(p[0])}
+        row |= {"rank_gold": int(rank[0]), "entropy": float(entropy[0])}
+        row |= {"image_p_gold": None, "image_rank_gold": None, "image_entropy": None}
+        if image:
+            row |= {"image_p_gold": float(p[1:].mean()), "image_rank_gold": int(rank[1:].min())}
+            row["image_entropy"] = float(entropy[1:].mean())
+        rows.append(row)
+    return rows
 
 
 def answer_batch(loaded: Loaded, prompt: Prompt, reply: Sequence[int]) -> dict[str, Tensor]:
-    """The prompt and the reply up to its answer tag; the prompt alone when the reply has no tag."""
-    batch = encode_prompts(loaded, [prompt])
-    tag = loaded.tokenizer.convert_tokens_to_ids(ANSWER_TAG)
-    said = list(reply[: list(reply).index(tag) + 1]) if tag in reply else []
-    ids = torch.cat([batch["input_ids"], torch.tensor([said], dtype=torch.long, device=loaded.device)], 1)
-    kept = {k: v for k, v in batch.items() if k in ("pixel_values", "image_grid_thw", "image_sizes")}
+    """The prompt and the reply up to where its answer begins; the prompt alone when the reply has no answer tag."""
+    longer = extend(encode_prompts(loaded, [prompt]), reply[: answer_start(loaded, reply)])
     image = loaded.family.image_token_id(loaded.model.config)
-    return {**kept, "input_ids": ids, "attention_mask": torch.ones_like(ids), "mm_token_type_ids": (ids == image).int()}
+    return {**longer, "mm_token_type_ids": (longer["input_ids"] == image).int()} if image is not None else longer
+
+
+def answer_start(loaded: Loaded, reply: Sequence[int]) -> int:
+    """How many tokens of the reply come before its answer: up to its first answer tag's end, whatever tokens that is; else 0."""
+
+    def said(count: int) -> str:
+        return loaded.tokenizer.decode(list(reply[:count]), skip_special_tokens=False)
+
+    whole = said(len(reply))
+    for tag in ANSWER_TAGS:
+        if tag in whole:
+            return bisect_left(range(len(reply) + 1), True, key=lambda count: tag in said(count))
+    return 0
 
 
 def first_token(loaded: Loaded, answer: str) -> int:
     """The id that an answer begins with."""
     return loaded.tokenizer(answer, add_special_tokens=False)["input_ids"][0]
-
-
-def gold_at_layers(logp: Float[Tensor, "layers vocabulary"], gold: int) -> list[tuple[float, int]]:
-    """(probability, rank from 1) of one token at every layer."""
-    ranks = (logp > logp[:, gold : gold + 1]).sum(-1) + 1
-    return [(float(p), int(r)) for p, r in zip(logp[:, gold].exp(), ranks, strict=True)]

@@ -11,15 +11,16 @@ from franken import tasks
 from franken.checkpoints import Checkpoint, fingerprint, open_checkpoint
 from franken.errors import FrankenError, UsageError, VerificationError, did_you_mean
 from franken.layers import parse_ranges
+from franken.probe.measures import MEASURES, at_sites, measure_all
 from franken.probe.questions import load_questions
 from franken.runs import Run, open_run
 from franken.tasks import Item, Pair
 
 ABLATIONS = tuple(f"{kind}{site}" for kind in ("zero", "mean", "noise") for site in ("", "-attention", "-mlp"))
 SWAPS = ("swap-suffix", "swap-single", "swap-prefix")
-METHODS = (*SWAPS, *ABLATIONS, "lens")
+METHODS = (*SWAPS, *ABLATIONS, *MEASURES)
 ENGINES = ("torch", "nnsight")
-ALIASES = {"swap": ("swap-suffix", "swap-single")}
+ALIASES = {"swap": ("swap-suffix", "swap-single"), "patch": tuple(at_sites(["patch"], ["residual"]))}
 FLUSH = 16
 CALIBRATION = 16
 Progress = Callable[[int, int, str], None]
@@ -166,8 +167,11 @@ def run_probe(
         _swap_all(run, loaded, plan, done, step)
     if plan.ablations:
         _ablate_all(run, loaded, plan, done, step)
-    if "lens" in plan.methods:
-        _lens_all(run, loaded, load(plan.checkpoint.folder, device=device, dtype=dtype), plan, done, step)
+
+    def reload() -> Any:
+        return load(plan.checkpoint.folder, device=device, dtype=dtype)
+
+    measure_all(run, plan, loaded, reload, done, step, lambda pair: _head(plan, pair))
     if controls.weights_digest(loaded) != before:
         raise VerificationError("the weights changed during the probe", why="an edit was left in the model")
     rows = run.rows()
@@ -292,36 +296,6 @@ def _ablate_all(run: Run, loaded: Any, plan: ProbePlan, done: set[Any], step: An
             run.append(waiting)
             waiting = []
         step(len(keys), f"ablation {pair.task}")
-    run.append(waiting)
-
-
-def _lens_all(run: Run, loaded: Any, copy: Any, plan: ProbePlan, done: set[Any], step: Any) -> None:
-    from franken.probe import lens
-    from franken.probe.ablate import ablated_answers
-
-    bridge = lens.build_bridge(copy)
-    depth = plan.checkpoint.depths["text"]
-    waiting: list[dict[str, Any]] = []
-    for number, pair in enumerate(plan.pairs, 1):
-        if ("lens", pair.id, plan.layers[0]) not in done:
-            head = _head(plan, pair) | {"method": "lens", "ineligible": None, "error": pair.target.error}
-            if pair.target.error:
-                waiting += [head | {"layer": layer} for layer in plan.layers]
-            else:
-                prompt = _prompt(pair.target)
-                reply = ablated_answers(loaded, [prompt], None, max_new_tokens=plan.max_new_tokens)[0]
-                batch = lens.answer_batch(loaded, prompt, reply.ids)
-                logp = lens.bridge_lens(bridge, batch, depth)
-                read = lens.gold_at_layers(logp, lens.first_token(loaded, pair.target.answer))
-                waiting += [
-                    head
-                    | {"layer": layer, "baseline": reply.text, "p_gold": read[layer][0], "rank_gold": read[layer][1]}
-                    for layer in plan.layers
-                ]
-        step(len(plan.layers), f"lens {pair.task}")
-        if number % FLUSH == 0:
-            run.append(waiting)
-            waiting = []
     run.append(waiting)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from franken.probe.site_summary import summarise_attention, summarise_lens, summarise_patch
 from franken.runs import layer_row
 from franken.stats import bootstrap_mean, holm, mcnemar_exact, paired_bootstrap, sign_flip_test, wilson
 
@@ -33,7 +34,13 @@ def layer_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
     for (model, method, task), members in _group(rows, "model", "method", "task").items():
         by_layer = {layer: usable(cell) for (layer,), cell in _group(members, "layer").items() if layer is not None}
         head = {"model": model, "method": method, "part": "text", "task": task}
-        if method == "lens":
+        if method.startswith("patch-"):
+            summary += summarise_patch(head, by_layer)
+        elif method == "attention":
+            summary += [
+                row for layer, cell in sorted(by_layer.items()) for row in summarise_attention(head, layer, cell)
+            ]
+        elif method == "lens":
             for layer, cell in sorted(by_layer.items()):
                 summary += _lens(head, layer, cell)
         elif method.startswith(("zero", "mean", "noise")):
@@ -144,10 +151,8 @@ def _ablation(head: dict[str, Any], by_layer: dict[Any, list[Row]]) -> list[dict
 
 
 def _lens(head: dict[str, Any], layer: Any, cell: list[Row]) -> list[dict[str, Any]]:
-    value, low, high = bootstrap_mean([float(r["p_gold"]) for r in cell])
-    known = {"value": value, "ci_low": low, "ci_high": high} if cell else {}
     first = _rate(head, layer, "answer_is_first", [r["rank_gold"] == 1 for r in cell])
-    return [first, layer_row(**head, layer=int(layer), metric="answer_probability", n=len(cell), **known)]
+    return [first, *summarise_lens(head, layer, cell)]
 
 
 def _rate(head: dict[str, Any], layer: Any, metric: str, hits: list[bool]) -> dict[str, Any]:

@@ -174,31 +174,6 @@ def test_ablation_equals_a_model_without_the_layer(sft_creature):
     assert [r[0].ids for r in generate(shorter, asked, Sampling(1, 0.0, 20))] == [r.ids for r in ours]
 
 
-def test_transformer_lens_and_our_own_lens_agree(sft_creature):
-    from franken.models.loading import load
-    from franken.probe import lens
-
-    bridge = lens.build_bridge(load("creature:sft", device="cpu"))
-    prompt = pair_prompts("sum")[0]
-    reply = generate(sft_creature, [prompt], Sampling(1, 0.0, 40))[0][0]
-    batch = lens.answer_batch(sft_creature, prompt, reply.ids)
-    theirs, ours = lens.bridge_lens(bridge, batch, DEPTH), lens.own_lens(sft_creature, batch, DEPTH)
-    assert torch.allclose(theirs, ours, atol=1e-3)
-    after_tag = reply.ids[batch["input_ids"].shape[1] - encode_prompts(sft_creature, [prompt])["input_ids"].shape[1]]
-    assert int(theirs[-1].argmax()) == after_tag
-    probability, rank = lens.gold_at_layers(theirs, after_tag)[-1]
-    assert rank == 1
-    assert probability == pytest.approx(float(theirs[-1].max().exp()))
-
-
-def test_the_lens_runs_and_sharpens_with_depth(tmp_path):
-    plan = plan_probe("creature:sft", methods=["lens"], task_names=["read"], samples=5)
-    run = load_run(run_probe(plan, out=tmp_path, device="cpu"))
-    first = run.layers[run.layers["metric"] == "answer_is_first"].set_index("layer")["value"]
-    assert len(first) == DEPTH
-    assert first[7] > first[0]
-
-
 def row(sample, layer, changed, task="read", method="swap-suffix", world="digits", **extra):
     blank = {"model": "m", "error": None, "ineligible": None, "to_source": changed, "score": 0.0, "baseline_score": 1.0}
     return {
