@@ -262,8 +262,9 @@ def test_every_public_row_is_accounted_for(tmp_path):
     assert swaps.loc["same", "ineligible"]
     assert swaps.loc["ok", "output"]
     assert run.manifest["n_failed"] == 5 * DEPTH  # cut: all three methods; wide: the two swaps
-    rates = run.layers[run.layers["metric"] == "change_rate"]
-    assert (rates["n"] == 1).all()
+    rates = run.layers[run.layers["metric"] == "change_rate"].set_index("method")["n"]
+    assert (rates[["swap-suffix", "swap-single"]] == 1).all()
+    assert (rates["zero"] == 3).all()
 
 
 def test_an_interrupted_probe_resumes_to_the_same(tmp_path, monkeypatch):
