@@ -7,6 +7,7 @@ permutation test for means. Families of tests are corrected after Holm.
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
@@ -59,6 +60,35 @@ def acc_at_k(n: int, correct: int, k: int) -> float:
     if k > n:
         raise ValueError(f"acc@{k} needs at least {k} draws, there are {n}")
     return 1.0 - math.comb(n - correct, k) / math.comb(n, k)
+
+
+def maj_at_k(right: int, wrong: Sequence[int], silent: int, k: int) -> float:
+    """Probability that the majority of k draws, taken from all without replacement, is right; ties are broken at random.
+
+    `right` draws gave the right answer, `wrong` counts each wrong answer, `silent` draws gave none: they are drawn, but
+    do not vote. Exact: for every number of right votes, the wrong answers are added one by one, each with at most as
+    many votes, counting the ties.
+    """
+    n = right + sum(wrong) + silent
+    if not 1 <= k <= n:
+        raise ValueError(f"maj@{k} needs at least {max(k, 1)} draws, there are {n}")
+    won = Fraction(0)
+    for votes in range(1, min(right, k) + 1):
+        ways = {(votes, 0): math.comb(right, votes)}  # (drawn so far, answers tied with the right one) → ways
+        for count in wrong:
+            ways = _add_answer(ways, count, votes, k)
+        for (drawn, ties), number in ways.items():
+            won += Fraction(number * math.comb(silent, k - drawn), 1 + ties)
+    return float(won / math.comb(n, k))
+
+
+def _add_answer(ways: dict[tuple[int, int], int], count: int, most: int, k: int) -> dict[tuple[int, int], int]:
+    longer: dict[tuple[int, int], int] = {}
+    for (drawn, ties), number in ways.items():
+        for votes in range(min(count, most, k - drawn) + 1):
+            key = (drawn + votes, ties + (votes == most))
+            longer[key] = longer.get(key, 0) + number * math.comb(count, votes)
+    return longer
 
 
 def bootstrap_mean(values: ArrayLike, *, n_boot: int = 2000, seed: int = 0) -> Estimate:

@@ -1,17 +1,19 @@
-"""From graded samples to numbers: acc@1, acc@k, greedy, format, strategies, and paired comparisons.
+"""From graded samples to numbers: acc@1, acc@k, maj@k, greedy, format, strategies, baselines, and paired comparisons.
 
 Every number is first made per prompt, then averaged over prompts; prompts, not draws, are the unit of
 every interval and of every test, because the draws of one prompt are not independent. `all` is the
 macro average over tasks: the mean of the tasks' means, its interval from a bootstrap that resamples
-prompts within each task. A prompt is right when its score exceeds one half.
+prompts within each task; `pooled` is the micro average, over all prompts. A prompt is right when its score exceeds
+one half.
 
-acc@1 is the mean over the n draws at temperature 1; acc@k is the unbiased 1 - C(n-c, k)/C(n, k). The
+acc@1 is the mean over the n draws at temperature 1; acc@k is the unbiased 1 - C(n-c, k)/C(n, k), first@k the literal
+one: is one of the first k draws right? maj@k is how often the most frequent answer of k draws is right. The
 MUPO paper (arXiv 2604.00479, §3.1) calls greedy accuracy acc@1 in its tables: that is `greedy` here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,13 @@ import numpy as np
 
 from franken import stats
 from franken.errors import FrankenError, UsageError
+from franken.tasks.grading import normalise
 
 Frame = Any  # a pandas DataFrame or Series: pandas' own annotations are unions that no code can satisfy
 GREEDY = -1  # the value of `draw` that marks the greedy answer
 ALL = "all"  # the macro average over tasks
+POOLED = "pooled"  # the micro average, over prompts
+COUNTS = ("strategies",)  # means of counts, not rates: never a Wilson interval
 RIGHT = 0.5  # a score above this is a right answer
 
 
@@ -38,6 +43,8 @@ def per_prompt(samples: Frame, metric: str) -> Frame:
     left out; the caller sees it in n. Units: rates in [0, 1]; `strategies` is a count from 1 to n.
     Raises UsageError on an unknown metric.
     """
+    import pandas as pd
+
     rows = samples[samples["error"].isna() & samples["ineligible"].isna()]
     greedy = rows["draw"] == GREEDY
     rows = rows[greedy if metric == "greedy" else ~greedy]
@@ -50,11 +57,39 @@ def per_prompt(samples: Frame, metric: str) -> Frame:
         return by["truncated"].apply(lambda s: float(s.astype(bool).mean()))
     if metric == "strategies":
         return by["strategy"].nunique().astype(float)
-    if metric.startswith("acc@") and metric[4:].isdigit():
-        k = int(metric[4:])
-        enough = by.filter(lambda g: len(g) >= k).groupby(["task", "sample"], sort=False)
-        return enough["score"].apply(lambda s: stats.acc_at_k(len(s), int((s > RIGHT).sum()), k))
-    raise UsageError(f"unknown metric {metric!r}", "", "acc@1, acc@k, greedy, format, strategies, truncated")
+    kind, _, number = metric.partition("@")
+    if kind not in ("acc", "first", "maj") or not number.isdigit():
+        raise UsageError(
+            f"unknown metric {metric!r}", "", "acc@k, first@k, maj@k, greedy, format, strategies, truncated"
+        )
+    k = int(number)
+    if kind == "first":
+        first = rows[rows["draw"] < k].groupby(["task", "sample"], sort=False)["score"]
+        return first.max()[first.size() == k].gt(RIGHT).astype(float).rename("score")
+    found: dict[tuple, float] = {}
+    for prompt, draws in by[["answer", "score"]] if kind == "maj" else by[["score"]]:
+        if len(draws) < k:
+            continue
+        if kind == "acc":
+            found[prompt] = stats.acc_at_k(len(draws), int((draws["score"] > RIGHT).sum()), k)
+        else:
+            found[prompt] = stats.maj_at_k(*_votes(draws), k)
+    return pd.Series(list(found.values()), index=_index(found), dtype=float, name="score")
+
+
+def _index(prompts: Collection[tuple]) -> Any:
+    import pandas as pd
+
+    tasks, samples = zip(*prompts, strict=True) if prompts else ((), ())
+    return pd.MultiIndex.from_arrays([list(tasks), list(samples)], names=["task", "sample"])
+
+
+def _votes(draws: Frame) -> tuple[int, list[int], int]:
+    """Draws with the right answer, with each wrong one, and with none."""
+    right = int((draws["score"] > RIGHT).sum())
+    wrong = draws[draws["score"] <= RIGHT]["answer"]
+    said = wrong.dropna().map(normalise)
+    return right, said.value_counts().tolist(), int(wrong.isna().sum())
 
 
 def mean_interval(values: np.ndarray, *, seed: int = 0) -> tuple[float, float, float]:
@@ -92,28 +127,68 @@ def summarise(samples: Frame, *, k: tuple[int, ...], seed: int = 0) -> list[dict
     """
     rows: list[dict] = []
     for (model, arm), part in samples.groupby(["model", "method"], sort=False):
+        tasks = list(dict.fromkeys(part["task"]))
         for metric in metric_names(k):
-            counts = metric == "strategies"  # a mean of counts, not a rate: never a Wilson interval
-            values = per_prompt(part, metric)
-            tasks = list(dict.fromkeys(part["task"]))
-            groups = [_of_task(values, t) for t in tasks]
-            head = {"model": model, "method": arm, "part": None, "layer": None, "component": ALL}
-            for task, group in zip(tasks, groups, strict=True):
-                interval = (
-                    stats.bootstrap_mean(group.tolist(), seed=seed) if counts else mean_interval(group, seed=seed)
-                )
-                rows.append({**head, **_row(task, metric, interval, len(group))})
-            flat = np.concatenate(groups)
-            alike = len(flat) > 0 and not counts and (flat == flat[0]).all()
-            pooled = mean_interval(flat) if alike else macro_interval(groups, seed=seed)
-            rows.append({**head, **_row(ALL, metric, pooled, sum(len(g) for g in groups))})
+            rows += spread(per_prompt(part, metric), tasks, metric, model=model, arm=arm, seed=seed)
     return rows
+
+
+def spread(
+    values: Frame, tasks: Sequence[str], metric: str, *, model: str, arm: str, seed: int = 0, pooled: bool = False,
+    counts: bool | None = None,
+) -> list[dict]:  # fmt: skip
+    """One row of layers.parquet a task, then `all` (macro) and, if asked for, `pooled` (micro), from one value a prompt.
+
+    `values` is indexed by (task, sample); missing values are left out and lower n. `counts`: not a rate, so never a
+    Wilson interval (by default, of the metrics that are counts).
+    """
+    head = {"model": model, "method": arm, "part": None, "layer": None, "component": ALL}
+    counts = metric in COUNTS if counts is None else counts
+    groups = [_of_task(values, t) for t in tasks]
+
+    def interval(found: np.ndarray) -> Sequence[float]:
+        return stats.bootstrap_mean(found, seed=seed) if counts else mean_interval(found, seed=seed)
+
+    rows = [{**head, **_row(t, metric, interval(g), len(g))} for t, g in zip(tasks, groups, strict=True)]
+    flat = np.concatenate(groups) if groups else np.zeros(0)
+    alike = len(flat) > 0 and not counts and (flat == flat[0]).all()
+    macro = mean_interval(flat) if alike else macro_interval(groups, seed=seed)
+    rows.append({**head, **_row(ALL, metric, macro, len(flat))})
+    if pooled:
+        rows.append({**head, **_row(POOLED, metric, interval(flat), len(flat))})
+    return rows
+
+
+def baselines(samples: Frame) -> list[dict]:
+    """What needs no model, per task and for `all`: `chance` and `majority`, as rows of layers.parquet (model `baseline`).
+
+    chance: one over the number of options, else over the number of different right answers in the task. majority: always
+    the task's most frequent right answer, chosen in hindsight, so the best that a constant answer can do.
+    """
+    prompts = samples.drop_duplicates(["task", "sample"])
+    tasks = list(dict.fromkeys(prompts["task"]))
+    found: dict[str, list[float]] = {"chance": [], "majority": []}
+    for task in tasks:
+        of_task = prompts[prompts["task"] == task]
+        gold = of_task["gold"].dropna().map(normalise)
+        options = of_task["options"].astype(float) if "options" in of_task else np.zeros(len(of_task))
+        guess = np.where(options > 0, 1 / np.maximum(options, 1), 1 / max(gold.nunique(), 1))
+        found["chance"].append(float(guess.mean()))
+        found["majority"].append(float(gold.value_counts(normalize=True).iloc[0]) if len(gold) else float("nan"))
+    head = {"model": "baseline", "method": None, "part": None, "layer": None, "component": ALL}
+    nan = float("nan")
+    return [
+        {**head, **_row(task, metric, (value, nan, nan), len(prompts) if task == ALL else int((prompts["task"] == task).sum()))}
+        for metric, values in found.items()
+        for task, value in [*zip(tasks, values, strict=True), (ALL, float(np.mean(values)))]
+    ]  # fmt: skip
 
 
 def _of_task(values: Frame, task: str) -> np.ndarray:
     if len(values) == 0:
         return np.zeros(0)
-    return values[values.index.get_level_values("task") == task].to_numpy(dtype=float)
+    found = values[values.index.get_level_values("task") == task].to_numpy(dtype=float)
+    return found[~np.isnan(found)]
 
 
 def _row(task: str, metric: str, triple: Sequence[float], n: int) -> dict:
