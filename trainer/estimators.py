@@ -109,7 +109,7 @@ class Groups:
     """What an advantage may look at besides the rewards; `[prompts, group]` unless said otherwise.
 
     `correct` are replies whose answer is right and well-formed; `lengths` counts tokens; `embed()` gives unit vectors
-    `[prompts, group, dimensions]` of the reasoning (trainer/embed.py); `step` and `progress` say where the stage is.
+    `[prompts, group, dimensions]` of the reasoning (franken/evaluate/embed.py); `step` and `progress` say where the stage is.
     """
 
     texts: list[list[str]] = field(repr=False)

@@ -22,6 +22,7 @@ import pandas as pd
 
 from franken.checkpoints import open_checkpoint
 from franken.errors import UsageError
+from franken.evaluate.embed import Embed, embedder
 from franken.layers import THIRDS, parse_ranges, thirds
 from franken.merge.graft import graft
 from franken.merge.plan import open_all, plan_merge
@@ -29,7 +30,6 @@ from franken.merge.recipe import recipe_from_options
 from franken.models.loading import load
 from franken.study.hybrids import Hybrid
 from franken.study.sweep import random_sets
-from trainer.embed import Embed, embedder
 from trainer.stages import GrpoStage, Recipe
 from trainer.study import Look, look_at, run_study, summarise, write_summary
 

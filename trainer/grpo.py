@@ -14,12 +14,12 @@ from torch import Tensor
 
 from franken import tasks
 from franken.errors import FrankenError
+from franken.evaluate.embed import Embed, embedder, segment
 from franken.generate.native import Prompt, Response, Sampling, encode_prompts, sample
 from franken.models.loading import Loaded
 from franken.tasks import Grade, Item
 from franken.tasks.puzzle import child_rng, draw_state, make_item
 from trainer.diagnostics import reward_metrics
-from trainer.embed import Embed, embedder, segment
 from trainer.estimators import Groups, estimator
 from trainer.losses import (
     AGGREGATION,

@@ -24,10 +24,10 @@ import torch
 
 from franken.checkpoints import open_checkpoint
 from franken.errors import FrankenError, UsageError
+from franken.evaluate.embed import Embed, embedder
 from franken.models.loading import Loaded, load, pick_device, wrap
 from franken.runs import atomic_write_text, provenance
 from trainer import align, sft, state
-from trainer.embed import Embed, embedder
 from trainer.estimators import estimator
 from trainer.evaluate import quick_look
 from trainer.freeze import apply_freeze, fingerprints, verify_frozen

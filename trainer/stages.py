@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from franken import tasks
 from franken.errors import UsageError, did_you_mean
-from trainer.embed import HASHING
+from franken.evaluate.embed import HASHING
 from trainer.estimators import Advantage, Anneal
 from trainer.losses import Correction, KlKind, LossKind
 from trainer.rewards import PAYS_FOR, check_names

@@ -20,13 +20,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from franken import tasks
+from franken.evaluate.embed import Embed, embedder, segment
 from franken.generate.native import Prompt, Response, Sampling, generate
 from franken.models.loading import Loaded
 from franken.runs import atomic_write_text
 from franken.stats import acc_at_k
 from franken.tasks import Item
 from trainer.advantages import pairwise_diversity
-from trainer.embed import Embed, embedder, segment
 from trainer.loop import run_train
 from trainer.stages import Recipe
 from trainer.state import Position

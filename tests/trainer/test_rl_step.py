@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from franken.errors import FrankenError
+from franken.evaluate.embed import embedder, segment
 from franken.generate import Prompt, Sampling, encode_prompts, generate
 from franken.tasks import grade
 from trainer import loop
 from trainer.advantages import grpo, mupo
-from trainer.embed import embedder, segment
 from trainer.freeze import apply_freeze
 from trainer.grpo import grpo_step, next_items
 from trainer.policy import response_logprobs, take_rows, with_features

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from franken.errors import FrankenError, UsageError
+from franken.evaluate.embed import embedder, segment
 from franken.models import creature
 from franken.models.tiny import tiny
-from trainer.embed import embedder, segment
 
 
 def test_hashing_gives_unit_vectors_that_know_words():
