@@ -25,6 +25,7 @@ class GridPuzzle:
     name: str
     world: str
     strategies: tuple[str, ...] = ("scan",)
+    describe_prompt = "Describe rows"  # in the words of franken/tasks/lessons.py
 
     def sample(self, rng: random.Random) -> Grid:
         raise NotImplementedError
