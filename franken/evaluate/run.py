@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from franken.errors import UsageError
 from franken.evaluate.arms import obstacle, parse_arms, prompt_for
 from franken.evaluate.metrics import GREEDY, summarise
+from franken.evaluate.rows import answer_row, missing_row
 
 if TYPE_CHECKING:
     from franken.generate.engine import Engine
@@ -284,7 +285,7 @@ def _answer(engine: Engine, label: str, arm: str, items: list[Item], plan: Plan)
     for item in items:
         error, ineligible = obstacle(item, arm)
         if error or ineligible:
-            rows += [_row(label, arm, item, d, error=error, ineligible=ineligible) for d in plan.draws]
+            rows += [missing_row(label, arm, item, d, error=error, ineligible=ineligible) for d in plan.draws]
         else:
             askable.append(item)
     if not askable:
@@ -296,30 +297,8 @@ def _answer(engine: Engine, label: str, arm: str, items: list[Item], plan: Plan)
     for item, one, many in zip(askable, greedy, drawn, strict=True):
         for draw, response in zip(plan.draws, [*one, *many], strict=True):
             if response.error:
-                rows.append(_row(label, arm, item, draw, error=response.error))
+                rows.append(missing_row(label, arm, item, draw, error=response.error, ineligible=None))
                 continue
-            rows.append(_row(label, arm, item, draw, text=response.text, truncated=response.truncated))
+            length, cut = len(response.ids), response.truncated
+            rows.append(answer_row(label, arm, item, draw, response.text, tokens=length, truncated=cut))
     return rows
-
-
-def _row(
-    label: str, arm: str, item: Item, draw: int, *, text: str | None = None, truncated: bool | None = None,
-    error: str | None = None, ineligible: str | None = None,
-) -> dict[str, Any]:  # fmt: skip
-    """One row of samples.parquet; an answer that was given is graded here."""
-    from franken import tasks as puzzles
-    from franken.tasks.grading import graded_by
-
-    row: dict[str, Any] = {
-        "model": label, "method": arm, "task": item.task, "sample": item.id, "draw": draw, "output": text,
-        "answer": None, "gold": item.answer, "score": None, "reason": None, "well_formed": None, "strategy": None,
-        "truncated": truncated, "error": error, "ineligible": ineligible, **graded_by(item),
-    }  # fmt: skip
-    if text is None:
-        return row
-    grade = puzzles.grade(text, item)
-    strategy = puzzles.get(item.task).strategy(text) if puzzles.is_puzzle(item.task) else "none"
-    return row | {
-        "answer": grade.answer, "score": float(grade.score), "reason": grade.reason,
-        "well_formed": bool(grade.well_formed), "strategy": strategy,
-    }  # fmt: skip

@@ -17,6 +17,7 @@ from franken.tasks.grid import CELLS, COLORS, DIGITS, SHAPES, Grid, Thing
 from franken.tasks.puzzle import Grade, Item, Pair, Split, draw_items, draw_pairs
 
 NO_REASONING = "none"
+CONCLUSIONS = ("total", "=", "so")  # what follows is computed, not seen
 
 
 class GridPuzzle:
@@ -71,6 +72,11 @@ class GridPuzzle:
     def strategy(self, reply: str) -> str:
         first = reasoning(reply).split(" ", 1)[0]
         return first if first in self.strategies else "other" if first else NO_REASONING
+
+    def misread(self, thought: str, item: Item) -> list[str] | None:
+        """The cells that a chain of thought states wrongly; None when it states nothing about any cell."""
+        said, facts = stated(thought, self.world), self.facts(item.state)
+        return [cell for cell, words in said if not words <= set(facts[cell].split())] if said else None
 
     def items(self, n: int, seed: int, split: Split = "train") -> list[Item]:
         return draw_items(self, n, seed, split)
@@ -189,6 +195,14 @@ class Count(GridPuzzle):
         chains["scan"] = " ".join(f"scan {seen} total {total}".split())
         return chains
 
+    def misread(self, thought: str, item: Item) -> list[str] | None:
+        """A scan names the cells of the colour and no others: each one too many or too few is misread."""
+        words = thought.split()
+        if words[:1] != ["scan"]:
+            return super().misread(thought, item)
+        hits = [thing is not None and thing.color == item.query for thing in item.state]
+        return [cell for cell, hit in zip(CELLS, hits, strict=True) if hit != (cell in words)]
+
     def changes(self, state: Grid, query: str, rng: random.Random) -> tuple[int, Thing]:
         index = rng.choice(world.filled(state))
         thing = state[index]
@@ -255,6 +269,23 @@ class Compare(GridPuzzle):
         here, there = int(_digit(state, index)), int(_digit(state, other))
         flips = [d for d in DIGITS if _sign(int(d) - there) != _sign(here - there)]
         return index, _other_digit(state, index, rng, flips)
+
+
+def stated(thought: str, kind: str) -> list[tuple[str, set[str]]]:
+    """What a chain says of cells before it concludes: (cell, words that name a colour, shape, digit or `empty`).
+
+    Running counts are no facts in the world of shapes, digits are in the world of digits. Cells without words are left out.
+    """
+    vocabulary = {*COLORS, world.EMPTY, *(DIGITS if kind == "digits" else SHAPES)}
+    found: list[tuple[str, set[str]]] = []
+    for word in thought.split():
+        if word in CONCLUSIONS:
+            break
+        if word in CELLS:
+            found.append((word, set()))
+        elif found and word in vocabulary:
+            found[-1][1].add(word)
+    return [(cell, words) for cell, words in found if words]
 
 
 def tally(grid: Grid, color: str, order: str) -> str:
