@@ -27,6 +27,7 @@ Frame = Any  # a pandas DataFrame or Series: pandas' own annotations are unions 
 GREEDY = -1  # the value of `draw` that marks the greedy answer
 ALL = "all"  # the macro average over tasks
 POOLED = "pooled"  # the micro average, over prompts
+BINARY = ("greedy",)  # one answer a prompt, so that McNemar's test is exact
 COUNTS = ("strategies",)  # means of counts, not rates: never a Wilson interval
 RIGHT = 0.5  # a score above this is a right answer
 
@@ -203,18 +204,24 @@ def compare_samples(
     a: Frame, b: Frame, metric: str = "acc@1", *, arm_a: str = "image", arm_b: str = "image",
     seed: int = 0, n_perm: int = 10_000,
 ) -> Frame:  # fmt: skip
-    """Paired comparison b - a over the prompts that both answered, per task and for `all`.
+    """Paired comparison b - a over the prompts that both answered, per task and for `all`: see `compare_values`."""
+    left = per_prompt(a[a["method"] == arm_a], metric)
+    right = per_prompt(b[b["method"] == arm_b], metric)
+    return compare_values(left, right, metric, seed=seed, n_perm=n_perm)
+
+
+def compare_values(left: Frame, right: Frame, metric: str, *, seed: int = 0, n_perm: int = 10_000) -> Frame:
+    """Paired comparison right - left of two sets of values, one a prompt, indexed by (task, sample); nan is no value.
 
     Columns: task, metric, mean_a, mean_b, diff, ci_low, ci_high, p, p_adjusted, n, test. The test is the
-    sign-flip permutation test over prompts; for `greedy` it is McNemar's exact test. p_adjusted is Holm
-    over the tasks; `all` is one test by itself and keeps its p. The interval is a bootstrap over prompts,
-    within tasks for `all`. The weights of `all` make every task count the same in the test as well.
+    sign-flip permutation test over prompts; for one answer a prompt (`BINARY`) it is McNemar's exact
+    test. p_adjusted is Holm over the tasks; `all` is one test by itself and keeps its p. The interval is a bootstrap over
+    prompts, within tasks for `all`. The weights of `all` make every task count the same in the test as well.
+    Raises FrankenError when no prompt has a value on both sides.
     """
     import pandas as pd
 
-    left = per_prompt(a[a["method"] == arm_a], metric)
-    right = per_prompt(b[b["method"] == arm_b], metric)
-    both = pd.concat([left.rename("a"), right.rename("b")], axis=1, join="inner")
+    both = pd.concat([left.rename("a"), right.rename("b")], axis=1, join="inner").dropna()
     if len(both) == 0:
         raise FrankenError(
             "the two runs share no prompt",
@@ -223,13 +230,14 @@ def compare_samples(
         )
     names = list(dict.fromkeys(both.index.get_level_values("task")))
     groups: dict[str, Frame] = {t: both[both.index.get_level_values("task") == t] for t in names}
-    rows = [_paired_row(t, metric, groups[t], seed=seed, n_perm=n_perm) for t in names]
+    binary = metric in BINARY
+    rows = [_paired_row(t, metric, groups[t], binary, seed=seed, n_perm=n_perm) for t in names]
     adjusted = stats.holm([r["p"] for r in rows])
     rows = [{**r, "p_adjusted": p} for r, p in zip(rows, adjusted, strict=True)]
     diffs = {t: (g["b"] - g["a"]).to_numpy() for t, g in groups.items()}
     weighted = [d * (len(both) / (len(names) * d.size)) for d in diffs.values()]
     _, low, high = macro_interval(list(diffs.values()), seed=seed)
-    if metric == "greedy":
+    if binary:
         p, test = _mcnemar(both), "exact McNemar"
     else:
         p, test = stats.sign_flip_test(np.concatenate(weighted).tolist(), n_perm=n_perm, seed=seed), "sign-flip"
@@ -241,10 +249,10 @@ def compare_samples(
     return pd.DataFrame(rows)
 
 
-def _paired_row(task: str, metric: str, pairs: Frame, *, seed: int, n_perm: int) -> dict:
+def _paired_row(task: str, metric: str, pairs: Frame, binary: bool, *, seed: int, n_perm: int) -> dict:
     diffs = (pairs["b"] - pairs["a"]).to_numpy(float).tolist()
     diff, low, high = stats.bootstrap_mean(diffs, seed=seed)
-    if metric == "greedy":
+    if binary:
         p, test = _mcnemar(pairs), "exact McNemar"
     else:
         p, test = stats.sign_flip_test(diffs, n_perm=n_perm, seed=seed), "sign-flip"
