@@ -109,7 +109,8 @@ def association(
     known &= ~np.isnan(controls).any(axis=1)
     x, y, controls = x[known], y[known], controls[known]
     units = np.arange(len(x)) if clusters is None else np.unique(np.asarray(clusters)[known], return_inverse=True)[1]
-    value = _partial(x, y, controls, ranks)
+    ordinal = [i for i, c in enumerate(controls.T) if len(np.unique(c)) > 2]  # two values mean the same ranked or not
+    value = _partial(x, y, controls, ranks, ordinal)
     if np.isnan(value):
         return Estimate(value, value, value)
     rng = np.random.default_rng(seed)
@@ -117,7 +118,7 @@ def association(
     drawn = []
     for _ in range(n_boot):
         at = np.concatenate([members[u] for u in rng.integers(0, len(members), len(members))])
-        drawn.append(_partial(x[at], y[at], controls[at], ranks))
+        drawn.append(_partial(x[at], y[at], controls[at], ranks, ordinal))
     kept = [d for d in drawn if not np.isnan(d)]
     low, high = np.quantile(kept, [0.025, 0.975]) if kept else (float("nan"), float("nan"))
     return Estimate(value, float(low), float(high))
@@ -131,14 +132,16 @@ def difficulty_controls(tasks: Sequence[str], difficulty: np.ndarray | None) -> 
     return np.stack(columns, 1) if columns else np.zeros((len(tasks), 0))
 
 
-def _partial(x: np.ndarray, y: np.ndarray, controls: np.ndarray, ranks: bool) -> float:
+def _partial(x: np.ndarray, y: np.ndarray, controls: np.ndarray, ranks: bool, ordinal: Sequence[int]) -> float:
     from scipy.stats import rankdata
 
     if len(x) < 4 + controls.shape[1]:
         return float("nan")
     if ranks:
         x, y = rankdata(x), rankdata(y)
-        controls = np.stack([rankdata(c) for c in controls.T], 1) if controls.shape[1] else controls
+        controls = controls.copy()
+        for i in ordinal:
+            controls[:, i] = rankdata(controls[:, i])
     design = np.column_stack([np.ones(len(x)), controls])
     x, y = (v - design @ np.linalg.lstsq(design, v, rcond=None)[0] for v in (x, y))
     size = np.linalg.norm(x) * np.linalg.norm(y)

@@ -13,6 +13,7 @@ MUPO paper (arXiv 2604.00479, §3.1) calls greedy accuracy acc@1 in its tables: 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,14 +68,17 @@ def per_prompt(samples: Frame, metric: str) -> Frame:
     if kind == "first":
         first = rows[rows["draw"] < k].groupby(["task", "sample"], sort=False)["score"]
         return first.max()[first.size() == k].gt(RIGHT).astype(float).rename("score")
+    draws: dict[tuple, list[tuple[str | None, bool]]] = {}
+    for task, sample, answer, score in zip(rows["task"], rows["sample"], rows["answer"], rows["score"], strict=True):
+        draws.setdefault((task, sample), []).append((answer, score > RIGHT))
     found: dict[tuple, float] = {}
-    for prompt, draws in by[["answer", "score"]] if kind == "maj" else by[["score"]]:
-        if len(draws) < k:
+    for prompt, said in draws.items():
+        if len(said) < k:
             continue
-        if kind == "acc":
-            found[prompt] = stats.acc_at_k(len(draws), int((draws["score"] > RIGHT).sum()), k)
-        else:
-            found[prompt] = stats.maj_at_k(*_votes(draws), k)
+        right = sum(ok for _, ok in said)
+        found[prompt] = (
+            stats.acc_at_k(len(said), right, k) if kind == "acc" else stats.maj_at_k(right, *_wrong_votes(said), k)
+        )
     return pd.Series(list(found.values()), index=_index(found), dtype=float, name="score")
 
 
@@ -85,12 +89,11 @@ def _index(prompts: Collection[tuple]) -> Any:
     return pd.MultiIndex.from_arrays([list(tasks), list(samples)], names=["task", "sample"])
 
 
-def _votes(draws: Frame) -> tuple[int, list[int], int]:
-    """Draws with the right answer, with each wrong one, and with none."""
-    right = int((draws["score"] > RIGHT).sum())
-    wrong = draws[draws["score"] <= RIGHT]["answer"]
-    said = wrong.dropna().map(normalise)
-    return right, said.value_counts().tolist(), int(wrong.isna().sum())
+def _wrong_votes(draws: Sequence[tuple[str | None, bool]]) -> tuple[list[int], int]:
+    """How many draws gave each wrong answer, and how many none."""
+    wrong = [answer for answer, right in draws if not right]
+    said = Counter(normalise(answer) for answer in wrong if isinstance(answer, str))
+    return list(said.values()), len(wrong) - said.total()
 
 
 def mean_interval(values: np.ndarray, *, seed: int = 0) -> tuple[float, float, float]:
