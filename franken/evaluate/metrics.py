@@ -13,6 +13,7 @@ MUPO paper (arXiv 2604.00479, §3.1) calls greedy accuracy acc@1 in its tables: 
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -175,7 +176,8 @@ def baselines(samples: Frame) -> list[dict]:
     for task in tasks:
         of_task = prompts[prompts["task"] == task]
         gold = of_task["gold"].dropna().map(normalise)
-        options = of_task["options"].astype(float) if "options" in of_task else np.zeros(len(of_task))
+        listed = of_task["options"] if "options" in of_task else [None] * len(of_task)
+        options = np.array([len(json.loads(o)) if isinstance(o, str) else 0 for o in listed])
         guess = np.where(options > 0, 1 / np.maximum(options, 1), 1 / max(gold.nunique(), 1))
         found["chance"].append(float(guess.mean()))
         found["majority"].append(float(gold.value_counts(normalize=True).iloc[0]) if len(gold) else float("nan"))

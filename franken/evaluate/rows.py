@@ -46,7 +46,7 @@ def answer_row(
 def _head(label: str, arm: str, item: Item, draw: int) -> dict[str, Any]:
     return {
         "model": label, "method": arm, "task": item.task, "sample": item.id, "draw": draw, "gold": item.answer,
-        "options": len(item.options), **graded_by(item),
+        **graded_by(item),
     }  # fmt: skip
 
 

@@ -4,7 +4,7 @@ One text names a source, so that a run can record it and ask the same questions 
 
     NAME                a benchmark of `franken.tasks.layouts` (mathvista, gsm8k, …) from the local cache of the hub
     NAME=PATH           the same from a local file or folder of Parquet, JSONL or JSON
-    PATH                a folder of image pairs (*/data.jsonl), or a table whose columns are recognised
+    PATH                a folder of image pairs (*/data.jsonl) or of AlgoPuzzleVQA (<type>.json), or a table whose columns are recognised
     OWNER/NAME          any data set of the hub, from the local cache
     …#question=prompt,answer=gold      with a column map (see `Layout`); `split=` and `config=` choose among several
 
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from franken.errors import UsageError
+from franken.tasks import algopuzzlevqa_items
 from franken.tasks.benchmarks import item_of, task_of
 from franken.tasks.layouts import BENCHMARKS, IN_QUESTION, Layout, layout_named, layout_of, recognise
 from franken.tasks.puzzle import Item
@@ -132,7 +133,8 @@ def _column_map(columns: str) -> dict[str, str]:
 def load_tasks(tasks: Sequence[str], samples: int, seed: int, data: str | None) -> list[Item]:
     """The questions of a run, task by task: held-out puzzles, or at most `samples` items of each task of `data`.
 
-    Image pairs give their target items in file order. Of a table, the sample is drawn by the hash of (seed, row), so that a larger
+    Image pairs give their target items in file order, AlgoPuzzleVQA its rows. Of a table,
+    the sample is drawn by the hash of (seed, row), so that a larger
     one contains the smaller one; rows keep their order. Raises UsageError when there is nothing to ask.
     """
     from franken import tasks as puzzles
@@ -143,6 +145,8 @@ def load_tasks(tasks: Sequence[str], samples: int, seed: int, data: str | None) 
     if source.path is not None and source.layout is None and _is_pairs(source.path):
         items = [pair.target for pair in puzzles.load_folder(source.path)]
         chosen = _first(items, tasks, samples)
+    elif source.path is not None and source.layout is None and algopuzzlevqa_items.is_folder(source.path):
+        chosen = _first(algopuzzlevqa_items.load_items(source.path), tasks, samples)
     else:
         chosen = _from_table(source, tasks, samples, seed)
     if not chosen:

@@ -100,8 +100,8 @@ def test_baselines_by_hand():
     samples = pd.concat([
         rows({("t", "a"): ["1", "1"], ("t", "b"): ["1"], ("t", "c"): ["1"]}),
         rows({("t", "d"): ["1"]}, gold="2"),
-        rows({("mcq", "e"): ["1"]}, gold="A", options=4),
-    ]).fillna({"options": 0})  # fmt: skip
+        rows({("mcq", "e"): ["1"]}, gold="A", options='["w", "x", "y", "z"]'),
+    ])  # fmt: skip
     value = {(row["task"], row["metric"]): row["value"] for row in baselines(samples)}
     assert value["t", "chance"] == 0.5
     assert value["t", "majority"] == 0.75

@@ -1,0 +1,70 @@
+"""The public puzzles as a source of questions: every row accounted for, arm by arm."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from franken.evaluate.run import run_eval
+from franken.models import creature
+from franken.runs import load_run
+from franken.tasks.algopuzzlevqa_items import is_folder, load_items
+
+PUBLIC = Path(__file__).parents[2].parent / "shared" / "data" / "algopuzzlevqa"
+CLOCK = {
+    "image": "images/clock/clock_0000.jpg", "answer": "4:23", "options": ["1:14", "4:23"],
+    "question": "Daniel's event is going to start in 1 hour 40 minutes. The current time is shown on the clock. "
+    "What will be the time when the event starts?",
+    "solution": {"current_hour": 2, "current_minute": 43, "add_hour": 1, "add_minute": 40},
+}  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path):
+    from PIL import Image
+
+    (tmp_path / "images" / "clock").mkdir(parents=True)
+    Image.new("RGB", (84, 84), "white").save(tmp_path / "images/clock/clock_0000.jpg")
+    rows = [CLOCK, {**CLOCK, "image": "images/clock/gone.jpg"}, {**CLOCK, "image": "../../outside.jpg"}]
+    (tmp_path / "clock.json").write_text("\n".join([*map(json.dumps, rows), "not json"]))
+    return tmp_path
+
+
+def test_rows_without_an_image_keep_question_and_description(folder):
+    whole, gone, outside, broken = load_items(folder)
+    assert is_folder(folder)
+    assert not is_folder(folder / "images")
+    assert (whole.error, whole.image is None) == (None, False)
+    assert "2" in whole.description
+    assert "43" in whole.description
+    assert "4:23" not in whole.description
+    assert gone.error == "gone.jpg is missing"
+    assert "outside the data folder" in str(outside.error)
+    assert gone.description == outside.description == whole.description
+    assert broken.question == ""
+    assert "no row" in str(broken.error)
+
+
+def test_an_evaluation_accounts_for_every_row_in_every_arm(folder, tmp_path):
+    creature.save(creature.build_model(0), tmp_path / "model")
+    (done,) = run_eval(
+        [str(tmp_path / "model")], data=folder, arms="image,text,blind,black", n=1, k=(1,), max_new_tokens=3, out=tmp_path / "out"
+    )  # fmt: skip
+    rows = load_run(done).samples
+    assert len(rows) == 4 * 4 * 2
+    failed = Counter(rows[rows["error"].notna()]["method"])
+    assert failed == {"image": 3 * 2, "text": 2, "blind": 2, "black": 3 * 2}
+    assert rows[rows["error"].isna()]["output"].notna().all()
+
+
+@pytest.mark.skipif(not PUBLIC.is_dir(), reason="the public data is not here")
+def test_every_published_row_is_an_item_with_a_description_that_does_not_hold_its_solution():
+    items = load_items(PUBLIC)
+    lines = sum(len(p.read_text().splitlines()) for p in PUBLIC.glob("*.json"))
+    assert len(items) == lines
+    assert all(i.question and i.answer and i.description and i.state is not None for i in items)
+    assert len({i.id for i in items}) == lines
+    missing = [i for i in items if i.image is None]
+    assert all("missing" in str(i.error) for i in missing)
+    assert 0 < len(missing) < lines
