@@ -20,9 +20,9 @@ import seaborn as sns
 import torch
 
 from franken import tasks
+from franken.evaluate.embed import Embed
 from franken.generate.native import Prompt, Sampling, generate
 from franken.models.loading import Loaded
-from trainer.embed import Embed
 from trainer.loop import run_train
 from trainer.rewards import PAYS_FOR
 from trainer.rewards.fidelity import f1

@@ -73,6 +73,39 @@ def _close(folder: Path, manifest: dict[str, Any]) -> int:
     return 3 if manifest["n_failed"] else 0
 
 
+def finish_comparison(folder: Path, runs: list[Path], json: bool) -> int:
+    """Print evaluations side by side: a row a measure, a column a model and a paired difference, over all tasks.
+
+    Returns 0, or 3 when answers failed. Curves, correlations and single tasks are in the figures and in --json.
+    """
+    from franken.runs import load_run
+
+    run = load_run(folder)
+    failed = run.manifest["answers_failed"]
+    if json:
+        layers = json_module.loads(run.layers.to_json(orient="records") or "[]")
+        content = {"folder": str(folder), "runs": [str(r) for r in runs], "manifest": run.manifest, "layers": layers}
+        print_object(content, json)
+        return 3 if failed else 0
+    models = run.manifest["config"]["models"]
+    rows: Any = run.layers[run.layers["task"] == "all"]
+    heads = [*models, *(f"{other} - {models[0]}" for other in models[1:])]
+    wanted = {f"{kind}@{j}" for kind in ("acc", "maj") for j in (1, *run.manifest["config"]["k"])}
+    for arm, found in rows[rows["model"].isin(heads)].groupby("method", sort=False):
+        names = [m for m in dict.fromkeys(found["metric"]) if "@" not in m or m in wanted]
+        body = [[m, *(_number(found[(found["metric"] == m) & (found["model"] == h)]) for h in heads)] for m in names]
+        print(f"\n{arm}, mean of the tasks [95 % interval]")
+        print_table(["", *heads], body)
+    for row in rows[rows["metric"].str.contains("^solved|diversity ~", regex=True)].to_dict("records"):
+        if row["value"] == row["value"]:
+            print(f"{row['model']}: {row['metric']} {row['value']:.3g} [{row['ci_low']:.2f} {row['ci_high']:.2f}]")
+    requested = run.manifest["answers_requested"]
+    print(f"{requested} answers requested, {requested - failed} ok, {failed} failed")
+    for path in [*sorted((folder / "figures").glob("*.png")), *runs, folder]:
+        print(path)
+    return 3 if failed else 0
+
+
 def finish_diff(folder: Path, json: bool) -> int:
     """Print what changed by part and by layer, and what that means; 3 when tensors could not be compared."""
     from franken.diff.summary import layer_table, part_table, sentences

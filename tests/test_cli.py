@@ -303,3 +303,16 @@ def test_merge_sweep_in_small(capsys, tmp_path):
     assert len(list(tmp_path.glob("merge-sweep/*/figures/gain.png"))) == 1
     code, _, err = run(capsys, "merge-sweep", *TWO, "--window", 8)
     assert (code, "too wide" in err) == (2, True)
+
+
+def test_eval_side_by_side(capsys, tmp_path):
+    arguments = [
+        "eval", "creature:base", "creature:sft", "--tasks", "read", "--samples", 4, "--n", 2, "--k", "1,2", "--out", tmp_path,
+        "--device", "cpu", "--arms", "image,black", "--label", "base", "--label", "sft", "--trained", "read",
+    ]  # fmt: skip
+    code, out, _ = run(capsys, *arguments)
+    assert code == 0
+    for word in ("sft - base", "M_vis", "maj@2", "level: new state", "sft, not base: solved greedily", "coverage.png"):
+        assert word in out
+    again = [*arguments[:-4], "--label", "base"]
+    assert run(capsys, *again)[0] == 2

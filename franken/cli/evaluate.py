@@ -19,7 +19,8 @@ from franken.cli.options import (
     split_list,
     whole_numbers,
 )
-from franken.console import finish_run, print_object, progress_bar
+from franken.console import finish_comparison, print_object, progress_bar
+from franken.evaluate.arms import HELP
 
 
 def evaluate(
@@ -28,7 +29,12 @@ def evaluate(
     samples: Annotated[int, typer.Option(help="Held-out puzzles per task.")] = 100,
     n: Annotated[int, typer.Option(help="Samples per prompt.")] = 4,
     k: Annotated[str, typer.Option(help="The k of acc@k, with commas.")] = "1,4",
-    arms: Annotated[str, typer.Option(help="image, text (the description instead), blind.")] = "image",
+    arms: Annotated[str, typer.Option(help=HELP)] = "image",
+    label: Annotated[list[str] | None, typer.Option(help="A model's name in tables; again for each, in order.")] = None,
+    trained: Annotated[str, typer.Option(help="Tasks that were trained on: adds levels of generalisation.")] = "",
+    embedder: Annotated[
+        str, typer.Option(help="For diversity: hashing, or an embedding model's folder or cached hub id.")
+    ] = "hashing",
     data: Questions = None,
     columns: Columns = "",
     download: Download = False,
@@ -44,9 +50,10 @@ def evaluate(
     dry_run: DryRun = False,
     json: Json = False,
 ) -> int:
-    """How good is it, and is it perception or reasoning? acc@k with and without the image."""
+    """How good, how diverse, and is it perception or reasoning? Models side by side, paired; the same command resumes."""
     from franken.checkpoints import open_checkpoint
-    from franken.evaluate.run import load_items, plan_eval, run_eval
+    from franken.evaluate.compare import compare_runs
+    from franken.evaluate.run import labels_of, load_items, plan_eval, run_eval
     from franken.generate.engine import check_engine, hosted_name
     from franken.tasks.sources import canonical, fetch
 
@@ -60,6 +67,7 @@ def evaluate(
     }  # fmt: skip
     plan = plan_eval(**options)
     check_engine(models, engine, endpoint)
+    labels = labels_of(models, label)
     for model in models:
         if hosted_name(model, engine) is None:
             open_checkpoint(model)
@@ -69,7 +77,11 @@ def evaluate(
         return print_object({"models": models, "prompts": prompts, "answers": prompts * (n + 1)}, json)
     with progress_bar(not json) as tick:
         folders = run_eval(
-            models, **options, out=out, device=device, dtype=dtype, engine=engine, endpoint=endpoint, progress=tick
-        )
-    codes = [finish_run(f, json, rows="metric", columns="task", metrics=None) for f in folders]
-    return max(codes)
+            models, **options, out=out, labels=labels, device=device, dtype=dtype, engine=engine, endpoint=endpoint,
+            progress=tick,
+        )  # fmt: skip
+    compared = compare_runs(folders, out=out, embedder=embedder, device=device, trained=split_list(trained), seed=seed)
+    from franken.report.eval_figures import draw_eval
+
+    draw_eval(compared)
+    return finish_comparison(compared, folders, json)

@@ -51,10 +51,11 @@ def compare_runs(
     labels = [run.manifest["label"] for run in runs]
     if len(set(labels)) < len(labels):
         raise FrankenError("two runs have one name", f"they are {', '.join(labels)}", "give each model its --label")
+    k = sorted({j for r in runs for j in r.manifest["config"]["k"]})
     identity = {"runs": [f.name for f in folders], "embedder": embedder, "trained": sorted(trained), "seed": seed}
     models = {label: str(folder) for label, folder in zip(labels, folders, strict=True)}
     run = open_run(
-        "compare", "-".join(labels)[:80], identity, out, config={**identity, "models": labels}, models=models
+        "compare", "-".join(labels)[:80], identity, out, config={**identity, "models": labels, "k": k}, models=models
     )
     if run.is_complete():
         return run.folder
@@ -62,7 +63,6 @@ def compare_runs(
 
     embed = make_embedder(embedder, device=device)
     samples = {label: r.samples for label, r in zip(labels, runs, strict=True)}
-    k = sorted({j for r in runs for j in r.manifest["config"]["k"]})
     tables = _tables(samples, k, min(r.manifest["config"]["n"] for r in runs), embed, trained)
     if not run.rows():
         run.append(_values(tables))

@@ -135,6 +135,16 @@ def run_eval(
     return folders
 
 
+def labels_of(models: Sequence[str], given: Sequence[str] | None = None) -> list[str]:
+    """The given names, else those of `label_of`. Raises UsageError when they are not one a model, all different."""
+    if given and len(given) != len(models):
+        raise UsageError(f"{len(given)} labels for {len(models)} models", "", "give one label per model")
+    labels = list(given) if given else [label_of(m) for m in models]
+    if len(set(labels)) < len(labels):
+        raise UsageError("two models have one name", f"they are {', '.join(labels)}", "name each of them with --label")
+    return labels
+
+
 def label_of(model: str) -> str:
     """A short name for a checkpoint: `creature:sft` → `creature-sft`, a folder → its last part."""
     return model.replace(":", "-") if ":" in model else Path(model).name or "model"
