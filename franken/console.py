@@ -214,6 +214,18 @@ def print_plan(plan: Any, json: bool, *, whole: bool) -> None:
     print_table(list(rows[0]), [[*list(row.values())[:-1], f"{row['bytes']:,}"] for row in rows])
 
 
+def print_splices(folder: Path, metrics: list[str]) -> None:
+    """The gains of a sweep's written-out hybrids over all tasks, if there are any."""
+    from franken.runs import load_run
+
+    rows: Any = load_run(folder).layers
+    rows = rows[(rows["method"] == "splice") & (rows["task"] == "all")]
+    names = list(dict.fromkeys(rows["model"]))
+    if names:
+        cells = [[n, *(_number(rows[(rows["model"] == n) & (rows["metric"] == m)]) for m in metrics)] for n in names]
+        print_table(["hybrid", *metrics], cells)
+
+
 def print_methods(json: bool) -> int:
     """All merge methods, with their papers and parameters."""
     from dataclasses import asdict

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from franken.cli.options import Allow, Data, Device, DryRun, Dtype, Json, Out, Seed, Tasks, split_list
-from franken.console import finish_run, print_methods, print_object, print_plan, progress_bar
+from franken.console import finish_run, print_methods, print_object, print_plan, print_splices, progress_bar
 from franken.errors import UsageError
 
 
@@ -72,6 +72,10 @@ def merge_sweep(
     window: Annotated[int, typer.Option(help="Layers of a window.")] = 4,
     stride: Annotated[int, typer.Option(help="Layers from one window to the next.")] = 1,
     controls: Annotated[int, typer.Option(help="Random sets of as many layers.")] = 8,
+    hybrid: Annotated[
+        list[str] | None, typer.Option(help="Beside the windows: LABEL=DONOR:4-8+OTHER:8-12, again for each.")
+    ] = None,
+    scores: Annotated[str, typer.Option(help="acc, or m: the gain in M_vis, M_v2r and M_rea too.")] = "acc",
     allow: Allow = "",
     tasks: Tasks = "",
     samples: Annotated[int, typer.Option(help="Held-out puzzles per task.")] = 100,
@@ -87,23 +91,33 @@ def merge_sweep(
 ) -> int:
     """Which layers carry the change? Every window of the donor's layers, in memory, beside random sets of as many."""
     from franken.evaluate.run import plan_eval
+    from franken.study.hybrids import parse_splice
     from franken.study.sweep import plan_sweep, run_sweep, verdict
 
-    sweep = plan_sweep(base, donor, window=window, stride=stride, controls=controls, seed=seed, allow=split_list(allow))
+    sweep = plan_sweep(
+        base, donor, window=window, stride=stride, controls=controls, seed=seed, allow=split_list(allow),
+        splices=[parse_splice(text) for text in hybrid or []], scores=scores,
+    )  # fmt: skip
     asked: dict[str, Any] = {
         "tasks": split_list(tasks) or None, "samples": samples, "n": n, "k": (1,), "max_new_tokens": max_new_tokens, "data": data,
     }  # fmt: skip
     names = plan_eval(seed=seed, **asked).tasks
     if dry_run:
-        prompts = sweep.evaluations * len(names) * samples
-        hybrids = {h.label: h.ranges for h in sweep.hybrids}
+        prompts = sweep.evaluations * len(names) * samples * len(sweep.arms)
+        hybrids: dict[str, Any] = {h.label: h.ranges for h in sweep.hybrids}
+        hybrids |= {s.label: s.parts for s in sweep.splices}
         return print_object({"hybrids": hybrids, "models": sweep.evaluations, "answers": prompts * (n + 1)}, json)
     with progress_bar(not json) as tick:
         folder = run_sweep(sweep, out=out, seed=seed, device=device, dtype=dtype, progress=tick, **asked)
-    from franken.report.sweep_figure import draw_sweep
+    from franken.report.sweep_figure import draw_scores, draw_sweep
 
     draw_sweep(folder)
-    code = finish_run(folder, json, rows="layer", columns="task", metrics=("gain acc@1",))
+    shown = ["gain acc@1"]
+    if scores == "m":
+        draw_scores(folder)
+        shown += ["gain M_vis", "gain M_v2r", "gain M_rea"]
+    code = finish_run(folder, json, rows="layer", columns="task", metrics=tuple(shown))
     if not json:
+        print_splices(folder, shown)
         print(verdict(folder))
     return code

@@ -45,6 +45,7 @@ def compare_runs(
     Raises FrankenError when two runs have one label, or nothing in common.
     """
     from franken.evaluate.embed import embedder as make_embedder
+    from franken.models.loading import pick_device
     from franken.runs import load_run, open_run, write_parquet
 
     runs = [load_run(folder) for folder in folders]
@@ -61,7 +62,7 @@ def compare_runs(
         return run.folder
     import pandas as pd
 
-    embed = make_embedder(embedder, device=device)
+    embed = make_embedder(embedder, device=pick_device(device) if device == "auto" else device)
     samples = {label: r.samples for label, r in zip(labels, runs, strict=True)}
     tables = _tables(samples, k, min(r.manifest["config"]["n"] for r in runs), embed, trained)
     if not run.rows():

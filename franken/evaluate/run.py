@@ -36,13 +36,15 @@ CHUNK = 96  # prompts between two writes: what an interrupt can lose
 class Graft:
     """A hybrid to evaluate: `layers` (as on the command line, `text:2-5,text:6-8`) of the model come from `donor`.
 
-    With `take` also whole pieces outside of the layers (`vision`, `embed`, …), as `franken merge --take` has them.
+    With `take` also whole pieces outside of the layers (`vision`, `embed`, …), as `franken merge --take` has them. `more`
+    are further donors with their layers, for splices of several recipes; no layer may come from two.
     """
 
     label: str
     donor: str
     layers: str
     take: tuple[str, ...] = ()
+    more: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -225,6 +227,9 @@ def _run_one(
         models |= {f"donor of {label}": donor}
         identity |= {"donor": fingerprint(open_checkpoint(donor)), "layers": graft.layers}
         identity |= {"take": graft.take} if graft.take else {}
+        for i, (other, layers) in enumerate(graft.more, 2):
+            models |= {f"donor {i} of {label}": str(resolve(other))}
+            identity |= {f"donor {i}": fingerprint(open_checkpoint(resolve(other))), f"layers {i}": layers}
     config = {**asdict(plan), "device": source.device, "dtype": source.dtype, "batch_size": batch_size}
     config |= {"engine": source.kind, "endpoint": source.endpoint}
     config["graft"] = asdict(graft) if graft else None
@@ -244,12 +249,18 @@ def _run_one(
 
 def _plan_hybrid(folder: str, graft: Graft) -> MergePlan:
     """What the graft changes. A donor that differs, but can be put in, is a warning of the run; one that cannot is refused."""
-    from franken.checkpoints import open_checkpoint, resolve
-    from franken.merge.plan import plan_layers
-    from franken.merge.recipe import DIFFERENCES
+    from franken.checkpoints import resolve
+    from franken.merge.plan import open_all, plan_merge
+    from franken.merge.recipe import DIFFERENCES, Recipe, Rule, checked
 
-    donor = open_checkpoint(resolve(graft.donor))
-    return plan_layers(open_checkpoint(folder), donor, graft.layers, take=graft.take, allow=DIFFERENCES)
+    given = [(graft.donor, graft.layers), *graft.more]
+    donors = {f"donor {i}" if i > 1 else "donor": str(resolve(donor)) for i, (donor, _) in enumerate(given, 1)}
+    rules = [
+        Rule((name,), layers, graft.take if name == "donor" else ())
+        for name, (_, layers) in zip(donors, given, strict=True)
+    ]
+    recipe = checked(Recipe(folder, donors, tuple(rules), allow=frozenset(DIFFERENCES)))
+    return plan_merge(recipe, open_all(recipe))
 
 
 def _answer_missing(

@@ -40,6 +40,27 @@ def draw_sweep(folder: Path, metric: str = "gain acc@1") -> Path:
     return path
 
 
+def draw_scores(folder: Path) -> Path:
+    """Write figures/gain_m.png: the gain in M_vis, M_v2r and M_rea, all tasks together, splices at the right."""
+    from matplotlib.figure import Figure
+
+    run = load_run(folder)
+    with look.theme():
+        figure = Figure(figsize=(13, 3.3), facecolor="white")
+        axes = figure.subplots(1, 3, sharey=True)
+        for ax, name in zip(axes, ("M_vis", "M_v2r", "M_rea"), strict=True):
+            rows = run.layers[(run.layers["metric"] == f"gain {name}") & (run.layers["task"] == "all")]
+            plot_gain(rows, run.manifest, f"gain {name}", "all", ax=ax)
+            ax.set_title(name)
+        axes[0].set_ylabel("over the base, points")
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+        path = folder / "figures" / "gain_m.png"
+        path.parent.mkdir(exist_ok=True)
+        figure.savefig(path, dpi=160)
+    return path
+
+
 def plot_gain(rows: Any, manifest: dict[str, Any], metric: str, task: str, *, ax: Axes) -> Axes:
     """One panel: each window as a bar over its layers with its 95 % interval, the donor's gain, and the control band.
 
@@ -66,7 +87,12 @@ def plot_gain(rows: Any, manifest: dict[str, Any], metric: str, task: str, *, ax
     ax.plot(centres, value, linestyle="", marker="o", color=tint, markersize=4)
     plots.shade_thirds(ax, depth, mode)
     ax.margins(y=0.14)  # room for the names of the thirds
-    ax.set_xlim(-0.5, depth - 0.5)
+    splices = rows[rows["method"] == "splice"].to_dict("records")
+    for at, row in enumerate(splices, depth):
+        ax.vlines(at, 100 * row["ci_low"], 100 * row["ci_high"], color=mode.ink, linewidth=1.2)
+        ax.plot([at], [100 * row["value"]], marker="D", color=mode.ink, markersize=5)
+        ax.annotate(row["model"], (at, 100 * row["value"]), (4, 0), textcoords="offset points", fontsize=7, va="center")
+    ax.set_xlim(-0.5, depth - 0.5 + len(splices))
     ax.set_xticks(range(depth) if depth <= 16 else range(0, depth, 4))
     ax.set_xlabel("text layer")
     ax.set_title("all tasks" if task == "all" else task)

@@ -12,6 +12,7 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
+from franken.errors import UsageError
 from franken.layers import thirds
 
 # which thirds come from RL, in the order of the paper: IN:RL:RL, RL:IN:IN, IN:IN:RL, RL:RL:IN, IN:RL:IN, RL:IN:RL
@@ -42,6 +43,31 @@ class Hybrid:
     def to_dict(self) -> dict[str, Any]:
         """As stored in study.json."""
         return {"layers": list(self.layers), "ranges": self.ranges, "control": self.control}
+
+
+@dataclass(frozen=True)
+class Splice:
+    """A hybrid of several recipes: (donor, layer ranges of its decoder) each, in one base."""
+
+    label: str
+    parts: tuple[tuple[str, str], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As stored in run.json."""
+        return {"label": self.label, "parts": [list(part) for part in self.parts]}
+
+
+def parse_splice(text: str) -> Splice:
+    """`LABEL=DONOR:RANGES` and, after each further `+`, another `DONOR:RANGES`. Raises UsageError."""
+    label, equals, rest = text.partition("=")
+    parts = tuple((donor, f"text:{ranges}") for donor, _, ranges in (p.rpartition(":") for p in rest.split("+")))
+    if not label or not equals or not all(donor for donor, _ in parts):
+        raise UsageError(
+            f"cannot read the hybrid {text!r}",
+            why="it is a name, and whose decoder layers go where",
+            fix="write LABEL=DONOR:RANGES, as mine=runs/rl:0-4+runs/other-rl:8-12",
+        )
+    return Splice(label, parts)
 
 
 def thirds_hybrids(depth: int, parent: str, donor: str = "RL") -> list[Hybrid]:

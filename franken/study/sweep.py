@@ -6,7 +6,10 @@ decoder: if any `window` layers do as much, no window is special. All of it happ
 the donor's tensors are read once (the donor itself is the base with everything of it put in), nothing is written but
 answers.
 
-Left out: the three scores of the Frankenstein paper (arXiv 2602.12395), and windows of the vision tower.
+With the scores `m`, the gains are those in M_vis, M_v2r and M_rea as well (franken/evaluate/mscores.py; Frankenstein, arXiv
+2602.12395, §4). Splices, hybrids that are written out, possibly with layers of other training runs, go beside the windows.
+
+Left out: windows of the vision tower.
 """
 
 from __future__ import annotations
@@ -18,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from franken.errors import UsageError
-from franken.study.hybrids import Hybrid
+from franken.study.hybrids import Hybrid, Splice
 
 Progress = Callable[[int, int, str], None]
 METRICS = ("acc@1", "greedy")
+ACC, M = SCORES = ("acc", "m")
 
 
 @dataclass(frozen=True)
@@ -35,15 +39,25 @@ class Sweep:
     stride: int
     hybrids: tuple[Hybrid, ...]
     take: tuple[str, ...]  # all pieces of the donor outside of its decoder layers
+    splices: tuple[Splice, ...] = ()
+    scores: str = ACC
 
     @property
     def evaluations(self) -> int:
         """How many models answer: the hybrids, the base, and the donor."""
-        return len(self.hybrids) + 2
+        return len(self.hybrids) + len(self.splices) + 2
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """What is shown: the image, and for the M scores what else they need."""
+        from franken.evaluate.mscores import ARMS
+
+        return ARMS if self.scores == M else ("image",)
 
 
 def plan_sweep(
-    base: str, donor: str, *, window: int = 4, stride: int = 1, controls: int = 8, seed: int = 0, allow: Sequence[str] = ()
+    base: str, donor: str, *, window: int = 4, stride: int = 1, controls: int = 8, seed: int = 0,
+    allow: Sequence[str] = (), splices: Sequence[Splice] = (), scores: str = ACC,
 ) -> Sweep:  # fmt: skip
     """The windows and the random sets, from the headers alone.
 
@@ -63,6 +77,14 @@ def plan_sweep(
         )
     if controls < 0:
         raise UsageError(f"--controls {controls} is negative", fix="use 0 or more")
+    if scores not in SCORES:
+        raise UsageError(f"unknown scores {scores!r}", fix=f"use {' or '.join(SCORES)}")
+    taken = [h.label for h in splices]
+    if len(set(taken)) < len(taken) or {"base", "donor"} & set(taken):
+        raise UsageError("two hybrids have one name", why=", ".join(taken), fix="name each of them differently")
+    for splice in splices:
+        for other, ranges in splice.parts:
+            plan_layers(one, open_checkpoint(other), ranges, allow=allow)
     take = pieces_of(one)
     plan_layers(one, two, "all", take=take, allow=allow)
     sets = windows(depth, window, stride)
@@ -71,7 +93,7 @@ def plan_sweep(
         Hybrid(f"random-{window}-{i + 1}", s, control=True)
         for i, s in enumerate(random_sets(depth, window, controls, seed=seed, without=windows(depth, window, 1)))
     ]
-    return Sweep(base, donor, depth, window, stride, tuple(hybrids), take)
+    return Sweep(base, donor, depth, window, stride, tuple(hybrids), take, tuple(splices), scores)
 
 
 def windows(depth: int, window: int, stride: int) -> list[tuple[int, ...]]:
@@ -109,11 +131,15 @@ def run_sweep(sweep: Sweep, *, out: Path, seed: int = 0, progress: Progress | No
     from franken.runs import load_run, open_run
 
     models = [open_checkpoint(sweep.base), open_checkpoint(sweep.donor)]
+    options = {"arms": sweep.arms, **options}
     chosen = {k: v for k, v in options.items() if k in ("tasks", "samples", "n", "k", "arms", "max_new_tokens", "data")}
     identity = {
         "eval": vars(plan_eval(seed=seed, **chosen)), "models": [fingerprint(m) for m in models],
         "hybrids": [h.to_dict() for h in sweep.hybrids], "dtype": options.get("dtype", "auto"),
     }  # fmt: skip
+    if sweep.splices:
+        parts = [[fingerprint(open_checkpoint(donor)) for donor, _ in s.parts] for s in sweep.splices]
+        identity |= {"splices": [s.to_dict() for s in sweep.splices], "splice donors": parts}
     label = f"{models[0].name}-{models[1].name}"
     config = {"window": sweep.window, "stride": sweep.stride, "depth": sweep.depth, **identity["eval"]}
     run = open_run(
@@ -123,6 +149,7 @@ def run_sweep(sweep: Sweep, *, out: Path, seed: int = 0, progress: Progress | No
         return run.folder
     grafts: list[Graft | None] = [None, Graft("donor", sweep.donor, "text:all", sweep.take)]
     grafts += [Graft(h.label, sweep.donor, h.ranges) for h in sweep.hybrids]
+    grafts += [Graft(s.label, *s.parts[0], more=s.parts[1:]) for s in sweep.splices]
     folders = run_eval(
         [sweep.base],
         labels=["base"],
@@ -134,10 +161,12 @@ def run_sweep(sweep: Sweep, *, out: Path, seed: int = 0, progress: Progress | No
     )
     base, donor, *hybrids = (load_run(folder) for folder in folders)
     known = {row["model"] for row in run.rows()}
-    everyone = [("base", None, base), ("donor", None, donor)]
-    everyone += [(h.label, h, found) for h, found in zip(sweep.hybrids, hybrids, strict=True)]
+    everyone: list[tuple[str, Hybrid | Splice | None, Any]] = [("base", None, base), ("donor", None, donor)]
+    everyone += [(h.label, h, found) for h, found in zip((*sweep.hybrids, *sweep.splices), hybrids, strict=True)]
     run.append([_row(name, h, found) for name, h, found in everyone if name not in known])
-    gains = [row for name, h, found in everyone[1:] for row in _gains(name, h, base.samples, found.samples)]
+    gains = [
+        row for name, h, found in everyone[1:] for row in _gains(name, h, base.samples, found.samples, sweep.scores)
+    ]
     gains = _adjusted(gains)
     extra = {"band": control_band(gains), "layers": {h.label: list(h.layers) for h in sweep.hybrids}}
     return run.finish(gains, n_requested=len(everyone), extra=extra)
@@ -176,19 +205,24 @@ def verdict(folder: Path, metric: str = "gain acc@1") -> str:
     )
 
 
-def _gains(label: str, hybrid: Hybrid | None, base: Any, hybrids: Any) -> list[dict[str, Any]]:
+def _gains(label: str, hybrid: Hybrid | Splice | None, base: Any, hybrids: Any, scores: str) -> list[dict[str, Any]]:
     from franken.evaluate.metrics import compare_samples
+    from franken.evaluate.mscores import compare_m
     from franken.runs import layer_row
 
-    method = "donor" if hybrid is None else "random" if hybrid.control else "window"
-    layer = hybrid.layers[0] if hybrid is not None and not hybrid.control else None
+    method, layer = "donor", None
+    if isinstance(hybrid, Splice):
+        method = "splice"
+    elif hybrid is not None:
+        method, layer = ("random", None) if hybrid.control else ("window", hybrid.layers[0])
+    found = [compare_samples(base, hybrids, metric) for metric in METRICS]
+    found += [compare_m(base, hybrids)] if scores == M else []
     return [
         layer_row(
-            model=label, method=method, part="text", layer=layer, task=row["task"], metric=f"gain {metric}",
+            model=label, method=method, part="text", layer=layer, task=row["task"], metric=f"gain {row['metric']}",
             value=row["diff"], ci_low=row["ci_low"], ci_high=row["ci_high"], n=row["n"], p_adjusted=row["p"],
         )
-        for metric in METRICS
-        for row in compare_samples(base, hybrids, metric).to_dict("records")
+        for table in found for row in table.to_dict("records")
     ]  # fmt: skip
 
 
@@ -206,10 +240,13 @@ def _adjusted(gains: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return gains
 
 
-def _row(label: str, hybrid: Hybrid | None, found: Any) -> dict[str, Any]:
+def _row(label: str, hybrid: Hybrid | Splice | None, found: Any) -> dict[str, Any]:
     failed = found.manifest["n_failed"]
+    layers = (
+        "+".join(f"{d}:{r}" for d, r in hybrid.parts) if isinstance(hybrid, Splice) else hybrid.ranges if hybrid else ""
+    )
     return {
-        "model": label, "layers": hybrid.ranges if hybrid else "", "control": bool(hybrid and hybrid.control),
+        "model": label, "layers": layers, "control": isinstance(hybrid, Hybrid) and hybrid.control,
         "eval": found.folder.name, "error": f"{failed} answers failed" if failed else None,
     }  # fmt: skip
 

@@ -138,3 +138,46 @@ def test_a_figure_shows_what_the_rows_say(tmp_path):
     assert points.get_ydata().tolist() == pytest.approx([0, 10, 20, 30, 40])
     labels = ax.get_legend_handles_labels()[1]
     assert labels == ["3 random sets of 4 layers", "the donor", "window of 4 layers"]
+
+
+def test_m_scores_and_splices_of_several_donors(models, tmp_path):
+    """A splice that takes the base's own layers changes nothing; one of two donors is both of them."""
+    from franken.report.sweep_figure import draw_scores
+    from franken.study.hybrids import parse_splice
+
+    base, donor = models
+    splices = [parse_splice(f"own={base}:0-3"), parse_splice(f"both={donor}:0-2+{base}:4-6")]
+    assert splices[1].parts == ((donor, "text:0-2"), (base, "text:4-6"))
+    sweep = plan_sweep(base, donor, window=7, controls=0, splices=splices, scores="m")
+    folder = run_sweep(sweep, out=tmp_path, **OPTIONS)
+    run = load_run(folder)
+    gains = run.layers[run.layers["task"] == "all"].set_index(["model", "metric"])
+    for name in ("M_vis", "M_v2r", "M_rea"):
+        assert gains.loc[("own", f"gain {name}"), "value"] == 0
+        assert ("both", f"gain {name}") in gains.index
+    assert set(gains.loc["own", "method"]) == {"splice"}
+    assert run.samples.set_index("model").loc["both", "layers"] == f"{donor}:text:0-2+{base}:text:4-6"
+    assert draw_scores(folder).stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("text", ["nothing", "=a:1-2", "mine=1-2", "mine=a:1-2+3-4"])
+def test_splices_that_cannot_be_read(text):
+    from franken.study.hybrids import parse_splice
+
+    with pytest.raises(UsageError, match="cannot read the hybrid"):
+        parse_splice(text)
+
+
+def test_a_splice_of_one_donor_equals_the_same_window(models, tmp_path):
+    from franken.study.hybrids import parse_splice
+
+    splice = parse_splice(f"same={models[1]}:0-7")
+    sweep = plan_sweep(*models, window=7, controls=0, splices=[splice])
+    rows = load_run(run_sweep(sweep, out=tmp_path, **OPTIONS))
+    folders = rows.samples.set_index("model")["eval"]
+    answers = [
+        load_run(tmp_path / "eval" / folders[name]).samples["output"].tolist() for name in ("same", "window-0-7")
+    ]
+    assert answers[0] == answers[1]
+    with pytest.raises(UsageError, match="one name"):
+        plan_sweep(*models, window=7, splices=[splice, splice])
