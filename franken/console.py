@@ -4,6 +4,7 @@ import json as json_module
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def finish_comparison(folder: Path, runs: list[Path], json: bool) -> int:
         return 3 if failed else 0
     models = run.manifest["config"]["models"]
     rows: Any = run.layers[run.layers["task"] == "all"]
-    heads = [*models, *(f"{other} - {models[0]}" for other in models[1:])]
+    heads = [*models, *(f"{two} - {one}" for one, two in combinations(models, 2))]
     wanted = {f"{kind}@{j}" for kind in ("acc", "maj") for j in (1, *run.manifest["config"]["k"])}
     for arm, found in rows[rows["model"].isin(heads)].groupby("method", sort=False):
         names = [m for m in dict.fromkeys(found["metric"]) if "@" not in m or m in wanted]

@@ -40,7 +40,7 @@ def compare_runs(
     folders: Sequence[Path], *, out: Path, embedder: str = HASHING, device: str = "cpu", trained: Collection[str] = (),
     seed: int = 0,
 ) -> Path:  # fmt: skip
-    """Compare finished evaluations; differences are from the first. Returns the run folder (`out/compare/…`).
+    """Compare finished evaluations, each with each, later minus earlier. Returns the run folder (`out/compare/…`).
 
     Raises FrankenError when two runs have one label, or nothing in common.
     """
@@ -86,9 +86,8 @@ def summary(tables: dict[str, Table], samples: dict[str, Frame], k: Collection[i
     for model, table in tables.items():
         for (metric, arm), m in table.items():
             rows += spread(m.values, tasks, metric, model=model, arm=arm, seed=seed, pooled=True, counts=not m.is_rate)
-    first, *others = tables
-    for other in others:
-        rows += _differences(first, tables[first], other, tables[other], seed=seed)
+    for one, two in itertools.combinations(tables, 2):
+        rows += _differences(one, tables[one], two, tables[two], seed=seed)
     for one, two in itertools.combinations(tables, 2):
         rows += solved_by_one(one, samples[one], two, samples[two], seed=seed)
     return rows + correlations(tables, k, seed=seed)

@@ -152,12 +152,16 @@ def spread(
     groups = [_of_task(values, t) for t in tasks]
 
     def interval(found: np.ndarray) -> Sequence[float]:
+        if len(found) == 1 and (counts or found[0] not in (0.0, 1.0)):
+            return found[0], float("nan"), float("nan")  # one prompt says nothing about the spread over prompts
         return stats.bootstrap_mean(found, seed=seed) if counts else mean_interval(found, seed=seed)
 
     rows = [{**head, **_row(t, metric, interval(g), len(g))} for t, g in zip(tasks, groups, strict=True)]
     flat = np.concatenate(groups) if groups else np.zeros(0)
     alike = len(flat) > 0 and not counts and (flat == flat[0]).all()
     macro = mean_interval(flat) if alike else macro_interval(groups, seed=seed)
+    if not alike and any(len(g) == 1 for g in groups):
+        macro = macro[0], float("nan"), float("nan")
     rows.append({**head, **_row(ALL, metric, macro, len(flat))})
     if pooled:
         rows.append({**head, **_row(POOLED, metric, interval(flat), len(flat))})

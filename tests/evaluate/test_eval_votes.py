@@ -115,3 +115,11 @@ def test_a_model_whose_prompts_all_failed_has_no_number():
         assert len(per_prompt(samples, metric)) == 0
         found = spread(per_prompt(samples, metric), ["t"], metric, model="m", arm="image", pooled=True)
         assert [(row["value"], row["n"]) for row in found] == [(None, 0)] * 3
+
+
+def test_one_prompt_has_no_interval_unless_it_is_all_or_nothing():
+    samples = rows({("t", "a"): ["1", "2"], ("u", "b"): ["1", "1"], ("u", "c"): ["1", "2"]})
+    found = {r["task"]: r for r in spread(per_prompt(samples, "acc@1"), ["t", "u"], "acc@1", model="m", arm="image")}
+    assert (found["t"]["value"], found["t"]["ci_low"]) == (0.5, None)
+    assert (found["all"]["value"], found["all"]["ci_low"]) == (0.625, None)
+    assert found["u"]["ci_low"] < found["u"]["value"]
