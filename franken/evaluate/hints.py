@@ -7,7 +7,8 @@ subproblems, and see which one helps. Here all three come from the solvers' own 
     facts          the facts of the image that the solution uses
     subquestions   what it looks up, as questions
 
-The plan and the sub-questions hold no value of a fact, no intermediate result and no answer.
+The plan and the sub-questions hold no number, no value of a fact and no answer. Where the answer is how many moves it takes, the
+length of the plan tells it: there the plan is the solution, and the arm shows whether it is followed.
 """
 
 from __future__ import annotations
@@ -74,5 +75,5 @@ def without_values(chain: str, facts: dict[str, str], answer: str) -> str:
     end = len(answer.split())
     if words[-end:] == answer.split():
         words = words[:-end]
-    kept = [w for w in words if w in facts or not (w.lower().strip(";,.") in values or re.search(r"\d", w))]
+    kept = [w for w in words if w in facts or not (w.lower().strip(";,.") in values or re.search(r"[\d_/]", w))]
     return " ".join(kept)
