@@ -121,7 +121,7 @@ def diversity(run: LoadedRun, models: Sequence[str]) -> Figure | None:
     import pandas as pd
 
     points = pd.read_parquet(run.folder / "points.parquet").dropna(subset=["x", "y"])
-    if not len(points):
+    if not len(points) or "diversity" not in set(run.layers["metric"]):  # it takes two draws
         return None
     colours = tints(models)
     figure = _figure(13.5, 3.9)
@@ -181,7 +181,7 @@ def _main(layers: Frame) -> str:
 
 def _by_k(rows: Frame, kind: str) -> Frame:
     found = rows[rows["metric"].str.fullmatch(rf"{kind}@\d+")].copy()
-    found["k"] = found["metric"].str.partition("@")[2].astype(int)
+    found["k"] = [int(name.partition("@")[2]) for name in found["metric"]]
     return found.sort_values("k").set_index("k")
 
 
