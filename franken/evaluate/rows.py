@@ -27,7 +27,7 @@ def missing_row(
 
 
 def answer_row(
-    label: str, arm: str, item: Item, draw: int, text: str, *, tokens: int, truncated: bool
+    label: str, arm: str, item: Item, draw: int, text: str, *, tokens: int | None, truncated: bool
 ) -> dict[str, Any]:
     """The row of an answer, graded. In `describe` the score is whether the facts that the question needs are right.
 

@@ -320,6 +320,6 @@ def _answer(engine: Engine, label: str, arm: str, items: list[Item], plan: Plan)
             if response.error:
                 rows.append(missing_row(label, arm, item, draw, error=response.error, ineligible=None))
                 continue
-            length, cut = len(response.ids), response.truncated
+            length, cut = len(response.ids) or None, response.truncated  # an endpoint may not tell tokens
             rows.append(answer_row(label, arm, item, draw, response.text, tokens=length, truncated=cut))
     return rows

@@ -38,7 +38,7 @@ def test_eval_on_a_table_of_ones_own(table, tmp_path, capsys):
         "image,blind",
     ]
     assert run_command([*arguments, "--out", str(tmp_path / "runs"), "--json", "--max-new-tokens", "2"], False) == 3
-    folder = json.loads(capsys.readouterr().out)["folder"]
+    folder = json.loads(capsys.readouterr().out)["runs"][0]
     rows = pd.read_parquet(f"{folder}/samples.parquet")
     assert set(rows["task"]) == {"rows"}
     assert len(rows) == 6 * 2 * 2
