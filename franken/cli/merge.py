@@ -112,7 +112,7 @@ def merge_sweep(
     from franken.report.sweep_figure import draw_scores, draw_sweep
 
     draw_sweep(folder)
-    shown = ["gain acc@1"]
+    shown = ["gain acc@1", "lag acc@1"]
     if scores == "m":
         draw_scores(folder)
         shown += ["gain M_vis", "gain M_v2r", "gain M_rea"]

@@ -1,10 +1,10 @@
 """`franken merge-sweep`: which layers carry the change? Every window of the donor's decoder layers, put into the base.
 
 A window of `window` layers slides over the decoder by `stride`. Each hybrid answers the same questions as the base and the
-donor, and its gain over the base is paired by prompt. Beside them go random sets of as many layers, spread over the whole
-decoder: if any `window` layers do as much, no window is special. All of it happens in memory: the base is loaded once,
-the donor's tensors are read once (the donor itself is the base with everything of it put in), nothing is written but
-answers.
+donor; its gain over the base and its lag behind the donor are paired by prompt. Beside them go random sets of as many
+layers, spread over the whole decoder: if any `window` layers do as much, no window is special. All of it happens in memory:
+the base is loaded once, the donor's tensors are read once (the donor itself is the base with everything of it put in),
+nothing is written but answers.
 
 With the scores `m`, the gains are those in M_vis, M_v2r and M_rea as well (franken/evaluate/mscores.py; Frankenstein, arXiv
 2602.12395, §4). Splices, hybrids that are written out, possibly with layers of other training runs, go beside the windows.
@@ -123,8 +123,9 @@ def run_sweep(sweep: Sweep, *, out: Path, seed: int = 0, progress: Progress | No
     """Evaluate all of it and write the gains: the sweep's run folder. `options` go to `franken.evaluate.run.run_eval`.
 
     Evaluations that are complete are not repeated. layers.parquet holds, for windows (`layer` is the first one), random
-    sets and the donor, `gain <metric>` per task: the paired difference from the base with its interval; p is Holm-adjusted
-    over the windows. The control band, over the random sets, is in run.json.
+    sets and the donor, `gain <metric>` per task: the paired difference from the base with its interval; and for all but the
+    donor `lag <metric>`, the paired difference from the donor. p is Holm-adjusted over the windows. The control band, over the
+    random sets, is in run.json.
     """
     from franken.checkpoints import fingerprint, open_checkpoint
     from franken.evaluate.run import Graft, plan_eval, run_eval
@@ -165,8 +166,13 @@ def run_sweep(sweep: Sweep, *, out: Path, seed: int = 0, progress: Progress | No
     everyone += [(h.label, h, found) for h, found in zip((*sweep.hybrids, *sweep.splices), hybrids, strict=True)]
     run.append([_row(name, h, found) for name, h, found in everyone if name not in known])
     gains = [
-        row for name, h, found in everyone[1:] for row in _gains(name, h, base.samples, found.samples, sweep.scores)
-    ]
+        row for name, h, found in everyone[1:]
+        for row in _differences("gain", name, h, base.samples, found.samples, sweep.scores)
+    ]  # fmt: skip
+    gains += [
+        row for name, h, found in everyone[2:]
+        for row in _differences("lag", name, h, donor.samples, found.samples, sweep.scores)
+    ]  # fmt: skip
     gains = _adjusted(gains)
     extra = {"band": control_band(gains), "layers": {h.label: list(h.layers) for h in sweep.hybrids}}
     return run.finish(gains, n_requested=len(everyone), extra=extra)
@@ -205,7 +211,10 @@ def verdict(folder: Path, metric: str = "gain acc@1") -> str:
     )
 
 
-def _gains(label: str, hybrid: Hybrid | Splice | None, base: Any, hybrids: Any, scores: str) -> list[dict[str, Any]]:
+def _differences(
+    name: str, label: str, hybrid: Hybrid | Splice | None, other: Any, hybrids: Any, scores: str
+) -> list[dict[str, Any]]:
+    """Rows `<name> <metric>`: the hybrid minus `other`, paired by prompt."""
     from franken.evaluate.metrics import compare_samples
     from franken.evaluate.mscores import compare_m
     from franken.runs import layer_row
@@ -215,11 +224,11 @@ def _gains(label: str, hybrid: Hybrid | Splice | None, base: Any, hybrids: Any, 
         method = "splice"
     elif hybrid is not None:
         method, layer = ("random", None) if hybrid.control else ("window", hybrid.layers[0])
-    found = [compare_samples(base, hybrids, metric) for metric in METRICS]
-    found += [compare_m(base, hybrids)] if scores == M else []
+    found = [compare_samples(other, hybrids, metric) for metric in METRICS]
+    found += [compare_m(other, hybrids)] if scores == M else []
     return [
         layer_row(
-            model=label, method=method, part="text", layer=layer, task=row["task"], metric=f"gain {row['metric']}",
+            model=label, method=method, part="text", layer=layer, task=row["task"], metric=f"{name} {row['metric']}",
             value=row["diff"], ci_low=row["ci_low"], ci_high=row["ci_high"], n=row["n"], p_adjusted=row["p"],
         )
         for table in found for row in table.to_dict("records")

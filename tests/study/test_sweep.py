@@ -71,6 +71,10 @@ def test_a_sweep_loads_each_checkpoint_once_and_its_gains_are_paired(models, tmp
 
     for row in gains.to_dict("records"):
         assert row["value"] == pytest.approx(acc(row["model"]) - acc("base"))
+    lags = run.layers[(run.layers["metric"] == "lag acc@1") & (run.layers["task"] == "all")]
+    assert lags["method"].tolist() == ["window"] * 4 + ["random"] * 2
+    for row in lags.to_dict("records"):
+        assert row["value"] == pytest.approx(acc(row["model"]) - acc("donor"))
     loads.clear()
     assert run_sweep(sweep, out=tmp_path, **OPTIONS) == folder
     assert not loads
