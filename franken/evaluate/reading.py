@@ -2,8 +2,9 @@
 
 A wrong answer is of one of five kinds, the first that applies: `never stops` (cut off at the longest length),
 `self-contradiction` (the answer given is not the one its reasoning ends in), `perception` (the reasoning states a fact of
-the image wrongly), `algorithm` (it states facts, all of them right), `unclear` (it states none that could be checked).
-The first four are the error kinds of the AlgoPuzzleVQA study; the fifth is what cannot be told, which the study has none of.
+the image wrongly), `algorithm` (it states facts, all of them right, and errs behind them), `unclear` (it states none that
+could be checked, or what is wrong may be either). The first four are the error kinds of the AlgoPuzzleVQA study; the fifth
+is what cannot be told, which the study has none of.
 
 The counts are of words, by the lists below: a rough measure, the same for every model.
 """
@@ -40,13 +41,19 @@ def error_kind(reply: str, item: Item, grade: Grade, *, truncated: bool) -> str:
     if truncated:
         return NEVER_STOPS
     thought = reasoning(reply)
-    if thought and grade.answer is not None and not concludes(thought, grade.answer):
+    if thought and grade.answer is not None and not any(concludes(thought, a) for a in _spelt(grade.answer, item)):
         return CONTRADICTION
     misread = getattr(puzzle_of(item), "misread", None)
     wrong = misread(thought, item) if misread and thought else None
     if wrong is None:
         return UNCLEAR
     return PERCEPTION if wrong else ALGORITHM
+
+
+def _spelt(answer: str, item: Item) -> tuple[str, ...]:
+    """An answer, and the text of the option whose letter it is: the reasoning may end in either."""
+    texts = dict(zip("ABCDEFGH", item.options, strict=False))
+    return (answer, *([texts[answer]] if answer in texts else []))
 
 
 def concludes(thought: str, answer: str) -> bool:

@@ -19,6 +19,7 @@ from PIL import Image
 from franken.errors import UsageError, did_you_mean
 from franken.tasks.grading import grade_item, reasoning
 from franken.tasks.puzzle import Grade, Item, Pair, Split, child_rng, draw_items, draw_state, make_item
+from franken.tasks.puzzles.looks import misread, true_looks
 from franken.tasks.puzzles.solved import Solved, Unsolvable
 
 NAMES = (
@@ -154,7 +155,17 @@ class AlgorithmicPuzzle:
             return "the answer stands there without a step"
         if RUNAWAY.search(steps):
             return "a number of more digits than any that this puzzle has"
-        return self.module.check(state, query, tuple(steps.split(STEP_END)))
+        return self.module.check(state, query, _steps(chain))
+
+    def misread(self, thought: str, item: Item) -> list[str] | None:
+        """What a wrong chain says wrongly of the picture; empty when its fault is an inference, None where that is open."""
+        strategy = thought.strip().partition(" ")[0]
+        if strategy not in item.solutions or RUNAWAY.search(thought):
+            return None
+        solutions = {name: _steps(chain) for name, chain in item.solutions.items()}
+        true = true_looks(self.kind, self.facts(item.state), solutions.values())
+        fault = self.check(thought.strip(), item.state, item.query)
+        return misread(self.kind, _steps(thought.strip()), solutions[strategy], true, fault)
 
     def options(self, state: Any, query: Any, rng: random.Random, n: int = 4) -> tuple[str, ...]:
         """The answer among plausible wrong ones, shuffled. Fewer than `n` where there are no more (yes or no)."""
@@ -213,6 +224,10 @@ class AlgorithmicPuzzle:
             rng.shuffle(options)
             items = [_as_choice(item, options) for item in items]
         return Pair(pair_id, self.name, fact, *items, ineligible=reason)
+
+
+def _steps(chain: str) -> tuple[str, ...]:
+    return tuple(chain.partition(" ")[2].split(STEP_END))
 
 
 def _lettered(options: Sequence[str]) -> dict[str, str]:
