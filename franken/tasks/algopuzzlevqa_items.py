@@ -1,21 +1,23 @@
-"""AlgoPuzzleVQA's rows as questions for a model: open-ended, the description from the initial state alone.
+"""AlgoPuzzleVQA's rows as questions for a model: open-ended or with the published options, the description from the initial state alone.
 
 Nothing is left out: a row whose image file is missing or broken keeps its question, answer and description, and carries the
-error for the arms that show the image; a row that cannot be read carries its error and no question. The options of the
-benchmark are not shown (the answers are judged open-ended).
+error for the arms that show the image; a row that cannot be read carries its error and no question, and so does, where
+options are asked for, a row whose answer is not one of its options.
 """
 
 import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from franken.errors import FrankenError
-from franken.tasks.algopuzzlevqa import INITIAL, Row, files, load
+from franken.tasks.algopuzzlevqa import INITIAL, Row, files, load, same
 from franken.tasks.algopuzzlevqa_rows import READERS
 from franken.tasks.puzzle import Item
+from franken.tasks.puzzles.suite import lettered, with_options
 
 
 def is_folder(folder: Path) -> bool:
@@ -23,19 +25,33 @@ def is_folder(folder: Path) -> bool:
     return any((folder / f"{name}.json").is_file() for name in INITIAL)
 
 
-def load_items(folder: Path) -> list[Item]:
-    """All rows of a folder, type by type, as items; the task of an item is its puzzle type."""
-    return [_item(row, folder) for path in files(folder).values() for row in load(path)]
+def load_items(folder: Path, *, choice: bool = False) -> list[Item]:
+    """All rows of a folder, type by type, as items; the task of an item is its puzzle type.
+
+    With `choice` the published options stand behind the question, the answer is the letter of the right one, and the
+    task ends in `+choice`.
+    """
+    return [_item(row, folder, choice) for path in files(folder).values() for row in load(path)]
 
 
-def _item(row: Row, folder: Path) -> Item:
+def _item(row: Row, folder: Path, choice: bool) -> Item:
+    task = f"{row.type}+choice" if choice else row.type
     if row.error:
-        return Item(row.id, row.type, "", row.answer, error=row.error)
+        return Item(row.id, task, "", row.answer, error=row.error)
     image, error = _image(row.image, folder)
     state, query = _read(row)
-    return Item(
-        row.id, row.type, row.question, row.answer, image, _describe(row, state), state=state, query=query, error=error
+    found = Item(
+        row.id, task, row.question, row.answer, image, _describe(row, state), state=state, query=query, error=error
     )
+    return _as_choice(found, row.options) if choice else found
+
+
+def _as_choice(item: Item, options: tuple[str, ...]) -> Item:
+    right = [letter for letter, option in lettered(options).items() if same(option, item.answer)]
+    if len(right) != 1:
+        reason = f"{len(right)} of the {len(options)} options are the answer {item.answer!r}"
+        return Item(item.id, item.task, "", item.answer, error=reason)
+    return replace(item, question=with_options(item.question, options), answer=right[0], options=options)
 
 
 def _image(path: Path | None, folder: Path) -> tuple[Image.Image | None, str | None]:

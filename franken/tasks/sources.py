@@ -5,6 +5,7 @@ One text names a source, so that a run can record it and ask the same questions 
     NAME                a benchmark of `franken.tasks.layouts` (mathvista, gsm8k, …) from the local cache of the hub
     NAME=PATH           the same from a local file or folder of Parquet, JSONL or JSON
     PATH                a folder of image pairs (*/data.jsonl) or of AlgoPuzzleVQA (<type>.json), or a table whose columns are recognised
+    PATH+choice         AlgoPuzzleVQA with its options shown: the answer is a letter, the tasks are clock+choice, …
     OWNER/NAME          any data set of the hub, from the local cache
     …#question=prompt,answer=gold      with a column map (see `Layout`); `split=` and `config=` choose among several
 
@@ -25,6 +26,7 @@ from franken.tasks.layouts import BENCHMARKS, IN_QUESTION, Layout, layout_named,
 from franken.tasks.puzzle import Item
 from franken.tasks.tables import Table, open_hub, open_local
 
+CHOICE = "+choice"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -37,6 +39,7 @@ class Source(NamedTuple):
     split: str
     config: str
     layout: Layout | None
+    choice: bool = False
 
 
 def canonical(data: str | Path, columns: str = "") -> str:
@@ -48,7 +51,9 @@ def canonical(data: str | Path, columns: str = "") -> str:
     base, _, inline = text.partition("#")
     pairs = {**_pairs(inline), **(_column_map(columns) if columns else {})}
     name, equals, path = base.partition("=")
-    if equals:
+    if _with_choice(base):
+        base = f"{_existing(base.removesuffix(CHOICE))}{CHOICE}"
+    elif equals:
         layout_named(name)
         base = f"{name.lower()}={_existing(path)}"
     elif Path(base).exists():
@@ -67,6 +72,9 @@ def parse(spec: str) -> Source:
     """The source that a canonical text names."""
     base, _, inline = spec.partition("#")
     pairs = _pairs(inline)
+    if _with_choice(base):
+        folder = Path(base.removesuffix(CHOICE))
+        return Source(folder.name, folder, "", "", "", None, choice=True)
     name, _, path = base.partition("=") if "=" in base else ("", "", base)
     if name or Path(path).exists():
         mapped = set(pairs) - {"split", "config"}
@@ -146,7 +154,7 @@ def load_tasks(tasks: Sequence[str], samples: int, seed: int, data: str | None) 
         items = [pair.target for pair in puzzles.load_folder(source.path)]
         chosen = _first(items, tasks, samples)
     elif source.path is not None and source.layout is None and algopuzzlevqa_items.is_folder(source.path):
-        chosen = _first(algopuzzlevqa_items.load_items(source.path), tasks, samples)
+        chosen = _first(algopuzzlevqa_items.load_items(source.path, choice=source.choice), tasks, samples)
     else:
         chosen = _from_table(source, tasks, samples, seed)
     if not chosen:
@@ -155,11 +163,18 @@ def load_tasks(tasks: Sequence[str], samples: int, seed: int, data: str | None) 
     return chosen
 
 
+def _with_choice(base: str) -> bool:
+    """Whether a source asks for the options of AlgoPuzzleVQA; a path that ends in the same letters is that path."""
+    folder = base.removesuffix(CHOICE)
+    return folder != base and not Path(base).exists() and algopuzzlevqa_items.is_folder(Path(folder))
+
+
 def _first(items: Iterable[Item], tasks: Sequence[str], samples: int) -> list[Item]:
     taken: dict[str, int] = {}
     chosen = []
     for item in items:
-        if (not tasks or item.task in tasks) and taken.get(item.task, 0) < samples:
+        named = not tasks or item.task in tasks or item.task.removesuffix(CHOICE) in tasks
+        if named and taken.get(item.task, 0) < samples:
             taken[item.task] = taken.get(item.task, 0) + 1
             chosen.append(item)
     return chosen

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from franken.errors import UsageError
 from franken.evaluate.run import run_eval
 from franken.models import creature
 from franken.runs import load_run
+from franken.tasks import grade
 from franken.tasks.algopuzzlevqa_items import is_folder, load_items
+from franken.tasks.sources import canonical, load_tasks
 
 PUBLIC = Path(__file__).parents[2].parent / "shared" / "data" / "algopuzzlevqa"
 CLOCK = {
@@ -58,6 +61,30 @@ def test_an_evaluation_accounts_for_every_row_in_every_arm(folder, tmp_path):
     assert rows[rows["error"].isna()]["output"].notna().all()
 
 
+def test_with_choice_the_published_options_are_shown_and_the_answer_is_a_letter(folder):
+    (folder / "maze.json").write_text(json.dumps({**CLOCK, "options": ["1:14", "2:15"]}))
+    shown = load_tasks(["clock"], 9, 0, canonical(f"{folder}+choice"))
+    whole, gone, _, broken = shown
+    assert [i.task for i in shown] == ["clock+choice"] * 4
+    assert whole.question == f"{CLOCK['question']}\n(A) 1:14\n(B) 4:23"
+    assert (whole.answer, whole.options, whole.error) == ("B", ("1:14", "4:23"), None)
+    assert grade("<answer> B </answer>", whole).score == 1.0
+    assert grade("<answer> 4:23 </answer>", whole).score == 1.0
+    assert grade("<answer> A </answer>", whole).score == 0.0
+    assert (gone.answer, gone.error) == ("B", "gone.jpg is missing")
+    assert "no row" in str(broken.error)
+    (without,) = load_tasks(["maze+choice"], 9, 0, canonical(f"{folder}+choice"))
+    assert without.error == "0 of the 2 options are the answer '4:23'"
+    assert load_tasks(["clock"], 9, 0, canonical(folder))[0].answer == "4:23"
+
+
+def test_choice_is_for_the_public_puzzles_alone(folder, tmp_path):
+    with pytest.raises(UsageError, match="no data"):
+        canonical(f"{tmp_path / 'nowhere'}+choice")
+    (tmp_path / "x+choice").mkdir()
+    assert canonical(tmp_path / "x+choice") == str((tmp_path / "x+choice").resolve())
+
+
 @pytest.mark.skipif(not PUBLIC.is_dir(), reason="the public data is not here")
 def test_every_published_row_is_an_item_with_a_description_that_does_not_hold_its_solution():
     items = load_items(PUBLIC)
@@ -68,3 +95,10 @@ def test_every_published_row_is_an_item_with_a_description_that_does_not_hold_it
     missing = [i for i in items if i.image is None]
     assert all("missing" in str(i.error) for i in missing)
     assert 0 < len(missing) < lines
+
+
+@pytest.mark.skipif(not PUBLIC.is_dir(), reason="the public data is not here")
+def test_every_published_row_has_its_answer_among_its_options():
+    items = load_items(PUBLIC, choice=True)
+    assert not [i.id for i in items if i.error and "options" in i.error]
+    assert all(i.task.endswith("+choice") and len(i.answer) == 1 and len(i.options) > 1 for i in items)

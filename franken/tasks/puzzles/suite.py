@@ -126,14 +126,14 @@ class AlgorithmicPuzzle:
     def question(self, state: Any, query: Any) -> str:
         wordings = self.module.questions(state, query)
         text = wordings[self.wording % len(wordings)]
-        return _with_options(text, self.choices(state, query)) if self.choice else text
+        return with_options(text, self.choices(state, query)) if self.choice else text
 
     def answer(self, state: Any, query: Any) -> str:
         """The answer, or its letter in multiple choice."""
         right = self.module.solve(state, query).answer
         if not self.choice:
             return right
-        return next(letter for letter, text in _lettered(self.choices(state, query)).items() if text == right)
+        return next(letter for letter, text in lettered(self.choices(state, query)).items() if text == right)
 
     def choices(self, state: Any, query: Any) -> tuple[str, ...]:
         """See `Puzzle.choices`. The order follows from state and question alone."""
@@ -230,17 +230,19 @@ def _steps(chain: str) -> tuple[str, ...]:
     return tuple(chain.partition(" ")[2].split(STEP_END))
 
 
-def _lettered(options: Sequence[str]) -> dict[str, str]:
+def lettered(options: Sequence[str]) -> dict[str, str]:
+    """Letter → option, from A on."""
     return dict(zip("ABCDEFGH", options, strict=False))
 
 
-def _with_options(question: str, options: Sequence[str]) -> str:
-    return "\n".join([question, *[f"({letter}) {option}" for letter, option in _lettered(options).items()]])
+def with_options(question: str, options: Sequence[str]) -> str:
+    """A question with its options below it, `(A) 4:23`."""
+    return "\n".join([question, *[f"({letter}) {option}" for letter, option in lettered(options).items()]])
 
 
 def _as_choice(item: Item, options: Sequence[str]) -> Item:
-    letter = next(letter for letter, option in _lettered(options).items() if option == item.answer)
-    return replace(item, question=_with_options(item.question, options), answer=letter, options=tuple(options))
+    letter = next(letter for letter, option in lettered(options).items() if option == item.answer)
+    return replace(item, question=with_options(item.question, options), answer=letter, options=tuple(options))
 
 
 def differing(one: dict[str, str], other: dict[str, str]) -> list[str]:
