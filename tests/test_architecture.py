@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LEVELS = [
     {"errors"},
-    {"layers", "names"},
+    {"layers", "names", "contents"},
     {"stats", "runs", "checkpoints", "selection"},
     {"adapters"},
     {"models"},

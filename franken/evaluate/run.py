@@ -215,6 +215,7 @@ def _run_one(
 ) -> Path:  # fmt: skip
     from franken.checkpoints import fingerprint, open_checkpoint, resolve
     from franken.runs import open_run
+    from franken.tasks.sources import contents
 
     label = graft.label if graft else name
     models = {name: source.folder}
@@ -222,6 +223,7 @@ def _run_one(
         raise UsageError("a hybrid is made in memory", f"the engine {source.kind} has its own", "use --engine native")
     identity: dict[str, Any] = {**asdict(plan), **source.identity()}
     identity |= {"label": label, "dtype": source.dtype, "device": source.device.split(":")[0]}
+    identity |= {"contents": contents(plan.data)} if plan.data else {}
     if graft:
         donor = str(resolve(graft.donor))
         models |= {f"donor of {label}": donor}

@@ -9,6 +9,7 @@ from typing import Any
 
 from franken import tasks
 from franken.checkpoints import Checkpoint, fingerprint, open_checkpoint
+from franken.contents import of_path
 from franken.errors import FrankenError, UsageError, VerificationError, did_you_mean
 from franken.layers import parse_ranges
 from franken.probe.measures import MEASURES, at_sites, measure_all
@@ -112,7 +113,8 @@ def plan_probe(
         raise UsageError("mean and noise have nothing to calibrate on", why="they need samples", fix="use zero")
     identity = {
         "checkpoint": fingerprint(checkpoint), "methods": names, "layers": chosen, "pairs": [p.id for p in chosen_pairs],
-        "seed": seed, "data": str(data) if data else None, "samples": samples, "max_new_tokens": max_new_tokens, "dtype": dtype,
+        "seed": seed, "data": str(data) if data else None, "contents": of_path(data) if data else None,
+        "samples": samples, "max_new_tokens": max_new_tokens, "dtype": dtype,
         "engine": engine, "calibration": [item.id for item in calibration],
     }  # fmt: skip
     return ProbePlan(

@@ -130,12 +130,14 @@ def run_sweep(sweep: Sweep, *, out: Path, seed: int = 0, progress: Progress | No
     from franken.checkpoints import fingerprint, open_checkpoint
     from franken.evaluate.run import Graft, plan_eval, run_eval
     from franken.runs import load_run, open_run
+    from franken.tasks.sources import contents
 
     models = [open_checkpoint(sweep.base), open_checkpoint(sweep.donor)]
     options = {"arms": sweep.arms, **options}
     chosen = {k: v for k, v in options.items() if k in ("tasks", "samples", "n", "k", "arms", "max_new_tokens", "data")}
+    plan = plan_eval(seed=seed, **chosen)
     identity = {
-        "eval": vars(plan_eval(seed=seed, **chosen)), "models": [fingerprint(m) for m in models],
+        "eval": vars(plan), "contents": contents(plan.data) if plan.data else None, "models": [fingerprint(m) for m in models],
         "hybrids": [h.to_dict() for h in sweep.hybrids], "dtype": options.get("dtype", "auto"),
     }  # fmt: skip
     if sweep.splices:

@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from franken.contents import of_path
 from franken.errors import UsageError
 from franken.tasks import algopuzzlevqa_items
 from franken.tasks.benchmarks import item_of, task_of
@@ -85,6 +86,15 @@ def parse(spec: str) -> Source:
     split, config = (layout.split, layout.config) if layout else ("", "")
     known = BENCHMARKS[base].hub if base in BENCHMARKS else base
     return Source(name or base.rpartition("/")[2], None, known, split, config, layout)
+
+
+def contents(spec: str) -> str | None:
+    """A fingerprint of what a local source holds, which a run is known by; None for one of the hub, known by its name.
+
+    Of a folder every file counts; of a file that names images elsewhere, the file alone.
+    """
+    path = parse(spec).path
+    return of_path(path) if path is not None else None
 
 
 def fetch(spec: str) -> None:

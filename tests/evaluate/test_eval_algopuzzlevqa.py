@@ -61,6 +61,20 @@ def test_an_evaluation_accounts_for_every_row_in_every_arm(folder, tmp_path):
     assert rows[rows["error"].isna()]["output"].notna().all()
 
 
+def test_changed_data_are_another_run(folder, tmp_path):
+    creature.save(creature.build_model(0), tmp_path / "model")
+
+    def run() -> Path:
+        model, out = str(tmp_path / "model"), tmp_path.with_name(f"{tmp_path.name}-out")
+        (done,) = run_eval([model], data=folder, samples=1, arms="text", n=1, k=(1,), max_new_tokens=2, out=out)
+        return done
+
+    first = run()
+    assert run() == first
+    (folder / "clock.json").write_text(json.dumps({**CLOCK, "answer": "1:14"}))
+    assert run() != first
+
+
 def test_with_choice_the_published_options_are_shown_and_the_answer_is_a_letter(folder):
     (folder / "maze.json").write_text(json.dumps({**CLOCK, "options": ["1:14", "2:15"]}))
     shown = load_tasks(["clock"], 9, 0, canonical(f"{folder}+choice"))
