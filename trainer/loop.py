@@ -58,17 +58,22 @@ def run_train(
     resumes) and after every one; it must leave the model as it is, and its time is not counted.
     """
     identity = json.dumps({"recipe": recipe.model_dump(mode="json"), "freeze": list(freeze)}, indent=2, sort_keys=True)
-    _claim(out, identity)
+    with state.failed_writes_told(out):
+        _claim(out, identity)
+        return _run(recipe, out, freeze, report, observe)
+
+
+def _run(recipe: Recipe, out: Path, freeze: tuple[str, ...], report: Report | None, observe: Observe | None) -> Path:
     final = out / "final"
     if (out / "train.json").exists():
         return final
     started = time.time()
     loaded = _start(recipe)
     position = Position()
-    states = state.whole_states(out)
-    if states:
-        position = state.read_position(states[-1])
-        state.load_weights(states[-1], loaded.model)
+    resumed = state.last_whole(out)
+    if resumed:
+        position = state.read_position(resumed)
+        state.load_weights(resumed, loaded.model)
     _trim(out / "metrics.jsonl", position)
     proofs = _load_proofs(out)
     with _polite_interrupts() as interrupted, _flushed_denormals():
@@ -77,13 +82,10 @@ def run_train(
             table = apply_freeze(loaded.model, (*stage.freeze, *freeze))
             proof = proofs.setdefault(str(index), {"table": table, "before": fingerprints(loaded.model)})
             _write_proofs(out, proofs)
-            _run_stage(
-                recipe, index, loaded, position, out, report, interrupted, observe,
-                resumed=states[-1] if states else None,
-            )  # fmt: skip
+            _run_stage(recipe, index, loaded, position, out, report, interrupted, observe, resumed=resumed)
             proof |= {"verified": verify_frozen(loaded.model, proof["before"])}
             _write_proofs(out, proofs)
-            states = []
+            resumed = None
     _export(loaded, recipe, final)
     summary = {"recipe": recipe.name, "updates": position.updates, "seconds": round(time.time() - started, 1)}
     summary["cpu_seconds"] = round(sum(_stage_seconds(out)), 1)
@@ -251,18 +253,19 @@ def _claim(out: Path, identity: str) -> None:
     mark = out / "recipe.json"
     if mark.exists() and mark.read_text() != identity:
         raise UsageError(f"{out} holds another training run", why="its recipe differs", fix="choose another --out")
-    if not mark.exists() and out.exists() and any(out.iterdir()):
+    if not mark.exists() and out.exists() and any(not p.name.startswith(f".{mark.name}.") for p in out.iterdir()):
         raise UsageError(f"{out} holds something else", why="it is not a training run", fix="choose another --out")
     out.mkdir(parents=True, exist_ok=True)
-    atomic_write_text(mark, identity)
+    if not mark.exists():
+        atomic_write_text(mark, identity)
 
 
 def _trim(log: Path, position: Position) -> None:
     """Drop the lines of updates that happened after the checkpoint and will be done again."""
     if log.exists():
-        lines = [line for line in log.read_text().splitlines() if line.endswith("}")]
+        lines = [line for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
         kept = [line for line in lines if json.loads(line)["update"] <= position.updates]
-        atomic_write_text(log, "".join(line + "\n" for line in kept))
+        atomic_write_text(log, "".join(kept))
 
 
 def _stage_seconds(out: Path) -> list[float]:

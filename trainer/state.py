@@ -1,25 +1,35 @@
-"""Checkpoints of a training run: atomic, and exact.
+"""Checkpoints of a training run: atomic, verified, and exact.
 
     out/state/step-00000040/   model.safetensors (in-memory names), optimizer.pt, state.json written last
 
-Weights are stored under the names they have in memory and loaded strictly. (transformers 5 saves some families under legacy
-names; loading those into a model in memory restores nothing and merely warns.)
+`state.json` holds the size and SHA-256 of the other files: a checkpoint that was cut off or damaged is never loaded, the whole
+one before it is. Weights are stored under the names they have in memory and loaded strictly. (transformers 5 saves some
+families under legacy names; loading those into a model in memory restores nothing and merely warns.)
 """
 
+import errno
+import hashlib
 import json
+import logging
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 
 from franken.errors import FrankenError
-from franken.runs import atomic_write_text
+
+log = logging.getLogger(__name__)
 
 KEEP = 2
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+FILES = ("model.safetensors", "optimizer.pt")
 
 
 @dataclass
@@ -33,34 +43,69 @@ class Position:
 
 
 def save_state(out: Path, model: Any, optimizer: torch.optim.Optimizer | None, position: Position) -> Path:
-    """Write a checkpoint beside the others, then make it visible by one rename; older ones beyond `KEEP` go."""
+    """Write a checkpoint beside the others, then make it visible by one rename; older ones beyond `KEEP` go.
+
+    Raises FrankenError where it cannot be written (a full disk); the checkpoints that were there stay, the part goes.
+    """
     folder = out / "state" / f"step-{position.updates:08d}"
     if folder.exists():
-        return folder
+        if not damage(folder):
+            return folder
+        _remove(folder)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    save_model(model, str(temporary / "model.safetensors"))
-    saved = {"optimizer": optimizer.state_dict() if optimizer else None, "rng": torch.get_rng_state()}
-    torch.save(saved, temporary / "optimizer.pt")
-    for file in temporary.iterdir():
-        _sync(file)
-    atomic_write_text(temporary / "state.json", json.dumps(asdict(position)))
-    os.replace(temporary, folder)
-    _sync(folder.parent)
-    for old in whole_states(out)[:-KEEP]:
-        shutil.rmtree(old)
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        _write(temporary, model, optimizer, position)
+        os.replace(temporary, folder)
+        _sync(folder.parent)
+    except (OSError, SafetensorError, RuntimeError) as e:  # torch and safetensors wrap what the system said
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise FrankenError(
+            f"checkpoint {folder.name} could not be written", why=str(e), fix=f"free space; {_still_there(out)}"
+        ) from e
+    for old in finished(out)[:-KEEP]:
+        _remove(old)
     return folder
 
 
-def whole_states(out: Path) -> list[Path]:
-    """Finished checkpoints, oldest first."""
-    return sorted(p.parent for p in (out / "state").glob("step-*/state.json"))
+def finished(out: Path) -> list[Path]:
+    """Folders of checkpoints that were made visible, oldest first; whether they are undamaged is not looked at."""
+    return sorted(p for p in (out / "state").glob("step-*") if p.is_dir())
+
+
+def last_whole(out: Path) -> Path | None:
+    """The newest undamaged checkpoint. What killed runs left behind, and damaged checkpoints after it, are removed."""
+    clean(out)
+    for folder in reversed(finished(out)):
+        why = damage(folder)
+        if not why:
+            return folder
+        log.warning("checkpoint %s is damaged (%s): going on from the one before it", folder.name, why)
+        _remove(folder)
+    return None
+
+
+def damage(folder: Path) -> str:
+    """Why a checkpoint cannot be trusted, or an empty string: sizes first, then every byte."""
+    try:
+        files = json.loads((folder / "state.json").read_text())["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "state.json is missing or cut off"
+    if set(files) != set(FILES):
+        return "state.json does not list its files"
+    for name, wanted in files.items():
+        if not (folder / name).is_file():
+            return f"{name} is missing"
+        if (size := (folder / name).stat().st_size) != wanted["bytes"]:
+            return f"{name} has {size} bytes of {wanted['bytes']}"
+    changed = [name for name, wanted in files.items() if _hash(folder / name) != wanted["sha256"]]
+    return f"{changed[0]} is not what was written" if changed else ""
 
 
 def read_position(folder: Path) -> Position:
     """Where the checkpoint was taken."""
-    return Position(**json.loads((folder / "state.json").read_text()))
+    return Position(**json.loads((folder / "state.json").read_text())["position"])
 
 
 def load_weights(folder: Path, model: Any) -> None:
@@ -80,6 +125,63 @@ def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
     if saved["optimizer"] is not None:
         optimizer.load_state_dict(saved["optimizer"])
     torch.set_rng_state(saved["rng"])
+    if saved["cuda_rng"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(saved["cuda_rng"])
+
+
+@contextmanager
+def failed_writes_told(out: Path) -> Iterator[None]:
+    """Turn a system error while a run writes (a full disk) into an error that says where the run can go on."""
+    try:
+        yield
+    except (OSError, SafetensorError) as e:
+        if isinstance(e, OSError) and e.errno not in DISK:
+            raise
+        raise FrankenError(f"{out} cannot be written", why=str(e), fix=f"free space; {_still_there(out)}") from e
+
+
+def _write(temporary: Path, model: Any, optimizer: torch.optim.Optimizer | None, position: Position) -> None:
+    save_model(model, str(temporary / "model.safetensors"))
+    saved = {
+        "optimizer": optimizer.state_dict() if optimizer else None,
+        "rng": torch.get_rng_state(),
+        "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+    torch.save(saved, temporary / "optimizer.pt")
+    files = {n: {"bytes": (temporary / n).stat().st_size, "sha256": _hash(temporary / n)} for n in FILES}
+    for name in FILES:
+        _sync(temporary / name)
+    (temporary / "state.json").write_text(json.dumps({"position": asdict(position), "files": files}))
+    _sync(temporary / "state.json")
+    _sync(temporary)
+
+
+def _still_there(out: Path) -> str:
+    there = finished(out)
+    return f"the same command goes on from {there[-1].name}" if there else "the same command starts again"
+
+
+def clean(out: Path) -> None:
+    """Remove what killed writers left: `.name.PID` beside a file, and checkpoints that were never made visible."""
+    for rest in out.glob(".*"):
+        if rest.is_file() and rest.suffix[1:].isdigit():
+            rest.unlink()
+    for rest in (out / "state").glob(".step-*"):
+        shutil.rmtree(rest)
+
+
+def _remove(folder: Path) -> None:
+    """Hide a folder before its files go, so that one half removed is never taken for a checkpoint."""
+    if folder.exists():
+        hidden = folder.with_name(f".{folder.name}.gone")
+        shutil.rmtree(hidden, ignore_errors=True)
+        os.replace(folder, hidden)
+        shutil.rmtree(hidden)
+
+
+def _hash(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

@@ -246,7 +246,7 @@ def test_state_restores_weights_and_a_cut_off_one_is_not_taken(tmp_path):
     assert state.read_position(folder).step == 3
     (tmp_path / "state" / ".step-00000009.1").mkdir()
     (tmp_path / "state" / "step-00000008").mkdir()
-    assert state.whole_states(tmp_path) == [folder]
+    assert state.last_whole(tmp_path) == folder
     with pytest.raises((FrankenError, RuntimeError)):
         state.load_weights(folder, tiny("qwen2_5_vl", layers=2))
 
