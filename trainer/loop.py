@@ -36,7 +36,7 @@ from trainer.packing import share_frozen
 from trainer.rewards import RewardError
 from trainer.schedules import shape
 from trainer.stages import AlignStage, GrpoStage, Recipe, SftStage
-from trainer.state import Position
+from trainer.state import Position, Score
 from trainer.templates import template
 
 SAVE_EVERY = 50
@@ -86,8 +86,15 @@ def _run(recipe: Recipe, out: Path, freeze: tuple[str, ...], report: Report | No
             proof |= {"verified": verify_frozen(loaded.model, proof["before"])}
             _write_proofs(out, proofs)
             resumed = None
+    exported = _choose(recipe, loaded, out, position)
+    verify_frozen(loaded.model, proofs[str(len(recipe.stages) - 1)]["before"])
     _export(loaded, recipe, final)
-    summary = {"recipe": recipe.name, "updates": position.updates, "seconds": round(time.time() - started, 1)}
+    summary = {
+        "recipe": recipe.name,
+        "updates": position.updates,
+        **exported,
+        "seconds": round(time.time() - started, 1),
+    }
     summary["cpu_seconds"] = round(sum(_stage_seconds(out)), 1)
     atomic_write_text(out / "train.json", json.dumps({**summary, **provenance()}, indent=2))
     return final
@@ -135,7 +142,14 @@ def _run_stage(
     save_every = stage.save_every or SAVE_EVERY
     if observe:
         observe(position, loaded)
+    score: Score | None = None
     with (out / "metrics.jsonl").open("a") as log:
+
+        def save(optimizer: torch.optim.Optimizer | None, score: Score | None = None) -> None:
+            state.flush(log)
+            kept = recipe.keep
+            state.save_state(out, model, optimizer, position, score=score, last=kept.last, best=kept.best)
+
         while not _finished(stage, position):
             began = time.process_time()
             progress = position.step / stage.steps if stage.steps else position.cpu_seconds / (stage.cpu_seconds or 1)
@@ -145,16 +159,18 @@ def _run_stage(
                     stage, loaded, optimizer, parameters, reference, rate, seed, position.step, progress, embed
                 )
             except RewardError:  # nothing has moved in this step yet
-                state.save_state(out, model, optimizer, position)
+                save(optimizer)
                 raise
             position.step += 1
             position.updates += 1
             position.cpu_seconds += time.process_time() - began
             line = {"stage": index, "step": position.step, "update": position.updates, "lr": rate, **metrics}
             line["cpu_seconds"] = round(position.cpu_seconds, 3)
+            score = None
             if stage.eval_every and (position.step % stage.eval_every == 0 or _finished(stage, position)):
                 length = getattr(stage, "max_new_tokens", 64)
                 line["held_out"] = quick_look(loaded, getattr(stage, "tasks", {}), max_new_tokens=length)
+                score = Score(index, line["held_out"][recipe.keep.by]) if line["held_out"] else None
             if observe:
                 observe(position, loaded)
             log.write(json.dumps(line) + "\n")
@@ -163,12 +179,13 @@ def _run_stage(
                 total = stage.steps or None
                 report({**line, "kind": stage.kind, "total": total, "budget": stage.cpu_seconds})
             if interrupted():
-                state.save_state(out, model, optimizer, position)
+                save(optimizer, score)
                 raise KeyboardInterrupt
-            if position.step % save_every == 0 and not _finished(stage, position):
-                state.save_state(out, model, optimizer, position)
-    position.stage, position.step, position.cpu_seconds = index + 1, 0, 0.0
-    state.save_state(out, model, None, position)
+            due = position.step % save_every == 0 or (score and recipe.keep.best)
+            if due and not _finished(stage, position):
+                save(optimizer, score)
+        position.stage, position.step, position.cpu_seconds = index + 1, 0, 0.0
+        save(None, score)
 
 
 def _update(
@@ -231,6 +248,15 @@ def _start(recipe: Recipe) -> Loaded:
         model: Any = creature.build_model(recipe.seed)
         return wrap(model.to(pick_device(recipe.device)), processor, processor.tokenizer)
     return load(recipe.model, device=recipe.device, dtype=recipe.dtype)
+
+
+def _choose(recipe: Recipe, loaded: Loaded, out: Path, position: Position) -> dict[str, Any]:
+    """Put the weights that the recipe exports into the model, and say which."""
+    if recipe.export == "last":
+        return {"exported_update": position.updates}
+    folder = state.best_whole(out)
+    state.load_weights(folder, loaded.model)
+    return {"exported_update": state.read_position(folder).updates}
 
 
 def _export(loaded: Loaded, recipe: Recipe, final: Path) -> None:

@@ -134,6 +134,14 @@ class GrpoStage(Stage):
 AnyStage = Annotated[AlignStage | SftStage | GrpoStage, Field(discriminator="kind")]
 
 
+class Keep(Strict):
+    """Which checkpoints stay: the last ones, and the best by held-out accuracy of `eval_every`."""
+
+    last: int = Field(default=2, gt=0)
+    best: int = Field(default=0, ge=0)
+    by: Literal["acc@1", "acc@4"] = "acc@4"
+
+
 class Recipe(Strict):
     """A training run: where it starts, and its stages in order."""
 
@@ -142,7 +150,19 @@ class Recipe(Strict):
     seed: int = 0
     device: str = "auto"
     dtype: Literal["fp32", "bf16"] = "fp32"
+    keep: Keep = Keep()
+    export: Literal["last", "best"] = Field(default="last", description="which checkpoint becomes final/")
     stages: tuple[AnyStage, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _has_a_best(self) -> "Recipe":
+        if self.export == "best":
+            last = self.stages[-1]
+            if not self.keep.best:
+                raise ValueError("export: best needs keep: {best: 1}")
+            if not last.eval_every or not set(getattr(last, "tasks", ())) - set(LESSON_KINDS):
+                raise ValueError("export: best needs eval_every and puzzles in the last stage")
+        return self
 
 
 def recipe_names() -> list[str]:
@@ -193,7 +213,9 @@ def _explain(error: Any) -> str:
     where = ".".join(str(x) for x in error["loc"] if x not in ("align", "sft", "grpo"))
     if error["type"] != "extra_forbidden":
         return f"{where}: {error['msg']}"
-    fields = {f for model in (Recipe, AlignStage, SftStage, GrpoStage, Advantage, Anneal) for f in model.model_fields}
+    fields = {
+        f for model in (Recipe, Keep, AlignStage, SftStage, GrpoStage, Advantage, Anneal) for f in model.model_fields
+    }
     close = difflib.get_close_matches(str(error["loc"][-1]), sorted(fields), n=1)
     return f"unknown key {where}" + (f", did you mean {close[0]}?" if close else "")
 

@@ -42,10 +42,28 @@ class Position:
     cpu_seconds: float = 0.0
 
 
-def save_state(out: Path, model: Any, optimizer: torch.optim.Optimizer | None, position: Position) -> Path:
-    """Write a checkpoint beside the others, then make it visible by one rename; older ones beyond `KEEP` go.
+@dataclass(frozen=True)
+class Score:
+    """What the held-out puzzles said where a checkpoint was taken. Scores of different stages do not compare."""
 
-    Raises FrankenError where it cannot be written (a full disk); the checkpoints that were there stay, the part goes.
+    stage: int
+    value: float
+
+
+def save_state(
+    out: Path,
+    model: Any,
+    optimizer: torch.optim.Optimizer | None,
+    position: Position,
+    *,
+    score: Score | None = None,
+    last: int = KEEP,
+    best: int = 0,
+) -> Path:
+    """Write a checkpoint beside the others, then make it visible by one rename.
+
+    The `last` ones stay, and the `best` by score; others go. Raises FrankenError where it cannot be written (a full disk):
+    the checkpoints that were there stay, the part goes.
     """
     folder = out / "state" / f"step-{position.updates:08d}"
     if folder.exists():
@@ -56,7 +74,7 @@ def save_state(out: Path, model: Any, optimizer: torch.optim.Optimizer | None, p
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        _write(temporary, model, optimizer, position)
+        _write(temporary, model, optimizer, position, score)
         os.replace(temporary, folder)
         _sync(folder.parent)
     except (OSError, SafetensorError, RuntimeError) as e:  # torch and safetensors wrap what the system said
@@ -64,9 +82,28 @@ def save_state(out: Path, model: Any, optimizer: torch.optim.Optimizer | None, p
         raise FrankenError(
             f"checkpoint {folder.name} could not be written", why=str(e), fix=f"free space; {_still_there(out)}"
         ) from e
-    for old in finished(out)[:-KEEP]:
-        _remove(old)
+    keep = {*finished(out)[-last:], *ranked(out)[:best]}
+    for old in finished(out):
+        if old not in keep:
+            _remove(old)
     return folder
+
+
+def ranked(out: Path) -> list[Path]:
+    """Checkpoints of the last stage that has scores, best first; of equals, the earlier."""
+    scores = {folder: score for folder in finished(out) if (score := _score(folder))}
+    stage = max((score.stage for score in scores.values()), default=0)
+    return sorted((f for f, s in scores.items() if s.stage == stage), key=lambda f: (-scores[f].value, f))
+
+
+def best_whole(out: Path) -> Path:
+    """The undamaged checkpoint with the highest score. Raises FrankenError if there is none."""
+    for folder in ranked(out):
+        why = damage(folder)
+        if not why:
+            return folder
+        log.warning("checkpoint %s is damaged (%s): the next best is exported", folder.name, why)
+    raise FrankenError("no checkpoint has a score", why=f"none under {out} is whole", fix="train with export: last")
 
 
 def finished(out: Path) -> list[Path]:
@@ -140,7 +177,9 @@ def failed_writes_told(out: Path) -> Iterator[None]:
         raise FrankenError(f"{out} cannot be written", why=str(e), fix=f"free space; {_still_there(out)}") from e
 
 
-def _write(temporary: Path, model: Any, optimizer: torch.optim.Optimizer | None, position: Position) -> None:
+def _write(
+    temporary: Path, model: Any, optimizer: torch.optim.Optimizer | None, position: Position, score: Score | None
+) -> None:
     save_model(model, str(temporary / "model.safetensors"))
     saved = {
         "optimizer": optimizer.state_dict() if optimizer else None,
@@ -151,9 +190,18 @@ def _write(temporary: Path, model: Any, optimizer: torch.optim.Optimizer | None,
     files = {n: {"bytes": (temporary / n).stat().st_size, "sha256": _hash(temporary / n)} for n in FILES}
     for name in FILES:
         _sync(temporary / name)
-    (temporary / "state.json").write_text(json.dumps({"position": asdict(position), "files": files}))
+    about = {"position": asdict(position), "score": asdict(score) if score else None, "files": files}
+    (temporary / "state.json").write_text(json.dumps(about))
     _sync(temporary / "state.json")
     _sync(temporary)
+
+
+def _score(folder: Path) -> Score | None:
+    try:
+        found = json.loads((folder / "state.json").read_text())["score"]
+        return Score(**found) if found else None
+    except (OSError, ValueError, KeyError, TypeError):  # damaged: it has no rank
+        return None
 
 
 def _still_there(out: Path) -> str:
@@ -182,6 +230,12 @@ def _remove(folder: Path) -> None:
 def _hash(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def flush(stream: Any) -> None:
+    """Put what was written to an open file on the disk."""
+    stream.flush()
+    os.fsync(stream.fileno())
 
 
 def _sync(path: Path) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForImageTextToText
 
-from franken.errors import FrankenError
+from franken.errors import FrankenError, UsageError
 from trainer import loop, state
 from trainer.stages import parse_recipe
 
@@ -155,3 +156,49 @@ def test_a_disk_that_is_full_at_the_export_says_so(tmp_path, monkeypatch):
     assert "step-00000003" in caught.value.fix
     assert not (tmp_path / "train.json").exists()
     assert loop.run_train(recipe(), tmp_path).name == "final"
+
+
+def test_the_best_checkpoints_stay_beside_the_last(tmp_path):
+    model, optimizer = trained(tmp_path, 0)
+    for update, (stage, value) in enumerate([(0, 0.9), (1, 0.2), (1, 0.5), (1, 0.5), (1, 0.1), (1, 0.3)], 1):
+        position, score = state.Position(stage, update, update), state.Score(stage, value)
+        state.save_state(tmp_path, model, optimizer, position, score=score, last=1, best=2)
+    assert [f.name[-1] for f in state.finished(tmp_path)] == ["3", "4", "6"]  # stage 0 does not compare
+    assert [f.name[-1] for f in state.ranked(tmp_path)] == ["3", "4", "6"]
+    (tmp_path / "state" / "step-00000003" / "model.safetensors").write_bytes(b"")
+    assert state.best_whole(tmp_path).name[-1] == "4"
+
+
+@pytest.mark.parametrize("export", ["best", "last"])
+def test_the_export_is_the_checkpoint_that_the_recipe_asks_for(tmp_path, monkeypatch, export):
+    scores = iter([0.1, 0.7, 0.3, 0.2])
+    monkeypatch.setattr(loop, "quick_look", lambda *_, **__: {"acc@1": 0.0, "acc@4": next(scores)})
+    stage = {"steps": 4, "eval_every": 1, "save_every": 4, "lr": 1e-2}
+    seen = {}
+
+    def observe(position, loaded):
+        seen[position.updates] = {n: p.detach().clone() for n, p in loaded.model.named_parameters()}
+
+    kept = recipe(stage=stage, keep={"last": 1, "best": 1}, export=export)
+    final = loop.run_train(kept, tmp_path, observe=observe)
+    wanted = 2 if export == "best" else 4
+    assert json.loads((tmp_path / "train.json").read_text())["exported_update"] == wanted
+    assert [f.name[-1] for f in state.finished(tmp_path)] == ["2", "4"]
+    found = AutoModelForImageTextToText.from_pretrained(final)
+    parameters = dict(found.named_parameters())
+    assert all(torch.equal(parameters[n], p) for n, p in seen[wanted].items())
+    assert any(not torch.equal(seen[2][n], seen[4][n]) for n in parameters)
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"export": "best"}, "keep"),
+        ({"export": "best", "keep": {"best": 1}}, "eval_every"),
+        ({"keep": {"lasst": 1}}, "did you mean last"),
+    ],
+)
+def test_a_best_that_cannot_be_known_is_refused(changes, word):
+    with pytest.raises(UsageError) as caught:
+        recipe(**changes)
+    assert word in caught.value.why
