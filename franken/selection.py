@@ -1,6 +1,7 @@
 """Which tensors a word means: `vision`, `projector`, `text`, `embed`, `head`, `norm`, `text:0-3`, `early`, or `re:PATTERN`.
 
-The one grammar for freezing layers and for checking that they stayed frozen. A pattern is searched in canonical names.
+`.attn`, `.mlp` or `.norm` after a part or range means that component of it: `text.attn`, `text:0-3.mlp`. The one grammar for
+freezing layers and for checking that they stayed frozen. A pattern is searched in canonical names.
 """
 
 import re
@@ -12,6 +13,7 @@ from franken.names import Place, depths_of
 
 LOOSE = ("embed", "head", "norm")  # the text tensors outside of the layers
 WORDS = (*PARTS, *LOOSE)
+_COMPONENT = re.compile(r"(.+)\.(attn|mlp|norm)")
 
 
 def select(specs: Sequence[str], places: Mapping[str, Place], *, option: str, why: str = "") -> set[str]:
@@ -28,7 +30,7 @@ def select(specs: Sequence[str], places: Mapping[str, Place], *, option: str, wh
             raise UsageError(
                 f"{option} {spec} matches nothing",
                 why=why or "no tensor of this model is there",
-                fix=f"use {', '.join(WORDS)}, a layer range such as text:0-3, or re:PATTERN",
+                fix=f"use {', '.join(WORDS)}, a layer range such as text:0-3, a component such as text.attn, or re:PATTERN",
             )
         chosen |= found
     return chosen
@@ -37,6 +39,8 @@ def select(specs: Sequence[str], places: Mapping[str, Place], *, option: str, wh
 def _means(spec: str, key: str, spot: Place, depths: Mapping[str, int]) -> bool:
     if spec.startswith("re:"):
         return re.search(spec.removeprefix("re:"), key) is not None
+    if narrowed := _COMPONENT.fullmatch(spec):
+        return spot.component == narrowed[2] and _means(narrowed[1], key, spot, depths)
     if spec in PARTS:
         return spot.part == spec
     if spec in LOOSE:

@@ -1,6 +1,6 @@
 """What trains and what does not: by part, layer range, component or pattern; and the proof afterwards.
 
-A spec is `vision`, `projector`, `embed`, `head`, `norm`, `text:0-3`, `vision:all`, `early`, or `re:PATTERN`
+A spec is `vision`, `projector`, `embed`, `head`, `norm`, `text:0-3`, `vision:all`, `text.attn`, `early`, or `re:PATTERN`
 (`franken.selection`). What is frozen from the bottom up (vision, embed, text:0-9) runs without a graph: nothing below the
 lowest tensor that trains is kept for the backward pass. Frozen layers above a trainable one keep theirs.
 """
@@ -17,21 +17,26 @@ from franken.names import Place, canonical, place
 from franken.selection import select
 
 
-def frozen_names(model: Any, specs: Sequence[str]) -> set[str]:
-    """In-memory names of the parameters that `specs` freeze. Raises UsageError for a spec that matches nothing."""
+def frozen_names(model: Any, freeze: Sequence[str], train: Sequence[str] = ()) -> set[str]:
+    """In-memory names of the parameters that do not train: what `freeze` names, and all but what `train` names if given.
+
+    Where the output head is tied to the embeddings they are one tensor, called `embed`; `head` is refused. Raises UsageError
+    for a spec that matches nothing, or where nothing is left to train.
+    """
     model_type = model.config.model_type
     names = {canonical(name, model_type): name for name, _ in model.named_parameters()}
     places = {key: place(name, model_type) for key, name in names.items()}
-    why = _tied_why(model) if "head" in specs else ""
-    frozen = {names[key] for key in select(specs, places, option="--freeze", why=why)}
+    frozen = _select(model, freeze, places, "freeze")
+    if train:
+        frozen |= set(names) - _select(model, train, places, "train")
     if len(frozen) == len(names):
         raise UsageError("everything is frozen", why="no parameter is left to train", fix="freeze less")
-    return frozen
+    return {names[key] for key in frozen}
 
 
-def apply_freeze(model: Any, specs: Sequence[str]) -> list[dict[str, Any]]:
+def apply_freeze(model: Any, freeze: Sequence[str], train: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Set `requires_grad` and return the table: part, layer, component, tensors, parameters, frozen."""
-    frozen = frozen_names(model, specs) if specs else set()
+    frozen = frozen_names(model, freeze, train)
     places = parameter_places(model)
     groups: dict[tuple[str, int | None, str, bool], list[int]] = {}
     for name, parameter in model.named_parameters():
@@ -67,9 +72,10 @@ def verify_frozen(model: Any, before: dict[str, str]) -> dict[str, Any]:
     return {"tensors": len(before), "bit_identical": True, "sha256": before}
 
 
-def _tied_why(model: Any) -> str:
-    tied = getattr(model.config, "tie_word_embeddings", False)
-    return "the output head is tied to the embeddings: freeze embed" if tied else ""
+def _select(model: Any, specs: Sequence[str], places: dict[str, Place], verb: str) -> set[str]:
+    tied = getattr(model.config, "tie_word_embeddings", False) and any("head" in spec for spec in specs)
+    why = f"the output head is tied to the embeddings, they are one tensor: {verb} embed" if tied else ""
+    return select(specs, places, option=f"--{verb}", why=why)
 
 
 def _hash(parameter: torch.Tensor) -> str:

@@ -49,21 +49,26 @@ def run_train(
     out: Path,
     *,
     freeze: tuple[str, ...] = (),
+    train: tuple[str, ...] = (),
     report: Report | None = None,
     observe: Observe | None = None,
 ) -> Path:
-    """Train a recipe into `out`, or go on where it stopped. `freeze` is added to every stage. Returns `out/final`.
+    """Train a recipe into `out`, or go on where it stopped. Returns `out/final`.
+
+    `freeze` is added to every stage; `train` is instead of what the stages say: only what it names trains.
 
     `report` hears the metrics of every update. `observe` sees the model before a stage's first update (again where a run
     resumes) and after every one; it must leave the model as it is, and its time is not counted.
     """
-    identity = json.dumps({"recipe": recipe.model_dump(mode="json"), "freeze": list(freeze)}, indent=2, sort_keys=True)
+    asked = {"recipe": recipe.model_dump(mode="json"), "freeze": list(freeze), "train": list(train)}
+    identity = json.dumps(asked, indent=2, sort_keys=True)
+    recipe = with_trained(recipe, freeze, train)
     with state.failed_writes_told(out):
         _claim(out, identity)
-        return _run(recipe, out, freeze, report, observe)
+        return _run(recipe, out, report, observe)
 
 
-def _run(recipe: Recipe, out: Path, freeze: tuple[str, ...], report: Report | None, observe: Observe | None) -> Path:
+def _run(recipe: Recipe, out: Path, report: Report | None, observe: Observe | None) -> Path:
     final = out / "final"
     if (out / "train.json").exists():
         return final
@@ -79,7 +84,7 @@ def _run(recipe: Recipe, out: Path, freeze: tuple[str, ...], report: Report | No
     with _polite_interrupts() as interrupted, _flushed_denormals():
         for index in range(position.stage, len(recipe.stages)):
             stage = recipe.stages[index]
-            table = apply_freeze(loaded.model, (*stage.freeze, *freeze))
+            table = apply_freeze(loaded.model, stage.freeze, stage.train)
             proof = proofs.setdefault(str(index), {"table": table, "before": fingerprints(loaded.model)})
             _write_proofs(out, proofs)
             _run_stage(recipe, index, loaded, position, out, report, interrupted, observe, resumed=resumed)
@@ -100,17 +105,30 @@ def _run(recipe: Recipe, out: Path, freeze: tuple[str, ...], report: Report | No
     return final
 
 
-def plan(recipe: Recipe, freeze: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+def plan(recipe: Recipe, freeze: tuple[str, ...] = (), train: tuple[str, ...] = ()) -> list[dict[str, Any]]:
     """What each stage would train: its kind, length, and the freeze table. Loads the model, runs nothing."""
     loaded = _start(recipe)
     stages = []
-    for stage in recipe.stages:
+    for stage in with_trained(recipe, freeze, train).stages:
         if isinstance(stage, GrpoStage):
             estimator(stage.advantage)  # a function of the recipe's own must be importable
-        table = apply_freeze(loaded.model, (*stage.freeze, *freeze))
+        table = apply_freeze(loaded.model, stage.freeze, stage.train)
         length = f"{stage.steps} steps" if stage.steps else f"{stage.cpu_seconds:g} CPU-seconds"
-        stages.append({"kind": stage.kind, "length": length, "freeze": [*stage.freeze, *freeze], "table": table})
+        what = {"freeze": list(stage.freeze), "train": list(stage.train)}
+        stages.append({"kind": stage.kind, "length": length, **what, "table": table})
     return stages
+
+
+def with_trained(recipe: Recipe, freeze: tuple[str, ...], train: tuple[str, ...]) -> Recipe:
+    """The recipe with `freeze` added to every stage, or with `train` instead of what its stages freeze and train."""
+    if freeze and train:
+        raise UsageError("--freeze and --train are complements", why="both were given", fix="give one of them")
+
+    def changed(stage: Any) -> dict[str, tuple[str, ...]]:
+        return {"freeze": (), "train": train} if train else {"freeze": (*stage.freeze, *freeze)}
+
+    stages = tuple(stage.model_copy(update=changed(stage)) for stage in recipe.stages)
+    return recipe.model_copy(update={"stages": stages})
 
 
 def _run_stage(

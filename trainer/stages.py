@@ -33,6 +33,7 @@ class Stage(Strict):
     weight_decay: float = Field(default=0.0, ge=0)
     clip: float = Field(default=1.0, gt=0)
     freeze: tuple[str, ...] = ()
+    train: tuple[str, ...] = Field(default=(), description="only this trains; the complement of freeze")
     seed: int | None = None
     eval_every: int | None = Field(default=None, gt=0)
     save_every: int | None = Field(default=None, gt=0)
@@ -41,6 +42,8 @@ class Stage(Strict):
     def _one_end(self) -> "Stage":
         if (self.steps is None) == (self.cpu_seconds is None):
             raise ValueError("a stage needs either steps or cpu_seconds")
+        if self.freeze and self.train:
+            raise ValueError("freeze and train are complements: a stage has one of them")
         return self
 
 

@@ -11,10 +11,18 @@ from franken.cli.options import DryRun, Json, split_list
 from franken.console import print_freeze_table, print_object, print_table, training_lines
 from franken.errors import UsageError
 
+Freeze = Annotated[
+    str,
+    typer.Option(help="vision, projector, embed, head, norm, text:0-3, text.attn, early, re:PATTERN; with commas."),
+]
+Train = Annotated[str, typer.Option(help="Only this trains, whatever the recipe says; in the words of --freeze.")]
+
 
 def train(
     recipe: Annotated[str, typer.Argument(help="A .yaml file, or the name of a built-in recipe.")] = "",
     out: Annotated[Path | None, typer.Option(help="The training run's own folder.")] = None,
+    freeze: Freeze = "",
+    train: Train = "",
     set_: Annotated[list[str] | None, typer.Option("--set", help="key=value, e.g. stages.0.steps=5.")] = None,
     list_: Annotated[bool, typer.Option("--list", help="Name the built-in recipes.")] = False,
     show: Annotated[bool, typer.Option("--show", help="Print the resolved recipe.")] = False,
@@ -22,14 +30,13 @@ def train(
     json: Json = False,
 ) -> int:
     """Train a recipe: SFT and GRPO stages. The same command resumes."""
-    return _train(recipe, (), out, set_ or [], dry_run, json, list_=list_, show=show)
+    return _train(recipe, freeze, train, out, set_ or [], dry_run, json, list_=list_, show=show)
 
 
 def freeze_train(
     recipe: Annotated[str, typer.Argument(help="A .yaml file, or the name of a built-in recipe.")],
-    freeze: Annotated[
-        str, typer.Option(help="vision, projector, embed, head, norm, text:0-3, early, re:PATTERN; with commas.")
-    ] = "",
+    freeze: Freeze = "",
+    train: Train = "",
     arms: Annotated[
         str,
         typer.Option(
@@ -44,11 +51,13 @@ def freeze_train(
     json: Json = False,
 ) -> int:
     """Was it necessary? Train with layers frozen, and prove that they did not move; or study many sets with --arms."""
-    if bool(freeze) == bool(arms):
-        raise UsageError("give --freeze for one run, or --arms for a study", fix="--arms early,middle,late,random:3")
+    if bool(freeze or train) == bool(arms):
+        raise UsageError(
+            "give --freeze or --train for one run, or --arms for a study", fix="--arms early,middle,late,random:3"
+        )
     if arms:
         return _study(recipe, split_list(arms), seeds, items, out, set_ or [], dry_run, json)
-    return _train(recipe, tuple(split_list(freeze)), out, set_ or [], dry_run, json)
+    return _train(recipe, freeze, train, out, set_ or [], dry_run, json)
 
 
 def _study(
@@ -97,7 +106,7 @@ def _line(row: dict[str, Any]) -> list[str]:
 
 
 def _train(
-    name: str, freeze: tuple[str, ...], out: Path | None, overrides: list[str], dry_run: bool, json: bool,
+    name: str, frozen: str, trained: str, out: Path | None, overrides: list[str], dry_run: bool, json: bool,
     *, list_: bool = False, show: bool = False,
 ) -> int:  # fmt: skip
     from trainer.stages import load_recipe, recipe_names
@@ -106,26 +115,29 @@ def _train(
         return print_object({"recipes": recipe_names()}, json)
     if not name:
         raise UsageError("no recipe given", why="train needs one", fix="franken train --list names the built-in ones")
+    freeze, train = tuple(split_list(frozen)), tuple(split_list(trained))
     recipe = load_recipe(name, tuple(overrides))
     if show:
         return print_object(recipe.model_dump(mode="json"), True)
     from trainer.loop import plan, run_train
 
-    if dry_run or (freeze and not json):
-        stages = plan(recipe, freeze)
+    if dry_run or ((freeze or train) and not json):
+        stages = plan(recipe, freeze, train)
         if json:
             return print_object({"recipe": recipe.name, "stages": stages}, json)
         for stage in stages:
-            print(f"{stage['kind']}, {stage['length']}, frozen: {', '.join(stage['freeze']) or 'nothing'}")
+            what = "trains" if stage["train"] else "frozen"
+            named = ", ".join(stage["train"] or stage["freeze"]) or "nothing"
+            print(f"{stage['kind']}, {stage['length']}, {what}: {named}")
             print_freeze_table(stage["table"])
         if dry_run:
             return 0
     if out is None:
         raise UsageError("no --out given", why="a training run needs its own folder", fix="add --out DIR")
-    final = run_train(recipe, out, freeze=freeze, report=None if json else training_lines())
+    final = run_train(recipe, out, freeze=freeze, train=train, report=None if json else training_lines())
     if json:
         return print_object({"final": str(final), "run": json_module.loads((out / "train.json").read_text())}, json)
-    if freeze:
+    if freeze or train:
         proofs = json_module.loads((out / "freeze.json").read_text()).values()
         print(f"{sum(p['verified']['tensors'] for p in proofs)} frozen tensors are bit-identical to before")
     print(f"trained checkpoint: {final}")
