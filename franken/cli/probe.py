@@ -47,7 +47,8 @@ def probe(
     """Where does the model see, where does it reason? Causal probing, layer by layer."""
     from franken.probe.cost import cost
     from franken.probe.measures import at_sites
-    from franken.probe.run import one_pair, plan_probe, run_probe
+    from franken.probe.plan import one_pair, plan_probe
+    from franken.probe.run import run_probe
 
     plan = plan_probe(
         model, methods=at_sites(split_list(method), split_list(site)), task_names=split_list(tasks), samples=samples, data=data,

@@ -3,21 +3,32 @@
 - An image swapped with itself changes nothing, in any set of layers.
 - Nothing swapped (suffix at L, prefix at 0) is the plain answer; everything (suffix at 0, prefix at L) the source's own.
 - The plain row of an ablation is the plain answer, and a zeroed layer answers as one whose output is replaced by its input.
+- Patching every token's residual stream restores the clean run, past the last layer at which the decoder itself adds the
+  image (deepstack); patching no token changes nothing, at any site.
+- The attention that a token gives to the image and to the rest is one.
+- The lens at the last layer reads the model's own logits.
 - A hook that returns what it gets leaves the logits bit-identical; and after the run so are the weights.
 """
 
+from __future__ import annotations
+
 import zlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from franken.errors import VerificationError
 from franken.generate.native import Prompt, Sampling, encode_prompts, generate
 from franken.models.hooks import edit, identity_layer
 from franken.models.loading import Loaded
 
+if TYPE_CHECKING:
+    from franken.probe.lens import Lens
+
 SAMPLES = 2
+ATTENTION_ROWS = 8
 
 
 def check_swaps(loaded: Loaded, pairs: Sequence[tuple[Prompt, Prompt]], max_new_tokens: int) -> list[str]:
@@ -54,6 +65,67 @@ def check_ablations(loaded: Loaded, prompts: Sequence[Prompt], layer: int, max_n
             if skipped.ids != _greedy(loaded, prompt, max_new_tokens):
                 failures.append(f"{prompt.key}: layer {layer} ablated is not layer {layer} skipped")
     return failures
+
+
+@torch.no_grad()
+def check_patching(loaded: Loaded, pairs: Sequence[tuple[Prompt, Prompt]], sites: Sequence[str]) -> list[str]:
+    """What fails of the controls on patching at `sites`, in words; of (clean, corrupt) with equal grids."""
+    from franken.probe.patch import patched_logits, record
+
+    depth = len(loaded.family.decoder_layers(loaded.model))
+    failures = []
+    for prompts in pairs:
+        clean, corrupt = (encode_prompts(loaded, [prompt]) for prompt in prompts)
+        if not torch.equal(clean["input_ids"], corrupt["input_ids"]):
+            continue  # the sample's own error
+        everything = torch.arange(clean["input_ids"].shape[1])
+        for site in dict.fromkeys(["residual", *sites]):
+            base, donor = (record(loaded.model, batch, site) for batch in (corrupt, clean))
+            layer = max(depth // 2, *base.added, *donor.added, 0)
+            chunk = [(everything[:0], None), (everything, None)]
+            nothing, restored = patched_logits(loaded.model, base, donor, site, layer, chunk)
+            if not _close(nothing, base.logits, loaded.model.dtype):
+                failures.append(f"{prompts[0].key}: patching nothing ({site}) changes the logits")
+            if site == "residual" and not _close(restored, donor.logits, loaded.model.dtype):
+                failures.append(f"{prompts[0].key}: patching everything does not restore the clean run")
+    return failures
+
+
+def check_attention(loaded: Loaded, prompts: Sequence[Prompt]) -> list[str]:
+    """What fails of the control on attention, in words: the image's share and the rest's, measured apart, are one."""
+    from franken.models.tokens import token_map
+    from franken.probe.attention import attention_mass, image_columns
+
+    failures = []
+    for prompt in prompts:
+        batch = encode_prompts(loaded, [prompt])
+        tokens = batch["input_ids"].shape[1]
+        image = image_columns(token_map(batch["input_ids"], loaded.model.config)[0], tokens)
+        rows = range(max(0, tokens - ATTENTION_ROWS), tokens)
+        whole = sum(attention_mass(loaded.model, batch, rows, columns) for columns in (image, ~image))
+        if not torch.allclose(torch.as_tensor(whole), torch.ones((), dtype=torch.float64), atol=1e-5):
+            failures.append(f"{prompt.key}: the attention to image and rest is not one")
+    return failures
+
+
+@torch.no_grad()
+def check_lens(loaded: Loaded, lens: Lens, prompts: Sequence[Prompt]) -> list[str]:
+    """What fails of the control on the lens, in words."""
+    from franken.probe.lens import answer_batch
+
+    failures = []
+    for prompt in prompts:
+        batch = answer_batch(loaded, prompt, [])
+        own = loaded.model(**batch, logits_to_keep=1).logits[0, -1]
+        read = lens.unembed(lens.stream(batch, [batch["input_ids"].shape[1] - 1])[-1])[0]
+        if not _close(read, own, loaded.model.dtype):
+            failures.append(f"{prompt.key}: the lens at the last layer is not the model's logits")
+    return failures
+
+
+def _close(a: Tensor, b: Tensor, dtype: torch.dtype) -> bool:
+    """Equal up to rounding: √ε of the type, of the largest logit."""
+    return float((a.float() - b.float()).abs().max()) <= torch.finfo(dtype).eps ** 0.5 * float(b.float().abs().max())
 
 
 @torch.no_grad()

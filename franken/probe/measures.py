@@ -14,6 +14,7 @@ from franken.tasks import Item, Pair
 if TYPE_CHECKING:
     from franken.generate.native import Prompt, Response
     from franken.models.loading import Loaded
+    from franken.probe.lens import Lens
     from franken.runs import Run
 
 SITES = ("residual", "attn", "mlp", "heads")
@@ -37,11 +38,11 @@ def at_sites(methods: Sequence[str], sites: Sequence[str]) -> list[str]:
 
 
 def measure_all(
-    run: Run, plan: Any, loaded: Loaded, reload: Callable[[], Loaded], done: set[Any], step: Any,
+    run: Run, plan: Any, loaded: Loaded, lens: Lens | None, done: set[Any], step: Any,
     head: Callable[[Pair], dict[str, Any]],
 ) -> None:  # fmt: skip
     """Append the rows of every measure that `plan` asks for and `done` lacks; `head` gives what all rows of a pair share."""
-    for method, measure in measures(loaded, plan, reload).items():
+    for method, measure in measures(loaded, plan, lens).items():
         waiting: list[dict[str, Any]] = []
         for number, pair in enumerate(plan.pairs, 1):
             if (method, pair.id, plan.layers[0]) not in done:
@@ -58,14 +59,14 @@ def measure_all(
         run.append(waiting)
 
 
-def measures(loaded: Loaded, plan: Any, reload: Callable[[], Loaded]) -> dict[str, Measure]:
-    """The measures that `plan` asks for. `reload` makes another copy of the model, for tools that change the one they get."""
+def measures(loaded: Loaded, plan: Any, lens: Lens | None) -> dict[str, Measure]:
+    """The measures that `plan` asks for; `lens` is needed for the one of that name."""
     say = _speaker(loaded, plan.max_new_tokens)
     found: dict[str, Measure] = {}
     if "attention" in plan.methods:
         found["attention"] = lambda pair: _attention(loaded, say, pair)
-    if "lens" in plan.methods:
-        found["lens"] = _lens(loaded, say, reload)
+    if lens is not None:
+        found["lens"] = _lens(loaded, say, lens)
     for method in (m for m in plan.methods if m.startswith("patch-")):
         found[method] = lambda pair, method=method: _patch(loaded, say, pair, method, plan)
     return found
@@ -90,10 +91,8 @@ def _attention(loaded: Loaded, say: Speak, pair: Pair) -> list[dict[str, Any]]:
     return [said | fields for fields in look_at_image(loaded, prompt_of(pair.target), reply.ids)]
 
 
-def _lens(loaded: Loaded, say: Speak, reload: Callable[[], Loaded]) -> Measure:
-    from franken.probe.lens import lens_fields, lens_for
-
-    lens = lens_for(loaded, reload)
+def _lens(loaded: Loaded, say: Speak, lens: Lens) -> Measure:
+    from franken.probe.lens import lens_fields
 
     def measure(pair: Pair) -> list[dict[str, Any]]:
         reply = say(pair.target)

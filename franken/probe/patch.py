@@ -107,7 +107,7 @@ def patch_effects(
         values: list[float] = []
         for first in range(0, len(wanted), rows):
             chunk = [(places[name], head) for name, head in wanted[first : first + rows]]
-            logits = _resume(model, base, layer, _patched(model, base, donor, site, layer, chunk))
+            logits = patched_logits(model, base, donor, site, layer, chunk)
             values += [(_difference(row, parting) - start) / (end - start) for row in logits]
         found.append(dict(zip(wanted, values, strict=True)))
     return found, ((end, start) if denoising else (start, end))
@@ -196,6 +196,14 @@ def record(model: Any, batch: Mapping[str, Tensor], site: str) -> Recording:
             kept.added[number] = into - out
     kept.stream.append(outputs[-1])
     return kept
+
+
+@torch.no_grad()
+def patched_logits(
+    model: Any, base: Recording, donor: Recording, site: str, layer: int, chunk: Sequence[tuple[Tensor, int | None]]
+) -> Float[Tensor, "rows vocabulary"]:
+    """The base run's last logits, a row for every (tokens, head) of `chunk` whose activations at `layer` are the donor's."""
+    return _resume(model, base, layer, _patched(model, base, donor, site, layer, chunk))
 
 
 def _patched(

@@ -52,7 +52,8 @@ def do(verb: str, args: dict[str, Any], tick: Tick) -> list[str]:
         )  # fmt: skip
         return [str(f) for f in folders]
     if verb == "probe":
-        from franken.probe.run import plan_probe, run_probe
+        from franken.probe.plan import plan_probe
+        from franken.probe.run import run_probe
 
         options = dict(args)
         out, device, data = Path(options.pop("out")), options.pop("device"), options.pop("data", None)

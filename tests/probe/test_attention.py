@@ -12,7 +12,8 @@ from franken.models.tiny import tiny, tiny_inputs
 from franken.models.tiny_configs import IMAGE
 from franken.probe import attention
 from franken.probe.attention import attention_mass, attention_rows, extend, look_at_image
-from franken.probe.run import plan_probe, run_probe
+from franken.probe.plan import plan_probe
+from franken.probe.run import run_probe
 from franken.runs import load_run
 from franken.tasks import get
 

@@ -11,7 +11,8 @@ from franken.models import creature
 from franken.models.loading import load, wrap
 from franken.models.tiny_configs import IMAGE
 from franken.probe import lens
-from franken.probe.run import plan_probe, run_probe
+from franken.probe.plan import plan_probe
+from franken.probe.run import run_probe
 from franken.probe.site_summary import summarise_lens
 from franken.runs import load_run
 from franken.tasks import get

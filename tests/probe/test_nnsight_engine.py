@@ -7,7 +7,8 @@ from franken.generate import Prompt
 from franken.probe import ablate as torch_ablate
 from franken.probe import nnsight_engine, swap
 from franken.probe.ablate import METHODS, ablations_of, calibrate
-from franken.probe.run import plan_probe, run_probe
+from franken.probe.plan import plan_probe
+from franken.probe.run import run_probe
 from franken.runs import load_run
 
 DEPTH = 8

@@ -10,7 +10,8 @@ from franken.probe import patch
 from franken.probe.attention import extend
 from franken.probe.measures import SITES
 from franken.probe.patch import parting_of, patch_effects, token_groups
-from franken.probe.run import plan_probe, run_probe
+from franken.probe.plan import plan_probe
+from franken.probe.run import run_probe
 from franken.probe.site_summary import summarise_patch
 from franken.runs import load_run
 from franken.stats import sign_flip_test

@@ -13,10 +13,10 @@ from franken.errors import FrankenError, UsageError, VerificationError
 from franken.generate import Prompt, Sampling, encode_prompts, generate
 from franken.models.hooks import edit
 from franken.models.tokens import token_map
-from franken.probe import controls
-from franken.probe import run as probe_run
+from franken.probe import controls, interventions
 from franken.probe.ablate import ablated_answers
-from franken.probe.run import check_controls, plan_probe, run_probe
+from franken.probe.plan import plan_probe
+from franken.probe.run import check_controls, run_probe
 from franken.probe.summary import fall_layers, fall_tests, layer_rows
 from franken.probe.swap import swap_sets, swapped_answers
 from franken.runs import load_run
@@ -272,7 +272,7 @@ def test_an_interrupted_probe_resumes_to_the_same(tmp_path, monkeypatch):
         return plan_probe("creature:sft", task_names=["read", "sum"], samples=4, layers="3-5", max_new_tokens=24)
 
     whole = load_run(run_probe(plan(), out=tmp_path / "whole", device="cpu"))
-    monkeypatch.setattr(probe_run, "FLUSH", 2)
+    monkeypatch.setattr(interventions, "FLUSH", 2)
     calls = []
 
     def stop(done, total, what):

@@ -9,7 +9,8 @@ import pytest
 from franken.cli import run_command
 from franken.errors import UsageError
 from franken.probe.compare import compare_probes, difference_rows
-from franken.probe.run import plan_probe, run_probe
+from franken.probe.plan import plan_probe
+from franken.probe.run import run_probe
 from franken.runs import load_run
 from franken.stats import holm, paired_bootstrap, sign_flip_test
 

@@ -1,22 +1,31 @@
 """The run: peaks, text questions, ablation methods, controls, and that nothing is lost."""
 
+import importlib
 import json
+import re
+from dataclasses import replace
 
 import pytest
+from hand_built import FAMILIES, hand_built, seeing
 from PIL import Image
 
 from franken import tasks
 from franken.cli import run_command
 from franken.errors import FrankenError, UsageError, VerificationError
-from franken.generate import Response
+from franken.generate import Prompt, Response
+from franken.models.loading import wrap
 from franken.probe import controls
 from franken.probe.cost import cost
+from franken.probe.lens import own_lens
+from franken.probe.measures import prompt_of
+from franken.probe.plan import one_pair, plan_probe
 from franken.probe.questions import load_questions
-from franken.probe.run import one_pair, plan_probe, run_probe
+from franken.probe.run import run_probe
 from franken.probe.summary import peaks
 from franken.runs import layer_row, load_run
 
 DEPTH = 8
+STEPS = 30
 
 
 def questions(folder):
@@ -102,6 +111,56 @@ def test_a_control_that_fails_ends_with_code_4(tmp_path, monkeypatch, broken):
     assert raised.value.exit_code == 4
 
 
+def wrong_rows(found):
+    """The same with the rows' order turned round."""
+    return lambda *arguments, **options: found(*arguments, **options).flip(0)
+
+
+@pytest.mark.parametrize(
+    ("method", "broken", "message"),
+    [
+        ("patch-attn", "franken.probe.patch.patched_logits", "patching (nothing|everything)"),
+        ("attention", "franken.probe.attention._weights", "attention to image and rest"),
+        ("lens", "franken.probe.lens.read", None),
+        ("lens", "franken.probe.lens.lens_for", "lens at the last layer"),
+    ],
+)
+def test_controls_of_the_measures(tmp_path, monkeypatch, method, broken, message):
+    module, name = broken.rsplit(".", 1)
+    right = getattr(importlib.import_module(module), name)
+    changed = {
+        "patched_logits": wrong_rows(right),
+        "_weights": lambda *arguments, **options: right(*arguments, **options) * 1.01,
+        "read": right,
+        "lens_for": lambda loaded, _: replace(own_lens(loaded.model), unembed=loaded.model.get_output_embeddings()),
+    }
+    monkeypatch.setattr(broken, changed[name])
+    plan = plan_probe("creature:sft", methods=[method], task_names=["read"], samples=1, max_new_tokens=3)
+    if message is None:
+        assert load_run(run_probe(plan, out=tmp_path, device="cpu")).manifest["warnings"] == []
+        return
+    with pytest.raises(VerificationError, match="control failed") as raised:
+        run_probe(plan, out=tmp_path, device="cpu")
+    assert raised.value.exit_code == 4
+    assert re.search(message, raised.value.why)
+
+
+@pytest.mark.parametrize("site", ["residual", "attn", "mlp", "heads"])
+def test_the_control_on_patching_holds_for_every_site(sft_creature, site):
+    pair = tasks.get("read").pairs(1, 0)[0]
+    prompts = [(prompt_of(pair.target), prompt_of(pair.source))]
+    assert controls.check_patching(sft_creature, prompts, [site]) == []
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_controls_of_the_measures_hold_in_every_family(family, monkeypatch):
+    loaded = wrap(seeing(family), None, None)
+    monkeypatch.setattr(controls, "encode_prompts", lambda _, prompts: hand_built(family, seed=int(prompts[0].key)))
+    clean, corrupt = Prompt("", (), "1"), Prompt("", (), "2")
+    assert controls.check_patching(loaded, [(clean, corrupt)], ["attn", "mlp", "heads"]) == []
+    assert controls.check_attention(loaded, [clean]) == []
+
+
 def test_weights_that_change_fail_the_run(tmp_path, monkeypatch):
     digests = iter([1, 2])
     monkeypatch.setattr(controls, "weights_digest", lambda _: next(digests))
@@ -110,20 +169,48 @@ def test_weights_that_change_fail_the_run(tmp_path, monkeypatch):
         run_probe(plan, out=tmp_path, device="cpu")
 
 
-@pytest.mark.parametrize("methods", [["swap"], ["zero", "swap-suffix"]])
+@pytest.mark.parametrize(
+    "methods",
+    [
+        ["swap"], ["zero", "swap-suffix"], ["attention", "lens"], ["patch-residual", "patch-heads-noising"],
+        ["attention", "patch-attn", "zero-mlp"],
+    ],
+)  # fmt: skip
 def test_the_dry_run_counts_the_forwards_that_are_run(tmp_path, sft_creature, methods, monkeypatch):
-    plan = plan_probe("creature:sft", methods=methods, task_names=["read"], samples=4, max_new_tokens=6)
+    plan = plan_probe("creature:sft", methods=methods, task_names=["read"], samples=4, max_new_tokens=STEPS)
     monkeypatch.setattr("franken.probe.run.check_controls", lambda *_: [])
     monkeypatch.setattr("franken.models.loading.load", lambda *_, **__: sft_creature)
+    monkeypatch.setattr("franken.probe.lens.BRIDGED", ())
     monkeypatch.setattr("franken.generate.native.end_ids", lambda *_: [-2])  # every answer is the longest
-    calls = []
-    handle = sft_creature.model.register_forward_hook(lambda *_: calls.append(1))
+    calls, layers = [], []
+    decoder = sft_creature.family.decoder_layers(sft_creature.model)
+    handles = [sft_creature.model.register_forward_hook(lambda *_: calls.append(1))]
+    handles += [layer.register_forward_hook(lambda *_: layers.append(1)) for layer in decoder]
     try:
-        run_probe(plan, out=tmp_path, device="cpu")
+        run = load_run(run_probe(plan, out=tmp_path, device="cpu"))
     finally:
-        handle.remove()
-    assert len(calls) == cost(plan)["forwards"]
-    assert cost(plan)["forwards_naive"] > 10 * cost(plan)["forwards"]
+        for handle in handles:
+            handle.remove()
+    assert run.samples["error"].isna().all()
+    assert run.samples["ineligible"].isna().all()  # every two replies part
+    counted = cost(plan)
+    assert len(calls) == counted["forwards"]
+    assert len(layers) - DEPTH * len(calls) == counted["resumed_layers"]
+    assert (counted["resumed_layers"] > 0) == any("patch" in m for m in methods)
+    assert counted["forwards_naive"] > 1.5 * counted["forwards"]
+
+
+def test_the_dry_run_counts_activations_and_a_second_copy():
+    def memory(*methods, **options):
+        return cost(plan_probe("creature:sft", methods=methods, task_names=["read"], samples=2, **options))[
+            "memory_mib"
+        ]
+
+    weights = plan_probe("creature:sft", samples=1).checkpoint.nbytes / 2**20
+    assert memory("attention") > weights
+    assert memory("lens") - memory("attention") > 0.9 * weights  # the bridge's own copy
+    assert memory("zero", batch_size=128) > memory("zero", batch_size=4) > weights
+    assert memory("patch-residual") > memory("attention")
 
 
 def test_one_pair_is_probed_and_drawn(tmp_path, capsys):

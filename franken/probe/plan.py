@@ -1,0 +1,168 @@
+"""What a probe will do: methods, layers and pairs, resolved and checked before a model is loaded."""
+
+import hashlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from franken import tasks
+from franken.checkpoints import Checkpoint, fingerprint, open_checkpoint
+from franken.contents import of_path
+from franken.errors import UsageError, did_you_mean
+from franken.layers import parse_ranges
+from franken.probe.measures import MEASURES, at_sites
+from franken.probe.questions import load_questions
+from franken.tasks import Item, Pair
+
+ABLATIONS = tuple(f"{kind}{site}" for kind in ("zero", "mean", "noise") for site in ("", "-attention", "-mlp"))
+SWAPS = ("swap-suffix", "swap-single", "swap-prefix")
+METHODS = (*SWAPS, *ABLATIONS, *MEASURES)
+ENGINES = ("torch", "nnsight")
+ALIASES = {"swap": ("swap-suffix", "swap-single"), "patch": tuple(at_sites(["patch"], ["residual"]))}
+CALIBRATION = 16
+
+
+@dataclass(frozen=True)
+class ProbePlan:
+    """Everything that is resolved before a model is loaded."""
+
+    checkpoint: Checkpoint
+    methods: tuple[str, ...]
+    pairs: tuple[Pair, ...]
+    layers: tuple[int, ...]
+    identity: dict[str, Any]
+    max_new_tokens: int
+    batch_size: int = 128
+    engine: str = "torch"
+    calibration: tuple[Item, ...] = ()
+
+    @property
+    def swaps(self) -> list[str]:
+        """Its swaps."""
+        return [m for m in self.methods if m.startswith("swap-")]
+
+    @property
+    def ablations(self) -> list[str]:
+        """Its ablations."""
+        return [m for m in self.methods if m in ABLATIONS]
+
+    @property
+    def patches(self) -> list[str]:
+        """Its activation patchings."""
+        return [m for m in self.methods if m.startswith("patch-")]
+
+    @property
+    def n_requested(self) -> int:
+        """Rows that the run will hold."""
+        return len(self.methods) * len(self.pairs) * len(self.layers)
+
+
+def plan_probe(
+    model: str,
+    *,
+    methods: Sequence[str] = ("swap", "zero"),
+    task_names: Sequence[str] = (),
+    samples: int = 50,
+    data: Path | None = None,
+    layers: str = "all",
+    seed: int = 0,
+    max_new_tokens: int = 64,
+    dtype: str = "auto",
+    batch_size: int = 128,
+    engine: str = "torch",
+    pairs: Sequence[Pair] | None = None,
+) -> ProbePlan:
+    """Resolve methods, layers and pairs. Raises UsageError for anything unknown.
+
+    `data` is a folder of image pairs or a file of text questions; `pairs` are used as they are.
+    """
+    checkpoint = open_checkpoint(model)
+    names = tuple(dict.fromkeys(m for given in methods for m in ALIASES.get(given, (given,))))
+    for name in names:
+        if name.startswith("swap-window"):
+            from franken.probe.swap import swap_sets
+
+            swap_sets(name.removeprefix("swap-"), (), checkpoint.depths["text"])
+        elif name not in METHODS:
+            known = (*METHODS, "swap-window:3", *ALIASES)
+            raise UsageError(
+                f"unknown method {name!r}",
+                why=f"there are {', '.join(known)}",
+                fix=did_you_mean(name, known) or "pick one",
+            )
+    if batch_size < 3:
+        raise UsageError(
+            f"--batch-size {batch_size} is too small", why="a swap needs the plain row, the source's and its own"
+        )
+    if engine not in ENGINES:
+        raise UsageError(
+            f"unknown engine {engine!r}", why="there are torch and nnsight", fix=did_you_mean(engine, ENGINES)
+        )
+    if samples < 1:
+        raise UsageError(f"--samples {samples} is nothing", why="at least one is needed")
+    ranges = parse_ranges(layers, checkpoint.depths)
+    if any(r.part != "text" for r in ranges):
+        raise UsageError(
+            "only decoder layers can be probed", why="swap and zero act on the text part", fix="use text:…"
+        )
+    chosen = tuple(sorted({layer for r in ranges for layer in r.layers}))
+    chosen_pairs = list(pairs) if pairs is not None else _pairs(task_names, samples, data, seed)
+    needed = any(name.startswith(("mean", "noise")) for name in names)
+    calibration = _calibration(chosen_pairs, task_names, data, seed) if needed and pairs is None else []
+    if needed and not calibration:
+        raise UsageError("mean and noise have nothing to calibrate on", why="they need samples", fix="use zero")
+    identity = {
+        "checkpoint": fingerprint(checkpoint), "methods": names, "layers": chosen, "pairs": [p.id for p in chosen_pairs],
+        "seed": seed, "data": str(data) if data else None, "contents": of_path(data) if data else None,
+        "samples": samples, "max_new_tokens": max_new_tokens, "dtype": dtype,
+        "engine": engine, "calibration": [item.id for item in calibration],
+    }  # fmt: skip
+    return ProbePlan(
+        checkpoint, names, tuple(chosen_pairs), chosen, identity, max_new_tokens, batch_size, engine, tuple(calibration)
+    )
+
+
+def one_pair(target: Path, source: Path, question: str) -> list[Pair]:
+    """Two image files under one question. Raises UsageError for a file that is no image, or no question."""
+    from PIL import Image
+
+    if not question.strip():
+        raise UsageError("--pair needs a question", why="it says what is asked about both images", fix='add --ask "…"')
+    items = []
+    for side, path in (("target", target), ("source", source)):
+        try:
+            with Image.open(path) as opened:
+                image = opened.convert("RGB")
+        except (OSError, SyntaxError, ValueError) as e:
+            raise UsageError(f"{path} is no image", why=str(e), fix="give two image files") from e
+        digest = hashlib.sha256(image.tobytes()).hexdigest()[:8]
+        items.append(Item(f"pair-{side}-{digest}", "pair", question, "", image))
+    return [Pair(f"{items[0].id}/{items[1].id}/{question}", "pair", "pair", *items)]
+
+
+def _pairs(names: Sequence[str], samples: int, data: Path | None, seed: int) -> list[Pair]:
+    if data is None:
+        return [pair for name in names or tasks.names() for pair in tasks.get(name).pairs(samples, seed, "test")]
+    loaded = load_questions(data) if data.is_file() else tasks.load_folder(data)
+    known = list(dict.fromkeys(p.task for p in loaded))
+    for name in names:
+        if name not in known:
+            raise UsageError(
+                f"{data} has no task {name!r}", why=f"it has {', '.join(known)}", fix=did_you_mean(name, known)
+            )
+    chosen = [name for name in known if not names or name in names]
+    return [pair for name in chosen for pair in [p for p in loaded if p.task == name][:samples]]
+
+
+def _calibration(pairs: Sequence[Pair], names: Sequence[str], data: Path | None, seed: int) -> list[Item]:
+    """Items to calibrate on: of the other split for puzzles; of a file, rows that are not probed where there are any."""
+    if data is None:
+        chosen = names or tasks.names()
+        each = -(-CALIBRATION // len(chosen))
+        return [item for name in chosen for item in tasks.get(name).items(each, seed, "train")][:CALIBRATION]
+    probed = {p.id for p in pairs}
+    rows = [p for p in _pairs(names, sys.maxsize, data, seed) if not p.target.error]
+    others = [p for p in rows if p.id not in probed]
+    return [p.target for p in (others or rows)[:CALIBRATION]]
