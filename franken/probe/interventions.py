@@ -1,6 +1,12 @@
-"""The methods that change the model's run, block by block of pairs: rows of swaps and ablations, judged against the plain answer."""
+"""The methods that change the model's run, block by block of pairs: rows of swaps and ablations, judged against the plain answer.
 
-from collections.abc import Callable, Sequence
+In 16 bits a row's answer depends on what it is batched with. There every row that changed is run again alone, with nothing but
+the rows that it is compared with, and judged by that: `rerun` says which, `batched_output` what the batch had said. In fp32 the
+two agree (tested) and nothing is run twice.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from typing import Any
 
 from franken import tasks
@@ -13,6 +19,7 @@ from franken.tasks import Pair
 MEASURED = (
     "output", "baseline", "source_output", "changed", "task_changed", "to_source", "score", "baseline_score", "reason", "truncated",
     "baseline_truncated", "kl", "logit_difference", "baseline_logit_difference",
+    "rerun", "batched_output",
 )  # fmt: skip
 Step = Callable[[int, str], None]
 
@@ -31,9 +38,8 @@ def swap_all(run: Run, loaded: Any, plan: ProbePlan, done: set[Any], step: Step)
         for pair in block:
             base, found = row_head(plan, pair), rows.get(pair.id)
             if isinstance(found, list):
-                plain, source, *swapped = found
-                for (method, layer), row in zip(keys, swapped, strict=True):
-                    waiting.append(base | {"method": method, "layer": layer} | _swap_row(pair, row, plain, source))
+                for (method, layer), row in zip(keys, found, strict=True):
+                    waiting.append(base | {"method": method, "layer": layer} | _swap_row(pair, *row))
             else:
                 error = found or pair.error
                 waiting += [base | {"method": m, "layer": layer, "error": error} for m, layer in keys]
@@ -43,7 +49,10 @@ def swap_all(run: Run, loaded: Any, plan: ProbePlan, done: set[Any], step: Step)
 
 
 def _swapped(loaded: Any, plan: ProbePlan, pairs: Sequence[Pair], sets: list[frozenset[int]]) -> dict[str, Any]:
-    """By pair id the rows of all sets, or what went wrong. Pairs of one shape run together."""
+    """By pair id what went wrong, or for all sets but the first two the arguments of `_swap_row`.
+
+    Pairs of one shape run together. The first two sets are those of no layer and of all layers.
+    """
     if plan.engine == "nnsight":
         from franken.probe.nnsight_engine import encode_pair, stackable, swapped_batch
     else:
@@ -69,17 +78,45 @@ def _swapped(loaded: Any, plan: ProbePlan, pairs: Sequence[Pair], sets: list[fro
         rows = swapped_batch(
             loaded, [encoded for _, encoded in group], sets, plan.max_new_tokens, plan.batch_size, measure=True
         )
-        found |= dict(zip([key for key, _ in group], rows, strict=True))
+        for (key, encoded), (plain, source, *swapped) in zip(group, rows, strict=True):
+
+            @cache
+            def alone(chosen: frozenset[int], encoded: Any = encoded) -> Any:
+                asked = [*sets[:2], chosen]
+                return swapped_batch(loaded, [encoded], asked, plan.max_new_tokens, plan.batch_size, measure=True)[0]
+
+            found[key] = []
+            for chosen, row in zip(sets[2:], swapped, strict=True):
+                if _doubtful(loaded, row.answer.text, plain.answer.text):
+                    first, second, again = alone(chosen)
+                    found[key].append((again, first, second, row.answer.text))
+                else:
+                    found[key].append((row, plain, source, None))
     return found
 
 
-def _swap_row(pair: Pair, row: Any, plain: Any, source: Any) -> dict[str, Any]:
-    return judge(pair, row.answer.text, plain.answer.text, source.answer.text) | {
-        "truncated": row.answer.truncated,
-        "kl": row.kl,
-        "logit_difference": row.logit_difference,
-        "baseline_logit_difference": plain.logit_difference,
-    }
+def _doubtful(loaded: Any, text: str, plain: str) -> bool:
+    """Whether a row's change might be the batch's rounding."""
+    from torch import float32
+
+    return text != plain and loaded.model.dtype != float32
+
+
+def _again(batched: str | None) -> dict[str, Any]:
+    return {"rerun": batched is not None, "batched_output": batched}
+
+
+def _swap_row(pair: Pair, row: Any, plain: Any, source: Any, batched: str | None) -> dict[str, Any]:
+    return (
+        _again(batched)
+        | judge(pair, row.answer.text, plain.answer.text, source.answer.text)
+        | {
+            "truncated": row.answer.truncated,
+            "kl": row.kl,
+            "logit_difference": row.logit_difference,
+            "baseline_logit_difference": plain.logit_difference,
+        }
+    )
 
 
 def ablate_all(run: Run, loaded: Any, plan: ProbePlan, done: set[Any], step: Step) -> None:
@@ -102,19 +139,34 @@ def ablate_all(run: Run, loaded: Any, plan: ProbePlan, done: set[Any], step: Ste
             if pair.target.error:
                 waiting += [head | {"method": m, "layer": layer} for m, layer in keys]
             else:
-                plain, *answers = ablate(
-                    loaded, prompt_of(pair.target), wanted, max_new_tokens=plan.max_new_tokens, calibration=calibration,
+                asked = partial(
+                    ablate, loaded, prompt_of(pair.target), max_new_tokens=plan.max_new_tokens, calibration=calibration,
                     batch_size=plan.batch_size,
                 )  # fmt: skip
-                for (method, layer), now in zip(keys, answers, strict=True):
-                    verdict = judge(pair, now.text, plain.text, "") | {"source_output": None, "to_source": None}
-                    cut = {"truncated": now.truncated, "baseline_truncated": plain.truncated}
-                    waiting.append(head | {"method": method, "layer": layer} | verdict | cut)
+                plain, *answers = asked(wanted)
+                for (method, layer), ablation, now in zip(keys, wanted, answers, strict=True):
+                    known = head | {"method": method, "layer": layer}
+                    if _doubtful(loaded, now.text, plain.text):
+                        first, again = asked([ablation])
+                        waiting.append(known | _ablated_row(pair, again, first, now.text))
+                    else:
+                        waiting.append(known | _ablated_row(pair, now, plain, None))
         if number % FLUSH == 0:
             run.append(waiting)
             waiting = []
         step(len(keys), f"ablation {pair.task}")
     run.append(waiting)
+
+
+def _ablated_row(pair: Pair, now: Any, plain: Any, batched: str | None) -> dict[str, Any]:
+    cut = {"truncated": now.truncated, "baseline_truncated": plain.truncated}
+    return judge(pair, now.text, plain.text, "") | {"source_output": None, "to_source": None} | cut | _again(batched)
+
+
+def reruns(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """How many rows were run again alone, and how many of those then had not changed."""
+    again = [r for r in rows if r.get("rerun")]
+    return {"rows": len(again), "unchanged_alone": sum(not r["changed"] for r in again)}
 
 
 def judge(pair: Pair, text: str, plain: str, source: str) -> dict[str, Any]:

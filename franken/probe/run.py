@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from franken.errors import VerificationError
-from franken.probe.interventions import ablate_all, row_head, swap_all
+from franken.probe.interventions import ablate_all, reruns, row_head, swap_all
 from franken.probe.measures import measure_all, prompt_of
 from franken.probe.plan import ProbePlan
 from franken.runs import open_run
@@ -53,7 +53,12 @@ def run_probe(
         raise VerificationError("the weights changed during the probe", why="an edit was left in the model")
     rows = run.rows()
     summary = layer_rows(rows)
-    extra = {"fall_tests": fall_tests(rows), "peaks": peaks(summary), "device": str(loaded.device)}
+    extra = {
+        "fall_tests": fall_tests(rows),
+        "peaks": peaks(summary),
+        "device": str(loaded.device),
+        "reruns": reruns(rows),
+    }
     return run.finish(summary, n_requested=total, warnings=warnings, extra=extra)
 
 

@@ -14,7 +14,7 @@ from franken.cli import run_command
 from franken.errors import FrankenError, UsageError, VerificationError
 from franken.generate import Prompt, Response
 from franken.models.loading import wrap
-from franken.probe import controls
+from franken.probe import ablate, controls, swap
 from franken.probe.cost import cost
 from franken.probe.lens import own_lens
 from franken.probe.measures import prompt_of
@@ -211,6 +211,46 @@ def test_the_dry_run_counts_activations_and_a_second_copy():
     assert memory("lens") - memory("attention") > 0.9 * weights  # the bridge's own copy
     assert memory("zero", batch_size=128) > memory("zero", batch_size=4) > weights
     assert memory("patch-residual") > memory("attention")
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp32"])
+def test_in_16_bits_rows_that_changed_are_run_again_alone(tmp_path, dtype):
+    plan = plan_probe(
+        "creature:sft", methods=["swap-suffix", "zero"], task_names=["read"], samples=2, max_new_tokens=24, dtype=dtype
+    )
+    run = load_run(run_probe(plan, out=tmp_path, device="cpu", dtype=dtype))
+    again = run.samples[run.samples["rerun"] == True]  # noqa: E712
+    assert run.manifest["reruns"]["rows"] == len(again)
+    if dtype == "fp32":
+        assert again.empty
+        return
+    assert {"swap-suffix", "zero"} == set(again["method"])
+    assert again["batched_output"].notna().all()
+    assert not run.samples[run.samples["rerun"] == False]["changed"].any()  # noqa: E712
+
+
+@pytest.mark.parametrize("method", ["swap-suffix", "zero"])
+def test_a_change_that_is_the_batchs_rounding_is_none(tmp_path, monkeypatch, method):
+    """The batch's last row says something else; alone it does not."""
+    swaps, ablations = swap.swapped_batch, ablate.ablate
+
+    def wrong_swaps(loaded, pairs, sets, *rest, **options):
+        rows = swaps(loaded, pairs, sets, *rest, **options)
+        return [[*r[:-1], wrong_answer(r[0])] for r in rows] if len(sets) > 3 else rows
+
+    def wrong_ablations(loaded, prompt, wanted, **options):
+        rows = ablations(loaded, prompt, wanted, **options)
+        return [*rows[:-1], replace(rows[0], text="rounded")] if len(wanted) > 1 else rows
+
+    def wrong_answer(row):
+        return replace(row, answer=replace(row.answer, text="rounded"))
+
+    monkeypatch.setattr(swap, "swapped_batch", wrong_swaps)
+    monkeypatch.setattr(ablate, "ablate", wrong_ablations)
+    plan = plan_probe("creature:sft", methods=[method], task_names=["read"], samples=1, layers="6,7", max_new_tokens=3)
+    row = load_run(run_probe(plan, out=tmp_path, device="cpu", dtype="bf16")).samples.iloc[-1]
+    assert (row["rerun"], row["batched_output"], row["layer"]) == (True, "rounded", 7)
+    assert row["output"] != "rounded"
 
 
 def test_one_pair_is_probed_and_drawn(tmp_path, capsys):
