@@ -1,5 +1,6 @@
 """From a folder to a model in memory, without network, remote code or silently random weights."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from franken.errors import FrankenError, UsageError, did_you_mean
 from franken.models.families import Family, family_of
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+SMALL = 50_000_000  # parameters below which the work of a layer is less than that of sharing it among threads
+THREADS = torch.get_num_threads()
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +67,15 @@ def pick_dtype(dtype: str, config: dict[str, Any]) -> torch.dtype:
     return DTYPES[dtype]
 
 
+def choose_threads(parameters: int, device: torch.device) -> None:
+    """One torch thread for a small model on the CPU, torch's own number for a larger one; OMP_NUM_THREADS has the last word.
+
+    Threads that wait for each other on a busy machine make a model of a few million parameters many times slower.
+    """
+    if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1 if parameters < SMALL else THREADS)
+
+
 def load(path: str | Path, *, device: str = "auto", dtype: str = "auto", attn: str = "sdpa") -> Loaded:
     """Load a local checkpoint in eval mode.
 
@@ -94,6 +106,7 @@ def load(path: str | Path, *, device: str = "auto", dtype: str = "auto", attn: s
         raise FrankenError(
             f"{path} does not load completely", why=listed, fix="the checkpoint is incomplete; make it again"
         )
+    choose_threads(model.num_parameters(), where)
     reader: Any = AutoProcessor if multimodal else AutoTokenizer
     processor = reader.from_pretrained(checkpoint.folder, local_files_only=True)
     tokenizer = processor.tokenizer if multimodal else processor
