@@ -5,7 +5,21 @@ from typing import Annotated
 
 import typer
 
-from franken.cli.options import Device, DryRun, Dtype, Json, Layers, Model, Out, Seed, Tasks, split_list
+from franken.cli.options import (
+    Columns,
+    Device,
+    Download,
+    DryRun,
+    Dtype,
+    Json,
+    Layers,
+    Model,
+    Out,
+    Questions,
+    Seed,
+    Tasks,
+    split_list,
+)
 from franken.console import finish_run, print_object, print_patching, progress_bar
 
 
@@ -22,10 +36,9 @@ def probe(
     tasks: Tasks = "",
     samples: Annotated[int, typer.Option(help="Image pairs per task.")] = 50,
     layers: Layers = "all",
-    data: Annotated[
-        Path | None,
-        typer.Option(help="A folder in the vision_functionality layout, or a JSONL file in that of GSM8K or MATH-500."),
-    ] = None,
+    data: Questions = None,
+    columns: Columns = "",
+    download: Download = False,
     pair: Annotated[
         tuple[Path, Path] | None, typer.Option(help="Two images, target and source: probe this one pair, and draw it.")
     ] = None,
@@ -49,7 +62,12 @@ def probe(
     from franken.probe.measures import at_sites
     from franken.probe.plan import one_pair, plan_probe
     from franken.probe.run import run_probe
+    from franken.tasks.sources import canonical, fetch
 
+    if data is not None:
+        data = canonical(data, columns)
+        if download:
+            fetch(data)
     plan = plan_probe(
         model, methods=at_sites(split_list(method), split_list(site)), task_names=split_list(tasks), samples=samples, data=data,
         layers=layers, seed=seed, max_new_tokens=max_new_tokens, dtype=dtype, batch_size=batch_size, engine=engine,

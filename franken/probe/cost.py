@@ -57,7 +57,7 @@ def _ablation_forwards(plan: ProbePlan) -> int:
     if not plan.ablations:
         return 0
     chunks = -(-(_rows(plan)[1] - 1) // (plan.batch_size - 1))
-    return len(plan.pairs) * chunks * plan.max_new_tokens + len(plan.calibration)
+    return sum(not p.target.error for p in plan.pairs) * chunks * plan.max_new_tokens + len(plan.calibration)
 
 
 def _measure_forwards(plan: ProbePlan) -> int:

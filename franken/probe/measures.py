@@ -109,7 +109,7 @@ def prompt_of(item: Item) -> Prompt:
 
     if item.error:
         raise FrankenError(item.error)
-    return Prompt(item.question, (item.image,) if item.image else (), item.id)
+    return Prompt(item.question, (item.image, *item.more_images) if item.image else (), item.id)
 
 
 def _speaker(loaded: Loaded, max_new_tokens: int) -> Speak:

@@ -1,20 +1,18 @@
 """What a probe will do: methods, layers and pairs, resolved and checked before a model is loaded."""
 
 import hashlib
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from franken import tasks
 from franken.checkpoints import Checkpoint, fingerprint, open_checkpoint
-from franken.contents import of_path
 from franken.errors import UsageError, did_you_mean
 from franken.layers import parse_ranges
 from franken.probe.measures import MEASURES, at_sites
-from franken.probe.questions import load_questions
 from franken.tasks import Item, Pair
+from franken.tasks.sources import canonical, contents, is_pairs, load_tasks, parse
 
 ABLATIONS = tuple(f"{kind}{site}" for kind in ("zero", "mean", "noise") for site in ("", "-attention", "-mlp"))
 SWAPS = ("swap-suffix", "swap-single", "swap-prefix")
@@ -22,6 +20,8 @@ METHODS = (*SWAPS, *ABLATIONS, *MEASURES)
 ENGINES = ("torch", "nnsight")
 ALIASES = {"swap": ("swap-suffix", "swap-single"), "patch": tuple(at_sites(["patch"], ["residual"]))}
 CALIBRATION = 16
+INSTRUCTION = "Please solve the problem and put the final answer in one \\boxed{}.\n\n"
+NO_SOURCE = "the question has no second image"
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def plan_probe(
     methods: Sequence[str] = ("swap", "zero"),
     task_names: Sequence[str] = (),
     samples: int = 50,
-    data: Path | None = None,
+    data: Path | str | None = None,
     layers: str = "all",
     seed: int = 0,
     max_new_tokens: int = 64,
@@ -76,8 +76,10 @@ def plan_probe(
 ) -> ProbePlan:
     """Resolve methods, layers and pairs. Raises UsageError for anything unknown.
 
-    `data` is a folder of image pairs or a file of text questions; `pairs` are used as they are.
+    `data` is a folder of image pairs, or any source of questions (`franken.tasks.sources`), which can be ablated and read but
+    not swapped; `pairs` are used as they are.
     """
+    data = None if data is None else canonical(data)
     checkpoint = open_checkpoint(model)
     names = tuple(dict.fromkeys(m for given in methods for m in ALIASES.get(given, (given,))))
     for name in names:
@@ -115,7 +117,7 @@ def plan_probe(
         raise UsageError("mean and noise have nothing to calibrate on", why="they need samples", fix="use zero")
     identity = {
         "checkpoint": fingerprint(checkpoint), "methods": names, "layers": chosen, "pairs": [p.id for p in chosen_pairs],
-        "seed": seed, "data": str(data) if data else None, "contents": of_path(data) if data else None,
+        "seed": seed, "data": data, "contents": contents(data) if data else None,
         "samples": samples, "max_new_tokens": max_new_tokens, "dtype": dtype,
         "engine": engine, "calibration": [item.id for item in calibration],
     }  # fmt: skip
@@ -142,10 +144,13 @@ def one_pair(target: Path, source: Path, question: str) -> list[Pair]:
     return [Pair(f"{items[0].id}/{items[1].id}/{question}", "pair", "pair", *items)]
 
 
-def _pairs(names: Sequence[str], samples: int, data: Path | None, seed: int) -> list[Pair]:
+def _pairs(names: Sequence[str], samples: int, data: str | None, seed: int) -> list[Pair]:
     if data is None:
         return [pair for name in names or tasks.names() for pair in tasks.get(name).pairs(samples, seed, "test")]
-    loaded = load_questions(data) if data.is_file() else tasks.load_folder(data)
+    path = parse(data).path
+    if path is None or not is_pairs(path):
+        return [_alone(item) for item in load_tasks(names, samples, seed, data)]
+    loaded = tasks.load_folder(path)
     known = list(dict.fromkeys(p.task for p in loaded))
     for name in names:
         if name not in known:
@@ -156,13 +161,22 @@ def _pairs(names: Sequence[str], samples: int, data: Path | None, seed: int) -> 
     return [pair for name in chosen for pair in [p for p in loaded if p.task == name][:samples]]
 
 
-def _calibration(pairs: Sequence[Pair], names: Sequence[str], data: Path | None, seed: int) -> list[Item]:
-    """Items to calibrate on: of the other split for puzzles; of a file, rows that are not probed where there are any."""
+def _alone(item: Item) -> Pair:
+    """A question of a table as a pair that swaps count as ineligible: there is no second image to swap in."""
+    if item.image is None and not item.options and item.question:
+        item = replace(item, question=INSTRUCTION + item.question)
+    return Pair(
+        item.id, item.task, item.task, item, item, ineligible=None if item.error else NO_SOURCE, error=item.error
+    )
+
+
+def _calibration(pairs: Sequence[Pair], names: Sequence[str], data: str | None, seed: int) -> list[Item]:
+    """Items to calibrate on: of the other split for puzzles; of other data, rows that are not probed where there are any."""
     if data is None:
         chosen = names or tasks.names()
         each = -(-CALIBRATION // len(chosen))
         return [item for name in chosen for item in tasks.get(name).items(each, seed, "train")][:CALIBRATION]
     probed = {p.id for p in pairs}
-    rows = [p for p in _pairs(names, sys.maxsize, data, seed) if not p.target.error]
+    rows = [p for p in _pairs(names, len(pairs) + CALIBRATION, data, seed) if not p.target.error]
     others = [p for p in rows if p.id not in probed]
     return [p.target for p in (others or rows)[:CALIBRATION]]

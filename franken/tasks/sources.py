@@ -160,7 +160,7 @@ def load_tasks(tasks: Sequence[str], samples: int, seed: int, data: str | None) 
     if data is None:
         return [i for name in tasks for i in puzzles.get(name).items(samples, seed, split="test")]
     source = parse(data)
-    if source.path is not None and source.layout is None and _is_pairs(source.path):
+    if source.path is not None and source.layout is None and is_pairs(source.path):
         items = [pair.target for pair in puzzles.load_folder(source.path)]
         chosen = _first(items, tasks, samples)
     elif source.path is not None and source.layout is None and algopuzzlevqa_items.is_folder(source.path):
@@ -246,7 +246,8 @@ def _distinct(items: list[Item]) -> list[Item]:
     return named
 
 
-def _is_pairs(path: Path) -> bool:
+def is_pairs(path: Path) -> bool:
+    """Whether a folder holds image pairs, in the vision_functionality layout."""
     if not path.is_dir():
         return False
     files = [path / "data.jsonl", *sorted(path.glob("*/data.jsonl"))]

@@ -11,15 +11,15 @@ from PIL import Image
 
 from franken import tasks
 from franken.cli import run_command
-from franken.errors import FrankenError, UsageError, VerificationError
+from franken.errors import UsageError, VerificationError
 from franken.generate import Prompt, Response
 from franken.models.loading import wrap
 from franken.probe import ablate, controls, swap
 from franken.probe.cost import cost
+from franken.probe.interventions import judge
 from franken.probe.lens import own_lens
 from franken.probe.measures import prompt_of
 from franken.probe.plan import one_pair, plan_probe
-from franken.probe.questions import load_questions
 from franken.probe.run import run_probe
 from franken.probe.summary import peaks
 from franken.runs import layer_row, load_run
@@ -32,25 +32,24 @@ def questions(folder):
     file = folder / "sums.jsonl"
     rows = [
         {"id": "a", "question": "1 plus 2?", "answer": "one and two\n#### 1,003"},
-        {"unique_id": "b", "problem": "What is $x$?", "answer": "\\frac{1}{2}"},
-        {"id": "c", "question": "nothing"},
-        {"id": "d", "question": "2 plus 2?", "answer": "4"},
+        {"id": "b", "question": "Half of 3?", "answer": "#### 1.5"},
+        {"id": "c", "question": "nothing", "answer": ""},
+        {"id": "d", "question": "2 plus 2?", "answer": "#### 4"},
     ]
     file.write_text("\n".join(map(json.dumps, rows)))
-    return file
+    return f"gsm8k={file}#id=id"
 
 
-def test_questions_of_a_file(tmp_path):
-    a, b, c, _ = load_questions(questions(tmp_path))
-    assert (a.target.answer, b.target.answer) == ("1003", "\\frac{1}{2}")
+def test_questions_of_a_table_are_graded_by_their_type_and_never_swapped(tmp_path):
+    a, b, c, _ = plan_probe("creature:sft", methods=["zero"], data=questions(tmp_path)).pairs
+    assert (a.target.answer_type, b.target.answer) == ("number", "1.5")
     assert "\\boxed" in b.target.question
+    assert judge(a, "so \\boxed{1003.0}", "\\boxed{1,003}", "")["score"] == 1.0
+    assert judge(a, "so \\boxed{103}", "\\boxed{1,003}", "")["score"] == 0.0
     assert a.ineligible
-    assert "no question" in c.error
-    (tmp_path / "bad.jsonl").write_text("{")
-    with pytest.raises(FrankenError, match="not JSON"):
-        load_questions(tmp_path / "bad.jsonl")
-    with pytest.raises(UsageError, match="there is no"):
-        load_questions(tmp_path / "none.jsonl")
+    assert "no answer" in c.error
+    with pytest.raises(UsageError, match="no data"):
+        plan_probe("creature:sft", data=tmp_path / "none.jsonl")
 
 
 def test_text_questions_are_ablated_and_every_row_is_accounted_for(tmp_path):
@@ -58,14 +57,14 @@ def test_text_questions_are_ablated_and_every_row_is_accounted_for(tmp_path):
         "creature:sft", methods=["zero", "mean-attention", "noise-mlp", "swap-single"], data=questions(tmp_path),
         layers="0,4", max_new_tokens=5, samples=3,
     )  # fmt: skip
-    assert [item.id for item in plan.calibration] == ["d"]  # the row that is not probed
+    assert [item.id for item in plan.calibration] == ["gsm8k-b"]  # the row that is not probed
     run = load_run(run_probe(plan, out=tmp_path, device="cpu"))
     assert len(run.samples) == plan.n_requested == 4 * 3 * 2
     rows = run.samples.set_index(["method", "sample", "layer"])
-    assert rows.loc[("swap-single", "a", 0), "ineligible"]
-    assert rows.loc[("zero", "c", 0), "error"]
-    assert rows.loc[("noise-mlp", "b", 4), "output"] is not None
-    assert rows.loc[("zero", "a", 0), "truncated"] in (True, False)
+    assert rows.loc[("swap-single", "gsm8k-a", 0), "ineligible"]
+    assert rows.loc[("zero", "gsm8k-c", 0), "error"]
+    assert rows.loc[("noise-mlp", "gsm8k-d", 4), "output"] is not None
+    assert rows.loc[("zero", "gsm8k-a", 0), "truncated"] in (True, False)
     cut = run.layers[(run.layers["metric"] == "truncated_rate") & (run.layers["method"] == "zero")]
     assert (cut["n"] == 2).all()
     drops = run.layers[run.layers["metric"] == "accuracy_drop"]
