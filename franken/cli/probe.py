@@ -66,7 +66,7 @@ def probe(
 
     if data is not None:
         data = canonical(data, columns)
-        if download:
+        if download and not dry_run:
             fetch(data)
     plan = plan_probe(
         model, methods=at_sites(split_list(method), split_list(site)), task_names=split_list(tasks), samples=samples, data=data,
