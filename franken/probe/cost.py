@@ -48,9 +48,8 @@ def _swap_forwards(plan: ProbePlan) -> int:
     together = max(1, plan.batch_size // rows)
     chunks = -(-(rows - 2) // max(1, plan.batch_size // together - 2))
     pairs = sum(_can_swap(p) for p in plan.pairs)
-    return -(-pairs // together) * (
-        1 + chunks * (plan.max_new_tokens + 1)
-    )  # both images; question and steps; the scores
+    batch = 1 + chunks * (plan.max_new_tokens + 1)  # both images; question and steps; the scores
+    return -(-pairs // together) * batch
 
 
 def _ablation_forwards(plan: ProbePlan) -> int:
