@@ -169,14 +169,15 @@ def spread(
 
 
 def baselines(samples: Frame) -> list[dict]:
-    """What needs no model, per task and for `all`: `chance` and `majority`, as rows of layers.parquet (model `baseline`).
+    """What needs no model, per task and for `all`: `chance` and `best_constant`, as rows of layers.parquet (model `baseline`).
 
-    chance: one over the number of options, else over the number of different right answers in the task. majority: always
-    the task's most frequent right answer, chosen in hindsight, so the best that a constant answer can do.
+    chance: one over the number of options, else over the number of different right answers in the task. best_constant:
+    always the most frequent right answer of these very questions, so chosen in hindsight; the `majority` of `franken tasks
+    baselines` is learnt from other questions.
     """
     prompts = samples.drop_duplicates(["task", "sample"])
     tasks = list(dict.fromkeys(prompts["task"]))
-    found: dict[str, list[float]] = {"chance": [], "majority": []}
+    found: dict[str, list[float]] = {"chance": [], "best_constant": []}
     for task in tasks:
         of_task = prompts[prompts["task"] == task]
         gold = of_task["gold"].dropna().map(normalise)
@@ -184,7 +185,7 @@ def baselines(samples: Frame) -> list[dict]:
         options = np.array([len(json.loads(o)) if isinstance(o, str) else 0 for o in listed])
         guess = np.where(options > 0, 1 / np.maximum(options, 1), 1 / max(gold.nunique(), 1))
         found["chance"].append(float(guess.mean()))
-        found["majority"].append(float(gold.value_counts(normalize=True).iloc[0]) if len(gold) else float("nan"))
+        found["best_constant"].append(float(gold.value_counts(normalize=True).iloc[0]) if len(gold) else float("nan"))
     head = {"model": "baseline", "method": None, "part": None, "layer": None, "component": ALL}
     nan = float("nan")
     return [

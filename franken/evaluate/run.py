@@ -4,8 +4,6 @@ One run folder per model, or per graft when grafts are given: a graft evaluates 
 from `donor`, in memory, so that a hybrid costs no disk. Every prompt is answered n times at temperature 1 and once
 greedily. Rows are written in parts while the run goes on; a run that was interrupted answers only what is missing,
 and gets the same numbers, because no sample depends on the batch it was drawn in.
-
-Left out for now: majority votes, embedding diversity (see the evaluation issue).
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def coverage(run: LoadedRun, models: Sequence[str]) -> Figure | None:
             _curve(ax, _by_k(rows, "maj"), colours[model], None, band=False)
             greedy = rows[rows["metric"] == "greedy"]["value"].to_numpy(float) * PERCENT
             ax.plot([1] * len(greedy), greedy, "o", color=colours[model], markerfacecolor="none", markersize=6)
-        base = run.layers[(run.layers["metric"] == "majority") & (run.layers["task"] == task)]["value"]
+        base = run.layers[(run.layers["metric"] == "best_constant") & (run.layers["task"] == task)]["value"]
         for value in base:
             ax.axhline(PERCENT * value, color=look.LIGHT.muted, linewidth=0.8, linestyle=":")
         ax.set_title("all tasks" if task == "all" else task)

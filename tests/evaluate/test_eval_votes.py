@@ -104,7 +104,7 @@ def test_baselines_by_hand():
     ])  # fmt: skip
     value = {(row["task"], row["metric"]): row["value"] for row in baselines(samples)}
     assert value["t", "chance"] == 0.5
-    assert value["t", "majority"] == 0.75
+    assert value["t", "best_constant"] == 0.75
     assert value["mcq", "chance"] == 0.25
     assert value["all", "chance"] == 0.375
 
