@@ -51,7 +51,7 @@ def evaluate(
     json: Json = False,
 ) -> int:
     """How good, how diverse, and is it perception or reasoning? Models side by side, paired; the same command resumes."""
-    from franken.checkpoints import open_checkpoint
+    from franken.checkpoints import open_checkpoint, resolve
     from franken.evaluate.compare import compare_runs
     from franken.evaluate.run import labels_of, load_items, plan_eval, run_eval
     from franken.generate.engine import check_engine, hosted_name
@@ -71,6 +71,8 @@ def evaluate(
     for model in models:
         if hosted_name(model, engine) is None:
             open_checkpoint(model)
+    if embedder != "hashing":
+        resolve(embedder, download=download and not dry_run)  # before the work: a missing one is known at once
     if dry_run:
         questions = len(load_items(plan)) if plan.data else len(plan.tasks) * samples
         prompts = len(models) * questions * len(plan.arms)
