@@ -52,10 +52,20 @@ class Batch:
         return torch.tensor([[len(r.ids) for r in group] for group in self.groups])
 
 
-def next_items(mixture: Mapping[str, float], count: int, *, seed: int, step: int) -> list[Item]:
-    """The puzzles of one step, from the training split."""
+@dataclass(frozen=True)
+class Rollout:
+    """What one step trains on, and what was sampled for it. `counts` are the metrics of the filter."""
+
+    items: list[Item]
+    batch: Batch
+    grades: list[list[Grade]]
+    counts: dict[str, float]
+
+
+def next_items(mixture: Mapping[str, float], count: int, *, seed: int, step: int, first: int = 0) -> list[Item]:
+    """Puzzles `first` … `first + count - 1` of one step's stream, from the training split."""
     items = []
-    for i in range(count):
+    for i in range(first, first + count):
         rng = child_rng("grpo", seed, step, i)
         puzzle = tasks.get(rng.choices(list(mixture), list(mixture.values()))[0])
         state = draw_state(puzzle, rng, "train")
@@ -81,13 +91,10 @@ def grpo_step(
     Of the metrics, `entropy` is that of the tokens that trained; `sampled_entropy`, the mean −log p of all that were
     sampled, estimates it where nothing trains too. Raises FrankenError where the loss is not finite.
     """
-    items = next_items(stage.tasks, stage.prompts, seed=seed, step=step)
-    ask = f"{instruction(template(stage.shape))}\n" if stage.instruct else ""
-    prompts = [Prompt(ask + i.question, (i.image,) if i.image else (), i.id) for i in items]
-    encoded = with_features(loaded, encode_prompts(loaded, prompts))
-    sampling = Sampling(stage.group, stage.temperature, stage.max_new_tokens, seed)
-    batch = Batch(encoded, sample(loaded, encoded, [p.key for p in prompts], sampling))
-    grades = [[tasks.grade(r.text, item) for r in group] for item, group in zip(items, batch.groups, strict=True)]
+    rollout = draw(loaded, stage, seed=seed, step=step)
+    items, batch, grades = rollout.items, rollout.batch, rollout.grades
+    if not items:
+        return {"loss": 0.0, "grad_norm": 0.0, **rollout.counts}
     names, weights, rewards = _rewards(stage, reference, batch, items, grades)
     texts = [[r.text for r in group] for group in batch.groups]
     shape = template(stage.shape)
@@ -124,7 +131,47 @@ def grpo_step(
         "correct": right.float().mean().item(),
         **reward_metrics(names, rewards, total, right, texts, shape),
         **estimate.metrics,
+        **rollout.counts,
     }
+
+
+def draw(loaded: Loaded, stage: GrpoStage, *, seed: int, step: int) -> Rollout:
+    """Sample and grade the groups of a step.
+
+    With `filter: accuracy`, groups whose answers are all right or all wrong are dropped, whatever their rewards, and as many
+    puzzles further down the step's stream are tried, at most `refill` times: fewer groups, or none, may be left. All of it
+    follows from seed, step and weights, so a resumed run drops and draws the same. (DAPO's dynamic
+    sampling, arXiv 2503.14476 §3.2, which goes on until the batch is full.)
+    """
+    sampling = Sampling(stage.group, stage.temperature, stage.max_new_tokens, seed)
+    kept: list[tuple[Item, list[Response], list[Grade]]] = []
+    tried, right, wrong, rate, encoded = 0, 0, 0, 0.0, {}
+    for _ in range(1 + (stage.refill if stage.filter == "accuracy" else 0)):
+        items = next_items(stage.tasks, stage.prompts - len(kept), seed=seed, step=step, first=tried)
+        prompts = _prompts(stage, items)
+        encoded = with_features(loaded, encode_prompts(loaded, prompts))
+        for item, group in zip(items, sample(loaded, encoded, [p.key for p in prompts], sampling), strict=True):
+            grades = [tasks.grade(r.text, item) for r in group]
+            share = sum(g.score == 1.0 for g in grades) / len(grades)
+            rate += share
+            if stage.filter == "accuracy" and share in (0.0, 1.0):
+                right, wrong = right + int(share), wrong + int(1 - share)
+            else:
+                kept.append((item, group, grades))
+        tried += len(items)
+        if len(kept) == stage.prompts:
+            break
+    counts = {"correct": rate / tried, "groups": len(kept), "tried": tried, "all_right": right, "all_wrong": wrong}
+    if right + wrong and kept:
+        encoded = with_features(loaded, encode_prompts(loaded, _prompts(stage, [item for item, _, _ in kept])))
+    batch = Batch(encoded, [group for _, group, _ in kept])
+    logged = {k: float(v) for k, v in counts.items()} if stage.filter == "accuracy" else {}
+    return Rollout([item for item, _, _ in kept], batch, [grades for _, _, grades in kept], logged)
+
+
+def _prompts(stage: GrpoStage, items: list[Item]) -> list[Prompt]:
+    ask = f"{instruction(template(stage.shape))}\n" if stage.instruct else ""
+    return [Prompt(ask + i.question, (i.image,) if i.image else (), i.id) for i in items]
 
 
 def _rewards(

@@ -79,6 +79,10 @@ class GrpoStage(Stage):
     kind: Literal["grpo"]
     tasks: dict[str, float] = Field(description="puzzles and how often each is drawn")
     prompts: int = Field(default=16, gt=0, description="groups a step")
+    filter: Literal["none", "accuracy"] = Field(
+        default="none", description="accuracy: groups that are all right or all wrong are dropped and drawn anew"
+    )
+    refill: int = Field(default=4, ge=0, description="how often a step draws anew for what `filter` dropped")
     group: int = Field(default=8, gt=1, description="responses a prompt (G; MUPO's N)")
     temperature: float = Field(default=1.0, gt=0)
     max_new_tokens: int = Field(default=64, gt=0)
