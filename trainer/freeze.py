@@ -6,6 +6,7 @@ lowest tensor that trains is kept for the backward pass. Frozen layers above a t
 """
 
 import hashlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,18 +21,21 @@ from franken.selection import select
 def frozen_names(model: Any, freeze: Sequence[str], train: Sequence[str] = ()) -> set[str]:
     """In-memory names of the parameters that do not train: what `freeze` names, and all but what `train` names if given.
 
-    Where the output head is tied to the embeddings they are one tensor, called `embed`; `head` is refused. Raises UsageError
-    for a spec that matches nothing, or where nothing is left to train.
+    With LoRA (trainer/lora.py) only adapters train, those of weights that would. Where the output head is tied to the
+    embeddings they are one tensor, called `embed`; `head` is refused. Raises UsageError for a spec that matches nothing, or
+    where nothing is left to train.
     """
     model_type = model.config.model_type
-    names = {canonical(name, model_type): name for name, _ in model.named_parameters()}
-    places = {key: place(name, model_type) for key, name in names.items()}
+    names = {name: canonical(_host(name), model_type) for name, _ in model.named_parameters()}
+    places = {key: place(_host(name), model_type) for name, key in names.items()}
     frozen = _select(model, freeze, places, "freeze")
     if train:
-        frozen |= set(names) - _select(model, train, places, "train")
-    if len(frozen) == len(names):
+        frozen |= set(places) - _select(model, train, places, "train")
+    adapted = any(_is_adapter(name) for name in names)
+    found = {name for name, key in names.items() if key in frozen or (adapted and not _is_adapter(name))}
+    if len(found) == len(names):
         raise UsageError("everything is frozen", why="no parameter is left to train", fix="freeze less")
-    return {names[key] for key in frozen}
+    return found
 
 
 def apply_freeze(model: Any, freeze: Sequence[str], train: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -53,7 +57,7 @@ def apply_freeze(model: Any, freeze: Sequence[str], train: Sequence[str] = ()) -
 
 def parameter_places(model: Any) -> dict[str, Place]:
     """In-memory parameter name → place. Tied parameters appear once, as embedding."""
-    return {name: place(name, model.config.model_type) for name, _ in model.named_parameters()}
+    return {name: place(_host(name), model.config.model_type) for name, _ in model.named_parameters()}
 
 
 def fingerprints(model: Any) -> dict[str, str]:
@@ -76,6 +80,15 @@ def _select(model: Any, specs: Sequence[str], places: dict[str, Place], verb: st
     tied = getattr(model.config, "tie_word_embeddings", False) and any("head" in spec for spec in specs)
     why = f"the output head is tied to the embeddings, they are one tensor: {verb} embed" if tied else ""
     return select(specs, places, option=f"--{verb}", why=why)
+
+
+def _is_adapter(name: str) -> bool:
+    return ".lora_" in name
+
+
+def _host(name: str) -> str:
+    """The weight that an adapter hangs on: `x.lora_A.default.weight`, `x.base_layer.weight` → `x.weight`."""
+    return re.sub(r"\.base_layer\.|\.lora_[AB]\.\w+\.", ".", name)
 
 
 def _hash(parameter: torch.Tensor) -> str:

@@ -32,6 +32,7 @@ from trainer.estimators import estimator
 from trainer.evaluate import quick_look
 from trainer.freeze import apply_freeze, fingerprints, verify_frozen
 from trainer.grpo import grpo_step
+from trainer.lora import add_lora, merge_lora
 from trainer.packing import share_frozen
 from trainer.rewards import RewardError
 from trainer.schedules import shape
@@ -154,7 +155,7 @@ def _run_stage(
     if isinstance(stage, GrpoStage) and stage.beta:
         reference = load(recipe.model, device=recipe.device, dtype=recipe.dtype)
         reference.model.requires_grad_(False)
-        if index == 0:  # later, what is frozen now may have trained since the start
+        if index == 0 and not recipe.lora:  # later, what is frozen now may have trained since the start
             share_frozen(reference.model, model)
     embed = embedder(stage.embedder, device=loaded.device) if isinstance(stage, GrpoStage) else None
     save_every = stage.save_every or SAVE_EVERY
@@ -259,6 +260,13 @@ def _finished(stage: Any, position: Position) -> bool:
 
 
 def _start(recipe: Recipe) -> Loaded:
+    loaded = _first_model(recipe)
+    if recipe.lora:
+        add_lora(loaded.model, **recipe.lora.model_dump(), seed=recipe.seed)
+    return loaded
+
+
+def _first_model(recipe: Recipe) -> Loaded:
     if recipe.model == "creature:new":
         from franken.models import creature
 
@@ -281,6 +289,8 @@ def _export(loaded: Loaded, recipe: Recipe, final: Path) -> None:
     """Write the checkpoint, and re-open it: every tensor must have a place."""
     temporary = final.with_name(".final")
     shutil.rmtree(temporary, ignore_errors=True)
+    if recipe.lora:
+        merge_lora(loaded.model)
     loaded.model.requires_grad_(True)
     if recipe.name == "creature-base":
         from franken.models.creature import restart_unseen_tokens

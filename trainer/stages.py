@@ -149,6 +149,14 @@ class Keep(Strict):
     by: Literal["acc@1", "acc@4"] = "acc@4"
 
 
+class Lora(Strict):
+    """Low-rank adapters that train instead of the weights, merged at export (trainer/lora.py)."""
+
+    rank: int = Field(default=16, gt=0)
+    alpha: float = Field(default=32.0, gt=0)
+    targets: tuple[str, ...] = Field(default=("text.attn", "text.mlp"), min_length=1)
+
+
 class Recipe(Strict):
     """A training run: where it starts, and its stages in order."""
 
@@ -158,6 +166,7 @@ class Recipe(Strict):
     device: str = "auto"
     dtype: Literal["fp32", "bf16"] = "fp32"
     keep: Keep = Keep()
+    lora: Lora | None = None
     export: Literal["last", "best"] = Field(default="last", description="which checkpoint becomes final/")
     stages: tuple[AnyStage, ...] = Field(min_length=1)
 
@@ -221,7 +230,9 @@ def _explain(error: Any) -> str:
     if error["type"] != "extra_forbidden":
         return f"{where}: {error['msg']}"
     fields = {
-        f for model in (Recipe, Keep, AlignStage, SftStage, GrpoStage, Advantage, Anneal) for f in model.model_fields
+        f
+        for model in (Recipe, Keep, Lora, AlignStage, SftStage, GrpoStage, Advantage, Anneal)
+        for f in model.model_fields
     }
     close = difflib.get_close_matches(str(error["loc"][-1]), sorted(fields), n=1)
     return f"unknown key {where}" + (f", did you mean {close[0]}?" if close else "")
