@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from franken.cli import run_command
 from franken.errors import UsageError
 from franken.models.loading import load
 from franken.models.tiny import tiny
@@ -109,3 +110,13 @@ def test_one_of_freeze_and_train():
     assert (found.freeze, found.train) == ((), ("vision",))
     with pytest.raises(UsageError, match="everything is frozen"):
         frozen_names(tiny("qwen2_5_vl"), ["text:0"], ["text:0"])
+
+
+def test_the_command_line_says_what_trains(capsys):
+    command = ["train", "creature-rl", "--dry-run", "--json"]
+    assert run_command([*command, "--train", "text:0-2"], debug=False) == 0
+    stage = json.loads(capsys.readouterr().out)["stages"][0]
+    assert (stage["train"], stage["freeze"]) == (["text:0-2"], [])
+    assert {(r["part"], r["layer"]) for r in stage["table"] if not r["frozen"]} == {("text", 0), ("text", 1)}
+    assert run_command([*command, "--train", "vision", "--freeze", "text:0"], debug=False) == 2
+    assert run_command([*command, "--train", "head"], debug=False) == 2
