@@ -2,6 +2,7 @@
 
 import difflib
 from importlib import resources
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -184,6 +185,13 @@ class Recipe(Strict):
 def recipe_names() -> list[str]:
     """The recipes that come with the package."""
     return sorted(p.name.removesuffix(".yaml") for p in _folder().iterdir() if p.name.endswith(".yaml"))
+
+
+def describe(name: str) -> str:
+    """What a built-in recipe says about itself: the comment at its top, up to the first full stop."""
+    lines = (_folder() / f"{name}.yaml").read_text().splitlines()
+    comment = " ".join(line.lstrip("# ") for line in takewhile(lambda line: line.startswith("#"), lines))
+    return comment.split(". ")[0].rstrip(".")
 
 
 def load_recipe(path_or_name: str | Path, overrides: tuple[str, ...] = ()) -> Recipe:

@@ -26,10 +26,19 @@ def train(
     set_: Annotated[list[str] | None, typer.Option("--set", help="key=value, e.g. stages.0.steps=5.")] = None,
     list_: Annotated[bool, typer.Option("--list", help="Name the built-in recipes.")] = False,
     show: Annotated[bool, typer.Option("--show", help="Print the resolved recipe.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only estimate memory, disk and time; refuse what cannot fit.")
+    ] = False,
+    device_memory: Annotated[
+        float | None, typer.Option(help="With --plan: a device of so many GiB instead of this one.")
+    ] = None,
+    processes: Annotated[int, typer.Option(min=1, help="With --plan: fully sharded over so many processes.")] = 1,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> int:
     """Train a recipe: SFT and GRPO stages. The same command resumes."""
+    if plan:
+        return _plan(recipe, out, set_ or [], device_memory, processes, json)
     return _train(recipe, freeze, train, out, set_ or [], dry_run, json, list_=list_, show=show)
 
 
@@ -58,6 +67,20 @@ def freeze_train(
     if arms:
         return _study(recipe, split_list(arms), seeds, items, out, set_ or [], dry_run, json)
     return _train(recipe, freeze, train, out, set_ or [], dry_run, json)
+
+
+def _plan(name: str, out: Path | None, overrides: list[str], memory: float | None, processes: int, json: bool) -> int:
+    from franken.cli.train_plan import print_plan
+    from trainer.plan import memory_plan, refuse_what_cannot_fit
+    from trainer.stages import load_recipe
+
+    found = memory_plan(load_recipe(name, tuple(overrides)), out=out, memory=memory, processes=processes)
+    if json:
+        print_object(found, True)
+    else:
+        print_plan(found)
+    refuse_what_cannot_fit(found)
+    return 0
 
 
 def _study(
@@ -109,10 +132,15 @@ def _train(
     name: str, frozen: str, trained: str, out: Path | None, overrides: list[str], dry_run: bool, json: bool,
     *, list_: bool = False, show: bool = False,
 ) -> int:  # fmt: skip
-    from trainer.stages import load_recipe, recipe_names
+    from trainer.stages import describe, load_recipe, recipe_names
 
     if list_:
-        return print_object({"recipes": recipe_names()}, json)
+        if json:
+            return print_object({"recipes": {name: describe(name) for name in recipe_names()}}, True)
+        from franken.cli.train_plan import print_recipes
+
+        print_recipes()
+        return 0
     if not name:
         raise UsageError("no recipe given", why="train needs one", fix="franken train --list names the built-in ones")
     freeze, train = tuple(split_list(frozen)), tuple(split_list(trained))

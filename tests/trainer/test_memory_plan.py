@@ -1,0 +1,152 @@
+"""The memory plan: closed forms, the measured peak of real updates, and refusals that say what to change."""
+
+import itertools
+import json
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from franken.cli import run_command
+from franken.errors import UsageError
+from franken.models.loading import load
+from trainer import sft
+from trainer.freeze import apply_freeze
+from trainer.grpo import grpo_step
+from trainer.loop import _optimizer
+from trainer.memory import Lengths, plan_stage
+from trainer.plan import lengths_of, memory_plan, refuse_what_cannot_fit
+from trainer.shapes import shapes_of
+from trainer.stages import GrpoStage, Recipe, SftStage
+
+SEVEN = "Qwen/Qwen2.5-VL-7B-Instruct"
+N7 = 8_292_166_656
+
+
+@pytest.fixture
+def fresh_sft_creature():
+    return load("creature:sft", device="cpu", dtype="fp32")
+
+
+def grpo(**changes):
+    defaults = {"kind": "grpo", "steps": 1, "lr": 1e-4, "tasks": {"count": 1.0}, "prompts": 8, "group": 8}
+    return GrpoStage(**{**defaults, "max_new_tokens": 8, "entropy_bonus": 1e-4, **changes})
+
+
+def recipe_of(stage, model="creature:sft", dtype="fp32"):
+    return Recipe(name="x", model=model, dtype=dtype, stages=(stage,))
+
+
+def measured_peak(loaded, stage):
+    """Bytes at the fullest moment of a second update: parameters and moments, and every allocation and release."""
+    apply_freeze(loaded.model, stage.freeze)
+    parameters = [p for p in loaded.model.parameters() if p.requires_grad]
+    optimizer = _optimizer(stage, parameters)
+
+    def update():
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return 0.0
+
+    def step():
+        if isinstance(stage, GrpoStage):
+            grpo_step(loaded, stage, update, None, seed=0, step=0)
+        else:
+            sft.loss(loaded.model, sft.next_batch(loaded, stage.tasks, stage.batch, seed=0, step=0))[0].backward()
+            update()
+
+    step()
+    held = [*loaded.model.parameters(), *(x for s in optimizer.state.values() for x in s.values())]
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step()
+    results = profiler.profiler.kineto_results.events()
+    events = sorted((e.start_ns(), e.nbytes()) for e in results if e.name() == "[memory]")
+    return sum(x.nbytes for x in held) + max(itertools.accumulate(n for _, n in events))
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        grpo(),
+        grpo(packed=True),
+        grpo(micro_rows=8),
+        grpo(freeze=("vision", "projector", "embed", "text:0-5")),
+        SftStage(kind="sft", steps=1, lr=1e-4, tasks={"count": 1.0}, batch=32),
+    ],
+    ids=["padded", "packed", "small", "frozen", "sft"],
+)
+def test_the_plan_is_within_a_third_of_what_a_real_update_needs(fresh_sft_creature, stage):
+    shapes = shapes_of("creature:sft")
+    planned = plan_stage(recipe_of(stage), 0, shapes, lengths_of(stage, shapes)).peak
+    measured = measured_peak(fresh_sft_creature, stage)
+    assert measured / 1.34 < planned < measured * 1.34
+
+
+def test_weights_gradients_and_moments_in_closed_form():
+    stage = grpo(prompts=2, group=4, max_new_tokens=100, packed=True, beta=0.1)
+    lengths = Lengths(300, 200, 100, "given")
+    plan = plan_stage(recipe_of(stage, SEVEN, "bf16"), 0, shapes_of(SEVEN), lengths)
+    assert plan.parameters == plan.training == N7
+    assert plan.parts["weights"] == plan.parts["gradients"] == plan.parts["reference"] == 2 * N7
+    assert plan.parts["optimizer"] == 4 * N7
+    assert plan.disk == 3 * 6 * N7 + 2 * N7
+    assert plan.parts["logits"] == 400 * 152064 * 16
+    keys = 2 * 2 * 512 * 400  # k and v, two bytes, four heads of 128, prompt and reply
+    assert plan.parts["cache"] == 8 * (29 * keys + 16 * 152064)
+    layer = 2 * 8 * 3584 + 2 * (5 * 3584 + 4 * 18944)
+    text = 700 * (28 * layer + 8 * 3584)
+    tower = 800 * 32 * (2 * 8 * 1280 + 2 * (5 * 1280 + 4 * 3420)) + 200 * 3584 * 2
+    assert plan.parts["activations"] == text + tower
+    halves = plan_stage(recipe_of(stage, SEVEN, "bf16"), 0, shapes_of(SEVEN), lengths, processes=2)
+    assert 2 * halves.parts["optimizer"] == plan.parts["optimizer"]
+
+
+def test_freezing_from_below_saves_gradients_moments_and_activations():
+    lengths = Lengths(300, 200, 100, "given")
+    plans = [
+        plan_stage(recipe_of(grpo(freeze=freeze), SEVEN, "bf16"), 0, shapes_of(SEVEN), lengths)
+        for freeze in ((), ("vision", "projector", "embed", "text:0-14"), ("text:14-28",))
+    ]
+    free, lower, upper = plans
+    assert lower.parts["activations"] < 0.51 * free.parts["activations"]
+    assert upper.parts["activations"] == free.parts["activations"]  # the gradient still passes through
+    assert lower.parts["optimizer"] == 4 * lower.training < 0.55 * free.parts["optimizer"]
+    assert lower.flops < free.flops
+    assert lower.checkpointed < free.checkpointed < free.parts["activations"]
+    with pytest.raises(UsageError, match="past the end"):
+        plan_stage(recipe_of(grpo(freeze=("text:40-50",)), SEVEN), 0, shapes_of(SEVEN), lengths)
+
+
+def test_what_cannot_fit_is_refused_with_changes_that_were_planned():
+    recipe = recipe_of(grpo(prompts=64, micro_rows=64, max_new_tokens=512), SEVEN)
+    plan = memory_plan(recipe, memory=80)
+    assert not plan["fits"]
+    with pytest.raises(UsageError) as caught:
+        refuse_what_cannot_fit(plan)
+    for word in ("packed=true", "token_budget", "freeze:", "dtype=bf16", "all of these"):
+        assert word in caught.value.fix
+    sampler = recipe_of(grpo(prompts=256, packed=True, max_new_tokens=4096), "Qwen/Qwen2.5-VL-3B-Instruct", "bf16")
+    assert "group=4" in "".join(
+        memory_plan(sampler, memory=80)["changes"]
+    )  # here the cache of sampling is what is large
+    roomy = memory_plan(recipe_of(grpo()), memory=80)
+    assert not [p for p in roomy["problems"] if "needs" in p and "disk" not in p]
+
+
+def test_plan_on_the_command_line_loads_no_model(capsys, monkeypatch, tmp_path):
+    import transformers
+
+    def refuse(*_, **__):
+        raise AssertionError("a plan must not load a model")
+
+    monkeypatch.setattr(transformers.AutoModelForImageTextToText, "from_pretrained", refuse)
+    assert run_command(["train", "creature-mupo", "--plan", "--json"], True) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["fits"]
+    assert found["stages"][0]["lengths"]["known"] == "measured"
+    changes = ["--set", f"model={SEVEN}", "--plan", "--device-memory", "8"]
+    assert run_command(["train", "creature-rl", *changes], False) == 2
+    shown = capsys.readouterr()
+    assert "optimizer" in shown.out
+    assert "fix:" in shown.err
+    assert not torch.cuda.is_initialized()

@@ -1,0 +1,180 @@
+"""Will it fit? The memory and the disk that a recipe needs, from shapes alone, before anything is loaded.
+
+Counted are weights, gradients, AdamW's two moments, the reference model, what the forward pass keeps for the backward pass,
+logits, and the cache of sampling; per process, the four first ones divided by `processes` (as fully sharded training does).
+A stage's peak is the largest of three moments: sampling, the backward pass, the optimiser's step. All responses are taken to
+be as long as they may be. Kept activations are those of the Hugging Face layers with a fused attention (nothing of size
+tokens²), see `layer_bytes`; what allocators waste, the CUDA context and the processor are not counted, so leave a tenth free.
+Time is a lower bound from the multiplications alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from franken.errors import UsageError
+from franken.selection import select
+from trainer.packing import CHUNK
+from trainer.shapes import Shapes, Widths, numel
+from trainer.stages import AlignStage, GrpoStage, Recipe, SftStage
+
+ITEM = {"fp32": 4, "bf16": 2}
+STATES_AT_ONCE = 3  # two are kept while the next is written
+LOGITS_COPIES = 4  # fp32: scaled logits, their log-softmax, and two of the same size for entropy or gradient
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of one example: prompt with its image, image alone (after merging), answer. `known` says how it was found."""
+
+    prompt: int
+    image: int
+    answer: int
+    known: str
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """Bytes a process needs in one stage, by what for; `peak` is the most at one moment, `flops` one update's."""
+
+    kind: str
+    parameters: int
+    training: int
+    parts: dict[str, int]
+    checkpointed: int
+    peak: int
+    disk: int
+    flops: float
+    lengths: Lengths
+
+
+def layer_bytes(widths: Widths, item: int) -> int:
+    """Bytes that one decoder layer keeps per token for its backward pass.
+
+    Two RMSNorms keep the residual in fp32, the normalised value, and the weighted one; attention keeps q, the expanded k and v
+    (rotated q and k share their inputs' sizes) and its output twice; SwiGLU keeps gate, up, silu(gate) and the product.
+    """
+    norms = 2 * (4 + 2 * item) * widths.hidden
+    return norms + item * (5 * widths.queries + 4 * widths.inner)
+
+
+def plan_stage(
+    recipe: Recipe, index: int, shapes: Shapes, lengths: Lengths, freeze: Sequence[str] = (), processes: int = 1
+) -> StagePlan:
+    """The memory of one stage. Raises UsageError for a freeze spec that matches nothing."""
+    stage, item = recipe.stages[index], ITEM[recipe.dtype]
+    training = _training(shapes, (*stage.freeze, *freeze))
+    total = shapes.parameters
+    count = sum(numel(shapes.tensors[name][0]) for name in training)
+    rows, tokens, answers = _micro_batch(stage, lengths)
+    kept, lowest = _kept_layers(shapes, training)
+    flat = 4 * shapes.text.hidden + item * 2 * shapes.text.hidden  # embeddings in, final norm
+    activations = tokens * (len(kept) * layer_bytes(shapes.text, item) + flat)
+    whole = tokens * (len(kept) * item * shapes.text.hidden + layer_bytes(shapes.text, item) + flat)
+    images = _vision_bytes(shapes, training, rows, lengths, item)
+    parts = {
+        "weights": item * total // processes,
+        "gradients": item * count // processes,
+        "optimizer": 2 * item * count // processes,
+        "reference": _reference(stage, index, item, total, count) // processes,
+        "activations": activations + images,
+        "logits": LOGITS_COPIES * 4 * answers * shapes.vocabulary,
+        "cache": _cache(stage, shapes, lengths, item, processes),
+    }
+    steady = parts["weights"] + parts["optimizer"] + parts["reference"]
+    moments = {
+        "sampling": steady + parts["cache"],
+        "backward": steady + parts["gradients"] + parts["activations"] + parts["logits"],
+        "step": steady + 2 * parts["gradients"],
+    }
+    disk = STATES_AT_ONCE * (item * total + 2 * item * count) + item * total
+    return StagePlan(
+        stage.kind, total, count, parts, whole + images, max(moments.values()), disk,
+        _flops(stage, shapes, count, lowest, lengths) / processes, lengths,
+    )  # fmt: skip
+
+
+def _training(shapes: Shapes, specs: Sequence[str]) -> set[str]:
+    places = {name: spot for name, (_, spot) in shapes.tensors.items()}
+    frozen = select(specs, places, option="--freeze") if specs else set()
+    if len(frozen) == len(places):
+        raise UsageError("everything is frozen", why="no parameter is left to train", fix="freeze less")
+    return set(places) - frozen
+
+
+def _kept_layers(shapes: Shapes, training: set[str]) -> tuple[range, int]:
+    """The decoder layers that keep activations: from the lowest that trains; all where something below trains."""
+    below = any(
+        spot.part != "text" or spot.component == "embed"
+        for name, (_, spot) in shapes.tensors.items()
+        if name in training
+    )
+    layers = [spot.layer for name, (_, spot) in shapes.tensors.items() if name in training and spot.part == "text"]
+    inside = [layer for layer in layers if layer is not None]
+    lowest = 0 if below else min(inside, default=shapes.text.layers)
+    return range(lowest, shapes.text.layers), lowest
+
+
+def _micro_batch(stage: Any, lengths: Lengths) -> tuple[int, int, int]:
+    """(images, tokens, tokens with logits) of the largest forward pass of an update."""
+    if isinstance(stage, AlignStage):
+        return stage.batch, 0, 0
+    if isinstance(stage, SftStage):
+        return stage.batch, stage.batch * (lengths.prompt + lengths.answer), stage.batch * lengths.answer
+    row, budget = lengths.prompt + stage.max_new_tokens, stage.token_budget
+    if stage.packed:
+        responses = stage.group
+        if budget:
+            responses = max(1, min(responses, (budget - lengths.prompt) // stage.max_new_tokens))
+        answers = responses * stage.max_new_tokens
+        return 1, lengths.prompt + answers, min(answers, CHUNK)
+    responses = min(stage.micro_rows, stage.prompts * stage.group)
+    if budget:
+        responses = max(1, min(stage.prompts * stage.group, budget // row))
+    return responses, responses * row, responses * stage.max_new_tokens
+
+
+def _vision_bytes(shapes: Shapes, training: set[str], rows: int, lengths: Lengths, item: int) -> int:
+    """What the vision tower keeps where it or the projector trains; otherwise the features of the images."""
+    if shapes.vision is None or not lengths.image:
+        return 0
+    patches = lengths.image * max(1, shapes.pixels_a_token // 196)
+    trains = any(shapes.tensors[name][1].part == "vision" for name in training)
+    layers = shapes.vision.layers if trains else 0
+    return rows * (patches * layers * layer_bytes(shapes.vision, item) + lengths.image * shapes.text.hidden * item)
+
+
+def _reference(stage: Any, index: int, item: int, total: int, training: int) -> int:
+    """A second model where a KL is charged; in the first stage it shares what is frozen."""
+    if not (isinstance(stage, GrpoStage) and stage.beta):
+        return 0
+    return item * (training if index == 0 else total)
+
+
+def _cache(stage: Any, shapes: Shapes, lengths: Lengths, item: int, processes: int) -> int:
+    """Keys and values of all samples of a step, one layer twice while it grows, and the logits of one step."""
+    if not isinstance(stage, GrpoStage):
+        return 0
+    rows = -(-stage.prompts // processes) * stage.group
+    layer = 2 * item * shapes.text.keys * (lengths.prompt + stage.max_new_tokens)
+    return rows * (layer * (shapes.text.layers + 1) + LOGITS_COPIES * 4 * shapes.vocabulary)
+
+
+def _flops(stage: Any, shapes: Shapes, training: int, lowest: int, lengths: Lengths) -> float:
+    """Multiply-adds × 2 of one update through the decoder's matrices: 2 a token forward (sampling once, training once), 2 for
+    the gradient of what passes through, 2 for that of what trains. Attention's scores are left out."""
+    layers = [numel(shape) for shape, spot in shapes.tensors.values() if spot.part == "text" and spot.layer is not None]
+    head = shapes.vocabulary * shapes.text.hidden
+    forward = sum(layers)
+    through = forward * (shapes.text.layers - lowest) / max(shapes.text.layers, 1)
+    if isinstance(stage, AlignStage):
+        return 0.0
+    if isinstance(stage, SftStage):
+        tokens, answers = stage.batch * (lengths.prompt + lengths.answer), stage.batch * lengths.answer
+        return 2.0 * (tokens * (forward + through + min(training, forward)) + 3 * answers * head)
+    rows = stage.prompts * stage.group
+    answers = rows * stage.max_new_tokens
+    trained = answers + (stage.prompts if stage.packed else rows) * lengths.prompt
+    sampled = answers + stage.prompts * lengths.prompt
+    passes = trained * (forward * (2 if stage.beta else 1) + through + min(training, forward))
+    return 2.0 * (sampled * forward + answers * head + stage.inner_steps * (passes + 3 * answers * head))
