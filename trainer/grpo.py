@@ -33,6 +33,7 @@ from trainer.losses import (
 )
 from trainer.packing import as_rows, by_budget, pack, packed_logprobs, token_mask
 from trainer.policy import response_logprobs, take_rows, with_features
+from trainer.public import public_items
 from trainer.rewards import Settings, score
 from trainer.stages import GrpoStage
 from trainer.templates import Template, instruction, template, thought, well_formed
@@ -118,7 +119,11 @@ def grpo_step(
     estimate = estimator(stage.advantage)(rewards, groups)
     total = groups.total(rewards)
     right = torch.tensor([[g.score == 1.0 for g in group] for group in grades])
-    strategies = [len({_strategy(i, t, shape) for t in row}) for i, row in zip(items, texts, strict=True)]
+    strategies = [
+        len({_strategy(i, t, shape) for t in row})
+        for i, row in zip(items, texts, strict=True)
+        if tasks.is_puzzle(i.task)
+    ]
     return {
         **_update(loaded, stage, update, reference, batch, groups, estimate.advantages),
         **{f"reward_{name}": rewards[..., f].mean().item() for f, name in enumerate(names)},
@@ -127,7 +132,7 @@ def grpo_step(
         "zero_variance_groups": (estimate.advantages == 0).flatten(1).all(1).float().mean().item(),
         "length": groups.lengths.sum().item() / groups.lengths.numel(),
         "truncated": groups.truncated.sum().item() / groups.truncated.numel(),
-        "strategies": sum(strategies) / len(strategies),
+        **({"strategies": sum(strategies) / len(strategies)} if strategies else {}),
         "correct": right.float().mean().item(),
         **reward_metrics(names, rewards, total, right, texts, shape),
         **estimate.metrics,
@@ -147,7 +152,7 @@ def draw(loaded: Loaded, stage: GrpoStage, *, seed: int, step: int) -> Rollout:
     kept: list[tuple[Item, list[Response], list[Grade]]] = []
     tried, right, wrong, rate, encoded = 0, 0, 0, 0.0, {}
     for _ in range(1 + (stage.refill if stage.filter == "accuracy" else 0)):
-        items = next_items(stage.tasks, stage.prompts - len(kept), seed=seed, step=step, first=tried)
+        items = _items(stage, stage.prompts - len(kept), seed=seed, step=step, first=tried)
         prompts = _prompts(stage, items)
         encoded = with_features(loaded, encode_prompts(loaded, prompts))
         for item, group in zip(items, sample(loaded, encoded, [p.key for p in prompts], sampling), strict=True):
@@ -167,6 +172,12 @@ def draw(loaded: Loaded, stage: GrpoStage, *, seed: int, step: int) -> Rollout:
     batch = Batch(encoded, [group for _, group, _ in kept])
     logged = {k: float(v) for k, v in counts.items()} if stage.filter == "accuracy" else {}
     return Rollout([item for item, _, _ in kept], batch, [grades for _, _, grades in kept], logged)
+
+
+def _items(stage: GrpoStage, count: int, *, seed: int, step: int, first: int) -> list[Item]:
+    if stage.data:
+        return public_items(stage.data, first + count, seed=seed, step=step)[first:]
+    return next_items(stage.tasks, count, seed=seed, step=step, first=first)
 
 
 def _prompts(stage: GrpoStage, items: list[Item]) -> list[Prompt]:

@@ -28,7 +28,6 @@ from franken.evaluate.embed import Embed, embedder
 from franken.models.loading import Loaded, load, pick_device, wrap
 from franken.runs import atomic_write_text, provenance
 from trainer import align, sft, state
-from trainer.estimators import estimator
 from trainer.evaluate import quick_look
 from trainer.freeze import apply_freeze, fingerprints, verify_frozen
 from trainer.grpo import grpo_step
@@ -104,20 +103,6 @@ def _run(recipe: Recipe, out: Path, report: Report | None, observe: Observe | No
     summary["cpu_seconds"] = round(sum(_stage_seconds(out)), 1)
     atomic_write_text(out / "train.json", json.dumps({**summary, **provenance()}, indent=2))
     return final
-
-
-def plan(recipe: Recipe, freeze: tuple[str, ...] = (), train: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-    """What each stage would train: its kind, length, and the freeze table. Loads the model, runs nothing."""
-    loaded = _start(recipe)
-    stages = []
-    for stage in with_trained(recipe, freeze, train).stages:
-        if isinstance(stage, GrpoStage):
-            estimator(stage.advantage)  # a function of the recipe's own must be importable
-        table = apply_freeze(loaded.model, stage.freeze, stage.train)
-        length = f"{stage.steps} steps" if stage.steps else f"{stage.cpu_seconds:g} CPU-seconds"
-        what = {"freeze": list(stage.freeze), "train": list(stage.train)}
-        stages.append({"kind": stage.kind, "length": length, **what, "table": table})
-    return stages
 
 
 def with_trained(recipe: Recipe, freeze: tuple[str, ...], train: tuple[str, ...]) -> Recipe:

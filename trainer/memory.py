@@ -63,7 +63,7 @@ def plan_stage(
 ) -> StagePlan:
     """The memory of one stage. Raises UsageError for a freeze spec that matches nothing."""
     stage, item = recipe.stages[index], ITEM[recipe.dtype]
-    training = _training(shapes, (*stage.freeze, *freeze))
+    training = _training(shapes, (*stage.freeze, *freeze), stage.train)
     total = shapes.parameters
     count = sum(numel(shapes.tensors[name][0]) for name in training)
     rows, tokens, answers = _micro_batch(stage, lengths)
@@ -94,9 +94,11 @@ def plan_stage(
     )  # fmt: skip
 
 
-def _training(shapes: Shapes, specs: Sequence[str]) -> set[str]:
+def _training(shapes: Shapes, specs: Sequence[str], train: Sequence[str]) -> set[str]:
     places = {name: spot for name, (_, spot) in shapes.tensors.items()}
     frozen = select(specs, places, option="--freeze") if specs else set()
+    if train:
+        frozen |= set(places) - select(train, places, option="--train")
     if len(frozen) == len(places):
         raise UsageError("everything is frozen", why="no parameter is left to train", fix="freeze less")
     return set(places) - frozen

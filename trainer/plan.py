@@ -16,12 +16,16 @@ from typing import Any
 import torch
 
 from franken.errors import UsageError
+from franken.layers import COMPONENTS, PARTS
 from franken.models.loading import pick_device
+from franken.selection import select
 from trainer import sft
 from trainer.data import Conversation
+from trainer.estimators import estimator
 from trainer.grpo import next_items
 from trainer.memory import Lengths, StagePlan, plan_stage
-from trainer.shapes import Shapes, shapes_of
+from trainer.public import public_items
+from trainer.shapes import Shapes, numel, shapes_of
 from trainer.stages import GrpoStage, Recipe, SftStage, parse_recipe
 from trainer.templates import instruction, template
 
@@ -29,6 +33,7 @@ EXAMPLES = 16
 CHARACTERS = 3  # a token, where the tokenizer is not here; English is nearer to four
 TEMPLATE_TOKENS = 32  # of a chat template, where it is not here
 UNKNOWN_PROMPT = 1024  # tokens of a prompt with its image, where the data is not here
+TIED = "the output head is tied to the embeddings: freeze embed"
 SPARE = 0.9  # of a device's memory can be used; the rest is fragments, the runtime and the processor
 
 
@@ -72,6 +77,54 @@ def memory_plan(
     }  # fmt: skip
 
 
+def freeze_plan(recipe: Recipe, freeze: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """What each stage would train: its kind, length, data and freeze table (as `trainer.freeze.apply_freeze` makes it).
+
+    Everything is validated but the download: shapes stand for the model, which is neither loaded nor fetched.
+    """
+    shapes = shapes_of(recipe.model)
+    tied = "" if any(spot.component == "head" for _, spot in shapes.tensors.values() if spot.part == "text") else TIED
+    stages = []
+    for stage in recipe.stages:
+        if isinstance(stage, GrpoStage):
+            estimator(stage.advantage)  # a function of the recipe's own must be importable
+        specs = (*stage.freeze, *freeze)
+        table = freeze_table(shapes, specs, stage.train, tied if "head" in (*specs, *stage.train) else "")
+        length = f"{stage.steps} steps" if stage.steps else f"{stage.cpu_seconds:g} CPU-seconds"
+        data = getattr(stage, "data", "") or ", ".join(getattr(stage, "tasks", {}))
+        stages.append(
+            {
+                "kind": stage.kind,
+                "length": length,
+                "data": data,
+                "freeze": list(specs),
+                "train": list(stage.train),
+                "table": table,
+            }
+        )
+    return stages
+
+
+def freeze_table(
+    shapes: Shapes, specs: Sequence[str], train: Sequence[str] = (), why: str = ""
+) -> list[dict[str, Any]]:
+    """Rows of part, layer, component, frozen, tensors, parameters."""
+    places = {name: spot for name, (_, spot) in shapes.tensors.items()}
+    frozen = select(specs, places, option="--freeze", why=why) if specs else set()
+    if train:
+        frozen |= set(places) - select(train, places, option="--train", why=why)
+    if len(frozen) == len(places):
+        raise UsageError("everything is frozen", why="no parameter is left to train", fix="freeze less")
+    groups: dict[tuple[str, int | None, str, bool], list[int]] = {}
+    for name, (shape, spot) in shapes.tensors.items():
+        counted = groups.setdefault((spot.part, spot.layer, spot.component, name in frozen), [0, 0])
+        counted[0] += 1
+        counted[1] += numel(shape)
+    order = sorted(groups, key=lambda k: (PARTS.index(k[0]), -1 if k[1] is None else k[1], COMPONENTS.index(k[2])))
+    columns = ("part", "layer", "component", "frozen")
+    return [dict(zip(columns, k, strict=True)) | {"tensors": groups[k][0], "parameters": groups[k][1]} for k in order]
+
+
 def refuse_what_cannot_fit(plan: dict[str, Any]) -> None:
     """Raises UsageError, saying what to change, where a plan does not fit."""
     if not plan["fits"]:
@@ -87,11 +140,16 @@ def gib(count: float) -> str:
 
 def lengths_of(stage: Any, shapes: Shapes) -> Lengths:
     """The longest prompt, image and answer of a few examples of a stage."""
-    if getattr(stage, "data", ""):
-        return Lengths(UNKNOWN_PROMPT, UNKNOWN_PROMPT // 2, stage.max_new_tokens, "assumed")
     if isinstance(stage, GrpoStage):
         ask = f"{instruction(template(stage.shape))}\n" if stage.instruct else ""
-        items = next_items(stage.tasks, EXAMPLES, seed=0, step=0)
+        try:
+            items = (
+                public_items(stage.data, EXAMPLES, seed=0, step=0)
+                if stage.data
+                else next_items(stage.tasks, EXAMPLES, seed=0, step=0)
+            )
+        except UsageError:  # a hub id that is not in the cache
+            return Lengths(UNKNOWN_PROMPT, UNKNOWN_PROMPT // 2, stage.max_new_tokens, "assumed")
         examples = [Conversation(item.image, [(ask + item.question, "")]) for item in items]
     elif isinstance(stage, SftStage):
         shape = template(stage.template)

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 from franken import tasks
 from franken.errors import UsageError, did_you_mean
 from franken.evaluate.embed import HASHING
+from franken.tasks.sources import canonical
 from trainer.estimators import Advantage, Anneal
 from trainer.losses import Correction, KlKind, LossKind
 from trainer.rewards import PAYS_FOR, check_names
@@ -78,7 +79,10 @@ class GrpoStage(Stage):
     """
 
     kind: Literal["grpo"]
-    tasks: dict[str, float] = Field(description="puzzles and how often each is drawn")
+    tasks: dict[str, float] = Field(default={}, description="puzzles and how often each is drawn")
+    data: str = Field(
+        default="", description="instead of puzzles: a benchmark, a hub id, a file or folder, as franken eval --data"
+    )
     prompts: int = Field(default=16, gt=0, description="groups a step")
     filter: Literal["none", "accuracy"] = Field(
         default="none", description="accuracy: groups that are all right or all wrong are dropped and drawn anew"
@@ -124,7 +128,12 @@ class GrpoStage(Stage):
 
     @model_validator(mode="after")
     def _known(self) -> "GrpoStage":
-        _check_tasks(self.tasks, ())
+        if bool(self.tasks) == bool(self.data):
+            raise ValueError("an RL stage needs either tasks or data")
+        if self.data:
+            canonical(self.data)
+        else:
+            _check_tasks(self.tasks, ())
         check_names([*self.rewards, *self.reward_options])
         template(self.shape)
         if self.overlong_buffer >= self.max_new_tokens:

@@ -147,10 +147,11 @@ def _train(
     recipe = load_recipe(name, tuple(overrides))
     if show:
         return print_object(recipe.model_dump(mode="json"), True)
-    from trainer.loop import plan, run_train
+    from trainer.loop import run_train, with_trained
+    from trainer.plan import freeze_plan
 
     if dry_run or ((freeze or train) and not json):
-        stages = plan(recipe, freeze, train)
+        stages = freeze_plan(with_trained(recipe, freeze, train))
         if json:
             return print_object({"recipe": recipe.name, "stages": stages}, json)
         for stage in stages:

@@ -14,7 +14,7 @@ Nothing is downloaded unless `fetch` is called.
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -179,6 +179,41 @@ def _with_choice(base: str) -> bool:
     return folder != base and not Path(base).exists() and algopuzzlevqa_items.is_folder(Path(folder))
 
 
+class Stream(NamedTuple):
+    """The questions of a source by row number, made when they are asked for. `count` is how many there are."""
+
+    count: int
+    pick: Callable[[Sequence[int]], list[Item]]
+
+
+def open_stream(spec: str) -> Stream:
+    """A source to draw from again and again, as training does; images are read with their row.
+
+    Raises UsageError where the source is not here or its columns are not known.
+    """
+    from franken.tasks import load_folder
+
+    source = parse(canonical(spec))
+    if source.path is not None and source.layout is None:
+        if _is_pairs(source.path):
+            items = [pair.target for pair in load_folder(source.path)]
+            return Stream(len(items), lambda rows: [items[row] for row in rows])
+        if algopuzzlevqa_items.is_folder(source.path):
+            items = list(algopuzzlevqa_items.load_items(source.path))
+            return Stream(len(items), lambda rows: [items[row] for row in rows])
+    table, layout, name = _recognised(source)
+
+    def pick(rows: Sequence[int]) -> list[Item]:
+        ascending = sorted(rows)
+        made = {
+            number: item_of(row, layout, name, number, table.folder)
+            for number, row in zip(ascending, table.pick(ascending), strict=True)
+        }
+        return [made[row] for row in rows]
+
+    return Stream(table.n, pick)
+
+
 def _first(items: Iterable[Item], tasks: Sequence[str], samples: int) -> list[Item]:
     taken: dict[str, int] = {}
     chosen = []
@@ -191,6 +226,14 @@ def _first(items: Iterable[Item], tasks: Sequence[str], samples: int) -> list[It
 
 
 def _from_table(source: Source, tasks: Sequence[str], samples: int, seed: int) -> list[Item]:
+    table, layout, name = _recognised(source)
+    rows = _draw(table, layout, name, tasks, samples, seed)
+    picked = zip(rows, table.pick(rows), strict=True)
+    return _distinct([item_of(row, layout, name, number, table.folder) for number, row in picked])
+
+
+def _recognised(source: Source) -> tuple[Table, Layout, str]:
+    """A source's table, its layout and its name. Raises UsageError for columns that nobody knows."""
     table = _open_table(source)
     layout, name = source.layout, source.name
     if layout is None:
@@ -203,9 +246,7 @@ def _from_table(source: Source, tasks: Sequence[str], samples: int, seed: int) -
             )
         name, layout = found[0] or name, found[1]
     _check_columns(layout, table)
-    rows = _draw(table, layout, name, tasks, samples, seed)
-    picked = zip(rows, table.pick(rows), strict=True)
-    return _distinct([item_of(row, layout, name, number, table.folder) for number, row in picked])
+    return table, layout, name
 
 
 def _check_columns(layout: Layout, table: Table) -> None:

@@ -1,0 +1,62 @@
+"""The recipes of the papers: they parse, plan and validate without their models, and say what they are."""
+
+import json
+
+import pytest
+import torch
+
+from franken.cli import run_command
+from franken.models.loading import load
+from trainer.freeze import apply_freeze
+from trainer.plan import freeze_plan
+from trainer.stages import describe, load_recipe, recipe_names
+
+PAPERS = [n for n in recipe_names() if n.endswith(("-3b", "-7b"))]
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    import socket
+
+    import transformers
+
+    def refuse(*_, **__):
+        raise AssertionError("nothing may be loaded or fetched")
+
+    monkeypatch.setattr(transformers.AutoModelForImageTextToText, "from_pretrained", refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+def test_every_paper_has_both_sizes():
+    assert {n.removesuffix("-3b") for n in PAPERS if n.endswith("3b")} == {
+        n.removesuffix("-7b") for n in PAPERS if n.endswith("7b")
+    }
+    assert {"mupo-3b", "frankenstein-rl-3b", "rewards-visual-fusion-7b"} <= set(PAPERS)
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_dry_run_validates_without_the_model(name, no_network, capsys):
+    assert load_recipe(name).name == name
+    assert run_command(["train", name, "--dry-run", "--json"], True) == 0
+    stage = json.loads(capsys.readouterr().out)["stages"][0]
+    assert sum(row["parameters"] for row in stage["table"]) > 3e9
+    assert run_command(["train", name, "--dry-run", "--set", "stages.0.freeze=[text:30-99]"], False) == 2
+    assert "past the end" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("freeze", [(), ("vision", "embed", "text:0-3"), ("norm", "re:mlp")])
+def test_the_table_from_shapes_is_the_one_of_the_model(freeze):
+    loaded = load("creature:sft", device="cpu")
+    recipe = load_recipe("creature-sft").model_copy(update={"model": "creature:sft"})
+    stage = recipe.stages[0].model_copy(update={"freeze": ()})
+    planned = freeze_plan(recipe.model_copy(update={"stages": (stage,)}), freeze)
+    assert planned[0]["table"] == apply_freeze(loaded.model, freeze)
+    assert not torch.cuda.is_initialized()
+
+
+def test_list_says_what_each_recipe_is(capsys):
+    assert run_command(["train", "--list"], True) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == recipe_names()
+    assert all(len(describe(name)) > 20 for name in recipe_names())

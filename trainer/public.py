@@ -1,0 +1,54 @@
+"""Questions of public data for RL: every row once an epoch, in an order that is a function of (seed, epoch).
+
+A row that cannot be asked stops the run and is named: nothing is left out in silence. A step's questions have one image each,
+or none has any, since prompt and image are matched by their number.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+from franken.errors import FrankenError
+from franken.tasks import Item
+from franken.tasks.puzzle import child_rng
+from franken.tasks.sources import Stream, open_stream
+
+
+def public_items(data: str, count: int, *, seed: int, step: int) -> list[Item]:
+    """The `count` questions of one step. Raises FrankenError, naming the row, for one that cannot be trained on."""
+    stream = _stream(data)
+    rows = rows_of(stream.count, count, seed=seed, step=step)
+    items = stream.pick(rows)
+    for row, item in zip(rows, items, strict=True):
+        if item.error or not item.question:
+            raise FrankenError(
+                f"row {row} of {data} cannot be asked",
+                why=item.error or "it has no question",
+                fix="remove or mend the row",
+            )
+        if item.more_images or (item.image is None) != (items[0].image is None):
+            raise FrankenError(
+                f"row {row} of {data} has {len(item.more_images) + (item.image is not None)} images",
+                why="in RL every question of a step has one image, or none has any",
+                fix="train on questions with one image and on those without in stages of their own",
+            )
+    return items
+
+
+def rows_of(total: int, count: int, *, seed: int, step: int) -> list[int]:
+    """The row numbers of one step: positions step·count … of an endless stream of shuffled epochs."""
+    if not total:
+        raise FrankenError("the data has no rows", fix="check the recipe's data")
+    places = range(step * count, (step + 1) * count)
+    return [_order(total, seed, place // total)[place % total] for place in places]
+
+
+@lru_cache(maxsize=4)
+def _order(total: int, seed: int, epoch: int) -> Sequence[int]:
+    order = list(range(total))
+    child_rng("public", seed, epoch).shuffle(order)
+    return order
+
+
+@lru_cache(maxsize=4)
+def _stream(data: str) -> Stream:
+    return open_stream(data)
