@@ -24,7 +24,7 @@ from trainer.data import Conversation
 from trainer.estimators import estimator
 from trainer.grpo import next_items
 from trainer.memory import Lengths, StagePlan, plan_stage
-from trainer.public import public_items
+from trainer.public import is_here, public_items
 from trainer.shapes import Shapes, numel, shapes_of
 from trainer.stages import GrpoStage, Recipe, SftStage, parse_recipe
 from trainer.templates import instruction, template
@@ -142,14 +142,10 @@ def lengths_of(stage: Any, shapes: Shapes) -> Lengths:
     """The longest prompt, image and answer of a few examples of a stage."""
     if isinstance(stage, GrpoStage):
         ask = f"{instruction(template(stage.shape))}\n" if stage.instruct else ""
-        try:
-            items = (
-                public_items(stage.data, EXAMPLES, seed=0, step=0)
-                if stage.data
-                else next_items(stage.tasks, EXAMPLES, seed=0, step=0)
-            )
-        except UsageError:  # a hub id that is not in the cache
+        if stage.data and not is_here(stage.data):
             return Lengths(UNKNOWN_PROMPT, UNKNOWN_PROMPT // 2, stage.max_new_tokens, "assumed")
+        draw = public_items if stage.data else next_items
+        items = draw(stage.data or stage.tasks, EXAMPLES, seed=0, step=0)  # pyright: ignore[reportArgumentType]
         examples = [Conversation(item.image, [(ask + item.question, "")]) for item in items]
     elif isinstance(stage, SftStage):
         shape = template(stage.template)

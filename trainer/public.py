@@ -10,13 +10,15 @@ from functools import lru_cache
 from franken.errors import FrankenError
 from franken.tasks import Item
 from franken.tasks.puzzle import child_rng
-from franken.tasks.sources import Stream, open_stream
+from franken.tasks.sources import Stream, canonical, open_stream, parse
 
 
-def public_items(data: str, count: int, *, seed: int, step: int) -> list[Item]:
-    """The `count` questions of one step. Raises FrankenError, naming the row, for one that cannot be trained on."""
+def public_items(
+    data: str, count: int, *, seed: int, step: int, first: int = 0, width: int | None = None
+) -> list[Item]:
+    """Questions `first` … `first + count - 1` of the `width` (by default `count`) that belong to a step. Raises FrankenError, naming the row, for one that cannot be trained on."""
     stream = _stream(data)
-    rows = rows_of(stream.count, count, seed=seed, step=step)
+    rows = rows_of(stream.count, width or count, seed=seed, step=step)[first : first + count]
     items = stream.pick(rows)
     for row, item in zip(rows, items, strict=True):
         if item.error or not item.question:
@@ -32,6 +34,17 @@ def public_items(data: str, count: int, *, seed: int, step: int) -> list[Item]:
                 fix="train on questions with one image and on those without in stages of their own",
             )
     return items
+
+
+def is_here(data: str) -> bool:
+    """Whether a source can be read without the network. A local one is; one of the hub where it is in the cache."""
+    if parse(canonical(data)).path is not None:
+        return True
+    try:
+        _stream(data)
+    except FrankenError:
+        return False
+    return True
 
 
 def rows_of(total: int, count: int, *, seed: int, step: int) -> list[int]:

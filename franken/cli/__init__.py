@@ -9,7 +9,7 @@ import sys
 import typer
 from typer.exceptions import TyperException
 
-from franken.cli import diff, doctor, evaluate, merge, probe, probe_compare, regrade, study, tasks, train
+from franken.cli import diff, doctor, evaluate, merge, probe, probe_compare, regrade, study, tasks, train, train_figures
 from franken.console import say_error
 from franken.errors import FrankenError
 
@@ -30,6 +30,7 @@ app.command("eval")(evaluate.evaluate)
 app.command()(regrade.regrade)
 app.command()(train.train)
 app.command()(train.freeze_train)
+app.command()(train_figures.train_figures)
 app.add_typer(tasks.app, name="tasks")
 app.command()(study.autopsy)
 app.command()(study.quickstart)

@@ -33,13 +33,16 @@ def train(
         float | None, typer.Option(help="With --plan: a device of so many GiB instead of this one.")
     ] = None,
     processes: Annotated[int, typer.Option(min=1, help="With --plan: fully sharded over so many processes.")] = 1,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write OUT/tensorboard as well.")] = False,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> int:
     """Train a recipe: SFT and GRPO stages. The same command resumes."""
     if plan:
         return _plan(recipe, out, set_ or [], device_memory, processes, json)
-    return _train(recipe, freeze, train, out, set_ or [], dry_run, json, list_=list_, show=show)
+    return _train(
+        recipe, freeze, train, out, set_ or [], dry_run, json, list_=list_, show=show, tensorboard=tensorboard
+    )
 
 
 def freeze_train(
@@ -130,7 +133,7 @@ def _line(row: dict[str, Any]) -> list[str]:
 
 def _train(
     name: str, frozen: str, trained: str, out: Path | None, overrides: list[str], dry_run: bool, json: bool,
-    *, list_: bool = False, show: bool = False,
+    *, list_: bool = False, show: bool = False, tensorboard: bool = False,
 ) -> int:  # fmt: skip
     from trainer.stages import describe, load_recipe, recipe_names
 
@@ -163,11 +166,21 @@ def _train(
             return 0
     if out is None:
         raise UsageError("no --out given", why="a training run needs its own folder", fix="add --out DIR")
-    final = run_train(recipe, out, freeze=freeze, train=train, report=None if json else training_lines())
+    from franken.cli.train_watch import reports, summarise
+    from trainer.watch import watcher
+
+    report = reports(out, None if json else training_lines(), tensorboard)
+    final = run_train(recipe, out, freeze=freeze, train=train, report=report, observe=watcher(recipe, out))
+    summary = summarise(out)
     if json:
-        return print_object({"final": str(final), "run": json_module.loads((out / "train.json").read_text())}, json)
+        return print_object(
+            {"final": str(final), "run": json_module.loads((out / "train.json").read_text()), **summary}, json
+        )
     if freeze or train:
         proofs = json_module.loads((out / "freeze.json").read_text()).values()
         print(f"{sum(p['verified']['tensors'] for p in proofs)} frozen tensors are bit-identical to before")
+    for first, last in summary["hacked"]:
+        print(f"updates {first} to {last}: the reward rose while fewer replies were right; look at the rewards")
     print(f"trained checkpoint: {final}")
+    print(f"figures: {summary['figure']}" + (f", replies: {summary['gallery']}" if summary["gallery"] else ""))
     return 0

@@ -150,3 +150,9 @@ def test_plan_on_the_command_line_loads_no_model(capsys, monkeypatch, tmp_path):
     assert "optimizer" in shown.out
     assert "fix:" in shown.err
     assert not torch.cuda.is_initialized()
+
+
+def test_data_that_is_not_here_is_assumed_and_said(capsys, monkeypatch):
+    monkeypatch.setattr("trainer.plan.is_here", lambda data: False)
+    assert run_command(["train", "mupo-3b", "--plan", "--device-memory", "2000", "--json"], True) == 0
+    assert json.loads(capsys.readouterr().out)["stages"][0]["lengths"]["known"] == "assumed"

@@ -1,0 +1,100 @@
+"""Seeing what the model says while it trains: five replies with their images at every evaluation, as one page.
+
+    out/gallery/update-<n>.json   the replies of one look          out/gallery.html   all looks, self-contained
+
+The questions are the same at every look: the first held-out puzzles of each task in turn, or of public data the first rows.
+Replies are text and stay text: the page escapes them, and forbids scripts and anything from elsewhere.
+"""
+
+import json
+from collections.abc import Callable
+from itertools import islice, zip_longest
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment
+
+from franken import tasks
+from franken.generate.native import Prompt, Sampling, generate
+from franken.models.loading import Loaded
+from franken.report.gallery import image_uri
+from franken.runs import atomic_write_text
+from franken.tasks import Item
+from trainer.public import public_items
+from trainer.sft import LESSON_KINDS
+from trainer.stages import GrpoStage, Recipe
+from trainer.state import Position
+from trainer.templates import instruction, template
+
+SHOWN = 5
+SEED = 77
+PAGE = Environment(autoescape=True).from_string("""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{{ name }}: replies</title>
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<style>
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; color: #22272e }
+.look { display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); gap: 1rem }
+.card { border: 1px solid #e6e4df; border-left: 4px solid #b42318; border-radius: 6px; padding: .7rem }
+.card.right { border-left-color: #1fa37a }
+img { max-width: 100%; min-width: 7rem } img.pixels { image-rendering: pixelated }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; background: #f1efea; padding: .5rem; font-size: 13px }
+small { color: #6b7280 }
+</style></head><body><h1>{{ name }}</h1>
+{% for look in looks %}<h2>stage {{ look.stage }}, step {{ look.step }}</h2><div class="look">
+{% for card in look.cards %}<div class="card{{ ' right' if card.right }}">
+{% if card.image %}<img src="{{ card.image.uri }}" alt="the picture of {{ card.id }}"
+ {%- if card.image.pixelated %} class="pixels"{% endif %}>{% endif %}
+<p>{{ card.question }}</p><pre>{{ card.reply }}</pre>
+<small>{{ card.verdict }}; the answer is {{ card.answer }}</small></div>{% endfor %}
+</div>{% endfor %}</body></html>
+""")
+
+
+def watcher(recipe: Recipe, out: Path) -> Callable[[Position, Loaded], None]:
+    """An observer for `run_train` that writes the gallery wherever a stage is evaluated (`eval_every`, and its last step)."""
+
+    def observe(position: Position, loaded: Loaded) -> None:
+        stage = recipe.stages[position.stage]
+        last = position.step == stage.steps
+        if position.step and stage.eval_every and (position.step % stage.eval_every == 0 or last):
+            look = {"stage": position.stage, "step": position.step, "update": position.updates}
+            write_look(out, recipe.name, {**look, "cards": completions(loaded, stage)})
+
+    return observe
+
+
+def completions(loaded: Loaded, stage: Any, count: int = SHOWN) -> list[dict[str, Any]]:
+    """One greedy reply to each of the stage's first `count` questions, with picture and verdict."""
+    items = _questions(stage, count)
+    shape = template(stage.shape if isinstance(stage, GrpoStage) else getattr(stage, "template", "think-answer"))
+    ask = f"{instruction(shape)}\n" if getattr(stage, "instruct", False) else ""
+    prompts = [Prompt(ask + i.question, (i.image,) if i.image else (), i.id) for i in items]
+    length = getattr(stage, "max_new_tokens", 64)
+    replies = generate(loaded, prompts, Sampling(1, 0.0, length, SEED)) if prompts else []
+    return [_card(item, reply[0].text) for item, reply in zip(items, replies, strict=True)]
+
+
+def write_look(out: Path, name: str, look: dict[str, Any]) -> Path:
+    """Keep a look and write the page of all looks of the run, in order. Returns the page."""
+    (out / "gallery").mkdir(parents=True, exist_ok=True)
+    atomic_write_text(out / "gallery" / f"update-{look['update']:08d}.json", json.dumps(look))
+    looks = [json.loads(file.read_text()) for file in sorted((out / "gallery").glob("update-*.json"))]
+    atomic_write_text(out / "gallery.html", PAGE.render(name=name, looks=looks))
+    return out / "gallery.html"
+
+
+def _questions(stage: Any, count: int) -> list[Item]:
+    if getattr(stage, "data", ""):
+        return public_items(stage.data, count, seed=SEED, step=0)
+    names = [name for name in getattr(stage, "tasks", {}) if name not in LESSON_KINDS]
+    by_task = [tasks.get(name).items(count, SEED, "test") for name in names]
+    turns = (item for row in zip_longest(*by_task) for item in row if item is not None)
+    return list(islice(turns, count))
+
+
+def _card(item: Item, reply: str) -> dict[str, Any]:
+    grade = tasks.grade(reply, item)
+    return {
+        "id": item.id, "question": item.question, "answer": item.answer, "reply": reply, "verdict": grade.reason,
+        "right": grade.score == 1.0, "image": image_uri(item.image),
+    }  # fmt: skip
