@@ -176,7 +176,9 @@ def draw(loaded: Loaded, stage: GrpoStage, *, seed: int, step: int) -> Rollout:
 
 def _items(stage: GrpoStage, count: int, *, seed: int, step: int, first: int) -> list[Item]:
     if stage.data:
-        width = stage.prompts * (1 + (stage.refill if stage.filter == "accuracy" else 0))  # refills are rows of their own
+        width = stage.prompts * (
+            1 + (stage.refill if stage.filter == "accuracy" else 0)
+        )  # refills are rows of their own
         return public_items(stage.data, count, seed=seed, step=step, first=first, width=width)
     return next_items(stage.tasks, count, seed=seed, step=step, first=first)
 

@@ -16,7 +16,10 @@ from franken.tasks.sources import Stream, canonical, open_stream, parse
 def public_items(
     data: str, count: int, *, seed: int, step: int, first: int = 0, width: int | None = None
 ) -> list[Item]:
-    """Questions `first` … `first + count - 1` of the `width` (by default `count`) that belong to a step. Raises FrankenError, naming the row, for one that cannot be trained on."""
+    """Questions `first` … `first + count - 1` of the `width` (by default `count`) that belong to a step.
+
+    Raises FrankenError, naming the row, for one that cannot be trained on.
+    """
     stream = _stream(data)
     rows = rows_of(stream.count, width or count, seed=seed, step=step)[first : first + count]
     items = stream.pick(rows)
