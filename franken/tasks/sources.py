@@ -195,7 +195,7 @@ def open_stream(spec: str) -> Stream:
 
     source = parse(canonical(spec))
     if source.path is not None and source.layout is None:
-        if _is_pairs(source.path):
+        if is_pairs(source.path):
             items = [pair.target for pair in load_folder(source.path)]
             return Stream(len(items), lambda rows: [items[row] for row in rows])
         if algopuzzlevqa_items.is_folder(source.path):
