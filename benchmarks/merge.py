@@ -1,6 +1,6 @@
 """How fast a layer-range merge is: franken against mergekit's command and mergekit's API, on the same two checkpoints.
 
-    python benchmarks/merge.py --folder /tmp/merge --size 3b --layers 8 --repeats 5
+    python benchmarks/merge.py --folder FOLDER --size 3b --layers 8 --repeats 5
 
 Two checkpoints of Qwen2.5-VL's shapes (benchmarks/checkpoints.py), bf16, sharded. Each arm takes the second half of the decoder
 from the donor, and the rest, final norm and head included, from the base; then its files are flushed to the disk, which is
