@@ -172,6 +172,16 @@ def slow(replies, rows, context):
     time.sleep(30)
 
 
+def crowd(replies, rows, context):
+    if len(replies) > 1:
+        raise ValueError("too many")
+    return [0.0]
+
+
+def leaves(replies, rows, context):
+    raise SystemExit
+
+
 def missing(replies, rows, context):
     return [0.0]
 
@@ -180,10 +190,13 @@ def endless(replies, rows, context):
     return [float("nan")] * len(replies)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # `leaves` ends its thread
 @pytest.mark.parametrize(
     ("name", "timeout", "says"),
     [
         ("bad", 60, "reply 1: 'boom'"),
+        ("crowd", 60, "on all 3 replies together"),
+        ("leaves", 60, "it ended the thread"),
         ("slow", 0.1, "no answer within"),
         ("missing", 60, "no number"),
         ("endless", 60, "no number"),

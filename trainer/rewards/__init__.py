@@ -6,8 +6,9 @@ come with the template that they pay for.
 """
 
 import importlib
+import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,19 +111,14 @@ def _of_group(
         context = Context(template(settings.template), [grades[i] for i in chosen], options)
         return [float(x) for x in reward([replies[i] for i in chosen], [item] * len(chosen), context)]
 
-    everyone = list(range(len(replies)))
-    try:
-        values = _in_time(lambda: call(everyone), settings.timeout)
-        torch.tensor(values, dtype=torch.float32)
-    except Exception as e:  # a reward may be anyone's code: whatever it raises ends the run with the sample's name
-        guilty = next((i for i in everyone if not isinstance(e, TimeoutError) and _raises(call, i)), 0)
-        reply = replies[guilty].text[:SHOWN]
+    values = _attempt(lambda: call(range(len(replies))), settings.timeout)
+    if isinstance(values, Exception):
         raise RewardError(
             f"the reward {name} failed on {item.id}",
-            why=f"{type(e).__name__}: {e}; reply {guilty}: {reply!r}",
+            why=f"{type(values).__name__}: {values}; {_culprit(call, replies, values, settings.timeout)}",
             fix="mend the reward and run the same command: it goes on from the last update",
-        ) from e
-    if len(values) != len(replies) or not torch.isfinite(torch.tensor(values)).all():
+        ) from values
+    if len(values) != len(replies) or not all(math.isfinite(value) for value in values):
         raise RewardError(
             f"the reward {name} returned no number for each of {len(replies)} replies to {item.id}",
             why=f"it returned {values}",
@@ -130,30 +126,27 @@ def _of_group(
     return values
 
 
-def _raises(call: Any, index: int) -> bool:
-    """Whether the reward fails on this one reply."""
-    try:
-        call([index])
-    except Exception:  # noqa: BLE001 - any failure is the answer
-        return True
-    return False
+def _culprit(
+    call: Callable[[Sequence[int]], list[float]], replies: Sequence[Response], error: Exception, timeout: float
+) -> str:
+    """Which reply a reward fails on by itself; a reward that only fails on the group, or hangs, is not asked again."""
+    for i, reply in enumerate(replies if not isinstance(error, TimeoutError) else ()):
+        if isinstance(_attempt(lambda i=i: call([i]), timeout), Exception):
+            return f"reply {i}: {reply.text[:SHOWN]!r}"
+    return f"on all {len(replies)} replies together"
 
 
-def _in_time(call: Any, seconds: float) -> list[float]:
-    """The call's result. Raises TimeoutError after `seconds` (the thread is left behind: Python cannot stop one)."""
-    result: dict[str, Any] = {}
+def _attempt(call: Callable[[], list[float]], seconds: float) -> list[float] | Exception:
+    """What the call returns or raises; TimeoutError after `seconds` (the thread stays behind: Python cannot stop one)."""
+    outcome: list[list[float] | Exception] = [RuntimeError("it ended the thread that it ran in")]
 
     def work() -> None:
         try:
-            result["values"] = call()
-        except BaseException as e:  # noqa: BLE001 - handed over to the caller's thread
-            result["error"] = e
+            outcome[0] = call()
+        except Exception as e:  # noqa: BLE001 - a reward may be anyone's code: whatever it raises is reported, with the sample
+            outcome[0] = e
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     thread.join(seconds)
-    if thread.is_alive():
-        raise TimeoutError(f"no answer within {seconds:g} s")
-    if "error" in result:
-        raise result["error"]
-    return result["values"]
+    return TimeoutError(f"no answer within {seconds:g} s") if thread.is_alive() else outcome[0]
