@@ -19,7 +19,6 @@ from trainer.shapes import Shapes, Widths, numel
 from trainer.stages import AlignStage, GrpoStage, Recipe, SftStage
 
 ITEM = {"fp32": 4, "bf16": 2}
-STATES_AT_ONCE = 3  # two are kept while the next is written
 LOGITS_COPIES = 4  # fp32: scaled logits, their log-softmax, and two of the same size for entropy or gradient
 
 
@@ -87,11 +86,17 @@ def plan_stage(
         "backward": steady + parts["gradients"] + parts["activations"] + parts["logits"],
         "step": steady + 2 * parts["gradients"],
     }
-    disk = STATES_AT_ONCE * (item * total + 2 * item * count) + item * total
+    disk = _states_at_once(recipe) * (item * total + 2 * item * count) + item * total
     return StagePlan(
         stage.kind, total, count, parts, whole + images, max(moments.values()), disk,
         _flops(stage, shapes, count, lowest, lengths) / processes, lengths,
     )  # fmt: skip
+
+
+def _states_at_once(recipe: Recipe) -> int:
+    """Checkpoints on disk at the fullest moment: the last ones, the best ones where something is scored, and the next one."""
+    scored = any(stage.eval_every for stage in recipe.stages)
+    return recipe.keep.last + (recipe.keep.best if scored else 0) + 1
 
 
 def _training(shapes: Shapes, specs: Sequence[str], train: Sequence[str]) -> set[str]:

@@ -39,7 +39,7 @@ def train(
 ) -> int:
     """Train a recipe: SFT and GRPO stages. The same command resumes."""
     if plan:
-        return _plan(recipe, out, set_ or [], device_memory, processes, json)
+        return _plan(recipe, freeze, train, out, set_ or [], device_memory, processes, json)
     return _train(
         recipe, freeze, train, out, set_ or [], dry_run, json, list_=list_, show=show, tensorboard=tensorboard
     )
@@ -72,12 +72,17 @@ def freeze_train(
     return _train(recipe, freeze, train, out, set_ or [], dry_run, json)
 
 
-def _plan(name: str, out: Path | None, overrides: list[str], memory: float | None, processes: int, json: bool) -> int:
+def _plan(
+    name: str, frozen: str, trained: str, out: Path | None, overrides: list[str], memory: float | None, processes: int,
+    json: bool,
+) -> int:  # fmt: skip
     from franken.cli.train_plan import print_plan
+    from trainer.loop import with_trained
     from trainer.plan import memory_plan, refuse_what_cannot_fit
     from trainer.stages import load_recipe
 
-    found = memory_plan(load_recipe(name, tuple(overrides)), out=out, memory=memory, processes=processes)
+    recipe = with_trained(load_recipe(name, tuple(overrides)), tuple(split_list(frozen)), tuple(split_list(trained)))
+    found = memory_plan(recipe, out=out, memory=memory, processes=processes)
     if json:
         print_object(found, True)
     else:

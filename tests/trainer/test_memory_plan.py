@@ -16,8 +16,9 @@ from trainer.grpo import grpo_step
 from trainer.loop import _optimizer
 from trainer.memory import Lengths, plan_stage
 from trainer.plan import lengths_of, memory_plan, refuse_what_cannot_fit
-from trainer.shapes import shapes_of
-from trainer.stages import GrpoStage, Recipe, SftStage
+from trainer.shapes import numel, shapes_of
+from trainer.stages import GrpoStage, Recipe, SftStage, parse_recipe
+from trainer.state import Position, Score, finished, save_state
 
 SEVEN = "Qwen/Qwen2.5-VL-7B-Instruct"
 N7 = 8_292_166_656
@@ -99,6 +100,42 @@ def test_weights_gradients_and_moments_in_closed_form():
     assert plan.parts["activations"] == text + tower
     halves = plan_stage(recipe_of(stage, SEVEN, "bf16"), 0, shapes_of(SEVEN), lengths, processes=2)
     assert 2 * halves.parts["optimizer"] == plan.parts["optimizer"]
+
+
+@pytest.mark.parametrize(("keep", "states"), [({"last": 1}, 2), ({"last": 3}, 4), ({"last": 2, "best": 3}, 6)])
+def test_the_disk_has_room_for_what_the_recipe_keeps(keep, states, tmp_path):
+    """Against the states that a run really has on disk at once: those it keeps, and the one being written."""
+    raw = recipe_of(grpo(prompts=2, group=2, steps=8, eval_every=1, save_every=1)).model_dump(mode="json")
+    recipe = parse_recipe(raw | {"keep": keep})
+    plan = plan_stage(recipe, 0, shapes_of("creature:sft"), Lengths(30, 9, 8, "given"))
+    state = 3 * 4 * plan.parameters
+    assert plan.disk == states * state + 4 * plan.parameters
+    model = torch.nn.Linear(2, 2)
+    for update in range(1, 9):  # the earliest are the best, so that best and last are different ones
+        save_state(tmp_path, model, None, Position(0, update, update), score=Score(0, -update), **keep)
+    assert len(finished(tmp_path)) + 1 == states
+    unscored = plan_stage(
+        recipe_of(grpo()).model_copy(update={"keep": recipe.keep}),
+        0,
+        shapes_of("creature:sft"),
+        Lengths(30, 9, 8, "given"),
+    )
+    assert unscored.disk == (keep["last"] + 1) * state + 4 * plan.parameters
+
+
+def test_the_plan_knows_what_the_command_line_freezes(capsys):
+    def training(*arguments):
+        assert run_command(["train", "creature-rl", "--plan", "--json", *arguments], True) == 0
+        return json.loads(capsys.readouterr().out)["stages"][0]["training"]
+
+    shapes = shapes_of("creature:sft")
+    size = {
+        layer: sum(numel(s) for s, spot in shapes.tensors.values() if spot.part == "text" and spot.layer == layer)
+        for layer in range(8)
+    }
+    assert training("--train", "text:6-8") == size[6] + size[7]
+    assert training() - training("--freeze", "text:0-3") == size[0] + size[1] + size[2]
+    assert run_command(["train", "creature-rl", "--plan", "--train", "vision", "--freeze", "text:0"], False) == 2
 
 
 def test_freezing_from_below_saves_gradients_moments_and_activations():
