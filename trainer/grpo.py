@@ -15,7 +15,7 @@ from torch import Tensor
 from franken import tasks
 from franken.errors import FrankenError
 from franken.evaluate.embed import Embed, embedder, segment
-from franken.generate.native import Prompt, Response, Sampling, encode_prompts, sample
+from franken.generate.native import Prompt, Response, Sampling, encode_prompts
 from franken.models.loading import Loaded
 from franken.tasks import Grade, Item
 from franken.tasks.puzzle import child_rng, draw_state, make_item
@@ -32,7 +32,7 @@ from trainer.losses import (
     token_loss,
 )
 from trainer.packing import as_rows, by_budget, pack, packed_logprobs, token_mask
-from trainer.policy import response_logprobs, take_rows, with_features
+from trainer.policy import response_logprobs, sample_slices, take_rows, with_features
 from trainer.public import public_items
 from trainer.rewards import Settings, score
 from trainer.stages import GrpoStage
@@ -154,8 +154,9 @@ def draw(loaded: Loaded, stage: GrpoStage, *, seed: int, step: int) -> Rollout:
     for _ in range(1 + (stage.refill if stage.filter == "accuracy" else 0)):
         items = _items(stage, stage.prompts - len(kept), seed=seed, step=step, first=tried)
         prompts = _prompts(stage, items)
-        encoded = with_features(loaded, encode_prompts(loaded, prompts))
-        for item, group in zip(items, sample(loaded, encoded, [p.key for p in prompts], sampling), strict=True):
+        encoded = with_features(loaded, encode_prompts(loaded, prompts), stage.sample_batch)
+        groups = sample_slices(loaded, encoded, [p.key for p in prompts], sampling, stage.sample_batch)
+        for item, group in zip(items, groups, strict=True):
             grades = [tasks.grade(r.text, item) for r in group]
             share = sum(g.score == 1.0 for g in grades) / len(grades)
             rate += share
@@ -168,7 +169,9 @@ def draw(loaded: Loaded, stage: GrpoStage, *, seed: int, step: int) -> Rollout:
             break
     counts = {"correct": rate / tried, "groups": len(kept), "tried": tried, "all_right": right, "all_wrong": wrong}
     if right + wrong and kept:
-        encoded = with_features(loaded, encode_prompts(loaded, _prompts(stage, [item for item, _, _ in kept])))
+        encoded = with_features(
+            loaded, encode_prompts(loaded, _prompts(stage, [item for item, _, _ in kept])), stage.sample_batch
+        )
     batch = Batch(encoded, [group for _, group, _ in kept])
     logged = {k: float(v) for k, v in counts.items()} if stage.filter == "accuracy" else {}
     return Rollout([item for item, _, _ in kept], batch, [grades for _, _, grades in kept], logged)

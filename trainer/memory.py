@@ -1,9 +1,10 @@
 """Will it fit? The memory and the disk that a recipe needs, from shapes alone, before anything is loaded.
 
 Counted are weights, gradients, AdamW's two moments, the reference model, what the forward pass keeps for the backward pass,
-logits, and the cache of sampling; per process, the four first ones divided by `processes` (as fully sharded training does).
-A stage's peak is the largest of three moments: sampling, the backward pass, the optimiser's step. All responses are taken to
-be as long as they may be. Kept activations are those of the Hugging Face layers with a fused attention (nothing of size
+logits, the images of a step's prompts, and the prefill and cache of sampling; per process, the four first ones divided by
+`processes` (as fully sharded training does). A stage's peak is the largest of four moments: the prefill of the prompts that are
+sampled at once, the end of their sampling, the backward pass, the optimiser's step. All responses are taken to be as long as
+they may be. Kept activations are those of the Hugging Face layers with a fused attention (nothing of size
 tokens²), see `layer_bytes`; what allocators waste, the CUDA context and the processor are not counted, so leave a tenth free.
 Time is a lower bound from the multiplications alone.
 """
@@ -19,6 +20,7 @@ from trainer.shapes import Shapes, Widths, numel
 from trainer.stages import AlignStage, GrpoStage, Recipe, SftStage
 
 ITEM = {"fp32": 4, "bf16": 2}
+CHANNELS = 6  # numbers a pixel: three colours, twice, since Qwen's towers read an image as two frames
 LOGITS_COPIES = 4  # fp32: scaled logits, their log-softmax, and two of the same size for entropy or gradient
 
 
@@ -78,10 +80,13 @@ def plan_stage(
         "reference": _reference(stage, index, item, total, count) // processes,
         "activations": activations + images,
         "logits": LOGITS_COPIES * 4 * answers * shapes.vocabulary,
+        "images": _images(stage, shapes, training, lengths, item, processes),
+        "prefill": _prefill(stage, shapes, lengths, item, processes),
         "cache": _cache(stage, shapes, lengths, item, processes),
     }
-    steady = parts["weights"] + parts["optimizer"] + parts["reference"]
+    steady = parts["weights"] + parts["optimizer"] + parts["reference"] + parts["images"]
     moments = {
+        "prefill": steady + parts["prefill"],
         "sampling": steady + parts["cache"],
         "backward": steady + parts["gradients"] + parts["activations"] + parts["logits"],
         "step": steady + 2 * parts["gradients"],
@@ -158,11 +163,34 @@ def _reference(stage: Any, index: int, item: int, total: int, training: int) -> 
     return item * (training if index == 0 else total)
 
 
-def _cache(stage: Any, shapes: Shapes, lengths: Lengths, item: int, processes: int) -> int:
-    """Keys and values of all samples of a step, one layer twice while it grows, and the logits of one step."""
+def _sampled_at_once(stage: GrpoStage, processes: int) -> int:
+    prompts = -(-stage.prompts // processes)
+    return min(stage.sample_batch or prompts, prompts)
+
+
+def _images(stage: Any, shapes: Shapes, training: set[str], lengths: Lengths, item: int, processes: int) -> int:
+    """What an RL step holds of the images of all its prompts: features, or pixels where the tower trains."""
+    if shapes.vision is None or not isinstance(stage, GrpoStage):
+        return 0
+    trains = any(shapes.tensors[name][1].part in ("vision", "projector") for name in training)
+    token = CHANNELS * shapes.pixels_a_token if trains else shapes.text.hidden
+    return -(-stage.prompts // processes) * lengths.image * token * item
+
+
+def _prefill(stage: Any, shapes: Shapes, lengths: Lengths, item: int, processes: int) -> int:
+    """The prompts that are sampled at once, through one layer, and the keys and values that they leave."""
     if not isinstance(stage, GrpoStage):
         return 0
-    rows = -(-stage.prompts // processes) * stage.group
+    wide = shapes.text
+    kept = 2 * wide.keys * wide.layers
+    return _sampled_at_once(stage, processes) * lengths.prompt * item * (3 * wide.inner + 3 * wide.hidden + kept)
+
+
+def _cache(stage: Any, shapes: Shapes, lengths: Lengths, item: int, processes: int) -> int:
+    """Keys and values of the samples that are drawn at once, one layer twice while it grows, and the logits of one token."""
+    if not isinstance(stage, GrpoStage):
+        return 0
+    rows = _sampled_at_once(stage, processes) * stage.group
     layer = 2 * item * shapes.text.keys * (lengths.prompt + stage.max_new_tokens)
     return rows * (layer * (shapes.text.layers + 1) + LOGITS_COPIES * 4 * shapes.vocabulary)
 

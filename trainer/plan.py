@@ -195,6 +195,9 @@ def _changes(
         tried[f"--set stages.{index}.token_budget={row}"] = {"token_budget": row}
         if stage.group > 3:
             tried[f"--set stages.{index}.group={stage.group // 2}"] = {"group": stage.group // 2}
+        at_once = stage.sample_batch or stage.prompts
+        if at_once > 1:
+            tried[f"--set stages.{index}.sample_batch={at_once // 4 or 1}"] = {"sample_batch": at_once // 4 or 1}
         tried[f"--set stages.{index}.prompts={max(1, stage.prompts // 4)}"] = {"prompts": max(1, stage.prompts // 4)}
     elif stage.kind == "sft":
         tried[f"--set stages.{index}.batch={max(1, stage.batch // 4)}"] = {"batch": max(1, stage.batch // 4)}

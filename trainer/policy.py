@@ -1,4 +1,4 @@
-"""Log-probabilities of responses under the policy that sampled them.
+"""Responses of a policy, sampled a slice of prompts at a time, and their log-probabilities under it.
 
 Prompts are left-padded and shared by reference: a row is (prompt index, response ids). Where the vision tower is frozen and
 the family allows it, image features are computed once per prompt and passed to every forward.
@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from franken.generate.native import Response, Sampling, sample
 from franken.models.loading import Loaded
 
 
@@ -25,16 +26,39 @@ class Rows:
     mask: Bool[Tensor, "rows tokens"]
 
 
-def with_features(loaded: Loaded, batch: dict[str, Any]) -> dict[str, Any]:
-    """Replace pixels by the image features of the frozen vision tower, once; unchanged where the family cannot."""
+def with_features(loaded: Loaded, batch: dict[str, Any], at_once: int = 0) -> dict[str, Any]:
+    """Replace pixels by the image features of the frozen vision tower, once; unchanged where the family cannot.
+
+    The tower sees `at_once` images at a time, all by default.
+    """
     inner = loaded.model.model
     takes = "mm_encoder_outputs" in inspect.signature(inner.forward).parameters
     if "pixel_values" not in batch or not takes or _vision_trains(loaded):
         return batch
+    slices = _slices(len(batch["image_grid_thw"]), at_once)
     with torch.no_grad():
-        encoded = inner.get_image_features(batch["pixel_values"], batch["image_grid_thw"], return_dict=True)
+        parts = [
+            inner.get_image_features(part["pixel_values"], part["image_grid_thw"], return_dict=True)
+            for part in ([batch] if len(slices) == 1 else (image_inputs(batch, places) for places in slices))
+        ]
+    encoded = parts[0] if len(parts) == 1 else _joined(parts)
     rest = {name: value for name, value in batch.items() if name != "pixel_values"}
     return {**rest, "mm_encoder_outputs": {"image": encoded}}
+
+
+def sample_slices(
+    loaded: Loaded, batch: dict[str, Any], keys: Sequence[str], sampling: Sampling, at_once: int = 0
+) -> list[list[Response]]:
+    """`n` samples of every row of an encoded batch, `at_once` rows (all by default) at a time: no more are in the cache.
+
+    A sample's random stream follows from its prompt's key and its number, and a slice keeps the padding of the batch: only the
+    rounding of products with another number of rows tells slices apart, in the last digits of the log-probabilities.
+    """
+    drawn: list[list[Response]] = []
+    for places in _slices(len(keys), at_once):
+        rows = batch if len(places) == len(keys) else _prompts_of(batch, places)
+        drawn += sample(loaded, rows, [keys[i] for i in places], sampling)
+    return drawn
 
 
 def take_rows(loaded: Loaded, batch: dict[str, Any], prompts: Sequence[int], responses: Sequence[list[int]]) -> Rows:
@@ -95,6 +119,27 @@ def image_inputs(batch: dict[str, Any], prompts: list[int]) -> dict[str, Any]:
         return {"pixel_values": pixels, "image_grid_thw": batch["image_grid_thw"][prompts]}
     kept = {"pixel_values": batch["pixel_values"][prompts]}
     return kept | ({"image_sizes": batch["image_sizes"][prompts]} if "image_sizes" in batch else {})
+
+
+def _slices(count: int, at_once: int) -> list[list[int]]:
+    size = at_once or max(count, 1)
+    return [list(range(first, min(first + size, count))) for first in range(0, count, size)]
+
+
+def _prompts_of(batch: dict[str, Any], places: list[int]) -> dict[str, Any]:
+    """Some prompts of an encoded batch, as padded as they were."""
+    rows = {name: batch[name][places] for name in ("input_ids", "attention_mask", "token_type_ids") if name in batch}
+    rows["position_ids"] = batch["position_ids"][..., places, :]
+    return rows | image_inputs(batch, places)
+
+
+def _joined(parts: list[Any]) -> Any:
+    """Image features of several calls as those of one; what no forward pass reads again is let go."""
+    found: dict[str, Any] = {"pooler_output": tuple(image for part in parts for image in part.pooler_output)}
+    if getattr(parts[0], "deepstack_features", None) is not None:
+        levels = zip(*(part.deepstack_features for part in parts), strict=True)
+        found["deepstack_features"] = [tuple(image for part in level for image in part) for level in levels]
+    return type(parts[0])(**found)
 
 
 def _vision_trains(loaded: Loaded) -> bool:

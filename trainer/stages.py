@@ -84,6 +84,7 @@ class GrpoStage(Stage):
         default="", description="instead of puzzles: a benchmark, a hub id, a file or folder, as franken eval --data"
     )
     prompts: int = Field(default=16, gt=0, description="groups a step")
+    sample_batch: int = Field(default=0, ge=0, description="prompts sampled at once, 0 is all: bounds the cache")
     filter: Literal["none", "accuracy"] = Field(
         default="none", description="accuracy: groups that are all right or all wrong are dropped and drawn anew"
     )

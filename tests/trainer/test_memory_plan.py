@@ -94,6 +94,13 @@ def test_weights_gradients_and_moments_in_closed_form():
     assert plan.parts["logits"] == 400 * 152064 * 16
     keys = 2 * 2 * 512 * 400  # k and v, two bytes, four heads of 128, prompt and reply
     assert plan.parts["cache"] == 8 * (29 * keys + 16 * 152064)
+    assert plan.parts["images"] == 2 * 200 * 6 * 28 * 28 * 2
+    assert plan.parts["prefill"] == 2 * 300 * 2 * (3 * 18944 + 3 * 3584 + 2 * 512 * 28)
+    one = recipe_of(stage.model_copy(update={"sample_batch": 1}), SEVEN, "bf16")
+    sliced = plan_stage(one, 0, shapes_of(SEVEN), lengths)
+    for part in ("cache", "prefill"):
+        assert 2 * sliced.parts[part] == plan.parts[part]
+    assert sliced.parts["images"] == plan.parts["images"]  # the update needs them all
     layer = 2 * 8 * 3584 + 2 * (5 * 3584 + 4 * 18944)
     text = 700 * (28 * layer + 8 * 3584)
     tower = 800 * 32 * (2 * 8 * 1280 + 2 * (5 * 1280 + 4 * 3420)) + 200 * 3584 * 2
@@ -163,9 +170,9 @@ def test_what_cannot_fit_is_refused_with_changes_that_were_planned():
     for word in ("packed=true", "token_budget", "freeze:", "dtype=bf16", "all of these"):
         assert word in caught.value.fix
     sampler = recipe_of(grpo(prompts=256, packed=True, max_new_tokens=4096), "Qwen/Qwen2.5-VL-3B-Instruct", "bf16")
-    assert "group=4" in "".join(
-        memory_plan(sampler, memory=80)["changes"]
-    )  # here the cache of sampling is what is large
+    changes = memory_plan(sampler, memory=80)["changes"]
+    assert "group=4" in "".join(changes)  # here the cache of sampling is what is large
+    assert [c for c in changes if "sample_batch=64 needs" in c]
     roomy = memory_plan(recipe_of(grpo()), memory=80)
     assert not [p for p in roomy["problems"] if "needs" in p and "disk" not in p]
 
