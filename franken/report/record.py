@@ -24,7 +24,12 @@ class Study:
 
     hybrids: label → {"pattern", "layers" (0-based text layers from the donor), "control" (True for random layers)}
     frozen: label → 0-based text layers that were frozen in training
-    steps: {"id", "what", "command", "seconds", "error", "folders"}; folders are relative to the study's folder
+    steps: {"id", "what", "verb", "model", "command", "seconds", "error", "folders", "optional"}; folders are relative to
+      the study's folder; a step that was left out is not among them
+    notes: sentences about the whole study that its reader must see: sizes that a budget chose, models that were guessed
+    left_out: {"id", "what", "why", "command"} of steps that were not run on purpose: switched off, over the budget
+    budget: {"text" (as it was typed: 30m), "seconds", "estimate" (seconds or None), "chosen" {size: number}}, or None
+    sizes: how much was measured: samples, probe_samples, n, k, controls …; empty in records of older versions
     """
 
     title: str
@@ -38,6 +43,10 @@ class Study:
     frozen: dict[str, list[int]] = field(default_factory=dict)
     steps: list[dict[str, Any]] = field(default_factory=list)
     command: str = ""
+    notes: list[str] = field(default_factory=list)
+    left_out: list[dict[str, Any]] = field(default_factory=list)
+    budget: dict[str, Any] | None = None
+    sizes: dict[str, Any] = field(default_factory=dict)
     schema: int = SCHEMA
 
     @property
@@ -70,9 +79,16 @@ def read_study(folder: Path) -> Study:
     path = folder / FILE
     if not path.exists():
         raise FrankenError(f"{folder} holds no study", f"there is no {FILE}", "run franken autopsy --out there")
-    stored = json.loads(path.read_text())
-    if stored.get("schema") != SCHEMA:
-        raise FrankenError(
-            f"{path} has schema {stored.get('schema')}", f"this franken reads schema {SCHEMA}", "run it again"
-        )
+    again = "run the same franken autopsy again; it resumes"
+    try:
+        stored = json.loads(path.read_text())
+    except ValueError as e:
+        raise FrankenError(f"{path} is damaged", str(e), again) from e
+    schema = stored.get("schema") if isinstance(stored, dict) else None
+    if schema != SCHEMA:
+        raise FrankenError(f"{path} has schema {schema}", f"this franken reads schema {SCHEMA}", again)
+    unknown = set(stored) - set(Study.__dataclass_fields__)
+    if unknown:
+        newer = f"it has {', '.join(sorted(unknown))}, which this franken does not know"
+        raise FrankenError(f"{path} was written by another version", newer, "use that version")
     return Study(**stored)
