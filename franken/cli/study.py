@@ -23,6 +23,14 @@ def autopsy(
     extra: Annotated[
         list[str] | None, typer.Option(help="LABEL=CHECKPOINT to evaluate as well: control=…, frozen-late=….")
     ] = None,
+    controls: Annotated[int, typer.Option(min=0, help="Random layer sets of each size beside the hybrids.")] = 2,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 64,
+    batch_size: Annotated[int, typer.Option(min=1, help="Answers that are decoded together.")] = 64,
+    without: Annotated[
+        str,
+        typer.Option(help="Leave out, with commas: scores, attention, diversity, arms, spectra, probe, diff, hybrids."),
+    ] = "",
+    patch: Annotated[bool, typer.Option("--patch", help="Activation patching as well; dear.")] = False,
     data: Data = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -39,7 +47,8 @@ def autopsy(
     base, sft, rl = (checkpoints[0], checkpoints[1] if len(checkpoints) == 3 else None, checkpoints[-1])
     settings = Settings(
         tasks=tuple(split_list(tasks)), samples=samples, n=n, k=tuple(whole_numbers(k)), probe_samples=probe_samples, seed=seed,
-        data=str(data) if data else None, device=device, dtype=dtype,
+        data=str(data) if data else None, device=device, dtype=dtype, controls=controls, max_new_tokens=max_new_tokens,
+        batch_size=batch_size, without=tuple(split_list(without)), patch=patch,
     )  # fmt: skip
     for pair in extra or []:
         if "=" not in pair:

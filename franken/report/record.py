@@ -64,6 +64,20 @@ class Study:
         """The name of the RL update in `franken diff`."""
         return f"{self.parent}→rl"
 
+    def beside(self, arm: str) -> dict[str, str | None]:
+        """The hybrids of the very layers that a frozen arm froze: `graft` has only RL's of these, `revert` RL's of all others.
+
+        None where the study has no such hybrid.
+        """
+        frozen = set(self.frozen[arm])
+        others = set(range(self.depth)) - frozen
+
+        def of(layers: set[int]) -> str | None:
+            made = {label: set(h["layers"]) for label, h in self.hybrids.items() if not h.get("control")}
+            return next((label for label, found in made.items() if found == layers), None)
+
+        return {"graft": of(frozen), "revert": of(others)}
+
     def folders(self) -> list[str]:
         """The run folders of all steps that ended well."""
         return list(dict.fromkeys(f for s in self.steps for f in s.get("folders") or []))

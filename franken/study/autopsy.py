@@ -1,20 +1,17 @@
 """`franken autopsy BASE [SFT] RL`: everything at once, on one page.
 
-Probe every stage, compare the weights, evaluate every checkpoint in three arms, evaluate the paper's six hybrids and
-random layer sets beside them (grafted in memory), and write `out/index.html`. Everything that is complete is skipped,
-so the same command goes on after an interrupt, and a study grows by calling it again with another checkpoint.
+Probe every stage, compare the weights, evaluate every checkpoint, evaluate the paper's six hybrids and random layer sets
+beside them (grafted in memory), and whatever else `franken.study.agenda` plans; then write `out/index.html`. Everything
+that is complete is skipped, so the same command goes on after an interrupt, and a study grows by calling it again with
+another checkpoint.
 
     out/study.json   what was done (franken/report/record.py)    out/runs/    the run folders
     out/steps/       records and logs of the steps               out/index.html
-
-Left out for now: attention shift, spectra surfaces, a time budget (see the autopsy issue).
 """
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,30 +20,11 @@ from franken.errors import UsageError
 from franken.evaluate.run import plan_eval
 from franken.layers import parse_ranges
 from franken.report.record import FILE, Study, read_study
+from franken.study.agenda import OPTIONAL, Settings, check_switches, study_steps
 from franken.study.hybrids import plan_hybrids
 from franken.study.steps import Outcome, Report, Step, run_steps
 
 SMALL = 1 << 30  # bytes; checkpoints below this run side by side
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How much to measure. `samples`: prompts per task in evaluations; `probe_samples`: image pairs per task."""
-
-    tasks: tuple[str, ...] = ()
-    samples: int = 100
-    n: int = 4
-    k: tuple[int, ...] = (1, 4)
-    probe_samples: int = 40
-    arm_draws: int = 2
-    controls: int = 2
-    seed: int = 0
-    data: str | None = None
-    device: str = "auto"
-    dtype: str = "auto"
-    max_new_tokens: int = 64
-    batch_size: int = 64
-    spectra: bool = True
 
 
 def plan_autopsy(
@@ -68,74 +46,26 @@ def plan_autopsy(
         tasks=settings.tasks, samples=settings.samples, n=settings.n, k=settings.k, seed=settings.seed,
         data=Path(settings.data) if settings.data else None,
     )  # fmt: skip
-    parent = "sft" if sft else "base"
-    hybrids = plan_hybrids(depth, parent.upper() if sft else "Base", controls=settings.controls, seed=settings.seed)
+    check_switches(settings.without)
+    arms = _frozen(models, depth) if frozen is None else {k: list(v) for k, v in frozen.items()}
+    hybrids = plan_hybrids(
+        depth, "SFT" if sft else "Base", controls=settings.controls, seed=settings.seed, frozen=arms.values()
+    )  # fmt: skip
     study = Study(
         title=title or Path(paths["rl"]).name, models=paths, depth=depth, tasks=list(plan.tasks),
         samples=settings.samples, seed=settings.seed, data=settings.data,
-        hybrids={h.label: h.to_dict() for h in hybrids},
-        frozen=_frozen(models, depth) if frozen is None else {k: list(v) for k, v in frozen.items()}, command=command,
+        hybrids={h.label: h.to_dict() for h in hybrids} if settings.on("hybrids") else {}, frozen=arms,
+        command=command, left_out=_switched_off(settings), sizes=settings.sizes(),
     )  # fmt: skip
-    return study, _steps(study, settings, out, needs)
+    return study, study_steps(study, settings, out, needs)
 
 
-def _steps(study: Study, s: Settings, out: Path, needs: Mapping[str, str]) -> list[Step]:
-    runs = str(out / "runs")
-    shared = {"seed": s.seed, "device": s.device, "dtype": s.dtype, "data": s.data, "max_new_tokens": s.max_new_tokens}
-    evals = {**shared, "tasks": list(study.tasks), "samples": s.samples, "batch_size": s.batch_size, "out": runs}
-    on = f" --tasks {','.join(study.tasks)}" if study.tasks else ""
-    on += f" --data {shlex.quote(s.data)}" if s.data else ""
-    path = study.models
-    parent = study.parent
-
-    def after(*labels: str) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(needs[x] for x in labels if x in needs))
-
-    def typed(label: str) -> str:
-        return shlex.quote(path[label])
-
-    steps = []
-    for label in path:
-        what = f"evaluate {label}"
-        args = {**evals, "models": [path[label]], "labels": [label], "n": s.n, "k": list(s.k), "arms": ["image"]}
-        ks = ",".join(map(str, s.k))
-        command = f"franken eval {typed(label)} --samples {s.samples} --n {s.n} --k {ks}{on} --seed {s.seed}"
-        steps.append(Step(f"eval-{label}", what, "eval", args, command, label, (path[label],), after(label), 3.0))
-    for label in study.stages:
-        args = {
-            **evals,
-            "models": [path[label]],
-            "labels": [label],
-            "n": s.arm_draws,
-            "k": [1],
-            "arms": ["text", "blind"],
-        }
-        command = f"franken eval {typed(label)} --samples {s.samples} --n {s.arm_draws} --k 1 --arms text,blind{on}"
-        what = f"evaluate {label} without the image"
-        steps.append(Step(f"arms-{label}", what, "eval", args, command, label, (path[label],), after(label), 2.0))
-    for label in study.stages:
-        methods = ["swap-suffix", "swap-single", "zero"]
-        args = {**shared, "model": path[label], "methods": methods, "task_names": study.tasks, "out": runs}
-        args["samples"] = s.probe_samples
-        command = f"franken probe {typed(label)} --method swap,zero --samples {s.probe_samples}{on} --seed {s.seed}"
-        steps.append(
-            Step(f"probe-{label}", f"probe {label}", "probe", args, command, label, (path[label],), after(label), 9.0)
-        )
-    stages = {label: path[label] for label in study.stages}
-    args = {"checkpoints": stages, "out": runs, "spectra": s.spectra}
-    command = " ".join(["franken diff", *(typed(label) for label in stages), *(["--spectra"] if s.spectra else [])])
-    steps.append(
-        Step("diff", "compare the weights", "diff", args, command, None, tuple(stages.values()), after(*stages), 1.0)
-    )
-    for number, (label, hybrid) in enumerate(study.hybrids.items()):
-        graft = {"label": label, "donor": path["rl"], "layers": hybrid["ranges"]}
-        args = {**evals, "models": [path[parent]], "grafts": [graft], "n": s.n, "k": list(s.k), "arms": ["image"]}
-        command = f"franken merge {typed(parent)} {typed('rl')} --layers {hybrid['ranges']} --out HYBRID; "
-        command += f"franken eval HYBRID --samples {s.samples} --n {s.n} --k {','.join(map(str, s.k))}{on}"
-        inputs = (path[parent], path["rl"])
-        what = f"evaluate the hybrid {label}"
-        steps.append(Step(f"hybrid-{number}", what, "eval", args, command, label, inputs, after(parent, "rl"), 3.0))
-    return steps
+def _switched_off(settings: Settings) -> list[dict[str, Any]]:
+    """The parts of a study that its settings leave out; patching is only named where it was asked for."""
+    return [
+        {"id": name, "what": OPTIONAL.get(name, name), "why": "switched off with --without", "command": ""}
+        for name in settings.without
+    ]
 
 
 def run_autopsy(
@@ -182,7 +112,7 @@ def _recorded(outcome: Outcome, out: Path) -> dict[str, Any]:
     step = outcome.step
     return {
         "id": step.id, "what": step.what, "verb": step.verb, "model": step.model, "command": step.command,
-        "seconds": outcome.seconds, "error": outcome.error,
+        "seconds": outcome.seconds, "error": outcome.error, "optional": bool(step.kind),
         "folders": [Path(f).resolve().relative_to(out.resolve()).as_posix() for f in outcome.folders],
     }  # fmt: skip
 

@@ -9,6 +9,7 @@ here only decoder layers move. A random set answers whether it is these layers t
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,11 +99,37 @@ def random_hybrids(depth: int, sizes: list[int], each: int, *, seed: int = 0) ->
     return made
 
 
-def plan_hybrids(depth: int, parent: str, *, controls: int = 2, seed: int = 0) -> list[Hybrid]:
-    """The six hybrids, then `controls` random sets as large as the middle third and as the middle and late ones."""
+def frozen_hybrids(
+    depth: int, frozen: Iterable[Sequence[int]], taken: Iterable[Hybrid], donor: str = "RL"
+) -> list[Hybrid]:
+    """Hybrids beside RL with layers frozen: the same layers from the donor, and all the others, where `taken` lacks them.
+
+    The first asks whether RL's change there is enough alone, the second puts these layers back and leaves the rest to RL.
+    """
+    known = {h.layers for h in taken}
+    made: list[Hybrid] = []
+    for layers in frozen:
+        for chosen in (tuple(sorted(layers)), tuple(i for i in range(depth) if i not in set(layers))):
+            if chosen and len(chosen) < depth and chosen not in known:
+                known.add(chosen)
+                ranges = Hybrid("", chosen).ranges.replace("text:", "")
+                made.append(Hybrid(f"{donor} {ranges}", chosen))
+    return made
+
+
+def plan_hybrids(
+    depth: int, parent: str, *, controls: int = 2, seed: int = 0, frozen: Iterable[Sequence[int]] = ()
+) -> list[Hybrid]:
+    """The six hybrids and those beside the `frozen` layer sets, then `controls` random sets of equal sizes.
+
+    The sizes are those of the middle third, of the middle and late ones, and of the hybrids beside frozen layers.
+    """
     made = thirds_hybrids(depth, parent)
+    beside = frozen_hybrids(depth, frozen, made)
     bounds = thirds(depth)
     one = len(range(*bounds["middle"]))
     two = depth - len(range(*bounds["early"]))
-    sizes = [s for s in dict.fromkeys((two, one)) if 0 < s < depth]
-    return [*made, *random_hybrids(depth, sizes, controls, seed=seed)]
+    sizes = [s for s in dict.fromkeys((two, one, *(len(h.layers) for h in beside))) if 0 < s < depth]
+    taken = {h.layers for h in beside}
+    randoms = [h for h in random_hybrids(depth, sizes, controls, seed=seed) if h.layers not in taken]
+    return [*made, *beside, *randoms]

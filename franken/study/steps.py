@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -38,7 +38,9 @@ class Step:
 
     `verb` and `args` go to a worker (franken.study.worker); a step with `argv` runs that command instead, and
     `is_done` tells whether it is complete. `inputs` are checkpoint folders whose contents the result depends on.
-    `command` is what a person would type to do the same. `cost` orders the work: dear steps first.
+    `command` is what a person would type to do the same. `cost` orders the work: dear steps first. `kind` names the optional
+    part of a study that a step belongs to; such steps come last. `reads` are steps whose run folders the worker gets as the
+    argument `folders` (step → folders); it waits for all of them and does with those that ended well.
     """
 
     id: str
@@ -50,6 +52,8 @@ class Step:
     inputs: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     cost: float = 1.0
+    kind: str = ""
+    reads: tuple[str, ...] = ()
     argv: Callable[[], list[str]] | None = None
     is_done: Callable[[], bool] | None = None
 
@@ -111,13 +115,20 @@ class _Board:
                 for step in [s for s in self.waiting if self._broken(s)]:
                     self.waiting.remove(step)
                     self._close(Outcome(step, error=f"needs {self._broken(step)}, which failed"))
-                ready = [s for s in self.waiting if all(n in self.outcomes for n in s.needs)]
+                ready = [s for s in self.waiting if all(n in self.outcomes for n in (*s.needs, *s.reads))]
                 if ready:
-                    step = max(ready, key=lambda s: s.cost)
+                    step = max(ready, key=lambda s: (not s.kind, s.cost))
                     self.waiting.remove(step)
                     return step
                 self.lock.wait(0.5)
             return None
+
+    def filled(self, step: Step) -> Step:
+        """The step with the run folders that it reads."""
+        if not step.reads:
+            return step
+        with self.lock:
+            return with_folders(step, self.outcomes)
 
     def close(self, outcome: Outcome) -> None:
         with self.lock:
@@ -152,7 +163,8 @@ class _Board:
 def _lane(board: _Board, number: int, environment: dict[str, str]) -> None:
     worker: _Worker | None = None
     try:
-        while (step := board.take()) is not None:
+        while (taken := board.take()) is not None:
+            step = board.filled(taken)
             record = board.folder / "steps" / f"{step.id}.json"
             log = board.folder / "steps" / f"{step.id}.log"
             try:
@@ -184,6 +196,12 @@ def _lane(board: _Board, number: int, environment: dict[str, str]) -> None:
     finally:
         if worker:
             worker.close()
+
+
+def with_folders(step: Step, outcomes: Mapping[str, Outcome]) -> Step:
+    """The step with the argument `folders`: of each step that it reads and that ended well, its run folders."""
+    found = {i: list(outcomes[i].folders) for i in step.reads if i in outcomes and outcomes[i].folders}
+    return replace(step, args={**step.args, "folders": found})
 
 
 def _key(step: Step) -> str:

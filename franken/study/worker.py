@@ -60,25 +60,46 @@ def do(verb: str, args: dict[str, Any], tick: Tick) -> list[str]:
         plan = plan_probe(options.pop("model"), data=Path(data) if data else None, **options)
         return [str(run_probe(plan, out=out, device=device, dtype=options["dtype"], progress=tick))]
     if verb == "diff":
-        from franken.diff.plan import plan_diff
-        from franken.diff.run import DiffOptions, run_diff
+        return [_diff(args, tick)]
+    if verb == "compare":
+        return [_compare(args)]
+    if verb == "scores":
+        return [_scores(args)]
+    raise FrankenError(f"a study has no step {verb!r}", "it knows eval, probe, diff, compare and scores")
 
-        plan = plan_diff(list(args["checkpoints"].values()))
-        seen = 0
 
-        def count(more: int) -> None:
-            nonlocal seen
-            seen += more
-            tick(seen, plan.total_bytes, "bytes")
+def _diff(args: dict[str, Any], tick: Tick) -> str:
+    from franken.diff.plan import plan_diff
+    from franken.diff.run import DiffOptions, run_diff
 
-        return [
-            str(
-                run_diff(
-                    plan, out=Path(args["out"]), options=DiffOptions(spectra=args["spectra"]), jobs=1, progress=count
-                )
-            )
-        ]
-    raise FrankenError(f"a study has no step {verb!r}", "it knows eval, probe and diff")
+    plan = plan_diff(list(args["checkpoints"].values()))
+    seen = 0
+
+    def count(more: int) -> None:
+        nonlocal seen
+        seen += more
+        tick(seen, plan.total_bytes, "bytes")
+
+    options = DiffOptions(spectra=args["spectra"])
+    return str(run_diff(plan, out=Path(args["out"]), options=options, jobs=1, progress=count))
+
+
+def _compare(args: dict[str, Any]) -> str:
+    from franken.evaluate.compare import compare_runs
+
+    folders = [Path(f) for made in args["folders"].values() for f in made]
+    if not folders:
+        raise FrankenError("nothing to compare", "the evaluations failed")
+    return str(compare_runs(folders, out=Path(args["out"]), seed=args["seed"]))
+
+
+def _scores(args: dict[str, Any]) -> str:
+    from franken.study.scores import run_scores
+
+    made = args["folders"]
+    groups = {label: [Path(f) for i in ids for f in made.get(i, [])] for label, ids in args["groups"].items()}
+    options = {name: args[name] for name in ("parent", "donor", "hybrids", "seed")}
+    return str(run_scores(groups, out=Path(args["out"]), **options))
 
 
 def _ticker(answers: IO[str]) -> Tick:

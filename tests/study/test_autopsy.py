@@ -14,7 +14,7 @@ from franken.study.autopsy import Settings, plan_autopsy, run_autopsy
 
 TINY = Settings(
     tasks=("recognise", "read"), samples=2, n=2, k=(1, 2), probe_samples=2, arm_draws=1, controls=1, device="cpu",
-    max_new_tokens=3, spectra=False,
+    max_new_tokens=3, without=("spectra", "attention", "scores", "diversity"),
 )  # fmt: skip
 
 
@@ -67,6 +67,56 @@ def test_a_whole_autopsy_and_again(stages, tmp_path):
     assert len(InProcess.asked) == 20
     assert run_autopsy(stages["base"], stages["sft"], stages["rl"], **options) == page
     assert len(InProcess.asked) == 20
+
+
+def test_every_optional_part_runs_and_reads_what_others_measured(stages, tmp_path):
+    import dataclasses
+
+    import pandas as pd
+
+    from franken.evaluate.mscores import m_scores
+    from franken.report.evidence import gather
+
+    extra = {"frozen-0-3": stages["frozen-late"]}
+    settings = dataclasses.replace(TINY, without=(), patch=True, tasks=("recognise",))
+    page = run_autopsy(
+        stages["base"], None, stages["rl"], out=tmp_path / "s", settings=settings, extra_models=extra, jobs=1
+    )
+    study = read_study(page.parent)
+    assert not [s for s in study.steps if s["error"]]
+    assert not study.left_out
+    kinds = [s["id"].rsplit("-", 1)[0] for s in study.steps if s["optional"]]
+    assert {k: kinds.count(k) for k in kinds} == {
+        "arms": 2, "attention": 2, "patch": 2, "m": 2, "m-hybrid": len(study.hybrids), "scores": 1, "diversity": 1,
+    }  # fmt: skip
+    assert study.beside("frozen-0-3") == {"graft": "RL 0-3", "revert": "RL 3-8"}
+    found = gather(page.parent, study)
+    assert set(found.samples("probe")["method"]) >= {"swap-suffix", "attention", "patch-residual"}
+    layers: pd.DataFrame = found.layers("scores")
+    for label in ("base", "rl", "RL 0-3"):
+        by_hand = m_scores(found.samples("eval", label))
+        for score in ("M_vis", "M_v2r", "M_rea"):
+            row = layers[(layers["model"] == label) & (layers["metric"] == score) & (layers["task"] == "recognise")]
+            assert row["value"].item() == by_hand[score].mean()
+    gains = layers[layers["metric"] == "gain M_rea"]
+    assert set(gains["method"]) == {"hybrid", "random", "donor"}
+    (compared,) = [r for r in found.runs if r.manifest["verb"] == "compare"]
+    assert set(compared.manifest["config"]["models"]) == {"base", "rl"}
+    asked = len(InProcess.asked)
+    run_autopsy(stages["base"], None, stages["rl"], out=tmp_path / "s", settings=settings, extra_models=extra, jobs=1)
+    assert len(InProcess.asked) == asked
+
+
+def test_what_is_switched_off_is_named_and_unknown_switches_are_refused(stages, tmp_path):
+    import dataclasses
+
+    off = dataclasses.replace(TINY, without=("hybrids", "probe", "diff", "arms", "diversity", "scores"))
+    study, steps = plan_autopsy(stages["base"], None, stages["rl"], out=tmp_path, settings=off)
+    assert {s.id.split("-")[0] for s in steps} == {"eval", "attention"}
+    assert {x["id"] for x in study.left_out} == set(off.without)
+    with pytest.raises(UsageError, match="no such part"):
+        settings = dataclasses.replace(TINY, without=("atention",))
+        plan_autopsy(stages["base"], None, stages["rl"], out=tmp_path, settings=settings)
 
 
 def test_without_sft_the_base_is_the_parent(stages, tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 
 from franken.layers import parse_ranges
-from franken.study.hybrids import FROM_RL, plan_hybrids, random_hybrids, thirds_hybrids
+from franken.study.hybrids import FROM_RL, frozen_hybrids, plan_hybrids, random_hybrids, thirds_hybrids
 
 
 def test_the_six_hybrids_of_the_paper_at_its_depth():
@@ -35,3 +35,17 @@ def test_tiny_decoders_leave_out_what_cannot_be():
     assert all(0 < len(h.layers) < 2 for h in thirds_hybrids(2, "SFT"))
     assert random_hybrids(3, [2], 5) == []
     assert len(FROM_RL) == 6
+
+
+def test_hybrids_beside_frozen_layers_have_the_same_layers_and_all_others():
+    late, odd = (5, 6, 7), (0, 3)
+    made = plan_hybrids(8, "SFT", controls=1, frozen=[late, odd])
+    chosen = [h for h in made if not h.control]
+    assert [h.layers for h in chosen].count(late) == 1  # a third already
+    beside = {h.label: h.layers for h in chosen[6:]}
+    assert beside == {"RL 0-1,3-4": (0, 3), "RL 1-3,4-8": (1, 2, 4, 5, 6, 7)}
+    assert {len(h.layers) for h in made if h.control} == {6, 3, 2}
+
+
+def test_freezing_everything_or_nothing_has_no_hybrid_beside_it():
+    assert frozen_hybrids(4, [range(4), ()], []) == []
