@@ -29,11 +29,15 @@ class Conversation:
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded conversations. `inputs` are the model's; `labels` are -100 wherever nothing is supervised."""
+    """Padded conversations. `inputs` are the model's; `labels` are -100 wherever nothing is supervised.
+
+    `images` says how many images each conversation has, in the order of the rows and of the pixels.
+    """
 
     inputs: dict[str, Any] = field(repr=False)
     labels: Int[Tensor, "batch tokens"]
     weights: Float[Tensor, "batch"]
+    images: list[int]
 
 
 def encode(loaded: Any, conversations: Sequence[Conversation]) -> Batch:
@@ -65,7 +69,8 @@ def encode(loaded: Any, conversations: Sequence[Conversation]) -> Batch:
         loaded.model, inputs["input_ids"], inputs["attention_mask"], inputs.get("image_grid_thw")
     )
     weights = torch.tensor([c.weight for c in conversations], device=device)
-    return Batch(inputs, _pad(labels, width, -100).to(device), weights)
+    seen = [int(c.image is not None) for c in conversations]
+    return Batch(inputs, _pad(labels, width, -100).to(device), weights, seen)
 
 
 def _spell(template: Any, conversation: Conversation) -> tuple[str, list[tuple[str, bool]]]:

@@ -27,7 +27,7 @@ from franken.errors import FrankenError, UsageError
 from franken.evaluate.embed import Embed, embedder
 from franken.models.loading import Loaded, load, pick_device, wrap
 from franken.runs import atomic_write_text, provenance
-from trainer import align, sft, state
+from trainer import align, sft, sft_packing, state
 from trainer.evaluate import quick_look
 from trainer.freeze import apply_freeze, fingerprints, verify_frozen
 from trainer.grpo import grpo_step
@@ -217,6 +217,9 @@ def _update(
             shape=template(stage.template),
             instruct=stage.instruct,
         )
+        if stage.packed:
+            rows = sft_packing.pack_examples(loaded, batch, stage.token_budget)
+            return {**sft_packing.backward(loaded, rows), "grad_norm": apply()}
         loss, metrics = sft.loss(loaded.model, batch)
     else:
         assert isinstance(stage, AlignStage)

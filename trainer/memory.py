@@ -132,7 +132,13 @@ def _micro_batch(stage: Any, lengths: Lengths) -> tuple[int, int, int]:
     if isinstance(stage, AlignStage):
         return stage.batch, 0, 0
     if isinstance(stage, SftStage):
-        return stage.batch, stage.batch * (lengths.prompt + lengths.answer), stage.batch * lengths.answer
+        example = lengths.prompt + lengths.answer
+        tokens = stage.batch * example
+        if stage.token_budget:  # of examples shorter than the longest, rows are full all the same
+            tokens = max(example, min(tokens, stage.token_budget))
+        examples = -(-tokens // example)
+        answers = examples * lengths.answer
+        return examples, tokens, min(answers, CHUNK) if stage.packed else answers
     row, budget = lengths.prompt + stage.max_new_tokens, stage.token_budget
     if stage.packed:
         responses = stage.group

@@ -74,7 +74,7 @@ def check_causal(config: Any) -> None:
     sliding = "sliding_attention" in (getattr(text, "layer_types", None) or ())
     if sliding or getattr(text, "use_bidirectional_attention", False):
         raise UsageError(
-            f"groups of {config.model_type} cannot be packed",
+            f"{config.model_type} cannot be packed",
             why="its attention has sliding windows" if sliding else "its image tokens attend both ways",
             fix="set packed: false in the recipe",
         )
@@ -118,14 +118,20 @@ def packed_logprobs(
     The entropy is detached unless `entropy_grad` asks for its gradient.
     """
     model = loaded.model
-    flex = loaded.device.type == "cuda" if flex is None else flex
-    mask = block_mask(packed.segments) if flex else dense_mask(packed.segments)
-    with _attention(model, "flex_attention" if flex else None):
-        output = model.model(**packed.inputs, attention_mask=mask, use_cache=False)
-    hidden = output.last_hidden_state[0, packed.previous]
+    hidden = packed_hidden(loaded, packed.inputs, packed.segments, flex)[packed.previous]
     banned = loaded.family.banned_token_ids(model.config, loaded.tokenizer)
     head = model.get_output_embeddings()
     return chunked_logprobs(hidden, head, packed.targets, temperature, banned, chunk, entropy_grad=entropy_grad)
+
+
+def packed_hidden(
+    loaded: Loaded, inputs: dict[str, Any], segments: Int[Tensor, " S"], flex: bool | None = None
+) -> Float[Tensor, "S D"]:
+    """The decoder's last hidden states of a packed row. `flex` uses FlexAttention, by default on a GPU."""
+    flex = loaded.device.type == "cuda" if flex is None else flex
+    mask = block_mask(segments) if flex else dense_mask(segments)
+    with _attention(loaded.model, "flex_attention" if flex else None):
+        return loaded.model.model(**inputs, attention_mask=mask, use_cache=False).last_hidden_state[0]
 
 
 @contextmanager

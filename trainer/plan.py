@@ -200,6 +200,10 @@ def _changes(
             tried[f"--set stages.{index}.sample_batch={at_once // 4 or 1}"] = {"sample_batch": at_once // 4 or 1}
         tried[f"--set stages.{index}.prompts={max(1, stage.prompts // 4)}"] = {"prompts": max(1, stage.prompts // 4)}
     elif stage.kind == "sft":
+        row = 2 * (lengths.prompt + lengths.answer)
+        tried[f"--set stages.{index}.packed=true --set stages.{index}.token_budget={row}"] = {
+            "packed": True, "token_budget": row,
+        }  # fmt: skip
         tried[f"--set stages.{index}.batch={max(1, stage.batch // 4)}"] = {"batch": max(1, stage.batch // 4)}
     half = shapes.text.layers // 2
     lower = [*stage.freeze, "embed", f"text:0-{half}"] + (["vision", "projector"] if shapes.vision else [])

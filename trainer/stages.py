@@ -64,9 +64,13 @@ class SftStage(Stage):
     tasks: dict[str, float]
     template: str = Field(default=DEFAULT, description=f"the shape of a worked solution: {', '.join(TEMPLATES)}")
     instruct: bool = Field(default=False, description="put the template's request before every question")
+    packed: bool = Field(default=False, description="several examples a row, kept apart by the mask, none padded")
+    token_budget: int = Field(default=0, ge=0, description="tokens a packed row at most; 0 is all of the batch in one")
 
     @model_validator(mode="after")
     def _known(self) -> "SftStage":
+        if self.token_budget and not self.packed:
+            raise ValueError("token_budget of an SFT stage needs packed: true")
         _check_tasks(self.tasks, LESSON_KINDS)
         template(self.template)
         return self

@@ -10,7 +10,7 @@ from torch.profiler import ProfilerActivity, profile
 from franken.cli import run_command
 from franken.errors import UsageError
 from franken.models.loading import load
-from trainer import sft
+from trainer import sft, sft_packing
 from trainer.freeze import apply_freeze
 from trainer.grpo import grpo_step
 from trainer.loop import _optimizer
@@ -53,7 +53,11 @@ def measured_peak(loaded, stage):
         if isinstance(stage, GrpoStage):
             grpo_step(loaded, stage, update, None, seed=0, step=0)
         else:
-            sft.loss(loaded.model, sft.next_batch(loaded, stage.tasks, stage.batch, seed=0, step=0))[0].backward()
+            batch = sft.next_batch(loaded, stage.tasks, stage.batch, seed=0, step=0)
+            if stage.packed:
+                sft_packing.backward(loaded, sft_packing.pack_examples(loaded, batch, stage.token_budget))
+            else:
+                sft.loss(loaded.model, batch)[0].backward()
             update()
 
     step()
@@ -73,8 +77,9 @@ def measured_peak(loaded, stage):
         grpo(micro_rows=8),
         grpo(freeze=("vision", "projector", "embed", "text:0-5")),
         SftStage(kind="sft", steps=1, lr=1e-4, tasks={"count": 1.0}, batch=32),
+        SftStage(kind="sft", steps=1, lr=1e-4, tasks={"count": 1.0}, batch=32, packed=True, token_budget=700),
     ],
-    ids=["padded", "packed", "small", "frozen", "sft"],
+    ids=["padded", "packed", "small", "frozen", "sft", "sft packed"],
 )
 def test_the_plan_is_within_a_third_of_what_a_real_update_needs(fresh_sft_creature, stage):
     shapes = shapes_of("creature:sft")
@@ -173,6 +178,13 @@ def test_what_cannot_fit_is_refused_with_changes_that_were_planned():
     changes = memory_plan(sampler, memory=80)["changes"]
     assert "group=4" in "".join(changes)  # here the cache of sampling is what is large
     assert [c for c in changes if "sample_batch=64 needs" in c]
+    taught = SftStage(kind="sft", steps=1, lr=1e-4, tasks={"count": 1.0}, batch=256)
+    shapes, lengths = shapes_of(SEVEN), Lengths(100, 60, 300, "given")
+    packed = taught.model_copy(update={"packed": True, "token_budget": 1200})
+    padded, rows = (plan_stage(recipe_of(s, SEVEN), 0, shapes, lengths).parts for s in (taught, packed))
+    assert padded["activations"] * 3 == rows["activations"] * 256  # three examples of 400 tokens a row
+    assert rows["logits"] < padded["logits"]
+    assert "packed=true" in "".join(memory_plan(recipe_of(taught, SEVEN), memory=80)["changes"])
     roomy = memory_plan(recipe_of(grpo()), memory=80)
     assert not [p for p in roomy["problems"] if "needs" in p and "disk" not in p]
 

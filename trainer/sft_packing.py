@@ -1,0 +1,104 @@
+"""Supervised examples as packed rows: several conversations one after another, kept apart by the mask, without padding.
+
+    example 1 │ example 2 │ …        a token sees its own example alone, and every example counts its positions from its start
+
+The loss and its gradient are those of the padded batch (trainer/sft.py) to rounding: the same weighted mean over the supervised
+tokens of the whole batch, which is known before the first row runs. The mask is trainer/packing.py's, with no shared prompt.
+Rows of at most `budget` tokens run one after another, so that no more is in memory. The output head runs on chunks of tokens.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from franken.errors import FrankenError
+from franken.models.loading import Loaded
+from trainer.data import Batch
+from trainer.packing import CHUNK, by_budget, check_causal, packed_hidden
+from trainer.policy import image_inputs
+
+
+@dataclass(frozen=True)
+class Row:
+    """Some examples as one row of S tokens, T of them supervised; `previous` is the position that predicts each of those."""
+
+    inputs: dict[str, Any] = field(repr=False)
+    segments: Int[Tensor, " S"]
+    previous: Int[Tensor, " T"]
+    targets: Int[Tensor, " T"]
+    weights: Float[Tensor, " T"]
+
+
+def pack_examples(loaded: Loaded, batch: Batch, budget: int = 0) -> list[Row]:
+    """A padded batch as few rows of at most `budget` tokens (0: all in one); an example longer than that has its own row.
+
+    Raises UsageError for a model whose attention is not plainly causal.
+    """
+    check_causal(loaded.model.config)
+    lengths = batch.inputs["attention_mask"].sum(1).tolist()
+    chosen = by_budget(0, lengths, budget) if budget else [list(range(len(lengths)))]
+    return [_row(batch, examples) for examples in chosen]
+
+
+def _row(batch: Batch, examples: list[int]) -> Row:
+    ids, positions, segments, labels, weights = [], [], [], [], []
+    for number, example in enumerate(examples, 1):
+        kept = batch.inputs["attention_mask"][example].bool()
+        ids.append(batch.inputs["input_ids"][example][kept])
+        positions.append(batch.inputs["position_ids"][..., example, :][..., kept])
+        segments.append(torch.full_like(ids[-1], number))
+        own = batch.labels[example][kept].clone()
+        own[0] = -100  # nothing predicts the first token
+        labels.append(own)
+        weights.append(batch.weights[example].expand(len(own)))
+    wanted = torch.cat(labels)
+    at = (wanted >= 0).nonzero()[:, 0]
+    images = [sum(batch.images[:example]) for example in examples if batch.images[example]]
+    inputs = {
+        "input_ids": torch.cat(ids)[None],
+        "position_ids": torch.cat(positions, -1).unsqueeze(-2),
+        **(image_inputs(batch.inputs, images) if images else {}),
+    }
+    return Row(inputs, torch.cat(segments), at - 1, wanted[at], torch.cat(weights)[at])
+
+
+def packed_losses(
+    loaded: Loaded, row: Row, *, chunk: int = CHUNK, flex: bool | None = None
+) -> tuple[Float[Tensor, " T"], Int[Tensor, " T"]]:
+    """Cross-entropy of every supervised token of a row, and the token that the model holds most likely there."""
+    hidden = packed_hidden(loaded, row.inputs, row.segments, flex)[row.previous]
+    head = loaded.model.get_output_embeddings()
+
+    def some(states: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        logits = head(states).float()
+        return F.cross_entropy(logits, wanted, reduction="none"), logits.argmax(-1)
+
+    parts = [
+        checkpoint(some, states, wanted, use_reentrant=False)
+        for states, wanted in zip(hidden.split(chunk), row.targets.split(chunk), strict=True)
+    ]
+    return torch.cat([losses for losses, _ in parts]), torch.cat([likely for _, likely in parts])
+
+
+def backward(loaded: Loaded, rows: list[Row]) -> dict[str, float]:
+    """Add the gradient of the weighted mean over all rows, one row at a time; the metrics of `trainer.sft.loss`.
+
+    Raises FrankenError where the loss is not finite.
+    """
+    weight = sum(float(row.weights.sum()) for row in rows)
+    tokens = sum(len(row.targets) for row in rows)
+    loss, hits = 0.0, 0
+    for row in rows:
+        losses, likely = packed_losses(loaded, row)
+        part = (losses * row.weights).sum() / weight
+        if not torch.isfinite(part):
+            raise FrankenError(f"the loss is {part.item()}", why="training diverged", fix="lower the learning rate")
+        part.backward()
+        loss += part.item()
+        hits += int((likely == row.targets).sum())
+    return {"loss": loss, "token_accuracy": hits / tokens, "tokens": float(tokens)}
