@@ -5,37 +5,38 @@ Results go to stdout, progress to stderr and only to a terminal. `--json` prints
 """
 
 import sys
+from collections.abc import Callable
 
 import typer
 from typer.exceptions import TyperException
 
 from franken.cli import diff, doctor, evaluate, merge, probe, probe_compare, regrade, study, tasks, train, train_figures
+from franken.cli.pages import PAGES, examples, front
 from franken.console import say_error
 from franken.errors import FrankenError
 
 app = typer.Typer(
     name="franken",
     help="What does RL really change in a vision-language model? Probe it, diff it, merge it, freeze it, train it.",
+    epilog=front(),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",
 )
-app.command()(probe.probe)
-app.command()(probe_compare.probe_compare)
-app.command()(diff.diff)
-app.command()(merge.merge)
-app.command()(merge.merge_sweep)
-app.command("eval")(evaluate.evaluate)
-app.command()(regrade.regrade)
-app.command()(train.train)
-app.command()(train.freeze_train)
-app.command()(train_figures.train_figures)
-app.add_typer(tasks.app, name="tasks")
-app.command()(study.autopsy)
-app.command()(study.quickstart)
-app.command()(study.report)
-app.command()(doctor.doctor)
+VERBS: dict[str, Callable[..., int] | typer.Typer] = {
+    "probe": probe.probe, "probe-compare": probe_compare.probe_compare, "diff": diff.diff, "merge": merge.merge,
+    "merge-sweep": merge.merge_sweep, "train": train.train, "freeze-train": train.freeze_train,
+    "train-figures": train_figures.train_figures, "eval": evaluate.evaluate, "regrade": regrade.regrade,
+    "tasks": tasks.app, "autopsy": study.autopsy, "quickstart": study.quickstart, "report": study.report,
+    "doctor": doctor.doctor,
+}  # fmt: skip
+for name, verb in VERBS.items():
+    panel, line, _ = PAGES[name]
+    if isinstance(verb, typer.Typer):
+        app.add_typer(verb, name=name, rich_help_panel=panel, short_help=line, epilog=examples(name))
+    else:
+        app.command(name, rich_help_panel=panel, short_help=line, epilog=examples(name))(verb)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -105,7 +105,7 @@ def render(
 
 @app.command()
 def baselines(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[TASK]...", help="Tasks; all by default.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="TASK", help="Tasks; all by default.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Questions to learn from, and as many to be asked.")] = 200,
     seed: Seed = 0,
     data: Questions = None,
