@@ -4,6 +4,9 @@ A Qwen2.5-VL of 24 M parameters with random weights: the real class, wide enough
 time, as at 7B; the vision tower is frozen and its features are computed once for both. The step is the forward and backward of
 the group's log-probabilities. Every arm runs in a process of its own, so that its peak memory is its own; before that, both are
 run in one and their gradients are compared.
+
+`--sft` times supervised batches instead: examples with an image packed into rows of a token budget, against the padded batch,
+in alternating runs of one process. Tokens are those of the examples; padding is work but not tokens.
 """
 
 import argparse
@@ -21,6 +24,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.processes import setting
 
 SHAPES = [(700, 300, 8), (700, 300, 15), (300, 300, 8), (1500, 300, 8), (1500, 300, 15), (200, 800, 8)]  # P, R, G
+LESSONS = [  # name, batch, prompt, answers: a long tail as worked solutions have, and none
+    ("median 120, at most 600", 12, 320, "tail"),
+    ("all of 200", 12, 320, "equal"),
+]
 VOCABULARY, IMAGE, START, END, VIDEO = 4096, 4090, 4091, 4092, 4093
 
 
@@ -104,13 +111,83 @@ def assert_equal(loaded: Any, batch: dict[str, Any], responses: list[list[int]])
         loaded.model.zero_grad()
         step(arm, loaded, batch, responses)
         gradients.append({n: p.grad.clone() for n, p in loaded.model.named_parameters() if p.grad is not None})
-    assert set(gradients[0]) == set(gradients[1])
-    worst = max(
-        ((gradients[0][n] - gradients[1][n]).abs().max() / gradients[0][n].abs().max().clamp(min=1e-12)).item()
-        for n in gradients[0]
-    )
+    return largest_difference(*gradients)
+
+
+def largest_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    """The largest difference of any gradient entry, over the largest entry. Fails above 1e-4."""
+    assert set(one) == set(other)
+    worst = max(((one[n] - other[n]).abs().max() / one[n].abs().max().clamp(min=1e-12)).item() for n in one)
     assert worst < 1e-4, f"the gradients differ by {worst:.1e}"
     return worst
+
+
+def lesson_batch(loaded: Any, count: int, prompt: int, shape: str) -> Any:
+    """A right-padded supervised batch: an image of 256 tokens and a question, then an answer."""
+    from franken.models.positions import position_ids
+    from trainer.data import Batch
+
+    generator = torch.Generator().manual_seed(3)
+    lengths = [200] * count
+    if shape == "tail":
+        lengths = (120 * torch.randn(count, generator=generator).exp()).clamp(10, 600).int().tolist()
+    asked = pixels_of(loaded, prompt)
+    width = prompt + max(lengths)
+    ids, mask, labels = (
+        torch.zeros(count, width).long(),
+        torch.zeros(count, width).long(),
+        torch.full((count, width), -100),
+    )
+    for row, length in enumerate(lengths):
+        answer = torch.randint(10, 4000, (length,), generator=generator)
+        ids[row, : prompt + length] = torch.cat([asked["input_ids"][0], answer])
+        mask[row, : prompt + length] = 1
+        labels[row, prompt : prompt + length] = answer
+    grids = asked["image_grid_thw"].repeat(count, 1)
+    inputs = {"input_ids": ids, "attention_mask": mask, "image_grid_thw": grids}
+    inputs |= {"pixel_values": asked["pixel_values"].repeat(count, 1)}
+    inputs["position_ids"] = position_ids(loaded.model, ids, mask, grids)
+    return Batch(inputs, labels, torch.ones(count), [1] * count)
+
+
+def lesson_step(arm: str, loaded: Any, batch: Any, budget: int) -> float:
+    """Forward and backward of the loss of a supervised batch. Returns CPU seconds."""
+    from trainer import sft, sft_packing
+
+    loaded.model.zero_grad()
+    began = time.process_time()
+    if arm == "packed":
+        sft_packing.backward(loaded, sft_packing.pack_examples(loaded, batch, budget))
+    else:
+        sft.loss(loaded.model, batch)[0].backward()
+    return time.process_time() - began
+
+
+def lessons(repeats: int, budget: int) -> None:
+    """Tokens a second of padded and packed supervised batches, run in turns."""
+    print(
+        "| answers | batch | tokens | padding | row of | tokens/s padded | packed | times: median | min | max | gradients |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    loaded = build()
+    for name, count, prompt, shape in LESSONS:
+        batch = lesson_batch(loaded, count, prompt, shape)
+        gradients = []
+        for arm in ("padded", "packed"):
+            lesson_step(arm, loaded, batch, budget)
+            gradients.append({n: p.grad.clone() for n, p in loaded.model.named_parameters() if p.grad is not None})
+        worst = largest_difference(*gradients)
+        tokens = int(batch.inputs["attention_mask"].sum())
+        arms = ("padded", "packed")
+        seconds = [[lesson_step(arm, loaded, batch, budget) for arm in arms] for _ in range(repeats)]
+        ratios = [padded / packed for padded, packed in seconds]
+        rates = [tokens / statistics.median(column) for column in zip(*seconds, strict=True)]
+        padding = 1 - tokens / batch.inputs["attention_mask"].numel()
+        print(
+            f"| {name} | {count} | {tokens} | {padding:.0%} | {budget} | {rates[0]:.0f} | {rates[1]:.0f} | {statistics.median(ratios):.2f} "
+            f"| {min(ratios):.2f} | {max(ratios):.2f} | {worst:.0e} |",
+            flush=True,
+        )
 
 
 def one_arm(arm: str, prompt: int, longest: int, group: int, repeats: int) -> dict[str, Any]:
@@ -137,6 +214,8 @@ def memory(field: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--sft", action="store_true", help="supervised batches, packed against padded")
+    parser.add_argument("--budget", type=int, default=1024, help="tokens of a packed supervised row")
     parser.add_argument("--arm", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -145,6 +224,9 @@ def main() -> None:
         print(json.dumps(one_arm(arm, *map(int, shape), repeats=arguments.repeats)))
         return
     print(f"{setting('torch', 'transformers')}, one thread, fp32\n")
+    if arguments.sft:
+        lessons(arguments.repeats, arguments.budget)
+        return
     print(
         "| prompt | response | G | CPU s rows | CPU s packed | times | MiB rows | MiB packed | times | gradients differ by |"
     )

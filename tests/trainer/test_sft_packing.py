@@ -1,6 +1,8 @@
 """Packed supervised rows against each example alone, and against the padded batch: losses, gradients, whole runs."""
 
 import json
+from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -45,7 +47,8 @@ def examples():
 @pytest.mark.parametrize("budget", [0, 200, 1], ids=["one row", "some rows", "a row each"])
 def test_packed_equals_every_example_alone_and_the_padded_batch(fresh_creature, examples, budget):
     """In double precision, the logits apart, which are single in both."""
-    loaded, model = fresh_creature, fresh_creature.model.double()
+    loaded = replace(fresh_creature, model=deepcopy(fresh_creature.model).double())
+    model = loaded.model
     batch = encode(loaded, examples)
     losses, weights, seen = [], [], 0
     for example in examples:  # alone: no padding, no mask, the model's own positions
