@@ -37,7 +37,13 @@ class Size:
     settings: Settings
 
 
-QUICK = Size(None, Settings(samples=100, n=4, k=(1, 4), probe_samples=100, arm_draws=2, controls=2, batch_size=384))
+QUICK = Size(
+    None,
+    Settings(
+        samples=100, n=4, k=(1, 4), probe_samples=100, arm_draws=2, controls=2, batch_size=384, attention_samples=10,
+        score_samples=50,
+    ),
+)  # fmt: skip
 FULL = Size(400, Settings(samples=400, n=8, k=(1, 2, 4, 8), probe_samples=100, arm_draws=4, controls=4, batch_size=384))
 
 

@@ -2,8 +2,9 @@
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -40,7 +41,7 @@ def autopsy(
     json: Json = False,
 ) -> int:
     """Everything at once: probe, diff, hybrids and evaluations, on one page. The same command resumes."""
-    from franken.study.autopsy import Settings, plan_autopsy, run_autopsy
+    from franken.study.autopsy import Settings, default_jobs, plan_autopsy, run_autopsy
 
     if len(checkpoints) not in (2, 3):
         raise UsageError(f"{len(checkpoints)} checkpoints given", why="autopsy takes BASE RL or BASE SFT RL")
@@ -55,17 +56,43 @@ def autopsy(
             raise UsageError(f"cannot read --extra {pair}", why="it has no =", fix="write --extra frozen-late=FOLDER")
     more = dict(pair.split("=", 1) for pair in extra or [])
     if dry_run:
-        _, steps = plan_autopsy(base, sft, rl, out=out, settings=settings, extra=more)
-        if json:
-            return print_object({"steps": [{"id": s.id, "what": s.what, "command": s.command} for s in steps]}, json)
-        print_table(["step", "command"], [[s.what, s.command] for s in steps])
-        return 0
+        study, steps = plan_autopsy(base, sft, rl, out=out, settings=settings, extra=more)
+        return _say_cost(steps, out, device, jobs or default_jobs(study), json)
     report = None if json else step_lines()
     page = run_autopsy(
         base, sft, rl, out=out, settings=settings, extra_models=more, jobs=jobs, report=report,
         command=shlex.join(["franken", *sys.argv[1:]]),
     )  # fmt: skip
     return finish_study(page, json)
+
+
+def _say_cost(steps: Sequence[Any], out: Path, device: str, jobs: int, json: bool) -> int:
+    """The table of `--dry-run`."""
+    from franken.study.cost import explained, find_rates, lines, machine, size, span, totals
+    from franken.study.steps import stored_steps
+
+    done = stored_steps(steps, out)
+    rates = find_rates(out, device=device, jobs=jobs, needed=len(done) < len(steps))
+    found = lines(steps, done.keys(), rates)
+    whole = totals(found, jobs)
+    if json:
+        return print_object(
+            {"steps": [x.to_dict() for x in found], "total": whole, "how": explained(rates), "machine": machine()}, json
+        )
+    head = ["step", "calls", "prompts", "new tokens", "tensors", "read", "written", "time", "how"]
+    body = [
+        [x.step.what, x.cost.calls, x.cost.prompts, x.cost.new_tokens, x.cost.tensors, size(x.cost.read),
+         size(x.cost.written), span(x.seconds), x.how]
+        for x in found
+    ]  # fmt: skip
+    print_table(head, body)
+    print(
+        f"\nto do: {whole['steps'] - whole['done']} of {whole['steps']} steps, {whole['calls']:,} calls, "
+        f"{whole['answers']:,} answers, {size(whole['read'])} to read, {size(whole['written'])} written, "
+        f"about {span(whole['seconds'])} in {jobs} {'lane' if jobs == 1 else 'lanes'}"
+    )
+    print(f"times: {explained(rates)}")
+    return 0
 
 
 def quickstart(

@@ -36,7 +36,9 @@ PATCHES = ("patch-residual", "patch-residual-noising")
 class Settings:
     """How much to measure. `samples`: prompts per task in evaluations; `probe_samples`: image pairs per task.
 
-    `controls`: random layer sets of each size beside the hybrids; `without`: names of `SWITCHES` that are switched off.
+    Attention and patching look at one pair at a time and never at more pairs than the probe: `attention_samples`,
+    `patch_samples`. `score_samples`: prompts per task of the M scores, by default all `samples`. `controls`: random layer
+    sets of each size beside the hybrids; `without`: names of `SWITCHES` that are switched off.
     """
 
     tasks: tuple[str, ...] = ()
@@ -44,6 +46,9 @@ class Settings:
     n: int = 4
     k: tuple[int, ...] = (1, 4)
     probe_samples: int = 40
+    attention_samples: int = 20
+    patch_samples: int = 10
+    score_samples: int | None = None
     arm_draws: int = 2
     controls: int = 2
     seed: int = 0
@@ -62,7 +67,18 @@ class Settings:
     def sizes(self) -> dict[str, Any]:
         """How much is measured, as study.json keeps it."""
         names = ("samples", "probe_samples", "n", "k", "arm_draws", "controls", "max_new_tokens")
-        return {name: list(v) if isinstance(v := getattr(self, name), tuple) else v for name in names}
+        found = {name: list(v) if isinstance(v := getattr(self, name), tuple) else v for name in names}
+        found |= {"score_samples": self.scored()} if self.on("scores") else {}
+        return found | {f"{kind}_samples": self.pairs(kind) for kind in ("attention", "patch") if self.on(kind)}
+
+    def scored(self) -> int:
+        """Prompts per task in the arms that only the M scores need."""
+        return min(self.samples, self.score_samples or self.samples)
+
+    def pairs(self, kind: str) -> int:
+        """Image pairs per task of `probe`, `attention` or `patch`."""
+        wanted = {"attention": self.attention_samples, "patch": self.patch_samples}
+        return min(self.probe_samples, wanted.get(kind, self.probe_samples))
 
 
 def check_switches(names: Sequence[str]) -> tuple[str, ...]:
@@ -109,7 +125,7 @@ class _Maker:
 
     def arms(self, label: str) -> Step:
         what, names = f"evaluate {label} without the image", ["text", "blind"]
-        command = self._arms_command(self._typed(label), self.s.arm_draws, names)
+        command = self._arms_command(self._typed(label), self.s.arm_draws, names, self.s.samples)
         args = self._eval(label, self.s.arm_draws, names)
         return self._step(f"arms-{label}", what, "eval", args, command, label, 2.0, kind="arms")
 
@@ -117,15 +133,16 @@ class _Maker:
         """What the M scores need beside the image arm and, where that step runs, the text arm."""
         names = [a for a in M_ARMS if a != "text" or not self.s.on("arms")]
         what = f"evaluate {label} with black images"
-        command = self._arms_command(self._typed(label), 1, names)
-        return self._step(f"m-{label}", what, "eval", self._eval(label, 1, names), command, label, 2.0, kind="scores")
+        command = self._arms_command(self._typed(label), 1, names, self.s.scored())
+        args = self._eval(label, 1, names) | {"samples": self.s.scored()}
+        return self._step(f"m-{label}", what, "eval", args, command, label, 2.0, kind="scores")
 
     def probe(self, label: str, kind: str, methods: Sequence[str], typed: str, cost: float) -> Step:
         args = {
             **self._shared(), "model": self.study.models[label], "methods": list(methods),
-            "task_names": self.study.tasks, "samples": self.s.probe_samples,
+            "task_names": self.study.tasks, "samples": self.s.pairs(kind),
         }  # fmt: skip
-        command = f"franken probe {self._typed(label)} --method {typed} --samples {self.s.probe_samples}{self._on()}"
+        command = f"franken probe {self._typed(label)} --method {typed} --samples {self.s.pairs(kind)}{self._on()}"
         what = {"probe": "probe", "attention": "attention of", "patch": "patch"}[kind]
         optional = "" if kind == "probe" else kind
         return self._step(f"{kind}-{label}", f"{what} {label}", "probe", args, command, label, cost, kind=optional)
@@ -147,8 +164,8 @@ class _Maker:
 
     def hybrid_arms(self, number: int, label: str) -> Step:
         what = f"evaluate the hybrid {label} without the image"
-        command = self._arms_command("HYBRID", 1, M_ARMS)
-        args = self._grafted(label, 1, M_ARMS)
+        command = self._arms_command("HYBRID", 1, M_ARMS, self.s.scored())
+        args = self._grafted(label, 1, M_ARMS) | {"samples": self.s.scored()}
         return self._hybrid(f"m-hybrid-{number}", what, args, command, label, 2.0, kind="scores")
 
     def scores(self, steps: Sequence[Step]) -> Step:
@@ -212,8 +229,8 @@ class _Maker:
         del args["labels"]
         return args | {"grafts": [graft]}
 
-    def _arms_command(self, typed: str, n: int, arms: Sequence[str]) -> str:
-        return f"franken eval {typed} --samples {self.s.samples} --n {n} --k 1 --arms {','.join(arms)}{self._on()}"
+    def _arms_command(self, typed: str, n: int, arms: Sequence[str], samples: int) -> str:
+        return f"franken eval {typed} --samples {samples} --n {n} --k 1 --arms {','.join(arms)}{self._on()}"
 
     def _on(self) -> str:
         text = f" --tasks {','.join(self.study.tasks)}" if self.study.tasks else ""

@@ -21,6 +21,7 @@ from franken.evaluate.run import plan_eval
 from franken.layers import parse_ranges
 from franken.report.record import FILE, Study, read_study
 from franken.study.agenda import OPTIONAL, Settings, check_switches, study_steps
+from franken.study.cost import recorder
 from franken.study.hybrids import plan_hybrids
 from franken.study.steps import Outcome, Report, Step, run_steps
 
@@ -89,7 +90,9 @@ def run_autopsy(
     )  # fmt: skip
     _claim(out, study, claimed)
     steps = [*before, *steps]
-    outcomes = run_steps(steps, folder=out, jobs=jobs or default_jobs(study), report=report)
+    outcomes = run_steps(
+        steps, folder=out, jobs=jobs or default_jobs(study), report=report, cost_of=recorder(steps)
+    )  # fmt: skip
     study.steps = [_recorded(o, out) for o in outcomes]
     study.save(out)
     return build_page(out)

@@ -69,14 +69,18 @@ class Outcome:
     skipped: bool = False
 
 
-def run_steps(steps: Sequence[Step], *, folder: Path, jobs: int = 2, report: Report | None = None) -> list[Outcome]:
+def run_steps(
+    steps: Sequence[Step], *, folder: Path, jobs: int = 2, report: Report | None = None,
+    cost_of: Callable[[Step], Mapping[str, Any]] | None = None,
+) -> list[Outcome]:  # fmt: skip
     """Run the steps in `jobs` lanes and return their outcomes in the order given. Records go to `folder/steps/`.
 
+    What `cost_of` says of a step is stored beside its seconds, if it ran from beginning to end, for later estimates.
     With more than one lane every child computes with one thread, unless OMP_NUM_THREADS says otherwise.
     Raises KeyboardInterrupt after the children have been stopped.
     """
     (folder / "steps").mkdir(parents=True, exist_ok=True)
-    board = _Board(list(steps), folder, report or (lambda *_: None))
+    board = _Board(list(steps), folder, report or (lambda *_: None), cost_of)
     environment = dict(os.environ)
     if jobs > 1:
         environment.setdefault("OMP_NUM_THREADS", "1")
@@ -100,8 +104,10 @@ def run_steps(steps: Sequence[Step], *, folder: Path, jobs: int = 2, report: Rep
 class _Board:
     """What is waiting, running and done; shared by the lanes under one lock."""
 
-    def __init__(self, steps: list[Step], folder: Path, report: Report) -> None:
-        self.waiting, self.folder, self.report = steps, folder, report
+    def __init__(
+        self, steps: list[Step], folder: Path, report: Report, cost_of: Callable[[Step], Mapping[str, Any]] | None
+    ) -> None:
+        self.waiting, self.folder, self.report, self.cost_of = steps, folder, report, cost_of
         self.outcomes: dict[str, Outcome] = {}
         self.children: set[subprocess.Popen[str]] = set()
         self.stopped = False
@@ -177,7 +183,9 @@ def _lane(board: _Board, number: int, environment: dict[str, str]) -> None:
                 board.close(stored)
                 continue
             board.report(step.id, "start", step.what)
-            began = time.monotonic()
+            began, mark = time.monotonic(), record.with_suffix(".started")
+            whole = not mark.exists()  # else an earlier call did a part of it
+            mark.touch()
             if step.argv is not None:
                 folders, error = _command(board, step, log, environment)
             else:
@@ -187,8 +195,11 @@ def _lane(board: _Board, number: int, environment: dict[str, str]) -> None:
                 return
             outcome = Outcome(step, tuple(folders), round(time.monotonic() - began, 1), error)
             if not error:
-                content = {"key": key, "folders": folders, "seconds": outcome.seconds}
+                content: dict[str, Any] = {"key": key, "folders": folders, "seconds": outcome.seconds}
+                if board.cost_of and not step.argv and whole and all(_is_new(Path(f), mark) for f in folders):
+                    content["cost"] = dict(board.cost_of(taken))
                 atomic_write_text(record, json.dumps(content, indent=1))
+                mark.unlink()
             board.close(outcome)
     except FrankenError as e:
         board.crash = e
@@ -223,6 +234,27 @@ def _stored(step: Step, record: Path, key: str) -> Outcome | None:
     if stored["key"] != key or not whole:
         return None
     return Outcome(step, tuple(stored["folders"]), stored["seconds"], skipped=True)
+
+
+def _is_new(run: Path, mark: Path) -> bool:
+    """Whether a run was finished after the step began, and is not one that was there already."""
+    return (run / "run.json").stat().st_mtime >= mark.stat().st_mtime
+
+
+def stored_steps(steps: Sequence[Step], folder: Path) -> dict[str, Outcome]:
+    """The outcomes of those steps that are complete, as `run_steps` would find them; nothing is run."""
+    found: dict[str, Outcome] = {}
+    for step in steps:
+        if not all(i in found for i in step.reads):
+            continue
+        filled = with_folders(step, found) if step.reads else step
+        try:
+            stored = _stored(filled, folder / "steps" / f"{step.id}.json", "" if step.argv else _key(filled))
+        except FrankenError:  # a checkpoint that is yet to be made
+            continue
+        if stored is not None:
+            found[step.id] = stored
+    return found
 
 
 def _command(board: _Board, step: Step, log: Path, environment: dict[str, str]) -> tuple[list[str], str | None]:

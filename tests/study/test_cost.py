@@ -1,0 +1,148 @@
+"""What a study will take: counted against the engine itself, timed from records, done steps for nothing."""
+
+import dataclasses
+import json
+
+import pytest
+
+from franken.models import creature
+from franken.study import cost as module
+from franken.study.agenda import Settings
+from franken.study.autopsy import plan_autopsy
+from franken.study.cost import (
+    Rates,
+    lines,
+    machine,
+    measured_rates,
+    recorder,
+    size,
+    span,
+    step_seconds,
+    study_costs,
+    totals,
+)
+from franken.study.steps import run_steps, stored_steps
+
+TINY = Settings(
+    tasks=("recognise",),
+    samples=5,
+    n=2,
+    k=(1, 2),
+    probe_samples=3,
+    controls=0,
+    device="cpu",
+    max_new_tokens=3,
+    batch_size=4,
+)
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory):
+    root = tmp_path_factory.mktemp("cost")
+    for seed, name in enumerate(("base", "rl")):
+        creature.save(creature.build_model(seed), root / name)
+    _, steps = plan_autopsy(str(root / "base"), None, str(root / "rl"), out=root / "study", settings=TINY)
+    return root / "study", {s.id: s for s in steps}
+
+
+def test_calls_and_answers_of_an_evaluation_are_those_of_the_engine(planned, monkeypatch):
+    from franken.generate import native
+    from franken.study import worker
+
+    _, steps = planned
+    made = study_costs(list(steps.values()))["eval-base"]
+    batches = []
+    sample = native.sample
+    monkeypatch.setattr(native, "sample", lambda *a, **k: batches.append(1) or sample(*a, **k))
+    (folder,) = worker.do("eval", dict(steps["eval-base"].args), lambda *_: None)
+    assert made.calls == len(batches) * TINY.max_new_tokens
+    manifest = json.loads((module.Path(folder) / "run.json").read_text())
+    assert (made.prompts, made.answers) == (5, manifest["n_requested"])
+
+
+def test_a_hybrid_reads_its_donor_too_and_a_diff_reads_both(planned):
+    _, steps = planned
+    found = study_costs(list(steps.values()))
+    assert found["hybrid-0"].read == 2 * found["eval-base"].read
+    assert found["diff"].read == 2 * found["eval-base"].read
+    assert found["diversity"].work == 2 * found["eval-base"].answers
+
+
+def test_probes_are_counted_by_their_own_plan(planned):
+    from franken.probe.cost import cost
+    from franken.probe.plan import plan_probe
+
+    _, steps = planned
+    found = study_costs([steps["probe-rl"], steps["attention-rl"]])
+    for name, made in found.items():
+        args = steps[name].args
+        plan = plan_probe(args["model"], methods=args["methods"], task_names=["recognise"], samples=3, max_new_tokens=3)
+        assert made.calls == cost(plan)["forwards"]
+
+
+def test_measured_seconds_are_proportional_to_work(planned, tmp_path):
+    _, steps = planned
+    step = steps["eval-base"]
+    more = dataclasses.replace(step, args={**step.args, "samples": 50})
+    few, many = (study_costs([s])["eval-base"] for s in (step, more))
+    (tmp_path / "steps").mkdir()
+    done = {"seconds": 3.0, "cost": {"machine": machine(), "group": "eval", "work": few.work}}
+    elsewhere = {"seconds": 999.0, "cost": {"machine": "another", "group": "eval", "work": few.work}}
+    for name, content in (("a", done), ("b", elsewhere), ("c", {"seconds": 1.0})):
+        (tmp_path / "steps" / f"{name}.json").write_text(json.dumps(content))
+    rates = Rates(measured_rates(tmp_path))
+    assert step_seconds(more, many, rates) == (pytest.approx(30.0), "measured")
+    assert step_seconds(steps["probe-rl"], few, rates) == (None, "unknown")
+
+
+def test_more_lanes_take_less_time_but_not_less_than_the_longest_step():
+    assert module.total_seconds([4.0, 2.0], 1) == 6.0
+    assert module.total_seconds([4.0, 2.0], 2) == 4.0
+    assert module.total_seconds([4.0, None], 2) is None
+    assert module.total_seconds([], 2) == 0.0
+
+
+def test_a_step_that_ran_leaves_its_cost_and_is_found_done(planned, monkeypatch, tmp_path):
+    from franken.study import steps as lanes
+
+    class Worker:
+        def __init__(self, *_): ...
+
+        def alive(self):
+            return True
+
+        def do(self, step):
+            folder = tmp_path / "run"
+            folder.mkdir(exist_ok=True)
+            if not (folder / "run.json").exists():
+                (folder / "run.json").write_text("{}")
+            return [str(folder)], None
+
+        def close(self): ...
+
+    monkeypatch.setattr(lanes, "_Worker", Worker)
+    _, steps = planned
+    step = steps["eval-rl"]
+    assert stored_steps([step], tmp_path) == {}
+    run_steps([step], folder=tmp_path, jobs=1, cost_of=recorder([step]))
+    record = tmp_path / "steps" / "eval-rl.json"
+    assert json.loads(record.read_text())["cost"]["work"] == study_costs([step])["eval-rl"].work
+    assert list(stored_steps([step], tmp_path)) == ["eval-rl"]
+    (line,) = lines([step], {"eval-rl"}, Rates())
+    assert (line.seconds, line.how, totals([line], 1)["calls"]) == (0.0, "done", 0)
+    record.unlink()  # the run is there, so doing it again takes no time: no measurement
+    run_steps([step], folder=tmp_path, jobs=1, cost_of=recorder([step]))
+    assert "cost" not in json.loads(record.read_text())
+
+
+def test_a_matrix_product_is_timed():
+    assert 1e7 < module.product_rate("cpu", 1) < 1e15
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(None, "unknown"), (3.2, "3 s"), (600.0, "10 min"), (9000.0, "2.5 h")])
+def test_times_are_said_as_people_say_them(seconds, text):
+    assert span(seconds) == text
+
+
+def test_sizes_are_said_as_people_say_them():
+    assert [size(x) for x in (0, 999, 15_200_000_000)] == ["0", "999 B", "15.2 GB"]
