@@ -105,11 +105,11 @@ def perception(run: LoadedRun, models: Sequence[str]) -> Figure | None:
     height = max(2.8, 0.36 * max(len(names), len(shown)) + 0.28 * len(models) + 1.2)
     figure = _figure(11.5, height)
     first, second, third = figure.subplots(1, 3, width_ratios=[1.25, 1.1, 1])
-    _rows_of_points(first, arms, "method", names, models)
+    rows_of_points(first, arms, "method", names, models)
     first.set_title("acc@1 by what is shown")
-    _rows_of_points(second, scores, "metric", shown, models)
+    rows_of_points(second, scores, "metric", shown, models)
     second.set_title("what it takes")
-    _stacked(third, errors, models)
+    stacked(third, errors, models)
     third.set_title("why answers are wrong")
     figure.legend(*first.get_legend_handles_labels(), loc="outside lower left", ncols=len(models))
     figure.legend(*third.get_legend_handles_labels(), loc="outside lower right", ncols=3)
@@ -138,8 +138,10 @@ def diversity(run: LoadedRun, models: Sequence[str]) -> Figure | None:
         ax.set(xticks=[], yticks=[], xlabel="t-SNE")
         ax.grid(visible=False)
         ax.legend(loc="lower left", bbox_to_anchor=(0, -0.3), ncols=3, handletextpad=0.2, columnspacing=0.8)
-    success = _against_success(axes[2], run, models, colours)
-    _correlations(axes[3], run, models, success)
+    success = against_success(axes[2], run, models, colours)
+    axes[2].set_title("a point a prompt")
+    correlations(axes[3], run, models, success)
+    axes[3].set_title(f"diversity with {success}")
     return figure
 
 
@@ -162,7 +164,7 @@ def shape(run: LoadedRun, models: Sequence[str]) -> Figure | None:
         ax.set_xticks([])
         ax.set_xlim(-0.7, len(models) - 0.3)
         ax.set_ylim(bottom=0)
-    _rows_of_points(axes[-1], rows, "metric", strategies, models)
+    rows_of_points(axes[-1], rows, "metric", strategies, models)
     axes[-1].set_yticks(range(len(strategies)), [s.removeprefix("strategy ") for s in strategies])
     axes[-1].set_title("share of each strategy")
     _legend(figure, axes[-1], "mean a reply")
@@ -195,7 +197,9 @@ def _curve(ax: Axes, rows: Frame, tint: str, label: str | None, *, band: bool) -
         ax.plot(k, value, color=tint, linestyle=(0, (3, 2)), linewidth=1.1)
 
 
-def _rows_of_points(ax: Axes, rows: Frame, column: str, names: Sequence[str], models: Sequence[str]) -> None:
+def rows_of_points(
+    ax: Axes, rows: Frame, column: str, names: Sequence[str], models: Sequence[str], mode: look.Mode = look.LIGHT
+) -> None:
     """One line a name, one point a model on it, in percent."""
     colours = tints(models)
     offsets = np.linspace(-0.26, 0.26, len(models)) if len(models) > 1 else [0.0]
@@ -211,7 +215,7 @@ def _rows_of_points(ax: Axes, rows: Frame, column: str, names: Sequence[str], mo
     ax.set_xlim(-3, 103)
     ax.set_xlabel("%")
     ax.grid(visible=False, axis="y")
-    ax.grid(visible=True, axis="x", color=look.LIGHT.grid)
+    ax.grid(visible=True, axis="x", color=mode.grid)
 
 
 def _upright(ax: Axes, rows: Frame, x: float, tint: str, scale: float) -> None:
@@ -220,7 +224,8 @@ def _upright(ax: Axes, rows: Frame, x: float, tint: str, scale: float) -> None:
         ax.plot([x], [row["value"] * scale], marker="o", color=tint)
 
 
-def _stacked(ax: Axes, rows: Frame, models: Sequence[str]) -> None:
+def stacked(ax: Axes, rows: Frame, models: Sequence[str]) -> None:
+    """The kinds of errors of each model as shares of all its answers."""
     left = np.zeros(len(models))
     table = rows.pivot_table(index="model", columns="metric", values="value").reindex(list(models))
     for name, tint in zip(ERRORS, ERROR_TINTS, strict=True):
@@ -236,10 +241,15 @@ def _stacked(ax: Axes, rows: Frame, models: Sequence[str]) -> None:
     ax.grid(visible=False, axis="y")
 
 
-def _against_success(ax: Axes, run: LoadedRun, models: Sequence[str], colours: dict[str, str]) -> str:
-    """A point a prompt, jittered; returns the acc@k of the axis."""
+def widest_success(run: LoadedRun) -> str:
+    """The acc@k of the largest k that diversity was correlated with; acc@1 where it was with none."""
     found = [m for m in run.layers["metric"].unique() if m.startswith("Pearson diversity ~ ")]
-    success = max((m.split(" ~ ")[1].split(" |")[0] for m in found), key=lambda m: int(m[4:]), default="acc@1")
+    return max((m.split(" ~ ")[1].split(" |")[0] for m in found), key=lambda m: int(m[4:]), default="acc@1")
+
+
+def against_success(ax: Axes, run: LoadedRun, models: Sequence[str], colours: dict[str, str]) -> str:
+    """A point a prompt, jittered; returns the acc@k of the axis."""
+    success = widest_success(run)
     values: Frame = run.samples[run.samples["metric"].isin(["diversity", success])]
     values = values[values["method"] == _main(run.layers)]
     table = values.pivot_table(index=["model", "task", "sample"], columns="metric", values="value").dropna()
@@ -248,39 +258,31 @@ def _against_success(ax: Axes, run: LoadedRun, models: Sequence[str], colours: d
         if model in table.index.get_level_values("model"):
             own = table.loc[model]
             jitter = rng.normal(0, 0.012, len(own))
-            ax.plot(
-                own["diversity"],
-                own[success] * PERCENT + PERCENT * jitter,
-                ".",
-                color=colours[model],
-                alpha=0.4,
-                markersize=4,
-            )
+            y = PERCENT * (own[success] + jitter)
+            ax.plot(own["diversity"], y, ".", color=colours[model], alpha=0.4, markersize=4, label=look.name(model))
     ax.set_xlabel("diversity (mean cosine distance)")
     ax.set_ylabel(f"{success}, %")
-    ax.set_title("a point a prompt")
-    return success  # fmt: skip
+    return success
 
 
-def _correlations(ax: Axes, run: LoadedRun, models: Sequence[str], success: str) -> None:
+def correlations(ax: Axes, run: LoadedRun, models: Sequence[str], success: str, mode: look.Mode = look.LIGHT) -> None:
     """Pearson and Spearman, raw (filled) and given difficulty (open)."""
     layers: Frame = run.layers
     wanted = layers["metric"].str.contains(f" diversity ~ {success}", regex=False) & layers["value"].notna()
     rows = layers[wanted]
-    colours = {**tints(models), "all models": look.LIGHT.ink}
+    colours = {**tints(models), "all models": mode.ink}
     labels: list[str] = []
     for row in rows.to_dict("records"):
         at, given = len(labels), " | " in row["metric"]
-        tint = colours.get(row["model"], look.LIGHT.ink)
+        tint = colours.get(row["model"], mode.ink)
         ax.hlines(at, row["ci_low"], row["ci_high"], color=tint, linewidth=1.3)
         ax.plot([row["value"]], [at], "o", color=tint, markerfacecolor="none" if given else tint)
         labels.append(f"{row['model']}, {row['metric'].split()[0]}")
-    ax.axvline(0, color=look.LIGHT.muted, linewidth=0.8)
+    ax.axvline(0, color=mode.muted, linewidth=0.8)
     ax.set_yticks(range(len(labels)), labels, fontsize=6.5)
     ax.set_ylim(len(labels) - 0.4, -0.6)
     ax.set_xlim(-1.05, 1.05)
     ax.grid(visible=False, axis="y")
-    ax.set_title(f"diversity with {success}")
     ax.set_xlabel("correlation; open: given difficulty")
 
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import base64
 import io
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from franken import tasks as puzzles
+from franken.layers import thirds
 from franken.report.evidence import Evidence
+from franken.report.sources import runs_of
 from franken.report.theme import name
 from franken.tasks.grading import extract
 
@@ -22,6 +25,10 @@ if TYPE_CHECKING:
 LARGEST = 320  # pixels; larger images are scaled down for the page
 SMALL = 128  # pixels; smaller images stay PNG and are shown without smoothing
 LONGEST_REPLY = 1200  # characters
+LONGEST_CELL = 160  # characters of a reply behind a cell
+MOST_PAIRS = 48  # on the page, whatever was asked
+DID = {"source": "becomes the source's", "changed": "only changes", "same": "stays"}
+UNTIL = {"never": "to none", "early": "to an early layer", "middle": "to a middle layer", "late": "to a late layer"}
 
 
 def image_uri(image: Image | None) -> dict[str, Any] | None:
@@ -40,33 +47,73 @@ def image_uri(image: Image | None) -> dict[str, Any] | None:
     return {"uri": f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}", "pixelated": small}
 
 
-def pair_gallery(found: Evidence, *, per_task: int = 3, method: str = "swap-suffix") -> list[dict[str, Any]]:
-    """The first eligible pairs of each task: both images, the question, and each checkpoint's answer by swap layer."""
+def pair_gallery(found: Evidence, *, most: int = MOST_PAIRS, method: str = "swap-suffix") -> dict[str, Any]:
+    """The first eligible pairs of each task: both images, the question, and each checkpoint's answer by swap layer.
+
+    cards; `cap`, a sentence that says how many of how many are shown; `runs` that hold all of them; `filters`: by task, by
+    what happened to the last checkpoint's answer, and by the third of the decoder up to which it follows the image.
+    """
     rows = found.samples("probe")
+    rows = rows[rows["method"] == method] if len(rows) else rows
+    empty = {"cards": [], "cap": "", "runs": (), "filters": []}
     if len(rows) == 0:
-        return []
-    rows = rows[rows["method"] == method]
-    shown: list[dict[str, Any]] = []
-    for task in dict.fromkeys(rows["task"]):
-        of_task = rows[rows["task"] == task]
-        usable = of_task[of_task["error"].isna() & of_task["ineligible"].isna()]
-        wanted = list(dict.fromkeys(usable["sample"]))[:per_task]
-        pairs = {p.id: p for p in _pairs(found, str(task))}
-        for sample in (s for s in wanted if s in pairs):
-            shown.append(_pair_card(pairs[sample], usable[usable["sample"] == sample], found.study.stages))
-    return shown
+        return empty
+    usable = rows[rows["error"].isna() & rows["ineligible"].isna()]
+    tasks = list(dict.fromkeys(str(t) for t in usable["task"]))
+    per_task = max(1, most // max(1, len(tasks)))
+    cards: list[dict[str, Any]] = []
+    for task in tasks[:most]:
+        of_task = usable[usable["task"] == task]
+        wanted = list(dict.fromkeys(of_task["sample"]))[:per_task]
+        pairs = {p.id: p for p in _pairs(found, task)}
+        by_sample = dict(list(of_task[of_task["sample"].isin(wanted)].groupby("sample", sort=False)))
+        cards += [_pair_card(pairs[s], by_sample[s], found.study.stages) for s in wanted if s in pairs]
+    if not cards:
+        return empty
+    shown_tasks = list(dict.fromkeys(c["task"] for c in cards))
+    last = name(cards[0]["strips"][-1]["model"])
+    filters = [
+        {"key": "task", "title": "Task", "choices": ["all tasks", *shown_tasks]},
+        {"key": "did", "title": f"{last}'s answer", "choices": ["anything", *DID.values()]},
+        {"key": "until", "title": "Follows the image", "choices": ["to any layer", *UNTIL.values()]},
+    ]
+    for card in cards:
+        card["places"] = (
+            1 + shown_tasks.index(card["task"]), 1 + list(DID).index(card["did"]), 1 + list(UNTIL).index(card["until"])
+        )  # fmt: skip
+        card["classes"] = " ".join(f"{f['key']}-is-{place}" for f, place in zip(filters, card["places"], strict=True))
+    total = len(usable.drop_duplicates(["task", "sample"]))
+    asked = len(rows.drop_duplicates(["task", "sample"]))
+    cap = f"Shown: {len(cards)} of {total} eligible pairs, the first of each task (at most {per_task}); {asked} were asked."
+    return {"cards": cards, "cap": cap, "runs": runs_of(found, "probe", None, method), "filters": filters}
+
+
+def filter_rules(pairs: dict[str, Any]) -> str:
+    """CSS that hides the cards which the checked radio buttons exclude, and says so where none is left. No text of others."""
+    filters, places = pairs["filters"], {card["places"] for card in pairs["cards"]}
+    rules = [
+        f"body:has(#{f['key']}-{i}:checked) .of-pairs:not(.{f['key']}-is-{i}) {{ display: none; }}"
+        for f in filters for i in range(1, len(f["choices"]))
+    ]  # fmt: skip
+    blank = [
+        "body" + "".join(f":has(#{f['key']}-{i}:checked)" for f, i in zip(filters, chosen, strict=True)) + " .none-fits"
+        for chosen in product(*(range(len(f["choices"])) for f in filters))
+        if not any(all(c in (0, p) for c, p in zip(chosen, place, strict=True)) for place in places)
+    ]  # fmt: skip
+    return "\n".join([*rules, *([",\n".join(blank) + " { display: block; }"] if blank else [])])
 
 
 def _pair_card(pair: puzzles.Pair, rows: Any, stages: list[str]) -> dict[str, Any]:
-    strips = []
+    strips, states = [], []
     for model in (m for m in stages if m in set(rows["model"])):
         own = rows[rows["model"] == model].sort_values("layer")
-        cells = []
+        cells, states = [], []
         for row in own.to_dict("records"):
             state = "source" if row["to_source"] else "changed" if row["changed"] else "same"
+            answer, whole = _short(row["output"]), str(row["output"] or "")[:LONGEST_CELL]
+            states.append(state)
             cells.append({
-                "layer": int(row["layer"]), "state": state, "answer": _short(row["output"]),
-                "whole": str(row["output"] or "")[:LONGEST_REPLY],
+                "layer": int(row["layer"]), "state": state, "answer": answer, "whole": "" if whole == answer else whole,
             })  # fmt: skip
         first = own.iloc[0]
         strips.append({
@@ -74,12 +121,21 @@ def _pair_card(pair: puzzles.Pair, rows: Any, stages: list[str]) -> dict[str, An
             "right": bool(first["baseline_score"] and first["baseline_score"] > 0.5),
             "source": _short(first["source_output"]),
         })  # fmt: skip
+    layers = [c["layer"] for c in strips[0]["cells"]] if strips else []
     return {
         "id": pair.id, "task": pair.task, "question": pair.target.question, "fact": pair.fact,
         "target": image_uri(pair.target.image), "source": image_uri(pair.source.image),
         "target_answer": pair.target.answer, "source_answer": pair.source.answer, "strips": strips,
-        "layers": [c["layer"] for c in strips[0]["cells"]] if strips else [],
+        "layers": layers, "did": next((s for s in DID if s in states), "same"), "until": _until(states),
     }  # fmt: skip
+
+
+def _until(states: list[str]) -> str:
+    """The third of the decoder of the last layer from which a swap still changes the answer; `never` where none does."""
+    moved = [i for i, state in enumerate(states) if state != "same"]
+    if not moved:
+        return "never"
+    return next(third for third, (start, stop) in thirds(len(states)).items() if start <= moved[-1] < stop)
 
 
 def reasoning_gallery(found: Evidence, *, per_task: int = 2, draws: int = 1) -> list[dict[str, Any]]:

@@ -2,71 +2,47 @@
 
 A verdict is about the claim of the paper (Frankenstein, arXiv 2602.12395) as it stands in these checkpoints:
 `supported`, `not supported`, or `inconclusive`; `not measured` where the runs are missing. The rules are the same for
-every study: the 5 % level after Holm's correction within a question. (They were settled while looking at the creature,
-so the creature's own verdicts are an illustration, not a confirmation.)
+every study: one test decides each question, at the 5 % level, after Holm's correction within the question. (They were
+settled while looking at the creature, so the creature's own verdicts are an illustration, not a confirmation.)
+
+Whether layers carry, or training without them keeps, RL's gain is judged against half of that gain: a model that is not
+significantly worse than RL may still have lost most of it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from franken import stats
-from franken.evaluate.metrics import compare_samples, per_prompt
 from franken.layers import thirds
 from franken.report.evidence import Evidence
+from franken.report.sources import join, runs_of, say
 from franken.report.theme import name
-
-NB = "\N{NO-BREAK SPACE}"
-ALPHA = 0.05
-SUPPORTED, AGAINST, OPEN, ABSENT = "supported", "not supported", "inconclusive", "not measured"
-
-
-@dataclass
-class Headline:
-    """An answer: `key` is its anchor on the page, `claim` what the verdict is about, `test` how it was decided."""
-
-    key: str
-    question: str
-    answer: str
-    claim: str
-    verdict: str
-    test: str = ""
-    facts: list[str] = field(default_factory=list)
-
-
-def points(x: float) -> str:
-    """A share as signed percentage points: 0.102 → `+10.2`."""
-    return f"{100 * x:+.1f}".replace("-", "\N{MINUS SIGN}")
-
-
-def percent(x: float) -> str:
-    """A share as a percentage: 0.726 → `72.6 %`."""
-    return f"{100 * x:.1f}{NB}%"
-
-
-def p_text(p: float) -> str:
-    """`p = 0.03`, or `p < 0.001`."""
-    text = "p < 0.001" if p < 0.001 else f"p = {p:.2g}" if p < 0.1 else f"p = {p:.2f}"
-    return text.replace(" ", NB)
-
-
-def interval(row: Any) -> str:
-    """A difference with its interval, in points: `+10.2 points (95 % +8.1 to +12.2)`."""
-    return f"{points(row['diff'])} points (95{NB}% {points(row['ci_low'])} to {points(row['ci_high'])})"
-
-
-def paired(found: Evidence, a: str, b: str, metric: str = "acc@1", task: str = "all") -> Any | None:
-    """The paired comparison b - a in the image arm, as a row; None when either model was not evaluated."""
-    left, right = (found.samples("eval", label) for label in (a, b))
-    if len(left) == 0 or len(right) == 0:
-        return None
-    if any(len(per_prompt(t[t["method"] == "image"], metric)) == 0 for t in (left, right)):
-        return None
-    return compare_samples(left, right, metric).set_index("task").loc[task]
+from franken.report.verdicts import (
+    ABSENT,
+    AGAINST,
+    ALPHA,
+    NB,
+    ONE_RUN,
+    OPEN,
+    SUPPORTED,
+    Headline,
+    above_half,
+    gap_interval,
+    interval,
+    judged,
+    keeps_text,
+    n_text,
+    p_text,
+    paired,
+    percent,
+    permutation_p,
+    ratio_interval,
+    subset_p,
+)  # fmt: skip
 
 
 def all_headlines(found: Evidence) -> list[Headline]:
@@ -81,34 +57,46 @@ def gain(found: Evidence) -> Headline:
     row = paired(found, parent, "rl")
     if row is None:
         return Headline("gain", "Did RL help?", "The checkpoints were not evaluated.", claim, ABSENT)
-    verdict = _verdict(row["diff"], row["p"])
-    facts = []
-    answer = (
-        f"RL answers {percent(row['mean_b'])} of the questions, {name(parent)} {percent(row['mean_a'])}: "
-        f"{interval(row)}, n{NB}={NB}{row['n']} prompts, {p_text(row['p'])}."
+    answer = say(
+        "RL answers {after:n} of the questions, {who} {before:n}: {gain:n}, {n:n} prompts, {p:n}.",
+        _evals(found, parent, "rl"), {"after": _evals(found, "rl"), "before": _evals(found, parent)},
+        who=name(parent), after=percent(row["mean_b"]), before=percent(row["mean_a"]), gain=interval(row),
+        n=n_text(row["n"]), p=p_text(row["p"]),
+    )  # fmt: skip
+    wanted = [
+        ("control", "rl", "acc@1"),
+        *((parent, "rl", f"acc@{k}") for k in _ks(found)),
+        (parent, "rl", "strategies"),
+    ]
+    rows = [(a, m, r) for a, b, m in wanted if (r := paired(found, a, b, m)) is not None]
+    facts = [
+        _against(found, a, metric, r, p)
+        for (a, metric, r), p in zip(rows, stats.holm([float(r["p"]) for *_, r in rows]), strict=True)
+    ]
+    test = (
+        "Sign-flip permutation test of acc@1 over prompts, both models on the same prompts; tasks weigh the same. Below, "
+        f"Holm over the lines. {ONE_RUN}"
     )
-    control = paired(found, "control", "rl")
-    if control is not None:
-        facts.append(
-            f"Against SFT continued for the same time ({percent(control['mean_a'])}): {interval(control)}, "
-            f"{p_text(control['p'])}, n{NB}={NB}{control['n']}."
-        )
-    for k in _ks(found):
-        wide = paired(found, parent, "rl", f"acc@{k}")
-        if wide is not None:
-            facts.append(
-                f"acc@{k}: {percent(wide['mean_a'])} before, {percent(wide['mean_b'])} after RL, {interval(wide)}, "
-                f"{p_text(wide['p'])}."
-            )
-    varied = paired(found, parent, "rl", "strategies")
-    if varied is not None:
-        facts.append(
-            f"Distinct strategies a prompt: {varied['mean_a']:.2f} before, {varied['mean_b']:.2f} after RL, "
-            f"{p_text(varied['p'])}."
-        )
-    facts += _unformatted(found)
-    test = "Sign-flip permutation test of acc@1 over prompts, both models on the same prompts."
-    return Headline("gain", "Did RL help?", answer, claim, verdict, test, facts)
+    return Headline("gain", "Did RL help?", answer, claim, judged(row, row["p"]), test, [*facts, *_unformatted(found)])
+
+
+def _against(found: Evidence, a: str, metric: str, row: Any, p: float) -> str:
+    """RL beside something else, in one line."""
+    runs = _evals(found, a, "rl")
+    at = {"before": _evals(found, a), "after": _evals(found, "rl")}
+    if metric == "strategies":
+        return say(
+            "Distinct strategies a prompt: {before:n} before, {after:n} after RL, {p:n}.", runs, at,
+            before=f"{row['mean_a']:.2f}", after=f"{row['mean_b']:.2f}", p=p_text(p),
+        )  # fmt: skip
+    if a == "control":
+        text = "Against SFT continued for the same time ({before:n}): {gain:n}, {p:n}, {n:n}."
+    else:
+        text = "{metric}: {before:n} before, {after:n} after RL, {gain:n}, {p:n}."
+    return say(
+        text, runs, at, metric=metric, before=percent(row["mean_a"]), after=percent(row["mean_b"]), gain=interval(row),
+        p=p_text(p), n=n_text(row["n"]),
+    )  # fmt: skip
 
 
 def where(found: Evidence) -> Headline:
@@ -120,25 +108,30 @@ def where(found: Evidence) -> Headline:
     depths = {t: d for t, d in depths.items() if len(d) >= 5}
     if model is None or len(depths) < 2:
         return Headline("where", question, "Too few pairs whose answer follows the image.", claim, ABSENT)
+    runs = runs_of(found, "probe", [model])
     at = {t: stats.bootstrap_mean(d.tolist()) for t, d in depths.items()}
-    first, last, p, how = _deepest_gap(found, model, depths)
-    verdict = SUPPORTED if p < ALPHA else OPEN
-    answer = (
-        f"In {name(model)}, answers to {first} stop following the image after {_layers(at[first])}, answers to "
-        f"{last} after {_layers(at[last])}, n{NB}={NB}{len(depths[first])} and {len(depths[last])} pairs, {p_text(p)}."
-    )
-    facts = [
-        f"{t}: the image matters through {_layers(at[t])}, n = {len(depths[t])} pairs that follow it."
+    first, last, p, how, gap = _deepest_gap(found, model, depths)
+    answer = say(
+        "In {who}, answers to {first} stop following the image after {early:n}, answers to {last} after {late:n}: "
+        "{gap:n} later, {n:n} pairs, {p:n}.",
+        runs, who=name(model), first=first, last=last, early=f"{at[first].value:.1f}{NB}layers",
+        late=f"{at[last].value:.1f}",
+        gap=f"{gap[0]:.1f} layers (95{NB}% {_signed(gap[1])} to {_signed(gap[2])})",
+        n=f"{n_text(len(depths[first]))} and {len(depths[last])}", p=p_text(p),
+    )  # fmt: skip
+    facts: list[str] = [
+        say(
+            "{task}: the image matters through {layers:n}, {n:n} pairs that follow it.", runs, task=t,
+            layers=_layers(at[t]), n=n_text(len(depths[t])),
+        )
         for t in sorted(at, key=lambda t: at[t].value)
-    ]
-    worst = costliest_layer(found, model)
-    if worst:
-        facts.append(worst)
+    ]  # fmt: skip
+    facts += [worst] if (worst := costliest_layer(found, model)) else []
     test = (
         "Per pair, the number of layers from which a suffix swap still changes the answer, among pairs where the swap "
-        f"of all layers does; {how}, Holm over pairs of tasks."
+        f"of all layers does; {how}, Holm over all pairs of tasks. The two tasks furthest apart are shown."
     )
-    return Headline("where", question, answer, claim, verdict, test, facts)
+    return Headline("where", question, answer, claim, SUPPORTED if p < ALPHA else OPEN, test, facts)
 
 
 def what(found: Evidence) -> Headline:
@@ -147,34 +140,50 @@ def what(found: Evidence) -> Headline:
     claim = "The RL update concentrates in middle and late layers"
     rows = found.layers("diff")
     delta = found.study.delta
-    energy = _text_layers(rows, delta, "relative_energy")
-    if len(energy) < 3:
-        return Headline("what", question, "The parameters were not compared.", claim, ABSENT)
+    energy = text_layers(rows, delta, "relative_energy")
+    if len(energy) < 3 or not energy.mean() > 0:
+        why = "The parameters were not compared." if len(energy) < 3 else "RL did not change the text layers at all."
+        return Headline("what", question, why, claim, ABSENT)
+    runs = runs_of(found, "diff")
     start = thirds(len(energy))["middle"][0]
-    early, rest = energy[:start], energy[start:]
     p = subset_p(energy, start)
-    ratio = float(rest.mean() / early.mean()) if early.mean() else float("inf")
-    verdict = OPEN if p >= ALPHA else SUPPORTED if ratio > 1 else AGAINST
-    answer = (
-        f"RL moved a text layer by {percent(float(energy.mean()))} of its norm; middle and late layers moved "
-        f"{ratio:.2f} times as far as early ones, n{NB}={NB}{len(energy)} layers, {p_text(p)}."
-    )
-    facts = []
-    before = _text_layers(rows, "base→sft", "relative_energy")
+    ratio, low, high = ratio_interval(energy[:start], energy[start:])
+    parts = {c: _ratio(text_layers(rows, delta, "relative_energy", c), start) for c in ("attn", "mlp")}
+    known = [r for r in parts.values() if r == r]
+    alike = all((r > 1) == (ratio > 1) for r in known)
+    verdict = OPEN if p >= ALPHA or not alike else SUPPORTED if ratio > 1 else AGAINST
+    answer = say(
+        "RL moved a text layer by {mean:n} of its norm; middle and late layers moved {ratio:n} times as far as early "
+        "ones (95 % {span:n}), {n:n} layers, {p:n}.",
+        runs, mean=percent(float(energy.mean())), ratio=f"{ratio:.2f}", span=f"{low:.2f} to {high:.2f}",
+        n=n_text(len(energy)), p=p_text(p),
+    )  # fmt: skip
+    facts: list[str] = []
+    if len(known) == 2:
+        facts.append(say(
+            "By component, the same ratio is {attn:n} in attention and {mlp:n} in the MLPs.", runs,
+            attn=f"{parts['attn']:.2f}", mlp=f"{parts['mlp']:.2f}",
+        ))  # fmt: skip
+    before = text_layers(rows, "base→sft", "relative_energy")
     if len(before):
-        facts.append(
-            f"SFT moved a text layer by {percent(float(before.mean()))}: {before.mean() / energy.mean():.1f} times as "
-            "far as RL did."
-        )
+        facts.append(say(
+            "SFT moved a text layer by {mean:n}: {times:n} times as far as RL did.", runs,
+            mean=percent(float(before.mean())), times=f"{before.mean() / energy.mean():.1f}",
+        ))  # fmt: skip
     for metric, words in (
         ("unchanged_fraction", "of the elements of a text layer did not change at all in RL"),
         ("effective_rank", "is the mean effective rank of RL's update of a text layer"),
     ):
-        values = _text_layers(rows, delta, metric)
+        values = text_layers(rows, delta, metric)
         if len(values):
             shown = percent(float(values.mean())) if metric == "unchanged_fraction" else f"{values.mean():.1f}"
-            facts.append(f"{shown} {words}.")
-    test = "Exact permutation over layers of the mean relative energy ‖Δ‖/‖W‖, early third against the rest."
+            facts.append(say("{value:n} " + words + ".", runs, value=shown))
+    test = (
+        "Permutation over layers of the mean relative energy ‖Δ‖/‖W‖, early third against the rest, and the same "
+        "direction in attention and in the MLPs. Weights are read whole, so the interval and p are over layers, as if they "
+        "were drawn independently; neighbours are alike, so take p as the weakest of the four. "
+        "Another training run may differ."
+    )
     return Headline("what", question, answer, claim, verdict, test, facts)
 
 
@@ -188,81 +197,107 @@ def transfer(found: Evidence) -> Headline:
     whole = paired(found, parent, "rl")
     late = set(range(thirds(study.depth)["middle"][0], study.depth))
     main = next((h for h in rows if set(study.hybrids[h]["layers"]) == late), None)
-    if whole is None or main is None:
+    half = above_half(found, main) if main else None
+    if whole is None or main is None or half is None:
         return Headline("transfer", question, "No hybrid was evaluated.", claim, ABSENT)
-    adjusted = dict(zip(rows, stats.holm([r["p"] for r in rows.values()]), strict=True))
+    adjusted = dict(zip(rows, stats.holm([float(r["p"]) for r in rows.values()]), strict=True))
     row, p = rows[main], adjusted[main]
-    share = row["diff"] / whole["diff"] if abs(whole["diff"]) > 1e-9 else float("nan")
     controls = [
         (c, r) for c, info in study.hybrids.items()
         if info.get("control") and len(info["layers"]) == len(late) and (r := paired(found, c, main)) is not None
     ]  # fmt: skip
-    beats = [r["diff"] > 0 and q < ALPHA for (_, r), q in zip(
-        controls, stats.holm([float(r["p"]) for _, r in controls]), strict=True)]  # fmt: skip
-    answer = (
-        f"{name(parent)} with RL's layers {min(late)}–{max(late)} scores {percent(row['mean_b'])}: {interval(row)} "
-        f"over {name(parent)}, {100 * share:.0f} % of RL's gain, n{NB}={NB}{row['n']}, {p_text(p)}."
-    )
-    if _verdict(whole["diff"], whole["p"]) != SUPPORTED:
+    controlled = stats.holm([float(r["p"]) for _, r in controls])
+    beats = [r["diff"] > 0 and q < ALPHA for (_, r), q in zip(controls, controlled, strict=True)]
+    gained = judged(whole, whole["p"]) == SUPPORTED
+    part = ", {share:n} of RL's gain" if gained else ""
+    share = f"{100 * row['diff'] / whole['diff']:.0f}{NB}%" if gained else ""
+    runs = _evals(found, parent, main, "rl")
+    answer = say(
+        "{who} with RL's layers {span} scores {after:n}: {gain:n} over {who}" + part + ", {n:n}, {p:n}.",
+        runs, {"after": _evals(found, main), "gain": _evals(found, parent, main)}, who=name(parent),
+        span=f"{min(late)}–{max(late)}", after=percent(row["mean_b"]), gain=interval(row), share=share,
+        n=n_text(row["n"]), p=p_text(p),
+    )  # fmt: skip
+    if not gained:
         verdict = OPEN
-        answer = f"RL shows no gain over {name(parent)} here, so there is none to transfer. {answer}"
-    elif row["diff"] > 0 and p < ALPHA:
-        verdict = SUPPORTED if all(beats) else OPEN
+        answer = join(say("RL shows no gain over {who} here, so there is none to transfer.", who=name(parent)), answer)
+    elif half["ci_high"] < 0:
+        verdict = AGAINST
+    elif row["diff"] > 0 and p < ALPHA and half["ci_low"] > 0 and beats and all(beats):
+        verdict = SUPPORTED
     else:
-        verdict = AGAINST if row["ci_high"] < whole["diff"] / 2 else OPEN
-    facts = [f"{h}: {interval(r)}, {p_text(adjusted[h])}." for h, r in rows.items()]
+        verdict = OPEN
+    facts: list[str] = [
+        say(
+            "{label}: {gain:n}, {p:n}.", _evals(found, parent, h), label=h, gain=interval(r), p=p_text(adjusted[h])
+        ) for h, r in rows.items()
+    ]  # fmt: skip
+    facts.append(say("{label} against half of RL's gain: {gap:n}.", runs, label=main, gap=interval(half)))
     facts += [
-        f"Against {name(c)}, as many layers chosen at random: {interval(r)}, {p_text(r['p'])}." for c, r in controls
-    ]
+        say(
+            "{main} against {control}, as many layers chosen at random: {gain:n}, {p:n}.", _evals(found, c, main),
+            main=main, control=name(c), gain=interval(r), p=p_text(q),
+        )
+        for (c, r), q in zip(controls, controlled, strict=True)
+    ]  # fmt: skip
+    facts += (
+        [] if controls else ["No random layer set of this size was evaluated, so nothing says that it is these layers."]
+    )
     test = (
-        f"Sign-flip test of acc@1 against {name(parent)} over prompts, Holm over the hybrids; and against random layer "
-        "sets of equal size."
+        f"Sign-flip tests of acc@1 over prompts. Supported: above {name(parent)} (Holm over the hybrids), above half of "
+        "RL's gain (95 % interval), and above every random layer set of equal size (Holm over them). Not supported: below "
+        f"half of RL's gain. {ONE_RUN}"
     )
     return Headline("transfer", question, answer, claim, verdict, test, facts)
 
 
 def necessary(found: Evidence) -> Headline:
-    """Whether RL still gains when a third of the layers is frozen."""
-    question = "Was it necessary?"
-    claim = "Without its late layers RL loses its gain"
-    parent = found.study.parent
-    arms = {a: r for a in found.study.frozen if (r := paired(found, "rl", a)) is not None}
-    if not arms:
-        how = "No freeze run was given. Repeat RL with layers frozen (franken freeze-train) and name it with --extra."
-        return Headline("necessary", question, how, claim, ABSENT)
-    lower = dict(zip(arms, stats.holm([r["p"] for r in arms.values()]), strict=True))
-    above = {a: paired(found, parent, a) for a in arms}
-    gains = dict(zip(arms, stats.holm([float(r["p"]) for r in above.values() if r is not None]), strict=False))
+    """Whether RL still gains when its late layers are frozen."""
+    question, parent, study = "Was it necessary?", found.study.parent, found.study
+    arms = {a: r for a in study.frozen if (r := paired(found, "rl", a)) is not None}
     whole = paired(found, parent, "rl")
-    verdicts: dict[str, str] = {}
-    for arm, row in arms.items():
-        up = above[arm]
-        if row["diff"] < 0 and lower[arm] < ALPHA:
-            verdicts[arm] = "needed"
-        elif up is not None and up["diff"] > 0 and gains[arm] < ALPHA:
-            verdicts[arm] = "not needed"
-        else:
-            verdicts[arm] = OPEN
-    key = "frozen-late" if "frozen-late" in arms else list(arms)[-1]
+    if not arms or whole is None:
+        how = "No freeze run was given. Repeat RL with layers frozen (franken freeze-train) and name it with --extra."
+        return Headline("necessary", question, how, "Without its late layers RL loses its gain", ABSENT)
+    lower = dict(zip(arms, stats.holm([float(r["p"]) for r in arms.values()]), strict=True))
+    halves = {a: above_half(found, a) for a in arms}
+    late = set(range(*thirds(study.depth)["late"]))
+    key = max(arms, key=lambda a: len(late & set(study.frozen[a])) - 0.01 * len(set(study.frozen[a]) - late))
+    span = layer_spans(study.frozen[key])
+    exact = set(study.frozen[key]) == late
+    claim = "Without its late layers RL loses its gain" if exact else f"Without layers {span} RL loses its gain"
+    states = {a: _freeze_state(r, lower[a], halves[a]) for a, r in arms.items()}
     row = arms[key]
-    verdict = {"needed": SUPPORTED, "not needed": AGAINST}.get(verdicts[key], OPEN)
-    answer = (
-        f"RL with layers {_span(found.study.frozen[key])} frozen scores {percent(row['mean_b'])}: {interval(row)} "
-        f"against full RL, n{NB}={NB}{row['n']}, {p_text(lower[key])}."
-    )
-    if whole is None or _verdict(whole["diff"], whole["p"]) != SUPPORTED:
+    answer = say(
+        "RL with layers {span} frozen scores {after:n}: {loss:n} against full RL, {n:n}, {p:n}.",
+        _evals(found, "rl", key), {"after": _evals(found, key)}, span=span, after=percent(row["mean_b"]),
+        loss=interval(row), n=n_text(row["n"]), p=p_text(lower[key]),
+    )  # fmt: skip
+    verdict = {"needed": SUPPORTED, "not needed": AGAINST}.get(states[key], OPEN)
+    if judged(whole, whole["p"]) != SUPPORTED:
         verdict = OPEN
-    facts = []
+        answer = join(say("RL shows no gain over {who} here, so there is none to lose.", who=name(parent)), answer)
+    facts: list[str] = []
     for arm, r in arms.items():
-        line = f"{name(arm)} ({_span(found.study.frozen[arm])}): {interval(r)} against RL, {p_text(lower[arm])}"
-        up = above[arm]
-        line += f"; {interval(up)} over {name(parent)}" if up is not None else ""
-        facts.append(f"{line}: {verdicts[arm]}.")
+        line = say(
+            "{arm} ({span}): {loss:n} against RL, {p:n}; {state}.", _evals(found, "rl", arm), arm=name(arm),
+            span=layer_spans(study.frozen[arm]), loss=interval(r), p=p_text(lower[arm]), state=states[arm],
+        )  # fmt: skip
+        half = halves[arm]
+        facts.append(join(line, keeps_text(half, _evals(found, parent, "rl", arm))) if half is not None else line)
     test = (
-        "Sign-flip tests of acc@1 over prompts, Holm over the arms. Needed: below RL. Not needed: not below RL, and "
-        f"above {name(parent)}."
+        "Sign-flip tests of acc@1 over prompts. Needed: below RL (Holm over the arms) and below half of RL's gain (95 % "
+        f"interval). Not needed: above half of RL's gain. {ONE_RUN}"
     )
     return Headline("necessary", question, answer, claim, verdict, test, facts)
+
+
+def _freeze_state(row: Any, p: float, half: Any | None) -> str:
+    if half is not None and half["ci_low"] > 0:
+        return "not needed"
+    if half is not None and half["ci_high"] < 0 and row["diff"] < 0 and p < ALPHA:
+        return "needed"
+    return OPEN
 
 
 def reading_depths(found: Evidence, model: str) -> dict[str, np.ndarray]:
@@ -279,8 +314,10 @@ def reading_depths(found: Evidence, model: str) -> dict[str, np.ndarray]:
     return out
 
 
-def _deepest_gap(found: Evidence, model: str, depths: dict[str, np.ndarray]) -> tuple[str, str, float, str]:
-    """The two tasks that fall furthest apart: (earlier, later, adjusted p, the test's name).
+def _deepest_gap(
+    found: Evidence, model: str, depths: dict[str, np.ndarray]
+) -> tuple[str, str, float, str, tuple[float, float, float]]:
+    """The two tasks that fall furthest apart: (earlier, later, adjusted p, the test's name, gap with interval).
 
     Tasks that share their images were tested in pairs by the probe (`fall_tests` of its manifest); other tasks are
     compared as independent samples. Holm runs over all pairs of tasks. Shown is the widest gap.
@@ -294,10 +331,11 @@ def _deepest_gap(found: Evidence, model: str, depths: dict[str, np.ndarray]) -> 
     at = max(range(len(pairs)), key=lambda i: gaps[i])
     (a, b), test = pairs[at], tests[at]
     a, b = (a, b) if depths[a].mean() <= depths[b].mean() else (b, a)
+    gap = gap_interval(depths[a], depths[b])
     how = (
         f"sign-flip test paired by image (n = {test['n']} images)" if test else "permutation test between the two tasks"
     )
-    return a, b, adjusted[at], how
+    return a, b, adjusted[at], how, gap
 
 
 def costliest_layer(found: Evidence, model: str) -> str:
@@ -310,45 +348,37 @@ def costliest_layer(found: Evidence, model: str) -> str:
     if len(pooled) == 0:
         return ""
     top = pooled.loc[pooled["value"].idxmax()]
-    rivals = pooled[pooled["ci_high"] >= top["ci_low"]]
-    layers = [int(i) for i in rivals["layer"]]
-    who = f"layer {layers[0]}" if len(layers) == 1 else f"one of the layers {_span(layers)}"
-    return (
-        f"Removing {who} costs most: {100 * top['value']:.0f} points of accuracy at layer {int(top['layer'])} "
-        f"(95 % {100 * top['ci_low']:.0f} to {100 * top['ci_high']:.0f}), mean over tasks."
-    )
+    layers = [int(i) for i in pooled[pooled["ci_high"] >= top["ci_low"]]["layer"]]
+    who = f"layer {layers[0]}" if len(layers) == 1 else f"one of the layers {layer_spans(layers)}"
+    return say(
+        "Removing {who} costs most: {cost:n} of accuracy at layer {layer} (95 % {span:n}), mean over tasks.",
+        runs_of(found, "probe", [model]), who=who, cost=f"{100 * top['value']:.0f} points", layer=int(top["layer"]),
+        span=f"{100 * top['ci_low']:.0f} to {100 * top['ci_high']:.0f}",
+    )  # fmt: skip
 
 
-def permutation_p(a: np.ndarray, b: np.ndarray, *, n_perm: int = 10_000, seed: int = 0) -> float:
-    """Two-sided permutation p that two independent samples have equal means; never below 1/(n_perm + 1)."""
-    pool = np.concatenate([a, b])
-    rng = np.random.default_rng(seed)
-    seen = abs(a.mean() - b.mean())
-    orders = rng.permuted(np.tile(pool, (n_perm, 1)), axis=1)
-    means = orders[:, : len(a)].mean(1) - orders[:, len(a) :].mean(1)
-    return float(((np.abs(means) >= seen - 1e-12).sum() + 1) / (n_perm + 1))
+def text_layers(rows: Any, delta: str, metric: str, component: str = "all") -> np.ndarray:
+    """A metric of an update by text layer, ascending; empty where it was not measured."""
+    if len(rows) == 0:
+        return np.zeros(0)
+    keep = (rows["method"] == delta) & (rows["metric"] == metric) & (rows["part"] == "text")
+    keep &= (rows["component"] == component) & rows["layer"].notna()
+    return rows[keep].sort_values("layer")["value"].dropna().to_numpy(float)
 
 
-def subset_p(values: np.ndarray, size: int, *, n_perm: int = 20_000, seed: int = 0) -> float:
-    """Two-sided p that the first `size` values differ in mean from the rest: exact, or drawn where subsets are many."""
-    from math import comb
+def layer_spans(layers: list[int]) -> str:
+    """`0–2, 5`: layers in a sentence, last one included."""
+    runs: list[list[int]] = []
+    for layer in sorted(layers):
+        if runs and layer == runs[-1][1] + 1:
+            runs[-1][1] = layer
+        else:
+            runs.append([layer, layer])
+    return ", ".join(f"{a}" if a == b else f"{a}–{b}" for a, b in runs)
 
-    n = len(values)
-    if not 0 < size < n:
-        return 1.0
-    total = values.sum()
 
-    def gap(chosen: Any) -> float:
-        inside = values[list(chosen)].sum()
-        return abs(inside / size - (total - inside) / (n - size))
-
-    seen = gap(range(size)) - 1e-12
-    if comb(n, size) <= n_perm:
-        gaps = np.array([gap(c) for c in combinations(range(n), size)])
-        return float((gaps >= seen).mean())
-    rng = np.random.default_rng(seed)
-    drawn = np.array([gap(rng.permutation(n)[:size]) for _ in range(n_perm)])
-    return float(((drawn >= seen).sum() + 1) / (n_perm + 1))
+def _evals(found: Evidence, *models: str) -> tuple[str, ...]:
+    return runs_of(found, "eval", models, "image")
 
 
 def _unformatted(found: Evidence) -> list[str]:
@@ -357,17 +387,13 @@ def _unformatted(found: Evidence) -> list[str]:
     rows = rows[(rows["metric"] == "format") & (rows["task"] == "all") & (rows["method"] == "image")]
     rates = {m: float(v) for m, v in zip(rows["model"], rows["value"], strict=True) if v == v}
     return [
-        f"{name(m)} keeps the answer format in {percent(rates[m])} of its replies: its score measures that as much as what "
-        "it sees."
+        say(
+            "{who} keeps the answer format in {rate:n} of its replies: its score measures that as much as what it sees.",
+            _evals(found, m), who=name(m), rate=percent(rates[m]),
+        )
         for m in found.study.stages
         if rates.get(m, 1.0) < 0.5
-    ]
-
-
-def _verdict(diff: float, p: float) -> str:
-    if p >= ALPHA:
-        return OPEN
-    return SUPPORTED if diff > 0 else AGAINST
+    ]  # fmt: skip
 
 
 def _ks(found: Evidence) -> list[int]:
@@ -376,23 +402,14 @@ def _ks(found: Evidence) -> list[int]:
     return sorted(int(m[4:]) for m in names if m != "acc@1")
 
 
-def _text_layers(rows: Any, delta: str, metric: str) -> np.ndarray:
-    if len(rows) == 0:
-        return np.zeros(0)
-    keep = (rows["method"] == delta) & (rows["metric"] == metric) & (rows["part"] == "text")
-    keep &= (rows["component"] == "all") & rows["layer"].notna()
-    return rows[keep].sort_values("layer")["value"].dropna().to_numpy(float)
+def _ratio(values: np.ndarray, start: int) -> float:
+    early = values[:start].mean() if len(values) > start else 0.0
+    return float(values[start:].mean() / early) if early > 0 else float("nan")
 
 
 def _layers(mean: stats.Estimate) -> str:
-    return f"{mean.value:.1f} layers ({mean.low:.1f} to {mean.high:.1f})"
+    return f"{mean.value:.1f} layers (95{NB}% {mean.low:.1f} to {mean.high:.1f})"
 
 
-def _span(layers: list[int]) -> str:
-    runs: list[list[int]] = []
-    for layer in sorted(layers):
-        if runs and layer == runs[-1][1] + 1:
-            runs[-1][1] = layer
-        else:
-            runs.append([layer, layer])
-    return ", ".join(f"{a}" if a == b else f"{a}–{b}" for a, b in runs)
+def _signed(x: float) -> str:
+    return f"{x:.1f}".replace("-", "\N{MINUS SIGN}")

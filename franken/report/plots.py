@@ -21,15 +21,20 @@ if TYPE_CHECKING:
 
 PERCENT = 100.0
 LOGARITHMIC = ("relative_energy", "energy")
+LABELS = {
+    "relative_energy": "‖Δ‖ / ‖W‖", "energy": "‖Δ‖", "unchanged_fraction": "unchanged elements, share",
+    "rounding_fraction": "of the changed: one bf16 step", "effective_rank": "effective rank of Δ",
+    "stable_rank": "stable rank of Δ", "cosine": "cosine",
+}  # fmt: skip
 
 
 def plot_swap(
     df: Frame, *, model: str, method: str = "swap-suffix", metric: str = "change_rate",
-    tasks: Sequence[str] | None = None, mode: look.Mode = look.LIGHT, ax: Axes | None = None,
+    tasks: Sequence[str] | None = None, depth: int | None = None, mode: look.Mode = look.LIGHT, ax: Axes | None = None,
 ) -> Axes:  # fmt: skip
     """Share of answers that a visual-token swap changes (or turns into the source's), by layer; a line per task.
 
-    `df`: rows of `franken probe`. y in percent.
+    `df`: rows of `franken probe`. y in percent. `depth`: of the whole decoder, where the rows do not reach its last layer.
     """
     ax = _axes(ax)
     rows = _select(df, model=model, method=method, metric=metric)
@@ -37,7 +42,7 @@ def plot_swap(
     for task in (t for t in order if t in set(rows["task"])):
         tint, marker = look.task_style(task, order)
         draw_line(ax, rows[rows["task"] == task], tint, task, marker=marker)
-    _layer_axis(ax, rows, mode)
+    _measured_layers(ax, rows, mode, depth)
     percent_axis(ax, headroom=True)
     ax.set_ylabel({"change_rate": "answers changed, %", "flip_to_source_rate": "answers turned, %"}[metric])
     return ax
@@ -45,7 +50,7 @@ def plot_swap(
 
 def plot_zero(
     df: Frame, *, models: Sequence[str] = ("base", "sft", "rl"), task: str = "all",
-    mode: look.Mode = look.LIGHT, ax: Axes | None = None,
+    depth: int | None = None, mode: look.Mode = look.LIGHT, ax: Axes | None = None,
 ) -> Axes:  # fmt: skip
     """Accuracy lost, in points, when one decoder layer is replaced by the identity; a line per checkpoint.
 
@@ -59,7 +64,7 @@ def plot_zero(
         line = part[part["task"] == task] if task in set(part["task"]) else pool_tasks(part)
         draw_line(ax, line, look.colour(model), look.name(model), marker="o")
     ax.axhline(0, color=mode.muted, linewidth=0.8)
-    _layer_axis(ax, rows, mode)
+    _measured_layers(ax, rows, mode, depth)
     ax.set_ylim(min(-12.0, PERCENT * float(rows["ci_low"].min())) if len(rows) else -12, 114)
     ax.set_ylabel("accuracy lost, points")
     return ax
@@ -82,7 +87,7 @@ def plot_energy(
             continue
         drawn = False
         for part in ("vision", "projector", "text"):
-            line = _with_component_range(rows[rows["part"] == part])
+            line = with_component_range(rows[rows["part"] == part])
             if metric in LOGARITHMIC:  # a layer that did not move has no logarithm: a gap, not a fall
                 line[["value", "ci_low", "ci_high"]] = (
                     line[["value", "ci_low", "ci_high"]].astype(float).replace(0.0, np.nan)
@@ -98,21 +103,19 @@ def plot_energy(
     else:
         ax.set_ylim(bottom=0)
     _parts_axis(ax, places, mode)
-    ax.set_ylabel({
-        "relative_energy": "‖Δ‖ / ‖W‖", "energy": "‖Δ‖", "unchanged_fraction": "unchanged elements, share",
-        "rounding_fraction": "of the changed: one bf16 step",
-        "effective_rank": "effective rank of Δ", "stable_rank": "stable rank of Δ", "cosine": "cosine",
-    }.get(metric, metric))  # fmt: skip
+    ax.set_ylabel(LABELS.get(metric, metric))
     return ax
 
 
-def plot_update(df: Frame, *, delta: str, mode: look.Mode = look.LIGHT, ax: Axes | None = None) -> Axes:
+def plot_update(
+    df: Frame, *, delta: str, depth: int | None = None, mode: look.Mode = look.LIGHT, ax: Axes | None = None
+) -> Axes:
     """Relative energy of one update in the text layers, in percent of the weights' norm; band: attention to MLP."""
     ax = _axes(ax)
     rows = _select(df, method=delta, metric="relative_energy")
-    line = _with_component_range(rows)
+    line = with_component_range(rows)
     draw_line(ax, line, look.DELTAS.get(delta, mode.ink), delta)
-    _layer_axis(ax, line, mode)
+    _measured_layers(ax, line, mode, depth)
     ax.set_ylim(bottom=0)
     ax.set_ylabel("‖Δ‖ / ‖W‖, %")
     return ax
@@ -196,29 +199,25 @@ def plot_arms(
     return ax
 
 
-def plot_ranges(
-    rows: Sequence[Mapping[str, Any]], *, depth: int, mode: look.Mode = look.LIGHT, ax: Axes | None = None
-) -> Axes:
-    """Layer ranges as bars over the layer axis, one row each, with the effect written at the right.
+def draw_cells(ax: Axes, table: Any, depth: int, mode: look.Mode, unit: str, *, palette: str = "mako_r") -> None:
+    """Cells over the shared layer axis: `table` is [row, layer], the row 0 at the bottom; its scale is a bar inside."""
+    import seaborn as sns
 
-    `rows`: {"label", "layers": set of 0-based layers, "colour", "text"}; drawn top to bottom.
-    """
-    ax = _axes(ax)
-    for y, row in enumerate(rows):
-        for layer in range(depth):
-            filled = layer in row["layers"]
-            ax.barh(
-                y, 0.92, left=layer - 0.46, height=0.56, color=row["colour"] if filled else mode.band,
-                linewidth=0, zorder=2,
-            )  # fmt: skip
-        ax.text(depth - 0.35, y, row["text"], va="center", ha="left", fontsize=8, color=mode.ink)
-    ax.set_yticks(range(len(rows)), [r["label"] for r in rows])
-    ax.set_ylim(len(rows) - 0.4, -0.6)
-    ax.set_xlim(-0.5, depth - 0.5)
-    ax.set_xticks(range(depth) if depth <= 16 else range(0, depth, 4))
+    layer_axis(ax, depth, mode)
+    rows = len(table)
+    colours = sns.color_palette(palette, as_cmap=True)
+    edges = (np.arange(depth + 1) - 0.5, np.arange(rows + 1) - 0.5)
+    mesh = ax.pcolormesh(*edges, table, cmap=colours, rasterized=True)
+    bar = ax.inset_axes((0.0, 1.03, 0.45, 0.035))
+    figure: Any = ax.get_figure()
+    figure.colorbar(mesh, cax=bar, orientation="horizontal", ticklocation="top")
+    bar.tick_params(labelsize=7, length=2, pad=1)
+    bar.set_xlabel("")
+    ax.annotate(unit, (0.48, 1.03), xycoords="axes fraction", fontsize=7.5, color=mode.muted)
+    for text in ax.texts:
+        if text.get_text() in ("early", "middle", "late"):  # on the cells, they could not be read
+            text.set_visible(False)
     ax.grid(visible=False)
-    ax.set_xlabel("text layer")
-    return ax
 
 
 def percent_axis(ax: Axes, *, headroom: bool = False) -> None:
@@ -227,12 +226,15 @@ def percent_axis(ax: Axes, *, headroom: bool = False) -> None:
     ax.set_yticks(range(0, 101, 20))
 
 
-def legend(ax: Axes, *, columns: int = 5, above: bool = True) -> None:
-    """A legend in one or two rows outside the plot area, so that it never covers data."""
+def legend(ax: Axes, *, width: int = 52) -> None:
+    """A legend in rows above the plot area, so that it never covers data; `width`: characters that fit in a row."""
     handles, labels = ax.get_legend_handles_labels()
     if handles:
-        where: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.02, 1.0)} if above else {"loc": "best"}
-        ax.legend(handles, labels, ncols=columns, borderaxespad=0.3, handlelength=1.2, columnspacing=0.9, **where)
+        columns = max(1, min(len(labels), width // (max(len(label) for label in labels) + 5)))
+        ax.legend(
+            handles, labels, ncols=columns, loc="lower left", bbox_to_anchor=(-0.02, 1.0), borderaxespad=0.3,
+            handlelength=1.2, columnspacing=0.9, labelspacing=0.2,
+        )  # fmt: skip
 
 
 def task_names(rows: Any) -> list[str]:
@@ -298,7 +300,7 @@ def _by_component(where: Mapping[str, str]) -> bool:
     return "→" in where.get("method", "")
 
 
-def _with_component_range(rows: Any) -> Any:
+def with_component_range(rows: Any) -> Any:
     """Rows with component `all`, their interval filled with the range over attention and MLP where it is empty."""
     whole = rows[(rows["component"] == "all") & rows["layer"].notna()].sort_values("layer").copy()
     parts = rows[rows["component"].isin(["attn", "mlp"]) & rows["layer"].notna()].groupby("layer")["value"]
@@ -330,11 +332,15 @@ def _point(ax: Axes, row: Any, y: float, tint: str) -> None:
     ax.plot([value], [y], marker="o", color=tint, markersize=6.5, markeredgewidth=0, zorder=3)
 
 
-def _layer_axis(ax: Axes, rows: Any, mode: look.Mode) -> None:
+def _measured_layers(ax: Axes, rows: Any, mode: look.Mode, depth: int | None) -> None:
     if len(rows) == 0:
         ax.text(0.5, 0.5, "not measured", transform=ax.transAxes, ha="center", color=mode.muted)
-        return
-    depth = int(rows["layer"].max()) + 1
+    if len(rows) or depth:
+        layer_axis(ax, depth or int(rows["layer"].max()) + 1, mode)
+
+
+def layer_axis(ax: Axes, depth: int, mode: look.Mode) -> None:
+    """The x axis of every plot over text layers: all of them, 0-based, the thirds shaded and named."""
     shade_thirds(ax, depth, mode)
     ax.set_xlim(-0.5, depth - 0.5)
     ax.set_xticks(range(depth) if depth <= 16 else range(0, depth, 4))

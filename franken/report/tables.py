@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 from franken.errors import FrankenError
 from franken.evaluate.metrics import compare_samples
 from franken.report.evidence import Evidence
-from franken.report.headlines import p_text, percent, points
+from franken.report.headlines import layer_spans
+from franken.report.ranges import effects
+from franken.report.sources import folder_of, runs_of
 from franken.report.theme import colour, name
+from franken.report.verdicts import p_text, percent, points
+
+RUN_FILES = ("run.json", "samples.parquet", "layers.parquet", "points.parquet")
+LONGEST = 300  # characters of a reason
 
 
 def model_table(found: Evidence) -> dict[str, Any]:
@@ -26,7 +33,8 @@ def model_table(found: Evidence) -> dict[str, Any]:
     body = []
     for label in labels:
         cells = [_cell(table, label, metric, task) for metric, task in columns]
-        body.append({"label": label, "name": name(label), "colour": colour(label), "cells": cells})
+        runs = runs_of(found, "eval", [label], "image")
+        body.append({"runs": runs, "label": label, "name": name(label), "colour": colour(label), "cells": cells})
     return {"columns": heads, "pooled": len([c for c in columns if c[1] == "all"]), "rows": body}
 
 
@@ -66,28 +74,66 @@ def comparison_table(found: Evidence) -> list[dict[str, Any]]:
             }
             for r in table.to_dict("records")
         ]  # fmt: skip
-        out.append({"title": f"{name(b)} against {name(a)}", "rows": rows, "a": name(a), "b": name(b)})
+        runs = runs_of(found, "eval", [a, b], "image")
+        out.append({"title": f"{name(b)} against {name(a)}", "rows": rows, "a": name(a), "b": name(b), "runs": runs})
     return out
 
 
+def same_layers_table(found: Evidence) -> dict[str, Any] | None:
+    """Layer sets × (put in, put back, frozen): paired differences of acc@1, see `ranges.effects`; None without any."""
+    shown = effects(found)
+    if not shown:
+        return None
+    parent = name(found.study.parent)
+    columns = {
+        "graft": f"put into {parent}, against {parent}", "revert": f"put back to {parent}, against RL",
+        "freeze": "frozen in training, against RL",
+    }  # fmt: skip
+    known = {(e.kind, e.layers): e for e in shown}
+    sets = list(dict.fromkeys(e.layers for e in shown))
+    rows = []
+    for layers in sorted(sets):
+        cells = []
+        for kind in columns:
+            e = known.get((kind, layers))
+            if e is None:
+                cells.append({"text": "–", "range": "not run", "p": "", "runs": ()})
+                continue
+            cells.append({
+                "text": points(e.diff), "range": f"{points(e.low)} to {points(e.high)}, n = {e.n}", "p": p_text(e.p),
+                "runs": runs_of(found, "eval", [e.against, e.label], "image"),
+            })  # fmt: skip
+        rows.append({"layers": layer_spans(list(layers)), "cells": cells})
+    return {"columns": list(columns.values()), "rows": rows}
+
+
 def accounting(found: Evidence) -> list[dict[str, Any]]:
-    """One row per run folder: what it was asked, what came back, what failed and why, and the command."""
+    """One row per run folder: its files, what it was asked, what came back, what failed or was left out and why, the command."""
     commands = {f: s for s in found.study.steps for f in s.get("folders") or []}
     out = []
     for run in found.runs:
-        at = run.folder.relative_to(found.folder).as_posix()
+        at = folder_of(found, run)
         samples: Any = run.samples
-        failed = samples[samples["error"].notna()] if "error" in samples else samples.iloc[:0]
         left = int(samples["ineligible"].notna().sum()) if "ineligible" in samples else 0
-        why = failed["error"].value_counts().head(3).to_dict() if len(failed) else {}
+        files = [f for f in RUN_FILES if (run.folder / f).exists()]
+        files += sorted(f"figures/{f.name}" for f in (run.folder / "figures").glob("*.png"))
         out.append({
-            "folder": at, "verb": run.manifest["verb"], "label": run.manifest["label"],
-            "requested": run.manifest["n_requested"], "ok": run.manifest["n_ok"] - left,
-            "failed": run.manifest["n_failed"], "ineligible": left, "why": [f"{w} ({c})" for w, c in why.items()],
+            "folder": at, "href": quote(at), "files": files, "verb": run.manifest["verb"],
+            "label": run.manifest["label"], "requested": run.manifest["n_requested"],
+            "ok": run.manifest["n_ok"] - left, "failed": run.manifest["n_failed"], "ineligible": left,
+            "why": _reasons(samples, "error"), "why_left": _reasons(samples, "ineligible"),
             "seconds": run.manifest.get("seconds"), "command": commands.get(at, {}).get("command", ""),
             "warnings": run.manifest.get("warnings") or [],
         })  # fmt: skip
     return out
+
+
+def _reasons(samples: Any, column: str, most: int = 3) -> list[str]:
+    """The most frequent reasons with how often each was given, and how many more there are."""
+    counts = samples[column].dropna().value_counts() if column in samples else {}
+    listed = [f"{str(why)[:LONGEST]} ({count})" for why, count in list(counts.items())[:most]]
+    rest = len(counts) - len(listed)
+    return listed + ([f"and {rest} other reasons, see samples.parquet"] if rest else [])
 
 
 def gallery_counts(found: Evidence) -> dict[str, int]:

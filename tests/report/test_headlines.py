@@ -6,20 +6,9 @@ import numpy as np
 import pytest
 
 from franken.report.evidence import Evidence, gather
-from franken.report.headlines import (
-    ABSENT,
-    AGAINST,
-    OPEN,
-    SUPPORTED,
-    all_headlines,
-    p_text,
-    permutation_p,
-    points,
-    reading_depths,
-    subset_p,
-    what,
-)
+from franken.report.headlines import all_headlines, reading_depths, what
 from franken.report.record import read_study
+from franken.report.verdicts import ABSENT, AGAINST, OPEN, SUPPORTED, p_text, permutation_p, points, subset_p
 
 
 @pytest.fixture(scope="module")

@@ -41,9 +41,6 @@ def test_every_plot_returns_axes_with_a_band_or_bars(found):
     assert [t.get_text() for t in points.get_yticklabels()] == ["SFT", "SFT:RL:RL", "3 random layers (a)", "RL"]
     arms = plots.plot_arms(evals, models=["base", "sft", "rl"])
     assert len(arms.containers) == 3
-    rows = [{"label": "x", "layers": {1, 2}, "colour": "#000000", "text": "+1"}]
-    bars = plots.plot_ranges(rows, depth=4)
-    assert len(bars.patches) == 4
 
 
 def test_a_swap_curve_shows_the_rates_of_the_table(found):

@@ -1,0 +1,145 @@
+"""What the page's figures are made of: a Panel is one small plot, a Group is read together, a Section answers a question.
+
+Panels over text layers all have one frame (`FRAME`) and one x axis (the whole decoder), so that a layer stands at the same
+place in every one of them, whatever it shows. A group can also be drawn as one figure for a paper: its finding as the
+title, n, model and run as the subtitle.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from franken.report import plots
+from franken.report import theme as look
+from franken.report.evidence import Evidence
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SIZE = (4.2, 2.95)  # inches, of every panel unless it says otherwise
+FRAME = (0.145, 0.155, 0.84, 0.67)  # left, bottom, width, height of a layered plot, as shares of its figure
+COLUMNS = 3  # of a group's figure
+PAPER_DPI = 160
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A plot: `plot(ax, mode)` fills an Axes, `title` is the line above it, `alt` what a screen reader says.
+
+    `layered` plots have the text layers on the x axis, in the frame that all of them share.
+    """
+
+    key: str
+    title: str
+    alt: str
+    plot: Callable[[Any, look.Mode], Any]
+    size: tuple[float, float] = SIZE
+    layered: bool = False
+    projection: str | None = None
+    legend: bool = True
+
+    def draw(self, mode: look.Mode) -> Figure:
+        """The panel by itself, in the theme that is active."""
+        from matplotlib.figure import Figure
+
+        if self.layered:
+            figure = Figure(figsize=self.size)
+            figure.set_layout_engine("none")  # the frame is fixed
+            ax: Any = figure.add_axes(FRAME)
+        else:
+            figure = Figure(figsize=self.size)
+            ax = figure.add_subplot(projection=self.projection)
+        self.plot(ax, mode)
+        if self.legend:
+            plots.legend(ax)
+        return figure
+
+
+@dataclass(frozen=True)
+class Group:
+    """Panels that are read together. `finding` is a sentence with numbers, `basis` says n, models and runs.
+
+    `runs` are the folders, relative to the study's, that the panels are drawn from.
+    """
+
+    key: str
+    title: str
+    reading: str
+    panels: list[Panel]
+    finding: str = ""
+    basis: str = ""
+    runs: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Section:
+    """A question's figures; `notes` stand where there is something to say instead of something to draw."""
+
+    key: str
+    title: str
+    lead: str
+    groups: list[Group] = field(default_factory=list)
+    notes: Sequence[str] = ()
+
+
+def basis(found: Evidence, runs: Sequence[str], rows: Any, unit: str, shown: Sequence[str] = ()) -> str:
+    """A figure's subtitle: n (of `rows`, and what it counts), the models `shown` (else those in `rows`), the runs."""
+    counts = sorted({int(n) for n in rows["n"] if n == n and n > 0}) if len(rows) else []
+    n = f"n = {counts[0]}{f' to {counts[-1]}' if len(counts) > 1 else ''} {unit}; " if counts else ""
+    names = {label: Path(path).name for label, path in found.study.models.items()}
+    held = list(shown) or [m for m in names if len(rows) and m in set(rows["model"])]
+    held = [m for m in held if m in names][:5]
+    models = ", ".join(f"{look.name(m)} = {names[m]}" for m in held) or found.study.title
+    folders = [Path(run).name for run in runs]
+    more = f" and {len(folders) - 4} more" if len(folders) > 5 else ""
+    listed = ", ".join(folders[:4] if more else folders)
+    return f"{n}{models}; {'run' if len(folders) == 1 else 'runs'} {listed}{more}"
+
+
+def group_figure(group: Group, mode: look.Mode = look.LIGHT) -> Figure:
+    """All panels of a group in one figure, as for a paper: title = finding, below it n, model and run."""
+    from matplotlib.figure import Figure
+
+    columns = min(COLUMNS, len(group.panels))
+    rows = [group.panels[i : i + columns] for i in range(0, len(group.panels), columns)]
+    heights = [max(p.size[1] for p in row) for row in rows]
+    width = max(sum(p.size[0] for p in row) for row in rows)
+    title = textwrap.wrap(group.finding or group.title, int(12.5 * width))
+    below = textwrap.wrap(group.basis, int(15.5 * width))
+    head = 0.2 * len(title) + 0.17 * len(below) + 0.25
+    figure = Figure(figsize=(width, sum(heights) + head))
+    grid = figure.add_gridspec(len(rows), columns, height_ratios=heights)
+    for y, row in enumerate(rows):
+        for x, panel in enumerate(row):
+            ax: Any = figure.add_subplot(grid[y, x], projection=panel.projection)
+            panel.plot(ax, mode)
+            ax.set_title(panel.title, fontsize=9, pad=24 if panel.legend else 8)
+            if panel.legend:
+                plots.legend(ax)
+    figure.suptitle("\n".join(title) + "\n" * len(below), x=0.01, ha="left", fontsize=11, fontweight="bold")
+    top = 1 - (0.1 + 0.2 * len(title)) / figure.get_figheight()
+    figure.text(0.01, top, "\n".join(below), fontsize=8.5, color=mode.muted, va="top")
+    return figure
+
+
+def save_figures(sections: Sequence[Section], folder: Path) -> dict[str, list[str]]:
+    """Write each group's figure into `folder` as PNG and PDF. Returns the files' names by the group's key."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made: dict[str, list[str]] = {}
+    for group in (g for s in sections for g in s.groups):
+        names = [f"{group.key}.{kind}" for kind in ("png", "pdf")]
+        with look.theme():
+            figure = group_figure(group)
+            for name in names:
+                figure.savefig(folder / name, dpi=PAPER_DPI, facecolor="white", metadata=_undated(name))
+        made[group.key] = names
+    return made
+
+
+def _undated(name: str) -> dict[str, Any]:
+    """No date in the file, so that the same numbers give the same bytes."""
+    return {"CreationDate": None} if name.endswith("pdf") else {"Software": "franken"}

@@ -1,0 +1,83 @@
+"""Where a number comes from: sentences that know their numbers' runs, and the anchors that the page links them to.
+
+A number links to an anchor in the page's Runs section, and there stand the run folder's files and the command that makes
+them. So every number leads to its file without a script, and the links of a page that was moved still work inside it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from string import Formatter
+from typing import Any, NamedTuple
+
+from franken.report.evidence import Evidence
+
+Runs = tuple[str, ...]  # run folders, relative to the study's folder
+
+
+class Number(NamedTuple):
+    """A number as text, and the runs it was computed from."""
+
+    text: str
+    runs: Runs
+
+
+class Sentence(str):
+    """Plain text that remembers its `pieces`: strings, and Numbers that the page links."""
+
+    pieces: tuple[str | Number, ...]
+
+    def __new__(cls, pieces: Iterable[str | Number]) -> Sentence:
+        pieces = tuple(pieces)
+        made = super().__new__(cls, "".join(p.text if isinstance(p, Number) else p for p in pieces))
+        made.pieces = pieces
+        return made
+
+
+def say(template: str, runs: Runs = (), at: Mapping[str, Runs] | None = None, **fields: Any) -> Sentence:
+    """Fill a template. `{gain:n}` is a number from `runs`, or from `at["gain"]`; `{who}` is plain text."""
+    pieces: list[str | Number] = []
+    for text, field, spec, _ in Formatter().parse(template):
+        pieces.append(text)
+        if field is not None:
+            value = str(fields[field])
+            pieces.append(Number(value, (at or {}).get(field, runs)) if spec == "n" else value)
+    return Sentence(pieces)
+
+
+def join(*sentences: str) -> Sentence:
+    """Sentences one after the other, their pieces kept."""
+    pieces: list[str | Number] = []
+    for sentence in sentences:
+        pieces += [" "] if pieces else []
+        pieces += sentence.pieces if isinstance(sentence, Sentence) else (sentence,)
+    return Sentence(pieces)
+
+
+def runs_of(found: Evidence, verb: str, models: Iterable[str] | None = None, method: str | None = None) -> Runs:
+    """The run folders of a verb that hold rows of these models (of one method or arm), relative to the study's folder."""
+    wanted = None if models is None else list(models)
+    out: list[tuple[int, str]] = []
+    for run in found.runs:
+        rows: Any = run.samples
+        if run.manifest["verb"] != verb:
+            continue
+        if method is not None and "method" in rows:
+            rows = rows[rows["method"] == method]
+        held = set(rows["model"]) if "model" in rows else set()
+        if wanted is None or held & set(wanted):
+            place = next((i for i, m in enumerate(wanted or ()) if m in held), 0)
+            out.append((place, folder_of(found, run)))
+    return tuple(folder for _, folder in sorted(out, key=lambda pair: pair[0]))
+
+
+def folder_of(found: Evidence, run: Any) -> str:
+    """A run's folder relative to the study's."""
+    return run.folder.relative_to(found.folder).as_posix()
+
+
+def anchor(runs: Runs) -> str:
+    """The id on the page of one run, or of several together; empty without runs."""
+    names = [re.sub(r"[^A-Za-z0-9]+", "-", "/".join(run.split("/")[-2:])) for run in runs]
+    return ("run-" if len(names) == 1 else "from-") + "--".join(names) if names else ""

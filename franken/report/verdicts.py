@@ -1,0 +1,162 @@
+"""What verdicts are made of: paired differences, tests, and numbers as text. Pure functions; the rules are in `headlines`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from franken.evaluate.metrics import compare_samples, compare_values, per_prompt
+from franken.report.evidence import Evidence
+from franken.report.sources import Sentence, say
+
+NB = "\N{NO-BREAK SPACE}"
+ALPHA = 0.05
+SUPPORTED, AGAINST, OPEN, ABSENT = "supported", "not supported", "inconclusive", "not measured"
+ONE_RUN = (
+    "Each checkpoint is one training run: the test is over prompts, so it does not cover another seed of training."
+)
+
+
+@dataclass
+class Headline:
+    """An answer: `key` is its anchor on the page, `claim` what the verdict is about, `test` how it was decided."""
+
+    key: str
+    question: str
+    answer: str
+    claim: str
+    verdict: str
+    test: str = ""
+    facts: list[str] = field(default_factory=list)
+
+
+def points(x: float) -> str:
+    """A share as signed percentage points: 0.102 → `+10.2`."""
+    text = f"{100 * x:+.1f}"
+    return ("0.0" if text in ("-0.0", "+0.0") else text).replace("-", "\N{MINUS SIGN}")
+
+
+def percent(x: float) -> str:
+    """A share as a percentage: 0.726 → `72.6 %`."""
+    return f"{100 * x:.1f}{NB}%"
+
+
+def p_text(p: float) -> str:
+    """`p = 0.03`, or `p < 0.001`."""
+    text = "p < 0.001" if p < 0.001 else f"p = {p:.2g}" if p < 0.1 else f"p = {p:.2f}"
+    return text.replace(" ", NB)
+
+
+def n_text(n: int) -> str:
+    """`n = 500`, unbroken."""
+    return f"n{NB}={NB}{n}"
+
+
+def interval(row: Any) -> str:
+    """A difference with its interval, in points: `+10.2 points (95 % +8.1 to +12.2)`."""
+    return f"{points(row['diff'])} points (95{NB}% {points(row['ci_low'])} to {points(row['ci_high'])})"
+
+
+def paired(found: Evidence, a: str, b: str, metric: str = "acc@1", task: str = "all") -> Any | None:
+    """The paired comparison b - a in the image arm, as a row; None when the two share no prompt.
+
+    Every pair is compared once per Evidence: the page, its figures and its tables ask for the same ones.
+    """
+    known: dict[tuple[str, str, str], Any] = vars(found).setdefault("_compared", {})
+    if (a, b, metric) not in known:
+        left, right = values(found, a, metric), values(found, b, metric)
+        shared = len(left) > 0 and len(right) > 0 and len(left.index.intersection(right.index)) > 0
+        known[a, b, metric] = (
+            compare_samples(found.samples("eval", a), found.samples("eval", b), metric).set_index("task")
+            if shared else None
+        )  # fmt: skip
+    table = known[a, b, metric]
+    return None if table is None or task not in table.index else table.loc[task]
+
+
+def values(found: Evidence, label: str, metric: str = "acc@1") -> Any:
+    """A model's value per prompt in the image arm, indexed by (task, sample); empty when it was not evaluated."""
+    import pandas as pd
+
+    rows = found.samples("eval", label)
+    if len(rows) == 0 or not (rows["method"] == "image").any():
+        return pd.Series(dtype=float)
+    return per_prompt(rows[rows["method"] == "image"], metric).dropna()
+
+
+def above_half(found: Evidence, label: str) -> Any | None:
+    """A model against the middle between RL and its parent, paired by prompt: above 0, it keeps over half of RL's gain.
+
+    Unlike a ratio of two differences, this contrast has an ordinary paired interval, also where RL's gain is small.
+    """
+    parent, rl, own = (values(found, m) for m in (found.study.parent, "rl", label))
+    half = (parent + rl).dropna() / 2
+    if len(half.index.intersection(own.index)) == 0:
+        return None
+    return compare_values(half, own, "acc@1").set_index("task").loc["all"]
+
+
+def keeps_text(row: Any, runs: tuple[str, ...]) -> Sentence:
+    """`above_half` in words."""
+    return say("Against half of RL's gain: {diff:n}.", runs, diff=interval(row))
+
+
+def judged(row: Any, p: float) -> str:
+    """The verdict on `b is better than a`: at the 5 % level, by the sign of the difference."""
+    if not p < ALPHA:
+        return OPEN
+    return SUPPORTED if row["diff"] > 0 else AGAINST
+
+
+def permutation_p(a: np.ndarray, b: np.ndarray, *, n_perm: int = 10_000, seed: int = 0) -> float:
+    """Two-sided permutation p that two independent samples have equal means; never below 1/(n_perm + 1)."""
+    pool = np.concatenate([a, b])
+    rng = np.random.default_rng(seed)
+    seen = abs(a.mean() - b.mean())
+    extreme = 0
+    for start in range(0, n_perm, 1000):
+        orders = rng.permuted(np.tile(pool, (min(1000, n_perm - start), 1)), axis=1)
+        means = orders[:, : len(a)].mean(1) - orders[:, len(a) :].mean(1)
+        extreme += int((np.abs(means) >= seen - 1e-12).sum())
+    return (extreme + 1) / (n_perm + 1)
+
+
+def gap_interval(a: np.ndarray, b: np.ndarray, *, n_boot: int = 2000, seed: int = 0) -> tuple[float, float, float]:
+    """Difference of two independent means, b - a, with a percentile bootstrap interval."""
+    rng = np.random.default_rng(seed)
+    draws = [x[rng.integers(0, len(x), (n_boot, len(x)))].mean(1) for x in (a, b)]
+    low, high = np.quantile(draws[1] - draws[0], (0.025, 0.975))
+    return float(b.mean() - a.mean()), float(low), float(high)
+
+
+def ratio_interval(a: np.ndarray, b: np.ndarray, *, n_boot: int = 2000, seed: int = 0) -> tuple[float, float, float]:
+    """Ratio of two independent positive means, b / a, with a percentile bootstrap interval."""
+    rng = np.random.default_rng(seed)
+    draws = [x[rng.integers(0, len(x), (n_boot, len(x)))].mean(1) for x in (a, b)]
+    low, high = np.quantile(draws[1] / np.maximum(draws[0], 1e-300), (0.025, 0.975))
+    return float(b.mean() / a.mean()), float(low), float(high)
+
+
+def subset_p(values: np.ndarray, size: int, *, n_perm: int = 20_000, seed: int = 0) -> float:
+    """Two-sided p that the first `size` values differ in mean from the rest: exact, or drawn where subsets are many."""
+    from math import comb
+
+    n = len(values)
+    if not 0 < size < n:
+        return 1.0
+    total = values.sum()
+
+    def gap(chosen: Any) -> float:
+        inside = values[list(chosen)].sum()
+        return abs(inside / size - (total - inside) / (n - size))
+
+    seen = gap(range(size)) - 1e-12
+    if comb(n, size) <= n_perm:
+        gaps = np.array([gap(c) for c in combinations(range(n), size)])
+        return float((gaps >= seen).mean())
+    rng = np.random.default_rng(seed)
+    drawn = np.array([gap(rng.permutation(n)[:size]) for _ in range(n_perm)])
+    return float(((drawn >= seen).sum() + 1) / (n_perm + 1))
