@@ -10,7 +10,20 @@ from collections.abc import Callable
 import typer
 from typer.exceptions import TyperException
 
-from franken.cli import diff, doctor, evaluate, merge, probe, probe_compare, regrade, study, tasks, train, train_figures
+from franken.cli import (
+    diff,
+    doctor,
+    evaluate,
+    merge,
+    probe,
+    probe_compare,
+    regrade,
+    show,
+    study,
+    tasks,
+    train,
+    train_figures,
+)
 from franken.cli.pages import PAGES, examples, front
 from franken.console import say_error
 from franken.errors import FrankenError
@@ -29,7 +42,7 @@ VERBS: dict[str, Callable[..., int] | typer.Typer] = {
     "merge-sweep": merge.merge_sweep, "train": train.train, "freeze-train": train.freeze_train,
     "train-figures": train_figures.train_figures, "eval": evaluate.evaluate, "regrade": regrade.regrade,
     "tasks": tasks.app, "autopsy": study.autopsy, "quickstart": study.quickstart, "report": study.report,
-    "doctor": doctor.doctor,
+    "show": show.show, "doctor": doctor.doctor,
 }  # fmt: skip
 for name, verb in VERBS.items():
     panel, line, _ = PAGES[name]

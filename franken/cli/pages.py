@@ -102,6 +102,13 @@ PAGES = {
     "report": Page(
         WHOLE, "Write the page of a study again.", (("franken report quickstart", "from its run folders, without a model"),)
     ),
+    "show": Page(
+        WHOLE, "Any run as a table, CSV, LaTeX or JSON; the papers' tables.",
+        (
+            ("franken show quickstart --table list", "which tables a folder can show"),
+            ("franken show quickstart --table hybrids --latex", "as Frankenstein's table 2, with intervals and paired tests"),
+        ),
+    ),
     "doctor": Page(
         HOUSE, "Versions, devices, and a self-test of every model family.", (("franken doctor", "begin here when nothing works"),)
     ),

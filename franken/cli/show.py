@@ -1,0 +1,56 @@
+"""`franken show`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from franken.cli.options import Json
+from franken.console import print_object, print_table
+from franken.errors import UsageError
+
+
+def show(
+    run: Annotated[Path, typer.Argument(help="A run folder of any command, or a folder that holds some.")],
+    table: Annotated[
+        str,
+        typer.Option(
+            help="summary, tasks, hybrids, m-scores, freezing, acc@k, diversity, modality, perception or designs; "
+            "`list` says which this folder can show."
+        ),
+    ] = "summary",
+    csv: Annotated[bool, typer.Option("--csv", help="Every number as a line of CSV.")] = False,
+    latex: Annotated[bool, typer.Option("--latex", help="A LaTeX table for booktabs.")] = False,
+    json: Json = False,
+) -> int:
+    """Print what runs measured: rates with n and 95 % intervals, adjusted p, and the papers' tables."""
+    from franken.report.holdings import open_folder
+    from franken.report.paper_tables import KINDS, accounts, tables
+    from franken.report.typeset import csv as as_csv
+    from franken.report.typeset import has_intervals, layout, narrow
+    from franken.report.typeset import latex as as_latex
+
+    if csv + latex + json > 1:
+        raise UsageError("one format at a time", "--csv, --latex and --json exclude each other")
+    found = open_folder(run)
+    if table == "list":
+        able = {k.name: k.what for k in KINDS if k.able(found)}
+        return print_object({"tables": able} if json else able, json)
+    made = tables(found, table)
+    notes = accounts(found)
+    if json:
+        shown = [{"table": t.name, "title": t.title, "note": t.note, "rows": t.records()} for t in made]
+        return print_object({"folder": str(run), "tables": shown, "failed": notes}, json)
+    if csv:
+        typer.echo(as_csv(made), nl=False)
+    elif latex:
+        typer.echo("\n\n".join(as_latex(t) for t in made))
+    else:
+        for t in made:
+            print(f"\n{t.title}{' (%)' if t.percent else ''}{' [95 % interval]' if has_intervals(t) else ''}")
+            print_table(*layout(narrow(t)))
+            if t.note:
+                print(t.note)
+    for note in notes:
+        typer.echo(note, err=True)
+    return 0
