@@ -1,30 +1,54 @@
-"""A quick look at held-out puzzles while training: acc@1 and acc@4 with sampling at temperature one."""
+"""A quick look at held-out questions while training: acc@1 and acc@4 with sampling at temperature one."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import Any
 
 from franken import tasks
 from franken.generate.native import Prompt, Sampling, generate
 from franken.models.loading import Loaded
 from franken.stats import acc_at_k
+from franken.tasks import Item
+from trainer.public import held_out_items
 from trainer.sft import LESSON_KINDS
+from trainer.stages import GrpoStage
+from trainer.templates import instruction, template
 
 ITEMS_PER_TASK = 16
 DRAWS = 4
 SEED = 77
 
 
-def quick_look(loaded: Loaded, names: Iterable[str], *, max_new_tokens: int = 64) -> dict[str, float]:
-    """`{"acc@1", "acc@4", "acc@1/<task>"}`; macro averages over tasks, always on the same held-out puzzles."""
-    scores: dict[str, float] = {}
-    firsts, fourths = [], []
-    for name in (n for n in names if n not in LESSON_KINDS):
-        items = tasks.get(name).items(ITEMS_PER_TASK, SEED, "test")
-        prompts = [Prompt(i.question, (i.image,) if i.image else (), i.id) for i in items]
-        replies = generate(loaded, prompts, Sampling(DRAWS, 1.0, max_new_tokens, SEED))
-        right = [sum(tasks.grade(r.text, i).score == 1 for r in rs) for i, rs in zip(items, replies, strict=True)]
-        firsts.append(sum(acc_at_k(DRAWS, c, 1) for c in right) / len(right))
-        fourths.append(sum(acc_at_k(DRAWS, c, 4) for c in right) / len(right))
-        scores[f"acc@1/{name}"] = firsts[-1]
-    if not firsts:
+def quick_look(loaded: Loaded, stage: Any) -> dict[str, float]:
+    """`{"acc@1", "acc@4"}` of a stage's held-out questions, always the same ones, asked as the stage asks.
+
+    Of puzzles, macro averages over tasks with `acc@1/<task>` beside them; of data, the mean over its `held_out` rows. Empty
+    where a stage has neither.
+    """
+    by_task = {name: tasks.get(name).items(ITEMS_PER_TASK, SEED, "test") for name in puzzles_of(stage)}
+    if getattr(stage, "held_out", 0):
+        by_task = {"": held_out_items(stage.data, stage.held_out)}
+    if not by_task:
         return {}
-    return {"acc@1": sum(firsts) / len(firsts), "acc@4": sum(fourths) / len(fourths), **scores}
+    found = {name: _accuracy(loaded, stage, items) for name, items in by_task.items()}
+    first, fourth = (sum(column) / len(column) for column in zip(*found.values(), strict=True))
+    return {"acc@1": first, "acc@4": fourth, **{f"acc@1/{name}": value for name, (value, _) in found.items() if name}}
+
+
+def puzzles_of(stage: Any) -> list[str]:
+    """The puzzles that a stage trains on, lessons left out."""
+    return [name for name in getattr(stage, "tasks", {}) if name not in LESSON_KINDS]
+
+
+def prompts_of(stage: Any, items: Sequence[Item]) -> list[Prompt]:
+    """Questions as the stage asks them: after its template's request, where it instructs."""
+    shape = template(stage.shape if isinstance(stage, GrpoStage) else stage.template)
+    ask = f"{instruction(shape)}\n" if stage.instruct else ""
+    return [Prompt(ask + i.question, (i.image, *i.more_images) if i.image else (), i.id) for i in items]
+
+
+def _accuracy(loaded: Loaded, stage: Any, items: Sequence[Item]) -> tuple[float, float]:
+    sampling = Sampling(DRAWS, 1.0, getattr(stage, "max_new_tokens", 64), SEED)
+    replies = generate(loaded, prompts_of(stage, items), sampling)
+    right = [sum(tasks.grade(r.text, i).score == 1 for r in rs) for i, rs in zip(items, replies, strict=True)]
+    one, four = (sum(acc_at_k(DRAWS, count, k) for count in right) / len(right) for k in (1, 4))
+    return one, four

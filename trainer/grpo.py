@@ -182,7 +182,7 @@ def _items(stage: GrpoStage, count: int, *, seed: int, step: int, first: int) ->
         width = stage.prompts * (
             1 + (stage.refill if stage.filter == "accuracy" else 0)
         )  # refills are rows of their own
-        return public_items(stage.data, count, seed=seed, step=step, first=first, width=width)
+        return public_items(stage.data, count, seed=seed, step=step, first=first, width=width, held_out=stage.held_out)
     return next_items(stage.tasks, count, seed=seed, step=step, first=first)
 
 

@@ -33,6 +33,7 @@ from trainer.freeze import apply_freeze, fingerprints, verify_frozen
 from trainer.grpo import grpo_step
 from trainer.lora import add_lora, merge_lora
 from trainer.packing import share_frozen
+from trainer.public import check_held_out
 from trainer.rewards import RewardError
 from trainer.schedules import shape
 from trainer.stages import AlignStage, GrpoStage, Recipe, SftStage
@@ -63,6 +64,9 @@ def run_train(
     asked = {"recipe": recipe.model_dump(mode="json"), "freeze": list(freeze), "train": list(train)}
     identity = json.dumps(asked, indent=2, sort_keys=True)
     recipe = with_trained(recipe, freeze, train)
+    for stage in recipe.stages:
+        if isinstance(stage, GrpoStage) and stage.held_out:
+            check_held_out(stage.data, stage.held_out, stage.prompts)
     with state.failed_writes_told(out):
         _claim(out, identity)
         return _run(recipe, out, report, observe)
@@ -172,8 +176,7 @@ def _run_stage(
             line["cpu_seconds"] = round(position.cpu_seconds, 3)
             score = None
             if stage.eval_every and (position.step % stage.eval_every == 0 or _finished(stage, position)):
-                length = getattr(stage, "max_new_tokens", 64)
-                line["held_out"] = quick_look(loaded, getattr(stage, "tasks", {}), max_new_tokens=length)
+                line["held_out"] = quick_look(loaded, stage)
                 score = Score(index, line["held_out"][recipe.keep.by]) if line["held_out"] else None
             if observe:
                 observe(position, loaded)

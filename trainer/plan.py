@@ -24,7 +24,7 @@ from trainer.data import Conversation
 from trainer.estimators import estimator
 from trainer.grpo import next_items
 from trainer.memory import Lengths, StagePlan, plan_stage
-from trainer.public import is_here, public_items
+from trainer.public import check_held_out, is_here, public_items
 from trainer.shapes import Shapes, numel, shapes_of
 from trainer.stages import GrpoStage, Recipe, SftStage, parse_recipe
 from trainer.templates import instruction, template
@@ -88,6 +88,8 @@ def freeze_plan(recipe: Recipe, freeze: Sequence[str] = ()) -> list[dict[str, An
     for stage in recipe.stages:
         if isinstance(stage, GrpoStage):
             estimator(stage.advantage)  # a function of the recipe's own must be importable
+            if stage.held_out and is_here(stage.data):
+                check_held_out(stage.data, stage.held_out, stage.prompts)
         specs = (*stage.freeze, *freeze)
         table = freeze_table(shapes, specs, stage.train, tied if "head" in (*specs, *stage.train) else "")
         length = f"{stage.steps} steps" if stage.steps else f"{stage.cpu_seconds:g} CPU-seconds"

@@ -2,26 +2,69 @@
 
 A row that cannot be asked stops the run and is named: nothing is left out in silence. A step's questions have one image each,
 or none has any, since prompt and image are matched by their number.
+
+Rows that are held out are drawn once, by a seed of their own: runs of any seed, and all stages of a recipe, hold out the same
+ones and never train on them. Rows are told apart by their number: where a source has a question twice, both count.
 """
 
 from collections.abc import Sequence
 from functools import lru_cache
 
-from franken.errors import FrankenError
+from franken.errors import FrankenError, UsageError
 from franken.tasks import Item
 from franken.tasks.puzzle import child_rng
 from franken.tasks.sources import Stream, canonical, open_stream, parse
 
+HELD_OUT_SEED = 77
+
 
 def public_items(
-    data: str, count: int, *, seed: int, step: int, first: int = 0, width: int | None = None
+    data: str, count: int, *, seed: int, step: int, first: int = 0, width: int | None = None, held_out: int = 0
 ) -> list[Item]:
     """Questions `first` … `first + count - 1` of the `width` (by default `count`) that belong to a step.
 
-    Raises FrankenError, naming the row, for one that cannot be trained on.
+    The `held_out` rows of the source are left out. Raises FrankenError, naming the row, for one that cannot be trained on.
     """
     stream = _stream(data)
-    rows = rows_of(stream.count, width or count, seed=seed, step=step)[first : first + count]
+    learnt, _ = split_rows(stream.count, held_out)
+    rows = [learnt[i] for i in rows_of(len(learnt), width or count, seed=seed, step=step)[first : first + count]]
+    items = _asked(data, stream, rows)
+    for row, item in zip(rows, items, strict=True):
+        if item.more_images or (item.image is None) != (items[0].image is None):
+            raise FrankenError(
+                f"row {row} of {data} has {len(item.more_images) + (item.image is not None)} images",
+                why="in RL every question of a step has one image, or none has any",
+                fix="train on questions with one image and on those without in stages of their own",
+            )
+    return items
+
+
+def held_out_items(data: str, held_out: int) -> list[Item]:
+    """The questions that are never trained on. Raises FrankenError, naming the row, for one that cannot be asked."""
+    stream = _stream(data)
+    return _asked(data, stream, split_rows(stream.count, held_out)[1])
+
+
+def check_held_out(data: str, held_out: int, prompts: int) -> None:
+    """Raise UsageError where too few rows are left: a step would ask one of them twice."""
+    count = _stream(data).count
+    if held_out and count - held_out < prompts:
+        raise UsageError(
+            f"{data} has too few rows to hold {held_out} out",
+            why=f"it has {count}, and a step trains on {prompts} others",
+            fix="lower held_out or prompts",
+        )
+
+
+@lru_cache(maxsize=4)
+def split_rows(total: int, held_out: int) -> tuple[Sequence[int], Sequence[int]]:
+    """The row numbers to train on, and those held out; of a larger `held_out` the smaller one is a part."""
+    order = list(range(total))
+    child_rng("held-out", HELD_OUT_SEED).shuffle(order)
+    return sorted(order[held_out:]), sorted(order[:held_out])
+
+
+def _asked(data: str, stream: Stream, rows: Sequence[int]) -> list[Item]:
     items = stream.pick(rows)
     for row, item in zip(rows, items, strict=True):
         if item.error or not item.question:
@@ -29,12 +72,6 @@ def public_items(
                 f"row {row} of {data} cannot be asked",
                 why=item.error or "it has no question",
                 fix="remove or mend the row",
-            )
-        if item.more_images or (item.image is None) != (items[0].image is None):
-            raise FrankenError(
-                f"row {row} of {data} has {len(item.more_images) + (item.image is not None)} images",
-                why="in RL every question of a step has one image, or none has any",
-                fix="train on questions with one image and on those without in stages of their own",
             )
     return items
 

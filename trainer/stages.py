@@ -87,6 +87,7 @@ class GrpoStage(Stage):
     data: str = Field(
         default="", description="instead of puzzles: a benchmark, a hub id, a file or folder, as franken eval --data"
     )
+    held_out: int = Field(default=0, ge=0, description="rows of `data` never trained on, asked at eval_every")
     prompts: int = Field(default=16, gt=0, description="groups a step")
     sample_batch: int = Field(default=0, ge=0, description="prompts sampled at once, 0 is all: bounds the cache")
     filter: Literal["none", "accuracy"] = Field(
@@ -135,6 +136,8 @@ class GrpoStage(Stage):
     def _known(self) -> "GrpoStage":
         if bool(self.tasks) == bool(self.data):
             raise ValueError("an RL stage needs either tasks or data")
+        if self.held_out and not (self.data and self.eval_every):
+            raise ValueError("held_out needs data, and eval_every to ask it; puzzles have a test split of their own")
         if self.data:
             canonical(self.data)
         else:
@@ -186,13 +189,24 @@ class Recipe(Strict):
     stages: tuple[AnyStage, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
+    def _holds_out_alike(self) -> "Recipe":
+        held: dict[str, int] = {}
+        for stage in self.stages:
+            if isinstance(stage, GrpoStage) and stage.data:
+                data = canonical(stage.data)
+                if held.setdefault(data, stage.held_out) != stage.held_out:
+                    raise ValueError(f"stages on {stage.data} must hold out as many: one would train on another's")
+        return self
+
+    @model_validator(mode="after")
     def _has_a_best(self) -> "Recipe":
         if self.export == "best":
             last = self.stages[-1]
             if not self.keep.best:
                 raise ValueError("export: best needs keep: {best: 1}")
-            if not last.eval_every or not set(getattr(last, "tasks", ())) - set(LESSON_KINDS):
-                raise ValueError("export: best needs eval_every and puzzles in the last stage")
+            asked = getattr(last, "held_out", 0) or set(getattr(last, "tasks", ())) - set(LESSON_KINDS)
+            if not last.eval_every or not asked:
+                raise ValueError("export: best needs eval_every and puzzles, or held_out data, in the last stage")
         return self
 
 

@@ -2,7 +2,8 @@
 
     out/gallery/update-<n>.json   the replies of one look          out/gallery.html   all looks, self-contained
 
-The questions are the same at every look: the first held-out puzzles of each task in turn, or of public data the first rows.
+The questions are the same at every look: the first held-out puzzles of each task in turn, or rows of public data, held out
+where the stage holds some out.
 Replies are text and stay text: the page escapes them, and forbids scripts and anything from elsewhere.
 """
 
@@ -15,16 +16,15 @@ from typing import Any
 from jinja2 import Environment
 
 from franken import tasks
-from franken.generate.native import Prompt, Sampling, generate
+from franken.generate.native import Sampling, generate
 from franken.models.loading import Loaded
 from franken.report.gallery import image_uri
 from franken.runs import atomic_write_text
 from franken.tasks import Item
-from trainer.public import public_items
-from trainer.sft import LESSON_KINDS
-from trainer.stages import GrpoStage, Recipe
+from trainer.evaluate import prompts_of, puzzles_of
+from trainer.public import held_out_items, public_items
+from trainer.stages import Recipe
 from trainer.state import Position
-from trainer.templates import instruction, template
 
 SHOWN = 5
 SEED = 77
@@ -66,11 +66,9 @@ def watcher(recipe: Recipe, out: Path) -> Callable[[Position, Loaded], None]:
 def completions(loaded: Loaded, stage: Any, count: int = SHOWN) -> list[dict[str, Any]]:
     """One greedy reply to each of the stage's first `count` questions, with picture and verdict."""
     items = _questions(stage, count)
-    shape = template(stage.shape if isinstance(stage, GrpoStage) else getattr(stage, "template", "think-answer"))
-    ask = f"{instruction(shape)}\n" if getattr(stage, "instruct", False) else ""
-    prompts = [Prompt(ask + i.question, (i.image,) if i.image else (), i.id) for i in items]
-    length = getattr(stage, "max_new_tokens", 64)
-    replies = generate(loaded, prompts, Sampling(1, 0.0, length, SEED)) if prompts else []
+    if not items:
+        return []
+    replies = generate(loaded, prompts_of(stage, items), Sampling(1, 0.0, getattr(stage, "max_new_tokens", 64), SEED))
     return [_card(item, reply[0].text) for item, reply in zip(items, replies, strict=True)]
 
 
@@ -84,10 +82,11 @@ def write_look(out: Path, name: str, look: dict[str, Any]) -> Path:
 
 
 def _questions(stage: Any, count: int) -> list[Item]:
+    if getattr(stage, "held_out", 0):
+        return held_out_items(stage.data, stage.held_out)[:count]
     if getattr(stage, "data", ""):
         return public_items(stage.data, count, seed=SEED, step=0)
-    names = [name for name in getattr(stage, "tasks", {}) if name not in LESSON_KINDS]
-    by_task = [tasks.get(name).items(count, SEED, "test") for name in names]
+    by_task = [tasks.get(name).items(count, SEED, "test") for name in puzzles_of(stage)]
     turns = (item for row in zip_longest(*by_task) for item in row if item is not None)
     return list(islice(turns, count))
 
