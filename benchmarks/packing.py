@@ -31,21 +31,21 @@ LESSONS = [  # name, batch, prompt, answers: a long tail as worked solutions hav
 VOCABULARY, IMAGE, START, END, VIDEO = 4096, 4090, 4091, 4092, 4093
 
 
-def build() -> Any:
-    """The model, as a Loaded."""
+def build(layers: int = 3, hidden: int = 768, heads: int = 12, keys: int = 4) -> Any:
+    """The model, as a Loaded; heads of 64."""
     import transformers as hf
 
     from franken.models.loading import wrap
 
     text = {
-        "vocab_size": VOCABULARY, "hidden_size": 768, "intermediate_size": 2304, "num_hidden_layers": 3, "num_attention_heads": 12,
-        "num_key_value_heads": 4, "max_position_embeddings": 8192, "tie_word_embeddings": False,
+        "vocab_size": VOCABULARY, "hidden_size": hidden, "intermediate_size": 3 * hidden, "num_hidden_layers": layers,
+        "num_attention_heads": heads, "num_key_value_heads": keys, "max_position_embeddings": 8192, "tie_word_embeddings": False,
         "bos_token_id": None, "eos_token_id": 1,
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [8, 12, 12]},
     }  # fmt: skip
     vision = {
         "depth": 2, "hidden_size": 64, "intermediate_size": 128, "num_heads": 2, "patch_size": 14, "spatial_merge_size": 2,
-        "temporal_patch_size": 2, "out_hidden_size": 768, "window_size": 112, "fullatt_block_indexes": [1],
+        "temporal_patch_size": 2, "out_hidden_size": hidden, "window_size": 112, "fullatt_block_indexes": [1],
     }  # fmt: skip
     tokens = {
         "image_token_id": IMAGE, "video_token_id": VIDEO, "vision_start_token_id": START, "vision_end_token_id": END,

@@ -1,7 +1,7 @@
 """What trains and what does not: by part, layer range, component or pattern; and the proof afterwards.
 
 A spec is `vision`, `projector`, `embed`, `head`, `norm`, `text:0-3`, `vision:all`, `text.attn`, `early`, or `re:PATTERN`
-(`franken.selection`). What is frozen from the bottom up (vision, embed, text:0-9) runs without a graph: nothing below the
+(`franken.selection`). What is frozen from the bottom up (vision, projector, embed, text:0-9) runs without a graph: nothing below the
 lowest tensor that trains is kept for the backward pass. Frozen layers above a trainable one keep theirs.
 """
 

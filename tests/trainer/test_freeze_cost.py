@@ -1,0 +1,61 @@
+"""What is frozen from below costs its forward pass alone: operations of real steps, counted."""
+
+import pytest
+from torch.utils.flop_counter import FlopCounterMode
+
+from trainer import sft
+from trainer.freeze import apply_freeze
+from trainer.grpo import grpo_step
+from trainer.stages import GrpoStage
+
+BELOW = ["vision", "projector", "embed"]
+
+
+@pytest.fixture
+def creature(sft_creature):
+    yield sft_creature
+    sft_creature.model.zero_grad()
+    sft_creature.model.requires_grad_(True)
+
+
+def operations(loaded, freeze, packed):
+    """Of an RL step, sampling included, which is the same for every freeze."""
+    apply_freeze(loaded.model, freeze)
+    stage = GrpoStage(
+        kind="grpo", steps=1, lr=1e-4, tasks={"count": 1.0}, prompts=2, group=3, max_new_tokens=8, packed=packed,
+        entropy_bonus=0.01,
+    )  # fmt: skip
+    loaded.model.zero_grad()
+    with FlopCounterMode(display=False) as counter:
+        grpo_step(loaded, stage, lambda: 0.0, None, seed=0, step=0)
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_every_layer_frozen_from_below_saves_its_whole_backward_pass(creature, packed):
+    """All depths alike; and where the gradient has to pass through what is frozen, only half of it is saved."""
+    counts = [operations(creature, [*BELOW, *([f"text:0-{k}"] if k else [])], packed) for k in range(8)]
+    saved = [one - other for one, other in zip(counts, counts[1:], strict=False)]
+    assert len(set(saved)) == 1
+    assert saved[0] > 0
+    upper = operations(creature, ["text:4-8"], packed)
+    assert upper > counts[4]  # the gradient passes through what is frozen above
+    through = operations(creature, ["vision", "projector", "text:0-4"], packed)  # the embeddings train
+    assert through - counts[4] == pytest.approx(4 * saved[0] / 2, rel=0.25)  # the gradient of the inputs of four layers
+
+
+def test_a_supervised_step_ends_its_backward_pass_there_too(creature):
+    batch = sft.next_batch(creature, {"count": 1.0}, 4, seed=0, step=0)
+    counts = []
+    for k in range(1, 5):
+        apply_freeze(creature.model, [*BELOW, f"text:0-{k}"])
+        with FlopCounterMode(display=False) as counter:
+            sft.loss(creature.model, batch)[0].backward()
+        counts.append(counter.get_total_flops())
+    saved = {one - other for one, other in zip(counts, counts[1:], strict=False)}
+    layer = creature.model.get_decoder().layers[0]
+    matrices = sum(p.numel() for p in layer.parameters() if p.ndim == 2)
+    rows, width = batch.inputs["input_ids"].shape
+    assert len(saved) == 1
+    # two products a matrix and token, of two operations each, and what attention adds to them
+    assert 1 <= saved.pop() / (2 * 2 * matrices * rows * width) < 1.3
