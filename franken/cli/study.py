@@ -37,11 +37,14 @@ def autopsy(
     device: Device = "auto",
     dtype: Dtype = "auto",
     jobs: Annotated[int | None, typer.Option(help="Processes side by side.")] = None,
+    budget: Annotated[
+        str, typer.Option(help="30m, 2h: at most the sizes asked for, as much smaller as it takes; said on the page.")
+    ] = "",
     dry_run: DryRun = False,
     json: Json = False,
 ) -> int:
     """Everything at once: probe, diff, hybrids and evaluations, on one page. The same command resumes."""
-    from franken.study.autopsy import Settings, default_jobs, plan_autopsy, run_autopsy
+    from franken.study.autopsy import Settings, default_jobs, fit_budget, plan_autopsy, run_autopsy
 
     if len(checkpoints) not in (2, 3):
         raise UsageError(f"{len(checkpoints)} checkpoints given", why="autopsy takes BASE RL or BASE SFT RL")
@@ -56,17 +59,21 @@ def autopsy(
             raise UsageError(f"cannot read --extra {pair}", why="it has no =", fix="write --extra frozen-late=FOLDER")
     more = dict(pair.split("=", 1) for pair in extra or [])
     if dry_run:
+        notes: tuple[str, ...] = ()
+        if budget:
+            fitted = fit_budget(base, sft, rl, out=out, settings=settings, budget=budget, jobs=jobs, extra=more)
+            settings, notes = fitted.settings, fitted.notes
         study, steps = plan_autopsy(base, sft, rl, out=out, settings=settings, extra=more)
-        return _say_cost(steps, out, device, jobs or default_jobs(study), json)
+        return _say_cost(steps, out, device, jobs or default_jobs(study), json, notes)
     report = None if json else step_lines()
     page = run_autopsy(
-        base, sft, rl, out=out, settings=settings, extra_models=more, jobs=jobs, report=report,
+        base, sft, rl, out=out, settings=settings, extra_models=more, jobs=jobs, report=report, budget=budget,
         command=shlex.join(["franken", *sys.argv[1:]]),
     )  # fmt: skip
     return finish_study(page, json)
 
 
-def _say_cost(steps: Sequence[Any], out: Path, device: str, jobs: int, json: bool) -> int:
+def _say_cost(steps: Sequence[Any], out: Path, device: str, jobs: int, json: bool, notes: Sequence[str]) -> int:
     """The table of `--dry-run`."""
     from franken.study.cost import explained, find_rates, lines, machine, size, span, totals
     from franken.study.steps import stored_steps
@@ -76,9 +83,8 @@ def _say_cost(steps: Sequence[Any], out: Path, device: str, jobs: int, json: boo
     found = lines(steps, done.keys(), rates)
     whole = totals(found, jobs)
     if json:
-        return print_object(
-            {"steps": [x.to_dict() for x in found], "total": whole, "how": explained(rates), "machine": machine()}, json
-        )
+        cost = {"steps": [x.to_dict() for x in found], "total": whole, "how": explained(rates), "machine": machine()}
+        return print_object({**cost, "notes": list(notes)}, json)
     head = ["step", "calls", "prompts", "new tokens", "tensors", "read", "written", "time", "how"]
     body = [
         [x.step.what, x.cost.calls, x.cost.prompts, x.cost.new_tokens, x.cost.tensors, size(x.cost.read),
@@ -92,6 +98,8 @@ def _say_cost(steps: Sequence[Any], out: Path, device: str, jobs: int, json: boo
         f"about {span(whole['seconds'])} in {jobs} {'lane' if jobs == 1 else 'lanes'}"
     )
     print(f"times: {explained(rates)}")
+    for note in notes:
+        print(note)
     return 0
 
 

@@ -38,7 +38,8 @@ class Settings:
 
     Attention and patching look at one pair at a time and never at more pairs than the probe: `attention_samples`,
     `patch_samples`. `score_samples`: prompts per task of the M scores, by default all `samples`. `controls`: random layer
-    sets of each size beside the hybrids; `without`: names of `SWITCHES` that are switched off.
+    sets of each size beside the hybrids; `without`: names of `SWITCHES` that are switched off; `dropped`: of `OPTIONAL`
+    those that a budget gave up.
     """
 
     tasks: tuple[str, ...] = ()
@@ -58,11 +59,12 @@ class Settings:
     max_new_tokens: int = 64
     batch_size: int = 64
     without: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
     patch: bool = False
 
     def on(self, name: str) -> bool:
         """Whether this part of the study runs."""
-        return name not in self.without and (name != "patch" or self.patch)
+        return name not in (*self.without, *self.dropped) and (name != "patch" or self.patch)
 
     def sizes(self) -> dict[str, Any]:
         """How much is measured, as study.json keeps it."""

@@ -12,6 +12,8 @@ another checkpoint.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,10 @@ from franken.evaluate.run import plan_eval
 from franken.layers import parse_ranges
 from franken.report.record import FILE, Study, read_study
 from franken.study.agenda import OPTIONAL, Settings, check_switches, study_steps
-from franken.study.cost import recorder
+from franken.study.budget import FLOOR, Fit, fit, parse_budget
+from franken.study.cost import find_rates, lines, recorder, totals
 from franken.study.hybrids import plan_hybrids
-from franken.study.steps import Outcome, Report, Step, run_steps
+from franken.study.steps import Outcome, Report, Step, run_steps, stored_steps
 
 SMALL = 1 << 30  # bytes; checkpoints below this run side by side
 
@@ -63,37 +66,85 @@ def plan_autopsy(
 
 def _switched_off(settings: Settings) -> list[dict[str, Any]]:
     """The parts of a study that its settings leave out; patching is only named where it was asked for."""
-    return [
-        {"id": name, "what": OPTIONAL.get(name, name), "why": "switched off with --without", "command": ""}
-        for name in settings.without
-    ]
+    why = dict.fromkeys(settings.without, "switched off with --without")
+    why |= dict.fromkeys(settings.dropped, "to fit the budget")
+    return [{"id": name, "what": OPTIONAL.get(name, name), "why": text, "command": ""} for name, text in why.items()]
+
+
+def fit_budget(
+    base: str, sft: str | None, rl: str, *, out: Path, settings: Settings, budget: str, jobs: int | None = None,
+    extra: Mapping[str, str] | None = None,
+) -> Fit:  # fmt: skip
+    """The study that fits `budget` (30m, 2h), by the rule of `franken.study.budget`.
+
+    A study that was begun under the same budget keeps the sizes that were chosen then. Raises UsageError.
+    """
+    asked = settings.sizes() | {"parts": [name for name in OPTIONAL if settings.on(name)]}
+    before = read_study(out).budget if (out / FILE).exists() else None
+    if before and before["text"] == budget and before["asked"] == asked:
+        chosen = replace(settings, **before["chosen"] | {"dropped": tuple(before["dropped"])})
+        return Fit(chosen, before["estimate"], tuple(before["notes"]))
+    whole, _ = plan_autopsy(base, sft, rl, out=out, settings=settings, extra=extra)
+    lanes = jobs or default_jobs(whole)
+    rates = find_rates(out, device=settings.device, jobs=lanes)
+
+    @cache
+    def price(smaller: Settings) -> float | None:
+        steps = plan_autopsy(base, sft, rl, out=out, settings=smaller, extra=extra)[1]
+        return totals(lines(steps, stored_steps(steps, out).keys(), rates), lanes)["seconds"]
+
+    return fit(settings, budget, price)
+
+
+def _budget(asked: Settings, fitted: Fit, text: str) -> dict[str, Any]:
+    """As stored in study.json."""
+    return {
+        "text": text, "seconds": parse_budget(text), "estimate": fitted.estimate, "notes": list(fitted.notes),
+        "asked": asked.sizes() | {"parts": [name for name in OPTIONAL if asked.on(name)]},
+        "chosen": {name: getattr(fitted.settings, name) for name in FLOOR}, "dropped": list(fitted.settings.dropped),
+    }  # fmt: skip
 
 
 def run_autopsy(
     base: str, sft: str | None, rl: str, *, out: Path, settings: Settings | None = None,
     extra_models: Mapping[str, str] | None = None, frozen: Mapping[str, Sequence[int]] | None = None, title: str = "",
     command: str = "", jobs: int | None = None, before: Sequence[Step] = (), needs: Mapping[str, str] | None = None,
-    claimed: bool = False, report: Report | None = None,
+    claimed: bool = False, report: Report | None = None, budget: str = "",
 ) -> Path:  # fmt: skip
     """Run what is missing of an autopsy and write its page. Returns the page's path.
 
     `before` are steps of the caller's own (training runs), `needs` says which of them makes which label's checkpoint.
     `jobs` lanes side by side: by default two for small checkpoints, else one. Steps that failed are named on the page
-    and in study.json. Raises UsageError if `out` holds something else, unless the caller has `claimed` it.
+    and in study.json. With a `budget` (30m, 2h) sizes shrink until the study is expected to fit, and optional steps that have
+    not started when it is used up are left out; every call has the whole budget for what is still to do.
+    Raises UsageError if `out` holds something else, unless the caller has `claimed` it, and when no study fits the budget.
     """
     from franken.report.page import build_page
 
-    settings = settings or Settings()
+    asked, fitted = settings or Settings(), None
+    if budget:
+        fitted = fit_budget(
+            base, sft, rl, out=out, settings=asked, budget=budget, jobs=jobs, extra=extra_models
+        )  # fmt: skip
+    settings = fitted.settings if fitted else asked
     study, steps = plan_autopsy(
         base, sft, rl, out=out, settings=settings, extra=extra_models, frozen=frozen, title=title, command=command,
         needs=needs,
     )  # fmt: skip
+    if fitted:
+        study.budget, study.notes = _budget(asked, fitted, budget), list(fitted.notes)
+        for note in fitted.notes:
+            (report or _silent)("budget", "chosen", note)
     _claim(out, study, claimed)
     steps = [*before, *steps]
     outcomes = run_steps(
-        steps, folder=out, jobs=jobs or default_jobs(study), report=report, cost_of=recorder(steps)
+        steps, folder=out, jobs=jobs or default_jobs(study), report=report, cost_of=recorder(steps),
+        budget=parse_budget(budget) if budget else None,
     )  # fmt: skip
-    study.steps = [_recorded(o, out) for o in outcomes]
+    study.steps = [_recorded(o, out) for o in outcomes if not o.left_out]
+    study.left_out += [
+        {"id": o.step.id, "what": o.step.what, "why": o.left_out, "command": o.step.command} for o in outcomes if o.left_out
+    ]  # fmt: skip
     study.save(out)
     return build_page(out)
 
@@ -103,6 +154,10 @@ def _frozen(models: Mapping[str, str], depth: int) -> dict[str, list[int]]:
     named = {label: label.removeprefix("frozen-") for label in models if label.startswith("frozen-")}
     ranges = {label: parse_ranges(text, {"text": depth}) for label, text in named.items()}
     return {label: [i for r in found for i in r.layers] for label, found in ranges.items()}
+
+
+def _silent(step: str, state: str, text: str) -> None:
+    """A report that nobody reads."""
 
 
 def default_jobs(study: Study) -> int:
@@ -123,12 +178,14 @@ def _recorded(outcome: Outcome, out: Path) -> dict[str, Any]:
 def _claim(out: Path, study: Study, claimed: bool) -> None:
     """Take the folder, or refuse one that holds something else or another study."""
     if (out / FILE).exists():
-        before = read_study(out).models
-        shared = [label for label in before if label in study.models and before[label] != study.models[label]]
+        before = read_study(out)
+        there = before.models
+        shared = [label for label in there if label in study.models and there[label] != study.models[label]]
         if shared:
             raise UsageError(
-                f"{out} holds another study", f"there, {shared[0]} is {before[shared[0]]}", "choose another --out"
+                f"{out} holds another study", f"there, {shared[0]} is {there[shared[0]]}", "choose another --out"
             )
+        replace(before, budget=study.budget).save(out)  # what a budget chose holds for the call that resumes
         return
     if not claimed and out.exists() and any(out.iterdir()):
         raise UsageError(f"{out} holds something else", f"it has no {FILE}", "choose another --out, or move it away")

@@ -60,27 +60,29 @@ class Step:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a step ended: its run folders (as given by the verb), how long it took, or the error."""
+    """How a step ended: its run folders (as given by the verb), how long it took, the error, or why it was left out."""
 
     step: Step
     folders: tuple[str, ...] = ()
     seconds: float = 0.0
     error: str | None = None
     skipped: bool = False
+    left_out: str | None = None
 
 
 def run_steps(
     steps: Sequence[Step], *, folder: Path, jobs: int = 2, report: Report | None = None,
-    cost_of: Callable[[Step], Mapping[str, Any]] | None = None,
+    cost_of: Callable[[Step], Mapping[str, Any]] | None = None, budget: float | None = None,
 ) -> list[Outcome]:  # fmt: skip
     """Run the steps in `jobs` lanes and return their outcomes in the order given. Records go to `folder/steps/`.
 
     What `cost_of` says of a step is stored beside its seconds, if it ran from beginning to end, for later estimates.
+    After `budget` seconds optional steps that have not started are left out; what runs goes on to its end.
     With more than one lane every child computes with one thread, unless OMP_NUM_THREADS says otherwise.
     Raises KeyboardInterrupt after the children have been stopped.
     """
     (folder / "steps").mkdir(parents=True, exist_ok=True)
-    board = _Board(list(steps), folder, report or (lambda *_: None), cost_of)
+    board = _Board(list(steps), folder, report or (lambda *_: None), cost_of, budget)
     environment = dict(os.environ)
     if jobs > 1:
         environment.setdefault("OMP_NUM_THREADS", "1")
@@ -105,9 +107,11 @@ class _Board:
     """What is waiting, running and done; shared by the lanes under one lock."""
 
     def __init__(
-        self, steps: list[Step], folder: Path, report: Report, cost_of: Callable[[Step], Mapping[str, Any]] | None
-    ) -> None:
+        self, steps: list[Step], folder: Path, report: Report, cost_of: Callable[[Step], Mapping[str, Any]] | None,
+        budget: float | None,
+    ) -> None:  # fmt: skip
         self.waiting, self.folder, self.report, self.cost_of = steps, folder, report, cost_of
+        self.budget, self.began = budget, time.monotonic()
         self.outcomes: dict[str, Outcome] = {}
         self.children: set[subprocess.Popen[str]] = set()
         self.stopped = False
@@ -129,6 +133,13 @@ class _Board:
                 self.lock.wait(0.5)
             return None
 
+    def overrun(self, step: Step) -> str | None:
+        """Why a step that could start now is left out."""
+        used = time.monotonic() - self.began
+        if self.budget is None or not step.kind or used < self.budget:
+            return None
+        return f"the budget of {self.budget:.0f} s was used up after {used:.0f} s"
+
     def filled(self, step: Step) -> Step:
         """The step with the run folders that it reads."""
         if not step.reads:
@@ -142,8 +153,10 @@ class _Board:
 
     def _close(self, outcome: Outcome) -> None:
         self.outcomes[outcome.step.id] = outcome
-        state = "failed" if outcome.error else "skipped" if outcome.skipped else "done"
-        self.report(outcome.step.id, state, outcome.error or f"{outcome.seconds:.0f} s")
+        state = (
+            "failed" if outcome.error else "left out" if outcome.left_out else "skipped" if outcome.skipped else "done"
+        )
+        self.report(outcome.step.id, state, outcome.error or outcome.left_out or f"{outcome.seconds:.0f} s")
         self.lock.notify_all()
 
     def _broken(self, step: Step) -> str | None:
@@ -181,6 +194,9 @@ def _lane(board: _Board, number: int, environment: dict[str, str]) -> None:
             stored = _stored(step, record, key)
             if stored is not None:
                 board.close(stored)
+                continue
+            if why := board.overrun(step):
+                board.close(Outcome(step, left_out=why))
                 continue
             board.report(step.id, "start", step.what)
             began, mark = time.monotonic(), record.with_suffix(".started")

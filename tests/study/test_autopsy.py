@@ -78,13 +78,12 @@ def test_every_optional_part_runs_and_reads_what_others_measured(stages, tmp_pat
     from franken.report.evidence import gather
 
     extra = {"frozen-0-3": stages["frozen-late"]}
-    settings = dataclasses.replace(TINY, without=(), patch=True, tasks=("recognise",))
+    settings = dataclasses.replace(TINY, without=("spectra",), patch=True, tasks=("recognise",), probe_samples=1)
     page = run_autopsy(
         stages["base"], None, stages["rl"], out=tmp_path / "s", settings=settings, extra_models=extra, jobs=1
     )
     study = read_study(page.parent)
     assert not [s for s in study.steps if s["error"]]
-    assert not study.left_out
     kinds = [s["id"].rsplit("-", 1)[0] for s in study.steps if s["optional"]]
     assert {k: kinds.count(k) for k in kinds} == {
         "arms": 2, "attention": 2, "patch": 2, "m": 2, "m-hybrid": len(study.hybrids), "scores": 1, "diversity": 1,
@@ -190,3 +189,45 @@ def test_default_lanes_follow_the_size_of_the_checkpoints(stages, tmp_path, monk
     monkeypatch.setattr(autopsy, "SMALL", 1000)
     assert autopsy.default_jobs(study) == 1
     assert Path(study.models["rl"]).is_absolute()
+
+
+def test_a_budget_is_recorded_kept_when_resumed_and_what_it_drops_is_named(stages, tmp_path, monkeypatch):
+    import dataclasses
+
+    from franken.study import autopsy
+
+    settings = dataclasses.replace(TINY, tasks=("recognise",), samples=40, controls=0)
+    off = ("diversity", "hybrids", "probe", "diff", "attention", "spectra")
+    settings = dataclasses.replace(settings, without=off)
+
+    def seconds(steps, done, rates):
+        return sum(s.args["samples"] * (1 + 9 * bool(s.kind)) for s in steps if s.verb == "eval")
+
+    monkeypatch.setattr(autopsy, "lines", seconds)
+    monkeypatch.setattr(autopsy, "totals", lambda found, jobs: {"seconds": float(found)})
+    options = {"out": tmp_path / "s", "settings": settings, "budget": "4m", "jobs": 1}
+    study = read_study(run_autopsy(stages["base"], None, stages["rl"], **options).parent)
+    assert study.budget
+    assert study.budget["chosen"]["samples"] == study.samples == study.sizes["samples"] < 40
+    assert study.notes == study.budget["notes"]
+    assert {x["id"]: x["why"] for x in study.left_out}["diversity"] == "switched off with --without"
+    assert {x["id"]: x["why"] for x in study.left_out}["scores"] == "to fit the budget"
+    monkeypatch.setattr(autopsy, "totals", lambda found, jobs: {"seconds": 1.0})  # now all of it would fit
+    asked = len(InProcess.asked)
+    again = read_study(run_autopsy(stages["base"], None, stages["rl"], **options).parent)
+    assert again.samples == study.samples
+    assert len(InProcess.asked) == asked
+
+
+def test_an_overrun_leaves_out_optional_steps_that_have_not_started(tmp_path, monkeypatch):
+    import sys
+
+    def step(name, kind=""):
+        return lanes.Step(name, name, "x", argv=lambda: [sys.executable, "-c", ""], is_done=None, kind=kind)
+
+    def outcomes(budget):
+        found = lanes.run_steps([step("a"), step("b", "arms"), step("c")], folder=tmp_path, jobs=1, budget=budget)
+        return {o.step.id: (bool(o.left_out), o.error) for o in found}
+
+    assert outcomes(0.0) == {"a": (False, None), "b": (True, None), "c": (False, None)}
+    assert outcomes(1000.0)["b"] == (False, None)
