@@ -64,7 +64,7 @@ def _acc_at_k(found: Evidence, rows: Any, models: list[str], tasks: list[str]) -
         [
             Panel(
                 f"acck-{t}", _task(t), f"acc@k on {_task(t)} per checkpoint",
-                lambda ax, mode, t=t: plots.plot_acc_at_k(rows, models=models, task=t, mode=mode, ax=ax),
+                lambda ax, mode, t=t: plots.plot_acc_at_k(rows, models=models, task=t, mode=mode, ax=ax), framed=True,
             )
             for t in ("all", *tasks)
         ],
@@ -86,7 +86,7 @@ def _arms(found: Evidence, rows: Any, seen: list[str], tasks: list[str]) -> Grou
         [
             Panel(
                 f"arms-{t}", _task(t), f"accuracy per arm on {_task(t)}, per checkpoint",
-                lambda ax, mode, t=t: plots.plot_arms(rows, models=seen, task=t, mode=mode, ax=ax),
+                lambda ax, mode, t=t: plots.plot_arms(rows, models=seen, task=t, mode=mode, ax=ax), framed=True,
             )
             for t in ("all", *tasks)
         ],

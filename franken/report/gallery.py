@@ -26,7 +26,7 @@ LARGEST = 320  # pixels; larger images are scaled down for the page
 SMALL = 128  # pixels; smaller images stay PNG and are shown without smoothing
 LONGEST_REPLY = 1200  # characters
 LONGEST_CELL = 160  # characters of a reply behind a cell
-MOST_PAIRS = 48  # on the page, whatever was asked
+MOST_PAIRS = 30  # on the page, whatever was asked
 DID = {"source": "becomes the source's", "changed": "only changes", "same": "stays"}
 UNTIL = {"never": "to none", "early": "to an early layer", "middle": "to a middle layer", "late": "to a late layer"}
 

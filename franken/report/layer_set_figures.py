@@ -32,23 +32,21 @@ def transfer(found: Evidence) -> Section:
     whole = paired(found, parent, "rl")
     below = basis(found, runs, _all(rows, labels, "acc@1"), "prompts")
     best = max(planned, key=lambda e: e.diff)
-    band = ranges.control_band(shown)
-    over = (
-        f"; {len([e for e in planned if e.diff > band[1]])} of {len(planned)} gain more than every random set"
-        if band
-        else ""
-    )
+    bands = ranges.control_bands(shown)
+    fair = [e for e in planned if len(e.layers) in bands]
+    won = len([e for e in fair if e.diff > bands[len(e.layers)][1]])
+    over = f"; {won} of {len(fair)} gain more than each random set of as many layers" if fair else ""
     layered = Panel(
         "hybrids-layers", "Every hybrid over the layers that it took from RL",
         f"gain in acc@1 over {parent} of every hybrid, drawn over its layers, with the band of random layer sets",
-        lambda ax, mode: _effects(found, planned, mode, ax, whole, band, f"acc@1 over {look.name(parent)}, points"),
+        lambda ax, mode: _effects(found, planned, mode, ax, whole, bands, f"acc@1 over {look.name(parent)}, points"),
         layered=True,
     )  # fmt: skip
     groups = [Group(
         "hybrids", "Hybrids",
         f"The name gives early:middle:late thirds. Dashed lines and their bands: {look.name(parent)} and RL. Everything but "
         f"the decoder layers (embeddings, vision, head) is {look.name(parent)}'s. Grey: as many layers drawn at random; "
-        "their band spans the lowest to the highest estimate. Bars are 95 % bootstrap intervals over prompts.",
+        "their bands span the lowest to the highest estimate. Bars are 95 % bootstrap intervals over prompts.",
         [layered, *_points(rows, labels, parent, "hybrids")],
         f"{best.label} gains most: {points(best.diff)} points over {look.name(parent)}{over}", below, runs,
     )]  # fmt: skip
@@ -148,11 +146,11 @@ def _same_layers(found: Evidence, same: list[ranges.Effect]) -> Group:
     whole = paired(found, parent, "rl")
     panels = []
     if grafts:
-        band = ranges.control_band(ranges.all_hybrids(found))
+        bands = ranges.control_bands(ranges.all_hybrids(found), {len(e.layers) for e in grafts})
         panels.append(Panel(
             "same-graft", f"Enough alone? RL's layers in {look.name(parent)}",
             f"gain of {parent} with RL's layers, over those layers",
-            lambda ax, mode: _effects(found, grafts, mode, ax, whole, band, f"acc@1 over {look.name(parent)}, points"),
+            lambda ax, mode: _effects(found, grafts, mode, ax, whole, bands, f"acc@1 over {look.name(parent)}, points"),
             layered=True,
         ))  # fmt: skip
     if losses:
@@ -177,11 +175,11 @@ def _same_layers(found: Evidence, same: list[ranges.Effect]) -> Group:
 
 
 def _effects(
-    found: Evidence, shown: list[ranges.Effect], mode: look.Mode, ax: Any, whole: Any, band: Any, label: str
+    found: Evidence, shown: list[ranges.Effect], mode: look.Mode, ax: Any, whole: Any, bands: Any, label: str
 ) -> None:  # fmt: skip
     study = found.study
     ranges.plot_effects(
-        shown, depth=study.depth, parent=study.parent, whole=None if whole is None else float(whole["diff"]), band=band,
+        shown, depth=study.depth, parent=study.parent, whole=None if whole is None else float(whole["diff"]), bands=bands,
         mode=mode, ax=ax,
     )  # fmt: skip
     ax.set_ylabel(label)

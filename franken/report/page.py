@@ -23,7 +23,7 @@ from franken.report.gallery import filter_rules, pair_gallery, reasoning_gallery
 from franken.report.headlines import all_headlines
 from franken.report.panels import Group, Panel, Section, save_figures
 from franken.report.record import read_study
-from franken.report.sources import Number, Runs, Sentence, anchor
+from franken.report.sources import Number, Runs, Sentence, anchor, numbers_of
 from franken.report.tables import accounting, comparison_table, gallery_counts, model_table, same_layers_table
 from franken.runs import atomic_write_text
 
@@ -94,8 +94,9 @@ def _section(section: Section, saved: dict[str, list[str]]) -> dict[str, Any]:
 
 
 def _group(group: Group, files: Sequence[str]) -> dict[str, Any]:
+    finding = numbers_of(group.finding, tuple(group.runs))
     return {
-        "key": group.key, "title": group.title, "reading": group.reading, "finding": group.finding, "basis": group.basis,
+        "key": group.key, "title": group.title, "reading": group.reading, "finding": finding, "basis": group.basis,
         "runs": group.runs, "panels": [_finish(p) for p in group.panels],
         "files": [{"href": f"figures/{name}", "kind": name.rpartition(".")[2].upper()} for name in files],
     }  # fmt: skip

@@ -8,7 +8,7 @@ title, n, model and run as the subtitle.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,8 @@ PAPER_DPI = 160
 class Panel:
     """A plot: `plot(ax, mode)` fills an Axes, `title` is the line above it, `alt` what a screen reader says.
 
-    `layered` plots have the text layers on the x axis, in the frame that all of them share.
+    `layered` plots have the text layers on the x axis, in the frame that all of them share; `framed` ones take that frame
+    without being about layers, which also spares the time of laying them out.
     """
 
     key: str
@@ -39,6 +40,7 @@ class Panel:
     plot: Callable[[Any, look.Mode], Any]
     size: tuple[float, float] = SIZE
     layered: bool = False
+    framed: bool = False
     projection: str | None = None
     legend: bool = True
 
@@ -46,7 +48,7 @@ class Panel:
         """The panel by itself, in the theme that is active."""
         from matplotlib.figure import Figure
 
-        if self.layered:
+        if self.layered or self.framed:
             figure = Figure(figsize=self.size)
             figure.set_layout_engine("none")  # the frame is fixed
             ax: Any = figure.add_axes(FRAME)
@@ -90,7 +92,7 @@ def basis(found: Evidence, runs: Sequence[str], rows: Any, unit: str, shown: Seq
     """A figure's subtitle: n (of `rows`, and what it counts), the models `shown` (else those in `rows`), the runs."""
     counts = sorted({int(n) for n in rows["n"] if n == n and n > 0}) if len(rows) else []
     n = f"n = {counts[0]}{f' to {counts[-1]}' if len(counts) > 1 else ''} {unit}; " if counts else ""
-    names = {label: Path(path).name for label, path in found.study.models.items()}
+    names = _short_names(found.study.models)
     held = list(shown) or [m for m in names if len(rows) and m in set(rows["model"])]
     held = [m for m in held if m in names][:5]
     models = ", ".join(f"{look.name(m)} = {names[m]}" for m in held) or found.study.title
@@ -98,6 +100,15 @@ def basis(found: Evidence, runs: Sequence[str], rows: Any, unit: str, shown: Seq
     more = f" and {len(folders) - 4} more" if len(folders) > 5 else ""
     listed = ", ".join(folders[:4] if more else folders)
     return f"{n}{models}; {'run' if len(folders) == 1 else 'runs'} {listed}{more}"
+
+
+def _short_names(models: Mapping[str, str]) -> dict[str, str]:
+    """The last part of each checkpoint's path; the last two where others end alike."""
+    last = {label: Path(path).name for label, path in models.items()}
+    return {
+        label: "/".join(Path(models[label]).parts[-2:]) if list(last.values()).count(own) > 1 else own
+        for label, own in last.items()
+    }
 
 
 def group_figure(group: Group, mode: look.Mode = look.LIGHT) -> Figure:
@@ -136,6 +147,7 @@ def save_figures(sections: Sequence[Section], folder: Path) -> dict[str, list[st
             figure = group_figure(group)
             for name in names:
                 figure.savefig(folder / name, dpi=PAPER_DPI, facecolor="white", metadata=_undated(name))
+                figure.set_layout_engine("none")  # it is laid out by now
         made[group.key] = names
     return made
 

@@ -8,7 +8,7 @@ of controls. Drawn over the layers they act on, on the axis that all figures sha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 KINDS = {"graft": "put into {parent}", "revert": "put back to {parent}", "freeze": "frozen in RL"}
 TINTS = {"graft": "#009E73", "revert": "#0072B2", "freeze": "#D55E00"}  # Okabe and Ito
 MARKS = {"graft": "^", "revert": "s", "freeze": "o"}
+
+
+Band = tuple[float, float, int]
 
 
 @dataclass(frozen=True)
@@ -89,25 +92,29 @@ def all_hybrids(found: Evidence) -> list[Effect]:
     ]  # fmt: skip
 
 
-def control_band(shown: Sequence[Effect]) -> tuple[float, float, int] | None:
-    """Lowest and highest estimate of the random sets, and how many there are."""
-    values = [e.diff for e in shown if e.kind == "random"]
-    return (min(values), max(values), len(values)) if values else None
+def control_bands(shown: Sequence[Effect], sizes: Collection[int] | None = None) -> dict[int, Band]:
+    """By size of the layer set: lowest and highest estimate of the random sets, and how many there are."""
+    found: dict[int, list[float]] = {}
+    for effect in shown:
+        if effect.kind == "random" and (sizes is None or len(effect.layers) in sizes):
+            found.setdefault(len(effect.layers), []).append(effect.diff)
+    return {size: (min(values), max(values), len(values)) for size, values in sorted(found.items())}
 
 
 def plot_effects(
     shown: Sequence[Effect], *, depth: int, parent: str, whole: float | None = None, label: str = "RL",
-    band: tuple[float, float, int] | None = None, mode: look.Mode = look.LIGHT, ax: Axes,
+    bands: Mapping[int, Band] | None = None, mode: look.Mode = look.LIGHT, ax: Axes,
 ) -> Axes:  # fmt: skip
     """Each effect as a bar over its layers at the height of its difference, in points, with its 95 % interval.
 
-    `whole`: the difference that all of RL makes, dashed; `band`: of the random sets, see `control_band`.
+    `whole`: the difference that all of RL makes, dashed; `bands`: of the random sets, see `control_bands`.
     """
     plots.layer_axis(ax, depth, mode)
-    if band:
-        low, high, count = (100 * band[0], 100 * band[1], band[2])
-        grey = look.CHECKPOINTS["random"]
-        ax.axhspan(low, high, color=grey, alpha=0.35, linewidth=0, label=f"{count} random sets", zorder=0)
+    for number, (size, (low, high, count)) in enumerate((bands or {}).items()):
+        ax.axhspan(
+            100 * low, 100 * high, facecolor="none" if number else look.CHECKPOINTS["random"], alpha=0.4, linewidth=0,
+            edgecolor=mode.muted, hatch="////" if number else None, label=f"{count} × {size} random", zorder=0,
+        )  # fmt: skip
     ax.axhline(0, color=mode.muted, linewidth=0.8)
     if whole is not None:
         ax.axhline(100 * whole, color=look.colour("rl"), linewidth=1.1, linestyle=(0, (4, 3)), label=label)

@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 
 from franken.report.evidence import Evidence
 
+NUMBERS = re.compile(
+    r"(?<![\w@^.:/-])(?!95\s%)[+\N{MINUS SIGN}]?\d+(?:\.\d+)?(?:-\d+)?(?:[\s\N{NO-BREAK SPACE}](?:%|points))?(?![\w:])"
+)
 Runs = tuple[str, ...]  # run folders, relative to the study's folder
 
 
@@ -53,6 +56,16 @@ def join(*sentences: str) -> Sentence:
         pieces += [" "] if pieces else []
         pieces += sentence.pieces if isinstance(sentence, Sentence) else (sentence,)
     return Sentence(pieces)
+
+
+def numbers_of(text: str, runs: Runs) -> Sentence:
+    """Plain text with each number in it, its unit included, taken as one from `runs`; not those inside names like acc@4."""
+    pieces: list[str | Number] = []
+    end = 0
+    for found in NUMBERS.finditer(text):
+        pieces += [text[end : found.start()], Number(found.group(), runs)]
+        end = found.end()
+    return Sentence([*pieces, text[end:]])
 
 
 def runs_of(found: Evidence, verb: str, models: Iterable[str] | None = None, method: str | None = None) -> Runs:

@@ -75,7 +75,10 @@ def comparison_table(found: Evidence) -> list[dict[str, Any]]:
             for r in table.to_dict("records")
         ]  # fmt: skip
         runs = runs_of(found, "eval", [a, b], "image")
-        out.append({"title": f"{name(b)} against {name(a)}", "rows": rows, "a": name(a), "b": name(b), "runs": runs})
+        own = {f"runs_{side}": runs_of(found, "eval", [label], "image") for side, label in (("a", a), ("b", b))}
+        out.append(
+            {"title": f"{name(b)} against {name(a)}", "rows": rows, "a": name(a), "b": name(b), "runs": runs, **own}
+        )
     return out
 
 

@@ -150,8 +150,8 @@ def _steepest(table: np.ndarray, update: str) -> str:
         return ""
     low, high = int(np.nanargmin(at)), int(np.nanargmax(at))
     return (
-        f"{update}: at rank {rank} the spectrum is steepest in layer {low} (10^{at[low]:.1f}) and flattest in layer {high} "
-        f"(10^{at[high]:.1f})"
+        f"{update}: the spectrum is steepest in layer {low} (singular value {rank} is {10 ** at[low]:.2g} of the first) and "
+        f"flattest in layer {high} ({10 ** at[high]:.2g})"
     )
 
 

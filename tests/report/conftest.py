@@ -20,13 +20,23 @@ HYBRIDS = {
     "SFT:RL:SFT": [2, 3, 4], "RL:SFT:RL": [0, 1, 5, 6, 7],
 }  # fmt: skip
 RANDOM = {"random-6a": [0, 1, 2, 4, 5, 7], "random-3a": [0, 3, 6]}
-INJECTION = "<script>document.title = 'owned'</script>"
+INJECTION = "<script>document.title = window.owned = 'owned'</script><img src=x onerror=\"window.owned = 1\">"
 
 
 @pytest.fixture(scope="session")
 def make_study():
     """make_study(folder, sft=True, extras=True, failed=False, samples=12) → the folder, its runs in it."""
     return build
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory) -> Path:
+    """The folder of a study with failed samples and its page, figures included."""
+    from franken.report.page import build_page
+
+    folder = build(tmp_path_factory.mktemp("built"), failed=True, samples=8)
+    build_page(folder)
+    return folder
 
 
 def build(folder: Path, *, sft: bool = True, extras: bool = True, failed: bool = False, samples: int = 12) -> Path:
