@@ -23,7 +23,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from franken.errors import FrankenError, UsageError
+from franken.errors import FrankenError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,17 +109,17 @@ class Run:
             "schema": SCHEMA,
             "verb": self.verb,
             "label": self.label,
-            "argv": sys.argv,
-            "config": self.config,
+            "argv": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "config": portable(self.config, self.folder),
             "identity": self.identity,
-            "models": self.models,
+            "models": portable(self.models, self.folder),
             **provenance(),
             "n_requested": n_requested,
             "n_ok": len(samples) - failed,
             "n_failed": failed,
             "seconds": round(time.time() - self.started, 1),
             "warnings": list(warnings),
-            **(extra or {}),
+            **portable(dict(extra or {}), self.folder),
         }
         atomic_write_text(self.folder / "run.json", json.dumps(manifest, indent=2, default=str))
         shutil.rmtree(self.folder / "parts", ignore_errors=True)
@@ -189,20 +189,65 @@ def load_run(folder: str | Path) -> LoadedRun:
     )
 
 
-def load_runs(root: str | Path) -> "pd.DataFrame":
-    """The summaries of all finished runs below `root`, with the columns run, verb and label in front."""
+def load_runs(
+    root: str | Path, *, verb: str | Sequence[str] = (), model: str | Sequence[str] = (), samples: bool = False
+) -> "pd.DataFrame":
+    """All finished runs below `root` as one tidy table, with the columns run, verb and label in front.
+
+    A row a measurement (the columns of layers.parquet), or with `samples` a row an answer, those that failed included, with
+    their `error`. What is not known is null. `verb` and `model` keep only those. Raises UsageError for a folder that is not
+    there, and for a verb or model that no run has.
+    """
     import pandas as pd
 
+    if not Path(root).is_dir():
+        raise UsageError(f"there is no folder {root}", fix="give a folder that holds run folders")
+    runs = [load_run(manifest.parent) for manifest in sorted(Path(root).rglob("run.json"))]
+    wanted = [verb] if isinstance(verb, str) and verb else list(verb)
+    _known(wanted, {run.manifest["verb"] for run in runs}, "verb")
     frames = []
-    for manifest in sorted(Path(root).rglob("run.json")):
-        run = load_run(manifest.parent)
-        frame = run.layers.copy()
-        frame.insert(0, "run", manifest.parent.name)
-        frame.insert(1, "verb", run.manifest["verb"])
-        frame.insert(2, "label", run.manifest["label"])
+    for run in (r for r in runs if not wanted or r.manifest["verb"] in wanted):
+        frame = (run.samples if samples else run.layers).copy()
+        for place, name in enumerate(("run", "verb", "label")):
+            frame.insert(place, name, run.folder.name if name == "run" else run.manifest[name])
         frames.append(frame)
     empty = pd.DataFrame(columns=["run", "verb", "label", *LAYER_COLUMNS])
-    return pd.concat(frames, ignore_index=True) if frames else empty
+    table: Any = pd.concat([f for f in frames if len(f)], ignore_index=True) if any(map(len, frames)) else empty
+    models = [model] if isinstance(model, str) and model else list(model)
+    if models:
+        _known(models, set(table["model"].dropna()) if "model" in table else set(), "model")
+        table = table[table["model"].isin(models)].reset_index(drop=True)
+    return table
+
+
+def _known(wanted: Sequence[str], known: set[str], what: str) -> None:
+    for name in wanted:
+        if name not in known:
+            there = f"there are {', '.join(sorted(known)) or 'none'}"
+            raise UsageError(f"no run has the {what} {name!r}", there, did_you_mean(name, known))
+
+
+def portable(value: Any, folder: Path) -> Any:
+    """`value` with the absolute paths in it as a manifest may hold them: runs are moved and sent, machines are not.
+
+    What lies beside the folder of the runs is relative to the run `folder`; the shipped checkpoints and the hub's cache are
+    called by their names, as on the command line; anything else by its last part (identity.json has its content's hash).
+    """
+    if isinstance(value, Mapping):
+        return {key: portable(item, folder) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [portable(item, folder) for item in value]
+    if not isinstance(value, str | Path) or not Path(value).is_absolute():
+        return value
+    path, home = Path(value), folder.resolve().parents[2] if len(folder.resolve().parents) > 3 else None
+    if path.parent == Path(__file__).parent / "models" / "weights" / "creature":
+        return f"creature:{path.name}"
+    hub = next((part for part in path.parts if part.startswith("models--")), None)
+    if hub:
+        return hub.removeprefix("models--").replace("--", "/")
+    if home and path.is_relative_to(home):
+        return os.path.relpath(path, folder.resolve())
+    return path.name
 
 
 def layer_row(**values: Any) -> dict[str, Any]:

@@ -70,9 +70,10 @@ def regrade(
         identity["judge"] = {"url": judge.url, "model": judge.model}
     label = str(run.manifest["label"])
     config = {**run.manifest["config"], "source": str(run.folder), "judge": judge.model if judge else None}
-    target = open_run(
-        "regrade", label, identity, out or run.folder.parent.parent, config=config, models=run.manifest["models"]
-    )
+    models = {
+        k: str((run.folder / v).resolve()) if v.startswith("..") else v for k, v in run.manifest["models"].items()
+    }
+    target = open_run("regrade", label, identity, out or run.folder.parent.parent, config=config, models=models)
     if target.is_complete():
         return target.folder
     rows = _rows(run)

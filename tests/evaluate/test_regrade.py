@@ -67,7 +67,7 @@ def test_verdicts_change_in_a_new_run_and_the_source_stays(run):
     assert all(reason != "old" for reason in done.samples["reason"][:7])
     assert done.manifest["changes"]["all"] == {"unchanged": 3, "wrong_to_right": 2, "right_to_wrong": 3}
     assert done.manifest["changes"]["read"] == {"unchanged": 1, "wrong_to_right": 1, "right_to_wrong": 1}
-    assert done.manifest["source"] == str(run)
+    assert (folder / done.manifest["source"]).resolve() == run.resolve()
     greedy = done.layers[(done.layers["metric"] == "greedy") & (done.layers["task"] == "read")]
     assert greedy["value"].tolist() == [pytest.approx(2 / 3)]
 
