@@ -1,4 +1,4 @@
-# install: idempotent, everything into .venv.  quickstart: the whole study on a laptop.  test: what CI runs.
+# install: idempotent, everything into .venv.  quickstart: the whole study on a laptop.  test: what CI runs, the notebooks included.
 # test-vllm: vLLM's CPU build in an environment of its own (6 GB), against the native engine; needs no GPU, takes minutes.
 PYTHON ?= python3.11
 VENV := .venv
@@ -24,6 +24,7 @@ quickstart: install
 
 test: install
 	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest --nbmake analyses/*.ipynb
 
 test-vllm: $(VLLM)/.installed
 	VLLM_REPORT=benchmarks/results/vllm.md $(VLLM)/bin/python -m pytest tests/generate/test_vllm.py --show-capture=no
