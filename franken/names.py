@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from franken import plugins
 from franken.errors import FrankenError, UsageError, did_you_mean
 
 
@@ -111,13 +112,14 @@ def canonical(name: str, model_type: str) -> str:
 
     Raises UsageError for a family that is not known, FrankenError for a name that the family's rules do not cover.
     """
-    if model_type not in FAMILIES:
+    rules = plugins.find("names", model_type, FAMILIES) or FAMILIES.get(model_type)
+    if rules is None:
         raise UsageError(
             f"unknown model family {model_type!r}",
             why=f"known are {', '.join(FAMILIES)}",
-            fix=did_you_mean(model_type, FAMILIES) or "add its names to franken/names.py",
+            fix=did_you_mean(model_type, FAMILIES) or "add its names to franken/names.py, or with a plugin",
         )
-    for pattern, beginning in FAMILIES[model_type]:
+    for pattern, beginning in rules:
         found = re.match(pattern, name)
         if found:
             return found.expand(beginning) + name[found.end() :]

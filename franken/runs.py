@@ -23,6 +23,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from franken import plugins
 from franken.errors import FrankenError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def open_run(
 
     `identity` is everything that changes the numbers. Raises UsageError if the folder holds something else.
     """
-    canonical = json.dumps(identity, sort_keys=True, default=str)
+    canonical = json.dumps({**identity, **plugins.identity()}, sort_keys=True, default=str)
     digest = hashlib.sha256(canonical.encode()).hexdigest()[:8]
     safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in label) or "run"
     folder = out / verb / f"{safe}-{digest}"

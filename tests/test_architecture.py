@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LEVELS = [
     {"errors"},
+    {"plugins"},
     {"layers", "names", "contents"},
     {"stats", "runs", "checkpoints", "selection"},
     {"adapters"},

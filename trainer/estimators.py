@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from franken import plugins
 from franken.errors import FrankenError, UsageError, did_you_mean
 from trainer import advantages
 from trainer.schedules import cosine_anneal, exponential_anneal
@@ -90,7 +91,7 @@ class Advantage(Strict):
 
     @model_validator(mode="after")
     def _keys_are_read(self) -> "Advantage":
-        own = ":" in self.name
+        own = ":" in self.name or plugins.find("advantage", self.name, READS) is not None
         if not own and self.name not in READS:
             hint = did_you_mean(self.name, READS) or f"there are {', '.join(READS)}"
             raise ValueError(f"unknown advantage {self.name!r}, {hint}; your own is package.module:function")
@@ -139,8 +140,9 @@ class Estimate:
 
 def estimator(recipe: Advantage) -> Callable[[Float[Tensor, "prompts group rewards"], Groups], Estimate]:
     """The function a recipe names. Raises UsageError for one that cannot be imported."""
-    if ":" in recipe.name:
-        function = _import(recipe.name)
+    own = plugins.find("advantage", recipe.name, READS)
+    if own is not None or ":" in recipe.name:
+        function = own or _import(recipe.name)
         return lambda rewards, groups: _checked(recipe.name, function(rewards, groups, **recipe.options), groups)
     return lambda rewards, groups: _built_in(recipe, rewards, groups)
 

@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from franken import plugins
 from franken.checkpoints import open_checkpoint
 from franken.errors import FrankenError, UsageError
 from franken.evaluate.embed import Embed, embedder
@@ -62,7 +63,7 @@ def run_train(
     resumes) and after every one; it must leave the model as it is, and its time is not counted.
     """
     asked = {"recipe": recipe.model_dump(mode="json"), "freeze": list(freeze), "train": list(train)}
-    identity = json.dumps(asked, indent=2, sort_keys=True)
+    identity = json.dumps({**asked, **plugins.identity()}, indent=2, sort_keys=True)
     recipe = with_trained(recipe, freeze, train)
     for stage in recipe.stages:
         if isinstance(stage, GrpoStage) and stage.held_out:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import typer
 from typer.exceptions import TyperException
 
+from franken import plugins
 from franken.cli import (
     diff,
     doctor,
@@ -26,7 +27,7 @@ from franken.cli import (
 )
 from franken.cli.pages import PAGES, examples, front
 from franken.console import say_error
-from franken.errors import FrankenError
+from franken.errors import FrankenError, UsageError
 
 app = typer.Typer(
     name="franken",
@@ -63,6 +64,10 @@ def main(argv: list[str] | None = None) -> None:
 def run_command(arguments: list[str], debug: bool) -> int:
     """The exit code of one command line. With `debug` a FrankenError keeps its traceback."""
     try:
+        plugins.use_named()
+        files, arguments = plugin_files(arguments)
+        for file in files:
+            plugins.use(file)
         result = typer.main.get_command(app).main(args=arguments, prog_name="franken", standalone_mode=False)
     except FrankenError as e:
         if debug:
@@ -75,6 +80,21 @@ def run_command(arguments: list[str], debug: bool) -> int:
         e.show()  # pyright: ignore[reportAttributeAccessIssue]
         return 2
     return _interrupted() if result == 130 else result if isinstance(result, int) else 0
+
+
+def plugin_files(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The files of `--plugin FILE`, which goes with any verb, and the rest of the line. Raises UsageError without a file."""
+    files, rest, words = [], [], iter(arguments)
+    for word in words:
+        if word == "--plugin":
+            files.append(next(words, ""))
+        elif word.startswith("--plugin="):
+            files.append(word.partition("=")[2])
+        else:
+            rest.append(word)
+    if "" in files:
+        raise UsageError("--plugin without a file", fix="write --plugin FILE.py")
+    return files, rest
 
 
 def _interrupted() -> int:

@@ -90,8 +90,17 @@ def probe(
     if not json:
         print_patching(folder)
     metrics = ("change_rate", "accuracy_drop", "answer_is_first", "attention_mass")
-    metrics = ("change_rate",) if pair else metrics
+    metrics = ("change_rate",) if pair else (*metrics, *_own_metrics(folder))
     return finish_run(folder, json, rows="layer", columns="task", metrics=metrics)
+
+
+def _own_metrics(folder: Path) -> list[str]:
+    """What the probes of plugins measured."""
+    from franken import plugins
+    from franken.runs import load_run
+
+    layers = load_run(folder).layers
+    return list(dict.fromkeys(layers["metric"][layers["method"].isin(plugins.names("probe"))]))
 
 
 def _draw(folder: Path, pair: tuple[Path, Path], question: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from franken import plugins
 from franken.errors import UsageError, did_you_mean
 
 MARKERS = (
@@ -72,10 +73,11 @@ FAMILIES = {
 
 def family_of(model_type: str) -> Family:
     """The family by `config.model_type`. Raises UsageError for one that is not known."""
-    if model_type not in FAMILIES:
+    family = plugins.find("family", model_type, FAMILIES) or FAMILIES.get(model_type)
+    if family is None:
         raise UsageError(
             f"the model family {model_type!r} is not supported",
             why=f"supported are {', '.join(FAMILIES)}",
-            fix=did_you_mean(model_type, FAMILIES) or "add it to franken/models/families.py",
+            fix=did_you_mean(model_type, FAMILIES) or "add it to franken/models/families.py, or with a plugin",
         )
-    return FAMILIES[model_type]
+    return family

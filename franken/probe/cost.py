@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from franken import plugins
 from franken.probe.lens import BRIDGED
 from franken.probe.lens import CHUNK as LENS_CHUNK
 from franken.probe.patch import ROWS as PATCH_ROWS
@@ -85,7 +86,7 @@ def _naive_measures(plan: ProbePlan) -> int:
 
 
 def _looks(plan: ProbePlan) -> int:
-    return sum(method in plan.methods for method in ("attention", "lens"))
+    return sum(method in plan.methods for method in ("attention", "lens", *plugins.names("probe")))
 
 
 def _can_swap(pair: Any) -> bool:

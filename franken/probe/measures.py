@@ -5,9 +5,11 @@ Greedy replies are made once a question and shared, since attention, patching an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from franken import plugins
 from franken.errors import FrankenError, UsageError, did_you_mean
 from franken.tasks import Item, Pair
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 SITES = ("residual", "attn", "mlp", "heads")
 MEASURES = ("lens", "attention", *(f"patch-{site}{way}" for site in SITES for way in ("", "-noising")))
 FLUSH = 16
+OWN = "own:"  # before the name of a number that a plugin measured
 Measure = Callable[[Pair], list[dict[str, Any]]]
 Speak = Callable[[Item], "Response"]
 
@@ -69,7 +72,23 @@ def measures(loaded: Loaded, plan: Any, lens: Lens | None) -> dict[str, Measure]
         found["lens"] = _lens(loaded, say, lens)
     for method in (m for m in plan.methods if m.startswith("patch-")):
         found[method] = lambda pair, method=method: _patch(loaded, say, pair, method, plan)
+    for method in plan.methods:
+        own = plugins.find("probe", method)
+        if own is not None:
+            found[method] = lambda pair, own=own: _own(loaded, say, pair, own, plan.checkpoint.depths["text"])
     return found
+
+
+def _own(loaded: Loaded, say: Speak, pair: Pair, measure: Any, depth: int) -> list[dict[str, Any]]:
+    """A plugin's measure: its numbers by layer, each under `OWN` + its name, which is how the summary knows them."""
+    prompt, reply = prompt_of(pair.target), say(pair.target)
+    found = measure(loaded, prompt, reply)
+    if len(found) != depth:
+        raise FrankenError(f"a probe returned {len(found)} rows for {depth} layers", "it should be one a decoder layer")
+    if not all(math.isfinite(value) for fields in found for value in fields.values()):
+        raise FrankenError("a probe returned a number that is not finite", "it is inf or nan")
+    said = {"baseline": reply.text, "truncated": reply.truncated}
+    return [said | {OWN + name: float(value) for name, value in fields.items()} for fields in found]
 
 
 def _patch(loaded: Loaded, say: Speak, pair: Pair, method: str, plan: Any) -> list[dict[str, Any]]:

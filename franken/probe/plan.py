@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from franken import tasks
+from franken import plugins, tasks
 from franken.checkpoints import Checkpoint, fingerprint, open_checkpoint
 from franken.errors import UsageError, did_you_mean
 from franken.layers import parse_ranges
@@ -87,8 +87,8 @@ def plan_probe(
             from franken.probe.swap import swap_sets
 
             swap_sets(name.removeprefix("swap-"), (), checkpoint.depths["text"])
-        elif name not in METHODS:
-            known = (*METHODS, "swap-window:3", *ALIASES)
+        elif plugins.find("probe", name, (*METHODS, *ALIASES)) is None and name not in METHODS:
+            known = (*METHODS, "swap-window:3", *ALIASES, *plugins.names("probe"))
             raise UsageError(
                 f"unknown method {name!r}",
                 why=f"there are {', '.join(known)}",

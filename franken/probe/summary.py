@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from franken.probe.measures import OWN
 from franken.probe.site_summary import summarise_attention, summarise_lens, summarise_patch
 from franken.runs import layer_row
 from franken.stats import bootstrap_mean, holm, mcnemar_exact, paired_bootstrap, sign_flip_test, wilson
@@ -45,6 +46,9 @@ def layer_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
                 summary += _lens(head, layer, cell)
         elif method.startswith(("zero", "mean", "noise")):
             summary += _ablation(head, by_layer)
+        elif not method.startswith("swap-"):
+            for layer, cell in sorted(by_layer.items()):
+                summary += _own(head, layer, cell)
         else:
             for layer, cell in sorted(by_layer.items()):
                 for metric, field in RATES:
@@ -153,6 +157,13 @@ def _ablation(head: dict[str, Any], by_layer: dict[Any, list[Row]]) -> list[dict
 def _lens(head: dict[str, Any], layer: Any, cell: list[Row]) -> list[dict[str, Any]]:
     first = _rate(head, layer, "answer_is_first", [r["rank_gold"] == 1 for r in cell])
     return [first, *summarise_lens(head, layer, cell)]
+
+
+def _own(head: dict[str, Any], layer: Any, cell: list[Row]) -> list[dict[str, Any]]:
+    """What a plugin measured: the mean of each of its numbers."""
+    names = dict.fromkeys(key for row in cell for key in row if key.startswith(OWN))
+    values = {name: [row[name] for row in cell if row.get(name) is not None] for name in names}
+    return [_mean(head, layer, name.removeprefix(OWN), found) for name, found in values.items() if found]
 
 
 def _rate(head: dict[str, Any], layer: Any, metric: str, hits: list[bool]) -> dict[str, Any]:

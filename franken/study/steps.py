@@ -24,6 +24,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
+from franken import plugins
 from franken.checkpoints import fingerprint, open_checkpoint
 from franken.errors import FrankenError
 from franken.runs import atomic_write_text
@@ -234,7 +235,8 @@ def with_folders(step: Step, outcomes: Mapping[str, Outcome]) -> Step:
 def _key(step: Step) -> str:
     """A hash of everything a step's result depends on: its verb, its arguments, the contents of its checkpoints."""
     prints = [fingerprint(open_checkpoint(path)) for path in step.inputs]
-    content = json.dumps([step.verb, step.args, prints], sort_keys=True, default=str)
+    asked = [step.verb, step.args, prints, *plugins.identity().values()]
+    content = json.dumps(asked, sort_keys=True, default=str)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

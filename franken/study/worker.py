@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+from franken import plugins
 from franken.errors import FrankenError
 
 EVERY = 1.0  # seconds between two progress lines
@@ -25,6 +26,7 @@ Tick = Callable[[int, int, str], None]
 def main() -> None:
     """Serve until standard input ends."""
     answers = os.fdopen(os.dup(1), "w")
+    plugins.use_named()
     os.dup2(2, 1)  # whatever a library prints goes to the log, not between the answers
     try:
         for line in sys.stdin:

@@ -1,5 +1,6 @@
 """What is asked: puzzles with exact ground truth, minimal image pairs, public data, grading."""
 
+from franken import plugins
 from franken.errors import UsageError, did_you_mean
 from franken.tasks.grading import grade_item
 from franken.tasks.grid_puzzles import Compare, Count, GridPuzzle, Read, Recognise, Sum
@@ -18,17 +19,21 @@ def names() -> list[str]:
 
 
 def every_name() -> list[str]:
-    """The grid's puzzles and the eighteen types."""
-    return [*PUZZLES, *suite.NAMES]
+    """The grid's puzzles, the eighteen types, and those of plugins."""
+    return [*PUZZLES, *suite.NAMES, *plugins.names("task")]
 
 
 def is_puzzle(task: str) -> bool:
     """Whether `get` knows the task."""
-    return task in PUZZLES or task.partition("+")[0].partition("@")[0].partition(":")[0] in suite.NAMES
+    kind = task.partition("+")[0].partition("@")[0].partition(":")[0]
+    return task in PUZZLES or kind in suite.NAMES or task in plugins.names("task")
 
 
 def get(name: str) -> Puzzle:
     """A puzzle by name; the eighteen types as `NAME[:LEVEL][@SIZE][+choice]`. Raises UsageError for an unknown one."""
+    own = plugins.find("task", name, (*PUZZLES, *suite.NAMES))
+    if own is not None:
+        return own
     if name in PUZZLES:
         return PUZZLES[name]
     if is_puzzle(name):

@@ -4,7 +4,7 @@ import importlib
 from collections import Counter
 from typing import Any
 
-from franken import tasks
+from franken import plugins, tasks
 from franken.errors import UsageError
 from franken.tasks.puzzle import Split
 from franken.tasks.puzzles import suite
@@ -17,7 +17,7 @@ def catalogue() -> list[dict[str, Any]]:
     for name in suite.NAMES:
         module = importlib.import_module(f"franken.tasks.puzzles.{name}")
         types.append(_row(name, module.__doc__, module.SMALLEST))
-    return grid + types
+    return grid + types + [_row(name, type(tasks.get(name)).__doc__, None) for name in plugins.names("task")]
 
 
 def _row(name: str, text: str | None, smallest: int | None) -> dict[str, Any]:

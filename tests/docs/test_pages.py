@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from franken.cli import app
+from franken.cli import app, plugin_files
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), *ROOT.glob("analyses/*.md")])
@@ -55,14 +55,14 @@ def check_words(line: str) -> None:
     while hasattr(command, "commands") and words:
         assert words[0].strip("…,") in {*command.commands, ""}, f"{line}: no verb {words[0]}"
         command, words = command.commands.get(words[0], command), words[1:]
-    known = {name for p in command.params for name in (*p.opts, *p.secondary_opts)} | {"--help"}
+    known = {name for p in command.params for name in (*p.opts, *p.secondary_opts)} | {"--help", "--plugin", "--debug"}
     given = [word.partition("=")[0] for word in words if word.startswith("--")]
     assert set(given) <= known, f"{line}: {set(given) - known}"
 
 
 def parse(line: str) -> None:
     """Raises what the parser says of a command line: an unknown verb or option, a missing argument, a word for a number."""
-    command, words = COMMANDS, shlex.split(line)[1:]
+    command, words = COMMANDS, plugin_files(shlex.split(line)[1:])[1]
     while hasattr(command, "commands"):
         assert words, f"{line}: no verb"
         assert words[0] in command.commands, f"{line}: no verb {words[0]}"

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from franken import plugins
 from franken.errors import FrankenError, UsageError, did_you_mean
 from franken.generate.native import Response
 from franken.tasks import Grade, Item
@@ -68,14 +69,17 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def resolve(name: str) -> Reward:
-    """A reward by name, or one of the user's as `package.module:function`. Raises UsageError."""
+    """A reward by name, built in or of a plugin, or one of the user's as `package.module:function`. Raises UsageError."""
+    own = plugins.find("reward", name, REWARDS)
+    if own is not None:
+        return own
     if name in REWARDS:
         return REWARDS[name]
     module, colon, attribute = name.partition(":")
     if not colon:
         raise UsageError(
             f"unknown reward {name!r}",
-            why=f"the rewards are {', '.join(REWARDS)}, or your own as package.module:function",
+            why=f"the rewards are {', '.join([*REWARDS, *plugins.names('reward')])}, or your own as package.module:function",
             fix=did_you_mean(name, REWARDS) or "pick one",
         )
     try:

@@ -1,0 +1,104 @@
+"""Your own task, probe, reward, advantage or model family, from one Python file that is named on the command line.
+
+    franken --plugin mine.py eval creature:sft --tasks mine
+
+The file is run once, as a module, and calls `register`. Only local files that the user names are run, never one that a
+checkpoint or a data set brings. What was registered is found by the rooms under its name, beside what is built in; the file's
+contents become part of what a run is known by. Worker processes learn of the files from the environment variable
+FRANKEN_PLUGINS. Left out: entry points of installed packages, which would run code that nobody named.
+"""
+
+import hashlib
+import importlib.util
+import os
+import sys
+from collections.abc import Container
+from pathlib import Path
+from typing import Any
+
+from franken.errors import FrankenError, UsageError, did_you_mean
+
+KINDS = ("task", "probe", "reward", "advantage", "family", "names")
+VARIABLE = "FRANKEN_PLUGINS"
+
+_own: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
+_files: dict[str, str] = {}  # resolved path → SHA-256 of its contents
+
+
+def register(kind: str, name: str, thing: Any) -> None:
+    """Make `thing` known as `name`. Kinds, and what `thing` is (docs/extending.md has a template of each):
+
+    task        a `franken.tasks.Puzzle`
+    probe       `measure(loaded, prompt, reply)` → a dictionary of numbers a decoder layer
+    reward      `reward(replies, rows, context)` → a number a reply
+    advantage   `advantage(rewards, groups, **options)` → `[prompts, group]`, or a third dimension of tokens
+    family      a `franken.models.families.Family`, under its `model_type`
+    names       rules for a family's tensor names, as in franken/names.py, under its `model_type`
+
+    Raises UsageError for another kind, a name that is taken, or a thing that cannot be called where it has to be.
+    """
+    if kind not in KINDS:
+        raise UsageError(f"unknown kind of plugin {kind!r}", f"there are {', '.join(KINDS)}", did_you_mean(kind, KINDS))
+    if name in _own[kind]:
+        raise UsageError(f"the {kind} {name!r} is registered twice", "two plugins, or one twice", "rename one of them")
+    if kind in ("probe", "reward", "advantage") and not callable(thing):
+        raise UsageError(f"the {kind} {name!r} is not a function", f"it is a {type(thing).__name__}")
+    _own[kind][name] = thing
+
+
+def find(kind: str, name: str, built_in: Container[str] = ()) -> Any | None:
+    """What a plugin registered under `name`, or None. Raises UsageError for a name that is built in as well."""
+    found = _own[kind].get(name)
+    if found is not None and name in built_in:
+        raise UsageError(f"the plugin's {kind} {name!r} has the name of a built-in one", fix="rename it")
+    return found
+
+
+def names(kind: str) -> list[str]:
+    """What plugins have registered, in that order."""
+    return list(_own[kind])
+
+
+def use(path: str | Path) -> None:
+    """Run a plugin file, once a process. Raises UsageError where there is none, FrankenError with what it raised."""
+    file = Path(path).expanduser().resolve()
+    if str(file) in _files:
+        return
+    if file.suffix != ".py" or not file.is_file():
+        raise UsageError(f"no plugin at {path}", why="it is no Python file", fix="give --plugin FILE.py")
+    known = {kind: dict(things) for kind, things in _own.items()}
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    name = f"franken_plugin_{digest[:12]}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickles look their module up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as e:  # noqa: BLE001 - a plugin may be anyone's code: whatever it raises is reported, with its file
+        _own.update(known)
+        del sys.modules[name]
+        what = e.what if isinstance(e, FrankenError) else f"{type(e).__name__}: {e}"
+        raise FrankenError(f"the plugin {path} failed", why=what, fix="--debug shows the traceback") from e
+    _files[str(file)] = digest
+    os.environ[VARIABLE] = os.pathsep.join(_files)
+
+
+def use_named() -> None:
+    """Run the files of FRANKEN_PLUGINS, which is how a worker learns of them."""
+    for path in filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)):
+        use(path)
+
+
+def identity() -> dict[str, list[str]]:
+    """What plugins add to the identity of a run: the hashes of their files; nothing without any."""
+    return {"plugins": sorted(_files.values())} if _files else {}
+
+
+def forget() -> None:
+    """Undo every `use` and `register` of this process."""
+    for things in _own.values():
+        things.clear()
+    _files.clear()
+    os.environ.pop(VARIABLE, None)
