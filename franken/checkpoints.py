@@ -249,8 +249,8 @@ def _from_hub(repo: str, download: bool) -> Path:
     except LocalEntryNotFoundError as e:
         raise UsageError(
             f"{repo} is not in the local cache",
-            why="nothing is downloaded unless asked for",
-            fix="add --download",
+            why="there is no such folder, and nothing is downloaded unless asked for",
+            fix=f"check the path, or fetch the model: hf download {repo} (diff, probe and eval take --download)",
         ) from e
 
 

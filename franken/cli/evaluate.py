@@ -70,7 +70,7 @@ def evaluate(
     labels = labels_of(models, label)
     for model in models:
         if hosted_name(model, engine) is None:
-            open_checkpoint(model)
+            open_checkpoint(model, download=download and not dry_run)
     if embedder != "hashing":
         resolve(embedder, download=download and not dry_run)  # before the work: a missing one is known at once
     if dry_run:

@@ -27,7 +27,9 @@ Columns = Annotated[
     str, typer.Option(help="The columns of --data: question=prompt,answer=gold,images=picture, or a YAML file.")
 ]
 Layers = Annotated[str, typer.Option(help="16-28 (half-open), text:16-28, early, middle, late, all; with commas.")]
-Download = Annotated[bool, typer.Option("--download", help="Fetch a hub id that is not in the local cache.")]
+Download = Annotated[
+    bool, typer.Option("--download", help="Fetch hub ids that are not in the local cache: models, data.")
+]
 Allow = Annotated[str, typer.Option(help="Differences to wave through: dtype, rope, tokenizer, …; with commas.")]
 Model = Annotated[str, typer.Argument(help="A checkpoint folder, a cached hub id, creature:base or creature:sft.")]
 

@@ -58,6 +58,7 @@ def probe(
     json: Json = False,
 ) -> int:
     """Where does the model see, where does it reason? Causal probing, layer by layer."""
+    from franken.checkpoints import open_checkpoint
     from franken.probe.cost import cost
     from franken.probe.measures import at_sites
     from franken.probe.plan import one_pair, plan_probe
@@ -68,6 +69,8 @@ def probe(
         data = canonical(data, columns)
         if download and not dry_run:
             fetch(data)
+    if download and not dry_run:
+        open_checkpoint(model, download=True)
     plan = plan_probe(
         model, methods=at_sites(split_list(method), split_list(site)), task_names=split_list(tasks), samples=samples, data=data,
         layers=layers, seed=seed, max_new_tokens=max_new_tokens, dtype=dtype, batch_size=batch_size, engine=engine,

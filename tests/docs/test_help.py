@@ -64,3 +64,26 @@ def test_a_line_that_does_not_parse_is_seen():
         parses("franken diff a b --no-such-option")
     with pytest.raises(AssertionError):
         parses("franken no-such-verb")
+
+
+@pytest.mark.parametrize("verb", ["probe", "eval", "diff"])
+def test_download_fetches_the_model(verb, monkeypatch, tmp_path):
+    """`--download` is what the error about the cache advises: it must reach the hub, and nothing else may."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    from franken.cli import run_command
+
+    asked = []
+
+    def snapshot(repo, *, local_files_only, **_):
+        asked.append((repo, local_files_only))
+        raise LocalEntryNotFoundError("not there")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    monkeypatch.chdir(tmp_path)
+    models = ["owner/model", "owner/other"] if verb == "diff" else ["owner/model"]
+    assert run_command([verb, *models], False) == 2
+    assert {local for _, local in asked} == {True}
+    asked.clear()
+    assert run_command([verb, *models, "--download"], False) == 2
+    assert asked[0] == ("owner/model", False)
