@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from franken.tasks import grid as world
 from franken.tasks.grid import CELLS, COLORS, DIGITS, EMPTY, SHAPES, Grid
 from franken.tasks.puzzle import child_rng
+from trainer.distributed import total
 
 SCALE = 16.0  # inverse temperature
 DIGIT_SHARE = 0.7
@@ -22,19 +23,22 @@ COLOR_WORDS = (*COLORS, EMPTY)
 KIND_WORDS = (*SHAPES, *DIGITS, EMPTY)
 
 
-def next_grids(size: int, *, seed: int, step: int) -> tuple[list[Grid], list[int]]:
-    """The grids of one step and their styles."""
+def next_grids(size: int, *, seed: int, step: int, mine: slice = slice(None)) -> tuple[list[Grid], list[int]]:
+    """The grids of one step and their styles; `mine` cuts them to those of this rank."""
     grids, styles = [], []
     for i in range(size):
         rng = child_rng("align", seed, step * size + i)
         kinds = DIGITS if rng.random() < DIGIT_SHARE else SHAPES
         grids.append(world.random_grid(rng, kinds, EMPTY_SHARE))
         styles.append(rng.getrandbits(32))
-    return grids, styles
+    return grids[mine], styles[mine]
 
 
 def loss(loaded: Any, grids: list[Grid], styles: list[int]) -> tuple[Tensor, dict[str, float]]:
-    """Sum of the three cross-entropies, and the share of right colours, kinds and names."""
+    """Sum of the three cross-entropies, and the share of right colours, kinds and names.
+
+    Over ranks, each has its part of the sum to differentiate; the metrics are those of all.
+    """
     images = [world.render(g, s) for g, s in zip(grids, styles, strict=True)]
     encoded = loaded.processor.image_processor(images=images, return_tensors="pt").to(loaded.device)
     features = torch.cat(
@@ -46,14 +50,16 @@ def loss(loaded: Any, grids: list[Grid], styles: list[int]) -> tuple[Tensor, dic
         "kind": (KIND_WORDS, [KIND_WORDS.index(t.kind if t else EMPTY) for t in things]),
         "cell": (CELLS, list(range(len(CELLS))) * len(grids)),
     }
-    total = features.new_zeros(())
-    metrics = {}
+    loss = features.new_zeros(())
+    hits = {}
+    everything = total([len(things)])[0]
     for name, (words, wanted) in targets.items():
         gold = torch.tensor(wanted, device=features.device)
         logits = SCALE * features @ F.normalize(_embeddings(loaded, words), dim=1).T
-        total = total + F.cross_entropy(logits, gold)
-        metrics[f"{name}_accuracy"] = (logits.argmax(1) == gold).float().mean().item()
-    return total, {"loss": total.item(), **metrics}
+        loss = loss + F.cross_entropy(logits, gold, reduction="sum") / everything
+        hits[f"{name}_accuracy"] = int((logits.argmax(1) == gold).sum())
+    whole, *right = total([loss.item(), *hits.values()])
+    return loss, {"loss": whole, **{name: n / everything for name, n in zip(hits, right, strict=True)}}
 
 
 def _embeddings(loaded: Any, words: tuple[str, ...]) -> Tensor:

@@ -16,6 +16,7 @@ from franken.errors import UsageError, VerificationError
 from franken.layers import COMPONENTS, PARTS
 from franken.names import Place, canonical, place
 from franken.selection import select
+from trainer.sharding import full
 
 
 def frozen_names(model: Any, freeze: Sequence[str], train: Sequence[str] = ()) -> set[str]:
@@ -92,5 +93,5 @@ def _host(name: str) -> str:
 
 
 def _hash(parameter: torch.Tensor) -> str:
-    data = parameter.detach().contiguous().cpu().view(torch.uint8).numpy()
+    data = full(parameter).detach().contiguous().cpu().view(torch.uint8).numpy()
     return hashlib.sha256(data.tobytes()).hexdigest()

@@ -5,7 +5,7 @@ is zero moves nothing unless a KL or an entropy bonus does; it is then left out 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from franken.models.loading import Loaded
 from franken.tasks import Grade, Item
 from franken.tasks.puzzle import child_rng, draw_state, make_item
 from trainer.diagnostics import reward_metrics
+from trainer.distributed import gathered, largest, rank, share, together, total
 from trainer.estimators import Groups, estimator
 from trainer.losses import (
     AGGREGATION,
@@ -35,6 +36,7 @@ from trainer.packing import as_rows, by_budget, pack, packed_logprobs, token_mas
 from trainer.policy import response_logprobs, sample_slices, take_rows, with_features
 from trainer.public import public_items
 from trainer.rewards import Settings, score
+from trainer.sharding import check_in_step, inside, is_sharded, whole
 from trainer.stages import GrpoStage
 from trainer.templates import Template, instruction, template, thought, well_formed
 
@@ -43,7 +45,7 @@ Index = tuple[int, int]  # (prompt, response) of a step
 
 @dataclass(frozen=True)
 class Batch:
-    """The samples of one step. `encoded` are the prompts as the model reads them, image features included."""
+    """The samples of one step on one rank. `encoded` are the prompts as the model reads them, image features included."""
 
     encoded: dict[str, Any]
     groups: list[list[Response]]
@@ -55,11 +57,16 @@ class Batch:
 
 @dataclass(frozen=True)
 class Rollout:
-    """What one step trains on, and what was sampled for it. `counts` are the metrics of the filter."""
+    """What a rank trains on in one step, and what was sampled for it.
+
+    `places` says of every rank which of the step's kept groups it holds; with none there, what the rank holds counts for
+    nothing. `counts` are the metrics of the filter.
+    """
 
     items: list[Item]
     batch: Batch
     grades: list[list[Grade]]
+    places: list[list[int]]
     counts: dict[str, float]
 
 
@@ -94,12 +101,12 @@ def grpo_step(
     """
     rollout = draw(loaded, stage, seed=seed, step=step)
     items, batch, grades = rollout.items, rollout.batch, rollout.grades
-    if not items:
+    if not any(rollout.places):
         return {"loss": 0.0, "grad_norm": 0.0, **rollout.counts}
-    names, weights, rewards = _rewards(stage, reference, batch, items, grades)
+    names, weights, rewards = together(lambda: _rewards(stage, reference, batch, items, grades))
     texts = [[r.text for r in group] for group in batch.groups]
     shape = template(stage.shape)
-    groups = Groups(
+    own = Groups(
         texts=texts,
         correct=torch.tensor(
             [
@@ -116,25 +123,30 @@ def grpo_step(
         step=step,
         progress=progress,
     )
-    estimate = estimator(stage.advantage)(rewards, groups)
-    total = groups.total(rewards)
     right = torch.tensor([[g.score == 1.0 for g in group] for group in grades])
+    mine = rollout.places[rank()]
     strategies = [
         len({_strategy(i, t, shape) for t in row})
-        for i, row in zip(items, texts, strict=True)
+        for i, row in zip(items[: len(mine)], texts, strict=False)
         if tasks.is_puzzle(i.task)
     ]
+    groups, rewards, right = _of_all_ranks(own, rewards, right, rollout.places)
+    estimate = estimator(stage.advantage)(rewards, groups)
+    paid = groups.total(rewards)
+    surprise, found, asked = total(
+        [-sum(sum(r.logprobs) for row in batch.groups[: len(mine)] for r in row), sum(strategies), len(strategies)]
+    )
     return {
-        **_update(loaded, stage, update, reference, batch, groups, estimate.advantages),
+        **_update(loaded, stage, update, reference, batch, own, estimate.advantages, mine),
         **{f"reward_{name}": rewards[..., f].mean().item() for f, name in enumerate(names)},
-        "sampled_entropy": -sum(sum(r.logprobs) for row in batch.groups for r in row) / groups.lengths.sum().item(),
-        "reward": total.mean().item(),
+        "sampled_entropy": surprise / groups.lengths.sum().item(),
+        "reward": paid.mean().item(),
         "zero_variance_groups": (estimate.advantages == 0).flatten(1).all(1).float().mean().item(),
         "length": groups.lengths.sum().item() / groups.lengths.numel(),
         "truncated": groups.truncated.sum().item() / groups.truncated.numel(),
-        **({"strategies": sum(strategies) / len(strategies)} if strategies else {}),
+        **({"strategies": found / asked} if asked else {}),
         "correct": right.float().mean().item(),
-        **reward_metrics(names, rewards, total, right, texts, shape),
+        **reward_metrics(names, rewards, paid, right, groups.texts, shape),
         **estimate.metrics,
         **rollout.counts,
     }
@@ -147,34 +159,51 @@ def draw(loaded: Loaded, stage: GrpoStage, *, seed: int, step: int) -> Rollout:
     puzzles further down the step's stream are tried, at most `refill` times: fewer groups, or none, may be left. All of it
     follows from seed, step and weights, so a resumed run drops and draws the same. (DAPO's dynamic
     sampling, arXiv 2503.14476 §3.2, which goes on until the batch is full.)
+
+    Every rank answers its share of the prompts and replaces what it dropped itself; together they try the puzzles that one
+    process would. A rank left with nothing holds a dropped group that counts for nothing, to run sharded layers in step.
     """
     sampling = Sampling(stage.group, stage.temperature, stage.max_new_tokens, seed)
-    kept: list[tuple[Item, list[Response], list[Grade]]] = []
-    tried, right, wrong, rate, encoded = 0, 0, 0, 0.0, {}
-    for _ in range(1 + (stage.refill if stage.filter == "accuracy" else 0)):
-        items = _items(stage, stage.prompts - len(kept), seed=seed, step=step, first=tried)
-        prompts = _prompts(stage, items)
-        encoded = with_features(loaded, encode_prompts(loaded, prompts), stage.sample_batch)
-        groups = sample_slices(loaded, encoded, [p.key for p in prompts], sampling, stage.sample_batch)
-        for item, group in zip(items, groups, strict=True):
-            grades = [tasks.grade(r.text, item) for r in group]
-            share = sum(g.score == 1.0 for g in grades) / len(grades)
-            rate += share
-            if stage.filter == "accuracy" and share in (0.0, 1.0):
-                right, wrong = right + int(share), wrong + int(1 - share)
-            else:
-                kept.append((item, group, grades))
-        tried += len(items)
-        if len(kept) == stage.prompts:
-            break
-    counts = {"correct": rate / tried, "groups": len(kept), "tried": tried, "all_right": right, "all_wrong": wrong}
-    if right + wrong and kept:
-        encoded = with_features(
-            loaded, encode_prompts(loaded, _prompts(stage, [item for item, _, _ in kept])), stage.sample_batch
-        )
-    batch = Batch(encoded, [group for _, group, _ in kept])
-    logged = {k: float(v) for k, v in counts.items()} if stage.filter == "accuracy" else {}
-    return Rollout([item for item, _, _ in kept], batch, [grades for _, _, grades in kept], logged)
+    filtered = stage.filter == "accuracy"
+    mine = share(stage.prompts)
+    kept: list[tuple[int, Item, list[Response], list[Grade]]] = []
+    dropped: list[tuple[int, Item, list[Response], list[Grade]]] = []
+    tried, right, rate, encoded = 0, 0, 0.0, {}
+    with whole(loaded.model):
+        for _ in range(1 + (stage.refill if filtered else 0)):
+            wanted = gathered(mine.stop - mine.start - len(kept))
+            if not sum(wanted):
+                break
+            first = tried + sum(wanted[: rank()])
+            tried += sum(wanted)
+            items = together(lambda n=wanted[rank()], first=first: _items(stage, n, seed=seed, step=step, first=first))
+            if not items:
+                continue
+            prompts = _prompts(stage, items)
+            encoded = with_features(loaded, encode_prompts(loaded, prompts), stage.sample_batch)
+            groups = sample_slices(loaded, encoded, [p.key for p in prompts], sampling, stage.sample_batch)
+            for place, (item, group) in enumerate(zip(items, groups, strict=True), first):
+                grades = [tasks.grade(r.text, item) for r in group]
+                solved = sum(g.score == 1.0 for g in grades) / len(grades)
+                rate += solved
+                right += solved == 1.0
+                (dropped if filtered and solved in (0.0, 1.0) else kept).append((place, item, group, grades))
+        places = gathered([place for place, *_ in kept])
+        held = kept or (dropped[:1] if any(places) else [])
+        if dropped and held:
+            prompts = _prompts(stage, [item for _, item, _, _ in held])
+            encoded = with_features(loaded, encode_prompts(loaded, prompts), stage.sample_batch)
+    rate, right, gone = total([rate, right, len(dropped)])
+    counts = {"correct": rate / tried, "groups": sum(map(len, places)), "tried": tried}
+    counts |= {"all_right": right, "all_wrong": gone - right}
+    order = sorted(place for part in places for place in part)
+    return Rollout(
+        items=[item for _, item, _, _ in held],
+        batch=Batch(encoded, [group for _, _, group, _ in held]),
+        grades=[grades for *_, grades in held],
+        places=[[order.index(place) for place in part] for part in places],
+        counts={name: float(count) for name, count in counts.items()} if filtered else {},
+    )
 
 
 def _items(stage: GrpoStage, count: int, *, seed: int, step: int, first: int) -> list[Item]:
@@ -189,6 +218,26 @@ def _items(stage: GrpoStage, count: int, *, seed: int, step: int, first: int) ->
 def _prompts(stage: GrpoStage, items: list[Item]) -> list[Prompt]:
     ask = f"{instruction(template(stage.shape))}\n" if stage.instruct else ""
     return [Prompt(ask + i.question, (i.image,) if i.image else (), i.id) for i in items]
+
+
+def _of_all_ranks(
+    groups: Groups, rewards: Tensor, right: Tensor, places: list[list[int]]
+) -> tuple[Groups, Tensor, Tensor]:
+    """What an estimator looks at, of the whole step and in its order: a batch's spread, or a random partition, is the same on
+    any ranks. Only texts and numbers travel; embeddings are made where the texts are, and only if the estimator asks.
+    """
+    count = len(places[rank()])
+    columns = (groups.correct, groups.lengths, groups.truncated, rewards, right)
+    parts = gathered((groups.texts[:count], *(column[:count] for column in columns)))
+    rows, *found = zip(*parts, strict=True)
+    at = torch.tensor([place for part in places for place in part]).argsort()
+    correct, lengths, truncated, everything, hits = (torch.cat(column)[at] for column in found)
+    texts = [row for part in rows for row in part]
+    joined = replace(
+        groups, texts=[texts[i] for i in at], correct=correct, lengths=lengths, truncated=truncated,
+        embed=lambda: torch.cat(gathered(groups.embed()[:count]))[at],
+    )  # fmt: skip
+    return joined, everything, hits
 
 
 def _rewards(
@@ -218,11 +267,12 @@ def _strategy(item: Item, reply: str, shape: Template) -> str:
 def _response_kl(reference: Loaded, stage: GrpoStage, batch: Batch) -> Float[Tensor, "prompts group"]:
     """Σ over a response's tokens of the KL estimate between the sampler and the reference."""
     found = torch.zeros(batch.lengths().shape)
-    for part in _micro_batches(list(_every(batch)), batch, stage):
-        theirs, _, mask = _forward(reference, stage, batch, part)
-        sums = (token_kl(_sampled(batch, part, mask), theirs, stage.kl) * mask).sum(1)
-        for (i, j), value in zip(part, sums.tolist(), strict=True):
-            found[i, j] = value
+    with whole(reference.model):
+        for part in _micro_batches(list(_every(batch)), batch, stage):
+            theirs, _, mask = _forward(reference, stage, batch, part)
+            sums = (token_kl(_sampled(batch, part, mask), theirs, stage.kl) * mask).sum(1)
+            for (i, j), value in zip(part, sums.tolist(), strict=True):
+                found[i, j] = value
     return found
 
 
@@ -234,24 +284,34 @@ def _update(
     batch: Batch,
     groups: Groups,
     advantages: Tensor,
+    places: list[int],
 ) -> dict[str, float]:
-    """`inner_steps` passes over the samples; the denominators are those of the whole step, known before any backward."""
+    """`inner_steps` passes over the samples; the denominators are those of the whole step, known before any backward.
+
+    `places` are this rank's groups among `advantages`, which are of all ranks.
+    """
     in_loss = reference if stage.kl_in == "loss" else None
     lengths = groups.lengths * ~groups.truncated if stage.mask_truncated else groups.lengths
-    rows, tokens = global_totals(lengths.flatten())
+    rows, tokens = global_totals(lengths[: len(places)].flatten())
     weights = row_weights(
         lengths.flatten(), AGGREGATION[stage.loss], max_tokens=stage.max_new_tokens, rows=rows, tokens=tokens
     ).view(lengths.shape)
+    idle_shape = (1, stage.group, int(lengths.max()))[: advantages.ndim]  # with no group, a rank runs one for nothing
+    advantages = advantages[places] if places else advantages.new_zeros(idle_shape)
     moves = (advantages != 0) if advantages.ndim == 2 else (advantages != 0).any(-1)
     if in_loss is not None or stage.entropy_bonus:
         moves = torch.ones_like(moves)
-    kept = [(i, j) for i, j in _every(batch) if moves[i, j] and lengths[i, j]]
+    kept = [(i, j) for i, j in _every(batch) if places and moves[i, j] and lengths[i, j]]
     parts = _micro_batches(kept, batch, stage)
+    idle = _idle_parts(loaded, batch, len(parts))
+    parts += idle
+    busy = largest(len(kept)) > 0
     old: dict[int, Tensor] = {}  # log-probabilities before the first update, by micro-batch
     totals = {"loss": 0.0, "entropy": 0.0, "kl": 0.0, "grad_norm": 0.0, "clipped": 0.0}
-    for inner in range(stage.inner_steps if kept else 0):
+    for inner in range(stage.inner_steps if busy else 0):
         for number, part in enumerate(parts):
             logprobs, entropy, mask = _forward(loaded, stage, batch, part, entropy_grad=stage.entropy_bonus > 0)
+            mask = mask & (number < len(parts) - len(idle))
             if inner == 0:
                 old[number] = logprobs.detach()
             metrics = _backward(
@@ -261,8 +321,18 @@ def _update(
             for name, value in metrics.items():
                 totals[name] += value / stage.inner_steps
         totals["grad_norm"] = update()
-    seen = max(int(sum(lengths[i, j] for i, j in kept)), 1)
-    return {**totals, **{name: totals[name] / seen for name in ("entropy", "kl", "clipped")}}
+    sums = ("loss", "entropy", "kl", "clipped")
+    *values, seen = total([*(totals[name] for name in sums), float(sum(lengths[i, j] for i, j in kept))])
+    totals |= dict(zip(sums, values, strict=True))
+    return {**totals, **{name: totals[name] / max(seen, 1.0) for name in sums[1:]}}
+
+
+def _idle_parts(loaded: Loaded, batch: Batch, busy: int) -> list[list[Index]]:
+    """What a rank with fewer micro-batches than another runs again, for nothing, so that sharded layers run in step."""
+    if not is_sharded(loaded.model):
+        return []
+    check_in_step(loaded.model, ["pixel_values" in batch.encoded])
+    return [[(0, 0)]] * (largest(busy) - busy)
 
 
 def _backward(
@@ -314,11 +384,13 @@ def _forward(
     responses = [batch.groups[i][j].ids for i, j in part]
     if stage.packed:
         row = pack(loaded, batch.encoded, part[0][0], responses)
-        found = packed_logprobs(loaded, row, stage.temperature, entropy_grad=entropy_grad)
+        found = inside(loaded.model, lambda: packed_logprobs(loaded, row, stage.temperature, entropy_grad=entropy_grad))
         logprobs, entropy = (as_rows(row, values, len(part)) for values in found)
         return logprobs, entropy, token_mask(row, len(part))
     rows = take_rows(loaded, batch.encoded, [i for i, _ in part], responses)
-    logprobs, entropy = response_logprobs(loaded, rows, stage.temperature, entropy_grad=entropy_grad)
+    logprobs, entropy = inside(
+        loaded.model, lambda: response_logprobs(loaded, rows, stage.temperature, entropy_grad=entropy_grad)
+    )
     return logprobs, entropy, rows.mask
 
 

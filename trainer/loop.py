@@ -12,6 +12,7 @@ Ctrl-C ends the current update, saves, and stops; the same command goes on from 
 """
 
 import json
+import os
 import shutil
 import signal
 import time
@@ -28,7 +29,8 @@ from franken.errors import FrankenError, UsageError
 from franken.evaluate.embed import Embed, embedder
 from franken.models.loading import Loaded, load, pick_device, wrap
 from franken.runs import atomic_write_text, provenance
-from trainer import align, sft, sft_packing, state
+from trainer import align, sft, sft_packing, sharded_state, state
+from trainer.distributed import add_gradients, check_equal, joined, largest, on_first, own_device, rank, ranks, share
 from trainer.evaluate import quick_look
 from trainer.freeze import apply_freeze, fingerprints, verify_frozen
 from trainer.grpo import grpo_step
@@ -37,6 +39,7 @@ from trainer.packing import share_frozen
 from trainer.public import check_held_out
 from trainer.rewards import RewardError
 from trainer.schedules import shape
+from trainer.sharding import check_in_step, checkpoint_activations, full, full_weights, inside, is_sharded, shard, whole
 from trainer.stages import AlignStage, GrpoStage, Recipe, SftStage
 from trainer.state import Position, Score
 from trainer.templates import template
@@ -60,7 +63,8 @@ def run_train(
     `freeze` is added to every stage; `train` is instead of what the stages say: only what it names trains.
 
     `report` hears the metrics of every update. `observe` sees the model before a stage's first update (again where a run
-    resumes) and after every one; it must leave the model as it is, and its time is not counted.
+    resumes) and after every one; it must leave the model as it is, and its time is not counted. Under torchrun every process
+    calls this; rank 0 writes and reports.
     """
     asked = {"recipe": recipe.model_dump(mode="json"), "freeze": list(freeze), "train": list(train)}
     identity = json.dumps({**asked, **plugins.identity()}, indent=2, sort_keys=True)
@@ -68,24 +72,24 @@ def run_train(
     for stage in recipe.stages:
         if isinstance(stage, GrpoStage) and stage.held_out:
             check_held_out(stage.data, stage.held_out, stage.prompts)
-    with state.failed_writes_told(out):
-        _claim(out, identity)
+    with joined(always=recipe.sharding == "fsdp"), state.failed_writes_told(out):
+        on_first(lambda: _claim(out, identity))
         return _run(recipe, out, report, observe)
 
 
 def _run(recipe: Recipe, out: Path, report: Report | None, observe: Observe | None) -> Path:
     final = out / "final"
-    if (out / "train.json").exists():
+    if on_first((out / "train.json").exists):
         return final
     started = time.time()
     loaded = _start(recipe)
-    position = Position()
-    resumed = state.last_whole(out)
-    if resumed:
-        position = state.read_position(resumed)
-        state.load_weights(resumed, loaded.model)
-    _trim(out / "metrics.jsonl", position)
-    proofs = _load_proofs(out)
+    if recipe.activation_checkpointing:
+        checkpoint_activations(loaded)
+    if recipe.sharding == "fsdp":
+        shard(loaded, recipe.precision)
+    position, resumed = _restore(out, loaded.model)
+    on_first(lambda: _trim(out / "metrics.jsonl", position))
+    proofs = on_first(lambda: _load_proofs(out))
     with _polite_interrupts() as interrupted, _flushed_denormals():
         for index in range(position.stage, len(recipe.stages)):
             stage = recipe.stages[index]
@@ -96,6 +100,7 @@ def _run(recipe: Recipe, out: Path, report: Report | None, observe: Observe | No
             proof |= {"verified": verify_frozen(loaded.model, proof["before"])}
             _write_proofs(out, proofs)
             resumed = None
+            check_equal(loaded.model)
     exported = _choose(recipe, loaded, out, position)
     verify_frozen(loaded.model, proofs[str(len(recipe.stages) - 1)]["before"])
     _export(loaded, recipe, final)
@@ -106,7 +111,8 @@ def _run(recipe: Recipe, out: Path, report: Report | None, observe: Observe | No
         "seconds": round(time.time() - started, 1),
     }
     summary["cpu_seconds"] = round(sum(_stage_seconds(out)), 1)
-    atomic_write_text(out / "train.json", json.dumps({**summary, **provenance()}, indent=2))
+    summary["processes"] = ranks()
+    on_first(lambda: atomic_write_text(out / "train.json", json.dumps({**summary, **provenance()}, indent=2)))
     return final
 
 
@@ -140,24 +146,28 @@ def _run_stage(
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = _optimizer(stage, parameters)
     if resumed is not None and position.stage == index and position.step:
-        state.load_optimizer(resumed, optimizer)
+        if is_sharded(model):
+            sharded_state.load_optimizer(resumed, model, optimizer)
+        else:
+            state.load_optimizer(resumed, optimizer)
     reference = None
     if isinstance(stage, GrpoStage) and stage.beta:
-        reference = load(recipe.model, device=recipe.device, dtype=recipe.dtype)
+        reference = load(recipe.model, device=own_device(recipe.device), dtype=recipe.dtype)
         reference.model.requires_grad_(False)
-        if index == 0 and not recipe.lora:  # later, what is frozen now may have trained since the start
+        if recipe.sharding == "fsdp":
+            shard(reference, recipe.precision)
+        elif index == 0 and not recipe.lora:  # later, what is frozen now may have trained since the start
             share_frozen(reference.model, model)
     embed = embedder(stage.embedder, device=loaded.device) if isinstance(stage, GrpoStage) else None
     save_every = stage.save_every or SAVE_EVERY
-    if observe:
-        observe(position, loaded)
+    _look(observe, position, loaded)
     score: Score | None = None
-    with (out / "metrics.jsonl").open("a") as log:
+    with (out / "metrics.jsonl" if rank() == 0 else Path(os.devnull)).open("a") as log:
 
         def save(optimizer: torch.optim.Optimizer | None, score: Score | None = None) -> None:
-            state.flush(log)
-            kept = recipe.keep
-            state.save_state(out, model, optimizer, position, score=score, last=kept.last, best=kept.best)
+            if rank() == 0:
+                state.flush(log)
+            _save(recipe, out, model, optimizer, position, score)
 
         while not _finished(stage, position):
             began = time.process_time()
@@ -172,21 +182,22 @@ def _run_stage(
                 raise
             position.step += 1
             position.updates += 1
-            position.cpu_seconds += time.process_time() - began
+            took = time.process_time() - began
+            position.cpu_seconds += on_first(lambda took=took: took)
             line = {"stage": index, "step": position.step, "update": position.updates, "lr": rate, **metrics}
             line["cpu_seconds"] = round(position.cpu_seconds, 3)
             score = None
             if stage.eval_every and (position.step % stage.eval_every == 0 or _finished(stage, position)):
-                line["held_out"] = quick_look(loaded, stage)
+                with whole(model):
+                    line["held_out"] = on_first(lambda: quick_look(loaded, stage))  # noqa: B023
                 score = Score(index, line["held_out"][recipe.keep.by]) if line["held_out"] else None
-            if observe:
-                observe(position, loaded)
+            _look(observe, position, loaded)
             log.write(json.dumps(line) + "\n")
             log.flush()
-            if report:
+            if report and rank() == 0:
                 total = stage.steps or None
                 report({**line, "kind": stage.kind, "total": total, "budget": stage.cpu_seconds})
-            if interrupted():
+            if largest(interrupted()):
                 save(optimizer, score)
                 raise KeyboardInterrupt
             due = position.step % save_every == 0 or (score and recipe.keep.best)
@@ -204,7 +215,8 @@ def _update(
         group["lr"] = rate
 
     def apply() -> float:
-        norm = torch.nn.utils.clip_grad_norm_(parameters, stage.clip).item()
+        add_gradients(parameters)
+        norm = full(torch.nn.utils.clip_grad_norm_(parameters, stage.clip)).item()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return norm
@@ -220,14 +232,17 @@ def _update(
             step=step,
             shape=template(stage.template),
             instruct=stage.instruct,
+            mine=share(stage.batch),
         )
         if stage.packed:
             rows = sft_packing.pack_examples(loaded, batch, stage.token_budget)
             return {**sft_packing.backward(loaded, rows), "grad_norm": apply()}
-        loss, metrics = sft.loss(loaded.model, batch)
+        check_in_step(loaded.model, ["pixel_values" in batch.inputs])
+        loss, metrics = inside(loaded.model, lambda: sft.loss(loaded.model, batch))
     else:
         assert isinstance(stage, AlignStage)
-        loss, metrics = align.loss(loaded, *align.next_grids(stage.batch, seed=seed, step=step))
+        grids, styles = align.next_grids(stage.batch, seed=seed, step=step, mine=share(stage.batch))
+        loss, metrics = inside(loaded.model, lambda: align.loss(loaded, grids, styles))
     if not torch.isfinite(loss):
         raise FrankenError(
             f"the loss is {loss.item()} at step {step}", why="training diverged", fix="lower the learning rate"
@@ -247,6 +262,39 @@ def _optimizer(stage: Any, parameters: list[Any]) -> torch.optim.Optimizer:
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=stage.lr, betas=stage.betas)
 
 
+def _save(
+    recipe: Recipe, out: Path, model: Any, optimizer: torch.optim.Optimizer | None, position: Position,
+    score: Score | None,
+) -> None:  # fmt: skip
+    kept = recipe.keep
+    if is_sharded(model):
+        sharded_state.save(out, model, optimizer, position, last=kept.last)
+    else:
+        on_first(lambda: state.save_state(out, model, optimizer, position, score=score, last=kept.last, best=kept.best))
+
+
+def _restore(out: Path, model: Any) -> tuple[Position, Path | None]:
+    """Load the last whole checkpoint, if there is one: where the run goes on, and its folder."""
+    if is_sharded(model):
+        folder = sharded_state.last_whole(out)
+        if folder is None:
+            return Position(), None
+        sharded_state.load_weights(folder, model)
+        return sharded_state.read_position(folder), folder
+    folder = on_first(lambda: state.last_whole(out))
+    if folder is None:
+        return Position(), None
+    state.load_weights(folder, model)
+    return state.read_position(folder), folder
+
+
+def _look(observe: Observe | None, position: Position, loaded: Loaded) -> None:
+    """Let rank 0 observe the model, gathered."""
+    if observe:
+        with whole(loaded.model):
+            on_first(lambda: observe(position, loaded))
+
+
 def _finished(stage: Any, position: Position) -> bool:
     return position.step >= stage.steps if stage.steps else position.cpu_seconds >= stage.cpu_seconds
 
@@ -264,31 +312,41 @@ def _first_model(recipe: Recipe) -> Loaded:
 
         processor = creature.build_processor()
         model: Any = creature.build_model(recipe.seed)
-        return wrap(model.to(pick_device(recipe.device)), processor, processor.tokenizer)
-    return load(recipe.model, device=recipe.device, dtype=recipe.dtype)
+        return wrap(model.to(pick_device(own_device(recipe.device))), processor, processor.tokenizer)
+    return load(recipe.model, device=own_device(recipe.device), dtype=recipe.dtype)
 
 
 def _choose(recipe: Recipe, loaded: Loaded, out: Path, position: Position) -> dict[str, Any]:
     """Put the weights that the recipe exports into the model, and say which."""
     if recipe.export == "last":
         return {"exported_update": position.updates}
-    folder = state.best_whole(out)
+    folder = on_first(lambda: state.best_whole(out))
     state.load_weights(folder, loaded.model)
     return {"exported_update": state.read_position(folder).updates}
 
 
 def _export(loaded: Loaded, recipe: Recipe, final: Path) -> None:
-    """Write the checkpoint, and re-open it: every tensor must have a place."""
+    """Write the checkpoint, and re-open it: every tensor must have a place. Rank 0 writes, all ranks call."""
+    weights = full_weights(loaded.model, keep=rank() == 0) if is_sharded(loaded.model) else None
+    on_first(lambda: _write_final(loaded, recipe, final, weights))
+
+
+def _write_final(loaded: Loaded, recipe: Recipe, final: Path, weights: dict[str, Any] | None) -> None:
     temporary = final.with_name(".final")
     shutil.rmtree(temporary, ignore_errors=True)
+    model = loaded.model
     if recipe.lora:
-        merge_lora(loaded.model)
-    loaded.model.requires_grad_(True)
+        if weights is not None:  # PEFT merges whole weights only
+            model = _start(recipe.model_copy(update={"device": "cpu"})).model
+            model.load_state_dict(weights)
+            weights = None
+        merge_lora(model)
+    model.requires_grad_(True)
     if recipe.name == "creature-base":
         from franken.models.creature import restart_unseen_tokens
 
-        restart_unseen_tokens(loaded.model, recipe.seed)
-    loaded.model.save_pretrained(temporary)
+        restart_unseen_tokens(model, recipe.seed)
+    model.save_pretrained(temporary, state_dict=weights)
     (loaded.processor or loaded.tokenizer).save_pretrained(temporary)
     open_checkpoint(temporary)
     shutil.rmtree(final, ignore_errors=True)
@@ -328,7 +386,7 @@ def _load_proofs(out: Path) -> dict[str, Any]:
 
 
 def _write_proofs(out: Path, proofs: dict[str, Any]) -> None:
-    atomic_write_text(out / "freeze.json", json.dumps(proofs, indent=1))
+    on_first(lambda: atomic_write_text(out / "freeze.json", json.dumps(proofs, indent=1)))
 
 
 @contextmanager

@@ -7,7 +7,6 @@ of a puzzle's strategies is shown is drawn uniformly: the model learns them all,
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -15,6 +14,7 @@ from franken import tasks
 from franken.tasks import lessons
 from franken.tasks.puzzle import child_rng, draw_state, make_item, split_of
 from trainer.data import Batch, Conversation, encode
+from trainer.distributed import total
 from trainer.templates import DEFAULT, TEMPLATES, Template, instruction, write
 
 LESSON_KINDS = ("caption", "tally", "early-dialogue", "dialogue")
@@ -23,12 +23,15 @@ DIALOGUE_WEIGHT = 2.0
 
 def next_batch(
     loaded: Any, mixture: Mapping[str, float], size: int, *, seed: int, step: int, shape: Template = TEMPLATES[DEFAULT],
-    instruct: bool = False,
+    instruct: bool = False, mine: slice = slice(None),
 ) -> Batch:  # fmt: skip
-    """The batch of one step. `mixture` weighs puzzles and lesson kinds by name; solutions are written in `shape`."""
+    """The batch of one step. `mixture` weighs puzzles and lesson kinds by name; solutions are written in `shape`.
+
+    `mine` cuts it to the examples of this rank.
+    """
     ask = f"{instruction(shape)}\n" if instruct else ""
-    conversations = [conversation(mixture, seed=seed, index=step * size + i, shape=shape, ask=ask) for i in range(size)]
-    return encode(loaded, conversations)
+    places = range(step * size, (step + 1) * size)[mine]
+    return encode(loaded, [conversation(mixture, seed=seed, index=i, shape=shape, ask=ask) for i in places])
 
 
 def conversation(
@@ -47,9 +50,9 @@ def conversation(
 
 
 def loss(model: Any, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-    """Weighted mean cross-entropy over supervised tokens; only their logits are made.
+    """Weighted mean cross-entropy over supervised tokens of all ranks; only their logits are made.
 
-    Returns the scalar to differentiate and `{"loss", "token_accuracy", "tokens"}`.
+    Returns this rank's part of the scalar to differentiate, and `{"loss", "token_accuracy", "tokens"}` of all ranks.
     """
     hidden = model.model(**batch.inputs, use_cache=False).last_hidden_state[:, :-1]
     targets = batch.labels[:, 1:]
@@ -58,10 +61,11 @@ def loss(model: Any, batch: Batch) -> tuple[Tensor, dict[str, float]]:
     wanted = targets[supervised]
     weights = batch.weights[:, None].expand_as(targets)[supervised]
     per_token = F.cross_entropy(logits, wanted, reduction="none")
-    total = (per_token * weights).sum() / weights.sum()
-    with torch.no_grad():
-        accuracy = (logits.argmax(-1) == wanted).float().mean().item()
-    return total, {"loss": total.item(), "token_accuracy": accuracy, "tokens": float(wanted.numel())}
+    own = float((batch.weights * supervised.sum(1)).sum())
+    part = (per_token * weights).sum() / total([own])[0]
+    hits = int((logits.argmax(-1) == wanted).sum())
+    loss, right, tokens = total([part.item(), hits, wanted.numel()])
+    return part, {"loss": loss, "token_accuracy": right / tokens, "tokens": tokens}
 
 
 def _lesson(name: str, rng: Any) -> Conversation:

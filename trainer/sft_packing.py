@@ -19,8 +19,10 @@ from torch.utils.checkpoint import checkpoint
 from franken.errors import FrankenError
 from franken.models.loading import Loaded
 from trainer.data import Batch
+from trainer.distributed import largest, total
 from trainer.packing import CHUNK, by_budget, check_causal, packed_hidden
 from trainer.policy import image_inputs
+from trainer.sharding import check_in_step, inside, is_sharded
 
 
 @dataclass(frozen=True)
@@ -86,19 +88,24 @@ def packed_losses(
 
 
 def backward(loaded: Loaded, rows: list[Row]) -> dict[str, float]:
-    """Add the gradient of the weighted mean over all rows, one row at a time; the metrics of `trainer.sft.loss`.
+    """Add the gradient of the weighted mean over all rows of all ranks, one row at a time; the metrics of `trainer.sft.loss`.
 
-    Raises FrankenError where the loss is not finite.
+    Where the model is sharded, a rank with fewer rows than another runs its first one again, for nothing. Raises FrankenError
+    where the loss is not finite.
     """
-    weight = sum(float(row.weights.sum()) for row in rows)
-    tokens = sum(len(row.targets) for row in rows)
+    weight = total([sum(float(row.weights.sum()) for row in rows)])[0]
+    count, idle = len(rows), 0
+    if is_sharded(loaded.model):
+        check_in_step(loaded.model, ["pixel_values" in row.inputs for row in rows])
+        idle = largest(count) - count
     loss, hits = 0.0, 0
-    for row in rows:
-        losses, likely = packed_losses(loaded, row)
-        part = (losses * row.weights).sum() / weight
+    for number, row in enumerate(rows + rows[:1] * idle):
+        losses, likely = inside(loaded.model, lambda row=row: packed_losses(loaded, row))
+        part = (losses * row.weights).sum() / weight * (number < count)
         if not torch.isfinite(part):
             raise FrankenError(f"the loss is {part.item()}", why="training diverged", fix="lower the learning rate")
         part.backward()
         loss += part.item()
-        hits += int((likely == row.targets).sum())
-    return {"loss": loss, "token_accuracy": hits / tokens, "tokens": float(tokens)}
+        hits += int((likely == row.targets).sum()) * (number < count)
+    loss, right, tokens = total([loss, hits, sum(len(row.targets) for row in rows)])
+    return {"loss": loss, "token_accuracy": right / tokens, "tokens": tokens}

@@ -183,6 +183,15 @@ class Recipe(Strict):
     seed: int = 0
     device: str = "auto"
     dtype: Literal["fp32", "bf16"] = "fp32"
+    sharding: Literal["none", "fsdp"] = Field(
+        default="none", description="fsdp: weights, gradients and optimiser spread over the processes of torchrun"
+    )
+    precision: Literal["fp32", "bf16-mixed"] = Field(
+        default="fp32", description="bf16-mixed: layers compute in bfloat16, fp32 weights are updated; needs fsdp"
+    )
+    activation_checkpointing: bool = Field(
+        default=False, description="keep only what enters a layer, and run it again in the backward pass"
+    )
     keep: Keep = Keep()
     lora: Lora | None = None
     export: Literal["last", "best"] = Field(default="last", description="which checkpoint becomes final/")
@@ -207,6 +216,18 @@ class Recipe(Strict):
             asked = getattr(last, "held_out", 0) or set(getattr(last, "tasks", ())) - set(LESSON_KINDS)
             if not last.eval_every or not asked:
                 raise ValueError("export: best needs eval_every and puzzles, or held_out data, in the last stage")
+        return self
+
+    @model_validator(mode="after")
+    def _one_precision(self) -> "Recipe":
+        if self.precision == "bf16-mixed" and (self.sharding == "none" or self.dtype == "bf16"):
+            raise ValueError(
+                "bf16-mixed needs sharding: fsdp (one process will do) and dtype: fp32 (its master weights)"
+            )
+        if self.sharding == "fsdp" and self.model == "creature:new":
+            raise ValueError("creature:new is made on one process: sharding must be none")
+        if self.sharding == "fsdp" and self.keep.best:
+            raise ValueError("sharded checkpoints are kept by age: sharding: fsdp has no keep.best")
         return self
 
 

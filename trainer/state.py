@@ -69,23 +69,23 @@ def save_state(
     if folder.exists():
         if not damage(folder):
             return folder
-        _remove(folder)
+        remove(folder)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         _write(temporary, model, optimizer, position, score)
         os.replace(temporary, folder)
-        _sync(folder.parent)
+        sync(folder.parent)
     except (OSError, SafetensorError, RuntimeError) as e:  # torch and safetensors wrap what the system said
         shutil.rmtree(temporary, ignore_errors=True)
         raise FrankenError(
-            f"checkpoint {folder.name} could not be written", why=str(e), fix=f"free space; {_still_there(out)}"
+            f"checkpoint {folder.name} could not be written", why=str(e), fix=f"free space; {still_there(out)}"
         ) from e
     keep = {*finished(out)[-last:], *ranked(out)[:best]}
     for old in finished(out):
         if old not in keep:
-            _remove(old)
+            remove(old)
     return folder
 
 
@@ -106,9 +106,12 @@ def best_whole(out: Path) -> Path:
     raise FrankenError("no checkpoint has a score", why=f"none under {out} is whole", fix="train with export: last")
 
 
-def finished(out: Path) -> list[Path]:
-    """Folders of checkpoints that were made visible, oldest first; whether they are undamaged is not looked at."""
-    return sorted(p for p in (out / "state").glob("step-*") if p.is_dir())
+def finished(out: Path, kind: str = "state") -> list[Path]:
+    """Folders of checkpoints that were made visible, oldest first; whether they are undamaged is not looked at.
+
+    `kind` is `state`, or `shards` for those of trainer/sharded_state.py.
+    """
+    return sorted(p for p in (out / kind).glob("step-*") if p.is_dir())
 
 
 def last_whole(out: Path) -> Path | None:
@@ -119,7 +122,7 @@ def last_whole(out: Path) -> Path | None:
         if not why:
             return folder
         log.warning("checkpoint %s is damaged (%s): going on from the one before it", folder.name, why)
-        _remove(folder)
+        remove(folder)
     return None
 
 
@@ -136,7 +139,7 @@ def damage(folder: Path) -> str:
             return f"{name} is missing"
         if (size := (folder / name).stat().st_size) != wanted["bytes"]:
             return f"{name} has {size} bytes of {wanted['bytes']}"
-    changed = [name for name, wanted in files.items() if _hash(folder / name) != wanted["sha256"]]
+    changed = [name for name, wanted in files.items() if hash_file(folder / name) != wanted["sha256"]]
     return f"{changed[0]} is not what was written" if changed else ""
 
 
@@ -174,7 +177,7 @@ def failed_writes_told(out: Path) -> Iterator[None]:
     except (OSError, SafetensorError) as e:
         if isinstance(e, OSError) and e.errno not in DISK:
             raise
-        raise FrankenError(f"{out} cannot be written", why=str(e), fix=f"free space; {_still_there(out)}") from e
+        raise FrankenError(f"{out} cannot be written", why=str(e), fix=f"free space; {still_there(out)}") from e
 
 
 def _write(
@@ -187,13 +190,13 @@ def _write(
         "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
     torch.save(saved, temporary / "optimizer.pt")
-    files = {n: {"bytes": (temporary / n).stat().st_size, "sha256": _hash(temporary / n)} for n in FILES}
+    files = {n: {"bytes": (temporary / n).stat().st_size, "sha256": hash_file(temporary / n)} for n in FILES}
     for name in FILES:
-        _sync(temporary / name)
+        sync(temporary / name)
     about = {"position": asdict(position), "score": asdict(score) if score else None, "files": files}
     (temporary / "state.json").write_text(json.dumps(about))
-    _sync(temporary / "state.json")
-    _sync(temporary)
+    sync(temporary / "state.json")
+    sync(temporary)
 
 
 def _score(folder: Path) -> Score | None:
@@ -204,8 +207,9 @@ def _score(folder: Path) -> Score | None:
         return None
 
 
-def _still_there(out: Path) -> str:
-    there = finished(out)
+def still_there(out: Path) -> str:
+    """From where the run goes on once a failure is mended."""
+    there = finished(out) or finished(out, "shards")
     return f"the same command goes on from {there[-1].name}" if there else "the same command starts again"
 
 
@@ -214,11 +218,11 @@ def clean(out: Path) -> None:
     for rest in out.glob(".*"):
         if rest.is_file() and rest.suffix[1:].isdigit():
             rest.unlink()
-    for rest in (out / "state").glob(".step-*"):
+    for rest in (*(out / "state").glob(".step-*"), *(out / "shards").glob(".step-*")):
         shutil.rmtree(rest)
 
 
-def _remove(folder: Path) -> None:
+def remove(folder: Path) -> None:
     """Hide a folder before its files go, so that one half removed is never taken for a checkpoint."""
     if folder.exists():
         hidden = folder.with_name(f".{folder.name}.gone")
@@ -227,7 +231,8 @@ def _remove(folder: Path) -> None:
         shutil.rmtree(hidden)
 
 
-def _hash(file: Path) -> str:
+def hash_file(file: Path) -> str:
+    """SHA-256 of a file."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -238,7 +243,8 @@ def flush(stream: Any) -> None:
     os.fsync(stream.fileno())
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Put a closed file, or the names in a folder, on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

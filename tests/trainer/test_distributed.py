@@ -1,0 +1,236 @@
+"""Two processes train as one: the same loss and weights to rounding; sharded checkpoints move between numbers of processes.
+
+All runs of two processes happen in one pair of them (`two_ranks`), forked from a server that has imported what they need.
+"""
+
+import errno
+import json
+import os
+import shutil
+import signal
+import socket
+from contextlib import contextmanager, nullcontext, suppress
+from multiprocessing import get_context
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.distributed.checkpoint import filesystem
+from torch.distributed.fsdp import fully_shard
+from torch.multiprocessing.spawn import start_processes
+
+from franken.checkpoints import open_checkpoint
+from franken.errors import FrankenError, UsageError
+from franken.models.loading import load
+from trainer import sharded_state
+from trainer.distributed import joined, rank
+from trainer.loop import run_train
+from trainer.stages import parse_recipe
+from trainer.state import Position
+from trainer.watch import watcher
+
+GRPO = {
+    "kind": "grpo", "steps": 1, "prompts": 3, "group": 4, "max_new_tokens": 24, "lr": 1e-4, "tasks": {"sum": 1.0},
+    "advantage": {"scale": "batch"}, "beta": 0.05, "entropy_bonus": 0.01, "freeze": ["vision", "early"], "micro_rows": 5,
+    "seed": 4, "temperature": 0.6, "filter": "accuracy", "refill": 1, "save_every": 1,
+}  # fmt: skip  # of its stream's five groups only those of the second rank are kept, one of them a refill
+SFT = {"kind": "sft", "steps": 1, "batch": 3, "lr": 1e-4, "tasks": {"read": 1.0, "count": 1.0}, "freeze": ["vision"]}
+MUPO = {
+    **GRPO, "advantage": {"name": "mupo", "partition": "random", "clusters": 2, "min_size": 2}, "beta": 0.0,
+    "group": 6, "packed": True, "inner_steps": 2, "entropy_bonus": 0.0, "temperature": 1.0, "filter": "none",
+}  # fmt: skip
+STAGES = [
+    GRPO, {**SFT, "packed": True, "token_budget": 120}, {**SFT, "eval_every": 1}, MUPO,
+    {"kind": "align", "steps": 1, "batch": 3, "lr": 1e-4, "freeze": ["vision"]},
+]  # fmt: skip
+SHARDED = {"sharding": "fsdp"}
+RUNS = {
+    "whole": ({}, STAGES),
+    "sharded": ({**SHARDED, "activation_checkpointing": True}, STAGES),
+    "lora": ({"lora": {"rank": 2, "alpha": 4, "targets": ["text:2-5.attn"]}}, [{**MUPO, "lr": 1e-3}]),
+    "mixed": ({**SHARDED, "precision": "bf16-mixed"}, [SFT, {**GRPO, "filter": "none"}]),
+}
+RUNS["sharded-lora"] = ({**SHARDED, **RUNS["lora"][0]}, RUNS["lora"][1])
+
+
+def train(run, out, *, until=0):
+    """Run to the end; with `until`, stop as ctrl-C on one process does, after that update."""
+    options, stages = RUNS[run]
+    recipe = parse_recipe({"name": run, "model": "creature:sft", "device": "cpu", **options, "stages": stages})
+
+    def stop(line):
+        if line["update"] == until:
+            signal.raise_signal(signal.SIGINT)
+
+    with suppress(KeyboardInterrupt):
+        run_train(recipe, out, report=stop, observe=watcher(recipe, out))
+    assert (out / "train.json").exists() != bool(until)
+
+
+@contextmanager
+def one_of_two(number, port):
+    """What torchrun tells its processes."""
+    told = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in told.items()}
+    with joined():
+        assert rank() == number
+        yield
+    for name in told:
+        del os.environ[name]
+
+
+def two_ranks(number, ports, folder):
+    torch.set_num_threads(1)
+    with one_of_two(number, ports[0]):
+        train("whole", folder / "two", until=2)
+        train("whole", folder / "two")
+        train("sharded", folder / "moving", until=2)
+        train("mixed", folder / "mixed")
+        train("sharded-lora", folder / "sharded-lora")
+        full_disk(folder / "full", number)
+    if number == 0:  # goes on alone, while the other waits for it to be back
+        train("sharded", folder / "moving", until=3)
+    with one_of_two(number, ports[1]):
+        train("sharded", folder / "moving")
+
+
+def full_disk(out, number):
+    """One rank cannot write: both hear of it, and what was there stays."""
+    model = torch.nn.Linear(4, 4)
+    fully_shard(model)
+    first = sharded_state.save(out, model, None, Position(updates=1))
+    broken = patch.object(
+        filesystem.FileSystemWriter, "write_data", side_effect=OSError(errno.ENOSPC, "no space is left")
+    )
+    with broken if number else nullcontext(), pytest.raises(FrankenError) as caught:
+        sharded_state.save(out, model, None, Position(updates=2))
+    assert caught.value.what == "checkpoint step-00000002 could not be written"
+    assert "no space" in caught.value.why
+    assert "step-00000001" in caught.value.fix
+    assert [path.name for path in first.parent.iterdir()] == [first.name]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("ranks")
+    get_context("forkserver").set_forkserver_preload(["trainer.loop", "trainer.watch", "franken.models.loading"])
+    ports = []
+    for _ in range(2):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            ports.append(free.getsockname()[1])
+    start_processes(two_ranks, args=(ports, folder), nprocs=2, start_method="forkserver")
+    train("whole", folder / "one")
+    train("lora", folder / "lora")
+    return folder
+
+
+def weights(out):
+    return load_file(out / "final" / "model.safetensors")
+
+
+def start():
+    return load_file(open_checkpoint("creature:sft").folder / "model.safetensors")
+
+
+def lines(out):
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def apart(a, b):
+    """How far two runs' weights are from each other, as a share of how far the first has moved."""
+    one, two, before = weights(a), weights(b), start()
+    assert set(one) == set(two) == set(before)
+    norm = {n: float((one[n] - before[n]).norm()) for n in one}
+    return sum(float((one[n] - two[n]).norm()) for n in one) / sum(norm.values())
+
+
+# Rounding: sums run in another order, so losses differ by a few float32 steps of their largest terms (1e-6 of themselves is
+# seen); Adam divides a gradient by its own size, which turns that into 1e-4 of the way a run has moved, seen over five updates.
+REL, ABS = 2e-5, 1e-6
+WEIGHTS = 2e-3
+
+
+@pytest.mark.parametrize("other", ["two", "moving"])
+def test_two_processes_equal_one(runs, other):
+    """`two` was interrupted and went on; `moving` was sharded over two, then one, then two."""
+    one, two = lines(runs / "one"), lines(runs / other)
+    assert [line["update"] for line in two] == [1, 2, 3, 4, 5]
+    for a, b in zip(one, two, strict=True):
+        held_out = a.pop("held_out", None)
+        assert b.pop("held_out", None) == held_out
+        assert {**b, "cpu_seconds": 0} == pytest.approx({**a, "cpu_seconds": 0}, rel=REL, abs=ABS)
+        assert a["grad_norm"] > 0
+    assert apart(runs / "one", runs / other) < WEIGHTS
+    assert json.loads((runs / other / "train.json").read_text())["processes"] == 2
+    assert len(json.loads((runs / other / "gallery" / "update-00000003.json").read_text())["cards"]) == 5
+
+
+def test_the_filter_draws_what_one_process_draws(runs):
+    for run in ("one", "two", "moving"):
+        first = lines(runs / run)[0]
+        assert [first[name] for name in ("groups", "tried", "all_right", "all_wrong")] == [2, 5, 3, 0], run
+
+
+@pytest.mark.parametrize("run", ["one", "two", "moving", "mixed", "sharded-lora"])
+def test_what_is_frozen_stays_and_the_export_is_complete(runs, run):
+    load(str(runs / run / "final"), device="cpu")  # raises for a missing key
+    after, before = weights(runs / run), start()
+    moved = {name for name in after if not torch.equal(after[name], before[name])}
+    assert moved
+    assert not any("visual.blocks" in name for name in moved)
+    assert any("visual.blocks" in name for name in after)
+    for proof in json.loads((runs / run / "freeze.json").read_text()).values():
+        assert proof["verified"]["bit_identical"]
+        assert proof["verified"]["tensors"] > 0
+
+
+def test_sharded_adapters_are_merged_as_whole_ones(runs):
+    assert apart(runs / "lora", runs / "sharded-lora") < WEIGHTS
+    after, before = weights(runs / "sharded-lora"), start()
+    assert sum(not torch.equal(after[name], before[name]) for name in after) == 12  # q, k, v, o of three layers
+
+
+def test_mixed_precision_updates_float32_weights(runs):
+    after, before = weights(runs / "mixed"), start()
+    moved = [after[name] for name in after if not torch.equal(after[name], before[name])]
+    assert all(w.dtype == torch.float32 for w in after.values())
+    assert any((w.bfloat16().float() != w).any() for w in moved)  # more than bfloat16 can hold
+
+
+@pytest.mark.parametrize("harm", ["cut", "changed", "lost", "unfinished"])
+def test_a_harmed_sharded_checkpoint_is_never_taken(runs, tmp_path, harm):
+    shutil.copytree(runs / "moving" / "shards", tmp_path / "shards")
+    last = sharded_state.last_whole(tmp_path)
+    assert last
+    assert last.name == "step-00000005"
+    (tmp_path / "shards" / ".step-00000006").mkdir()  # a writer was killed
+    file = next(last.glob("__1_*.distcp"))
+    data = file.read_bytes()
+    if harm == "cut":
+        file.write_bytes(data[: len(data) // 2])
+    elif harm == "changed":
+        file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    elif harm == "lost":
+        file.unlink()
+    else:
+        (last / "state.json").unlink()
+    assert sharded_state.last_whole(tmp_path) == last.with_name("step-00000004")
+    assert [path.name for path in (tmp_path / "shards").iterdir()] == ["step-00000004"]
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"precision": "bf16-mixed"}, "sharding: fsdp"),
+        ({"sharding": "fsdp", "precision": "bf16-mixed", "dtype": "bf16"}, "fp32"),
+        ({"sharding": "fsdp", "model": "creature:new"}, "creature:new"),
+        ({"sharding": "fsdp", "keep": {"best": 1}}, "keep.best"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(options, word):
+    with pytest.raises(UsageError) as caught:
+        parse_recipe({"name": "x", "model": "creature:sft", "stages": [SFT], **options})
+    assert word in caught.value.why
