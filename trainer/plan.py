@@ -22,9 +22,9 @@ from franken.selection import select
 from trainer import sft
 from trainer.data import Conversation
 from trainer.estimators import estimator
-from trainer.grpo import next_items
 from trainer.memory import Lengths, StagePlan, plan_stage
 from trainer.public import check_held_out, is_here, public_items
+from trainer.rollout import next_items
 from trainer.shapes import Shapes, numel, shapes_of
 from trainer.stages import GrpoStage, Recipe, SftStage, parse_recipe
 from trainer.templates import instruction, template

@@ -7,8 +7,9 @@ import pytest
 from safetensors.torch import load_file
 
 from franken.tasks import Grade
-from trainer import grpo, loop
-from trainer.grpo import draw, grpo_step
+from trainer import loop, rollout
+from trainer.grpo import grpo_step
+from trainer.rollout import draw
 from trainer.stages import GrpoStage, parse_recipe
 
 BASE = {"kind": "grpo", "steps": 4, "prompts": 4, "group": 4, "max_new_tokens": 24, "lr": 3e-4, "save_every": 1}
@@ -29,7 +30,7 @@ def scripted(monkeypatch):
         kind = numbers([item])[0] % 3
         return Grade(1.0 if kind == 0 or (kind == 2 and len(calls) % 2) else 0.0, "", "", True)
 
-    monkeypatch.setattr(grpo.tasks, "grade", grade)
+    monkeypatch.setattr(rollout.tasks, "grade", grade)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,7 @@ def test_what_is_kept_was_sampled_as_without_a_filter(sft_creature):
 @pytest.mark.parametrize("score", [0.0, 1.0])
 def test_rewards_that_differ_do_not_save_a_group(sft_creature, monkeypatch, score):
     """Every answer is as right as the others; the reward (length) would have told them apart."""
-    monkeypatch.setattr(grpo.tasks, "grade", lambda text, item: Grade(score, "", "", True))
+    monkeypatch.setattr(rollout.tasks, "grade", lambda text, item: Grade(score, "", "", True))
     stage = GrpoStage(**{**BASE, "refill": 2, "temperature": 1.5, "overlong_buffer": 23})
     metrics = grpo_step(sft_creature, stage, lambda: pytest.fail("an update"), None, seed=0, step=0)
     assert metrics == {

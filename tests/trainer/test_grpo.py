@@ -7,11 +7,12 @@ import torch
 
 from franken.generate.native import Response
 from franken.models.loading import load
-from trainer import grpo as step_module
 from trainer import loop
+from trainer import rollout as sampling_module
 from trainer.freeze import apply_freeze
-from trainer.grpo import Batch, grpo_step
+from trainer.grpo import grpo_step
 from trainer.losses import overlong_penalty
+from trainer.rollout import Batch
 from trainer.stages import GrpoStage, load_recipe, parse_recipe
 
 TASKS = {"count": 1.0, "sum": 1.0}
@@ -95,7 +96,7 @@ def test_the_correction_is_one_for_our_own_sampler_and_undoes_another(policy, mo
     for kind in ("token_truncate", "sequence_mask"):
         corrected, _ = gradient(policy, stage(importance=kind))
         assert torch.allclose(plain, corrected, rtol=2e-3, atol=1e-5)
-    honest = step_module.sample
+    honest = sampling_module.sample_slices
 
     def biased(*args):
         return [
@@ -103,7 +104,7 @@ def test_the_correction_is_one_for_our_own_sampler_and_undoes_another(policy, mo
             for group in honest(*args)
         ]
 
-    monkeypatch.setattr(step_module, "sample", biased)
+    monkeypatch.setattr(sampling_module, "sample_slices", biased)
     halved, _ = gradient(policy, stage(importance="token_truncate"))
     assert torch.allclose(halved, plain * torch.tensor(-0.5).exp(), rtol=2e-3, atol=1e-5)
     assert gradient(policy, stage(importance="token_mask", importance_cap=0.5))[0].norm() == 0
@@ -131,12 +132,12 @@ def test_truncated_responses_are_masked(policy):
 def test_the_soft_length_penalty_is_a_reward(policy):
     _, metrics = gradient(policy, stage(overlong_buffer=30))
     drawn = []
-    honest = step_module.sample
+    honest = sampling_module.sample_slices
     try:
-        step_module.sample = lambda *a: drawn.append(honest(*a)) or drawn[-1]
+        sampling_module.sample_slices = lambda *a: drawn.append(honest(*a)) or drawn[-1]
         gradient(policy, stage(overlong_buffer=30))
     finally:
-        step_module.sample = honest
+        sampling_module.sample_slices = honest
     lengths = Batch({}, drawn[0]).lengths()
     expected = overlong_penalty(lengths, 40, 30).mean().item()
     assert metrics["reward_overlong"] == pytest.approx(expected)
@@ -158,7 +159,7 @@ def test_the_frozen_vision_tower_runs_once_a_step(policy, packed):
 def test_vision_tokens_are_never_sampled(fresh_creature):
     """A random model would say them all the time."""
     from franken.generate.native import Prompt, Sampling, generate
-    from trainer.grpo import next_items
+    from trainer.rollout import next_items
 
     items = next_items(TASKS, 3, seed=0, step=0)
     banned = set(fresh_creature.family.banned_token_ids(fresh_creature.model.config, fresh_creature.tokenizer))

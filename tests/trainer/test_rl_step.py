@@ -13,8 +13,9 @@ from franken.tasks import grade
 from trainer import loop
 from trainer.advantages import grpo, mupo
 from trainer.freeze import apply_freeze
-from trainer.grpo import grpo_step, next_items
+from trainer.grpo import grpo_step
 from trainer.policy import response_logprobs, take_rows, with_features
+from trainer.rollout import next_items
 from trainer.stages import GrpoStage, load_recipe
 
 BASE = {"kind": "grpo", "steps": 2, "lr": 1e-4, "tasks": {"count": 1.0, "sum": 1.0}, "prompts": 3, "group": 8,

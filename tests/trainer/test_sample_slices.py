@@ -7,8 +7,8 @@ from franken.generate.native import Sampling
 from franken.models.loading import wrap
 from franken.models.tiny import tiny, tiny_inputs
 from trainer import policy
-from trainer.grpo import draw
 from trainer.policy import image_inputs, sample_slices, with_features
+from trainer.rollout import draw
 from trainer.stages import GrpoStage
 
 BASE = {"kind": "grpo", "steps": 1, "lr": 1e-3, "tasks": {"count": 1.0, "sum": 1.0, "compare": 1.0}}

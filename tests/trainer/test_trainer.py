@@ -12,8 +12,9 @@ from franken.models.tiny import tiny
 from trainer import loop, sft, state
 from trainer.data import Conversation, encode
 from trainer.freeze import apply_freeze, fingerprints, frozen_names, verify_frozen
-from trainer.grpo import grpo_step, next_items
+from trainer.grpo import grpo_step
 from trainer.policy import response_logprobs, take_rows, with_features
+from trainer.rollout import next_items
 from trainer.schedules import learning_rate
 from trainer.stages import GrpoStage, load_recipe, parse_recipe, recipe_names
 
