@@ -36,8 +36,8 @@ class Arm:
     def __init__(self, freeze: tuple[str, ...]) -> None:
         from franken.generate.engine import Response
         from trainer.freeze import apply_freeze
-        from trainer.grpo import Batch
         from trainer.loop import _optimizer
+        from trainer.rollout import Batch
         from trainer.stages import GrpoStage
 
         self.loaded = build(LAYERS, 512, 8, 2)
@@ -65,7 +65,7 @@ class Arm:
             [[""] * GROUP], none, lengths, none, ("accuracy",), (1.0,), embed=lambda: torch.zeros(1, GROUP, 1)
         )
         advantages = torch.linspace(-1, 1, GROUP)[None]
-        _update(self.loaded, self.stage, self._apply, None, self.batch, groups, advantages)
+        _update(self.loaded, self.stage, self._apply, None, self.batch, groups, advantages, [0])
 
     def _apply(self) -> float:
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, 1.0).item()
