@@ -1,11 +1,13 @@
 """Will it fit? The memory and the disk that a recipe needs, from shapes alone, before anything is loaded.
 
 Counted are weights, gradients, AdamW's two moments, the reference model, what the forward pass keeps for the backward pass,
-logits, the images of a step's prompts, and the prefill and cache of sampling; per process, the four first ones divided by
-`processes` (as fully sharded training does). A stage's peak is the largest of four moments: the prefill of the prompts that are
-sampled at once, the end of their sampling, the backward pass, the optimiser's step. All responses are taken to be as long as
-they may be. Kept activations are those of the Hugging Face layers with a fused attention (nothing of size
-tokens²), see `layer_bytes`; what allocators waste, the CUDA context and the processor are not counted, so leave a tenth free.
+logits, the images of a step's prompts, and the prefill and cache of sampling; per process. With `sharding: fsdp` the four first
+ones are divided by `processes`, and `gathered` comes on top: the whole model while it samples, else what is in no layer (of the
+layers, gathered one by one, two or three are there at once; they are not counted). A stage's peak is the largest of four moments:
+the prefill of the prompts that are sampled at once, the end of their sampling, the backward pass, the optimiser's step. All
+responses are taken to be as long as they may be. Kept activations are those of the Hugging Face layers with a fused attention
+(nothing of size tokens²), see `layer_bytes`; what allocators waste, the CUDA context and the processor are not counted, so leave
+a tenth free.
 Time is a lower bound from the multiplications alone.
 """
 
@@ -69,16 +71,23 @@ def plan_stage(
     count = sum(numel(shapes.tensors[name][0]) for name in training)
     rows, tokens, answers = _micro_batch(stage, lengths)
     kept, lowest = _kept_layers(shapes, training)
+    sharded = recipe.sharding == "fsdp"
+    shares = processes if sharded else 1
+    weight, item = (
+        item,
+        2 if recipe.precision == "bf16-mixed" else item,
+    )  # bytes of what is stored, and of what is computed
     flat = 4 * shapes.text.hidden + item * 2 * shapes.text.hidden  # embeddings in, final norm
     activations = tokens * (len(kept) * layer_bytes(shapes.text, item) + flat)
     whole = tokens * (len(kept) * item * shapes.text.hidden + layer_bytes(shapes.text, item) + flat)
     images = _vision_bytes(shapes, training, rows, lengths, item)
     parts = {
-        "weights": item * total // processes,
-        "gradients": item * count // processes,
-        "optimizer": 2 * item * count // processes,
-        "reference": _reference(stage, index, item, total, count) // processes,
-        "activations": activations + images,
+        "weights": weight * total // shares,
+        "gradients": weight * count // shares,
+        "optimizer": 2 * weight * count // shares,
+        "reference": _reference(stage, index if not sharded else -1, weight, total, count) // shares,
+        "gathered": item * (total if isinstance(stage, GrpoStage) else _outside_layers(shapes)) * sharded,
+        "activations": (whole if recipe.activation_checkpointing else activations) + images,
         "logits": LOGITS_COPIES * 4 * answers * shapes.vocabulary,
         "images": _images(stage, shapes, training, lengths, item, processes),
         "prefill": _prefill(stage, shapes, lengths, item, processes),
@@ -86,16 +95,23 @@ def plan_stage(
     }
     steady = parts["weights"] + parts["optimizer"] + parts["reference"] + parts["images"]
     moments = {
-        "prefill": steady + parts["prefill"],
-        "sampling": steady + parts["cache"],
-        "backward": steady + parts["gradients"] + parts["activations"] + parts["logits"],
+        "prefill": steady + parts["gathered"] + parts["prefill"],
+        "sampling": steady + parts["gathered"] + parts["cache"],
+        "backward": steady
+        + item * _outside_layers(shapes) * sharded
+        + sum(parts[name] for name in ("gradients", "activations", "logits")),
         "step": steady + 2 * parts["gradients"],
     }
-    disk = _states_at_once(recipe) * (item * total + 2 * item * count) + item * total
+    disk = _states_at_once(recipe) * (weight * total + 2 * weight * count) + weight * total
     return StagePlan(
         stage.kind, total, count, parts, whole + images, max(moments.values()), disk,
         _flops(stage, shapes, count, lowest, lengths) / processes, lengths,
     )  # fmt: skip
+
+
+def _outside_layers(shapes: Shapes) -> int:
+    """Parameters that belong to no layer: embeddings, head, projector, last norm."""
+    return sum(numel(shape) for shape, spot in shapes.tensors.values() if spot.layer is None)
 
 
 def _states_at_once(recipe: Recipe) -> int:
@@ -163,7 +179,7 @@ def _vision_bytes(shapes: Shapes, training: set[str], rows: int, lengths: Length
 
 
 def _reference(stage: Any, index: int, item: int, total: int, training: int) -> int:
-    """A second model where a KL is charged; in the first stage it shares what is frozen."""
+    """A second model where a KL is charged; in the first stage (0, unless sharded) it shares what is frozen."""
     if not (isinstance(stage, GrpoStage) and stage.beta):
         return 0
     return item * (training if index == 0 else total)

@@ -212,12 +212,17 @@ def _changes(
     tried[f"freeze: {', '.join(dict.fromkeys(lower))}"] = {"freeze": list(dict.fromkeys(lower))}
     variants = [(words, _changed(recipe, index, change)) for words, change in tried.items()]
     together: dict[str, Any] = {key: value for change in reversed(tried.values()) for key, value in change.items()}
-    everything = _changed(recipe, index, together).model_copy(update={"dtype": "bf16"})
+    everything = _changed(recipe, index, together).model_copy(update={"dtype": "bf16", "precision": "fp32"})
     variants.append(("all of these in bf16", everything))
-    if recipe.dtype == "fp32":
+    lighter = {"activation_checkpointing": True}
+    variants.append(("--set activation_checkpointing=true", recipe.model_copy(update=lighter)))
+    if recipe.dtype == recipe.precision == "fp32":
         variants.append(("--set dtype=bf16", recipe.model_copy(update={"dtype": "bf16"})))
     found = [(_peak(changed, index, shapes, lengths, freeze, processes), words) for words, changed in variants]
-    found.append((_peak(recipe, index, shapes, lengths, freeze, 2 * processes), f"{2 * processes} processes"))
+    if recipe.model != "creature:new" and not recipe.keep.best:
+        spread = recipe.model_copy(update={"sharding": "fsdp"})
+        words = f"--set sharding=fsdp over {2 * processes} processes"
+        found.append((_peak(spread, index, shapes, lengths, freeze, 2 * processes), words))
     now = _peak(recipe, index, shapes, lengths, freeze, processes)
     better = sorted((peak, words) for peak, words in found if peak < now)
     return [f"{words} needs {gib(peak)}" + ("" if peak <= room else ", still too much") for peak, words in better]

@@ -32,7 +32,7 @@ def train(
     device_memory: Annotated[
         float | None, typer.Option(help="With --plan: a device of so many GiB instead of this one.")
     ] = None,
-    processes: Annotated[int, typer.Option(min=1, help="With --plan: fully sharded over so many processes.")] = 1,
+    processes: Annotated[int, typer.Option(min=1, help="With --plan: over so many processes of torchrun.")] = 1,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write OUT/tensorboard as well.")] = False,
     dry_run: DryRun = False,
     json: Json = False,

@@ -110,8 +110,21 @@ def test_weights_gradients_and_moments_in_closed_form():
     text = 700 * (28 * layer + 8 * 3584)
     tower = 800 * 32 * (2 * 8 * 1280 + 2 * (5 * 1280 + 4 * 3420)) + 200 * 3584 * 2
     assert plan.parts["activations"] == text + tower
-    halves = plan_stage(recipe_of(stage, SEVEN, "bf16"), 0, shapes_of(SEVEN), lengths, processes=2)
-    assert 2 * halves.parts["optimizer"] == plan.parts["optimizer"]
+    whole = recipe_of(stage, SEVEN, "bf16")
+    copies = plan_stage(whole, 0, shapes_of(SEVEN), lengths, processes=2)
+    assert copies.parts["optimizer"] == plan.parts["optimizer"]  # every process holds the model
+    sharded = whole.model_copy(update={"sharding": "fsdp", "activation_checkpointing": True})
+    halves = plan_stage(sharded, 0, shapes_of(SEVEN), lengths, processes=2)
+    for part in ("weights", "gradients", "optimizer", "reference"):
+        assert 2 * halves.parts[part] == plan.parts[part]
+    assert halves.parts["gathered"] == 2 * N7  # while it samples
+    assert halves.parts["activations"] == plan.checkpointed
+    mixed = sharded.model_copy(update={"dtype": "fp32", "precision": "bf16-mixed"})
+    masters = plan_stage(mixed, 0, shapes_of(SEVEN), lengths, processes=2)
+    for part in ("weights", "gradients", "optimizer"):
+        assert masters.parts[part] == plan.parts[part]  # twice the bytes, half of the parameters
+    for part in ("gathered", "activations", "cache"):
+        assert masters.parts[part] == halves.parts[part]
 
 
 @pytest.mark.parametrize(("keep", "states"), [({"last": 1}, 2), ({"last": 3}, 4), ({"last": 2, "best": 3}, 6)])
