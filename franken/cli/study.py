@@ -120,9 +120,29 @@ def quickstart(
     return finish_study(page, json)
 
 
-def report(study: Annotated[Path, typer.Argument(help="The folder of an autopsy or a quickstart.")]) -> int:
-    """Write the page of a study again from its run folders."""
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(help="The folder of an autopsy or a quickstart; or run folders of any verbs.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Where the page of run folders goes; report-<hash> by default.")
+    ] = None,
+    base: Annotated[str, typer.Option(help="Which model is the base: a checkpoint, a label, a content hash.")] = "",
+    sft: Annotated[str, typer.Option(help="Which is the SFT.")] = "",
+    rl: Annotated[str, typer.Option(help="Which is the RL.")] = "",
+    json: Json = False,
+) -> int:
+    """Write the page of a study again, or a page over runs that exist; no model is loaded."""
     from franken.report.page import build_page
+    from franken.report.record import FILE
 
-    print(build_page(study))
-    return 0
+    given = {"base": base, "sft": sft, "rl": rl}
+    if len(runs) == 1 and (runs[0] / FILE).exists():
+        if out or any(given.values()):
+            raise UsageError(
+                f"{runs[0]} is a study", "its page is written there, and it knows its models", "drop the options"
+            )
+        return finish_study(build_page(runs[0]), json)
+    from franken.report.assemble import assemble
+
+    return finish_study(build_page(assemble(runs, out=out, given=given)), json)

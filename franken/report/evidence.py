@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -59,13 +60,14 @@ def gather(folder: Path, study: Study) -> Evidence:
     """Load the runs that a study names, models under the study's labels; runs that are gone are listed in `missing`."""
     runs, missing = [], []
     labels = {f: s.get("model") for s in study.steps for f in s.get("folders") or []}
+    names = {f: s.get("rename") or {} for s in study.steps for f in s.get("folders") or []}
     for name in study.folders():
         if not (folder / name / "run.json").exists():
             missing.append(name)
             continue
         run = load_run(folder / name)
         label = labels[name]
-        runs.append(_labelled(run, label) if label else run)
+        runs.append(_labelled(run, label) if label else _renamed(run, names[name]) if names[name] else run)
     return Evidence(study, folder, runs, missing)
 
 
@@ -73,3 +75,15 @@ def _labelled(run: LoadedRun, label: str) -> LoadedRun:
     """The run with its model called by the study's label: runs know checkpoints by the names of their folders."""
     samples = run.samples.assign(model=label) if "model" in run.samples else run.samples
     return replace(run, samples=samples, layers=run.layers.assign(model=label))
+
+
+def _renamed(run: LoadedRun, names: Mapping[str, str]) -> LoadedRun:
+    """A run of several models with each called by the study's label, in differences `B - A` too."""
+
+    def renamed(table: Any) -> Any:
+        if "model" not in table:
+            return table
+        known = {m: " - ".join(names.get(x, x) for x in str(m).split(" - ")) for m in table["model"].dropna().unique()}
+        return table.assign(model=table["model"].map(known))
+
+    return replace(run, samples=renamed(run.samples), layers=renamed(run.layers))

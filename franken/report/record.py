@@ -29,6 +29,7 @@ class Study:
     notes: sentences about the whole study that its reader must see: sizes that a budget chose, models that were guessed
     left_out: {"id", "what", "why", "command"} of steps that were not run on purpose: switched off, over the budget
     budget: {"text" (as it was typed: 30m), "seconds", "estimate" (seconds or None), "chosen" {size: number}}, or None
+    made_of_runs: `franken report RUN...` wrote this record; its steps may `rename` models: {name in the run: label here}
     sizes: how much was measured: samples, probe_samples, n, k, controls …; empty in records of older versions
     """
 
@@ -47,6 +48,7 @@ class Study:
     left_out: list[dict[str, Any]] = field(default_factory=list)
     budget: dict[str, Any] | None = None
     sizes: dict[str, Any] = field(default_factory=dict)
+    made_of_runs: bool = False
     schema: int = SCHEMA
 
     @property

@@ -1,0 +1,150 @@
+"""A study made of runs that exist: who is who by content, nothing counted twice, and clear words for what cannot be."""
+
+import json
+import shutil
+
+import pytest
+
+from franken.errors import FrankenError, UsageError
+from franken.report.assemble import assemble
+from franken.report.evidence import gather
+from franken.report.record import Study, read_study
+from franken.runs import layer_row, open_run
+
+HASHES = {"base": "b" * 16, "sft": "5" * 16, "rl": "a" * 16, "other": "0" * 16}
+
+
+def evaluation(folder, label, content, *, arms=("image",), n=2, **graft):
+    identity = {"label": label, "model": content, "arms": arms, "n": n}
+    config = {"tasks": ["read"], "samples": n, "seed": 3, "data": None, "arms": list(arms), "graft": None}
+    if graft:
+        identity["donor"] = graft.pop("donor")
+        config["graft"] = {"label": label, "donor": "x", "take": [], "more": [], **graft}
+    models = {} if config["graft"] else {label: f"/models/{label}"}
+    run = open_run("eval", label, identity, folder, config=config, models=models)
+    run.append([
+        {"model": label, "method": arm, "task": "read", "sample": f"q{i}", "draw": -1, "score": 1.0, "error": None,
+         "ineligible": None} for arm in arms for i in range(n)
+    ])  # fmt: skip
+    rows = [layer_row(model=label, method=arm, part="text", layer=7, metric="x", value=1.0, n=n) for arm in arms]
+    return run.finish(rows, n_requested=n)
+
+
+def diff(folder, *stages):
+    made = {stage: HASHES[of] for stage, _, of in (s.partition("=") for s in stages)}
+    run = open_run("diff", "final", {"checkpoints": made}, folder, config={}, models={s: f"m-{s}" for s in made})
+    run.append([{"tensor": "t", "error": None}])
+    row = layer_row(model="final", method="base→rl", part="text", layer=7, metric="relative_energy", value=0.1, n=1)
+    return run.finish([row], n_requested=1)
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Runs of three calls, under names that say nothing, and hybrids of two kinds."""
+    folder = tmp_path / "runs"
+    diff(folder, "base=base", "sft=sft", "rl=rl")
+    for label, stage in (("one", "base"), ("two", "sft"), ("three", "rl"), ("fourth", "other")):
+        evaluation(folder, label, HASHES[stage])
+    evaluation(folder, "mix", HASHES["sft"], donor=HASHES["rl"], layers="text:5-8")
+    evaluation(folder, "random-3a", HASHES["sft"], donor=HASHES["rl"], layers="text:0-2,text:4-5")
+    evaluation(folder, "strange", HASHES["base"], donor=HASHES["rl"], layers="text:0-2")
+    return folder
+
+
+def test_models_are_told_apart_by_content_and_links_are_relative(runs, tmp_path):
+    out = assemble([runs], out=tmp_path / "page")
+    study = read_study(out)
+    assert study.models == {
+        "base": "/models/one", "sft": "/models/two", "rl": "/models/three", "fourth": "/models/fourth",
+    }  # fmt: skip
+    assert (study.depth, study.tasks, study.seed) == (8, ["read"], 3)
+    assert {h: (v["layers"], v["control"]) for h, v in study.hybrids.items()} == {
+        "mix": ([5, 6, 7], False), "random-3a": ([0, 1, 4], True),
+    }  # fmt: skip
+    assert any("strange" in note and "RL started from" in note for note in study.notes)
+    assert all(f.startswith("../runs/") for f in study.folders())
+    found = gather(out, study)
+    assert not found.missing
+    assert set(found.samples("eval")["model"]) == {"base", "sft", "rl", "fourth", "mix", "random-3a"}
+    shutil.move(str(runs.parent), tmp_path.parent / f"{tmp_path.name}-moved")
+    moved = tmp_path.parent / f"{tmp_path.name}-moved" / "page"
+    assert not gather(moved, read_study(moved)).missing
+
+
+def test_two_runs_of_the_same_are_counted_once_and_the_larger_wins(runs, tmp_path):
+    evaluation(runs, "larger", HASHES["rl"], n=5)
+    evaluation(runs, "three", HASHES["rl"], arms=("text",))
+    study = read_study(assemble([runs], out=tmp_path / "page"))
+    rows = gather(tmp_path / "page", study).samples("eval", "rl")
+    assert not rows.duplicated(["task", "sample", "draw", "method"]).any()
+    assert rows["method"].value_counts().to_dict() == {"image": 5, "text": 2}
+    assert any("larger run" in note for note in study.notes)
+
+
+def test_names_decide_where_no_diff_does(tmp_path):
+    for label, stage in (("creature-base", "base"), ("my_rl_7b", "rl")):
+        evaluation(tmp_path / "runs", label, HASHES[stage])
+    assert set(read_study(assemble([tmp_path / "runs"], out=tmp_path / "o")).models) == {"base", "rl"}
+
+
+def test_what_is_unclear_is_asked_for_and_can_be_said(tmp_path):
+    first, second = (evaluation(tmp_path / "runs", label, HASHES[s]) for label, s in (("x", "base"), ("y", "rl")))
+    with pytest.raises(UsageError, match="cannot tell which") as e:
+        assemble([first, second])
+    assert "x (bbbbbbbb), y (aaaaaaaa)" in e.value.why
+    out = assemble([first, second], out=tmp_path / "o", given={"rl": "aaaa", "base": "x", "sft": ""})
+    assert read_study(out).models == {"base": "/models/x", "rl": "/models/y"}
+    with pytest.raises(UsageError, match="--rl z is none"):
+        assemble([first, second], given={"rl": "z"})
+    with pytest.raises(UsageError, match="two stages"):
+        assemble([first, second], given={"rl": "y", "base": "y"})
+
+
+def test_two_claims_on_one_stage_are_refused(tmp_path):
+    for label, stage in (("rl-a", "rl"), ("rl-b", "other"), ("base", "base")):
+        evaluation(tmp_path / "runs", label, HASHES[stage])
+    with pytest.raises(UsageError, match="two models could be rl"):
+        assemble([tmp_path / "runs"])
+
+
+def test_one_model_alone_has_a_page(tmp_path):
+    evaluation(tmp_path / "runs", "thing", HASHES["other"])
+    study = read_study(assemble([tmp_path / "runs"], out=tmp_path / "o"))
+    assert study.models == {"rl": "/models/thing"}
+    assert "called RL" in study.notes[0]
+
+
+def test_unfinished_foreign_and_damaged_runs_say_so(tmp_path):
+    whole = evaluation(tmp_path / "runs", "rl", HASHES["rl"])
+    begun = open_run("eval", "begun", {"x": 1}, tmp_path / "runs", config={}).folder
+    with pytest.raises(FrankenError, match="not finished"):
+        assemble([begun])
+    study = read_study(assemble([tmp_path / "runs"], out=tmp_path / "o"))
+    assert any("1 runs below runs are not finished" in note for note in study.notes)
+    with pytest.raises(FrankenError, match="holds no run"):
+        assemble([tmp_path / "nowhere"])
+    manifest = json.loads((whole / "run.json").read_text())
+    (whole / "run.json").write_text(json.dumps(manifest | {"schema": 99}))
+    with pytest.raises(FrankenError, match="another version"):
+        assemble([whole])
+    (whole / "run.json").write_text("{")
+    with pytest.raises(FrankenError, match="damaged"):
+        assemble([whole])
+
+
+def test_an_autopsy_or_anything_else_is_not_overwritten(runs, tmp_path):
+    Study("t", {}, 8, [], 1, 0).save(tmp_path)
+    with pytest.raises(UsageError, match="holds an autopsy"):
+        assemble([runs], out=tmp_path)
+    with pytest.raises(UsageError, match="holds something else"):
+        assemble([runs], out=runs)
+    assert assemble([runs], out=tmp_path / "o") == assemble([runs], out=tmp_path / "o")
+
+
+def test_without_out_the_folder_is_named_by_what_it_holds(runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = assemble([runs])
+    assert first == assemble([runs])
+    assert first.name.startswith("report-")
+    evaluation(runs, "more", HASHES["sft"], arms=("text",))
+    assert assemble([runs]) != first
