@@ -132,17 +132,25 @@ def finish_study(page: Path, json: bool) -> int:
 
     study = read_study(page.parent)
     failed = [s for s in study.steps if s["error"]]
-    answers = all_headlines(gather(page.parent, study))
+    found = gather(page.parent, study)
+    lost = {run.folder.name: n for run in found.runs if (n := run.manifest.get("n_failed", 0))}
+    answers = all_headlines(found)
     if json:
-        found = {"page": str(page), "headlines": [asdict(a) for a in answers], "steps": study.steps}
-        print_object(found, json)
+        said = {"page": str(page), "headlines": [asdict(a) for a in answers], "steps": study.steps}
+        print_object({**said, "notes": study.notes, "left_out": study.left_out, "failed samples": lost}, json)
     else:
         for answer in answers:
             print(f"\n{answer.question}\n  {answer.answer}\n  {answer.claim}: {answer.verdict} ({answer.test})")
+        for note in study.notes:
+            print(f"note: {note}", file=sys.stderr)
+        for part in study.left_out:
+            print(f"left out: {part['what']}: {part['why']}", file=sys.stderr)
         for step in failed:
             print(f"failed: {step['what']}: {step['error']}", file=sys.stderr)
+        for run, n in lost.items():
+            print(f"failed: {n} samples of {run}", file=sys.stderr)
         print(f"\nthe page: {page}")
-    return 3 if failed else 0
+    return 3 if failed or lost else 0
 
 
 def _number(cell: Any) -> str:

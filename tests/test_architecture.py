@@ -12,7 +12,7 @@ LEVELS = [
     {"errors"},
     {"plugins"},
     {"layers", "names", "contents"},
-    {"stats", "runs", "checkpoints", "selection"},
+    {"stats", "runs", "lock", "checkpoints", "selection"},
     {"adapters"},
     {"models"},
     {"tasks"},

@@ -17,7 +17,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from franken import plugins
 from franken.checkpoints import open_checkpoint
 from franken.errors import FrankenError, UsageError
 from franken.evaluate.embed import Embed, embedder
+from franken.lock import locked
 from franken.models.loading import Loaded, load, pick_device, wrap
 from franken.runs import atomic_write_text, provenance
 from trainer import align, sft, sft_packing, sharded_state, state
@@ -72,7 +73,8 @@ def run_train(
     for stage in recipe.stages:
         if isinstance(stage, GrpoStage) and stage.held_out:
             check_held_out(stage.data, stage.held_out, stage.prompts)
-    with joined(always=recipe.sharding == "fsdp"), state.failed_writes_told(out):
+    with joined(always=recipe.sharding == "fsdp"), state.failed_writes_told(out), ExitStack() as held:
+        on_first(lambda: held.enter_context(locked(out)))  # one writer, which is rank 0
         on_first(lambda: _claim(out, identity))
         return _run(recipe, out, report, observe)
 

@@ -54,9 +54,10 @@ def merge(
         return 0
     if out is None:
         raise UsageError("no --out given", why="the hybrid needs a folder", fix="add --out DIR, or --dry-run")
+    from franken.lock import locked
     from franken.merge.run import run_merge
 
-    with progress_bar(not json, unit="bytes", total=2 * plan.base.nbytes) as tick:
+    with locked(out), progress_bar(not json, unit="bytes", total=2 * plan.base.nbytes) as tick:
         folder = run_merge(
             plan, out, verify_load=verify == "load", progress=lambda n: tick(n, None, "write and verify")
         )

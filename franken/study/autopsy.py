@@ -21,6 +21,7 @@ from franken.checkpoints import open_checkpoint, resolve
 from franken.errors import UsageError
 from franken.evaluate.run import plan_eval
 from franken.layers import parse_ranges
+from franken.lock import locked
 from franken.report.record import FILE, Study, read_study
 from franken.study.agenda import OPTIONAL, Settings, check_switches, study_steps
 from franken.study.budget import FLOOR, Fit, fit, parse_budget
@@ -119,8 +120,6 @@ def run_autopsy(
     not started when it is used up are left out; every call has the whole budget for what is still to do.
     Raises UsageError if `out` holds something else, unless the caller has `claimed` it, and when no study fits the budget.
     """
-    from franken.report.page import build_page
-
     asked, fitted = settings or Settings(), None
     if budget:
         fitted = fit_budget(
@@ -135,8 +134,15 @@ def run_autopsy(
         study.budget, study.notes = _budget(asked, fitted, budget), list(fitted.notes)
         for note in fitted.notes:
             (report or _silent)("budget", "chosen", note)
-    _claim(out, study, claimed)
-    steps = [*before, *steps]
+    _check(out, study, claimed)
+    with locked(out):
+        _claim(out, study)
+        return _run(study, [*before, *steps], out, jobs, report, budget)
+
+
+def _run(study: Study, steps: Sequence[Step], out: Path, jobs: int | None, report: Report | None, budget: str) -> Path:
+    from franken.report.page import build_page
+
     outcomes = run_steps(
         steps, folder=out, jobs=jobs or default_jobs(study), report=report, cost_of=recorder(steps),
         budget=parse_budget(budget) if budget else None,
@@ -175,8 +181,8 @@ def _recorded(outcome: Outcome, out: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _claim(out: Path, study: Study, claimed: bool) -> None:
-    """Take the folder, or refuse one that holds something else or another study."""
+def _check(out: Path, study: Study, claimed: bool) -> None:
+    """Refuse a folder that holds something else or another study; nothing is written."""
     if (out / FILE).exists():
         before = read_study(out)
         there = before.models
@@ -185,10 +191,16 @@ def _claim(out: Path, study: Study, claimed: bool) -> None:
             raise UsageError(
                 f"{out} holds another study", f"there, {shared[0]} is {there[shared[0]]}", "choose another --out"
             )
-        replace(before, budget=study.budget).save(out)  # what a budget chose holds for the call that resumes
-        return
-    if not claimed and out.exists() and any(out.iterdir()):
+        if before.made_of_runs:
+            raise UsageError(f"{out} holds a report over runs", "it is no autopsy", "choose another --out")
+    elif not claimed and out.exists() and any(out.iterdir()):
         raise UsageError(f"{out} holds something else", f"it has no {FILE}", "choose another --out, or move it away")
+
+
+def _claim(out: Path, study: Study) -> None:
+    """Make the folder this study's. A record that is there keeps its steps until this call has ended."""
+    if (out / FILE).exists():  # what a budget chose holds for the call that resumes
+        study = replace(read_study(out), budget=study.budget)
     out.mkdir(parents=True, exist_ok=True)
     study.save(out)
 

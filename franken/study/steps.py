@@ -218,7 +218,7 @@ def _lane(board: _Board, number: int, environment: dict[str, str]) -> None:
                 atomic_write_text(record, json.dumps(content, indent=1))
                 mark.unlink()
             board.close(outcome)
-    except FrankenError as e:
+    except (FrankenError, OSError) as e:  # also a full disk under the records
         board.crash = e
         board.stopped = True
     finally:

@@ -231,3 +231,68 @@ def test_an_overrun_leaves_out_optional_steps_that_have_not_started(tmp_path, mo
 
     assert outcomes(0.0) == {"a": (False, None), "b": (True, None), "c": (False, None)}
     assert outcomes(1000.0)["b"] == (False, None)
+
+
+def test_two_autopsies_in_one_folder_are_refused_and_a_stop_gives_it_back(stages, tmp_path, monkeypatch):
+    from franken.study import autopsy
+
+    def meanwhile(*_, **__):
+        with pytest.raises(UsageError, match="is in use"):
+            run_autopsy(stages["base"], None, stages["rl"], out=tmp_path / "s", settings=TINY, jobs=1)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(autopsy, "run_steps", meanwhile)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run_autopsy(stages["base"], None, stages["rl"], out=tmp_path / "s", settings=TINY, jobs=1)
+    assert read_study(tmp_path / "s").steps == []
+    assert [p.name for p in tmp_path.iterdir()] == ["s"]
+
+
+def test_the_command_line_says_what_failed_and_ends_with_3(stages, tmp_path, capsys):
+    """Images that cannot be read are failed samples of a study that is otherwise whole."""
+    from franken.cli import run_command
+    from franken.report.record import Study
+    from franken.runs import open_run
+
+    run = open_run("eval", "rl", {"x": 1}, tmp_path / "s" / "runs", config={})
+    row = {"model": "rl", "method": "image", "task": "read", "sample": "a", "draw": -1, "error": "no image"}
+    asked = ("score", "ineligible", "strategy", "well_formed", "truncated", "answer", "output", "gold", "reason")
+    run.append([row | dict.fromkeys(asked)])
+    folder = run.finish([], n_requested=1).relative_to(tmp_path / "s").as_posix()
+    step = {"id": "eval-rl", "what": "evaluate rl", "command": "", "seconds": 1.0, "error": None, "model": "rl"}
+    study = Study("t", {"rl": "r"}, 8, ["read"], 1, 0, steps=[step | {"verb": "eval", "folders": [folder]}])
+    study.notes, study.left_out = ["small"], [{"id": "arms", "what": "arms", "why": "switched off", "command": ""}]
+    study.save(tmp_path / "s")
+    assert run_command(["report", str(tmp_path / "s")], debug=True) == 3
+    said = capsys.readouterr()
+    assert f"failed: 1 samples of {Path(folder).name}" in said.err
+    assert "note: small" in said.err
+    assert "left out: arms: switched off" in said.err
+    assert "the page:" in said.out
+
+
+def test_a_dry_run_prints_the_costs_and_writes_nothing(stages, tmp_path, capsys):
+    from franken.cli import run_command
+
+    command = [
+        "autopsy",
+        stages["base"],
+        stages["rl"],
+        "--out",
+        str(tmp_path / "s"),
+        "--tasks",
+        "recognise",
+        "--samples",
+    ]
+    command += ["3", "--probe-samples", "2", "--without", "scores,diversity", "--device", "cpu"]
+    assert run_command([*command, "--dry-run", "--json"], debug=True) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["total"]["calls"] == sum(s["calls"] for s in said["steps"])
+    assert {s["how"] for s in said["steps"]} == {"computed", "timed on these files"}
+    assert "Gflop/s" in said["how"]
+    assert run_command([*command, "--dry-run"], debug=True) == 0
+    assert "evaluate base" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="no study fits"):
+        run_command([*command, "--dry-run", "--budget", "0.001s"], debug=True)
+    assert not (tmp_path / "s").exists()
