@@ -59,6 +59,8 @@ def pair_gallery(found: Evidence, *, most: int = MOST_PAIRS, method: str = "swap
     if len(rows) == 0:
         return empty
     usable = rows[rows["error"].isna() & rows["ineligible"].isna()]
+    everyone = usable.groupby(["task", "sample"])["model"].transform("nunique") == rows["model"].nunique()
+    usable = usable[everyone]  # eligible for every checkpoint, so that a card compares them
     tasks = list(dict.fromkeys(str(t) for t in usable["task"]))
     per_task = max(1, most // max(1, len(tasks)))
     cards: list[dict[str, Any]] = []
