@@ -14,7 +14,9 @@ from franken.report.verdicts import paired, percent
 from franken.runs import LoadedRun
 
 TITLE = "How good, how varied"
-COMPARE = "franken eval CHECKPOINTS --compare"
+SHORT: dict[str, str] = dict(
+    zip(eval_figures.PARTS, ("reads it right", "right if read right", "right if read wrong"), strict=True)
+)
 
 
 def how_good(found: Evidence) -> Section:
@@ -36,7 +38,7 @@ def how_good(found: Evidence) -> Section:
             "wrong was not told apart."
         )
     groups += [_variety(found, rows, models, compared)]
-    taken = _what_it_takes(found, compared) if compared is not None else None
+    taken = _what_it_takes(found, compared)
     return Section("good", TITLE, lead, [*groups, *([taken] if taken else [])], notes)
 
 
@@ -149,36 +151,40 @@ def _planes(run: LoadedRun) -> list[Panel]:
     return panels
 
 
-def _what_it_takes(found: Evidence, run: LoadedRun) -> Group | None:
+def _what_it_takes(found: Evidence, compared: LoadedRun | None) -> Group | None:
     """Perceiving and reasoning apart, the M scores, and the kinds of errors, over all tasks."""
-    models = list(run.manifest["config"]["models"])
-    layers: Any = run.layers
-    rows = layers[layers["model"].isin(models) & (layers["task"] == "all")]
-    scores = rows[
-        rows["metric"].isin(eval_figures.PARTS)
-        | (rows["metric"].isin(eval_figures.SCORES) & (rows["method"] == "greedy"))
-    ]
+    import pandas as pd
+
+    scored = [r for r in found.runs if r.manifest["verb"] == "scores"]
+    sources = [*scored, *([compared] if compared is not None else [])]
+    if not sources:
+        return None
+    layers: Any = pd.concat([r.layers for r in sources], ignore_index=True)
+    models = [m for m in (*found.study.stages, "control") if (layers["model"] == m).any()]
+    rows = layers[layers["model"].isin(models) & (layers["task"] == "all") & layers["value"].notna()]
+    kinds = rows["metric"].isin(eval_figures.SCORES) & (rows["method"] == "greedy")
+    scores = rows[rows["metric"].isin(eval_figures.PARTS) | kinds]
     names = [m for m in (*eval_figures.PARTS, *eval_figures.SCORES) if m in set(scores["metric"])]
     errors = rows[rows["metric"].isin(eval_figures.ERRORS)]
     panels: list[Panel] = []
     if names:
         panels.append(Panel(
             "what-it-takes", "What it takes", "description right, answer given the description, and M scores, per checkpoint",
-            lambda ax, mode: eval_figures.rows_of_points(ax, scores, "metric", names, models, mode),
-            size=(4.2, 0.42 * len(names) + 1.3),
+            lambda ax, mode: _plot_parts(ax, mode, scores, names, models), size=(4.2, 0.42 * len(names) + 1.3),
         ))  # fmt: skip
     if len(errors):
+        wrong = [m for m in models if (errors["model"] == m).any()]
         panels.append(Panel(
             "errors", "Why answers are wrong", "kinds of errors as shares of all answers, per checkpoint",
-            lambda ax, mode: eval_figures.stacked(ax, errors, models), size=(4.2, 0.4 * len(models) + 1.6),
+            lambda ax, mode: _plot_errors(ax, errors, wrong), size=(4.2, 0.4 * len(wrong) + 1.6),
         ))  # fmt: skip
     if not panels:
         return None
-    runs = (folder_of(found, run),)
-    worst = errors[errors["model"] == models[-1]].dropna(subset=["value"]).sort_values("value").tail(1)
+    runs = tuple(folder_of(found, r) for r in sources)
+    worst = errors[errors["model"] == "rl"].sort_values("value").tail(1)
     finding = "".join(
-        f"{look.name(str(r['model']))}'s most frequent error: {r['metric'].removeprefix('error: ')}, "
-        f"{percent(float(r['value']))} of its answers" for r in worst.to_dict("records")
+        f"RL's most frequent error: {r['metric'].removeprefix('error: ')}, {percent(float(r['value']))} of its answers"
+        for r in worst.to_dict("records") if r["value"] > 0
     )  # fmt: skip
     return Group(
         "takes", "What it takes, and why it fails",
@@ -186,6 +192,18 @@ def _what_it_takes(found: Evidence, run: LoadedRun) -> Group | None:
         "right with the image, and with a black image beside the description; M_rea: right from the description alone.",
         panels, finding, basis(found, runs, scores if len(scores) else errors, "prompts"), runs,
     )  # fmt: skip
+
+
+def _plot_parts(ax: Any, mode: look.Mode, scores: Any, names: list[str], models: list[str]) -> None:
+    eval_figures.rows_of_points(ax, scores, "metric", names, models, mode)
+    for line in ax.lines:
+        line.set_label(look.name(str(line.get_label())))
+    ax.set_yticks(range(len(names)), [SHORT.get(name, name) for name in names])
+
+
+def _plot_errors(ax: Any, errors: Any, models: list[str]) -> None:
+    eval_figures.stacked(ax, errors, models)
+    ax.set_yticks(range(len(models)), [look.name(m) for m in models])
 
 
 def _plot_counts(ax: Any, mode: look.Mode, rows: Any, metric: str, models: Sequence[str]) -> None:

@@ -108,7 +108,7 @@ def where(found: Evidence) -> Headline:
     depths = {t: d for t, d in depths.items() if len(d) >= 5}
     if model is None or len(depths) < 2:
         return Headline("where", question, "Too few pairs whose answer follows the image.", claim, ABSENT)
-    runs = runs_of(found, "probe", [model])
+    runs = runs_of(found, "probe", [model], "swap-suffix")
     at = {t: stats.bootstrap_mean(d.tolist()) for t, d in depths.items()}
     first, last, p, how, gap = _deepest_gap(found, model, depths)
     answer = say(
@@ -352,7 +352,7 @@ def costliest_layer(found: Evidence, model: str) -> str:
     who = f"layer {layers[0]}" if len(layers) == 1 else f"one of the layers {layer_spans(layers)}"
     return say(
         "Removing {who} costs most: {cost:n} of accuracy at layer {layer} (95 % {span:n}), mean over tasks.",
-        runs_of(found, "probe", [model]), who=who, cost=f"{100 * top['value']:.0f} points", layer=int(top["layer"]),
+        runs_of(found, "probe", [model], "zero"), who=who, cost=f"{100 * top['value']:.0f} points", layer=int(top["layer"]),
         span=f"{100 * top['ci_low']:.0f} to {100 * top['ci_high']:.0f}",
     )  # fmt: skip
 

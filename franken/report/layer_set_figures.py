@@ -12,7 +12,7 @@ from franken.report import theme as look
 from franken.report.evidence import Evidence
 from franken.report.panels import Group, Panel, Section, basis
 from franken.report.sources import runs_of
-from franken.report.verdicts import interval, paired, points
+from franken.report.verdicts import interval, paired
 
 TRANSFER, NECESSARY = "Does the change transfer?", "Was it necessary?"
 
@@ -48,12 +48,12 @@ def transfer(found: Evidence) -> Section:
         f"the decoder layers (embeddings, vision, head) is {look.name(parent)}'s. Grey: as many layers drawn at random; "
         "their bands span the lowest to the highest estimate. Bars are 95 % bootstrap intervals over prompts.",
         [layered, *_points(rows, labels, parent, "hybrids")],
-        f"{best.label} gains most: {points(best.diff)} points over {look.name(parent)}{over}", below, runs,
+        f"{best.label} gains most: {best} over {look.name(parent)}{over}", below, runs,
     )]  # fmt: skip
     scored = m_differences(found, [e.label for e in shown])
     notes = []
     if len(scored):
-        groups.append(_scores(found, scored, runs))
+        groups.append(_scores(found, scored, [e.label for e in planned], runs))
     else:
         notes.append(
             "M scores of the hybrids were not measured: franken eval HYBRID --arms image,text,black,black-text has what they need."
@@ -111,7 +111,7 @@ def _m_scores(found: Evidence, label: str) -> dict[str, Any]:
     return m_scores(rows) if any(set(needed) <= arms for needed in NEEDS.values()) else {}
 
 
-def _scores(found: Evidence, scored: Any, runs: Sequence[str]) -> Group:
+def _scores(found: Evidence, scored: Any, planned: Sequence[str], runs: Sequence[str]) -> Group:
     labels, names = list(dict.fromkeys(scored["model"])), list(dict.fromkeys(scored["metric"]))
     size = (4.2, 0.36 * len(labels) + 1.0)
 
@@ -123,7 +123,8 @@ def _scores(found: Evidence, scored: Any, runs: Sequence[str]) -> Group:
             size=size,
         )  # fmt: skip
 
-    top = scored[scored["kind"] == "gain"]
+    top = scored[(scored["kind"] == "gain") & scored["model"].isin(list(planned))]
+    runs = tuple(dict.fromkeys([*runs, *runs_of(found, "eval", labels, "black"), *runs_of(found, "scores")]))
     best = top.loc[top["diff"].astype(float).idxmax()] if len(top) else None
     finding = (
         f"Largest gain of a hybrid: {best['model']}, {best['metric']} {interval(best)}" if best is not None else ""
@@ -164,7 +165,7 @@ def _same_layers(found: Evidence, same: list[ranges.Effect]) -> Group:
     finding = ""
     if worst:
         how = {"freeze": "Freezing", "revert": "Putting back"}[worst.kind]
-        finding = f"{how} {_span(worst, study.depth)} costs most: {points(worst.diff)} points against RL"
+        finding = f"{how} {_span(worst, study.depth)} costs most: {worst} against RL"
     return Group(
         "same-layers", "Freezing beside merging, the same layers",
         "A bar lies over the layers it is about. Put in: the parent with RL's layers, nothing trained. Put back: RL with the "
@@ -205,7 +206,7 @@ def _freeze_finding(found: Evidence, arms: list[str]) -> str:
     if not rows:
         return ""
     worst = min(rows, key=lambda a: float(rows[a]["diff"]))
-    return f"{look.name(worst)} is furthest below RL: {interval(rows[worst])}"
+    return f"The lowest arm: {look.name(worst)}, {interval(rows[worst])} against RL"
 
 
 def _limits(rows: Any, labels: list[str], metrics: list[str]) -> tuple[float, float] | None:

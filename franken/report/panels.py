@@ -128,9 +128,8 @@ def group_figure(group: Group, mode: look.Mode = look.LIGHT) -> Figure:
         for x, panel in enumerate(row):
             ax: Any = figure.add_subplot(grid[y, x], projection=panel.projection)
             panel.plot(ax, mode)
-            ax.set_title(panel.title, fontsize=9, pad=24 if panel.legend else 8)
-            if panel.legend:
-                plots.legend(ax)
+            rows_above = plots.legend(ax) if panel.legend else 0
+            ax.set_title(panel.title, fontsize=9, pad=8 + 12 * rows_above)
     figure.suptitle("\n".join(title) + "\n" * len(below), x=0.01, ha="left", fontsize=11, fontweight="bold")
     top = 1 - (0.1 + 0.2 * len(title)) / figure.get_figheight()
     figure.text(0.01, top, "\n".join(below), fontsize=8.5, color=mode.muted, va="top")

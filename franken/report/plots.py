@@ -65,7 +65,8 @@ def plot_zero(
         draw_line(ax, line, look.colour(model), look.name(model), marker="o")
     ax.axhline(0, color=mode.muted, linewidth=0.8)
     _measured_layers(ax, rows, mode, depth)
-    ax.set_ylim(min(-12.0, PERCENT * float(rows["ci_low"].min())) if len(rows) else -12, 114)
+    low = min(-12.0, PERCENT * float(rows["ci_low"].min())) if len(rows) else -12.0
+    ax.set_ylim(low, 100 + 0.125 * (100 - low))  # room for the names of the thirds
     ax.set_ylabel("accuracy lost, points")
     return ax
 
@@ -226,15 +227,17 @@ def percent_axis(ax: Axes, *, headroom: bool = False) -> None:
     ax.set_yticks(range(0, 101, 20))
 
 
-def legend(ax: Axes, *, width: int = 52) -> None:
-    """A legend in rows above the plot area, so that it never covers data; `width`: characters that fit in a row."""
+def legend(ax: Axes, *, width: int = 52) -> int:
+    """A legend in rows above the plot area, so that it never covers data; `width`: characters in a row. Returns the rows."""
     handles, labels = ax.get_legend_handles_labels()
+    columns = 1
     if handles:
         columns = max(1, min(len(labels), width // (max(len(label) for label in labels) + 5)))
         ax.legend(
             handles, labels, ncols=columns, loc="lower left", bbox_to_anchor=(-0.02, 1.0), borderaxespad=0.3,
             handlelength=1.2, columnspacing=0.9, labelspacing=0.2,
         )  # fmt: skip
+    return -(-len(labels) // columns)
 
 
 def task_names(rows: Any) -> list[str]:

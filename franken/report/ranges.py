@@ -19,7 +19,7 @@ from franken.layers import thirds
 from franken.report import plots
 from franken.report import theme as look
 from franken.report.evidence import Evidence
-from franken.report.verdicts import paired
+from franken.report.verdicts import interval, paired
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,6 +46,9 @@ class Effect:
     p: float
     n: int
     share: float  # acc@1 of the model itself
+
+    def __str__(self) -> str:
+        return interval({"diff": self.diff, "ci_low": self.low, "ci_high": self.high})
 
 
 def effects(found: Evidence) -> list[Effect]:

@@ -124,14 +124,14 @@ def accounting(found: Evidence) -> list[dict[str, Any]]:
             "folder": at, "href": quote(at), "files": files, "verb": run.manifest["verb"],
             "label": run.manifest["label"], "requested": run.manifest["n_requested"],
             "ok": run.manifest["n_ok"] - left, "failed": run.manifest["n_failed"], "ineligible": left,
-            "why": _reasons(samples, "error"), "why_left": _reasons(samples, "ineligible"),
+            "why": reasons(samples, "error"), "why_left": reasons(samples, "ineligible"),
             "seconds": run.manifest.get("seconds"), "command": commands.get(at, {}).get("command", ""),
             "warnings": run.manifest.get("warnings") or [],
         })  # fmt: skip
     return out
 
 
-def _reasons(samples: Any, column: str, most: int = 3) -> list[str]:
+def reasons(samples: Any, column: str, most: int = 3) -> list[str]:
     """The most frequent reasons with how often each was given, and how many more there are."""
     counts = samples[column].dropna().value_counts() if column in samples else {}
     listed = [f"{str(why)[:LONGEST]} ({count})" for why, count in list(counts.items())[:most]]

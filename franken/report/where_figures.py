@@ -70,7 +70,7 @@ def _swaps(
     reading: str,
 ) -> Group:  # fmt: skip
     depth, last = found.study.depth, models[-1]
-    runs = runs_of(found, "probe", models)
+    runs = runs_of(found, "probe", models, method)
     panels = [
         Panel(
             f"{tag}-{m}", look.name(m), f"{title}, {look.name(m)}: share of answers by text layer, one line per task",
@@ -100,7 +100,7 @@ def _peak(model: str, curve: Any, what: str) -> str:
 
 
 def _skips(found: Evidence, rows: Any, models: list[str], tasks: list[str]) -> Group:
-    depth, runs = found.study.depth, runs_of(found, "probe", models)
+    depth, runs = found.study.depth, runs_of(found, "probe", models, "zero")
     own = rows[(rows["model"] == models[-1]) & (rows["method"] == "zero") & (rows["metric"] == "accuracy_drop")]
     said = titles.of_ablation(own)
     return Group(
@@ -211,4 +211,6 @@ def _plot_heads(ax: Any, mode: look.Mode, rows: Any, depth: int) -> None:
     order = sorted(mean.index, key=lambda text: int(text.split()[-1]))
     table = 100 * mean.reindex(index=order, columns=range(depth)).to_numpy(float)
     plots.draw_cells(ax, table, depth, mode, "%")
+    step = 1 if len(order) <= 16 else 4
+    ax.set_yticks(range(0, len(order), step), [name.removeprefix("head ") for name in order[::step]])
     ax.set_ylabel("head")

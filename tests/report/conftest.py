@@ -25,7 +25,7 @@ INJECTION = "<script>document.title = window.owned = 'owned'</script><img src=x 
 
 @pytest.fixture(scope="session")
 def make_study():
-    """make_study(folder, sft=True, extras=True, failed=False, samples=12) → the folder, its runs in it."""
+    """make_study(folder, sft=True, extras=True, failed=False, more=False, samples=12) → the folder, its runs in it."""
     return build
 
 
@@ -34,12 +34,14 @@ def built(tmp_path_factory) -> Path:
     """The folder of a study with failed samples and its page, figures included."""
     from franken.report.page import build_page
 
-    folder = build(tmp_path_factory.mktemp("built"), failed=True, samples=8)
+    folder = build(tmp_path_factory.mktemp("built"), failed=True, more=True, samples=6)
     build_page(folder)
     return folder
 
 
-def build(folder: Path, *, sft: bool = True, extras: bool = True, failed: bool = False, samples: int = 12) -> Path:
+def build(
+    folder: Path, *, sft: bool = True, extras: bool = True, failed: bool = False, more: bool = False, samples: int = 12
+) -> Path:
     rng = np.random.default_rng(0)
     parent = "SFT" if sft else "Base"
     models = {m: f"models/{m}" for m in ("base", "sft", "rl") if sft or m != "sft"}
@@ -55,7 +57,8 @@ def build(folder: Path, *, sft: bool = True, extras: bool = True, failed: bool =
         })  # fmt: skip
 
     for model in models:
-        arms = ("image", "text", "blind") if model in ("base", "sft", "rl") else ("image",)
+        seen = ("image", "blind") if more else ("image", "text", "blind")  # with more, M scores ask for the text
+        arms = seen if model in ("base", "sft", "rl") else ("image",)
         skill = SKILL.get(model, 0.69)
         step(f"eval {model}", fake_eval(folder, model, skill, rng, samples, arms, failed=failed and model == "rl"))
     low, gap = SKILL["sft" if sft else "base"], 0.11 if sft else 0.7
@@ -67,6 +70,14 @@ def build(folder: Path, *, sft: bool = True, extras: bool = True, failed: bool =
         run = fake_probe(folder, f"checkpoint-of-{model}", rng, samples, failed=failed and model == "rl")
         step(f"probe {model}", run, model=model)
     step("diff", fake_diff(folder, sft, rng))
+    if more:
+        stages = [m for m in ("base", "sft", "rl") if m in models]
+        for model in stages:
+            step(f"attention {model}", fake_attention(folder, f"looks-of-{model}", rng, samples), model=model)
+        for label in (*stages, *hybrids):
+            made = fake_eval(folder, label, SKILL.get(label, 0.7), rng, samples, ("text", "black", "black-text"))
+            step(f"M scores of {label}", made)
+        step("diversity", fake_comparison(folder, [*stages, "control"], rng))
     if failed:
         steps.append({
             "id": "eval lost", "what": "eval lost", "command": "franken eval lost", "seconds": 0.1,
@@ -80,11 +91,13 @@ def build(folder: Path, *, sft: bool = True, extras: bool = True, failed: bool =
 
 
 def fake_eval(folder, model, skill, rng, samples, arms, *, failed=False) -> Path:
-    run = open_run("eval", model, {"m": model, "failed": failed}, folder / "runs", config={"seed": 0}, models={})
+    run = open_run(
+        "eval", model, {"m": model, "failed": failed, "arms": arms}, folder / "runs", config={"seed": 0}, models={}
+    )
     if run.is_complete():
         return run.folder
     rows = []
-    level = {"image": 1.0, "text": 0.35, "blind": 0.25}
+    level = {"image": 1.0, "text": 0.35, "blind": 0.25, "black": 0.2, "black-text": 0.4}
     for arm in arms:
         for t, task in enumerate(TASKS):
             for i, item in enumerate(puzzles.get(task).items(samples, 0, split="test")):
@@ -156,6 +169,52 @@ def fake_probe(folder, model, rng, samples, *, failed=False) -> Path:
     return run.finish(layers, n_requested=len(rows))
 
 
+def fake_attention(folder, model, rng, samples) -> Path:
+    """RL looks at the image 5 points more in the late layers."""
+    run = open_run("probe", model, {"m": model}, folder / "runs", config={}, models={})
+    if run.is_complete():
+        return run.folder
+    rows, layers = [], []
+    for task in TASKS:
+        items = puzzles.get(task).pairs(samples, 0)
+        for layer in range(DEPTH):
+            more = 0.05 if model.endswith("rl") and layer >= 5 else 0.0
+            masses = np.clip(0.2 + more + rng.normal(0, 0.01, len(items)), 0, 1)
+            head = {"model": model, "method": "attention", "part": "text", "layer": layer, "task": task}
+            rows += [
+                {**head, "sample": pair.id, "mass": mass, "head_mass": [mass, mass], "n_vision": 9, "baseline": "x",
+                 "output": None, "error": None, "ineligible": None}
+                for pair, mass in zip(items, masses, strict=True)
+            ]  # fmt: skip
+            for component in ("all", "head 0", "head 1"):
+                mean = float(masses.mean())
+                ends = {"ci_low": mean - 0.005, "ci_high": mean + 0.005, "n": len(items)}
+                layers.append(layer_row(metric="attention_mass", component=component, value=mean, **ends, **head))
+    run.append(rows)
+    return run.finish(layers, n_requested=len(rows))
+
+
+def fake_comparison(folder, models, rng) -> Path:
+    import pandas as pd
+
+    run = open_run("compare", "all", {"models": models}, folder / "runs", config={"models": models}, models={})
+    rows, layers = [], []
+    for model in models:
+        for task in TASKS:
+            for i in range(6):
+                head = {"model": model, "method": "image", "task": task, "sample": f"{task}-{i}", "error": None}
+                rows += [{**head, "metric": m, "value": float(rng.random())} for m in ("diversity", "acc@4")]
+        for metric in ("first@4", "diversity", "P(description right)", "P(correct | description right)",
+                       "error: perception", "error: algorithm", "Pearson diversity ~ acc@4"):  # fmt: skip
+            value = float(rng.uniform(0.1, 0.4))
+            ends = {"ci_low": value - 0.05, "ci_high": value + 0.05, "n": 30}
+            layers.append(layer_row(model=model, method="image", task="all", metric=metric, value=value, **ends))
+    run.append(rows)
+    cloud = pd.DataFrame({"model": models * 5, "x": rng.normal(size=5 * len(models)), "y": 0.0, "right": True})
+    cloud.to_parquet(run.folder / "points.parquet")
+    return run.finish(layers, n_requested=len(rows))
+
+
 def fake_diff(folder, sft, rng) -> Path:
     run = open_run("diff", "rl", {"sft": sft}, folder / "runs", config={}, models={})
     if run.is_complete():
@@ -165,8 +224,10 @@ def fake_diff(folder, sft, rng) -> Path:
     for delta in size if sft else ["base→rl"]:
         for part, depth in (("vision", 2), ("projector", None), ("text", DEPTH)):
             for layer in [None] if depth is None else range(depth):
-                rise = 1 + (0.8 * (layer or 0) / DEPTH if part == "text" else 0.0)
-                rows.append({"method": delta, "tensor": f"{part}.{layer}", "error": None})
+                rise = 1 + (1.6 * (layer or 0) / DEPTH if part == "text" else 0.0)
+                sigma = [float(np.exp(-0.1 * rise * i)) for i in range(12)] if part == "text" else None
+                head = {"method": delta, "part": part, "layer": layer, "error": None}
+                rows.append({**head, "tensor": f"{part}.layers.{layer}.w.weight", "singular_values": sigma})
                 for component in ("attn", "mlp", "norm", "all"):
                     head = {"model": "rl", "method": delta, "part": part, "layer": layer, "component": component}
                     tilt = {"attn": 1.3, "mlp": 0.8, "norm": 0.5, "all": 1.0}[component]

@@ -1,14 +1,28 @@
 """Verdicts follow from their stated tests."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 import pytest
 
 from franken.report.evidence import Evidence, gather
-from franken.report.headlines import all_headlines, reading_depths, what
+from franken.report.headlines import all_headlines, necessary, reading_depths, transfer, what
 from franken.report.record import read_study
-from franken.report.verdicts import ABSENT, AGAINST, OPEN, SUPPORTED, p_text, permutation_p, points, subset_p
+from franken.report.verdicts import (
+    ABSENT,
+    AGAINST,
+    OPEN,
+    SUPPORTED,
+    above_half,
+    gap_interval,
+    p_text,
+    permutation_p,
+    points,
+    ratio_interval,
+    subset_p,
+    values,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +106,81 @@ def test_two_sample_permutation_is_uniform_without_an_effect_and_small_with_one(
     null = [permutation_p(rng.normal(size=12), rng.normal(size=15), n_perm=400, seed=i) for i in range(120)]
     assert 0.01 <= np.mean(np.array(null) < 0.05) <= 0.12
     assert permutation_p(rng.normal(size=20), rng.normal(size=20) + 3) < 0.001
+
+
+def planted(found: Evidence, right: dict[str, float]) -> Evidence:
+    """The study with given shares of right answers per model: the same for all prompts of an even number, 0 for others."""
+    runs = []
+    for run in found.runs:
+        samples = run.samples
+        if run.manifest["verb"] == "eval" and run.manifest["label"] in right:
+            number = samples["sample"].str.rsplit("-", n=1).str[1].astype(int)
+            share = number / (number.max() + 1) < right[run.manifest["label"]]
+            samples = samples.assign(score=share.astype(float), error=None)
+        runs.append(type(run)(run.folder, run.manifest, samples, run.layers))
+    return Evidence(found.study, found.folder, runs)
+
+
+@pytest.mark.parametrize(
+    ("share", "verdict"), [(0.8, SUPPORTED), (0.5, OPEN), (0.2, AGAINST)], ids=["all", "half", "none"]
+)
+def test_transfer_is_judged_against_half_of_the_gain_and_random_sets(found, share, verdict):
+    """sft 0.2, rl 0.8, random sets 0.3: the middle and late layers carry all, half or nothing of the gain."""
+    answered = {"sft": 0.2, "rl": 0.8, "SFT:RL:RL": share, "random-6a": 0.3}
+    assert transfer(planted(found, answered)).verdict == verdict
+
+
+def test_without_random_sets_nothing_is_said_about_these_layers(found):
+    planned = planted(found, {"sft": 0.2, "rl": 0.8, "SFT:RL:RL": 0.8})
+    planned.study = replace(planned.study, hybrids={h: i for h, i in planned.study.hybrids.items() if not i["control"]})
+    said = transfer(planned)
+    assert said.verdict == OPEN
+    assert "No random layer set of this size was evaluated" in said.facts[-1]
+
+
+@pytest.mark.parametrize(
+    ("share", "verdict"), [(0.8, AGAINST), (0.5, OPEN), (0.2, SUPPORTED)], ids=["keeps", "half", "loses"]
+)
+def test_necessity_is_judged_against_half_of_the_gain(found, share, verdict):
+    assert necessary(planted(found, {"sft": 0.2, "rl": 0.8, "frozen-late": share})).verdict == verdict
+
+
+def test_without_a_gain_nothing_transfers_and_nothing_is_lost(found):
+    same = planted(found, {"sft": 0.5, "rl": 0.5, "SFT:RL:RL": 0.9, "frozen-late": 0.1})
+    for said in (transfer(same), necessary(same)):
+        assert said.verdict == OPEN
+        assert "RL shows no gain over SFT here" in said.answer
+
+
+def test_the_contrast_to_half_of_the_gain_is_the_mean_of_prompts(found):
+    row = above_half(found, "frozen-late")
+    parent, rl, own = (values(found, m) for m in ("sft", "rl", "frozen-late"))
+    expected = (own - (parent + rl) / 2).dropna().groupby("task").mean().mean()
+    assert row is not None
+    assert row["diff"] == pytest.approx(expected)
+    assert row["ci_low"] < expected < row["ci_high"]
+
+
+def test_numbers_know_their_runs(found):
+    said = all_headlines(found)[0].answer
+    numbers = {p.text: p.runs for p in said.pieces if not isinstance(p, str)}
+    share = next(t for t in numbers if t.endswith("%"))
+    assert len(numbers[share]) == 1
+    assert numbers[share][0].startswith("runs/eval/rl-")
+    gain = next(t for t in numbers if "points" in t)
+    assert [r.split("/")[-1].split("-")[0] for r in numbers[gain]] == ["sft", "rl"]
+
+
+def test_intervals_of_gaps_and_ratios_cover_the_truth():
+    rng = np.random.default_rng(0)
+    hits = {"gap": 0, "ratio": 0}
+    for seed in range(100):
+        a, b = rng.normal(2, 0.5, 30), rng.normal(3, 0.5, 30)
+        for name, truth, (_, low, high) in (
+            ("gap", 1.0, gap_interval(a, b, seed=seed)), ("ratio", 1.5, ratio_interval(a, b, seed=seed)),
+        ):  # fmt: skip
+            hits[name] += low <= truth <= high
+    assert all(88 <= h <= 99 for h in hits.values()), hits
 
 
 def test_what_is_missing_is_not_measured(found):

@@ -11,6 +11,7 @@ from franken.report import figures
 from franken.report.evidence import gather
 from franken.report.page import build_page, figure_keys
 from franken.report.record import read_study
+from franken.report.tables import accounting, reasons
 
 
 class Document(HTMLParser):
@@ -56,6 +57,8 @@ def test_every_figure_is_on_the_page_in_both_modes(folder, page):
     assert {"swap-suffix-rl", "swap-single-rl", "flip-to-source-rl", "zero", "diff-relative_energy"} <= keys
     assert {"diff-unchanged_fraction", "diff-effective_rank", "hybrids-acc@1", "freeze-acc@1"} <= keys
     assert {"acck-all", "arms-all", "acck-count", "arms-count", "hybrids-layers", "same-graft", "same-loss"} <= keys
+    assert {"attention", "attention-shift", "spectra-sft→rl", "spectra-surface-sft→rl", "mscores-gain"} <= keys
+    assert {"mscores-lag", "plane-model", "diversity-success", "what-it-takes", "errors", "strategies"} <= keys
 
 
 def test_nothing_is_fetched_and_no_script_runs(page):
@@ -91,9 +94,60 @@ def test_failed_and_ineligible_samples_are_counted_with_their_reasons(page):
     counts = re.search(r"Rows: (\d+) asked for, (\d+) usable, (\d+) failed, (\d+) ineligible", page.text)
     assert counts
     asked, usable, failed, ineligible = map(int, counts.groups())
-    assert failed == 15 + 24
+    assert failed == 10 + 24
     assert ineligible == 3 * 24
     assert asked == usable + failed + ineligible
+
+
+def test_every_run_says_what_failed_in_it(folder, page):
+    found = gather(folder, read_study(folder))
+    rows = {row["folder"]: row for row in accounting(found)}
+    for run in found.runs:
+        samples, row = run.samples, rows[run.folder.relative_to(folder).as_posix()]
+        assert row["failed"] == samples["error"].notna().sum()
+        assert row["ineligible"] == (samples["ineligible"].notna().sum() if "ineligible" in samples else 0)
+        assert row["ok"] + row["failed"] + row["ineligible"] == row["requested"] == len(samples)
+    assert "failed: the image cannot be read (24)" in page.text
+    assert "ineligible: both answers agree (24)" in page.text
+    assert "they are in no number above" in page.text
+
+
+def test_many_reasons_are_counted_not_listed():
+    import pandas as pd
+
+    table = pd.DataFrame({"error": [f"reason {i}" for i in range(9)] + ["reason 0", None]})
+    listed = reasons(table, "error")
+    assert listed[0] == "reason 0 (2)"
+    assert len(listed) == 4
+    assert listed[-1] == "and 6 other reasons, see samples.parquet"
+    assert reasons(table, "ineligible") == []
+
+
+def test_numbers_lead_to_files_and_commands(folder, page):
+    """Every number's link ends at a row with the run's files and its command, straight or over a list of several runs."""
+    html = (folder / "index.html").read_text()
+    numbers = [a["href"][1:] for a in page.all("a") if a.get("class") == "n"]
+    assert len(numbers) > 150
+    rows = dict(re.findall(r'<tr id="([^"]+)">(.*?)</tr>', html, re.DOTALL))
+    lists = dict(re.findall(r'<li id="([^"]+)">(.*?)</li>', html, re.DOTALL))
+    for target in set(numbers):
+        ends = re.findall(r'href="#([^"]+)"', lists[target]) if target in lists else [target]
+        assert ends
+        for end in ends:
+            assert "samples.parquet" in rows[end]
+            assert re.search(r'<code class="command">franken [^<]+</code>', rows[end])
+
+
+def test_figures_are_saved_for_a_paper(folder):
+    found = gather(folder, read_study(folder))
+    keys = [g.key for s in figures.sections(found) for g in s.groups]
+    assert len(set(keys)) == len(keys) > 12
+    for key in keys:
+        png, pdf = (folder / "figures" / f"{key}.{kind}" for kind in ("png", "pdf"))
+        assert png.read_bytes().startswith(b"\x89PNG")
+        assert pdf.read_bytes().startswith(b"%PDF")
+        assert png.stat().st_size < 900_000
+        assert b"CreationDate" not in pdf.read_bytes()
 
 
 def test_the_four_questions_have_a_verdict_a_number_and_a_test(page):
@@ -110,7 +164,7 @@ def test_the_four_questions_have_a_verdict_a_number_and_a_test(page):
 
 
 def test_a_study_without_sft_or_freeze_arms_still_makes_a_page(make_study, tmp_path):
-    folder = make_study(tmp_path, sft=False, extras=False, samples=6)
+    folder = make_study(tmp_path, sft=False, extras=False, samples=4)
     page = Document(build_page(folder, files=False).read_text())
     assert "Base with RL's layers 2–7 scores" in page.text
     assert "No freeze run was given" in page.text
