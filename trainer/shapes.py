@@ -99,17 +99,25 @@ def shapes_of(model: str) -> Shapes:
     return _describe(model, checkpoint.folder, tensors, checkpoint.config)
 
 
-def _published(model: str, published: str) -> Shapes:
-    import torch
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+def published_config(published: str, **changes: Any) -> Any:
+    """The transformers config of a published model; `changes` are other keys of its top level (token ids)."""
+    from transformers import Qwen2_5_VLConfig
 
     text: dict[str, Any] = QWEN[published]
     rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}
-    config = Qwen2_5_VLConfig(
+    return Qwen2_5_VLConfig(
         text_config={**text, "rope_parameters": rope},
         vision_config={**TOWER, "out_hidden_size": text["hidden_size"]},
         tie_word_embeddings=text["tie_word_embeddings"],
+        **changes,
     )
+
+
+def _published(model: str, published: str) -> Shapes:
+    import torch
+    from transformers import Qwen2_5_VLForConditionalGeneration
+
+    config = published_config(published)
     with torch.device("meta"):
         built = Qwen2_5_VLForConditionalGeneration(config)
     tensors = {
