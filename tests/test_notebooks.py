@@ -80,3 +80,21 @@ def test_a_notebook_imports_nothing_heavy_and_reads_franken_runs(notebook):
 def test_a_notebook_tells_nothing_of_the_machine(notebook):
     for text in texts(json.loads(notebook.read_text())):
         assert not tells(text), text[:200]
+
+
+def test_the_stored_runs_are_small_complete_and_tell_nothing_of_the_machine():
+    import pandas as pd
+
+    from franken.runs import load_runs
+
+    stored = ANALYSES / "runs"
+    assert sum(f.stat().st_size for f in stored.rglob("*") if f.is_file()) < 3_000_000
+    assert {"probe", "diff", "eval", "merge-sweep"} <= set(load_runs(stored)["verb"])
+    for file in stored.rglob("*.json"):
+        for text in texts(json.loads(file.read_text())):
+            assert not tells(text), (file.name, text)
+    for file in stored.rglob("*.parquet"):
+        table = pd.read_parquet(file)
+        for column in table.select_dtypes(["object", "string"]):
+            for text in {t for t in table[column].dropna() if isinstance(t, str)}:
+                assert not tells(text), (file.name, text)
