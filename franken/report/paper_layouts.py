@@ -151,20 +151,21 @@ def freeze_study(found: Holdings) -> list[Table]:
 
 
 def acc_at_k(found: Holdings) -> list[Table]:
-    """A row a model, a column a task and the average, a cell `acc@1/acc@k`, both at temperature 1."""
-    answers = {n: s for n, s in found.answers().items() if "image" in set(s["method"])}
-    draws = {n: _draws(s) for n, s in answers.items()}
-    k = min((d for d in draws.values()), default=0)
-    if k < 2:
-        return []
+    """A row a model, a column a task and the average, a cell `acc@1/acc@k`, both at temperature 1; a table for each k drawn."""
+    answers = {n: s[s["method"] == "image"] for n, s in found.answers().items() if "image" in set(s["method"])}
+    draws = {name: _draws(samples) for name, samples in answers.items()}
+    several = sorted({k for k in draws.values() if k > 1}, reverse=True)
+    return [_acc_at(k, {name: samples for name, samples in answers.items() if draws[name] == k}) for k in several]
+
+
+def _acc_at(k: int, answers: dict[str, Frame]) -> Table:
     rows = []
-    for name, samples in answers.items():
-        image = samples[samples["method"] == "image"]
+    for name, image in answers.items():
         for metric in ("acc@1", f"acc@{k}"):
             rows += spread(
                 per_prompt(image, metric), list(dict.fromkeys(image["task"])), metric, model=name, arm="image"
             )
-    table = _frame(rows)
+    table = _frame(sorted(rows, key=lambda row: row["task"] == ALL))  # the average is the last column
     widest = 50 * float((table["ci_high"] - table["ci_low"]).max())
     several = table.loc[table["task"] != ALL, "n"].dropna()
     asked = f"{int(several.min())}" if several.nunique() == 1 else f"{int(several.min())} to {int(several.max())}"
@@ -173,7 +174,7 @@ def acc_at_k(found: Holdings) -> list[Table]:
         f"95 % interval is ±{widest:.1f}, --csv has them all."
     )
     table["task"] = table["task"].where(table["task"] != ALL, "average")
-    return [Table("acc@k", f"acc@1/acc@{k}", table, ("model",), ("task",), percent=True, pair="metric", note=note)]
+    return Table("acc@k", f"acc@1/acc@{k}", table, ("model",), ("task",), percent=True, pair="metric", note=note)
 
 
 def diversity(found: Holdings) -> list[Table]:

@@ -17,7 +17,7 @@ NOTHING = "–"
 _ESCAPES = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    '"': r"\textquotedbl{}", "→": r"$\to$", "–": "--", "−": r"$-$", "¬": r"$\neg$", "≥": r"$\ge$", "‖": r"$\Vert$",
+    '"': r"\textquotedbl{}", "→": r"$\to$", "–": "--", "−": r"$-$", "¬": r"$\neg$", "≥": r"$\ge$", "±": r"$\pm$", "‖": r"$\Vert$",
     "Δ": r"$\Delta$", "\n": " ",
 }  # fmt: skip
 

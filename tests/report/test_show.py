@@ -116,6 +116,19 @@ def test_hybrids_are_paired_with_their_parent_and_corrected_over_the_row(study):
     assert mine[others].tolist() == pytest.approx(holm(p))
 
 
+def test_models_with_other_numbers_of_draws_are_other_tables_of_acc_at_k(tmp_path):
+    for name, tries in (("a", (1, 0)), ("b", (1, 0, 0, 0))):
+        run = open_run("eval", name, {"m": name}, tmp_path, config={})
+        run.append([
+            {"model": name, "method": "image", "task": task, "sample": "s", "draw": i, "score": float(ok), "answer": str(i), "error": None,
+             "ineligible": None} for task in ("t", "u") for i, ok in enumerate(tries)
+        ])  # fmt: skip
+        run.finish([], n_requested=1)
+    four, two = tables(open_folder(tmp_path), "acc@k")
+    assert layout(four) == (["model", "t", "u", "average"], [["b", "25.0/100.0", "25.0/100.0", "25.0/100.0"]])
+    assert layout(two)[1] == [["a", "50.0/100.0", "50.0/100.0", "50.0/100.0"]]
+
+
 def test_failed_samples_are_said_with_the_reason(study, capsys):
     code, out, err = show(capsys, study, "--table", "acc@k")
     assert code == 0
