@@ -64,6 +64,8 @@ def test_a_notebook_says_question_method_finding_and_limits(notebook):
     for heading in ("**Question.**", "**Method.**", "## The finding", "## What not to conclude"):
         assert heading in prose
     assert re.search(r"arXiv \d{4}\.\d{5}", prose)
+    assert re.match(r"# \d\d · ", prose)
+    assert len(re.findall(r"(?m)^# ", prose)) == 1
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda n: n.name)
