@@ -140,7 +140,8 @@ def finish_study(page: Path, json: bool) -> int:
         print_object({**said, "notes": study.notes, "left_out": study.left_out, "failed samples": lost}, json)
     else:
         for answer in answers:
-            print(f"\n{answer.question}\n  {answer.answer}\n  {answer.claim}: {answer.verdict} ({answer.test})")
+            tested = f" ({answer.test})" if answer.test else ""
+            print(f"\n{answer.question}\n  {answer.answer}\n  {answer.claim}: {answer.verdict}{tested}")
         for note in study.notes:
             print(f"note: {note}", file=sys.stderr)
         for part in study.left_out:
