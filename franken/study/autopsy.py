@@ -88,11 +88,12 @@ def fit_budget(
     whole, _ = plan_autopsy(base, sft, rl, out=out, settings=settings, extra=extra)
     lanes = jobs or default_jobs(whole)
     rates = find_rates(out, device=settings.device, jobs=lanes)
+    memory: dict[str, Any] = {}
 
     @cache
     def price(smaller: Settings) -> float | None:
         steps = plan_autopsy(base, sft, rl, out=out, settings=smaller, extra=extra)[1]
-        return totals(lines(steps, stored_steps(steps, out).keys(), rates), lanes)["seconds"]
+        return totals(lines(steps, stored_steps(steps, out).keys(), rates, memory), lanes)["seconds"]
 
     return fit(settings, budget, price)
 

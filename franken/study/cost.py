@@ -13,7 +13,8 @@ import math
 import os
 import platform
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,10 @@ PIXELS_PER_TOKEN, LETTERS_PER_TOKEN = (
 CHUNK = 96  # prompts that `franken eval` asks between two writes
 BYTES_A_ROW = {"eval": 40, "probe": 20, "diff": 400, "compare": 10, "scores": 10}  # of the creature's Parquet files
 PAGE = 4 << 20  # the page's figures
-EFFICIENCY = 0.3  # of a matrix product's rate, for a whole forward pass
-A_LAYER = {"cpu": 0.5e-3, "cuda": 0.25e-3}  # seconds that a pass through one layer takes at least
+EFFICIENCY = 0.6  # of a matrix product's rate, for a whole forward pass; the creature on a CPU reaches about that
+A_LAYER = {"cpu": 0.2e-3, "cuda": 0.2e-3}  # seconds that a pass through one layer takes at least
 A_COMPARED_ANSWER = 2e-3  # seconds; embedding, resampling and t-SNE of one answer
+TRIES = 8  # products that are timed
 DISK = 1e9  # bytes a second, of loading
 
 
@@ -112,22 +114,35 @@ def _eval_cost(args: Mapping[str, Any], memory: dict[str, Any]) -> Cost:
 
 def _probe_cost(args: Mapping[str, Any], memory: dict[str, Any]) -> Cost:
     from franken.probe.cost import cost
-    from franken.probe.plan import plan_probe
 
     model, new = open_checkpoint(args["model"]), args["max_new_tokens"]
-    named = json.dumps([args["methods"], list(args["task_names"]), args["samples"], args["data"], args["seed"], new])
-    if named not in memory:
-        names = ("methods", "task_names", "samples", "data", "seed", "max_new_tokens")
-        memory[named] = cost(plan_probe(args["model"], **{name: args[name] for name in names}))
-    found = memory[named]
+    found = cost(replace(_probe_plan(args, memory), methods=tuple(args["methods"])))
     pairs, passes = found["pairs"], found["resumed_layers"] // max(1, model.depths["text"])
     rows = found["answers"] if not passes else 2 * pairs
     prompt = _prompt_tokens(args, args["task_names"], memory)
     tokens = 2 * pairs * prompt + rows * new + passes * prompt
     written = found["answers"] * BYTES_A_ROW["probe"]
     return Cost(
-        found["forwards"], pairs, found["answers"], new, tokens, len(model.tensors), model.nbytes, written, _flops(model, tokens)
+        found["forwards"], pairs, found["answers"], new, tokens, len(model.tensors), model.nbytes, written,
+        _flops(model, tokens),
     )  # fmt: skip
+
+
+def _probe_plan(args: Mapping[str, Any], memory: dict[str, Any]) -> Any:
+    """The probe's plan; a smaller one is the first pairs of each task of a larger one, since making pairs takes a while."""
+    from franken.probe.plan import plan_probe
+
+    names = ("task_names", "data", "seed", "max_new_tokens")
+    named = json.dumps(["probe", *(args[name] for name in names)])
+    if named not in memory or memory[named][0] < args["samples"]:
+        options = {name: args[name] for name in (*names, "methods", "samples")}
+        memory[named] = args["samples"], plan_probe(args["model"], **options)
+    seen: dict[str, int] = {}
+    first = []
+    for pair in memory[named][1].pairs:
+        seen[pair.task] = seen.get(pair.task, 0) + 1
+        first += [pair] if seen[pair.task] <= args["samples"] else []
+    return replace(memory[named][1], pairs=tuple(first))
 
 
 def _diff_cost(args: Mapping[str, Any]) -> Cost:
@@ -174,25 +189,28 @@ def measured_rates(folder: Path) -> dict[str, float]:
     return {name: seconds[name] / work[name] for name in work}
 
 
+@cache
 def product_rate(device: str, threads: int) -> float:
-    """Operations a second of a square matrix product on `device`, timed now: fp32 on a CPU, bf16 on a GPU."""
+    """Operations a second of a square matrix product on `device`, the best of a few, timed once a process.
+
+    fp32 on a CPU, bf16 on a GPU.
+    """
     import time
 
     import torch
 
-    size, times = (4096, 8) if device.startswith("cuda") else (768, 4)
+    size = 4096 if device.startswith("cuda") else 768
     dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         block = torch.ones(size, size, device=device, dtype=dtype)
-        (block @ block)[0, 0].item()
-        began = time.perf_counter()
-        product = block
-        for _ in range(times):
-            product = block @ block
-        product[0, 0].item()
-        return 2.0 * size**3 * times / (time.perf_counter() - began)
+        taken = []
+        for _ in range(1 + TRIES):  # the first wakes the library up
+            began = time.perf_counter()
+            (block @ block)[0, 0].item()
+            taken.append(time.perf_counter() - began)
+        return 2.0 * size**3 / min(taken[1:])
     finally:
         torch.set_num_threads(before)
 
@@ -276,9 +294,11 @@ class Line:
         }  # fmt: skip
 
 
-def lines(steps: Sequence[Step], done: Collection[str], rates: Rates) -> list[Line]:
-    """What every step takes; a step that is done takes nothing, and is still counted."""
-    costs = study_costs(steps)
+def lines(
+    steps: Sequence[Step], done: Collection[str], rates: Rates, memory: dict[str, Any] | None = None
+) -> list[Line]:
+    """What every step takes; a step that is done takes nothing, and is still counted. `memory` as of `study_costs`."""
+    costs = study_costs(steps, memory)
     found = []
     for step in steps:
         if step.id in done:

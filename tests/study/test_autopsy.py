@@ -200,7 +200,7 @@ def test_a_budget_is_recorded_kept_when_resumed_and_what_it_drops_is_named(stage
     off = ("diversity", "hybrids", "probe", "diff", "attention", "spectra")
     settings = dataclasses.replace(settings, without=off)
 
-    def seconds(steps, done, rates):
+    def seconds(steps, done, rates, memory):
         return sum(s.args["samples"] * (1 + 9 * bool(s.kind)) for s in steps if s.verb == "eval")
 
     monkeypatch.setattr(autopsy, "lines", seconds)

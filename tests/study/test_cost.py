@@ -80,6 +80,16 @@ def test_probes_are_counted_by_their_own_plan(planned):
         assert made.calls == cost(plan)["forwards"]
 
 
+def test_a_smaller_probe_costs_what_its_own_plan_says(planned):
+    _, steps = planned
+    small = {
+        n: dataclasses.replace(steps[n], args={**steps[n].args, "samples": 2}) for n in ("probe-rl", "attention-rl")
+    }
+    memory = {}
+    study_costs(list(steps.values()), memory)
+    assert study_costs(list(small.values()), memory) == study_costs(list(small.values()))
+
+
 def test_measured_seconds_are_proportional_to_work(planned, tmp_path):
     _, steps = planned
     step = steps["eval-base"]
