@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from franken.report import figures
 from franken.report import theme as look
 from franken.report.evidence import Evidence, gather
@@ -119,15 +121,18 @@ def _finish(panel: Panel | figures.Spine) -> dict[str, Any]:
 
 def png(draw: Draw, mode: look.Mode) -> str:
     """A figure as a PNG data URI, drawn in the theme of `mode`, with at most TINTS colours."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
     with look.theme(mode):
         figure = draw(mode)
-        raw = io.BytesIO()
-        figure.savefig(raw, format="png", dpi=DPI, transparent=True)
+        figure.set_dpi(DPI)
+        figure.patch.set_alpha(0)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba()))
     buffer = io.BytesIO()
-    with Image.open(raw) as image:
-        image.quantize(TINTS, Image.Quantize.FASTOCTREE).save(buffer, "PNG", optimize=True)
+    image.quantize(TINTS, Image.Quantize.FASTOCTREE).save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
