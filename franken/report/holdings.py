@@ -5,13 +5,13 @@ A folder of an autopsy is read through its study.json, so that its models carry 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from franken.errors import UsageError
+from franken.report.record import FILE, read_study
 from franken.runs import LoadedRun, load_run
 
 Frame = Any  # a pandas DataFrame
@@ -77,12 +77,14 @@ class Holdings:
 
 
 def open_folder(folder: str | Path) -> Holdings:
-    """What `folder` holds: one run, or everything below it. Raises UsageError where there is nothing to show."""
+    """What `folder` holds: one run, or everything below it.
+
+    Raises UsageError where there is nothing to show, FrankenError for a damaged study.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}", fix="give a run folder, or one that holds run folders")
-    study_file = folder / "study.json"
-    study = json.loads(study_file.read_text()) if study_file.exists() else None
+    study = asdict(read_study(folder)) if (folder / FILE).exists() else None
     runs = [load_run(file.parent) for file in _below(folder, "run.json")]
     found = Holdings(
         folder,

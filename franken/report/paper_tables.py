@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from franken.errors import UsageError, did_you_mean
+from franken.evaluate.compare import MINUS
 from franken.report import paper_layouts as papers
 from franken.report.holdings import Holdings
 from franken.report.typeset import Table
@@ -113,18 +114,28 @@ def _of_verbs(found: Holdings, *, whole: bool) -> list[Table]:
         note = counts(found.of(verb))
         labels = list(dict.fromkeys(r.manifest["label"] for r in runs))
         title = f"{verb}: {', '.join(labels) if len(labels) < 5 else f'{len(labels)} of them'}"
-        if verb == "probe":  # each method has metrics of its own
-            for method, part in rows.groupby("method", sort=False):
-                made.append(_plain(f"{verb} {method}", f"{title}, {method}", part, note))
-        elif len(rows):
-            made.append(_plain(verb, title, rows, note))
+        for name, part in _split(verb, rows, runs):
+            made.append(_plain(" ".join((verb, name)).strip(), ", ".join((title, name)) if name else title, part, note))
     return made
+
+
+def _split(verb: str, rows: Frame, runs: list[LoadedRun]) -> list[tuple[str, Frame]]:
+    """Rows that make one readable table each: by method where methods have metrics of their own, differences by themselves."""
+    if verb in ("probe", "probe-compare"):
+        return [(str(method), part) for method, part in rows.groupby("method", sort=False)]
+    if verb == "compare":
+        models = {name for run in runs for name in run.manifest["config"]["models"]}
+        measured, differences = rows["model"].isin(models), rows["model"].str.contains(MINUS, regex=False)
+        parts = [("", rows[measured]), ("differences", rows[differences]), ("beside", rows[~measured & ~differences])]
+        return [(name, part) for name, part in parts if len(part)]
+    return [("", rows)] if len(rows) else []
 
 
 def _plain(verb: str, title: str, rows: Frame, note: str) -> Table:
     """Rows of layers.parquet as they are; keys that say nothing are left out."""
     totals = rows["component"] == "all"
-    rows = rows[totals] if totals.any() else rows[~rows["component"].str.contains("head ")]
+    groups = ~rows["component"].str.contains("head ")  # of a patch's token groups, not each head
+    rows = rows[totals] if totals.any() else rows[groups] if groups.any() else rows
     says = [
         k for k in ("run", "model", "method", "part", "layer", "component", "task") if rows[k].nunique(dropna=False) > 1
     ]

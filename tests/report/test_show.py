@@ -149,6 +149,46 @@ def test_wrong_names_get_a_guess_and_what_can_be_shown(study, capsys, tmp_path):
     assert show(capsys, study, "--csv", "--latex")[0] == 2
 
 
+def test_a_comparison_is_measures_then_paired_differences_then_the_rest(tmp_path):
+    run = open_run("compare", "a-b", {"x": 1}, tmp_path, config={"models": ["a", "b"]})
+    names = ("a", "b", "b - a", "baseline")
+    run.finish(
+        [layer_row(model=m, method="image", task="all", metric="acc@1", value=0.5, n=4) for m in names], n_requested=0
+    )
+    found = tables(open_folder(tmp_path))
+    assert [(t.name, list(t.rows["model"])) for t in found] == [
+        ("compare", ["a", "b"]), ("compare differences", ["b - a"]), ("compare beside", ["baseline"]),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("components", "shown"),
+    [
+        (["all", "image", "all, head 0"], ["all"]),
+        (["image", "image, head 0"], ["image"]),
+        (["image, head 0"], ["image, head 0"]),
+    ],
+)
+def test_heads_are_shown_only_where_there_is_nothing_above_them(tmp_path, components, shown):
+    run = open_run("probe", "m", {"x": 1}, tmp_path, config={})
+    run.finish(
+        [
+            layer_row(model="m", method="patch", layer=0, component=c, task="t", metric="restored", value=0.5, n=3)
+            for c in components
+        ],
+        n_requested=0,
+    )
+    (made,) = tables(open_folder(tmp_path))
+    assert made.rows["component"].tolist() == shown
+
+
+def test_a_damaged_study_is_refused(tmp_path, capsys):
+    (tmp_path / "study.json").write_text("{")
+    code, _, err = show(capsys, tmp_path)
+    assert code == 1
+    assert "is damaged" in err
+
+
 def test_an_unfinished_run_is_named_and_left_out(tmp_path, capsys):
     done = open_run("probe", "m", {"x": 1}, tmp_path, config={})
     done.finish([layer_row(model="m", method="zero", layer=0, task="t", metric="x", value=0.5, n=3)], n_requested=3)
