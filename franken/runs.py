@@ -111,7 +111,7 @@ class Run:
             "verb": self.verb,
             "label": self.label,
             "argv": [Path(sys.argv[0]).name, *sys.argv[1:]],
-            "config": portable(self.config, self.folder),
+            "config": portable(self.config, self.folder) | {k: v for k, v in self.config.items() if k == "data"},
             "identity": self.identity,
             "models": portable(self.models, self.folder),
             **provenance(),
@@ -232,7 +232,8 @@ def portable(value: Any, folder: Path) -> Any:
     """`value` with the absolute paths in it as a manifest may hold them: runs are moved and sent, machines are not.
 
     What lies beside the folder of the runs is relative to the run `folder`; the shipped checkpoints and the hub's cache are
-    called by their names, as on the command line; anything else by its last part (identity.json has its content's hash).
+    called by their names, as on the command line; anything else by its last part (identity.json has its content's hash). A run's
+    `data` is not passed through here: regrading and the galleries read it again, so it stays as it was typed.
     """
     if isinstance(value, Mapping):
         return {key: portable(item, folder) for key, item in value.items()}

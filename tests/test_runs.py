@@ -120,7 +120,15 @@ def test_a_manifest_holds_no_path_of_the_machine(tmp_path):
         "a": "../../../train/rl/final", "b": "creature:sft", "c": "Qwen/Qwen2.5-VL-7B-Instruct", "d": "model", "e": "creature:sft",
     }  # fmt: skip
     assert portable([{"x": 1.5, "y": None}], folder) == [{"x": 1.5, "y": None}]
-    run = open_run("eval", "m", {"x": 1}, tmp_path / "runs", config={"donor": "/srv/mine/model"}, models=models)
+    run = open_run(
+        "eval",
+        "m",
+        {"x": 1},
+        tmp_path / "runs",
+        config={"donor": "/srv/mine/model", "data": "/srv/pairs"},
+        models=models,
+    )
     text = (run.finish([], n_requested=0, extra={"source": str(tmp_path / "runs/eval/other")}) / "run.json").read_text()
     assert str(tmp_path) not in text.replace(json.dumps(sys.argv[1:], indent=2)[1:-1].strip(), "")
     assert json.loads(text)["source"] == "../other"
+    assert json.loads(text)["config"] == {"donor": "model", "data": "/srv/pairs"}  # data is read again by regrade
