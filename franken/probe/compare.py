@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from franken.errors import UsageError
+from franken.probe.measures import OWN
 from franken.probe.site_summary import GROUPS, mean_row
 from franken.runs import LoadedRun, load_run, open_run
 from franken.stats import holm, sign_flip_test
@@ -112,6 +113,9 @@ def _values(row: Row) -> Iterator[tuple[tuple[str, str], float]]:
     for metric, read in MEASURED.get(method.split("-")[0], {}).items():
         if (value := read(row)) is not None:
             yield (metric, "all"), value
+    for name, value in row.items():
+        if name.startswith(OWN) and value is not None:
+            yield (name.removeprefix(OWN), "all"), float(value)
     if method == "attention":
         for number, mass in enumerate(row["head_mass"]):
             yield ("attention_mass", f"head {number}"), float(mass)

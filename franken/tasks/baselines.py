@@ -90,10 +90,10 @@ def of_tasks(names: Sequence[str], samples: int, seed: int) -> list[Row]:
 
 def default_names() -> list[str]:
     """Every built-in task, open and as multiple choice where it has that."""
-    from franken.tasks import every_name, names
+    from franken.tasks import every_name
+    from franken.tasks.puzzles import suite
 
-    grid = names()
-    return [form for name in every_name() for form in ([name] if name in grid else [name, f"{name}+choice"])]
+    return [form for name in every_name() for form in ([name, f"{name}+choice"] if name in suite.NAMES else [name])]
 
 
 def _usable(item: Item) -> bool:

@@ -10,6 +10,7 @@ import torch
 from franken import plugins, tasks
 from franken.cli import run_command
 from franken.errors import FrankenError, UsageError
+from franken.tasks.baselines import default_names
 from franken.tasks.puzzle import split_of
 
 TEMPLATES = Path(__file__).parents[2] / "docs" / "templates"
@@ -43,6 +44,8 @@ def test_a_task(capsys, tmp_path):
         assert pair.target.answer != pair.source.answer
         assert sum(a != b for a, b in zip(pair.target.state, pair.source.state, strict=True)) == 1
     assert [row["task"] for row in franken(capsys, "task", "tasks", "list")["tasks"]][-1] == "empties"
+    assert "empties" in default_names()
+    assert all(tasks.get(name) for name in default_names())
 
 
 @torch.no_grad()
@@ -62,6 +65,13 @@ def test_a_probe(capsys, tmp_path):
         batch = encode_prompts(loaded, [prompt_of(pair.target)])
         states = loaded.model(**batch, output_hidden_states=True).hidden_states
         expected.append([float(b[0, -1].norm() / a[0, -1].norm()) for a, b in zip(states, states[1:], strict=False)])
+    other = franken(capsys, "probe", "probe", "creature:base", *given[1:], "--no-figures")
+    compared = franken(capsys, "probe", "probe-compare", found["folder"], other["folder"], "--out", str(tmp_path))
+    after = {row["layer"]: row["value"] for row in other["layers"] if row["metric"] == "growth"}
+    for row in compared["layers"]:
+        if row["metric"] == "growth_difference":
+            assert row["value"] == pytest.approx(after[row["layer"]] - rows[row["layer"]]["value"])
+    assert "growth_difference" in {row["metric"] for row in compared["layers"]}
     for layer in range(7):  # the last hidden state that transformers gives is behind the final norm
         assert rows[layer]["value"] == pytest.approx(sum(e[layer] for e in expected) / 2, rel=1e-4)
 
