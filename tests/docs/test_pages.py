@@ -38,6 +38,7 @@ def command_lines(text: str) -> list[str]:
     for block in re.findall(r"^```(?:bash|sh|console)?\n(.*?)^```$", text, re.M | re.S):
         for line in block.replace("\\\n", " ").splitlines():
             for piece in re.split(r"&&|;|\|(?!\|)", line.partition(" #")[0].removeprefix("$ ")):
+                piece = re.sub(r"^.*-m franken\.cli ", "franken ", piece)  # python, or torchrun with options of its own
                 words = [w for w in piece.split() if not re.fullmatch(r"[A-Z_]+=\S+", w)]
                 if words and words[0] in ("franken", ".venv/bin/franken"):
                     found.append(" ".join(words))
@@ -107,6 +108,7 @@ def test_the_readme_shows_every_verb_and_stays_short():
 def test_what_is_broken_is_seen():
     text = "[a](no/such.md) ![b](x.png)\n```\n[c](in/code.md)\n$ franken diff a b --nope && A=1 franken zap # franken y\n```\n"
     assert links(text) == ["no/such.md", "x.png"]
+    assert command_lines("```\n$ torchrun --n 2 -m franken.cli train x\n```\n") == ["franken train x"]
     assert command_lines(text) == ["franken diff a b --nope", "franken zap"]
     with pytest.raises(typer.exceptions.TyperException):
         parse("franken diff a b --nope")
