@@ -100,7 +100,11 @@ PAGES = {
         (("franken quickstart", "six to ten minutes; ctrl-C and again goes on"),),
     ),
     "report": Page(
-        WHOLE, "Write the page of a study again.", (("franken report quickstart", "from its run folders, without a model"),)
+        WHOLE, "A page over runs that exist, or a study's page again.",
+        (
+            ("franken report quickstart", "a study's page again, without a model"),
+            ("franken report runs --out page", "a page of whatever is in runs/"),
+        ),
     ),
     "show": Page(
         WHOLE, "Any run as a table, CSV, LaTeX or JSON; the papers' tables.",
@@ -120,7 +124,7 @@ NEXT = (
     "--plugin FILE.py adds tasks, probes, rewards, … of your own.",
     "Exit codes: 0 ok, 1 failure, 2 usage, 3 some samples failed, 4 verification failed, 130 interrupted (the same command goes on).",
     "Begin with:  franken quickstart",
-    "Next:  README.md and docs/ (troubleshooting, extending, real-models), franken VERB --help",
+    "Next:  README.md, docs/ (troubleshooting, extending, real-models), notebooks in analyses/, franken VERB --help",
 )
 
 
