@@ -105,7 +105,7 @@ def plan_stage(
     disk = _states_at_once(recipe) * (weight * total + 2 * weight * count) + weight * total
     return StagePlan(
         stage.kind, total, count, parts, whole + images, max(moments.values()), disk,
-        _flops(stage, shapes, count, lowest, lengths) / processes, lengths,
+        _flops(stage, shapes, count, lowest, lengths, again=recipe.activation_checkpointing) / processes, lengths,
     )  # fmt: skip
 
 
@@ -217,13 +217,14 @@ def _cache(stage: Any, shapes: Shapes, lengths: Lengths, item: int, processes: i
     return rows * (layer * (shapes.text.layers + 1) + LOGITS_COPIES * 4 * shapes.vocabulary)
 
 
-def _flops(stage: Any, shapes: Shapes, training: int, lowest: int, lengths: Lengths) -> float:
+def _flops(stage: Any, shapes: Shapes, training: int, lowest: int, lengths: Lengths, *, again: bool = False) -> float:
     """Multiply-adds × 2 of one update through the decoder's matrices: 2 a token forward (sampling once, training once), 2 for
-    the gradient of what passes through, 2 for that of what trains. Attention's scores are left out."""
+    the gradient of what passes through, 2 for that of what trains, and with activation checkpointing 2 to run that `again`.
+    Attention's scores are left out."""
     layers = [numel(shape) for shape, spot in shapes.tensors.values() if spot.part == "text" and spot.layer is not None]
     head = shapes.vocabulary * shapes.text.hidden
     forward = sum(layers)
-    through = forward * (shapes.text.layers - lowest) / max(shapes.text.layers, 1)
+    through = (2 if again else 1) * forward * (shapes.text.layers - lowest) / max(shapes.text.layers, 1)
     if isinstance(stage, AlignStage):
         return 0.0
     if isinstance(stage, SftStage):

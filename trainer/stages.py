@@ -89,7 +89,7 @@ class GrpoStage(Stage):
     )
     held_out: int = Field(default=0, ge=0, description="rows of `data` never trained on, asked at eval_every")
     prompts: int = Field(default=16, gt=0, description="groups a step")
-    sample_batch: int = Field(default=0, ge=0, description="prompts sampled at once, 0 is all: bounds the cache")
+    sample_batch: int = Field(default=0, ge=0, description="prompts that a process samples at once, 0 is all")
     filter: Literal["none", "accuracy"] = Field(
         default="none", description="accuracy: groups that are all right or all wrong are dropped and drawn anew"
     )

@@ -1,11 +1,15 @@
 """What is frozen from below costs its forward pass alone: operations of real steps, counted."""
 
+from copy import deepcopy
+from dataclasses import replace
+
 import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainer import sft
 from trainer.freeze import apply_freeze
 from trainer.grpo import grpo_step
+from trainer.sharding import checkpoint_activations
 from trainer.stages import GrpoStage
 
 BELOW = ["vision", "projector", "embed"]
@@ -42,6 +46,19 @@ def test_every_layer_frozen_from_below_saves_its_whole_backward_pass(creature, p
     assert upper > counts[4]  # the gradient passes through what is frozen above
     through = operations(creature, ["vision", "projector", "text:0-4"], packed)  # the embeddings train
     assert through - counts[4] == pytest.approx(4 * saved[0] / 2, rel=0.25)  # the gradient of the inputs of four layers
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_is_frozen_from_below_is_not_run_again(creature, packed):
+    """With activation checkpointing a layer that trains runs once more, up to the last thing that its backward pass needs."""
+    again = replace(creature, model=deepcopy(creature.model))
+    checkpoint_activations(again)
+    saved = {}
+    for name, loaded in (("kept", creature), ("again", again)):
+        counts = [operations(loaded, [*BELOW, f"text:0-{k}"], packed) for k in (1, 2, 7)]
+        assert counts[0] - counts[2] == 6 * (counts[0] - counts[1])
+        saved[name] = counts[0] - counts[1]
+    assert 1.3 < saved["again"] / saved["kept"] < 1.5
 
 
 def test_a_supervised_step_ends_its_backward_pass_there_too(creature):
