@@ -29,10 +29,10 @@ from benchmarks.processes import setting
 
 PUBLISHED = "Qwen/Qwen2.5-VL-3B-Instruct"
 PARTS = ("sampling", "rewards", "forward", "backward", "optimiser", "checkpoint", "rest")
-TIMED = {  # functions of a step, where the trainer looks them up
-    "encode_prompts": "sampling", "with_features": "sampling", "sample_slices": "sampling", "_rewards": "rewards",
-    "_forward": "forward", "_backward": "backward",
-}  # fmt: skip
+TIMED = {  # functions of a step, in the modules where the trainer looks them up
+    "rollout": {"encode_prompts": "sampling", "with_features": "sampling", "sample_slices": "sampling"},
+    "grpo": {"_rewards": "rewards", "_forward": "forward", "_backward": "backward"},
+}
 
 
 def build(small: bool, side: int, device: str, dtype: torch.dtype) -> Any:
@@ -113,12 +113,14 @@ class Clock:
 @contextmanager
 def timers(clock: Clock) -> Iterator[None]:
     """Timers around the parts of the trainer's step."""
-    from trainer import grpo
+    from trainer import grpo, rollout
 
     with ExitStack() as stack:
-        for name, part in TIMED.items():
-            stack.enter_context(mock.patch.object(grpo, name, clock.around(part, getattr(grpo, name))))
-        stack.enter_context(mock.patch.object(grpo.tasks, "grade", clock.around("rewards", grpo.tasks.grade)))
+        for module in (rollout, grpo):
+            for name, part in TIMED[module.__name__.rpartition(".")[2]].items():
+                stack.enter_context(mock.patch.object(module, name, clock.around(part, getattr(module, name))))
+        grade = clock.around("rewards", rollout.tasks.grade)
+        stack.enter_context(mock.patch.object(rollout.tasks, "grade", grade))
         yield
 
 

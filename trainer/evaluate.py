@@ -40,10 +40,20 @@ def puzzles_of(stage: Any) -> list[str]:
 
 
 def prompts_of(stage: Any, items: Sequence[Item]) -> list[Prompt]:
-    """Questions as the stage asks them: after its template's request, where it instructs."""
+    """Questions as the stage asks them."""
+    request = request_of(stage)
+    return [asked_with(request, item) for item in items]
+
+
+def request_of(stage: Any) -> str:
+    """What a stage puts before every question: its template's request, where it instructs, on a line of its own."""
     shape = template(stage.shape if isinstance(stage, GrpoStage) else stage.template)
-    ask = f"{instruction(shape)}\n" if stage.instruct else ""
-    return [Prompt(ask + i.question, (i.image, *i.more_images) if i.image else (), i.id) for i in items]
+    return f"{instruction(shape)}\n" if stage.instruct else ""
+
+
+def asked_with(request: str, item: Item) -> Prompt:
+    """A question with all its images, after a request."""
+    return Prompt(request + item.question, (item.image, *item.more_images) if item.image else (), item.id)
 
 
 def _accuracy(loaded: Loaded, stage: Any, items: Sequence[Item]) -> tuple[float, float]:

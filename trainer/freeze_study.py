@@ -30,6 +30,7 @@ from franken.merge.recipe import recipe_from_options
 from franken.models.loading import load
 from franken.study.hybrids import Hybrid
 from franken.study.sweep import random_sets
+from trainer.evaluate import request_of
 from trainer.stages import GrpoStage, Recipe
 from trainer.study import Look, look_at, run_study, summarise, write_summary
 
@@ -67,7 +68,8 @@ def run_freeze_study(
 ) -> pd.DataFrame:  # fmt: skip
     """Train what is missing, merge, and write the tables. Returns the summary; the same call resumes.
 
-    The recipe must be one RL stage counted in steps. `items` held-out puzzles of each of its tasks are asked at the end.
+    The recipe must be one RL stage counted in steps. At the end `items` held-out puzzles of each of its tasks are asked, or all
+    rows that its data holds out.
     """
     look = _look(recipe, items)
     recipes = {arm.label: _frozen(recipe, arm) for arm in arms}
@@ -98,7 +100,16 @@ def _look(recipe: Recipe, items: int) -> Look:
     stage = recipe.stages[0]
     if len(recipe.stages) != 1 or not isinstance(stage, GrpoStage) or stage.steps is None:
         raise UsageError(f"{recipe.name} is not one RL stage counted in steps", why="arms are compared at equal steps")
-    return Look(tuple(stage.tasks), every=stage.steps, items=items, max_new_tokens=stage.max_new_tokens)
+    if stage.data and not stage.held_out:
+        raise UsageError(
+            f"{recipe.name} holds no rows of its data out",
+            why="arms are compared on questions that none of them trained on",
+            fix=f"--set stages.0.held_out=200 --set stages.0.eval_every={stage.steps}",
+        )
+    return Look(
+        tuple(stage.tasks), every=stage.steps, items=items, max_new_tokens=stage.max_new_tokens, data=stage.data,
+        held_out=stage.held_out, request=request_of(stage),
+    )  # fmt: skip
 
 
 def _merged(

@@ -22,12 +22,13 @@ from franken.selection import select
 from trainer import sft
 from trainer.data import Conversation
 from trainer.estimators import estimator
+from trainer.evaluate import request_of
 from trainer.memory import Lengths, StagePlan, plan_stage
 from trainer.public import check_held_out, is_here, public_items
 from trainer.rollout import next_items
 from trainer.shapes import Shapes, numel, shapes_of
 from trainer.stages import GrpoStage, Recipe, SftStage, parse_recipe
-from trainer.templates import instruction, template
+from trainer.templates import template
 
 EXAMPLES = 16
 CHARACTERS = 3  # a token, where the tokenizer is not here; English is nearer to four
@@ -143,7 +144,7 @@ def gib(count: float) -> str:
 def lengths_of(stage: Any, shapes: Shapes) -> Lengths:
     """The longest prompt, image and answer of a few examples of a stage."""
     if isinstance(stage, GrpoStage):
-        ask = f"{instruction(template(stage.shape))}\n" if stage.instruct else ""
+        ask = request_of(stage)
         if stage.data and not is_here(stage.data):
             return Lengths(UNKNOWN_PROMPT, UNKNOWN_PROMPT // 2, stage.max_new_tokens, "assumed")
         draw = public_items if stage.data else next_items
@@ -151,7 +152,7 @@ def lengths_of(stage: Any, shapes: Shapes) -> Lengths:
         examples = [Conversation(item.image, [(ask + item.question, "")]) for item in items]
     elif isinstance(stage, SftStage):
         shape = template(stage.template)
-        ask = f"{instruction(shape)}\n" if stage.instruct else ""
+        ask = request_of(stage)
         examples = [sft.conversation(stage.tasks, seed=0, index=i, shape=shape, ask=ask) for i in range(EXAMPLES)]
     else:
         return Lengths(0, 9, 0, "assumed")

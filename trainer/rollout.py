@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 
 from franken import tasks
-from franken.generate.native import Prompt, Response, Sampling, encode_prompts
+from franken.generate.native import Response, Sampling, encode_prompts
 from franken.models.loading import Loaded
 from franken.tasks import Grade, Item
 from franken.tasks.puzzle import child_rng, draw_state, make_item
 from trainer.distributed import gathered, rank, share, together, total
+from trainer.evaluate import prompts_of
 from trainer.policy import sample_slices, with_features
 from trainer.public import public_items
 from trainer.sharding import whole
 from trainer.stages import GrpoStage
-from trainer.templates import instruction, template
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def draw(loaded: Loaded, stage: GrpoStage, *, seed: int, step: int) -> Rollout:
             items = together(lambda n=wanted[rank()], first=first: _items(stage, n, seed=seed, step=step, first=first))
             if not items:
                 continue
-            prompts = _prompts(stage, items)
+            prompts = prompts_of(stage, items)
             encoded = with_features(loaded, encode_prompts(loaded, prompts), stage.sample_batch)
             groups = sample_slices(loaded, encoded, [p.key for p in prompts], sampling, stage.sample_batch)
             for place, (item, group) in enumerate(zip(items, groups, strict=True), first):
@@ -102,7 +102,7 @@ def draw(loaded: Loaded, stage: GrpoStage, *, seed: int, step: int) -> Rollout:
         places = gathered([place for place, *_ in kept])
         held = kept or (dropped[:1] if any(places) else [])
         if dropped and held:
-            prompts = _prompts(stage, [item for _, item, _, _ in held])
+            prompts = prompts_of(stage, [item for _, item, _, _ in held])
             encoded = with_features(loaded, encode_prompts(loaded, prompts), stage.sample_batch)
     rate, right, gone = total([rate, right, len(dropped)])
     counts = {"correct": rate / tried, "groups": sum(map(len, places)), "tried": tried}
@@ -123,8 +123,3 @@ def _items(stage: GrpoStage, count: int, *, seed: int, step: int, first: int) ->
         width = stage.prompts * rounds  # refills are rows of their own
         return public_items(stage.data, count, seed=seed, step=step, first=first, width=width, held_out=stage.held_out)
     return next_items(stage.tasks, count, seed=seed, step=step, first=first)
-
-
-def _prompts(stage: GrpoStage, items: list[Item]) -> list[Prompt]:
-    ask = f"{instruction(template(stage.shape))}\n" if stage.instruct else ""
-    return [Prompt(ask + i.question, (i.image,) if i.image else (), i.id) for i in items]

@@ -9,6 +9,7 @@ arms are compared paired. Finished runs and finished looks are not done again.
 """
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,13 +22,15 @@ from numpy.typing import NDArray
 
 from franken import tasks
 from franken.evaluate.embed import Embed, embedder, segment
-from franken.generate.native import Prompt, Response, Sampling, generate
+from franken.generate.native import Response, Sampling, generate
 from franken.models.loading import Loaded
 from franken.runs import atomic_write_text
 from franken.stats import acc_at_k
 from franken.tasks import Item
 from trainer.advantages import pairwise_diversity
+from trainer.evaluate import asked_with
 from trainer.loop import run_train
+from trainer.public import held_out_items
 from trainer.stages import Recipe
 from trainer.state import Position
 
@@ -37,13 +40,19 @@ LOOK_SEED = 77
 
 @dataclass(frozen=True)
 class Look:
-    """What is asked at a look: `items` held-out puzzles of every task, `draws` samples of each at temperature one."""
+    """What is asked at a look: `items` held-out puzzles of every task, or the `held_out` rows of `data`, after `request`.
+
+    Of each, `draws` samples at temperature one.
+    """
 
     tasks: tuple[str, ...]
     every: int
     items: int = 40
     draws: int = 8
     max_new_tokens: int = 48
+    data: str = ""
+    held_out: int = 0
+    request: str = ""
 
 
 Measure = Callable[[Loaded, Look, Embed], pd.DataFrame]
@@ -96,16 +105,18 @@ def collect(
 
 def look_at(loaded: Loaded, look: Look, embed: Embed) -> pd.DataFrame:
     """One row a puzzle: acc@1 and acc@4 (unbiased, of `draws`), the mean pairwise cosine distance of the reasoning,
-    and the number of distinct strategies among all draws and among the right ones."""
+    and the number of distinct strategies among all draws and among the right ones (of data, unknown)."""
     rows = []
-    for name in look.tasks:
-        items = tasks.get(name).items(look.items, LOOK_SEED, "test")
-        prompts = [Prompt(i.question, (i.image,) if i.image else (), i.id) for i in items]
+    asked = [tasks.get(name).items(look.items, LOOK_SEED, "test") for name in look.tasks]
+    if look.data:
+        asked.append(held_out_items(look.data, look.held_out))
+    for items in asked:
+        prompts = [asked_with(look.request, item) for item in items]
         drawn = generate(
             loaded,
             prompts,
             Sampling(look.draws, 1.0, look.max_new_tokens, LOOK_SEED),
-            batch_size=look.draws * look.items,
+            batch_size=64 if look.data else look.draws * look.items,
         )
         rows += [_row(item, replies, embed) for item, replies in zip(items, drawn, strict=True)]
     return pd.DataFrame(rows)
@@ -166,7 +177,7 @@ def _looker(folder: Path, look: Look, embed: Embed, measure: Measure) -> Callabl
 
 def _row(item: Item, replies: list[Response], embed: Embed) -> dict[str, object]:
     right = [tasks.grade(r.text, item).score == 1 for r in replies]
-    used = [tasks.get(item.task).strategy(r.text) for r in replies]
+    used = [tasks.get(item.task).strategy(r.text) for r in replies] if tasks.is_puzzle(item.task) else []
     vectors = embed([segment(r.text) for r in replies])
     count = sum(right)
     return {
@@ -177,8 +188,8 @@ def _row(item: Item, replies: list[Response], embed: Embed) -> dict[str, object]
         "acc@1": acc_at_k(len(replies), count, 1),
         "acc@4": acc_at_k(len(replies), count, 4),
         "diversity": float(pairwise_diversity(vectors[None]).mean()),
-        "strategies": float(len(set(used))),
-        "right_strategies": float(len({s for s, ok in zip(used, right, strict=True) if ok})),
+        "strategies": float(len(set(used))) if used else math.nan,
+        "right_strategies": float(len({s for s, ok in zip(used, right, strict=True) if ok})) if used else math.nan,
     }
 
 

@@ -2,6 +2,7 @@
 
 import json
 
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -11,6 +12,7 @@ from franken.stats import acc_at_k
 from franken.tasks import Grade
 from trainer import evaluate, loop, watch
 from trainer.evaluate import quick_look
+from trainer.freeze_study import plan_arms, run_freeze_study
 from trainer.public import check_held_out, held_out_items, public_items, split_rows
 from trainer.stages import GrpoStage, parse_recipe
 from trainer.templates import instruction, template
@@ -72,7 +74,7 @@ def test_a_run_evaluates_the_held_out_rows(table, tmp_path, monkeypatch):
         trained.add(int(item.answer))
         return grade(text, item)
 
-    monkeypatch.setattr("trainer.grpo.tasks.grade", learning)
+    monkeypatch.setattr("trainer.rollout.tasks.grade", learning)
     whole = evaluate._accuracy
 
     def looking(loaded, stage, items):
@@ -143,3 +145,18 @@ def test_recipes_that_make_no_sense_are_refused(table):
     with pytest.raises(UsageError) as caught:
         recipe_on(table, stage_on(table, held_out=0), keep={"best": 1}, export="best")
     assert "held_out data" in caught.value.why
+
+
+def test_a_freeze_study_on_data_asks_the_held_out_rows(table, tmp_path):
+    recipe = recipe_on(table, stage_on(table, steps=1, eval_every=1, instruct=True, freeze=("vision", "projector")))
+    arms = plan_arms(["early"], 8)
+    found = run_freeze_study(recipe, arms, [0], tmp_path / "study")
+    assert set(found["arm"]) == {"none", "start", "early"}
+    answers_of = pd.read_parquet(tmp_path / "study" / "answers.parquet")
+    held = {item.id for item in held_out_items(str(table), 3)}
+    assert set(answers_of["item"]) == held
+    assert answers_of["strategies"].isna().all()
+    assert found[found["metric"] == "acc@1"]["value"].notna().all()
+    with pytest.raises(UsageError, match="holds no rows of its data out") as caught:
+        run_freeze_study(recipe_on(table, stage_on(table, held_out=0)), arms, [0], tmp_path / "none")
+    assert "held_out=200" in caught.value.fix

@@ -175,6 +175,8 @@ def test_freezing_from_below_saves_gradients_moments_and_activations():
     assert lower.parts["optimizer"] == 4 * lower.training < 0.55 * free.parts["optimizer"]
     assert lower.flops < free.flops
     assert lower.checkpointed < free.checkpointed < free.parts["activations"]
+    again = recipe_of(grpo(), SEVEN, "bf16").model_copy(update={"activation_checkpointing": True})
+    assert free.flops < plan_stage(again, 0, shapes_of(SEVEN), lengths).flops < 1.34 * free.flops  # layers run twice
     with pytest.raises(UsageError, match="past the end"):
         plan_stage(recipe_of(grpo(freeze=("text:40-50",)), SEVEN), 0, shapes_of(SEVEN), lengths)
 
