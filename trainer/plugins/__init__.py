@@ -1,0 +1,1 @@
+"""Franken's algorithms inside other trainers."""
