@@ -4,6 +4,7 @@ Results go to stdout, progress to stderr and only to a terminal. `--json` prints
 0 ok · 1 failure · 2 usage · 3 finished, some samples failed · 4 verification failed · 130 interrupted, resumable.
 """
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -98,5 +99,6 @@ def plugin_files(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _interrupted() -> int:
-    print("interrupted; the same command goes on from here", file=sys.stderr)
+    if os.environ.get("RANK", "0") == "0":  # one of the processes that torchrun started says it
+        print("interrupted; the same command goes on from here", file=sys.stderr)
     return 130
