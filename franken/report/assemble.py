@@ -201,5 +201,9 @@ def _named_frozen(label: str, depth: int) -> list[int]:
 
 def _path(runs: Sequence[Run], content: str) -> str:
     """Where the checkpoint was, else its name."""
-    named = [name for r in runs if (name := r.name_of(content))]
+    named = [
+        str((r.folder / name).resolve()) if name.startswith("..") else name
+        for r in runs
+        if (name := r.name_of(content))
+    ]
     return next((name for name in named if "/" in name), named[0] if named else content)

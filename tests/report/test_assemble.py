@@ -20,7 +20,7 @@ def evaluation(folder, label, content, *, arms=("image",), n=2, **graft):
     if graft:
         identity["donor"] = graft.pop("donor")
         config["graft"] = {"label": label, "donor": "x", "take": [], "more": [], **graft}
-    models = {} if config["graft"] else {label: f"/models/{label}"}
+    models = {} if config["graft"] else {label: str(folder / label)}
     run = open_run("eval", label, identity, folder, config=config, models=models)
     run.append([
         {"model": label, "method": arm, "task": "read", "sample": f"q{i}", "draw": -1, "score": 1.0, "error": None,
@@ -55,7 +55,8 @@ def test_models_are_told_apart_by_content_and_links_are_relative(runs, tmp_path)
     out = assemble([runs], out=tmp_path / "page")
     study = read_study(out)
     assert study.models == {
-        "base": "/models/one", "sft": "/models/two", "rl": "/models/three", "fourth": "/models/fourth",
+        stage: str(runs / name) for stage, name in
+        {"base": "one", "sft": "two", "rl": "three", "fourth": "fourth"}.items()
     }  # fmt: skip
     assert (study.depth, study.tasks, study.seed) == (8, ["read"], 3)
     assert {h: (v["layers"], v["control"]) for h, v in study.hybrids.items()} == {
@@ -93,7 +94,9 @@ def test_what_is_unclear_is_asked_for_and_can_be_said(tmp_path):
         assemble([first, second])
     assert "x (bbbbbbbb), y (aaaaaaaa)" in e.value.why
     out = assemble([first, second], out=tmp_path / "o", given={"rl": "aaaa", "base": "x", "sft": ""})
-    assert read_study(out).models == {"base": "/models/x", "rl": "/models/y"}
+    assert read_study(out).models == {
+        stage: str(tmp_path / "runs" / name) for stage, name in (("base", "x"), ("rl", "y"))
+    }
     with pytest.raises(UsageError, match="--rl z is none"):
         assemble([first, second], given={"rl": "z"})
     with pytest.raises(UsageError, match="two stages"):
@@ -110,7 +113,7 @@ def test_two_claims_on_one_stage_are_refused(tmp_path):
 def test_one_model_alone_has_a_page(tmp_path):
     evaluation(tmp_path / "runs", "thing", HASHES["other"])
     study = read_study(assemble([tmp_path / "runs"], out=tmp_path / "o"))
-    assert study.models == {"rl": "/models/thing"}
+    assert study.models == {"rl": str(tmp_path / "runs" / "thing")}
     assert "called RL" in study.notes[0]
 
 
