@@ -8,10 +8,7 @@ own; before that, both are run in one and their samples are compared.
 
 import argparse
 import json
-import statistics
-import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,8 +16,8 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.packing import build, memory, pixels_of
-from benchmarks.processes import setting
+from benchmarks.packing import build, pixels_of
+from benchmarks.processes import apart, rise, setting
 
 SHAPES = [(700, 64, 8), (700, 64, 16), (1500, 64, 8), (300, 64, 8), (700, 256, 8)]  # prompt, new tokens, n
 
@@ -69,14 +66,7 @@ def one_arm(arm: str, prompt: int, steps: int, n: int, repeats: int) -> dict[str
     """Seconds of each repetition, and how far the process's memory rose above where it was before, MiB."""
     loaded = model()
     batch = pixels_of(loaded, prompt)
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts from here
-    before = memory("VmRSS")
-    seconds = []
-    for _ in range(repeats + 1):
-        began = time.process_time()
-        ARMS[arm](loaded, batch, n, steps)
-        seconds.append(time.process_time() - began)
-    return {"seconds": seconds[1:], "peak": memory("VmHWM") - before}
+    return rise(lambda: ARMS[arm](loaded, batch, n, steps), repeats)
 
 
 def main() -> None:
@@ -100,13 +90,8 @@ def main() -> None:
         ours, theirs = shared(loaded, batch, n, steps), independent(loaded, batch, n, steps)
         assert ours == theirs, "the samples differ"
         assert len({tuple(row) for row in ours}) == n
-        found = {}
-        for arm in ARMS:
-            command = [sys.executable, __file__, "--repeats", str(arguments.repeats), "--arm", arm]
-            command += [str(prompt), str(steps), str(n)]
-            found[arm] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        rows, ours_s = (statistics.median(found[arm]["seconds"]) for arm in ("rows", "shared"))
-        more, less = found["rows"]["peak"], found["shared"]["peak"]
+        found = apart(__file__, list(ARMS), (prompt, steps, n), arguments.repeats)
+        (rows, more), (ours_s, less) = found["rows"], found["shared"]
         print(
             f"| {prompt} | {steps} | {n} | {rows:.2f} | {ours_s:.2f} | {rows / ours_s:.1f} | {more:.0f} | {less:.0f} "
             f"| {more / less:.1f} | {n} of {n} |",

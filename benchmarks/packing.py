@@ -12,7 +12,6 @@ in alternating runs of one process. Tokens are those of the examples; padding is
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.processes import setting
+from benchmarks.processes import apart, rise, setting
 
 SHAPES = [(700, 300, 8), (700, 300, 15), (300, 300, 8), (1500, 300, 8), (1500, 300, 15), (200, 800, 8)]  # P, R, G
 LESSONS = [  # name, batch, prompt, answers: a long tail as worked solutions have, and none
@@ -194,21 +193,12 @@ def one_arm(arm: str, prompt: int, longest: int, group: int, repeats: int) -> di
     """Seconds of each repetition, and how far the process's memory rose above where it was before the step, MiB."""
     loaded = build()
     batch, responses = batch_of(loaded, prompt), responses_of(longest, group)
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts from here
-    before = memory("VmRSS")
-    seconds = []
-    for _ in range(repeats + 1):
+
+    def work() -> None:
         loaded.model.zero_grad()
-        began = time.process_time()
         step(arm, loaded, batch, responses)
-        seconds.append(time.process_time() - began)
-    return {"seconds": seconds[1:], "peak": memory("VmHWM") - before}
 
-
-def memory(field: str) -> float:
-    """A line of this process's status, MiB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
+    return rise(work, repeats)
 
 
 def main() -> None:
@@ -234,12 +224,8 @@ def main() -> None:
     loaded = build()
     for shape in SHAPES:
         worst = assert_equal(loaded, batch_of(loaded, shape[0]), responses_of(*shape[1:]))
-        found = {}
-        for arm in ("rows", "packed"):
-            command = [sys.executable, __file__, "--repeats", str(arguments.repeats), "--arm", arm, *map(str, shape)]
-            found[arm] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        rows, packed = (statistics.median(found[arm]["seconds"]) for arm in ("rows", "packed"))
-        more, less = found["rows"]["peak"], found["packed"]["peak"]
+        found = apart(__file__, ("rows", "packed"), shape, arguments.repeats)
+        (rows, more), (packed, less) = found["rows"], found["packed"]
         print(
             f"| {shape[0]} | {shape[1]} | {shape[2]} | {rows:.2f} | {packed:.2f} | {rows / packed:.1f} | {more:.0f} | {less:.0f} "
             f"| {more / less:.1f} | {worst:.0e} |",

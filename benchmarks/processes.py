@@ -1,5 +1,6 @@
 """Whole processes measured one after the other, in alternating runs: wall time, CPU time, peak memory, and their ratios."""
 
+import json
 import os
 import platform
 import resource
@@ -10,6 +11,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,34 @@ def setting(*packages: str) -> str:
         f"{len(os.sched_getaffinity(0))} cores of {_processor()}, {memory:.0f} GiB, Linux; Python {platform.python_version()}, "
         f"{versions}; {time.strftime('%Y-%m-%d')}"
     )
+
+
+def rise(work: Callable[[], object], repeats: int) -> dict[str, Any]:
+    """CPU seconds of each repetition after a first one, and how far they raised this process's memory, MiB."""
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts from here
+    before = memory("VmRSS")
+    seconds = []
+    for _ in range(repeats + 1):
+        began = time.process_time()
+        work()
+        seconds.append(time.process_time() - began)
+    return {"seconds": seconds[1:], "peak": memory("VmHWM") - before}
+
+
+def apart(file: str, arms: Sequence[str], shape: Sequence[int], repeats: int) -> dict[str, tuple[float, float]]:
+    """Each arm of a benchmark in a process of its own: median CPU seconds and MiB, as `rise` prints them in JSON."""
+    found = {}
+    for arm in arms:
+        command = [sys.executable, file, "--repeats", str(repeats), "--arm", arm, *map(str, shape)]
+        said = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        found[arm] = (statistics.median(said["seconds"]), said["peak"])
+    return found
+
+
+def memory(field: str) -> float:
+    """A line of this process's status, MiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
 
 
 def own_peak() -> float:

@@ -24,8 +24,7 @@ from unittest import mock
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.packing import memory
-from benchmarks.processes import setting
+from benchmarks.processes import memory, setting
 
 PUBLISHED = "Qwen/Qwen2.5-VL-3B-Instruct"
 PARTS = ("sampling", "rewards", "forward", "backward", "optimiser", "checkpoint", "rest")
