@@ -3,12 +3,11 @@
 Counted are weights, gradients, AdamW's two moments, the reference model, what the forward pass keeps for the backward pass,
 logits, the images of a step's prompts, and the prefill and cache of sampling; per process. With `sharding: fsdp` the four first
 ones are divided by `processes`, and `gathered` comes on top: the whole model while it samples, else what is in no layer (of the
-layers, gathered one by one, two or three are there at once; they are not counted). A stage's peak is the largest of four moments:
-the prefill of the prompts that are sampled at once, the end of their sampling, the backward pass, the optimiser's step. All
-responses are taken to be as long as they may be. Kept activations are those of the Hugging Face layers with a fused attention
-(nothing of size tokens²), see `layer_bytes`; what allocators waste, the CUDA context and the processor are not counted, so leave
-a tenth free.
-Time is a lower bound from the multiplications alone.
+layers, gathered one by one, two or three are there at once; they are not counted). A stage's peak is the largest of five moments:
+the loading (every process reads the model whole), the prefill of the prompts that are sampled at once, the end of their
+sampling, the backward pass, the optimiser's step. All responses are taken to be as long as they may be. Kept activations are
+those of the Hugging Face layers with a fused attention (nothing of size tokens²), see `layer_bytes`; what allocators waste, the
+CUDA context and the processor are not counted, so leave a tenth free. Time is a lower bound from the multiplications alone.
 """
 
 from collections.abc import Sequence
@@ -101,6 +100,7 @@ def plan_stage(
         + item * _outside_layers(shapes) * sharded
         + sum(parts[name] for name in ("gradients", "activations", "logits")),
         "step": steady + 2 * parts["gradients"],
+        "loading": weight * total * sharded + (parts["weights"] if parts["reference"] else 0),  # whole, then spread
     }
     disk = _states_at_once(recipe) * (weight * total + 2 * weight * count) + weight * total
     return StagePlan(
