@@ -70,7 +70,7 @@ def run_train(
     asked = {"recipe": recipe.model_dump(mode="json"), "freeze": list(freeze), "train": list(train)}
     identity = json.dumps({**asked, **plugins.identity()}, indent=2, sort_keys=True)
     recipe = with_trained(recipe, freeze, train)
-    for stage in recipe.stages:
+    for stage in () if (out / "train.json").exists() else recipe.stages:
         if isinstance(stage, GrpoStage) and stage.held_out:
             check_held_out(stage.data, stage.held_out, stage.prompts)
     with joined(always=recipe.sharding == "fsdp"), state.failed_writes_told(out), ExitStack() as held:

@@ -52,7 +52,8 @@ def sample_slices(
     """`n` samples of every row of an encoded batch, `at_once` rows (all by default) at a time: no more are in the cache.
 
     A sample's random stream follows from its prompt's key and its number, and a slice keeps the padding of the batch: only the
-    rounding of products with another number of rows tells slices apart, in the last digits of the log-probabilities.
+    rounding of products with another number of rows tells slices apart. In fp32 that is the last digit of log-probabilities; in
+    16 bits a draw that falls between two tokens may fall on the other one.
     """
     drawn: list[list[Response]] = []
     for places in _slices(len(keys), at_once):
