@@ -18,7 +18,7 @@ from franken.errors import UsageError
 from franken.selection import select
 from trainer.packing import CHUNK
 from trainer.shapes import Shapes, Widths, numel
-from trainer.stages import AlignStage, GrpoStage, Recipe, SftStage
+from trainer.stages import AlignStage, GrpoStage, Lora, Recipe, SftStage
 
 ITEM = {"fp32": 4, "bf16": 2}
 CHANNELS = 6  # numbers a pixel: three colours, twice, since Qwen's towers read an image as two frames
@@ -68,6 +68,9 @@ def plan_stage(
     training = _training(shapes, (*stage.freeze, *freeze), stage.train)
     total = shapes.parameters
     count = sum(numel(shapes.tensors[name][0]) for name in training)
+    if recipe.lora:
+        training, count, adapters = _adapted(shapes, recipe.lora, training)
+        total += adapters
     rows, tokens, answers = _micro_batch(stage, lengths)
     kept, lowest = _kept_layers(shapes, training)
     sharded = recipe.sharding == "fsdp"
@@ -84,7 +87,7 @@ def plan_stage(
         "weights": weight * total // shares,
         "gradients": weight * count // shares,
         "optimizer": 2 * weight * count // shares,
-        "reference": _reference(stage, index if not sharded else -1, weight, total, count) // shares,
+        "reference": _reference(stage, -1 if sharded or recipe.lora else index, weight, total, count) // shares,
         "gathered": item * (total if isinstance(stage, GrpoStage) else _outside_layers(shapes)) * sharded,
         "activations": (whole if recipe.activation_checkpointing else activations) + images,
         "logits": LOGITS_COPIES * 4 * answers * shapes.vocabulary,
@@ -128,6 +131,18 @@ def _training(shapes: Shapes, specs: Sequence[str], train: Sequence[str]) -> set
     if len(frozen) == len(places):
         raise UsageError("everything is frozen", why="no parameter is left to train", fix="freeze less")
     return set(places) - frozen
+
+
+def _adapted(shapes: Shapes, lora: Lora, training: set[str]) -> tuple[set[str], int, int]:
+    """With LoRA: the weights whose adapters train, the parameters of those adapters, and those of all adapters."""
+    linear = {
+        n: p for n, (shape, p) in shapes.tensors.items() if len(shape) == 2 and p.component not in ("embed", "norm")
+    }
+    hosts = select(lora.targets, linear, option="lora.targets", why="no linear layer is there")
+    size = {name: lora.rank * sum(shapes.tensors[name][0]) for name in hosts}
+    if not hosts & training:
+        raise UsageError("everything is frozen", why="no adapter is left to train", fix="freeze less")
+    return hosts & training, sum(size[name] for name in hosts & training), sum(size.values())
 
 
 def _kept_layers(shapes: Shapes, training: set[str]) -> tuple[range, int]:

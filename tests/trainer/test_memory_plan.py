@@ -14,10 +14,11 @@ from trainer import sft, sft_packing
 from trainer.freeze import apply_freeze
 from trainer.grpo import grpo_step
 from trainer.loop import _optimizer
+from trainer.lora import add_lora
 from trainer.memory import Lengths, plan_stage
 from trainer.plan import lengths_of, memory_plan, refuse_what_cannot_fit
 from trainer.shapes import numel, shapes_of
-from trainer.stages import GrpoStage, Recipe, SftStage, parse_recipe
+from trainer.stages import GrpoStage, Lora, Recipe, SftStage, parse_recipe
 from trainer.state import Position, Score, finished, save_state
 
 SEVEN = "Qwen/Qwen2.5-VL-7B-Instruct"
@@ -161,6 +162,25 @@ def test_the_plan_knows_what_the_command_line_freezes(capsys):
     assert training("--train", "text:6-8") == size[6] + size[7]
     assert training() - training("--freeze", "text:0-3") == size[0] + size[1] + size[2]
     assert run_command(["train", "creature-rl", "--plan", "--train", "vision", "--freeze", "text:0"], False) == 2
+
+
+@pytest.mark.parametrize(
+    ("targets", "freeze"),
+    [(("text.attn", "text.mlp"), ()), (("text:4-8.attn",), ()), (("text.mlp",), ("text:0-5",))],
+)
+def test_with_lora_only_adapters_have_gradients_and_moments(fresh_sft_creature, targets, freeze):
+    """Counted against adapters that PEFT made, and the peak of a real update."""
+    pytest.importorskip("peft")
+    lora, shapes = Lora(rank=4, alpha=8, targets=targets), shapes_of("creature:sft")
+    stage = grpo(freeze=freeze, packed=True)
+    plan = plan_stage(recipe_of(stage).model_copy(update={"lora": lora}), 0, shapes, lengths_of(stage, shapes))
+    add_lora(fresh_sft_creature.model, **lora.model_dump(), seed=0)
+    measured = measured_peak(fresh_sft_creature, stage)
+    parameters = dict(fresh_sft_creature.model.named_parameters())
+    assert plan.training == sum(p.numel() for p in parameters.values() if p.requires_grad)
+    assert plan.parts["weights"] == 4 * sum(p.numel() for p in parameters.values())
+    assert plan.parts["optimizer"] == 8 * plan.training
+    assert measured / 1.34 < plan.peak < measured * 1.34
 
 
 def test_freezing_from_below_saves_gradients_moments_and_activations():
