@@ -119,8 +119,8 @@ def group_figure(group: Group, mode: look.Mode = look.LIGHT) -> Figure:
     rows = [group.panels[i : i + columns] for i in range(0, len(group.panels), columns)]
     heights = [max(p.size[1] for p in row) for row in rows]
     width = max(sum(p.size[0] for p in row) for row in rows)
-    title = textwrap.wrap(group.finding or group.title, int(12.5 * width))
-    below = textwrap.wrap(group.basis, int(15.5 * width))
+    title = textwrap.wrap(look.literal(group.finding or group.title), int(12.5 * width))
+    below = textwrap.wrap(look.literal(group.basis), int(15.5 * width))
     head = 0.2 * len(title) + 0.17 * len(below) + 0.25
     figure = Figure(figsize=(width, sum(heights) + head))
     grid = figure.add_gridspec(len(rows), columns, height_ratios=heights)
@@ -129,7 +129,7 @@ def group_figure(group: Group, mode: look.Mode = look.LIGHT) -> Figure:
             ax: Any = figure.add_subplot(grid[y, x], projection=panel.projection)
             panel.plot(ax, mode)
             rows_above = plots.legend(ax) if panel.legend else 0
-            ax.set_title(panel.title, fontsize=9, pad=8 + 12 * rows_above)
+            ax.set_title(look.literal(panel.title), fontsize=9, pad=8 + 12 * rows_above)
     figure.suptitle("\n".join(title) + "\n" * len(below), x=0.01, ha="left", fontsize=11, fontweight="bold")
     top = 1 - (0.1 + 0.2 * len(title)) / figure.get_figheight()
     figure.text(0.01, top, "\n".join(below), fontsize=8.5, color=mode.muted, va="top")

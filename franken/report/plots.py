@@ -200,15 +200,24 @@ def plot_arms(
     return ax
 
 
-def draw_cells(ax: Axes, table: Any, depth: int, mode: look.Mode, unit: str, *, palette: str = "mako_r") -> None:
-    """Cells over the shared layer axis: `table` is [row, layer], the row 0 at the bottom; its scale is a bar inside."""
+def draw_cells(
+    ax: Axes,
+    table: Any,
+    depth: int,
+    mode: look.Mode,
+    unit: str,
+    limits: tuple[float, float],
+    *,
+    palette: str = "mako_r",
+) -> None:
+    """Cells over the shared layer axis: `table` is [row, layer], the row 0 at the bottom; `limits` of the scale above it."""
     import seaborn as sns
 
     layer_axis(ax, depth, mode)
     rows = len(table)
     colours = sns.color_palette(palette, as_cmap=True)
     edges = (np.arange(depth + 1) - 0.5, np.arange(rows + 1) - 0.5)
-    mesh = ax.pcolormesh(*edges, table, cmap=colours, rasterized=True)
+    mesh = ax.pcolormesh(*edges, table, cmap=colours, vmin=limits[0], vmax=limits[1], rasterized=True)
     bar = ax.inset_axes((0.0, 1.03, 0.45, 0.035))
     figure: Any = ax.get_figure()
     figure.colorbar(mesh, cax=bar, orientation="horizontal", ticklocation="top")
@@ -326,6 +335,7 @@ def draw_line(
     at = rows["layer"].to_numpy(float) if x is None else np.asarray(x, float)
     value, low, high = (rows[c].to_numpy(float) * scale for c in ("value", "ci_low", "ci_high"))
     ax.fill_between(at, low, high, color=tint, alpha=0.16, linewidth=0)
+    label = None if label is None else look.literal(label)
     ax.plot(at, value, color=tint, label=label, marker=marker, markeredgewidth=0, linestyle=linestyle)
 
 

@@ -65,6 +65,11 @@ def name(label: str) -> str:
     return NAMES.get(label, label)
 
 
+def literal(text: str) -> str:
+    """Text for a figure as it is written: a dollar sign would start a formula, and a broken one stops the drawing."""
+    return text.replace("$", r"\$")
+
+
 def task_style(task: str, tasks: list[str]) -> tuple[str, str]:
     """(colour, marker) of a task, by its place in the list of all tasks of the study."""
     at = tasks.index(task) if task in tasks else len(tasks)

@@ -121,11 +121,12 @@ def _surfaces(
     spectra: dict[str, np.ndarray], shown: list[str], depth: int, below: str, runs: tuple[str, ...]
 ) -> Group:  # fmt: skip
     panels: list[Panel] = []
+    low = min((float(np.nanmin(spectra[u])) for u in shown if np.isfinite(spectra[u]).any()), default=-1.0)
     for update in shown:
         table = spectra[update]
         panels.append(Panel(
             f"spectra-{update}", f"{update}: layer × rank", f"singular values over the first, by text layer and rank, {update}",
-            lambda ax, mode, t=table: _plot_spectra(ax, mode, t, depth), layered=True, legend=False,
+            lambda ax, mode, t=table: _plot_spectra(ax, mode, t, depth, low), layered=True, legend=False,
         ))  # fmt: skip
         panels.append(Panel(
             f"spectra-ranks-{update}", f"{update}: at fixed ranks", f"singular values at fixed ranks by text layer, {update}",
@@ -155,10 +156,10 @@ def _steepest(table: np.ndarray, update: str) -> str:
     )
 
 
-def _plot_spectra(ax: Any, mode: look.Mode, table: np.ndarray, depth: int) -> None:
+def _plot_spectra(ax: Any, mode: look.Mode, table: np.ndarray, depth: int, low: float) -> None:
     full = np.full((depth, table.shape[1]), np.nan)
     full[: len(table)] = table
-    plots.draw_cells(ax, full.T, depth, mode, "log₁₀ σᵢ/σ₁", palette="mako")
+    plots.draw_cells(ax, full.T, depth, mode, "log₁₀ σᵢ/σ₁", (low, 0.0), palette="mako")
     ticks = [r for r in (1, *RANKS) if r <= table.shape[1]]
     ax.set_yticks([r - 1 for r in ticks], [str(r) for r in ticks])
     ax.set_ylabel("rank i")

@@ -128,7 +128,7 @@ def _attention(found: Evidence, rows: Any, models: list[str]) -> Group:
     whole = rows[rows["component"] == "all"]
     panels = [
         Panel(
-            "attention", "Attention of written tokens to the image, mean over tasks",
+            "attention", "Attention to the image, mean over tasks",
             "share of attention on the image by text layer, per checkpoint",
             lambda ax, mode: _plot_attention(ax, mode, whole, seen, depth), layered=True,
         )
@@ -145,12 +145,14 @@ def _attention(found: Evidence, rows: Any, models: list[str]) -> Group:
         ways = [("more", sure[sure["value"] > 0]), ("less", sure[sure["value"] < 0])]
         said = [f"{way} in {titles.layers_of([int(i) for i in part['layer']])}" for way, part in ways if len(part)]
         finding = f"After RL, replies look at the image {' and '.join(said) or 'neither more nor less in any layer'}"
+    by_head = rows[rows["component"].str.startswith("head ")]
+    top = 100 * float(by_head.groupby(["model", "component", "layer"])["value"].mean().max()) if len(by_head) else 0.0
     for m in seen:
         heads = rows[(rows["model"] == m) & rows["component"].str.startswith("head ")]
         if len(heads):
             panels.append(Panel(
                 f"attention-heads-{m}", f"{look.name(m)}, by head", f"attention to the image by text layer and head, {m}",
-                lambda ax, mode, heads=heads: _plot_heads(ax, mode, heads, depth), layered=True, legend=False,
+                lambda ax, mode, heads=heads: _plot_heads(ax, mode, heads, depth, top), layered=True, legend=False,
             ))  # fmt: skip
     return Group(
         "attention", "Looking at the image while writing",
@@ -205,12 +207,12 @@ def _plot_shift(ax: Any, mode: look.Mode, shift: Any, depth: int) -> None:
     ax.set_ylabel("difference, points")
 
 
-def _plot_heads(ax: Any, mode: look.Mode, rows: Any, depth: int) -> None:
-    """Layer × head, the mean over tasks, on the layer axis of all figures."""
+def _plot_heads(ax: Any, mode: look.Mode, rows: Any, depth: int, top: float) -> None:
+    """Layer × head, the mean over tasks, on the layer axis of all figures; one scale for all checkpoints."""
     mean = rows.groupby(["component", "layer"])["value"].mean().unstack("layer")
     order = sorted(mean.index, key=lambda text: int(text.split()[-1]))
     table = 100 * mean.reindex(index=order, columns=range(depth)).to_numpy(float)
-    plots.draw_cells(ax, table, depth, mode, "%")
+    plots.draw_cells(ax, table, depth, mode, "%", (0.0, top))
     step = 1 if len(order) <= 16 else 4
     ax.set_yticks(range(0, len(order), step), [name.removeprefix("head ") for name in order[::step]])
     ax.set_ylabel("head")

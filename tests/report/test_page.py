@@ -1,6 +1,7 @@
 """The page: whole, self-contained, inert, and honest about what is missing."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
@@ -8,8 +9,9 @@ from urllib.parse import unquote
 import pytest
 
 from franken.report import figures
-from franken.report.evidence import gather
-from franken.report.page import build_page, figure_keys
+from franken.report.evidence import Evidence, gather
+from franken.report.page import build_page, figure_keys, render
+from franken.report.panels import save_figures
 from franken.report.record import read_study
 from franken.report.tables import accounting, reasons
 
@@ -77,6 +79,34 @@ def test_an_injected_script_is_text(folder, page):
     assert 'onerror="' not in raw
     assert "&lt;script&gt;document.title" in raw
     assert "<script>document.title = window.owned = 'owned'</script><img src=x onerror=" in page.text
+
+
+def test_names_of_others_are_text_too(make_study, tmp_path):
+    """A task's name, a step's error, a reason and a checkpoint's path that are HTML, or break matplotlib's formulas."""
+    evil = "<img src=x onerror='window.owned=1'>$\\frac{$</style>"
+    found = gather(tmp_path, read_study(make_study(tmp_path, failed=True, samples=2)))
+    runs = []
+    for run in found.runs:
+        names = {"read": evil, "the image cannot be read": evil}
+        columns = [c for c in ("task", "error") if c in run.samples]
+        samples = run.samples.assign(**{c: run.samples[c].replace(names) for c in columns})
+        layers = run.layers.assign(task=run.layers["task"].replace(names))
+        runs.append(type(run)(run.folder, run.manifest | {"warnings": [evil]}, samples, layers))
+    study = replace(
+        found.study, title=evil, tasks=[evil if t == "read" else t for t in found.study.tasks], notes=[evil]
+    )
+    study.models = study.models | {"rl": f"models/{evil}"}
+    study.steps = [{**s, "error": evil, "command": evil} for s in study.steps]
+    wild = Evidence(study, found.folder, runs, [evil])
+    section = figures.where(wild)
+    few = replace(section, groups=[replace(g, panels=g.panels[-1:]) for g in section.groups[:1]])
+    made = save_figures([few], tmp_path / "figures")
+    html = render(wild, [few], made)
+    assert evil not in html
+    assert "<img src=x" not in html
+    assert html.count("</style>") == 1
+    assert "&lt;img src=x onerror=" in html
+    assert not [a for _, attributes in Document(html).tags for a in attributes if a.startswith("on")]
 
 
 def test_links_lead_to_run_folders_and_sections(folder, page):
