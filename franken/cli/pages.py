@@ -128,10 +128,27 @@ NEXT = (
 )
 
 
+TASKS = {  # examples of `franken tasks …`
+    "list": ("franken tasks list", "every task in a line"),
+    "show": ("franken tasks show rotting_kiwi --index 3", "question, facts, worked solutions"),
+    "render": ("franken tasks render clock:2 --n 6 --pairs --out clocks.png", "pairs that differ in one fact"),
+    "verify": ("franken tasks verify AlgoPuzzleVQA/data", "the published answers against ours"),
+    "baselines": ("franken tasks baselines clock rotting_kiwi+choice", "what guessing scores"),
+}
+
+
 def examples(verb: str) -> str:
     """The end of a verb's help."""
-    shown = [f"{command}  # {what}" for command, what in PAGES[verb].examples]
-    return "\n\n".join(["Examples:", *shown])
+    return _listed(PAGES[verb].examples)
+
+
+def of_tasks(command: str) -> str:
+    """The end of the help of a `franken tasks` command."""
+    return _listed((TASKS[command],))
+
+
+def _listed(lines: tuple[tuple[str, str], ...]) -> str:
+    return "\n\n".join(["Examples:", *(f"{command}  # {what}" for command, what in lines)])
 
 
 def front() -> str:

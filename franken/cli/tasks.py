@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from franken.cli.options import Columns, Json, Questions, Seed
+from franken.cli.pages import of_tasks
 from franken.console import print_object, print_table, print_verdicts
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Puzzles with ground truth: check, list, look.")
@@ -14,7 +15,7 @@ Task = Annotated[str, typer.Argument(help="A task's name; `franken tasks list` h
 Split = Annotated[str, typer.Option(help="train or test; no state is in both.")]
 
 
-@app.command()
+@app.command(epilog=of_tasks("verify"))
 def verify(
     folder: Annotated[
         Path, typer.Argument(help="A folder of AlgoPuzzleVQA's <type>.json files; images are not needed.")
@@ -36,7 +37,7 @@ def verify(
     return 3 if any(row["ours"] is None for task in found.values() for row in task["disagree"]) else 0
 
 
-@app.command("list")
+@app.command("list", epilog=of_tasks("list"))
 def list_tasks(json: Json = False) -> int:
     """Every built-in task: what it asks, and how it can be solved."""
     from franken.tasks.catalogue import catalogue
@@ -51,7 +52,7 @@ def list_tasks(json: Json = False) -> int:
     return 0
 
 
-@app.command()
+@app.command(epilog=of_tasks("show"))
 def show(
     task: Task, index: Annotated[int, typer.Option(min=0, help="Which item.")] = 0,
     split: Split = "train", seed: Seed = 0, pairs: Annotated[int, typer.Option(min=0, help="Pairs to count facts over.")] = 100,
@@ -72,7 +73,7 @@ def show(
     return 0
 
 
-@app.command()
+@app.command(epilog=of_tasks("render"))
 def render(
     task: Task,
     n: Annotated[int, typer.Option("--n", min=1, max=400, help="How many items.")] = 12,
@@ -103,7 +104,7 @@ def render(
     return 0
 
 
-@app.command()
+@app.command(epilog=of_tasks("baselines"))
 def baselines(
     names: Annotated[list[str] | None, typer.Argument(metavar="TASK", help="Tasks; all by default.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Questions to learn from, and as many to be asked.")] = 200,

@@ -7,7 +7,7 @@ import typer
 from typer.testing import CliRunner
 
 from franken.cli import VERBS, app
-from franken.cli.pages import PAGES, front
+from franken.cli.pages import PAGES, TASKS, front
 
 RUN = CliRunner(env={"COLUMNS": "110", "TERM": "dumb"})
 ROOT = typer.main.get_command(app)
@@ -50,6 +50,15 @@ def test_every_verb_shows_an_example(verb):
         assert " ".join(f"{command} # {what}".split()) in said
         assert command.split()[1] == verb
         parses(command)
+
+
+@pytest.mark.parametrize("command", sorted(TASKS))
+def test_every_command_of_tasks_shows_an_example(command):
+    line, what = TASKS[command]
+    assert set(TASKS) == set(ROOT.commands["tasks"].commands)  # pyright: ignore[reportAttributeAccessIssue]
+    assert f"{line} # {what}" in " ".join(RUN.invoke(app, ["tasks", command, "--help"]).output.split())
+    assert line.split()[1:3] == ["tasks", command]
+    parses(line)
 
 
 def test_the_front_page_shows_runnable_lines():
