@@ -27,12 +27,11 @@ def joined(*, always: bool = False) -> Iterator[None]:
 
     A group that is there already is used and left as it is.
     """
-    under_torchrun = "RANK" in os.environ and "MASTER_ADDR" in os.environ
-    if dist.is_initialized() or not (under_torchrun or always):
+    if dist.is_initialized() or not (_under_torchrun() or always):
         yield
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    if under_torchrun:
+    if _under_torchrun():
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
         dist.init_process_group(backend)
@@ -51,8 +50,13 @@ def ranks() -> int:
 
 
 def rank() -> int:
-    """The number of this process, from 0."""
-    return dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", "0"))
+    """The number of this process in the group, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def speaks() -> bool:
+    """Whether this process prints: of those that torchrun started, one does, in a group or not."""
+    return not _under_torchrun() or os.environ["RANK"] == "0"
 
 
 def own_device(device: str) -> str:
@@ -162,6 +166,10 @@ def check_equal(model: Any) -> None:
         raise VerificationError(
             "the processes hold different weights", why="their updates came apart", fix="report this as a bug"
         )
+
+
+def _under_torchrun() -> bool:
+    return "RANK" in os.environ and "MASTER_ADDR" in os.environ
 
 
 def _buckets(parameters: Sequence[Tensor]) -> Iterator[list[Tensor]]:

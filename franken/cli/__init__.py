@@ -99,6 +99,6 @@ def plugin_files(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _interrupted() -> int:
-    if os.environ.get("RANK", "0") == "0":  # one of the processes that torchrun started says it
+    if "MASTER_ADDR" not in os.environ or os.environ.get("RANK", "0") == "0":  # of torchrun's processes one says it
         print("interrupted; the same command goes on from here", file=sys.stderr)
     return 130

@@ -155,14 +155,13 @@ def _train(
     recipe = load_recipe(name, tuple(overrides))
     if show:
         return print_object(recipe.model_dump(mode="json"), True)
-    from trainer.distributed import rank
+    from trainer.distributed import speaks
     from trainer.loop import run_train, with_trained
     from trainer.plan import freeze_plan
 
-    speaks = rank() == 0  # one process of those that torchrun started
-    if dry_run and not speaks:
+    if dry_run and not speaks():
         return 0
-    if speaks and (dry_run or ((freeze or train) and not json)):
+    if speaks() and (dry_run or ((freeze or train) and not json)):
         stages = freeze_plan(with_trained(recipe, freeze, train))
         if json:
             return print_object({"recipe": recipe.name, "stages": stages}, json)
@@ -180,7 +179,7 @@ def _train(
 
     report = reports(out, None if json else training_lines(), tensorboard)
     final = run_train(recipe, out, freeze=freeze, train=train, report=report, observe=watcher(recipe, out))
-    if not speaks:
+    if not speaks():
         return 0
     summary = summarise(out)
     if json:

@@ -26,7 +26,7 @@ from franken.checkpoints import open_checkpoint
 from franken.errors import FrankenError, UsageError
 from franken.models.loading import load
 from trainer import sharded_state
-from trainer.distributed import joined, rank
+from trainer.distributed import joined, rank, ranks, speaks
 from trainer.loop import run_train
 from trainer.stages import parse_recipe
 from trainer.state import Position
@@ -254,3 +254,12 @@ def test_what_does_not_go_together_is_refused(options, word):
     with pytest.raises(UsageError) as caught:
         parse_recipe({"name": "x", "model": "creature:sft", "stages": [SFT], **options})
     assert word in caught.value.why
+
+
+def test_one_of_torchruns_processes_speaks(monkeypatch):
+    monkeypatch.setenv("RANK", "3")  # of someone else: alone, it means nothing
+    assert (rank(), ranks(), speaks()) == (0, 1, True)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    assert (rank(), speaks()) == (0, False)
+    monkeypatch.setenv("RANK", "0")
+    assert speaks()
