@@ -93,7 +93,10 @@ PAGES = {
     ),
     "autopsy": Page(
         WHOLE, "All of the above for one Base, SFT, RL, on one page.",
-        (("franken autopsy creature:base creature:sft --out study --samples 10", "a small one, of two checkpoints"),),
+        (
+            ("franken autopsy creature:base creature:sft --out study --samples 10", "a small one, of two checkpoints"),
+            ("franken autopsy creature:base creature:sft --out study --budget 10m --dry-run", "what fits into ten minutes"),
+        ),
     ),
     "quickstart": Page(
         WHOLE, "Train a tiny model with RL, then the autopsy.",

@@ -40,8 +40,8 @@ class Step:
     `verb` and `args` go to a worker (franken.study.worker); a step with `argv` runs that command instead, and
     `is_done` tells whether it is complete. `inputs` are checkpoint folders whose contents the result depends on.
     `command` is what a person would type to do the same. `cost` orders the work: dear steps first. `kind` names the optional
-    part of a study that a step belongs to; such steps come last. `reads` are steps whose run folders the worker gets as the
-    argument `folders` (step → folders); it waits for all of them and does with those that ended well.
+    part of a study that a step belongs to; such steps come last, cheap ones first. `reads` are steps whose run folders the
+    worker gets as the argument `folders` (step → folders); it waits for all of them and does with those that ended well.
     """
 
     id: str
@@ -120,7 +120,7 @@ class _Board:
         self.lock = threading.Condition()
 
     def take(self) -> Step | None:
-        """The dearest step that is ready; waits while others run; None when nothing is left."""
+        """The dearest step that is ready, and then the cheapest optional one; waits while others run; None when nothing is left."""
         with self.lock:
             while not self.stopped and self.waiting:
                 for step in [s for s in self.waiting if self._broken(s)]:
@@ -128,7 +128,7 @@ class _Board:
                     self._close(Outcome(step, error=f"needs {self._broken(step)}, which failed"))
                 ready = [s for s in self.waiting if all(n in self.outcomes for n in (*s.needs, *s.reads))]
                 if ready:
-                    step = max(ready, key=lambda s: (not s.kind, s.cost))
+                    step = max(ready, key=lambda s: (not s.kind, -s.cost if s.kind else s.cost))
                     self.waiting.remove(step)
                     return step
                 self.lock.wait(0.5)
