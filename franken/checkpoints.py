@@ -71,9 +71,8 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
-        """The folder's name, or `creature-base` for a shipped one."""
-        parent = self.folder.parent.name
-        return f"{parent}-{self.folder.name}" if parent in ("creature", "train") else self.folder.name
+        """What people call it, see `name_of`."""
+        return name_of(self.folder)
 
     @cached_property
     def depths(self) -> dict[str, int]:
@@ -84,6 +83,19 @@ class Checkpoint:
     def nbytes(self) -> int:
         """Size of all tensors."""
         return sum(entry.nbytes for entry in self.tensors.values())
+
+
+def name_of(folder: str | Path) -> str:
+    """What people call a checkpoint: its folder's name, but `rl` for `rl/final` (what a training run leaves is always called
+    so), the repository's for a snapshot in the hub's cache, and `creature-base` for a shipped one.
+    """
+    path = Path(folder)
+    parent = path.parent
+    if parent.name == "snapshots" and parent.parent.name.startswith("models--"):
+        return parent.parent.name.rpartition("--")[2]
+    if path.name == "final" and parent.name:
+        return parent.name
+    return f"creature-{path.name}" if parent.name == "creature" else path.name
 
 
 def resolve(path_or_id: str | Path, *, download: bool = False) -> Path:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from franken.checkpoints import fingerprint, open_checkpoint, read_array
+from franken.checkpoints import fingerprint, name_of, open_checkpoint, read_array
 from franken.errors import FrankenError, UsageError
 from franken.models.tiny import save_tiny, tiny
 from franken.models.tiny_configs import CONFIGS
@@ -107,3 +107,17 @@ def test_a_hub_id_is_read_from_the_local_cache_only(tmp_path, monkeypatch):
     with pytest.raises(UsageError) as caught:
         open_checkpoint("someone/else")
     assert "--download" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("/data/my-model", "my-model"),
+        ("runs/rl/final", "rl"),
+        ("final", "final"),
+        ("weights/creature/sft", "creature-sft"),
+        ("hub/models--Qwen--Qwen2.5-VL-3B-Instruct/snapshots/0a1b2c", "Qwen2.5-VL-3B-Instruct"),
+    ],
+)
+def test_names_are_those_that_people_use(folder, name):
+    assert name_of(folder) == name

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from franken.checkpoints import name_of
 from franken.errors import UsageError
 from franken.evaluate.arms import obstacle, parse_arms, prompt_for
 from franken.evaluate.metrics import GREEDY, summarise
@@ -146,8 +147,8 @@ def labels_of(models: Sequence[str], given: Sequence[str] | None = None) -> list
 
 
 def label_of(model: str) -> str:
-    """A short name for a checkpoint: `creature:sft` → `creature-sft`, a folder → its last part."""
-    return model.replace(":", "-") if ":" in model else Path(model).name or "model"
+    """A short name for a checkpoint: `creature:sft` → `creature-sft`, a folder as `name_of` says."""
+    return model.replace(":", "-") if ":" in model else name_of(model) or "model"
 
 
 class _Source:

@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from franken.checkpoints import open_checkpoint, resolve
+from franken.checkpoints import name_of, open_checkpoint, resolve
 from franken.errors import UsageError
 from franken.evaluate.run import plan_eval
 from franken.layers import parse_ranges
@@ -57,7 +57,7 @@ def plan_autopsy(
         depth, "SFT" if sft else "Base", controls=settings.controls, seed=settings.seed, frozen=arms.values()
     )  # fmt: skip
     study = Study(
-        title=title or Path(paths["rl"]).name, models=paths, depth=depth, tasks=list(plan.tasks),
+        title=title or name_of(paths["rl"]), models=paths, depth=depth, tasks=list(plan.tasks),
         samples=settings.samples, seed=settings.seed, data=settings.data,
         hybrids={h.label: h.to_dict() for h in hybrids} if settings.on("hybrids") else {}, frozen=arms,
         command=command, left_out=_switched_off(settings), sizes=settings.sizes(),
