@@ -1,5 +1,6 @@
 """The page: whole, self-contained, inert, and honest about what is missing."""
 
+import os
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -209,3 +210,14 @@ def test_a_study_without_any_finished_run_says_so(make_study, tmp_path):
     for words in ("No probe was run.", "The parameters were not compared.", "No hybrid was evaluated."):
         assert words in page.text
     assert "is not there any more" in page.text
+
+
+def test_links_lead_to_runs_outside_of_the_page_s_folder(folder, tmp_path):
+    run = next(iter((folder / "runs" / "diff").iterdir()))
+    study = read_study(folder)
+    steps = [{**study.steps[0], "model": None, "folders": [Path(os.path.relpath(run, tmp_path)).as_posix()]}]
+    replace(study, steps=steps).save(tmp_path)
+    made = build_page(tmp_path, files=False)
+    links = [unquote(a["href"]) for a in Document(made.read_text()).all("a") if not a["href"].startswith("#")]
+    assert len(links) == 3
+    assert all((tmp_path / link).is_file() for link in links)
