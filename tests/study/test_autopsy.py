@@ -46,6 +46,14 @@ def in_process(monkeypatch):
     monkeypatch.setattr(lanes, "_Worker", InProcess)
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """No page: drawing it takes longer than the steps."""
+    from franken.report import page
+
+    monkeypatch.setattr(page, "build_page", lambda folder: folder / "index.html")
+
+
 @pytest.fixture(scope="module")
 def stages(tmp_path_factory) -> dict[str, str]:
     root = tmp_path_factory.mktemp("stages")
@@ -54,7 +62,7 @@ def stages(tmp_path_factory) -> dict[str, str]:
     return {p.name: str(p) for p in root.iterdir()}
 
 
-def test_a_whole_autopsy_and_again(stages, tmp_path):
+def test_a_whole_autopsy_and_again(stages, tmp_path, request):
     extra = {"control": stages["control"], "frozen-late": stages["frozen-late"]}
     options = {"out": tmp_path / "study", "settings": TINY, "extra_models": extra, "jobs": 1}
     page = run_autopsy(stages["base"], stages["sft"], stages["rl"], **options)
@@ -65,11 +73,12 @@ def test_a_whole_autopsy_and_again(stages, tmp_path):
     assert {k: kinds.count(k) for k in kinds} == {"eval": 5, "arms": 3, "probe": 3, "diff": 1, "hybrid": 8}
     assert all((page.parent / f / "run.json").exists() for s in study.steps for f in s["folders"])
     assert len(InProcess.asked) == 20
+    request.getfixturevalue("undrawn")
     assert run_autopsy(stages["base"], stages["sft"], stages["rl"], **options) == page
     assert len(InProcess.asked) == 20
 
 
-def test_every_optional_part_runs_and_reads_what_others_measured(stages, tmp_path):
+def test_every_optional_part_runs_and_reads_what_others_measured(stages, tmp_path, undrawn):
     import dataclasses
 
     import pandas as pd
@@ -169,7 +178,7 @@ def test_models_of_another_shape_are_refused(stages, tmp_path):
         plan_autopsy(stages["base"], None, str(other), out=tmp_path / "x", settings=TINY)
 
 
-def test_a_folder_keeps_to_its_study(stages, tmp_path):
+def test_a_folder_keeps_to_its_study(stages, tmp_path, undrawn):
     out = tmp_path / "study"
     run_autopsy(stages["base"], None, stages["rl"], out=out, settings=TINY, jobs=1)
     with pytest.raises(UsageError, match="holds another study"):
@@ -191,7 +200,7 @@ def test_default_lanes_follow_the_size_of_the_checkpoints(stages, tmp_path, monk
     assert Path(study.models["rl"]).is_absolute()
 
 
-def test_a_budget_is_recorded_kept_when_resumed_and_what_it_drops_is_named(stages, tmp_path, monkeypatch):
+def test_a_budget_is_recorded_kept_when_resumed_and_what_it_drops_is_named(stages, tmp_path, monkeypatch, undrawn):
     import dataclasses
 
     from franken.study import autopsy
