@@ -179,7 +179,11 @@ class _Maker:
             "seed": self.s.seed, "out": self.runs,
         }  # fmt: skip
         reads = tuple(i for ids in groups.values() for i in ids)
-        command = f"franken merge-sweep {self._typed(self.study.parent)} {self._typed('rl')} --scores m"
+        hybrid = " HYBRID" if self.study.hybrids else ""
+        command = (
+            f"franken eval {self._typed(self.study.parent)} {self._typed('rl')}{hybrid} --samples {self.s.scored()}"
+        )
+        command += f" --n 1 --k 1 --arms {','.join(('image', *M_ARMS))}"
         return Step(
             "scores", "M scores", "scores", args, f"{command}{self._on()}", reads=reads, cost=0.1, kind="scores"
         )
