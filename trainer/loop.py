@@ -349,6 +349,10 @@ def _write_final(loaded: Loaded, recipe: Recipe, final: Path, weights: dict[str,
 
         restart_unseen_tokens(model, recipe.seed)
     model.save_pretrained(temporary, state_dict=weights)
+    backend = getattr(loaded.tokenizer, "backend_tokenizer", None)
+    if backend is not None:  # the last padding is no part of it: a run resumed here has padded nothing
+        backend.no_padding()
+        backend.no_truncation()
     (loaded.processor or loaded.tokenizer).save_pretrained(temporary)
     open_checkpoint(temporary)
     shutil.rmtree(final, ignore_errors=True)
