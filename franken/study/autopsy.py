@@ -11,6 +11,7 @@ another checkpoint.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -26,7 +27,7 @@ from franken.report.record import FILE, Study, read_study
 from franken.study.agenda import OPTIONAL, Settings, check_switches, study_steps
 from franken.study.budget import FLOOR, Fit, fit, parse_budget
 from franken.study.cost import find_rates, lines, recorder, totals
-from franken.study.hybrids import plan_hybrids
+from franken.study.hybrids import Hybrid, plan_hybrids
 from franken.study.steps import Outcome, Report, Step, run_steps, stored_steps
 
 SMALL = 1 << 30  # bytes; checkpoints below this run side by side
@@ -160,7 +161,26 @@ def _frozen(models: Mapping[str, str], depth: int) -> dict[str, list[int]]:
     """The text layers that labels of the form `frozen-RANGE` name. Raises UsageError where RANGE is none."""
     named = {label: label.removeprefix("frozen-") for label in models if label.startswith("frozen-")}
     ranges = {label: parse_ranges(text, {"text": depth}) for label, text in named.items()}
-    return {label: [i for r in found for i in r.layers] for label, found in ranges.items()}
+    layers = {label: [i for r in found for i in r.layers] for label, found in ranges.items()}
+    for label, said in layers.items():
+        _check_proof(label, said, Path(models[label]).parent / "freeze.json")
+    return layers
+
+
+def _check_proof(label: str, said: Sequence[int], proof: Path) -> None:
+    """A checkpoint of `freeze-train` lies beside the proof of what was frozen: the label must say the same text layers."""
+    if not proof.exists():
+        return
+    stages = json.loads(proof.read_text()).values()
+    rows = [row for stage in stages for row in stage["table"] if row["part"] == "text" and row["layer"] is not None]
+    moved = {row["layer"] for row in rows if not row["frozen"]}
+    proved = sorted({row["layer"] for row in rows} - moved)
+    if proved != sorted(said):
+        named = Hybrid(label, tuple(proved)).ranges.replace("text:", "")
+        raise UsageError(
+            f"{label} is not what that run froze", f"{proof} says text layers {proved or 'none'}",
+            f"call it frozen-{named}" if proved else "give the checkpoint of a run with frozen layers",
+        )  # fmt: skip
 
 
 def _silent(step: str, state: str, text: str) -> None:

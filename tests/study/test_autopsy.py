@@ -8,8 +8,8 @@ import pytest
 from franken.errors import FrankenError, UsageError
 from franken.models import creature
 from franken.report.record import read_study
+from franken.study import autopsy, worker
 from franken.study import steps as lanes
-from franken.study import worker
 from franken.study.autopsy import Settings, plan_autopsy, run_autopsy
 
 TINY = Settings(
@@ -305,3 +305,19 @@ def test_a_dry_run_prints_the_costs_and_writes_nothing(stages, tmp_path, capsys)
     with pytest.raises(UsageError, match="no study fits"):
         run_command([*command, "--dry-run", "--budget", "0.001s"], debug=True)
     assert not (tmp_path / "s").exists()
+
+
+def test_a_frozen_label_must_say_what_its_run_froze(tmp_path):
+    def row(layer, frozen):
+        return {"part": "text", "layer": layer, "component": "attn", "frozen": frozen, "tensors": 1, "parameters": 1}
+
+    def stage(*frozen):
+        return {"table": [row(layer, layer in frozen) for layer in range(8)]}
+
+    final = tmp_path / "run" / "final"
+    final.mkdir(parents=True)
+    (tmp_path / "run" / "freeze.json").write_text(json.dumps({"0": stage(0, 1, 5, 6), "1": stage(0, 1, 5)}))
+    assert autopsy._frozen({"frozen-0-2,5-6": str(final)}, 8) == {"frozen-0-2,5-6": [0, 1, 5]}
+    with pytest.raises(UsageError, match="not what that run froze") as e:
+        autopsy._frozen({"frozen-late": str(final)}, 8)
+    assert "frozen-0-2,5-6" in e.value.fix
