@@ -133,16 +133,21 @@ def _training(shapes: Shapes, specs: Sequence[str], train: Sequence[str]) -> set
     return set(places) - frozen
 
 
-def _adapted(shapes: Shapes, lora: Lora, training: set[str]) -> tuple[set[str], int, int]:
-    """With LoRA: the weights whose adapters train, the parameters of those adapters, and those of all adapters."""
+def adapters_of(shapes: Shapes, lora: Lora) -> dict[str, int]:
+    """The parameters of the adapters (A and B together) that LoRA puts on each weight, by the weight's name."""
     linear = {
         n: p for n, (shape, p) in shapes.tensors.items() if len(shape) == 2 and p.component not in ("embed", "norm")
     }
     hosts = select(lora.targets, linear, option="lora.targets", why="no linear layer is there")
-    size = {name: lora.rank * sum(shapes.tensors[name][0]) for name in hosts}
-    if not hosts & training:
+    return {name: lora.rank * sum(shapes.tensors[name][0]) for name in hosts}
+
+
+def _adapted(shapes: Shapes, lora: Lora, training: set[str]) -> tuple[set[str], int, int]:
+    """With LoRA: the weights whose adapters train, the parameters of those adapters, and those of all adapters."""
+    size = adapters_of(shapes, lora)
+    if not size.keys() & training:
         raise UsageError("everything is frozen", why="no adapter is left to train", fix="freeze less")
-    return hosts & training, sum(size[name] for name in hosts & training), sum(size.values())
+    return size.keys() & training, sum(size[name] for name in size.keys() & training), sum(size.values())
 
 
 def _kept_layers(shapes: Shapes, training: set[str]) -> tuple[range, int]:

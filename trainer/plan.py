@@ -23,11 +23,11 @@ from trainer import sft
 from trainer.data import Conversation
 from trainer.estimators import estimator
 from trainer.evaluate import request_of
-from trainer.memory import Lengths, StagePlan, plan_stage
+from trainer.memory import Lengths, StagePlan, adapters_of, plan_stage
 from trainer.public import check_held_out, is_here, public_items
 from trainer.rollout import next_items
 from trainer.shapes import Shapes, numel, shapes_of
-from trainer.stages import GrpoStage, Recipe, SftStage, parse_recipe
+from trainer.stages import GrpoStage, Lora, Recipe, SftStage, parse_recipe
 from trainer.templates import template
 
 EXAMPLES = 16
@@ -92,7 +92,7 @@ def freeze_plan(recipe: Recipe, freeze: Sequence[str] = ()) -> list[dict[str, An
             if stage.held_out and is_here(stage.data):
                 check_held_out(stage.data, stage.held_out, stage.prompts)
         specs = (*stage.freeze, *freeze)
-        table = freeze_table(shapes, specs, stage.train, tied if "head" in (*specs, *stage.train) else "")
+        table = freeze_table(shapes, specs, stage.train, tied if "head" in (*specs, *stage.train) else "", recipe.lora)
         length = f"{stage.steps} steps" if stage.steps else f"{stage.cpu_seconds:g} CPU-seconds"
         data = getattr(stage, "data", "") or ", ".join(getattr(stage, "tasks", {}))
         stages.append(
@@ -109,20 +109,23 @@ def freeze_plan(recipe: Recipe, freeze: Sequence[str] = ()) -> list[dict[str, An
 
 
 def freeze_table(
-    shapes: Shapes, specs: Sequence[str], train: Sequence[str] = (), why: str = ""
+    shapes: Shapes, specs: Sequence[str], train: Sequence[str] = (), why: str = "", lora: Lora | None = None
 ) -> list[dict[str, Any]]:
-    """Rows of part, layer, component, frozen, tensors, parameters."""
+    """Rows of part, layer, component, frozen, tensors, parameters. With LoRA all weights are frozen, and adapters rows too."""
     places = {name: spot for name, (_, spot) in shapes.tensors.items()}
     frozen = select(specs, places, option="--freeze", why=why) if specs else set()
     if train:
         frozen |= set(places) - select(train, places, option="--train", why=why)
-    if len(frozen) == len(places):
+    adapters = adapters_of(shapes, lora) if lora else {}
+    tensors = [(spot, bool(lora) or name in frozen, 1, numel(shape)) for name, (shape, spot) in shapes.tensors.items()]
+    tensors += [(places[host], host in frozen, 2, size) for host, size in adapters.items()]
+    if all(still for _, still, _, _ in tensors):
         raise UsageError("everything is frozen", why="no parameter is left to train", fix="freeze less")
     groups: dict[tuple[str, int | None, str, bool], list[int]] = {}
-    for name, (shape, spot) in shapes.tensors.items():
-        counted = groups.setdefault((spot.part, spot.layer, spot.component, name in frozen), [0, 0])
-        counted[0] += 1
-        counted[1] += numel(shape)
+    for spot, still, count, parameters in tensors:
+        counted = groups.setdefault((spot.part, spot.layer, spot.component, still), [0, 0])
+        counted[0] += count
+        counted[1] += parameters
     order = sorted(groups, key=lambda k: (PARTS.index(k[0]), -1 if k[1] is None else k[1], COMPONENTS.index(k[2])))
     columns = ("part", "layer", "component", "frozen")
     return [dict(zip(columns, k, strict=True)) | {"tensors": groups[k][0], "parameters": groups[k][1]} for k in order]

@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from franken.cli import run_command
+from franken.errors import UsageError
 from franken.models.loading import load
 from trainer.freeze import apply_freeze
+from trainer.lora import add_lora
 from trainer.plan import freeze_plan
-from trainer.stages import describe, load_recipe, recipe_names
+from trainer.stages import Lora, describe, load_recipe, recipe_names
 
 PAPERS = [n for n in recipe_names() if n.endswith(("-3b", "-7b"))]
 
@@ -53,6 +55,28 @@ def test_the_table_from_shapes_is_the_one_of_the_model(freeze):
     planned = freeze_plan(recipe.model_copy(update={"stages": (stage,)}), freeze)
     assert planned[0]["table"] == apply_freeze(loaded.model, freeze)
     assert not torch.cuda.is_initialized()
+
+
+@pytest.mark.parametrize(("targets", "freeze"), [(("text.attn", "text.mlp"), ()), (("text:2-5.mlp",), ("text:0-3",))])
+def test_with_lora_the_table_from_shapes_has_adapters_and_frozen_weights(targets, freeze):
+    pytest.importorskip("peft")
+    loaded = load("creature:sft", device="cpu")
+    lora = Lora(rank=4, targets=targets)
+    recipe = load_recipe("creature-sft").model_copy(update={"model": "creature:sft", "lora": lora})
+    stage = recipe.stages[0].model_copy(update={"freeze": ()})
+    planned = freeze_plan(recipe.model_copy(update={"stages": (stage,)}), freeze)[0]["table"]
+    add_lora(loaded.model, **lora.model_dump(), seed=0)
+    made = apply_freeze(loaded.model, freeze)
+    order = ("part", "layer", "component", "frozen", "tensors", "parameters")
+
+    def rows(table):
+        return sorted(tuple(str(row[column]) for column in order) for row in table)
+
+    assert rows(planned) == rows(made)
+    trains = sum(row["parameters"] for row in planned if not row["frozen"])
+    assert 0 < trains == sum(p.numel() for p in loaded.model.parameters() if p.requires_grad)
+    with pytest.raises(UsageError, match="everything is frozen"):
+        freeze_plan(recipe.model_copy(update={"stages": (stage,)}), ("text",))
 
 
 def test_list_says_what_each_recipe_is(capsys):
