@@ -4,9 +4,12 @@ A row that cannot be asked stops the run and is named: nothing is left out in si
 or none has any, since prompt and image are matched by their number.
 
 Rows that are held out are drawn once, by a seed of their own: runs of any seed, and all stages of a recipe, hold out the same
-ones and never train on them. Rows are told apart by their number: where a source has a question twice, both count.
+ones and never train on them, nor on a row that asks the same words about the same pixels. Left out: images that were scaled or
+compressed anew, and questions in other words; those count as different.
 """
 
+import hashlib
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -16,6 +19,7 @@ from franken.tasks.puzzle import child_rng
 from franken.tasks.sources import Stream, canonical, open_stream, parse
 
 HELD_OUT_SEED = 77
+AT_ONCE = 256  # rows whose images are in memory while twins are looked for
 
 
 def public_items(
@@ -23,10 +27,10 @@ def public_items(
 ) -> list[Item]:
     """Questions `first` … `first + count - 1` of the `width` (by default `count`) that belong to a step.
 
-    The `held_out` rows of the source are left out. Raises FrankenError, naming the row, for one that cannot be trained on.
+    The `held_out` rows of the source and their twins are left out. Raises FrankenError, naming the row, for one that cannot be trained on.
     """
     stream = _stream(data)
-    learnt, _ = split_rows(stream.count, held_out)
+    learnt, _ = split_rows(data, held_out)
     rows = [learnt[i] for i in rows_of(len(learnt), width or count, seed=seed, step=step)[first : first + count]]
     items = _asked(data, stream, rows)
     for row, item in zip(rows, items, strict=True):
@@ -41,27 +45,61 @@ def public_items(
 
 def held_out_items(data: str, held_out: int) -> list[Item]:
     """The questions that are never trained on. Raises FrankenError, naming the row, for one that cannot be asked."""
-    stream = _stream(data)
-    return _asked(data, stream, split_rows(stream.count, held_out)[1])
+    return _asked(data, _stream(data), split_rows(data, held_out)[1])
 
 
 def check_held_out(data: str, held_out: int, prompts: int) -> None:
     """Raise UsageError where too few rows are left: a step would ask one of them twice."""
+    if not held_out:
+        return
     count = _stream(data).count
-    if held_out and count - held_out < prompts:
+    left = len(split_rows(data, held_out)[0])
+    if left < prompts:
+        twins = max(0, count - held_out) - left
         raise UsageError(
             f"{data} has too few rows to hold {held_out} out",
-            why=f"it has {count}, and a step trains on {prompts} others",
+            why=f"it has {count}{f' ({twins} ask what a held-out one asks)' * (twins > 0)}, "
+            f"and a step trains on {prompts} others",
             fix="lower held_out or prompts",
         )
 
 
 @lru_cache(maxsize=4)
-def split_rows(total: int, held_out: int) -> tuple[Sequence[int], Sequence[int]]:
-    """The row numbers to train on, and those held out; of a larger `held_out` the smaller one is a part."""
-    order = list(range(total))
+def split_rows(data: str, held_out: int) -> tuple[Sequence[int], Sequence[int]]:
+    """The row numbers to train on, and those held out; of a larger `held_out` the smaller one is a part.
+
+    Rows that ask what a held-out row asks are in neither. The order of the draw depends on the number of rows alone.
+    """
+    stream = _stream(data)
+    order = list(range(stream.count))
     child_rng("held-out", HELD_OUT_SEED).shuffle(order)
-    return sorted(order[held_out:]), sorted(order[:held_out])
+    held = order[:held_out]
+    twins = _twins(stream, held) if 0 < held_out < stream.count else set()
+    return sorted({*order[held_out:]} - twins), sorted(held)
+
+
+def _twins(stream: Stream, held: Sequence[int]) -> set[int]:
+    """Rows that ask what one of `held` asks. Only rows whose words are those of a held one have their images read."""
+    words = [" ".join(text.split()) for text in stream.texts()]
+    alike: dict[str, list[int]] = defaultdict(list)
+    for row, text in enumerate(words):
+        alike[text].append(row)
+    asked = {words[row] for row in held}
+    suspects = sorted(row for text in asked for row in alike[text] if len(alike[text]) > 1)
+    looks: dict[int, bytes] = {}
+    for first in range(0, len(suspects), AT_ONCE):
+        rows = suspects[first : first + AT_ONCE]
+        looks |= {row: _look_of(item) for row, item in zip(rows, stream.pick(rows), strict=True)}
+    seen = {(words[row], looks[row]) for row in held if row in looks}
+    return {row for row in suspects if (words[row], looks[row]) in seen}
+
+
+def _look_of(item: Item) -> bytes:
+    """A hash of a question's pixels, however their files are written."""
+    digest = hashlib.sha256()
+    for image in filter(None, (item.image, *item.more_images)):
+        digest.update(f"{image.mode} {image.size}".encode() + image.tobytes())
+    return digest.digest()
 
 
 def _asked(data: str, stream: Stream, rows: Sequence[int]) -> list[Item]:

@@ -27,7 +27,7 @@ def item_of(row: Mapping[str, Any], layout: Layout, name: str, number: int, fold
     A row without a right answer cannot be asked in any arm: its question is empty too.
     """
     ids = [str(row[c]) for part in layout.id.split("+") if (c := _column(part, row)) and row[c] not in (None, "")]
-    question = str(_value(row, layout.question) or "").strip() or layout.empty
+    question = question_of(row, layout)
     answer, problem = _read_answer(_value(row, layout.answer), layout.reads)
     options, listed, unread = _read_options(row, layout, question)
     problem = problem or unread
@@ -47,6 +47,11 @@ def item_of(row: Mapping[str, Any], layout: Layout, name: str, number: int, fold
         description=str(_value(row, layout.description) or ""), error=problem, options=options, answer_type=kind,
         tolerance=layout.tolerance, more_images=tuple(images[1:]),
     )  # fmt: skip
+
+
+def question_of(row: Mapping[str, Any], layout: Layout) -> str:
+    """What a row asks in its own words, before options and the form of the answer are added."""
+    return str(_value(row, layout.question) or "").strip() or layout.empty
 
 
 def task_of(row: Mapping[str, Any], layout: Layout, name: str) -> str:

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from franken.contents import of_path
 from franken.errors import UsageError
 from franken.tasks import algopuzzlevqa_items
-from franken.tasks.benchmarks import item_of, task_of
+from franken.tasks.benchmarks import item_of, question_of, task_of
 from franken.tasks.layouts import BENCHMARKS, IN_QUESTION, Layout, layout_named, layout_of, recognise
 from franken.tasks.puzzle import Item
 from franken.tasks.tables import Table, open_hub, open_local
@@ -180,10 +180,14 @@ def _with_choice(base: str) -> bool:
 
 
 class Stream(NamedTuple):
-    """The questions of a source by row number, made when they are asked for. `count` is how many there are."""
+    """The questions of a source by row number, made when they are asked for.
+
+    `count` is how many there are; `texts` reads what all rows ask in their own words, without any image.
+    """
 
     count: int
     pick: Callable[[Sequence[int]], list[Item]]
+    texts: Callable[[], list[str]]
 
 
 def open_stream(spec: str) -> Stream:
@@ -196,11 +200,9 @@ def open_stream(spec: str) -> Stream:
     source = parse(canonical(spec))
     if source.path is not None and source.layout is None:
         if is_pairs(source.path):
-            items = [pair.target for pair in load_folder(source.path)]
-            return Stream(len(items), lambda rows: [items[row] for row in rows])
+            return _in_memory([pair.target for pair in load_folder(source.path)])
         if algopuzzlevqa_items.is_folder(source.path):
-            items = list(algopuzzlevqa_items.load_items(source.path))
-            return Stream(len(items), lambda rows: [items[row] for row in rows])
+            return _in_memory(list(algopuzzlevqa_items.load_items(source.path, choice=source.choice)))
     table, layout, name = _recognised(source)
 
     def pick(rows: Sequence[int]) -> list[Item]:
@@ -211,7 +213,14 @@ def open_stream(spec: str) -> Stream:
         }
         return [made[row] for row in rows]
 
-    return Stream(table.n, pick)
+    def texts() -> list[str]:
+        return [question_of(row, layout) for row in table.pick(range(table.n), layout.question.split("|"))]
+
+    return Stream(table.n, pick, texts)
+
+
+def _in_memory(items: list[Item]) -> Stream:
+    return Stream(len(items), lambda rows: [items[row] for row in rows], lambda: [item.question for item in items])
 
 
 def _first(items: Iterable[Item], tasks: Sequence[str], samples: int) -> list[Item]:

@@ -10,7 +10,7 @@ from franken.cli import run_command
 from franken.errors import UsageError
 from franken.stats import acc_at_k
 from franken.tasks import Grade
-from trainer import evaluate, loop, watch
+from trainer import evaluate, loop, public, watch
 from trainer.evaluate import quick_look
 from trainer.freeze_study import plan_arms, run_freeze_study
 from trainer.public import check_held_out, held_out_items, public_items, split_rows
@@ -57,12 +57,41 @@ def test_what_is_held_out_is_never_trained_on(table):
     assert {row for step in everything for row in step} == set(range(ROWS))
 
 
-def test_more_held_out_rows_hold_out_the_fewer_as_well():
+def test_more_held_out_rows_hold_out_the_fewer_as_well(table):
     for few, many in ((1, 4), (4, 9)):
-        assert set(split_rows(10, few)[1]) < set(split_rows(10, many)[1])
-    learnt, held = split_rows(10, 4)
-    assert sorted([*learnt, *held]) == list(range(10))
-    assert split_rows(10, 0) == (list(range(10)), [])
+        assert set(split_rows(str(table), few)[1]) < set(split_rows(str(table), many)[1])
+    learnt, held = split_rows(str(table), 4)
+    assert sorted([*learnt, *held]) == list(range(ROWS))
+    assert split_rows(str(table), 0) == (list(range(ROWS)), [])
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_question_that_stands_twice_is_on_one_side(tmp_path, kind, monkeypatch):
+    """The same words about the same pixels, in a file of another name and kind; the same words about others are no twin."""
+    rows = []
+    for i in range(40):
+        colour = (5 * (i % 20), 0, 0)  # rows i and i + 20 show the same
+        name = f"{i}.{'png' if i < 20 else 'bmp'}"
+        Image.new("RGB", (28, 28), colour).save(tmp_path / name)
+        text = "How many are red?" if i % 2 else f"How many are  red? {i % 20}"
+        rows.append({"question": f" {text}" if i < 20 else text, "answer": str(i), "image": str(name)})
+    file = tmp_path / f"rows.{kind}"
+    if kind == "jsonl":
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        pd.DataFrame(rows).to_parquet(file)
+    monkeypatch.setattr(public, "AT_ONCE", 3)
+    learnt, held = split_rows(str(file), 8)
+    assert len(held) == 8
+    assert not {row % 20 for row in learnt} & {row % 20 for row in held}
+    assert {row % 20 for row in [*learnt, *held]} == set(range(20))  # nothing else is left out
+    assert len(learnt) == 40 - 2 * len({row % 20 for row in held})
+    steps = [answers(public_items(str(file), 4, seed=0, step=step, held_out=8)) for step in range(8)]
+    assert {row for step in steps for row in step} == set(learnt)
+    with pytest.raises(UsageError) as caught:
+        check_held_out(str(file), 8, len(learnt) + 1)
+    assert f"({32 - len(learnt)} ask what a held-out one asks)" in caught.value.why
+    check_held_out(str(file), 8, len(learnt))
 
 
 def test_a_run_evaluates_the_held_out_rows(table, tmp_path, monkeypatch):
