@@ -12,7 +12,7 @@ from franken.models import creature
 from franken.runs import load_run
 from franken.tasks import grade
 from franken.tasks.algopuzzlevqa_items import is_folder, load_items
-from franken.tasks.sources import canonical, load_tasks
+from franken.tasks.sources import canonical, load_tasks, open_stream
 
 PUBLIC = Path(__file__).parents[2].parent / "shared" / "data" / "algopuzzlevqa"
 CLOCK = {
@@ -116,3 +116,13 @@ def test_every_published_row_has_its_answer_among_its_options():
     items = load_items(PUBLIC, choice=True)
     assert not [i.id for i in items if i.error and "options" in i.error]
     assert all(i.task.endswith("+choice") and len(i.answer) == 1 and len(i.options) > 1 for i in items)
+
+
+def test_training_draws_the_options_where_the_source_asks_for_them(folder):
+    """A stream to train on asks what an evaluation of the same source asks."""
+    for spec in (str(folder), f"{folder}+choice"):
+        stream = open_stream(spec)
+        shown = load_tasks([], 9, 0, canonical(spec))
+        drawn = stream.pick(range(stream.count))
+        assert [(i.task, i.question, i.answer) for i in drawn] == [(i.task, i.question, i.answer) for i in shown]
+        assert stream.texts() == [i.question for i in drawn]
