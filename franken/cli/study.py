@@ -57,6 +57,9 @@ def autopsy(
     for pair in extra or []:
         if "=" not in pair:
             raise UsageError(f"cannot read --extra {pair}", why="it has no =", fix="write --extra frozen-late=FOLDER")
+    labels = [pair.split("=", 1)[0] for pair in extra or []]
+    if twice := [label for label in labels if labels.count(label) > 1]:
+        raise UsageError(f"--extra {twice[0]} is given twice", fix="give each checkpoint a label of its own")
     more = dict(pair.split("=", 1) for pair in extra or [])
     if dry_run:
         notes: tuple[str, ...] = ()

@@ -63,6 +63,10 @@ def _read(folder: Path) -> Run:
     for name in ("samples.parquet", "layers.parquet"):
         if not (folder / name).exists():
             raise FrankenError(f"{folder} is damaged", f"it has no {name}", "delete it and run its command again")
+    needed = {"diff": "checkpoints", "merge-sweep": "models"}.get(manifest.get("verb", ""))
+    if not {"verb", "label"} <= set(manifest) or (needed and needed not in manifest.get("identity", {})):
+        why = "its run.json does not say of which models it is"
+        raise FrankenError(f"{folder} is damaged", why, "delete it and run its command again")
     return Run(folder, manifest)
 
 

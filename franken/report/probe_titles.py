@@ -49,7 +49,7 @@ def of_swaps(rows: Any) -> str:
     if not len(falls):
         return "Answers that change when layers see another image"
     listed = ", ".join(f"{r.task} {r.value:.1f}" for r in falls.itertuples())
-    return f"Answers follow the image up to this layer, mean per task: {listed}"
+    return f"Answers follow the image through this many layers, mean per task: {listed}"
 
 
 def of_ablation(rows: Any) -> str:

@@ -45,6 +45,7 @@ def plan_autopsy(
     Raises UsageError for checkpoints that are not there or do not fit each other, unknown tasks, impossible numbers.
     """
     needs = needs or {}
+    _check_labels(extra or {})
     models = {"base": base} | ({"sft": sft} if sft else {}) | {"rl": rl} | dict(extra or {})
     paths = {label: _where(path, label in needs) for label, path in models.items()}
     depth = _check_fit({label: p for label, p in paths.items() if label not in needs})
@@ -57,6 +58,8 @@ def plan_autopsy(
     hybrids = plan_hybrids(
         depth, "SFT" if sft else "Base", controls=settings.controls, seed=settings.seed, frozen=arms.values()
     )  # fmt: skip
+    if taken := sorted({h.label for h in hybrids} & set(models)):
+        raise UsageError(f"--extra {taken[0]}=…: that is the name of a hybrid", fix="give the checkpoint another label")
     study = Study(
         title=title or name_of(paths["rl"]), models=paths, depth=depth, tasks=list(plan.tasks),
         samples=settings.samples, seed=settings.seed, data=settings.data,
@@ -64,6 +67,15 @@ def plan_autopsy(
         command=command, left_out=_switched_off(settings), sizes=settings.sizes(),
     )  # fmt: skip
     return study, study_steps(study, settings, out, needs)
+
+
+def _check_labels(extra: Mapping[str, str]) -> None:
+    """Refuse labels that would take the place of a stage: the page would then be about another model, unsaid."""
+    for label in extra:
+        if label in ("base", "sft", "rl") or not label.strip():
+            why = "base, sft and rl are the checkpoints of the study itself" if label.strip() else "it has no label"
+            fix = "give another label: --extra control=FOLDER, --extra frozen-late=FOLDER"
+            raise UsageError(f"cannot use --extra {label}={extra[label]}", why, fix)
 
 
 def _switched_off(settings: Settings) -> list[dict[str, Any]]:

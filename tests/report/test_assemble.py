@@ -130,6 +130,10 @@ def test_unfinished_foreign_and_damaged_runs_say_so(tmp_path):
     (whole / "run.json").write_text(json.dumps(manifest | {"schema": 99}))
     with pytest.raises(FrankenError, match="another version"):
         assemble([whole])
+    (whole / "run.json").write_text(json.dumps({**manifest, "verb": "diff", "identity": {}}))
+    with pytest.raises(FrankenError, match="damaged") as nameless:
+        assemble([whole])
+    assert "of which models" in nameless.value.why
     (whole / "run.json").write_text("{")
     with pytest.raises(FrankenError, match="damaged"):
         assemble([whole])

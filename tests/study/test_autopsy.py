@@ -163,6 +163,11 @@ def test_refusals_come_before_anything_is_written(stages, tmp_path):
         run_autopsy(stages["base"], None, stages["rl"], out=tmp_path, settings=TINY)
     with pytest.raises(UsageError, match="unknown task"):
         run_autopsy(stages["base"], None, stages["rl"], out=tmp_path / "x", settings=Settings(tasks=("raed",)))
+    for label in ("rl", "sft", "base", "", "Base:RL:RL", "random-6a"):
+        with pytest.raises(UsageError, match="--extra"):
+            plan_autopsy(
+                stages["base"], None, stages["rl"], out=tmp_path / "x", settings=TINY, extra={label: stages["sft"]}
+            )
     with pytest.raises(UsageError, match="cannot read the layer range"):
         extra = {"frozen-lately": stages["sft"]}
         run_autopsy(stages["base"], None, stages["rl"], out=tmp_path / "x", settings=TINY, extra_models=extra)
