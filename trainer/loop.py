@@ -39,6 +39,7 @@ from trainer.lora import add_lora, merge_lora
 from trainer.packing import share_frozen
 from trainer.public import check_held_out
 from trainer.rewards import RewardError
+from trainer.rounding import warn_of_lost_updates
 from trainer.schedules import shape
 from trainer.sharding import check_in_step, checkpoint_activations, full, full_weights, inside, is_sharded, shard, whole
 from trainer.stages import AlignStage, GrpoStage, Recipe, SftStage
@@ -73,6 +74,8 @@ def run_train(
     for stage in () if (out / "train.json").exists() else recipe.stages:
         if isinstance(stage, GrpoStage) and stage.held_out:
             check_held_out(stage.data, stage.held_out, stage.prompts)
+    if rank() == 0 and not (out / "train.json").exists():
+        warn_of_lost_updates(recipe)
     with joined(always=recipe.sharding == "fsdp"), state.failed_writes_told(out), ExitStack() as held:
         on_first(lambda: held.enter_context(locked(out)))  # one writer, which is rank 0
         on_first(lambda: _claim(out, identity))

@@ -26,6 +26,7 @@ from trainer.evaluate import request_of
 from trainer.memory import Lengths, StagePlan, adapters_of, plan_stage
 from trainer.public import check_held_out, is_here, public_items
 from trainer.rollout import next_items
+from trainer.rounding import lost_updates
 from trainer.shapes import Shapes, numel, shapes_of
 from trainer.stages import GrpoStage, Lora, Recipe, SftStage, parse_recipe
 from trainer.templates import template
@@ -216,11 +217,13 @@ def _changes(
     tried[f"freeze: {', '.join(dict.fromkeys(lower))}"] = {"freeze": list(dict.fromkeys(lower))}
     variants = [(words, _changed(recipe, index, change)) for words, change in tried.items()]
     together: dict[str, Any] = {key: value for change in reversed(tried.values()) for key, value in change.items()}
-    everything = _changed(recipe, index, together).model_copy(update={"dtype": "bf16", "precision": "fp32"})
-    variants.append(("all of these in bf16", everything))
+    everything = _changed(recipe, index, together)
+    rounded = everything.model_copy(update={"dtype": "bf16", "precision": "fp32"})
+    lost = lost_updates(rounded)  # what would not train is no way out
+    variants.append(("all of these", everything) if lost else ("all of these in bf16", rounded))
     lighter = {"activation_checkpointing": True}
     variants.append(("--set activation_checkpointing=true", recipe.model_copy(update=lighter)))
-    if recipe.dtype == recipe.precision == "fp32":
+    if recipe.dtype == recipe.precision == "fp32" and not lost:
         variants.append(("--set dtype=bf16", recipe.model_copy(update={"dtype": "bf16"})))
     found = [(_peak(changed, index, shapes, lengths, freeze, processes), words) for words, changed in variants]
     if recipe.model != "creature:new" and not recipe.keep.best:

@@ -79,9 +79,11 @@ def _plan(
     from franken.cli.train_plan import print_plan
     from trainer.loop import with_trained
     from trainer.plan import memory_plan, refuse_what_cannot_fit
+    from trainer.rounding import warn_of_lost_updates
     from trainer.stages import load_recipe
 
     recipe = with_trained(load_recipe(name, tuple(overrides)), tuple(split_list(frozen)), tuple(split_list(trained)))
+    warn_of_lost_updates(recipe)
     found = memory_plan(recipe, out=out, memory=memory, processes=processes)
     if json:
         print_object(found, True)
@@ -158,11 +160,14 @@ def _train(
     from trainer.distributed import speaks
     from trainer.loop import run_train, with_trained
     from trainer.plan import freeze_plan
+    from trainer.rounding import warn_of_lost_updates
 
     if dry_run and not speaks():
         return 0
     if speaks() and (dry_run or ((freeze or train) and not json)):
         stages = freeze_plan(with_trained(recipe, freeze, train))
+        if dry_run:
+            warn_of_lost_updates(recipe)
         if json:
             return print_object({"recipe": recipe.name, "stages": stages}, json)
         for stage in stages:
