@@ -38,9 +38,11 @@ from franken.report.verdicts import (
     n_text,
     p_text,
     paired,
+    paired_gap,
     percent,
     permutation_p,
     ratio_interval,
+    side_of_half,
     subset_p,
 )  # fmt: skip
 
@@ -221,9 +223,9 @@ def transfer(found: Evidence) -> Headline:
     if not gained:
         verdict = OPEN
         answer = join(say("RL shows no gain over {who} here, so there is none to transfer.", who=name(parent)), answer)
-    elif half["ci_high"] < 0:
+    elif side_of_half(half) == -1:
         verdict = AGAINST
-    elif row["diff"] > 0 and p < ALPHA and half["ci_low"] > 0 and beats and all(beats):
+    elif row["diff"] > 0 and p < ALPHA and side_of_half(half) == 1 and beats and all(beats):
         verdict = SUPPORTED
     else:
         verdict = OPEN
@@ -245,7 +247,7 @@ def transfer(found: Evidence) -> Headline:
     )
     test = (
         f"Sign-flip tests of acc@1 over prompts. Supported: above {name(parent)} (Holm over the hybrids), above half of "
-        "RL's gain (95 % interval), and above every random layer set of equal size (Holm over them). Not supported: below "
+        "RL's gain (95 % interval and sign flips), and above every random layer set of equal size (Holm over them). Not supported: below "
         f"half of RL's gain. {ONE_RUN}"
     )
     return Headline("transfer", question, answer, claim, verdict, test, facts)
@@ -287,15 +289,15 @@ def necessary(found: Evidence) -> Headline:
         facts.append(join(line, keeps_text(half, _evals(found, parent, "rl", arm))) if half is not None else line)
     test = (
         "Sign-flip tests of acc@1 over prompts. Needed: below RL (Holm over the arms) and below half of RL's gain (95 % "
-        f"interval). Not needed: above half of RL's gain. {ONE_RUN}"
+        f"interval and sign flips). Not needed: above half of RL's gain. {ONE_RUN}"
     )
     return Headline("necessary", question, answer, claim, verdict, test, facts)
 
 
 def _freeze_state(row: Any, p: float, half: Any | None) -> str:
-    if half is not None and half["ci_low"] > 0:
+    if half is not None and side_of_half(half) == 1:
         return "not needed"
-    if half is not None and half["ci_high"] < 0 and row["diff"] < 0 and p < ALPHA:
+    if half is not None and side_of_half(half) == -1 and row["diff"] < 0 and p < ALPHA:
         return "needed"
     return OPEN
 
@@ -320,7 +322,7 @@ def _deepest_gap(
     """The two tasks that fall furthest apart: (earlier, later, adjusted p, the test's name, gap with interval).
 
     Tasks that share their images were tested in pairs by the probe (`fall_tests` of its manifest); other tasks are
-    compared as independent samples. Holm runs over all pairs of tasks. Shown is the widest gap.
+    compared as independent samples. Holm runs over all pairs of tasks. Shown is the widest gap, with the interval of its test.
     """
     paired_tests = {frozenset(t["tasks"]): t for t in found.manifest("probe", model).get("fall_tests") or []}
     pairs = list(combinations(depths, 2))
@@ -331,7 +333,7 @@ def _deepest_gap(
     at = max(range(len(pairs)), key=lambda i: gaps[i])
     (a, b), test = pairs[at], tests[at]
     a, b = (a, b) if depths[a].mean() <= depths[b].mean() else (b, a)
-    gap = gap_interval(depths[a], depths[b])
+    gap = gap_interval(depths[a], depths[b]) if test is None else paired_gap(test, b)
     how = (
         f"sign-flip test paired by image (n = {test['n']} images)" if test else "permutation test between the two tasks"
     )

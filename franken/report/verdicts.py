@@ -56,7 +56,14 @@ def n_text(n: int) -> str:
 
 
 def interval(row: Any) -> str:
-    """A difference with its interval, in points: `+10.2 points (95 % +8.1 to +12.2)`."""
+    """A difference with its interval, in points: `+10.2 points (95 % +8.1 to +12.2)`.
+
+    Where all prompts differ by the same, resampling them gives an interval of no width, which would look like certainty.
+    """
+    if row["ci_low"] == row["ci_high"]:
+        return (
+            f"{points(row['diff'])} points ({'no prompt differs' if row['diff'] == 0 else 'all prompts differ alike'})"
+        )
     return f"{points(row['diff'])} points (95{NB}% {points(row['ci_low'])} to {points(row['ci_high'])})"
 
 
@@ -99,6 +106,13 @@ def above_half(found: Evidence, label: str) -> Any | None:
     return compare_values(half, own, "acc@1").set_index("task").loc["all"]
 
 
+def side_of_half(half: Any) -> int:
+    """1 above half of RL's gain, -1 below it, 0 open: by the interval and the test, since few prompts make narrow intervals."""
+    if not half["p"] < ALPHA:
+        return 0
+    return 1 if half["ci_low"] > 0 else -1 if half["ci_high"] < 0 else 0
+
+
 def keeps_text(row: Any, runs: tuple[str, ...]) -> Sentence:
     """`above_half` in words."""
     return say("Against half of RL's gain: {diff:n}.", runs, diff=interval(row))
@@ -130,6 +144,12 @@ def gap_interval(a: np.ndarray, b: np.ndarray, *, n_boot: int = 2000, seed: int 
     draws = [x[rng.integers(0, len(x), (n_boot, len(x)))].mean(1) for x in (a, b)]
     low, high = np.quantile(draws[1] - draws[0], (0.025, 0.975))
     return float(b.mean() - a.mean()), float(low), float(high)
+
+
+def paired_gap(test: Any, later: str) -> tuple[float, float, float]:
+    """The difference over shared images and its interval, as the probe tested it, `later` minus the other task."""
+    gap, (low, high) = test["difference"], test["ci"]
+    return (gap, low, high) if test["tasks"][1] == later else (-gap, -high, -low)
 
 
 def ratio_interval(a: np.ndarray, b: np.ndarray, *, n_boot: int = 2000, seed: int = 0) -> tuple[float, float, float]:

@@ -6,6 +6,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from franken.report import headlines
 from franken.report.evidence import Evidence, gather
 from franken.report.headlines import all_headlines, necessary, reading_depths, transfer, what
 from franken.report.record import read_study
@@ -16,6 +17,7 @@ from franken.report.verdicts import (
     SUPPORTED,
     above_half,
     gap_interval,
+    interval,
     p_text,
     permutation_p,
     points,
@@ -87,6 +89,7 @@ def test_paired_tests_of_the_probe_stand_for_their_pairs_of_tasks(found):
     assert hidden.answer.split(", n")[0] == shown.answer.split(", n")[0]  # the widest gap is shown, whatever its p
     assert hidden.verdict != SUPPORTED
     assert "n = 31 images" in shown.test
+    assert "3.0 layers (95 % 1.0 to 5.0) later" in shown.answer.replace("\N{NO-BREAK SPACE}", " ")  # of the paired test
     assert "answers to recognise" in shown.answer
     assert "answers to compare" in shown.answer
     assert shown.verdict == SUPPORTED
@@ -143,6 +146,16 @@ def test_without_random_sets_nothing_is_said_about_these_layers(found):
 )
 def test_necessity_is_judged_against_half_of_the_gain(found, share, verdict):
     assert necessary(planted(found, {"sft": 0.2, "rl": 0.8, "frozen-late": share})).verdict == verdict
+
+
+def test_an_interval_that_its_test_does_not_bear_out_decides_nothing(found, monkeypatch):
+    """Three prompts that agree have a bootstrap interval of no width, and no test that could be significant."""
+    narrow = {"diff": 0.3, "ci_low": 0.3, "ci_high": 0.3, "p": 0.25}
+    monkeypatch.setattr(headlines, "above_half", lambda *_: narrow)
+    all_kept = planted(found, {"sft": 0.2, "rl": 0.8, "SFT:RL:RL": 0.8, "random-6a": 0.3, "frozen-late": 0.8})
+    assert [transfer(all_kept).verdict, necessary(all_kept).verdict] == [OPEN, OPEN]
+    narrow["p"] = 0.01
+    assert [transfer(all_kept).verdict, necessary(all_kept).verdict] == [SUPPORTED, AGAINST]
 
 
 def test_without_a_gain_nothing_transfers_and_nothing_is_lost(found):
@@ -202,6 +215,9 @@ def test_an_update_that_is_larger_in_early_layers_speaks_against_the_claim(found
 
 def test_numbers_as_text():
     assert points(0.1024) == "+10.2"
+    assert "(95" in interval({"diff": 0.1, "ci_low": 0.05, "ci_high": 0.15})
+    assert interval({"diff": 0.0, "ci_low": 0.0, "ci_high": 0.0}) == "0.0 points (no prompt differs)"
+    assert interval({"diff": 0.5, "ci_low": 0.5, "ci_high": 0.5}) == "+50.0 points (all prompts differ alike)"
     assert points(-0.05) == "\N{MINUS SIGN}5.0"
     assert p_text(0.0002).replace("\N{NO-BREAK SPACE}", " ") == "p < 0.001"
     assert p_text(0.034).replace("\N{NO-BREAK SPACE}", " ") == "p = 0.034"
