@@ -7,12 +7,13 @@ freezing layers and for checking that they stayed frozen. A pattern is searched 
 import re
 from collections.abc import Mapping, Sequence
 
-from franken.errors import UsageError
-from franken.layers import PARTS, parse_ranges
+from franken.errors import UsageError, did_you_mean
+from franken.layers import PARTS, THIRDS, parse_ranges
 from franken.names import Place, depths_of
 
 LOOSE = ("embed", "head", "norm")  # the text tensors outside of the layers
 WORDS = (*PARTS, *LOOSE)
+RANGES = (*THIRDS, "all")
 _COMPONENT = re.compile(r"(.+)\.(attn|mlp|norm)")
 
 
@@ -25,6 +26,13 @@ def select(specs: Sequence[str], places: Mapping[str, Place], *, option: str, wh
     depths = depths_of(places.values())
     chosen: set[str] = set()
     for spec in specs:
+        if spec.isalpha() and spec not in (*WORDS, *RANGES):
+            known = (*WORDS, *RANGES)
+            raise UsageError(
+                f"unknown part {spec!r} in {option}",
+                why=f"the words are {', '.join(known)}",
+                fix=did_you_mean(spec, known) or "give a layer range such as text:0-3, or re:PATTERN",
+            )
         found = {key for key, spot in places.items() if _means(spec, key, spot, depths)}
         if not found:
             raise UsageError(

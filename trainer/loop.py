@@ -364,6 +364,8 @@ def _write_final(loaded: Loaded, recipe: Recipe, final: Path, weights: dict[str,
 
 def _claim(out: Path, identity: str) -> None:
     mark = out / "recipe.json"
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file", why="a training run is a folder", fix="choose another --out")
     if mark.exists() and mark.read_text() != identity:
         raise UsageError(f"{out} holds another training run", why="its recipe differs", fix="choose another --out")
     if not mark.exists() and out.exists() and any(not p.name.startswith(f".{mark.name}.") for p in out.iterdir()):

@@ -276,7 +276,11 @@ def parse_recipe(raw: dict[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate(raw)
     except ValidationError as e:
-        problems = [_explain(error) for error in e.errors()]
+        errors = e.errors()
+        inner = any(error["loc"][:1] == ("stages",) and len(error["loc"]) > 1 for error in errors)
+        # a stage with an error is left out, which pydantic then counts as a stage too few
+        shown = [x for x in errors if not (inner and x["loc"] == ("stages",) and x["type"] == "too_short")]
+        problems = [_explain(error) for error in shown]
         raise UsageError(
             "the recipe does not fit", why="; ".join(problems), fix="franken train --show creature-rl is one that does"
         ) from e

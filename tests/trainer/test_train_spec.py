@@ -120,3 +120,27 @@ def test_the_command_line_says_what_trains(capsys):
     assert {(r["part"], r["layer"]) for r in stage["table"] if not r["frozen"]} == {("text", 0), ("text", 1)}
     assert run_command([*command, "--train", "vision", "--freeze", "text:0"], debug=False) == 2
     assert run_command([*command, "--train", "head"], debug=False) == 2
+
+
+def test_a_mistyped_part_is_named_with_its_neighbour(capsys):
+    assert run_command(["train", "creature-grpo", "--freeze", "vison", "--dry-run"], debug=False) == 2
+    said = capsys.readouterr().err
+    assert "unknown part 'vison'" in said
+    assert "did you mean 'vision'?" in said
+
+
+def test_a_mistake_in_a_stage_is_said_once(capsys):
+    assert run_command(["train", "creature-grpo", "--set", "stages.0.lr=-1", "--dry-run"], debug=False) == 2
+    said = capsys.readouterr().err
+    assert "stages.0.lr" in said
+    assert "Tuple" not in said
+    assert run_command(["train", "creature-grpo", "--set", "stages=[]", "--dry-run"], debug=False) == 2
+    assert "at least 1 item" in capsys.readouterr().err
+
+
+def test_a_file_where_the_run_should_be_is_refused_and_stays(tmp_path, capsys):
+    file = tmp_path / "run"
+    file.write_text("mine")
+    assert run_command(["train", "creature-grpo", "--out", str(file)], debug=False) == 2
+    assert "is a file" in capsys.readouterr().err
+    assert file.read_text() == "mine"
