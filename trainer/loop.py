@@ -412,16 +412,17 @@ def _flushed_denormals() -> Iterator[None]:
 
 @contextmanager
 def _polite_interrupts() -> Iterator[Callable[[], bool]]:
-    """The first ctrl-C asks the loop to stop after its update; the second one stops at once."""
+    """The first ctrl-C asks the loop to stop after its update, as SIGTERM does (a scheduler's); a second ctrl-C stops at once."""
     asked: list[int] = []
 
     def ask(number: int, frame: Any) -> None:
-        if asked:
+        if number == signal.SIGINT and number in asked:
             raise KeyboardInterrupt
         asked.append(number)
 
-    previous = signal.signal(signal.SIGINT, ask)
+    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: bool(asked)
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,6 +1,7 @@
 """The trainer: advantages and losses against definitions, freezing proved, resume exact, groups invariant to batching."""
 
 import json
+import signal
 
 import pytest
 import torch
@@ -195,17 +196,15 @@ def weights(folder):
     return load_file(folder / "model.safetensors")
 
 
-@pytest.mark.parametrize("after", [1, 3, 4])
-def test_resumed_equals_uninterrupted(tmp_path, after):
+@pytest.mark.parametrize(("after", "number"), [(1, signal.SIGINT), (3, signal.SIGTERM), (4, signal.SIGINT)])
+def test_resumed_equals_uninterrupted(tmp_path, after, number):
     whole = loop.run_train(recipe(), tmp_path / "whole", freeze=("text:0-3",))
     seen = []
 
     def interrupt(line):
         seen.append(line)
         if len(seen) == after:
-            import signal
-
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
 
     with pytest.raises(KeyboardInterrupt):
         loop.run_train(recipe(), tmp_path / "cut", freeze=("text:0-3",), report=interrupt)
