@@ -24,6 +24,7 @@ SIZE = (4.2, 2.95)  # inches, of every panel unless it says otherwise
 FRAME = (0.145, 0.155, 0.84, 0.67)  # left, bottom, width, height of a layered plot, as shares of its figure
 COLUMNS = 3  # of a group's figure
 PAPER_DPI = 160
+KINDS = ("png", "pdf")  # the files of a group's figure
 
 
 @dataclass(frozen=True)
@@ -137,11 +138,11 @@ def group_figure(group: Group, mode: look.Mode = look.LIGHT) -> Figure:
 
 
 def save_figures(sections: Sequence[Section], folder: Path) -> dict[str, list[str]]:
-    """Write each group's figure into `folder` as PNG and PDF. Returns the files' names by the group's key."""
+    """Write each group's figure into `folder`, a file for each of KINDS. Returns the files' names by the group's key."""
     folder.mkdir(parents=True, exist_ok=True)
     made: dict[str, list[str]] = {}
     for group in (g for s in sections for g in s.groups):
-        names = [f"{group.key}.{kind}" for kind in ("png", "pdf")]
+        names = [f"{group.key}.{kind}" for kind in KINDS]
         with look.theme():
             figure = group_figure(group)
             for name in names:

@@ -31,11 +31,14 @@ def make_study():
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory) -> Path:
-    """The folder of a study with failed samples and its page, figures included."""
+    """The folder of a study with failed samples and its page, figures included: all as PNG, test_page makes PDFs of some."""
+    from franken.report import panels
     from franken.report.page import build_page
 
     folder = build(tmp_path_factory.mktemp("built"), failed=True, more=True, samples=6)
-    build_page(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(panels, "KINDS", ("png",))
+        build_page(folder)
     return folder
 
 
