@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from franken import stats
 from franken.evaluate.metrics import GREEDY, compare_values
 from franken.evaluate.mscores import NEEDS, m_scores
 from franken.report import plots, ranges
@@ -12,7 +13,7 @@ from franken.report import theme as look
 from franken.report.evidence import Evidence
 from franken.report.panels import Group, Panel, Section, basis
 from franken.report.sources import runs_of
-from franken.report.verdicts import interval, paired
+from franken.report.verdicts import ALPHA, interval, paired
 
 TRANSFER, NECESSARY = "Does the change transfer?", "Was it necessary?"
 
@@ -34,8 +35,8 @@ def transfer(found: Evidence) -> Section:
     best = max(planned, key=lambda e: e.diff)
     bands = ranges.control_bands(shown)
     fair = [e for e in planned if len(e.layers) in bands]
-    won = len([e for e in fair if e.diff > bands[len(e.layers)][1]])
-    over = f"; {won} of {len(fair)} gain more than each random set of as many layers" if fair else ""
+    won = len(above_random(found, fair, [e for e in shown if e.kind == "random"]))
+    over = f"; {won} of {len(fair)} surely gain more than each random set of as many layers" if fair else ""
     layered = Panel(
         "hybrids-layers", "Every hybrid over the layers that it took from RL",
         f"gain in acc@1 over {parent} of every hybrid, drawn over its layers, with the band of random layer sets",
@@ -217,6 +218,19 @@ def _limits(rows: Any, labels: list[str], metrics: list[str]) -> tuple[float, fl
         return None
     low, high = 100 * float(shown["ci_low"].min()), 100 * float(shown["ci_high"].max())
     return low - 0.04 * (high - low) - 0.5, min(100.5, high + 0.04 * (high - low))
+
+
+def above_random(found: Evidence, hybrids: Sequence[Any], controls: Sequence[Any]) -> list[str]:
+    """The hybrids that gain more than each random set of their size: paired by prompt, p < 0.05 after Holm over all."""
+    rows = [
+        (h.label, row) for h in hybrids for c in controls
+        if len(c.layers) == len(h.layers) and (row := paired(found, c.label, h.label)) is not None
+    ]  # fmt: skip
+    adjusted = stats.holm([float(row["p"]) for _, row in rows])
+    above = {label: True for label, _ in rows}
+    for (label, row), p in zip(rows, adjusted, strict=True):
+        above[label] &= bool(row["diff"] > 0 and p < ALPHA)
+    return [label for label, sure in above.items() if sure]
 
 
 def _all(rows: Any, labels: Sequence[str], metric: str) -> Any:

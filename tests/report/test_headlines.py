@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import combinations
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from franken.report import headlines
 from franken.report.evidence import Evidence, gather
 from franken.report.headlines import all_headlines, necessary, reading_depths, transfer, what
+from franken.report.layer_set_figures import above_random
 from franken.report.record import read_study
 from franken.report.verdicts import (
     ABSENT,
@@ -19,6 +21,7 @@ from franken.report.verdicts import (
     gap_interval,
     interval,
     p_text,
+    paired,
     permutation_p,
     points,
     ratio_interval,
@@ -131,6 +134,20 @@ def test_transfer_is_judged_against_half_of_the_gain_and_random_sets(found, shar
     """sft 0.2, rl 0.8, random sets 0.3: the middle and late layers carry all, half or nothing of the gain."""
     answered = {"sft": 0.2, "rl": 0.8, "SFT:RL:RL": share, "random-6a": 0.3}
     assert transfer(planted(found, answered)).verdict == verdict
+
+
+@pytest.mark.parametrize(("random", "sure"), [(0.3, ["SFT:RL:RL"]), (0.79, [])], ids=["far", "near"])
+def test_a_hybrid_is_above_the_random_sets_only_by_a_test(found, random, sure):
+    hybrids = [
+        SimpleNamespace(label="SFT:RL:RL", layers=range(2, 8)),
+        SimpleNamespace(label="RL:SFT:SFT", layers=[0, 1]),
+    ]
+    controls = [SimpleNamespace(label="random-6a", layers=range(6))]
+    measured = planted(found, {"SFT:RL:RL": 0.81, "random-6a": random})
+    row = paired(measured, "random-6a", "SFT:RL:RL")
+    assert row is not None
+    assert row["diff"] > 0
+    assert above_random(measured, hybrids, controls) == sure
 
 
 def test_without_random_sets_nothing_is_said_about_these_layers(found):
