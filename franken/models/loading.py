@@ -49,7 +49,9 @@ def pick_device(device: str = "auto") -> torch.device:
             f"unknown device {device!r}", why="torch does not know it", fix="use cpu, cuda or cuda:1"
         ) from e
     if picked.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError("there is no CUDA device", why="torch finds none", fix="use --device cpu")
+        raise UsageError(
+            "there is no CUDA device", why="torch finds none", fix="use --device cpu (in training: --set device=cpu)"
+        )
     return picked
 
 

@@ -15,6 +15,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def plan_autopsy(
     _check_labels(extra or {})
     models = {"base": base} | ({"sft": sft} if sft else {}) | {"rl": rl} | dict(extra or {})
     paths = {label: _where(path, label in needs) for label, path in models.items()}
+    _check_different({label: paths[label] for label in ("base", "sft", "rl") if label in paths})
     depth = _check_fit({label: p for label, p in paths.items() if label not in needs})
     plan = plan_eval(
         tasks=settings.tasks, samples=settings.samples, n=settings.n, k=settings.k, seed=settings.seed,
@@ -240,6 +242,17 @@ def _claim(out: Path, study: Study) -> None:
 
 def _where(path: str, to_be_made: bool) -> str:
     return str(Path(path).resolve()) if to_be_made else str(resolve(path).resolve())
+
+
+def _check_different(stages: Mapping[str, str]) -> None:
+    """Two stages that are one folder would be compared with themselves, at the price of a study."""
+    for first, second in combinations(stages, 2):
+        if stages[first] == stages[second]:
+            raise UsageError(
+                f"{first} and {second} are the same checkpoint",
+                f"both are {stages[first]}",
+                "give BASE RL, or BASE SFT RL",
+            )
 
 
 def _check_fit(paths: Mapping[str, str]) -> int:

@@ -326,3 +326,8 @@ def test_a_frozen_label_must_say_what_its_run_froze(tmp_path):
     with pytest.raises(UsageError, match="not what that run froze") as e:
         autopsy._frozen({"frozen-late": str(final)}, 8)
     assert "frozen-0-2,5-6" in e.value.fix
+
+
+def test_a_stage_is_not_compared_with_itself(stages, tmp_path):
+    with pytest.raises(UsageError, match="sft and rl are the same checkpoint"):
+        plan_autopsy(stages["base"], stages["sft"], stages["sft"], out=tmp_path / "o", settings=TINY)
