@@ -5,7 +5,7 @@ everything; commas join. No torch here.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -50,6 +50,22 @@ def thirds(depth: int) -> dict[str, tuple[int, int]]:
     """`early` [0, L//3), `middle` [L//3, 2L//3), `late` [2L//3, L)."""
     one, two = depth // 3, 2 * depth // 3
     return {"early": (0, one), "middle": (one, two), "late": (two, depth)}
+
+
+def neighbours(layers: Iterable[int]) -> list[tuple[int, int]]:
+    """Runs of neighbouring layers, both ends included: [0, 1, 2, 5] → [(0, 2), (5, 5)]."""
+    found: list[tuple[int, int]] = []
+    for layer in sorted(layers):
+        if found and layer == found[-1][1] + 1:
+            found[-1] = (found[-1][0], layer)
+        else:
+            found.append((layer, layer))
+    return found
+
+
+def spelled(layers: Iterable[int], dash: str = "..") -> str:
+    """Layers for people, last ones included: `0..2, 5`."""
+    return ", ".join(str(a) if a == b else f"{a}{dash}{b}" for a, b in neighbours(layers))
 
 
 def parse_ranges(text: str, depths: Mapping[str, int], default_part: str = "text") -> tuple[LayerRange, ...]:

@@ -21,6 +21,7 @@ from franken.cli.options import (
     split_list,
 )
 from franken.console import finish_run, print_object, print_patching, progress_bar
+from franken.layers import spelled
 
 
 def probe(
@@ -78,7 +79,7 @@ def probe(
     )  # fmt: skip
     if not json:
         print(
-            f"{plan.checkpoint.name}: text layers {_spans(plan.layers)} ({len(plan.layers)} of {plan.checkpoint.depths['text']})"
+            f"{plan.checkpoint.name}: text layers {spelled(plan.layers)} ({len(plan.layers)} of {plan.checkpoint.depths['text']})"
         )
     if dry_run:
         return print_object(cost(plan), json)
@@ -113,9 +114,3 @@ def _draw(folder: Path, pair: tuple[Path, Path], question: str) -> None:
     rows = load_run(folder).samples.astype(object)
     records = rows.where(rows.notna(), None).to_dict("records")
     draw_pair(records, pair, question, folder / "figures" / "pair.png")
-
-
-def _spans(layers: tuple[int, ...]) -> str:
-    from franken.merge.plan import spans
-
-    return spans(layers)

@@ -13,7 +13,7 @@ from typing import Any
 from franken.adapters import open_adapter
 from franken.checkpoints import Checkpoint, LowRank, TensorEntry, is_adapter, open_checkpoint, resolve
 from franken.errors import UsageError
-from franken.layers import describe_range, parse_ranges
+from franken.layers import describe_range, parse_ranges, spelled
 from franken.merge.fit import TENSORS, Difference, differences
 from franken.merge.methods import FLOATING, check_method, origin_of, seed_of
 from franken.merge.recipe import ADAPTER, BASE, CAST, COPY, DIFFERENCES, LINEAR, PIECES, Recipe, Rule, checked
@@ -194,24 +194,13 @@ def summarise(rows: Sequence[Row]) -> list[dict[str, Any]]:
             "part": part,
             "": where,
             "made of": made,
-            "layers": spans(sorted({r.target.place.layer for r in members if r.target.place.layer is not None})),
+            "layers": spelled({r.target.place.layer for r in members if r.target.place.layer is not None}),
             "components": ", ".join(sorted({r.target.place.component for r in members})),
             "tensors": len(members),
             "bytes": sum(r.target.nbytes for r in members),
         }
         for (part, where, made), members in groups.items()
     ]
-
-
-def spans(layers: Iterable[int]) -> str:
-    """`0..3, 7` for [0, 1, 2, 3, 7]."""
-    pieces: list[list[int]] = []
-    for layer in layers:
-        if pieces and layer == pieces[-1][1] + 1:
-            pieces[-1][1] = layer
-        else:
-            pieces.append([layer, layer])
-    return ", ".join(str(a) if a == b else f"{a}..{b}" for a, b in pieces)
 
 
 def _made_of(row: Row) -> str:

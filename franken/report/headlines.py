@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from franken import stats
-from franken.layers import thirds
+from franken.layers import spelled, thirds
 from franken.report.evidence import Evidence
 from franken.report.sources import join, runs_of, say
 from franken.report.theme import name
@@ -370,13 +370,7 @@ def text_layers(rows: Any, delta: str, metric: str, component: str = "all") -> n
 
 def layer_spans(layers: list[int]) -> str:
     """`0–2, 5`: layers in a sentence, last one included."""
-    runs: list[list[int]] = []
-    for layer in sorted(layers):
-        if runs and layer == runs[-1][1] + 1:
-            runs[-1][1] = layer
-        else:
-            runs.append([layer, layer])
-    return ", ".join(f"{a}" if a == b else f"{a}–{b}" for a, b in runs)
+    return spelled(layers, "–")
 
 
 def _evals(found: Evidence, *models: str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from franken.layers import spelled
 from franken.report import plots
 
 METRICS = {
@@ -27,20 +28,9 @@ def peak(rows: Any) -> list[int]:
     return sorted(int(i) for i in rows[rows["ci_high"] >= best["ci_low"]]["layer"])
 
 
-def spans(layers: list[int]) -> str:
-    """`3`, `3-5`, `0, 3-5`: layers, last one included; for a sentence."""
-    runs: list[list[int]] = []
-    for layer in layers:
-        if runs and layer == runs[-1][-1] + 1:
-            runs[-1].append(layer)
-        else:
-            runs.append([layer])
-    return ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in runs)
-
-
 def layers_of(found: list[int]) -> str:
     """`layer 3` or `layers 3-5`."""
-    return f"{'layer' if len(found) == 1 else 'layers'} {spans(found)}"
+    return f"{'layer' if len(found) == 1 else 'layers'} {spelled(found, '-')}"
 
 
 def of_swaps(rows: Any) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from franken import stats
-from franken.layers import thirds
+from franken.layers import neighbours, thirds
 from franken.report import plots
 from franken.report import theme as look
 from franken.report.evidence import Evidence
@@ -130,7 +130,7 @@ def plot_effects(
                 effect, number if len(kinds) == 1 else kinds.index(kind), len(own if len(kinds) == 1 else kinds)
             )
             value, low, high = 100 * effect.diff, 100 * effect.low, 100 * effect.high
-            spans = _spans(effect.layers)
+            spans = neighbours(effect.layers)
             ax.hlines(
                 [value] * len(spans),
                 [a - 0.42 for a, _ in spans],
@@ -164,18 +164,7 @@ def plot_scores(table: Any, *, labels: Sequence[str], names: Sequence[str], mode
     return ax
 
 
-def _spans(layers: Sequence[int]) -> list[tuple[int, int]]:
-    """Runs of neighbours, both ends included."""
-    spans: list[list[int]] = []
-    for layer in sorted(layers):
-        if spans and layer == spans[-1][1] + 1:
-            spans[-1][1] = layer
-        else:
-            spans.append([layer, layer])
-    return [(a, b) for a, b in spans]
-
-
 def _where(effect: Effect, number: int, of: int) -> float:
     """x of the interval: spread over the widest run of the effect's layers, so that no two stand on one place."""
-    a, b = max(_spans(effect.layers), key=lambda ab: ab[1] - ab[0])
+    a, b = max(neighbours(effect.layers), key=lambda ab: ab[1] - ab[0])
     return a - 0.3 + (b - a + 0.6) * (number + 1) / (of + 1)

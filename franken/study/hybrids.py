@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from franken.errors import UsageError
-from franken.layers import thirds
+from franken.layers import neighbours, thirds
 
 # which thirds come from RL, in the order of the paper: IN:RL:RL, RL:IN:IN, IN:IN:RL, RL:RL:IN, IN:RL:IN, RL:IN:RL
 FROM_RL = (
@@ -33,13 +33,7 @@ class Hybrid:
     @property
     def ranges(self) -> str:
         """The set as the command line writes it: `text:0-2,text:5-8`."""
-        spans: list[list[int]] = []
-        for layer in self.layers:
-            if spans and layer == spans[-1][1]:
-                spans[-1][1] += 1
-            else:
-                spans.append([layer, layer + 1])
-        return ",".join(f"text:{a}-{b}" for a, b in spans)
+        return ",".join(f"text:{first}-{last + 1}" for first, last in neighbours(self.layers))
 
     def to_dict(self) -> dict[str, Any]:
         """As stored in study.json."""

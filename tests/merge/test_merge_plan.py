@@ -5,8 +5,8 @@ from constant_models import folders, plan, values
 
 from franken.checkpoints import open_checkpoint
 from franken.errors import UsageError
-from franken.layers import thirds
-from franken.merge.plan import plan_layers, spans, summarise
+from franken.layers import spelled, thirds
+from franken.merge.plan import plan_layers, summarise
 from franken.merge.recipe import Rule, recipe_from_options
 from franken.merge.run import run_merge
 from franken.models.tiny import save_tiny
@@ -172,6 +172,6 @@ def test_plan_layers_is_the_recipe_of_one_range(tmp_path):
     assert {r.method for r in plan_layers(base, donor, "1", alpha=0.5).rows} == {"copy", "linear"}
 
 
-def test_spans():
-    assert spans([0, 1, 2, 5, 7, 8]) == "0..2, 5, 7..8"
-    assert spans([]) == ""
+def test_spelled():
+    assert spelled([0, 1, 2, 5, 7, 8]) == "0..2, 5, 7..8"
+    assert spelled([]) == ""
