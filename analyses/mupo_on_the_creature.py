@@ -1,9 +1,11 @@
-"""Does GRPO's diversity collapse, does MUPO prevent it, and which of its parts does it? On the creature.
+"""Does GRPO's diversity collapse, does MUPO prevent it, and which of its parts does it? On the
+creature.
 
     OMP_NUM_THREADS=1 python analyses/mupo_on_the_creature.py --out runs/mupo-study
 
-Seven recipes from the same SFT checkpoint, with the same puzzles, samples and updates, three seeds each; about half an
-hour of CPU time on one core. Interrupt it and run it again: it goes on where it stopped. The tables and figures that
+Seven recipes from the same SFT checkpoint, with the same puzzles, samples and updates, three seeds
+each; about half an hour of CPU time on one core. Interrupt it and run it again: it goes on where it
+stopped. The tables and figures that
 `analyses/mupo_on_the_creature.md` reports are written beside this file.
 """
 
@@ -34,9 +36,12 @@ ARMS = {
 }
 LOOK = Look(tasks=("count", "sum", "compare"), every=10)
 TITLES = {
-    "acc@1": "acc@1", "acc@4": "acc@4", "diversity": "diversity (mean cosine distance)",
-    "strategies": "strategies per prompt, 8 draws", "right_strategies": "strategies that are right, 8 draws",
-}  # fmt: skip
+    "acc@1": "acc@1",
+    "acc@4": "acc@4",
+    "diversity": "diversity (mean cosine distance)",
+    "strategies": "strategies per prompt, 8 draws",
+    "right_strategies": "strategies that are right, 8 draws",
+}
 
 
 def main() -> int:
@@ -49,7 +54,13 @@ def main() -> int:
     torch.set_num_threads(1)
     arms = {recipe.removeprefix("creature-"): load_recipe(recipe) for recipe in ARMS.values()}
     if not options.report_only:
-        run_study(arms, range(options.seeds), options.out, LOOK, report=lambda line: print(line, file=sys.stderr))
+        run_study(
+            arms,
+            range(options.seeds),
+            options.out,
+            LOOK,
+            report=lambda line: print(line, file=sys.stderr),
+        )
     looks, updates = collect(arms, range(options.seeds), options.out)
     HERE.mkdir(exist_ok=True)
     looks.to_parquet(HERE / "looks.parquet", index=False)
@@ -57,7 +68,10 @@ def main() -> int:
     summary = summarise(looks, list(arms), baseline="grpo")
     write_summary(summary, HERE / "summary.csv")
     start = looks[looks["step"] == 0]
-    write_summary(start[list(METRICS)].mean().to_frame("value").reset_index(names="metric"), HERE / "start.csv")
+    write_summary(
+        start[list(METRICS)].mean().to_frame("value").reset_index(names="metric"),
+        HERE / "start.csv",
+    )
     names = {recipe.removeprefix("creature-"): title for title, recipe in ARMS.items()}
     draw_curves(looks.assign(arm=looks["arm"].map(names)), HERE / "curves.png")
     draw_gaps(summary.assign(arm=summary["arm"].map(names)), HERE / "final.png")
@@ -65,15 +79,25 @@ def main() -> int:
 
 
 def draw_curves(looks: pd.DataFrame, file: Path) -> None:
-    """Every metric over updates: the mean over seeds, and the band from the lowest to the highest seed."""
+    """Every metric over updates: the mean over seeds, and the band from the lowest to the highest
+    seed.
+    """
     by_seed = looks.groupby(["arm", "seed", "step"], sort=False)[list(METRICS)].mean().reset_index()
     sns.set_theme(style="whitegrid", context="paper")
     figure, axes = plt.subplots(1, len(METRICS), figsize=(17, 3.6), layout="constrained")
     for axis, metric in zip(axes, METRICS, strict=True):
         sns.lineplot(
-            by_seed, x="step", y=metric, hue="arm", hue_order=list(ARMS), errorbar=("pi", 100), ax=axis,
-            legend=metric == METRICS[-1], err_kws={"alpha": 0.08}, palette="colorblind",
-        )  # fmt: skip
+            by_seed,
+            x="step",
+            y=metric,
+            hue="arm",
+            hue_order=list(ARMS),
+            errorbar=("pi", 100),
+            ax=axis,
+            legend=metric == METRICS[-1],
+            err_kws={"alpha": 0.08},
+            palette="colorblind",
+        )
         axis.set(title=TITLES[metric], xlabel="step", ylabel="")
     sns.move_legend(axes[-1], "center left", bbox_to_anchor=(1.02, 0.5), title="", frameon=False)
     figure.savefig(file, dpi=150)
@@ -81,10 +105,14 @@ def draw_curves(looks: pd.DataFrame, file: Path) -> None:
 
 
 def draw_gaps(summary: pd.DataFrame, file: Path) -> None:
-    """Each arm minus GRPO at the last step, with 95 % intervals (bootstrap over seeds and puzzles, paired)."""
+    """Each arm minus GRPO at the last step, with 95 % intervals (bootstrap over seeds and puzzles,
+    paired).
+    """
     sns.set_theme(style="whitegrid", context="paper")
     arms = [arm for arm in ARMS if arm != "GRPO"]
-    figure, axes = plt.subplots(1, len(METRICS), figsize=(15, 2.8), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(
+        1, len(METRICS), figsize=(15, 2.8), sharey=True, layout="constrained"
+    )
     for axis, metric in zip(axes, METRICS, strict=True):
         rows = summary[summary["metric"] == metric].set_index("arm").loc[arms]
         middle = rows["minus_baseline"]

@@ -1,7 +1,9 @@
-"""Checkpoints of real shapes for the benchmarks: Qwen2.5-VL's, sharded, bf16, written as a stream without a model.
+"""Checkpoints of real shapes for the benchmarks: Qwen2.5-VL's, sharded, bf16, written as a stream
+without a model.
 
-Their weights are random and their updates made up: `sft` moves every weight by about 2 %, `rl` moves a tenth of the weights by
-about one bf16 step, which is how such updates look. Speed does not depend on it.
+Their weights are random and their updates made up: `sft` moves every weight by about 2 %, `rl`
+moves a tenth of the weights by about one bf16 step, which is how such updates look. Speed does not
+depend on it.
 """
 
 import argparse
@@ -13,8 +15,24 @@ from pathlib import Path
 import numpy as np
 
 SHAPES = {
-    "3b": {"hidden": 2048, "mlp": 11008, "kv": 256, "layers": 36, "vocabulary": 151936, "heads": 16, "tied": True},
-    "7b": {"hidden": 3584, "mlp": 18944, "kv": 512, "layers": 28, "vocabulary": 152064, "heads": 28, "tied": False},
+    "3b": {
+        "hidden": 2048,
+        "mlp": 11008,
+        "kv": 256,
+        "layers": 36,
+        "vocabulary": 151936,
+        "heads": 16,
+        "tied": True,
+    },
+    "7b": {
+        "hidden": 3584,
+        "mlp": 18944,
+        "kv": 512,
+        "layers": 28,
+        "vocabulary": 152064,
+        "heads": 28,
+        "tied": False,
+    },
 }
 TOWER = {"hidden": 1280, "mlp": 3420, "layers": 32}
 SHARD_BYTES = 4 << 30
@@ -45,9 +63,12 @@ def tensors(size: str, layers: int | None = None) -> Iterator[tuple[str, tuple[i
     for i in range(TOWER["layers"]):
         block = f"visual.blocks.{i}"
         for name, shape in (
-            ("attn.qkv", (3 * wide, wide)), ("attn.proj", (wide, wide)),
-            ("mlp.gate_proj", (narrow, wide)), ("mlp.up_proj", (narrow, wide)), ("mlp.down_proj", (wide, narrow)),
-        ):  # fmt: skip
+            ("attn.qkv", (3 * wide, wide)),
+            ("attn.proj", (wide, wide)),
+            ("mlp.gate_proj", (narrow, wide)),
+            ("mlp.up_proj", (narrow, wide)),
+            ("mlp.down_proj", (wide, narrow)),
+        ):
             yield f"{block}.{name}.weight", shape
             yield f"{block}.{name}.bias", shape[:1]
         yield f"{block}.norm1.weight", (wide,)
@@ -58,8 +79,12 @@ def tensors(size: str, layers: int | None = None) -> Iterator[tuple[str, tuple[i
         yield f"visual.merger.{name}.bias", shape[:1]
 
 
-def write(folder: Path, stage: str, size: str, layers: int | None = None, shard_bytes: int = SHARD_BYTES) -> Path:
-    """Write one stage's checkpoint, config, shards and index, unless it is there. Returns its folder."""
+def write(
+    folder: Path, stage: str, size: str, layers: int | None = None, shard_bytes: int = SHARD_BYTES
+) -> Path:
+    """Write one stage's checkpoint, config, shards and index, unless it is there. Returns its
+    folder.
+    """
     place = folder / f"{size}-{layers or 'all'}-{stage}"
     if (place / "model.safetensors.index.json").exists():
         return place
@@ -79,7 +104,9 @@ def write(folder: Path, stage: str, size: str, layers: int | None = None, shard_
         _write_shard(place / file, members, stage)
         files |= {name: file for name, _ in members}
     (place / "config.json").write_text(json.dumps(config(size, layers)))
-    (place / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": files}))
+    (place / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": files})
+    )
     return place
 
 
@@ -87,14 +114,28 @@ def config(size: str, layers: int | None = None) -> dict:
     """The parts of the config that say what the shapes are."""
     s = SHAPES[size]
     return {
-        "model_type": "qwen2_5_vl", "architectures": ["Qwen2_5_VLForConditionalGeneration"], "torch_dtype": "bfloat16",
-        "hidden_size": s["hidden"], "intermediate_size": s["mlp"], "num_hidden_layers": layers or s["layers"],
-        "num_attention_heads": s["heads"], "num_key_value_heads": s["kv"] // 128, "vocab_size": s["vocabulary"],
-        "tie_word_embeddings": s["tied"], "rms_norm_eps": 1e-6, "rope_theta": 1e6, "max_position_embeddings": 128000,
+        "model_type": "qwen2_5_vl",
+        "architectures": ["Qwen2_5_VLForConditionalGeneration"],
+        "torch_dtype": "bfloat16",
+        "hidden_size": s["hidden"],
+        "intermediate_size": s["mlp"],
+        "num_hidden_layers": layers or s["layers"],
+        "num_attention_heads": s["heads"],
+        "num_key_value_heads": s["kv"] // 128,
+        "vocab_size": s["vocabulary"],
+        "tie_word_embeddings": s["tied"],
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1e6,
+        "max_position_embeddings": 128000,
         "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
-        "vision_config": {"depth": TOWER["layers"], "hidden_size": TOWER["hidden"], "intermediate_size": TOWER["mlp"],
-                          "out_hidden_size": s["hidden"], "num_heads": 16},
-    }  # fmt: skip
+        "vision_config": {
+            "depth": TOWER["layers"],
+            "hidden_size": TOWER["hidden"],
+            "intermediate_size": TOWER["mlp"],
+            "out_hidden_size": s["hidden"],
+            "num_heads": 16,
+        },
+    }
 
 
 def _write_shard(path: Path, members: list[tuple[str, tuple[int, ...]]], stage: str) -> None:

@@ -1,14 +1,19 @@
-"""How fast `franken diff` is, against a plain torch script and the Frankenstein paper's way of computing energies.
+"""How fast `franken diff` is, against a plain torch script and the Frankenstein paper's way of
+computing energies.
 
-Three checkpoints of Qwen2.5-VL's shapes (benchmarks/checkpoints.py), bf16, sharded. Whole processes in alternating runs:
+Three checkpoints of Qwen2.5-VL's shapes (benchmarks/checkpoints.py), bf16, sharded. Whole processes
+in alternating runs:
 
-- `plain`: every tensor loaded by safetensors into torch, subtracted in float32, one norm per update;
-- `reference`: the algorithm of the paper's characterisation_energy.py: all models whole, as fp16, matrices only, fp16
+- `plain`: every tensor loaded by safetensors into torch, subtracted in float32, one norm per
+  update;
+- `reference`: the algorithm of the paper's characterisation_energy.py: all models whole, as fp16,
+  matrices only, fp16
   subtraction, one norm and one relative norm;
 - `franken`: everything `franken diff` measures in its one pass, with its run folder.
 
-With `--reference FOLDER` the paper's own script runs as a fourth arm (it needs the transformers of its time). `--spectra`
-compares the Gram route with float32 and float64 SVDs, shape by shape. Only ratios mean something on a shared machine.
+With `--reference FOLDER` the paper's own script runs as a fourth arm (it needs the transformers of
+its time). `--spectra` compares the Gram route with float32 and float64 SVDs, shape by shape. Only
+ratios mean something on a shared machine.
 """
 
 import argparse
@@ -64,7 +69,9 @@ def reference(folders: dict[str, Path]) -> None:
 
 
 def read_bandwidth(files: list[Path], threads: int) -> float:
-    """GB/s of reading the files into one small buffer a thread: as fast as anything that reads them can be."""
+    """GB/s of reading the files into one small buffer a thread: as fast as anything that reads them
+    can be.
+    """
 
     def read(file: Path) -> int:
         buffer, done = bytearray(1 << 18), 0
@@ -106,7 +113,9 @@ def forget(folders: dict[str, Path]) -> None:
 
 
 def spectra_table(large: bool) -> str:
-    """Markdown: seconds, one thread, of the three routes to the singular values of a float32 update, and their errors."""
+    """Markdown: seconds, one thread, of the three routes to the singular values of a float32
+    update, and their errors.
+    """
     import torch
     from threadpoolctl import threadpool_limits
 
@@ -140,7 +149,10 @@ def spectra_table(large: bool) -> str:
             single = torch.linalg.svdvals(torch.from_numpy(delta)).numpy()
             theirs = time.perf_counter() - began
             exact = torch.linalg.svdvals(torch.from_numpy(wide)).numpy() if rows <= 2048 else None
-        errors = [f"{np.max(np.abs(s / exact - 1)):.0e}" if exact is not None else "-" for s in (gram, single)]
+        errors = [
+            f"{np.max(np.abs(s / exact - 1)):.0e}" if exact is not None else "-"
+            for s in (gram, single)
+        ]
         lines.append(
             f"| {rows}×{columns} | {ours:.2f} | {theirs:.2f} | {theirs / ours:.1f} | {errors[0]} | {errors[1]} "
             f"| {gram[0] / gram[-1]:.0e} |"
@@ -150,18 +162,26 @@ def spectra_table(large: bool) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="where the checkpoints are made and kept")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--folder", type=Path, required=True, help="where the checkpoints are made and kept"
+    )
     parser.add_argument("--size", choices=SHAPES, default="3b")
     parser.add_argument("--layers", type=int, help="decoder layers to keep; all by default")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--reference", type=Path, help="a checkout of the paper's repository")
-    parser.add_argument("--ours-only", action="store_true", help="for sizes that the others' memory cannot hold")
+    parser.add_argument(
+        "--ours-only", action="store_true", help="for sizes that the others' memory cannot hold"
+    )
     parser.add_argument("--spectra", action="store_true")
     parser.add_argument("--large", action="store_true", help="with --spectra: 3584×18944 too")
     parser.add_argument("--arm", choices=("plain", "reference"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    folders = {stage: write(arguments.folder, stage, arguments.size, arguments.layers) for stage in STAGES}
+    folders = {
+        stage: write(arguments.folder, stage, arguments.size, arguments.layers) for stage in STAGES
+    }
     if arguments.arm:
         {"plain": plain, "reference": reference}[arguments.arm](folders)
         return
@@ -179,11 +199,21 @@ def main() -> None:
         "--out",
         str(runs),
     ]
-    arms = {} if arguments.ours_only else {arm: [*again, "--arm", arm] for arm in ("plain", "reference")}
+    arms = (
+        {}
+        if arguments.ours_only
+        else {arm: [*again, "--arm", arm] for arm in ("plain", "reference")}
+    )
     if arguments.reference:
         script = arguments.reference / "scripts" / "characterisation_energy.py"
         stages = [part for stage in STAGES for part in (f"--{stage}", str(folders[stage]))]
-        arms["the paper's script"] = [sys.executable, str(script), *stages, "--output", str(runs / "energy.json")]
+        arms["the paper's script"] = [
+            sys.executable,
+            str(script),
+            *stages,
+            "--output",
+            str(runs / "energy.json"),
+        ]
     arms["franken"] = ours
     files = [file for folder in folders.values() for file in folder.glob("*.safetensors")]
     nbytes = sum(file.stat().st_size for file in files)
@@ -192,14 +222,19 @@ def main() -> None:
     print(
         f"Qwen2.5-VL-{arguments.size.upper()} shapes, {arguments.layers or 'all'} decoder layers: 3 × {nbytes / 3e9:.1f} GB\n"
     )
-    costs = alternate(arms, arguments.repeats, lambda: shutil.rmtree(runs / "diff", ignore_errors=True))
+    costs = alternate(
+        arms, arguments.repeats, lambda: shutil.rmtree(runs / "diff", ignore_errors=True)
+    )
     print(ratio_table(costs, "franken"))
     read_bandwidth(files, threads)
     bandwidth, speed = read_bandwidth(files, threads), one_pass(folders, threads)
     print(
         f"\nwarm, {threads} threads: reading {bandwidth:.1f} GB/s; measuring {speed:.1f} GB/s, {speed / bandwidth:.0%} of it"
     )
-    for number in (1, 2):  # the host of a virtual machine may cache the disk: only the second round is like for like
+    for number in (
+        1,
+        2,
+    ):  # the host of a virtual machine may cache the disk: only the second round is like for like
         forget(folders)
         disk = read_bandwidth(files, threads)
         forget(folders)

@@ -1,9 +1,12 @@
-"""What freezing saves: time, operations and optimiser bytes of a GRPO update, with more and more of the lower layers frozen.
+"""What freezing saves: time, operations and optimiser bytes of a GRPO update, with more and more of
+the lower layers frozen.
 
-A Qwen2.5-VL of 9 layers and 34 M parameters with random weights, one packed group of about 2000 tokens with an image. The update is
-the trainer's own (forward, backward, clip, AdamW) without the sampling, which costs the same whatever is frozen. All arms run in
-turns in one process, and the table has the ratios of every round. Operations are those of PyTorch's FlopCounterMode, which do not
-depend on what else the machine does. `--profile` prints the costliest backward kernels of every arm.
+A Qwen2.5-VL of 9 layers and 34 M parameters with random weights, one packed group of about 2000
+tokens with an image. The update is the trainer's own (forward, backward, clip, AdamW) without the
+sampling, which costs the same whatever is frozen. All arms run in turns in one process, and the
+table has the ratios of every round. Operations are those of PyTorch's FlopCounterMode, which do not
+depend on what else the machine does. `--profile` prints the costliest backward kernels of every
+arm.
 """
 
 import argparse
@@ -43,13 +46,22 @@ class Arm:
         self.loaded = build(LAYERS, 512, 8, 2)
         apply_freeze(self.loaded.model, freeze)
         self.stage = GrpoStage(
-            kind="grpo", steps=1, lr=1e-6, tasks={"count": 1.0}, prompts=1, group=GROUP, max_new_tokens=LONGEST,
-            packed=True, freeze=freeze,
-        )  # fmt: skip
+            kind="grpo",
+            steps=1,
+            lr=1e-6,
+            tasks={"count": 1.0},
+            prompts=1,
+            group=GROUP,
+            max_new_tokens=LONGEST,
+            packed=True,
+            freeze=freeze,
+        )
         self.parameters = [p for p in self.loaded.model.parameters() if p.requires_grad]
         self.optimizer = _optimizer(self.stage, self.parameters)
         encoded = (
-            pixels_of(self.loaded, PROMPT) if not freeze or "vision" not in freeze else batch_of(self.loaded, PROMPT)
+            pixels_of(self.loaded, PROMPT)
+            if not freeze or "vision" not in freeze
+            else batch_of(self.loaded, PROMPT)
         )
         group = [Response("", ids, [0.0] * len(ids), False) for ids in responses_of(LONGEST, GROUP)]
         self.batch = Batch(encoded, [group])
@@ -62,7 +74,13 @@ class Arm:
         lengths = self.batch.lengths()
         none = torch.zeros_like(lengths, dtype=torch.bool)
         groups = Groups(
-            [[""] * GROUP], none, lengths, none, ("accuracy",), (1.0,), embed=lambda: torch.zeros(1, GROUP, 1)
+            [[""] * GROUP],
+            none,
+            lengths,
+            none,
+            ("accuracy",),
+            (1.0,),
+            embed=lambda: torch.zeros(1, GROUP, 1),
         )
         advantages = torch.linspace(-1, 1, GROUP)[None]
         _update(self.loaded, self.stage, self._apply, None, self.batch, groups, advantages, [0])
@@ -89,7 +107,9 @@ class Arm:
 
     def optimizer_bytes(self) -> int:
         """What AdamW holds."""
-        return sum(x.nbytes for state in self.optimizer.state.values() for x in state.values() if x.ndim)
+        return sum(
+            x.nbytes for state in self.optimizer.state.values() for x in state.values() if x.ndim
+        )
 
 
 def profile(name: str, arm: Arm) -> None:
@@ -105,13 +125,17 @@ def profile(name: str, arm: Arm) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--profile", action="store_true", help="the costliest kernels of every arm")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     arms = {name: Arm(freeze) for name, freeze in ARMS.items()}
-    operations = {name: arm.operations() for name, arm in arms.items()}  # the first update is the warm-up
+    operations = {
+        name: arm.operations() for name, arm in arms.items()
+    }  # the first update is the warm-up
     if arguments.profile:
         for name, arm in arms.items():
             profile(name, arm)
@@ -119,7 +143,9 @@ def main() -> None:
     rounds = [{name: arm.seconds() for name, arm in arms.items()} for _ in range(arguments.repeats)]
     tokens = PROMPT + int(arms["none"].batch.lengths().sum())
     print(f"{setting('torch', 'transformers')}, one thread, fp32, a row of {tokens} tokens\n")
-    print("| frozen | trains, M | optimiser MiB | operations | of none | CPU s | of none: median | min | max |")
+    print(
+        "| frozen | trains, M | optimiser MiB | operations | of none | CPU s | of none: median | min | max |"
+    )
     print("|---|---|---|---|---|---|---|---|---|")
     for name, arm in arms.items():
         ratios = [line[name] / line["none"] for line in rounds]

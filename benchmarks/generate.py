@@ -1,9 +1,11 @@
-"""n samples of one prompt from one shared prefill against n independent rows: time, peak memory, and the same samples.
+"""n samples of one prompt from one shared prefill against n independent rows: time, peak memory,
+and the same samples.
 
-The model of benchmarks/packing.py: a Qwen2.5-VL of 24 M parameters with random weights. Independent rows are one batch of n equal
-prompts, each with an image of its own, as an engine has it that knows nothing of groups. Both arms draw with the same numbers and
-go through the same decoding loop; only the prefill differs. Every arm runs in a process of its own, so that its peak memory is its
-own; before that, both are run in one and their samples are compared.
+The model of benchmarks/packing.py: a Qwen2.5-VL of 24 M parameters with random weights. Independent
+rows are one batch of n equal prompts, each with an image of its own, as an engine has it that knows
+nothing of groups. Both arms draw with the same numbers and go through the same decoding loop; only
+the prefill differs. Every arm runs in a process of its own, so that its peak memory is its own;
+before that, both are run in one and their samples are compared.
 """
 
 import argparse
@@ -19,7 +21,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.packing import build, pixels_of
 from benchmarks.processes import apart, rise, setting
 
-SHAPES = [(700, 64, 8), (700, 64, 16), (1500, 64, 8), (300, 64, 8), (700, 256, 8)]  # prompt, new tokens, n
+SHAPES = [
+    (700, 64, 8),
+    (700, 64, 16),
+    (1500, 64, 8),
+    (300, 64, 8),
+    (700, 256, 8),
+]  # prompt, new tokens, n
 
 
 def model() -> Any:
@@ -55,7 +63,9 @@ def independent(loaded: Any, batch: dict[str, Any], n: int, steps: int) -> list[
     sampling = Sampling(n, 1.0, steps)
     uniforms = draws(sample_names("benchmark", sampling), steps, 0)
     last = rows["position_ids"][..., -1:]
-    ids, _ = decode(loaded, cache, output.logits[:, -1], rows["attention_mask"], last, uniforms, sampling)
+    ids, _ = decode(
+        loaded, cache, output.logits[:, -1], rows["attention_mask"], last, uniforms, sampling
+    )
     return ids.tolist()
 
 
@@ -63,14 +73,18 @@ ARMS = {"rows": independent, "shared": shared}
 
 
 def one_arm(arm: str, prompt: int, steps: int, n: int, repeats: int) -> dict[str, Any]:
-    """Seconds of each repetition, and how far the process's memory rose above where it was before, MiB."""
+    """Seconds of each repetition, and how far the process's memory rose above where it was before,
+    MiB.
+    """
     loaded = model()
     batch = pixels_of(loaded, prompt)
     return rise(lambda: ARMS[arm](loaded, batch, n, steps), repeats)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--arm", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -1,9 +1,11 @@
-"""Checkpoints of a published model's shapes without its weights: what the planners read, on a disk that could not hold them.
+"""Checkpoints of a published model's shapes without its weights: what the planners read, on a disk
+that could not hold them.
 
     python benchmarks/headers_only.py Qwen/Qwen2.5-VL-7B-Instruct base sft rl
 
-Each folder gets a config and one safetensors file whose header is real and whose data is a hole: 16.6 GB by its size, kilobytes on
-disk. `--dry-run` and `--plan` read headers only; nothing that computes would say anything sensible about the zeros.
+Each folder gets a config and one safetensors file whose header is real and whose data is a hole:
+16.6 GB by its size, kilobytes on disk. `--dry-run` and `--plan` read headers only; nothing that
+computes would say anything sensible about the zeros.
 """
 
 import json
@@ -21,9 +23,11 @@ def write_headers(model: str, folder: Path) -> int:
     text = QWEN[model]
     rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}
     config = Qwen2_5_VLConfig(
-        text_config={**text, "rope_parameters": rope}, vision_config={**TOWER, "out_hidden_size": text["hidden_size"]},
-        tie_word_embeddings=text["tie_word_embeddings"], dtype="bfloat16",
-    )  # fmt: skip
+        text_config={**text, "rope_parameters": rope},
+        vision_config={**TOWER, "out_hidden_size": text["hidden_size"]},
+        tie_word_embeddings=text["tie_word_embeddings"],
+        dtype="bfloat16",
+    )
     with torch.device("meta"):
         built = Qwen2_5_VLForConditionalGeneration(config)
     folder.mkdir(parents=True)
@@ -43,4 +47,6 @@ def write_headers(model: str, folder: Path) -> int:
 
 if __name__ == "__main__":
     for place in sys.argv[2:]:
-        print(f"{place}: {write_headers(sys.argv[1], Path(place)) / 1e9:.1f} GB, none of them stored")
+        print(
+            f"{place}: {write_headers(sys.argv[1], Path(place)) / 1e9:.1f} GB, none of them stored"
+        )

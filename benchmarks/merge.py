@@ -1,13 +1,16 @@
-"""How fast a layer-range merge is: franken against mergekit's command and mergekit's API, on the same two checkpoints.
+"""How fast a layer-range merge is: franken against mergekit's command and mergekit's API, on the
+same two checkpoints.
 
     python benchmarks/merge.py --folder FOLDER --size 3b --layers 8 --repeats 5
 
-Two checkpoints of Qwen2.5-VL's shapes (benchmarks/checkpoints.py), bf16, sharded. Each arm takes the second half of the decoder
-from the donor, and the rest, final norm and head included, from the base; then its files are flushed to the disk, which is
-counted. The arms alternate, and start with another one in every round. For franken (start-up and verification included)
-and mergekit's command (which verifies nothing) the whole process is timed; for mergekit's API its call alone, imports excluded.
-In the first round mergekit's outputs are compared with franken's, tensor by tensor. Write bandwidth is measured in every
-round: `write` puts as many bytes into new files of a shard's size and flushes them, `copy` is `cp` of the base's shards, flushed.
+Two checkpoints of Qwen2.5-VL's shapes (benchmarks/checkpoints.py), bf16, sharded. Each arm takes
+the second half of the decoder from the donor, and the rest, final norm and head included, from the
+base; then its files are flushed to the disk, which is counted. The arms alternate, and start with
+another one in every round. For franken (start-up and verification included) and mergekit's command
+(which verifies nothing) the whole process is timed; for mergekit's API its call alone, imports
+excluded. In the first round mergekit's outputs are compared with franken's, tensor by tensor. Write
+bandwidth is measured in every round: `write` puts as many bytes into new files of a shard's size
+and flushes them, `copy` is `cp` of the base's shards, flushed.
 """
 
 import argparse
@@ -100,13 +103,35 @@ def same_tensors(a: Path, b: Path) -> int:
     return len(one)
 
 
-def run(base: Path, donor: Path, layers: int, repeats: int, work: Path) -> tuple[dict[str, list[Cost]], int]:
-    """All arms, `repeats` times. Returns their costs and how many tensors were compared with mergekit's."""
-    out, half, files = work / "out", layers // 2, (work / "mergekit.yaml", work / "api.py", work / "seconds")
+def run(
+    base: Path, donor: Path, layers: int, repeats: int, work: Path
+) -> tuple[dict[str, list[Cost]], int]:
+    """All arms, `repeats` times. Returns their costs and how many tensors were compared with
+    mergekit's.
+    """
+    out, half, files = (
+        work / "out",
+        layers // 2,
+        (work / "mergekit.yaml", work / "api.py", work / "seconds"),
+    )
     files[0].write_text(MERGEKIT_CONFIG.format(base=base, donor=donor, half=half, layers=layers))
     files[1].write_text(MERGEKIT_API)
-    franken = [sys.executable, "-m", "franken.cli", "merge", str(base), str(donor), "--layers", f"{half}-{layers}"]
-    command = [str(Path(sys.executable).with_name("mergekit-yaml")), str(files[0]), str(out), "--no-copy-tokenizer"]
+    franken = [
+        sys.executable,
+        "-m",
+        "franken.cli",
+        "merge",
+        str(base),
+        str(donor),
+        "--layers",
+        f"{half}-{layers}",
+    ]
+    command = [
+        str(Path(sys.executable).with_name("mergekit-yaml")),
+        str(files[0]),
+        str(out),
+        "--no-copy-tokenizer",
+    ]
     nbytes = sum(file.stat().st_size for file in base.glob("*.safetensors"))
 
     def whole(arguments: list[str]) -> Cost:
@@ -145,25 +170,44 @@ def tables(costs: dict[str, list[Cost]], nbytes: int) -> str:
     lines = ["| | wall s (range) | GB/s | CPU s | peak MiB |", "|---|---|---|---|---|"]
     for name, found in costs.items():
         wall = [cost.wall for cost in found]
-        middle = [statistics.median(getattr(cost, field) for cost in found) for field in ("wall", "cpu", "peak")]
+        middle = [
+            statistics.median(getattr(cost, field) for cost in found)
+            for field in ("wall", "cpu", "peak")
+        ]
         rate = "" if "plan" in name else f"{nbytes / 1e9 / middle[0]:.2f}"
-        cpu, peak = (f"{middle[1]:.1f}" if middle[1] > 0 else "", f"{middle[2]:.0f}" if middle[2] else "")
-        lines.append(f"| {name} | {middle[0]:.2f} ({min(wall):.2f}-{max(wall):.2f}) | {rate} | {cpu} | {peak} |")
+        cpu, peak = (
+            f"{middle[1]:.1f}" if middle[1] > 0 else "",
+            f"{middle[2]:.0f}" if middle[2] else "",
+        )
+        lines.append(
+            f"| {name} | {middle[0]:.2f} ({min(wall):.2f}-{max(wall):.2f}) | {rate} | {cpu} | {peak} |"
+        )
     lines += ["", "| wall time, times franken's | median (range) |", "|---|---|"]
     for name in ("mergekit's command", "mergekit's API", "write", "copy"):
-        each = [cost.wall / own.wall for cost, own in zip(costs[name], costs["franken"], strict=True)]
-        lines.append(f"| {name} | {statistics.median(each):.2f} ({min(each):.2f}-{max(each):.2f}) |")
+        each = [
+            cost.wall / own.wall for cost, own in zip(costs[name], costs["franken"], strict=True)
+        ]
+        lines.append(
+            f"| {name} | {statistics.median(each):.2f} ({min(each):.2f}-{max(each):.2f}) |"
+        )
     return "\n".join(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="scratch; needs six times a checkpoint")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--folder", type=Path, required=True, help="scratch; needs six times a checkpoint"
+    )
     parser.add_argument("--size", choices=SHAPES, default="3b")
     parser.add_argument("--layers", type=int, help="the first decoder layers only")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
-    base, donor = (write(options.folder, stage, options.size, options.layers, SHARD_BYTES) for stage in ("base", "sft"))
+    base, donor = (
+        write(options.folder, stage, options.size, options.layers, SHARD_BYTES)
+        for stage in ("base", "sft")
+    )
     layers = json.loads((base / "config.json").read_text())["num_hidden_layers"]
     nbytes = sum(file.stat().st_size for file in base.glob("*.safetensors"))
     costs, compared = run(base, donor, layers, options.repeats, options.folder)

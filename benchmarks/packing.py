@@ -1,12 +1,16 @@
-"""A training step of one packed group against G padded rows: time, peak memory, and the same gradients.
+"""A training step of one packed group against G padded rows: time, peak memory, and the same
+gradients.
 
-A Qwen2.5-VL of 24 M parameters with random weights: the real class, wide enough that matrices and not attention take most of the
-time, as at 7B; the vision tower is frozen and its features are computed once for both. The step is the forward and backward of
-the group's log-probabilities. Every arm runs in a process of its own, so that its peak memory is its own; before that, both are
-run in one and their gradients are compared.
+A Qwen2.5-VL of 24 M parameters with random weights: the real class, wide enough that matrices and
+not attention take most of the time, as at 7B; the vision tower is frozen and its features are
+computed once for both. The step is the forward and backward of the group's log-probabilities. Every
+arm runs in a process of its own, so that its peak memory is its own; before that, both are run in
+one and their gradients are compared.
 
-`--sft` times supervised batches instead: examples with an image packed into rows of a token budget, against the padded batch,
-in alternating runs of one process. Tokens are those of the examples; padding is work but not tokens.
+`--sft` times supervised batches instead: examples with an image packed into rows of a token budget,
+against the padded batch,
+in alternating runs of one process. Tokens are those of the examples; padding is work but not
+tokens.
 """
 
 import argparse
@@ -22,7 +26,14 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.processes import apart, rise, setting
 
-SHAPES = [(700, 300, 8), (700, 300, 15), (300, 300, 8), (1500, 300, 8), (1500, 300, 15), (200, 800, 8)]  # P, R, G
+SHAPES = [
+    (700, 300, 8),
+    (700, 300, 15),
+    (300, 300, 8),
+    (1500, 300, 8),
+    (1500, 300, 15),
+    (200, 800, 8),
+]  # P, R, G
 LESSONS = [  # name, batch, prompt, answers: a long tail as worked solutions have, and none
     ("median 120, at most 600", 12, 320, "tail"),
     ("all of 200", 12, 320, "equal"),
@@ -37,19 +48,43 @@ def build(layers: int = 3, hidden: int = 768, heads: int = 12, keys: int = 4) ->
     from franken.models.loading import wrap
 
     text = {
-        "vocab_size": VOCABULARY, "hidden_size": hidden, "intermediate_size": 3 * hidden, "num_hidden_layers": layers,
-        "num_attention_heads": heads, "num_key_value_heads": keys, "max_position_embeddings": 8192, "tie_word_embeddings": False,
-        "bos_token_id": None, "eos_token_id": 1,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [8, 12, 12]},
-    }  # fmt: skip
+        "vocab_size": VOCABULARY,
+        "hidden_size": hidden,
+        "intermediate_size": 3 * hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": keys,
+        "max_position_embeddings": 8192,
+        "tie_word_embeddings": False,
+        "bos_token_id": None,
+        "eos_token_id": 1,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 1e6,
+            "mrope_section": [8, 12, 12],
+        },
+    }
     vision = {
-        "depth": 2, "hidden_size": 64, "intermediate_size": 128, "num_heads": 2, "patch_size": 14, "spatial_merge_size": 2,
-        "temporal_patch_size": 2, "out_hidden_size": hidden, "window_size": 112, "fullatt_block_indexes": [1],
-    }  # fmt: skip
+        "depth": 2,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_heads": 2,
+        "patch_size": 14,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+        "out_hidden_size": hidden,
+        "window_size": 112,
+        "fullatt_block_indexes": [1],
+    }
     tokens = {
-        "image_token_id": IMAGE, "video_token_id": VIDEO, "vision_start_token_id": START, "vision_end_token_id": END,
-    }  # fmt: skip
-    config = hf.Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=False, **tokens)
+        "image_token_id": IMAGE,
+        "video_token_id": VIDEO,
+        "vision_start_token_id": START,
+        "vision_end_token_id": END,
+    }
+    config = hf.Qwen2_5_VLConfig(
+        text_config=text, vision_config=vision, tie_word_embeddings=False, **tokens
+    )
     torch.manual_seed(0)
     model = hf.Qwen2_5_VLForConditionalGeneration(config).float().eval()
     model.model.visual.requires_grad_(False)
@@ -70,14 +105,23 @@ def pixels_of(loaded: Any, prompt: int) -> dict[str, Any]:
     side = 16 if prompt >= 300 else 8
     generator = torch.Generator().manual_seed(1)
     rest = prompt - side * side - 2
-    ids = torch.cat([
-        torch.tensor([START]), torch.full((side * side,), IMAGE), torch.tensor([END]),
-        torch.randint(10, 4000, (rest,), generator=generator),
-    ])[None]  # fmt: skip
+    ids = torch.cat(
+        [
+            torch.tensor([START]),
+            torch.full((side * side,), IMAGE),
+            torch.tensor([END]),
+            torch.randint(10, 4000, (rest,), generator=generator),
+        ]
+    )[None]
     grid = torch.tensor([[1, 2 * side, 2 * side]])
     pixels = torch.randn(4 * side * side, 3 * 2 * 14 * 14, generator=generator)
     mask = torch.ones_like(ids)
-    batch = {"input_ids": ids, "attention_mask": mask, "pixel_values": pixels, "image_grid_thw": grid}
+    batch = {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "pixel_values": pixels,
+        "image_grid_thw": grid,
+    }
     batch["position_ids"] = position_ids(loaded.model, ids, mask, grid)
     return batch
 
@@ -109,14 +153,18 @@ def assert_equal(loaded: Any, batch: dict[str, Any], responses: list[list[int]])
     for arm in ("rows", "packed"):
         loaded.model.zero_grad()
         step(arm, loaded, batch, responses)
-        gradients.append({n: p.grad.clone() for n, p in loaded.model.named_parameters() if p.grad is not None})
+        gradients.append(
+            {n: p.grad.clone() for n, p in loaded.model.named_parameters() if p.grad is not None}
+        )
     return largest_difference(*gradients)
 
 
 def largest_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
     """The largest difference of any gradient entry, over the largest entry. Fails above 1e-4."""
     assert set(one) == set(other)
-    worst = max(((one[n] - other[n]).abs().max() / one[n].abs().max().clamp(min=1e-12)).item() for n in one)
+    worst = max(
+        ((one[n] - other[n]).abs().max() / one[n].abs().max().clamp(min=1e-12)).item() for n in one
+    )
     assert worst < 1e-4, f"the gradients differ by {worst:.1e}"
     return worst
 
@@ -129,7 +177,9 @@ def lesson_batch(loaded: Any, count: int, prompt: int, shape: str) -> Any:
     generator = torch.Generator().manual_seed(3)
     lengths = [200] * count
     if shape == "tail":
-        lengths = (120 * torch.randn(count, generator=generator).exp()).clamp(10, 600).int().tolist()
+        lengths = (
+            (120 * torch.randn(count, generator=generator).exp()).clamp(10, 600).int().tolist()
+        )
     asked = pixels_of(loaded, prompt)
     width = prompt + max(lengths)
     ids, mask, labels = (
@@ -174,11 +224,19 @@ def lessons(repeats: int, budget: int) -> None:
         gradients = []
         for arm in ("padded", "packed"):
             lesson_step(arm, loaded, batch, budget)
-            gradients.append({n: p.grad.clone() for n, p in loaded.model.named_parameters() if p.grad is not None})
+            gradients.append(
+                {
+                    n: p.grad.clone()
+                    for n, p in loaded.model.named_parameters()
+                    if p.grad is not None
+                }
+            )
         worst = largest_difference(*gradients)
         tokens = int(batch.inputs["attention_mask"].sum())
         arms = ("padded", "packed")
-        seconds = [[lesson_step(arm, loaded, batch, budget) for arm in arms] for _ in range(repeats)]
+        seconds = [
+            [lesson_step(arm, loaded, batch, budget) for arm in arms] for _ in range(repeats)
+        ]
         ratios = [padded / packed for padded, packed in seconds]
         rates = [tokens / statistics.median(column) for column in zip(*seconds, strict=True)]
         padding = 1 - tokens / batch.inputs["attention_mask"].numel()
@@ -190,7 +248,9 @@ def lessons(repeats: int, budget: int) -> None:
 
 
 def one_arm(arm: str, prompt: int, longest: int, group: int, repeats: int) -> dict[str, Any]:
-    """Seconds of each repetition, and how far the process's memory rose above where it was before the step, MiB."""
+    """Seconds of each repetition, and how far the process's memory rose above where it was before
+    the step, MiB.
+    """
     loaded = build()
     batch, responses = batch_of(loaded, prompt), responses_of(longest, group)
 
@@ -202,10 +262,16 @@ def one_arm(arm: str, prompt: int, longest: int, group: int, repeats: int) -> di
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--sft", action="store_true", help="supervised batches, packed against padded")
-    parser.add_argument("--budget", type=int, default=1024, help="tokens of a packed supervised row")
+    parser.add_argument(
+        "--sft", action="store_true", help="supervised batches, packed against padded"
+    )
+    parser.add_argument(
+        "--budget", type=int, default=1024, help="tokens of a packed supervised row"
+    )
     parser.add_argument("--arm", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -1,9 +1,12 @@
-"""Layer-wise swaps and zero ablation against the algorithm of the paper's scripts: CPU time, after equal answers.
+"""Layer-wise swaps and zero ablation against the algorithm of the paper's scripts: CPU time, after
+equal answers.
 
-The naive arm does for every layer what the reference does: vision tower, whole prefill and decoding anew, one row at a time, with
-the visual keys and values of layers ≥ ℓ replaced (in the prefill only; the reference also re-appends them at every decoding step,
-which is a bug), or the layer's output replaced by its input. The model is a random Qwen2.5-VL-7B with all widths divided by 14, its
-28 layers and the vision tower's 32 kept, in fp32. Both arms get the same encoded pairs, so that neither pays for reading images.
+The naive arm does for every layer what the reference does: vision tower, whole prefill and decoding
+anew, one row at a time, with the visual keys and values of layers ≥ ℓ replaced (in the prefill
+only; the reference also re-appends them at every decoding step, which is a bug), or the layer's
+output replaced by its input. The model is a random Qwen2.5-VL-7B with all widths divided by 14, its
+28 layers and the vision tower's 32 kept, in fp32. Both arms get the same encoded pairs, so that
+neither pays for reading images.
 """
 
 import argparse
@@ -36,10 +39,19 @@ def build(std: float) -> Any:
     config: Any = build_config(processor.tokenizer)
     text, vision = config.text_config, config.vision_config
     text.hidden_size, text.intermediate_size, text.num_hidden_layers = WIDTH, 1344, DEPTH
-    text.num_attention_heads, text.num_key_value_heads, text.layer_types = 4, 1, ["full_attention"] * DEPTH
+    text.num_attention_heads, text.num_key_value_heads, text.layer_types = (
+        4,
+        1,
+        ["full_attention"] * DEPTH,
+    )
     text.rope_parameters = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [8, 12, 12]}
     text.initializer_range, text.max_position_embeddings = std, 4096
-    vision.hidden_size, vision.out_hidden_size, vision.intermediate_size, vision.depth = 96, WIDTH, 240, 32
+    vision.hidden_size, vision.out_hidden_size, vision.intermediate_size, vision.depth = (
+        96,
+        WIDTH,
+        240,
+        32,
+    )
     vision.num_heads, vision.fullatt_block_indexes = 3, [7, 15, 23, 31]
     torch.manual_seed(0)
     model = Qwen2_5_VLForConditionalGeneration(config).float().eval()
@@ -55,10 +67,15 @@ def pairs(loaded: Any, side: int, count: int) -> list[dict[str, Tensor]]:
     from franken.probe.swap import encode_pair
 
     rng = np.random.default_rng(0)
-    question = "How many circle are in r1 or c2 plus c3 ?"  # 16 tokens after the image with the template's
+    question = (
+        "How many circle are in r1 or c2 plus c3 ?"  # 16 tokens after the image with the template's
+    )
 
     def prompt() -> Prompt:
-        return Prompt(question, (Image.fromarray(rng.integers(0, 255, (28 * side, 28 * side, 3), dtype=np.uint8)),))
+        return Prompt(
+            question,
+            (Image.fromarray(rng.integers(0, 255, (28 * side, 28 * side, 3), dtype=np.uint8)),),
+        )
 
     return [encode_pair(loaded, prompt(), prompt()) for _ in range(count)]
 
@@ -89,7 +106,9 @@ def naive_swap(loaded: Any, pair: dict[str, Tensor], steps: int) -> Answers:
         loaded.model(**source, use_cache=False)
     answers = [greedy(loaded, target, steps)]
     for layer in range(DEPTH):
-        with edit({module: put(module) for two in projections[layer:] for module in two}, "prefill"):
+        with edit(
+            {module: put(module) for two in projections[layer:] for module in two}, "prefill"
+        ):
             answers.append(greedy(loaded, target, steps))
     return answers
 
@@ -129,7 +148,9 @@ def our_swap(loaded: Any, pairs: list[dict[str, Tensor]], steps: int) -> list[An
     from franken.probe.swap import swap_sets, swapped_batch
 
     sets = [frozenset(), *swap_sets("suffix", range(DEPTH), DEPTH)]
-    return [[row.answer.ids for row in answers] for answers in swapped_batch(loaded, pairs, sets, steps)]
+    return [
+        [row.answer.ids for row in answers] for answers in swapped_batch(loaded, pairs, sets, steps)
+    ]
 
 
 def our_zero(loaded: Any, pairs: list[dict[str, Tensor]], steps: int) -> list[Answers]:
@@ -137,7 +158,10 @@ def our_zero(loaded: Any, pairs: list[dict[str, Tensor]], steps: int) -> list[An
     from franken.probe.ablate import ablate, ablations_of
 
     layers = ablations_of("zero", range(DEPTH))
-    return [[row.ids for row in ablate(loaded, one_of(pair, 0), layers, max_new_tokens=steps)] for pair in pairs]
+    return [
+        [row.ids for row in ablate(loaded, one_of(pair, 0), layers, max_new_tokens=steps)]
+        for pair in pairs
+    ]
 
 
 def timed(work: Callable[[], list[Answers]]) -> tuple[float, list[Answers]]:
@@ -148,9 +172,12 @@ def timed(work: Callable[[], list[Answers]]) -> tuple[float, list[Answers]]:
 
 
 def compare(
-    loaded: Any, batches: list[list[dict[str, Tensor]]], naive: Callable[..., Answers], ours: Callable[..., list[Answers]],
+    loaded: Any,
+    batches: list[list[dict[str, Tensor]]],
+    naive: Callable[..., Answers],
+    ours: Callable[..., list[Answers]],
     steps: int,
-) -> Mapping[str, float]:  # fmt: skip
+) -> Mapping[str, float]:
     """CPU seconds a pair, the ratio of both arms by batch of pairs, the share of changed answers.
 
     Raises AssertionError where an answer differs.
@@ -166,8 +193,14 @@ def compare(
         times.append((slow / len(batch), fast / len(batch), slow / fast))
     naive_s, ours_s, ratio = (statistics.median(column) for column in zip(*times, strict=True))
     total = DEPTH * sum(map(len, batches))
-    return {"naive": naive_s, "ours": ours_s, "ratio": ratio, "low": min(t[2] for t in times), "high": max(t[2] for t in times),
-            "changed": changed / total}  # fmt: skip
+    return {
+        "naive": naive_s,
+        "ours": ours_s,
+        "ratio": ratio,
+        "low": min(t[2] for t in times),
+        "high": max(t[2] for t in times),
+        "changed": changed / total,
+    }
 
 
 def main() -> None:

@@ -1,4 +1,6 @@
-"""Whole processes measured one after the other, in alternating runs: wall time, CPU time, peak memory, and their ratios."""
+"""Whole processes measured one after the other, in alternating runs: wall time, CPU time, peak
+memory, and their ratios.
+"""
 
 import json
 import os
@@ -30,7 +32,9 @@ def measure(command: Sequence[str]) -> Cost:
         k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"
     }  # nobody compiles at every start
     began = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
+    )
     assert process.stderr is not None
     errors = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
@@ -63,7 +67,12 @@ def ratio_table(costs: Mapping[str, Sequence[Cost]], ours: str) -> str:
     for name, runs in costs.items():
         wall = [run.wall / own.wall for run, own in zip(runs, costs[ours], strict=True)]
         cpu = [run.cpu / own.cpu for run, own in zip(runs, costs[ours], strict=True)]
-        middle = Cost(*(statistics.median(getattr(run, field) for run in runs) for field in ("wall", "cpu", "peak")))
+        middle = Cost(
+            *(
+                statistics.median(getattr(run, field) for run in runs)
+                for field in ("wall", "cpu", "peak")
+            )
+        )
         lines.append(
             f"| {name} | {middle.wall:.1f} | {middle.cpu:.1f} | {middle.peak:.0f} | {statistics.median(wall):.1f} "
             f"({min(wall):.1f}-{max(wall):.1f}) | {statistics.median(cpu):.1f} |"
@@ -82,7 +91,9 @@ def setting(*packages: str) -> str:
 
 
 def rise(work: Callable[[], object], repeats: int) -> dict[str, Any]:
-    """CPU seconds of each repetition after a first one, and how far they raised this process's memory, MiB."""
+    """CPU seconds of each repetition after a first one, and how far they raised this process's
+    memory, MiB.
+    """
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts from here
     before = memory("VmRSS")
     seconds = []
@@ -93,12 +104,18 @@ def rise(work: Callable[[], object], repeats: int) -> dict[str, Any]:
     return {"seconds": seconds[1:], "peak": memory("VmHWM") - before}
 
 
-def apart(file: str, arms: Sequence[str], shape: Sequence[int], repeats: int) -> dict[str, tuple[float, float]]:
-    """Each arm of a benchmark in a process of its own: median CPU seconds and MiB, as `rise` prints them in JSON."""
+def apart(
+    file: str, arms: Sequence[str], shape: Sequence[int], repeats: int
+) -> dict[str, tuple[float, float]]:
+    """Each arm of a benchmark in a process of its own: median CPU seconds and MiB, as `rise` prints
+    them in JSON.
+    """
     found = {}
     for arm in arms:
         command = [sys.executable, file, "--repeats", str(repeats), "--arm", arm, *map(str, shape)]
-        said = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        said = json.loads(
+            subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        )
         found[arm] = (statistics.median(said["seconds"]), said["peak"])
     return found
 
@@ -117,5 +134,6 @@ def own_peak() -> float:
 def _processor() -> str:
     with open("/proc/cpuinfo") as opened:
         return next(
-            (line.split(":")[1].strip() for line in opened if line.startswith("model name")), "an unknown processor"
+            (line.split(":")[1].strip() for line in opened if line.startswith("model name")),
+            "an unknown processor",
         )

@@ -1,8 +1,10 @@
-"""How fast puzzles come: items a second on one core, picture, question, answer and worked solutions included.
+"""How fast puzzles come: items a second on one core, picture, question, answer and worked solutions
+included.
 
     python benchmarks/puzzles.py [--seconds 1] [TASK ...]
 
-Training draws its puzzles live, so a step must not wait for them. CPU time, one process; the best of three rounds.
+Training draws its puzzles live, so a step must not wait for them. CPU time, one process; the best
+of three rounds.
 """
 
 import argparse

@@ -1,1 +1,3 @@
-"""What does RL really change in a vision-language model? Probe, diff, merge, freeze, train. Imports nothing by itself."""
+"""What does RL really change in a vision-language model? Probe, diff, merge, freeze, train. Imports
+nothing by itself.
+"""

@@ -1,8 +1,10 @@
 """A LoRA adapter (PEFT's layout) on top of a checkpoint: W + s·B·A, never written out.
 
-`open_adapter` gives a Checkpoint like any other: the tensors that the adapter stores whole (`modules_to_save`, biases) are its
-own, all others are the base's, and `updates` says which of those get a product added. s is alpha / r, or alpha / √r with
-rsLoRA (Hu et al. 2021, arXiv 2106.09685; Kalajdzievski 2023, arXiv 2312.03732).
+`open_adapter` gives a Checkpoint like any other: the tensors that the adapter stores whole
+(`modules_to_save`, biases) are its
+own, all others are the base's, and `updates` says which of those get a product added. s is alpha /
+r, or alpha / √r with rsLoRA (Hu et al. 2021, arXiv 2106.09685; Kalajdzievski 2023, arXiv
+2312.03732).
 
 Left out, and refused: DoRA, transposed and convolutional layers, methods other than LoRA.
 """
@@ -33,7 +35,9 @@ _NOT_PLAIN = (
 
 
 def open_adapter(folder: Path, base: Checkpoint) -> Checkpoint:
-    """The base with the adapter applied. Raises UsageError for a kind of adapter that is not plain LoRA or does not fit."""
+    """The base with the adapter applied. Raises UsageError for a kind of adapter that is not plain
+    LoRA or does not fit.
+    """
     settings = _settings(folder)
     tensors, factors = dict(base.tensors), dict[str, dict[str, TensorEntry]]()
     for raw, dtype, shape, start, stop in file_entries(folder / WEIGHTS):
@@ -54,7 +58,9 @@ def open_adapter(folder: Path, base: Checkpoint) -> Checkpoint:
             if len(shape) != 2:
                 raise _unsupported(folder, f"{raw} has {len(shape)} axes")
         elif shape != base.tensors[key].shape:
-            raise UsageError(f"{raw} is {list(shape)} in the adapter, {list(base.tensors[key].shape)} in {base.name}")
+            raise UsageError(
+                f"{raw} is {list(shape)} in the adapter, {list(base.tensors[key].shape)} in {base.name}"
+            )
         else:
             tensors[key] = entry
     updates = {key: _update(key, pair, settings, base, folder) for key, pair in factors.items()}
@@ -62,10 +68,16 @@ def open_adapter(folder: Path, base: Checkpoint) -> Checkpoint:
 
 
 def _update(
-    key: str, pair: Mapping[str, TensorEntry], settings: Mapping[str, Any], base: Checkpoint, folder: Path
+    key: str,
+    pair: Mapping[str, TensorEntry],
+    settings: Mapping[str, Any],
+    base: Checkpoint,
+    folder: Path,
 ) -> LowRank:
     if set(pair) != {"A", "B"}:
-        raise FrankenError(f"{folder.name} holds only one factor of {key}", fix="save the adapter again")
+        raise FrankenError(
+            f"{folder.name} holds only one factor of {key}", fix="save the adapter again"
+        )
     a, b = pair["A"], pair["B"]
     embedding = "lora_embedding" in a.name
     rows, columns = (a.shape[1], b.shape[0]) if embedding else (b.shape[0], a.shape[1])
@@ -77,7 +89,10 @@ def _update(
     rank = a.shape[0]
     module = a.name.removeprefix("base_model.model.").split(".lora_")[0]
     patterns = settings.get("alpha_pattern") or {}
-    alpha = next((v for k, v in patterns.items() if re.match(rf"(.*\.)?({k})$", module)), settings["lora_alpha"])
+    alpha = next(
+        (v for k, v in patterns.items() if re.match(rf"(.*\.)?({k})$", module)),
+        settings["lora_alpha"],
+    )
     scale = alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
     return LowRank(a, b, float(scale), embedding)
 
@@ -89,7 +104,9 @@ def _settings(folder: Path) -> dict[str, Any]:
         raise FrankenError(f"{folder / ADAPTER} is not JSON", why=str(e)) from e
     if not (folder / WEIGHTS).exists():
         raise FrankenError(
-            f"no {WEIGHTS} in {folder}", why="only safetensors are read", fix="save the adapter with safe_serialization"
+            f"no {WEIGHTS} in {folder}",
+            why="only safetensors are read",
+            fix="save the adapter with safe_serialization",
         )
     if settings.get("peft_type") != "LORA":
         raise _unsupported(folder, f"it is {settings.get('peft_type')}")
@@ -101,5 +118,7 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 def _unsupported(folder: Path, why: str) -> UsageError:
     return UsageError(
-        f"the adapter {folder.name} is not plain LoRA", why=why, fix="merge it into its base with PEFT, then compare"
+        f"the adapter {folder.name} is not plain LoRA",
+        why=why,
+        fix="merge it into its base with PEFT, then compare",
     )

@@ -1,7 +1,9 @@
-"""A checkpoint on disk: which tensors it holds, where their bytes are, and what part of the model each one is.
+"""A checkpoint on disk: which tensors it holds, where their bytes are, and what part of the model
+each one is.
 
-Reads safetensors headers only; no torch, no transformers. Tensors are known by their canonical names (`franken.names`), so
-that checkpoints saved under different spellings, in other shards or by other versions fit together.
+Reads safetensors headers only; no torch, no transformers. Tensors are known by their canonical
+names (`franken.names`), so that checkpoints saved under different spellings, in other shards or by
+other versions fit together.
 """
 
 import hashlib
@@ -24,8 +26,19 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 ADAPTER = "adapter_config.json"
 ITEM_BYTES = {
-    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1,
-}  # fmt: skip
+    "F64": 8,
+    "F32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "I64": 8,
+    "I32": 4,
+    "I16": 2,
+    "I8": 1,
+    "U8": 1,
+    "BOOL": 1,
+    "F8_E4M3": 1,
+    "F8_E5M2": 1,
+}
 MAX_HEADER = 100_000_000
 PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
 
@@ -51,7 +64,9 @@ class TensorEntry:
 
 @dataclass(frozen=True)
 class LowRank:
-    """What a LoRA adapter adds to a tensor: scale · B·A, or its transpose for an embedding. See `franken.adapters`."""
+    """What a LoRA adapter adds to a tensor: scale · B·A, or its transpose for an embedding. See
+    `franken.adapters`.
+    """
 
     a: TensorEntry
     b: TensorEntry
@@ -61,7 +76,9 @@ class LowRank:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All tensors of a checkpoint by canonical name, in the order of the files; `updates` are an adapter's products."""
+    """All tensors of a checkpoint by canonical name, in the order of the files; `updates` are an
+    adapter's products.
+    """
 
     folder: Path
     config: dict[str, Any]
@@ -86,8 +103,9 @@ class Checkpoint:
 
 
 def name_of(folder: str | Path) -> str:
-    """What people call a checkpoint: its folder's name, but `rl` for `rl/final` (what a training run leaves is always called
-    so), the repository's for a snapshot in the hub's cache, and `creature-base` for a shipped one.
+    """What people call a checkpoint: its folder's name, but `rl` for `rl/final` (what a training
+    run leaves is always called so), the repository's for a snapshot in the hub's cache, and
+    `creature-base` for a shipped one.
     """
     path = Path(folder)
     parent = path.parent
@@ -121,7 +139,9 @@ def resolve(path_or_id: str | Path, *, download: bool = False) -> Path:
 
 
 def open_checkpoint(path_or_id: str | Path, *, download: bool = False) -> Checkpoint:
-    """Read config and headers. Raises FrankenError, with the fix, for anything missing, truncated, pickled or unknown."""
+    """Read config and headers. Raises FrankenError, with the fix, for anything missing, truncated,
+    pickled or unknown.
+    """
     folder = resolve(path_or_id, download=download)
     if is_adapter(folder):
         raise UsageError(
@@ -134,18 +154,24 @@ def open_checkpoint(path_or_id: str | Path, *, download: bool = False) -> Checkp
     tensors: dict[str, TensorEntry] = {}
     for entry in _entries(folder, model_type):
         if entry.canonical in tensors:
-            raise FrankenError(f"{entry.name} is there twice", why=f"once in {tensors[entry.canonical].file.name}")
+            raise FrankenError(
+                f"{entry.name} is there twice", why=f"once in {tensors[entry.canonical].file.name}"
+            )
         tensors[entry.canonical] = entry
     return Checkpoint(folder, config, model_type, tensors)
 
 
 def is_adapter(folder: Path) -> bool:
     """Whether the folder holds a LoRA adapter and no model."""
-    return (folder / ADAPTER).exists() and not ((folder / INDEX).exists() or (folder / SINGLE).exists())
+    return (folder / ADAPTER).exists() and not (
+        (folder / INDEX).exists() or (folder / SINGLE).exists()
+    )
 
 
 def fingerprint(checkpoint: Checkpoint) -> str:
-    """A hash of the contents: the config, all headers, and every file as `franken.contents` reads it (fast at 7B and above)."""
+    """A hash of the contents: the config, all headers, and every file as `franken.contents` reads
+    it (fast at 7B and above).
+    """
     digest = hashlib.sha256(json.dumps(checkpoint.config, sort_keys=True).encode())
     factors = [e for update in checkpoint.updates.values() for e in (update.a, update.b)]
     digest.update(json.dumps([update.scale for update in checkpoint.updates.values()]).encode())
@@ -164,7 +190,9 @@ def read_bytes(entry: TensorEntry) -> bytes:
         data = opened.read(entry.nbytes)
     if len(data) != entry.nbytes:
         raise FrankenError(
-            f"{entry.file.name} is truncated", why=f"{entry.name} is cut off", fix="fetch the file again"
+            f"{entry.file.name} is truncated",
+            why=f"{entry.name} is cut off",
+            fix="fetch the file again",
         )
     return data
 
@@ -175,7 +203,9 @@ def decode(data: bytes | memoryview, dtype: str) -> np.ndarray:
         return (np.frombuffer(data, np.uint16).astype(np.uint32) << 16).view(np.float32)
     types = {"F32": np.float32, "F64": np.float64, "F16": np.float16}
     if dtype not in types:
-        raise FrankenError(f"cannot compute with {dtype}", why="it is not a floating type that is supported")
+        raise FrankenError(
+            f"cannot compute with {dtype}", why="it is not a floating type that is supported"
+        )
     values = np.frombuffer(data, types[dtype])
     return values.astype(np.float32) if dtype == "F16" else values
 
@@ -199,13 +229,17 @@ def _entries(folder: Path, model_type: str) -> Iterator[TensorEntry]:
                     fix="do not use this checkpoint",
                 )
             if not path.exists():
-                raise FrankenError(f"the shard {shard} is missing", why=f"{INDEX} names it", fix="fetch it again")
+                raise FrankenError(
+                    f"the shard {shard} is missing", why=f"{INDEX} names it", fix="fetch it again"
+                )
             for entry in _file_tensors(folder / shard, model_type):
                 found.add(entry.name)
                 yield entry
         absent = set(listed) - found
         if absent:
-            raise FrankenError(f"{len(absent)} tensors of the index are in no shard, e.g. {sorted(absent)[0]}")
+            raise FrankenError(
+                f"{len(absent)} tensors of the index are in no shard, e.g. {sorted(absent)[0]}"
+            )
     elif (folder / SINGLE).exists():
         yield from _file_tensors(folder / SINGLE, model_type)
     elif any(next(folder.glob(pattern), None) for pattern in PICKLES):
@@ -219,7 +253,8 @@ def _entries(folder: Path, model_type: str) -> Iterator[TensorEntry]:
 
 
 def file_entries(file: Path) -> Iterator[tuple[str, str, tuple[int, ...], int, int]]:
-    """(name, dtype, shape, start, stop) of every tensor of a safetensors file, in the order of the bytes.
+    """(name, dtype, shape, start, stop) of every tensor of a safetensors file, in the order of the
+    bytes.
 
     Raises FrankenError for a file that is cut off or is something else.
     """
@@ -241,7 +276,9 @@ def file_entries(file: Path) -> Iterator[tuple[str, str, tuple[int, ...], int, i
         if stop > size:
             raise _broken(file, f"{name} ends at byte {stop}, the file at {size}")
         if stop - start != expected:
-            raise _broken(file, f"{name} has {stop - start} bytes, its shape and type need {expected}")
+            raise _broken(
+                file, f"{name} has {stop - start} bytes, its shape and type need {expected}"
+            )
         yield name, info["dtype"], shape, start, stop
 
 
@@ -270,10 +307,14 @@ def _read_json(path: Path, why: str) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())
     except FileNotFoundError as e:
-        raise UsageError(f"{path.parent} has no {path.name}", why=why, fix="give the folder of a model") from e
+        raise UsageError(
+            f"{path.parent} has no {path.name}", why=why, fix="give the folder of a model"
+        ) from e
     except json.JSONDecodeError as e:
         raise FrankenError(f"{path} is not JSON", why=str(e), fix="fetch the file again") from e
 
 
 def _broken(file: Path, why: str) -> FrankenError:
-    return FrankenError(f"{file.name} is truncated or not safetensors", why=why, fix="fetch the file again")
+    return FrankenError(
+        f"{file.name} is truncated or not safetensors", why=why, fix="fetch the file again"
+    )

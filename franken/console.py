@@ -1,4 +1,6 @@
-"""What the command line shows: tables, progress, one JSON object, errors. Results on stdout, everything else on stderr."""
+"""What the command line shows: tables, progress, one JSON object, errors. Results on stdout,
+everything else on stderr.
+"""
 
 import json as json_module
 import sys
@@ -12,7 +14,13 @@ from franken.errors import FrankenError
 
 
 def finish_run(
-    folder: Path, json: bool, *, rows: str, columns: str, metrics: tuple[str, ...] | None, component: str = "all"
+    folder: Path,
+    json: bool,
+    *,
+    rows: str,
+    columns: str,
+    metrics: tuple[str, ...] | None,
+    component: str = "all",
 ) -> int:
     """Print a finished run, one table a method and metric; return 0, or 3 when some samples failed."""
     from franken.runs import load_run
@@ -38,11 +46,15 @@ def finish_run(
 
 
 def print_patching(folder: Path) -> None:
-    """The effects of a run's patches, one table a method and task: layers down, token groups across; heads are in the figure."""
+    """The effects of a run's patches, one table a method and task: layers down, token groups
+    across; heads are in the figure.
+    """
     from franken.runs import load_run
 
     table: Any = load_run(folder).layers
-    table = table[table["metric"].isin(["restored", "lost"]) & ~table["component"].str.contains(", head")]
+    table = table[
+        table["metric"].isin(["restored", "lost"]) & ~table["component"].str.contains(", head")
+    ]
     for (method, metric, task), cells in table.groupby(["method", "metric", "task"], sort=False):
         groups = list(dict.fromkeys(cells["component"]))
         body = [
@@ -57,12 +69,16 @@ def _share(cell: Any) -> str:
     """`0.55 [0.47 0.62]`, `-` without data; never a negative zero."""
     if not len(cell) or cell["value"].isna().all():
         return "-"
-    value, low, high = (round(float(cell[name].iloc[0]), 2) + 0.0 for name in ("value", "ci_low", "ci_high"))
+    value, low, high = (
+        round(float(cell[name].iloc[0]), 2) + 0.0 for name in ("value", "ci_low", "ci_high")
+    )
     return f"{value:.2f} [{low:.2f} {high:.2f}]"
 
 
 def _close(folder: Path, manifest: dict[str, Any]) -> int:
-    print(f"{manifest['n_requested']} requested, {manifest['n_ok']} ok, {manifest['n_failed']} failed")
+    print(
+        f"{manifest['n_requested']} requested, {manifest['n_ok']} ok, {manifest['n_failed']} failed"
+    )
     for figure in sorted((folder / "figures").glob("*.png")):
         print(figure)
     print(folder)
@@ -75,9 +91,11 @@ def _close(folder: Path, manifest: dict[str, Any]) -> int:
 
 
 def finish_comparison(folder: Path, runs: list[Path], json: bool) -> int:
-    """Print evaluations side by side: a row a measure, a column a model and a paired difference, over all tasks.
+    """Print evaluations side by side: a row a measure, a column a model and a paired difference,
+    over all tasks.
 
-    Returns 0, or 3 when answers failed. Curves, correlations and single tasks are in the figures and in --json.
+    Returns 0, or 3 when answers failed. Curves, correlations and single tasks are in the figures
+    and in --json.
     """
     from franken.runs import load_run
 
@@ -85,7 +103,12 @@ def finish_comparison(folder: Path, runs: list[Path], json: bool) -> int:
     failed = run.manifest["answers_failed"]
     if json:
         layers = json_module.loads(run.layers.to_json(orient="records") or "[]")
-        content = {"folder": str(folder), "runs": [str(r) for r in runs], "manifest": run.manifest, "layers": layers}
+        content = {
+            "folder": str(folder),
+            "runs": [str(r) for r in runs],
+            "manifest": run.manifest,
+            "layers": layers,
+        }
         print_object(content, json)
         return 3 if failed else 0
     models = run.manifest["config"]["models"]
@@ -94,12 +117,19 @@ def finish_comparison(folder: Path, runs: list[Path], json: bool) -> int:
     wanted = {f"{kind}@{j}" for kind in ("acc", "maj") for j in (1, *run.manifest["config"]["k"])}
     for arm, found in rows[rows["model"].isin(heads)].groupby("method", sort=False):
         names = [m for m in dict.fromkeys(found["metric"]) if "@" not in m or m in wanted]
-        body = [[m, *(_number(found[(found["metric"] == m) & (found["model"] == h)]) for h in heads)] for m in names]
+        body = [
+            [m, *(_number(found[(found["metric"] == m) & (found["model"] == h)]) for h in heads)]
+            for m in names
+        ]
         print(f"\n{arm}, mean of the tasks [95 % interval]")
         print_table(["", *heads], body)
-    for row in rows[rows["metric"].str.contains("^solved|diversity ~", regex=True)].to_dict("records"):
+    for row in rows[rows["metric"].str.contains("^solved|diversity ~", regex=True)].to_dict(
+        "records"
+    ):
         if row["value"] == row["value"]:
-            print(f"{row['model']}: {row['metric']} {row['value']:.3g} [{row['ci_low']:.2f} {row['ci_high']:.2f}]")
+            print(
+                f"{row['model']}: {row['metric']} {row['value']:.3g} [{row['ci_low']:.2f} {row['ci_high']:.2f}]"
+            )
     requested = run.manifest["answers_requested"]
     print(f"{requested} answers requested, {requested - failed} ok, {failed} failed")
     for path in [*sorted((folder / "figures").glob("*.png")), *runs, folder]:
@@ -108,7 +138,9 @@ def finish_comparison(folder: Path, runs: list[Path], json: bool) -> int:
 
 
 def finish_diff(folder: Path, json: bool) -> int:
-    """Print what changed by part and by layer, and what that means; 3 when tensors could not be compared."""
+    """Print what changed by part and by layer, and what that means; 3 when tensors could not be
+    compared.
+    """
     from franken.diff.summary import layer_table, part_table, sentences
     from franken.runs import load_run
 
@@ -137,11 +169,15 @@ def finish_study(page: Path, json: bool) -> int:
     answers = all_headlines(found)
     if json:
         said = {"page": str(page), "headlines": [asdict(a) for a in answers], "steps": study.steps}
-        print_object({**said, "notes": study.notes, "left_out": study.left_out, "failed samples": lost}, json)
+        print_object(
+            {**said, "notes": study.notes, "left_out": study.left_out, "failed samples": lost}, json
+        )
     else:
         for answer in answers:
             tested = f" ({answer.test})" if answer.test else ""
-            print(f"\n{answer.question}\n  {answer.answer}\n  {answer.claim}: {answer.verdict}{tested}")
+            print(
+                f"\n{answer.question}\n  {answer.answer}\n  {answer.claim}: {answer.verdict}{tested}"
+            )
         for note in study.notes:
             print(f"note: {note}", file=sys.stderr)
         for part in study.left_out:
@@ -161,7 +197,9 @@ def _number(cell: Any) -> str:
     row = cell.iloc[0]
     if row["value"] != row["value"]:
         return "-"
-    interval = f" [{row['ci_low']:.2f} {row['ci_high']:.2f}]" if row["ci_low"] == row["ci_low"] else ""
+    interval = (
+        f" [{row['ci_low']:.2f} {row['ci_high']:.2f}]" if row["ci_low"] == row["ci_low"] else ""
+    )
     return f"{row['value']:.3g}{interval}"
 
 
@@ -189,7 +227,10 @@ def print_table(head: list[Any], body: list[list[Any]]) -> None:
 
 def print_verdicts(tasks: dict[str, Any]) -> None:
     """The rows of each task that agree, and every one that does not, with the proof."""
-    body = [[name, found["rows"], found["agree"], len(found["disagree"])] for name, found in tasks.items()]
+    body = [
+        [name, found["rows"], found["agree"], len(found["disagree"])]
+        for name, found in tasks.items()
+    ]
     print_table(["task", "rows", "agree", "do not"], body)
     for row in (row for found in tasks.values() for row in found["disagree"]):
         ours = "cannot be judged" if row["ours"] is None else f"ours {row['ours']!r}"
@@ -199,15 +240,24 @@ def print_verdicts(tasks: dict[str, Any]) -> None:
 def print_freeze_table(rows: list[dict[str, Any]]) -> None:
     groups: dict[tuple[Any, ...], list[int]] = {}
     for row in rows:
-        key = (row["part"], "-" if row["layer"] is None else row["layer"], "frozen" if row["frozen"] else "trains")
+        key = (
+            row["part"],
+            "-" if row["layer"] is None else row["layer"],
+            "frozen" if row["frozen"] else "trains",
+        )
         counted = groups.setdefault(key, [0, 0])
         counted[0] += row["tensors"]
         counted[1] += row["parameters"]
-    print_table(["part", "layer", "", "tensors", "parameters"], [[*k, n, f"{p:,}"] for k, (n, p) in groups.items()])
+    print_table(
+        ["part", "layer", "", "tensors", "parameters"],
+        [[*k, n, f"{p:,}"] for k, (n, p) in groups.items()],
+    )
 
 
 def print_plan(plan: Any, json: bool, *, whole: bool) -> None:
-    """A merge before it happens: the rules in words and the tensors in groups; as JSON all of it, if `whole`."""
+    """A merge before it happens: the rules in words and the tensors in groups; as JSON all of it,
+    if `whole`.
+    """
     from franken.merge.plan import describe_rules, summarise
 
     if json:
@@ -232,7 +282,10 @@ def print_splices(folder: Path, metrics: list[str]) -> None:
     rows = rows[(rows["method"] == "splice") & (rows["task"] == "all")]
     names = list(dict.fromkeys(rows["model"]))
     if names:
-        cells = [[n, *(_number(rows[(rows["model"] == n) & (rows["metric"] == m)]) for m in metrics)] for n in names]
+        cells = [
+            [n, *(_number(rows[(rows["model"] == n) & (rows["metric"] == m)]) for m in metrics)]
+            for n in names
+        ]
         print_table(["hybrid", *metrics], cells)
 
 
@@ -254,7 +307,9 @@ def print_methods(json: bool) -> int:
 
 @contextmanager
 def progress_bar(show: bool, *, unit: str = "", total: int | None = None) -> Iterator[Any]:
-    """A progress bar on stderr, on a terminal only. Yields `tick(done, total, what)`; for bytes `tick(more, None, what)`."""
+    """A progress bar on stderr, on a terminal only. Yields `tick(done, total, what)`; for bytes
+    `tick(more, None, what)`.
+    """
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -266,10 +321,14 @@ def progress_bar(show: bool, *, unit: str = "", total: int | None = None) -> Ite
         TransferSpeedColumn,
     )
 
-    counter = (DownloadColumn(), TransferSpeedColumn()) if unit == "bytes" else (MofNCompleteColumn(),)
+    counter = (
+        (DownloadColumn(), TransferSpeedColumn()) if unit == "bytes" else (MofNCompleteColumn(),)
+    )
     columns = (TextColumn("{task.description}"), BarColumn(), *counter, TimeRemainingColumn())
     console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not (show and console.is_terminal), transient=True) as bar:
+    with Progress(
+        *columns, console=console, disable=not (show and console.is_terminal), transient=True
+    ) as bar:
         line = bar.add_task("", total=total)
 
         def tick(done: int, of: int | None, what: str) -> None:
@@ -306,7 +365,11 @@ def step_lines() -> Any:
 
     def line(step: str, state: str, text: str) -> None:
         if state != "progress":
-            print(f"[{time.monotonic() - began:5.0f} s] {state:7} {step}  {text}", file=sys.stderr, flush=True)
+            print(
+                f"[{time.monotonic() - began:5.0f} s] {state:7} {step}  {text}",
+                file=sys.stderr,
+                flush=True,
+            )
 
     return line
 

@@ -1,8 +1,9 @@
 """Fingerprints of files: equal where the contents are, and fast where they are large.
 
-A run resumes only where its inputs are the same, so a changed file must never look equal. A file of up to 16 MiB is hashed
-whole; its time says nothing, so that copies are equal. A larger one gives its size, when it was last written, and 256 blocks
-spread over it: a change anywhere writes the time anew, and a copy made with another time is, on the safe side, another file.
+A run resumes only where its inputs are the same, so a changed file must never look equal. A file of
+up to 16 MiB is hashed whole; its time says nothing, so that copies are equal. A larger one gives
+its size, when it was last written, and 256 blocks spread over it: a change anywhere writes the time
+anew, and a copy made with another time is, on the safe side, another file.
 """
 
 import hashlib
@@ -29,7 +30,9 @@ def of_file(path: Path) -> str:
 
 
 def of_path(path: Path) -> str:
-    """A hash of a file, or of all files below a folder with their names; hidden ones are left out. Raises OSError."""
+    """A hash of a file, or of all files below a folder with their names; hidden ones are left out.
+    Raises OSError.
+    """
     if path.is_file():
         return of_file(path)
     digest = hashlib.sha256()

@@ -17,7 +17,9 @@ from franken.runs import PACKAGES, provenance
 
 
 def examine() -> dict[str, Any]:
-    """Versions and devices, and a self-test per family: forward, an edit at every layer, a place for every tensor."""
+    """Versions and devices, and a self-test per family: forward, an edit at every layer, a place
+    for every tensor.
+    """
     found = provenance()
     versions = {"python": platform.python_version(), "franken": found["franken"]}
     versions |= {name: found["packages"][name] for name in PACKAGES}
@@ -26,12 +28,17 @@ def examine() -> dict[str, Any]:
         "torch threads": torch.get_num_threads(),
         "cuda": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none",
     }
-    return {"versions": versions, "families": [self_test(model_type) for model_type in TINY_FAMILIES]}
+    return {
+        "versions": versions,
+        "families": [self_test(model_type) for model_type in TINY_FAMILIES],
+    }
 
 
 @torch.no_grad()
 def self_test(model_type: str) -> dict[str, Any]:
-    """Build a tiny random model, run it, change every layer's output, and see that it comes back as it was."""
+    """Build a tiny random model, run it, change every layer's output, and see that it comes back as
+    it was.
+    """
     began = time.perf_counter()
     try:
         model, inputs = tiny(model_type), tiny_inputs(model_type)
@@ -48,4 +55,8 @@ def self_test(model_type: str) -> dict[str, Any]:
     except (FrankenError, RuntimeError, ValueError, KeyError, AttributeError) as e:
         return {"family": model_type, "ok": False, "result": f"{type(e).__name__}: {e}"}
     seconds = time.perf_counter() - began
-    return {"family": model_type, "ok": True, "result": f"ok, {len(spans.images)} image(s), {seconds:.1f} s"}
+    return {
+        "family": model_type,
+        "ok": True,
+        "result": f"ok, {len(spans.images)} image(s), {seconds:.1f} s",
+    }

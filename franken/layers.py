@@ -1,6 +1,8 @@
-"""Layer ranges: 0-based, half-open, as in Python and mergekit. The one place that parses, checks and prints them.
+"""Layer ranges: 0-based, half-open, as in Python and mergekit. The one place that parses, checks
+and prints them.
 
-`16-28` is layers 16..27 of the text decoder; `vision:0-8` names another part; `early`, `middle`, `late` are thirds; `all` is
+`16-28` is layers 16..27 of the text decoder; `vision:0-8` names another part; `early`, `middle`,
+`late` are thirds; `all` is
 everything; commas join. No torch here.
 """
 
@@ -68,10 +70,13 @@ def spelled(layers: Iterable[int], dash: str = "..") -> str:
     return ", ".join(str(a) if a == b else f"{a}{dash}{b}" for a, b in neighbours(layers))
 
 
-def parse_ranges(text: str, depths: Mapping[str, int], default_part: str = "text") -> tuple[LayerRange, ...]:
+def parse_ranges(
+    text: str, depths: Mapping[str, int], default_part: str = "text"
+) -> tuple[LayerRange, ...]:
     """Read `16-28`, `text:16-28`, `early`, `vision:all`, `3`, or several with commas.
 
-    `depths` is the model's number of layers by part. Raises UsageError, naming the depth, for anything that is empty, past
+    `depths` is the model's number of layers by part. Raises UsageError, naming the depth, for
+    anything that is empty, past
     the end, or of a part that the model lacks.
     """
     return tuple(_parse_one(piece.strip(), depths, default_part) for piece in text.split(","))
@@ -95,7 +100,9 @@ def _parse_one(piece: str, depths: Mapping[str, int], part: str) -> LayerRange:
     depth = depths.get(part, 0)
     if not depth:
         having = ", ".join(f"{p} ({n} layers)" for p, n in depths.items() if n)
-        raise UsageError(f"this model has no {part} layers", why=f"it has {having}", fix="name another part")
+        raise UsageError(
+            f"this model has no {part} layers", why=f"it has {having}", fix="name another part"
+        )
     if piece == "all":
         return LayerRange(part, 0, depth)
     if piece in THIRDS:
@@ -105,7 +112,8 @@ def _parse_one(piece: str, depths: Mapping[str, int], part: str) -> LayerRange:
         raise UsageError(
             f"cannot read the layer range {piece!r}",
             why="a range is 16-28, 16:28, a single layer, early, middle, late or all",
-            fix=did_you_mean(piece, (*THIRDS, "all")) or f"this model's {part} has layers 0..{depth - 1}",
+            fix=did_you_mean(piece, (*THIRDS, "all"))
+            or f"this model's {part} has layers 0..{depth - 1}",
         )
     start = int(found[1])
     stop = int(found[2]) if found[2] else start + 1

@@ -1,8 +1,9 @@
 """One writer for a folder: a lock file beside it, with the pid of its holder.
 
-The kernel holds the lock (flock), so that it ends with its process however that ends, and a file that was left behind locks
-nothing. It lies beside the folder, `.NAME.lock`, because what is in a result is its own, and goes when the work is done.
-Left out: file systems that know no locks; there two writers are not told apart.
+The kernel holds the lock (flock), so that it ends with its process however that ends, and a file
+that was left behind locks nothing. It lies beside the folder, `.NAME.lock`, because what is in a
+result is its own, and goes when the work is done. Left out: file systems that know no locks; there
+two writers are not told apart.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ UNABLE = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Be the only one to write `folder`. Raises UsageError, with the other's pid, when another process does."""
+    """Be the only one to write `folder`. Raises UsageError, with the other's pid, when another
+    process does.
+    """
     folder = folder.resolve()
     file = _place(folder)
     descriptor = _acquire(file, folder)
@@ -37,7 +40,9 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _place(folder: Path) -> Path:
-    """Beside the folder; where nothing can be written there (a mounted volume), in the directory of temporary files."""
+    """Beside the folder; where nothing can be written there (a mounted volume), in the directory of
+    temporary files.
+    """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         writable = os.access(folder.parent, os.W_OK)
@@ -59,7 +64,9 @@ def _acquire(file: Path, folder: Path) -> int:
             holder = os.read(descriptor, 20).decode().strip()
             os.close(descriptor)
             why = f"process {holder or '(just started)'} is writing there"
-            raise UsageError(f"{folder} is in use", why, "wait until it is done, or choose another --out") from e
+            raise UsageError(
+                f"{folder} is in use", why, "wait until it is done, or choose another --out"
+            ) from e
         except OSError as e:
             if e.errno not in UNABLE:
                 os.close(descriptor)

@@ -1,9 +1,14 @@
-"""What a tensor's name says: one spelling for all that are in use, and the part, layer and component it belongs to.
+"""What a tensor's name says: one spelling for all that are in use, and the part, layer and
+component it belongs to.
 
-The same weight has several names. transformers 5 writes some families as they were first published (`model.layers.N`,
-`visual.*`, `language_model.model.*`) and others as they are in memory (`model.language_model.layers.N`, `model.visual.*`);
-towers were once nested in a `vision_model`. `canonical` maps every spelling to one: `text.…`, `vision.…`, `projector.…`.
-`place` reads part, layer and component from that. A name that no rule knows is refused: a differ or a merge that overlooked a
+The same weight has several names. transformers 5 writes some families as they were first published
+(`model.layers.N`,
+`visual.*`, `language_model.model.*`) and others as they are in memory
+(`model.language_model.layers.N`, `model.visual.*`);
+towers were once nested in a `vision_model`. `canonical` maps every spelling to one: `text.…`,
+`vision.…`, `projector.…`.
+`place` reads part, layer and component from that. A name that no rule knows is refused: a differ or
+a merge that overlooked a
 tensor would be wrong in silence.
 
 Left out: mixtures of experts, video-only and audio towers.
@@ -19,7 +24,9 @@ from franken.errors import FrankenError, UsageError, did_you_mean
 
 @dataclass(frozen=True)
 class Place:
-    """What a tensor is: its part, its 0-based layer inside that part (None outside of layers), its component."""
+    """What a tensor is: its part, its 0-based layer inside that part (None outside of layers), its
+    component.
+    """
 
     part: str
     layer: int | None
@@ -80,7 +87,8 @@ FAMILIES: Mapping[str, Rules] = {
     "gemma3_text": _TEXT,
 }
 
-# Canonical name → component, a group called `layer` being the layer; the part is the name's first word.
+# Canonical name → component, a group called `layer` being the layer; the part is the name's first
+# word.
 _LAYER = r"(?:encoder\.|transformer\.)?(?:blocks|layers?)\.(?P<layer>\d+)\."
 _PLACES = tuple(
     (re.compile(pattern + r"(?:\.|$)"), component)
@@ -93,8 +101,14 @@ _PLACES = tuple(
         (r"text\.lm_head", "head"),
         (rf"vision\.{_LAYER}(?:attn|self_attn|attention)", "attn"),
         (rf"vision\.{_LAYER}(?:mlp|feed_forward)", "mlp"),
-        (rf"vision\.{_LAYER}(?:norm\d|layer_norm\d|layernorm_(?:before|after)|attention_norm|ffn_norm)", "norm"),
-        (rf"vision\.{_LAYER}(?:ls1|lambda_1)", "attn"),  # InternVL scales what attention and MLP add
+        (
+            rf"vision\.{_LAYER}(?:norm\d|layer_norm\d|layernorm_(?:before|after)|attention_norm|ffn_norm)",
+            "norm",
+        ),
+        (
+            rf"vision\.{_LAYER}(?:ls1|lambda_1)",
+            "attn",
+        ),  # InternVL scales what attention and MLP add
         (rf"vision\.{_LAYER}(?:ls2|lambda_2)", "mlp"),
         (r"vision\.(?:patch_embed|pos_embed|embeddings|patch_conv)", "patch"),
         (r"vision\.(?:pre_layrnorm|post_layernorm|layernorm|ln_pre)", "norm"),
@@ -110,14 +124,16 @@ _PLACES = tuple(
 def canonical(name: str, model_type: str) -> str:
     """One name for all spellings of a tensor: `text.layers.3.mlp.up_proj.weight`.
 
-    Raises UsageError for a family that is not known, FrankenError for a name that the family's rules do not cover.
+    Raises UsageError for a family that is not known, FrankenError for a name that the family's
+    rules do not cover.
     """
     rules = plugins.find("names", model_type, FAMILIES) or FAMILIES.get(model_type)
     if rules is None:
         raise UsageError(
             f"unknown model family {model_type!r}",
             why=f"known are {', '.join(FAMILIES)}",
-            fix=did_you_mean(model_type, FAMILIES) or "add its names to franken/names.py, or with a plugin",
+            fix=did_you_mean(model_type, FAMILIES)
+            or "add its names to franken/names.py, or with a plugin",
         )
     for pattern, beginning in rules:
         found = re.match(pattern, name)

@@ -1,11 +1,13 @@
-"""Your own task, probe, reward, advantage or model family, from one Python file that is named on the command line.
+"""Your own task, probe, reward, advantage or model family, from one Python file that is named on
+the command line.
 
     franken --plugin mine.py eval creature:sft --tasks mine
 
-The file is run once, as a module, and calls `register`. Only local files that the user names are run, never one that a
-checkpoint or a data set brings. What was registered is found by the rooms under its name, beside what is built in; the file's
-contents become part of what a run is known by. Worker processes learn of the files from the environment variable
-FRANKEN_PLUGINS. Left out: entry points of installed packages, which would run code that nobody named.
+The file is run once, as a module, and calls `register`. Only local files that the user names are
+run, never one that a checkpoint or a data set brings. What was registered is found by the rooms
+under its name, beside what is built in; the file's contents become part of what a run is known by.
+Worker processes learn of the files from the environment variable FRANKEN_PLUGINS. Left out: entry
+points of installed packages, which would run code that nobody named.
 """
 
 import hashlib
@@ -26,31 +28,48 @@ _files: dict[str, str] = {}  # resolved path → SHA-256 of its contents
 
 
 def register(kind: str, name: str, thing: Any) -> None:
-    """Make `thing` known as `name`. Kinds, and what `thing` is (docs/extending.md has a template of each):
+    """Make `thing` known as `name`. Kinds, and what `thing` is (docs/extending.md has a template of
+    each):
 
     task        a `franken.tasks.Puzzle`
     probe       `measure(loaded, prompt, reply)` → a dictionary of numbers a decoder layer
     reward      `reward(replies, rows, context)` → a number a reply
-    advantage   `advantage(rewards, groups, **options)` → `[prompts, group]`, or a third dimension of tokens
+    advantage   `advantage(rewards, groups, **options)` → `[prompts, group]`, or a third dimension
+                of tokens
     family      a `franken.models.families.Family`, under its `model_type`
     names       rules for a family's tensor names, as in franken/names.py, under its `model_type`
 
-    Raises UsageError for another kind, a name that is taken, or a thing that cannot be called where it has to be.
+    Raises UsageError for another kind, a name that is taken, or a thing that cannot be called where
+    it has to be.
     """
     if kind not in KINDS:
-        raise UsageError(f"unknown kind of plugin {kind!r}", f"there are {', '.join(KINDS)}", did_you_mean(kind, KINDS))
+        raise UsageError(
+            f"unknown kind of plugin {kind!r}",
+            f"there are {', '.join(KINDS)}",
+            did_you_mean(kind, KINDS),
+        )
     if name in _own[kind]:
-        raise UsageError(f"the {kind} {name!r} is registered twice", "two plugins, or one twice", "rename one of them")
+        raise UsageError(
+            f"the {kind} {name!r} is registered twice",
+            "two plugins, or one twice",
+            "rename one of them",
+        )
     if kind in ("probe", "reward", "advantage") and not callable(thing):
-        raise UsageError(f"the {kind} {name!r} is not a function", f"it is a {type(thing).__name__}")
+        raise UsageError(
+            f"the {kind} {name!r} is not a function", f"it is a {type(thing).__name__}"
+        )
     _own[kind][name] = thing
 
 
 def find(kind: str, name: str, built_in: Container[str] = ()) -> Any | None:
-    """What a plugin registered under `name`, or None. Raises UsageError for a name that is built in as well."""
+    """What a plugin registered under `name`, or None. Raises UsageError for a name that is built in
+    as well.
+    """
     found = _own[kind].get(name)
     if found is not None and name in built_in:
-        raise UsageError(f"the plugin's {kind} {name!r} has the name of a built-in one", fix="rename it")
+        raise UsageError(
+            f"the plugin's {kind} {name!r} has the name of a built-in one", fix="rename it"
+        )
     return found
 
 
@@ -60,12 +79,16 @@ def names(kind: str) -> list[str]:
 
 
 def use(path: str | Path) -> None:
-    """Run a plugin file, once a process. Raises UsageError where there is none, FrankenError with what it raised."""
+    """Run a plugin file, once a process. Raises UsageError where there is none, FrankenError with
+    what it raised.
+    """
     file = Path(path).expanduser().resolve()
     if str(file) in _files:
         return
     if file.suffix != ".py" or not file.is_file():
-        raise UsageError(f"no plugin at {path}", why="it is no Python file", fix="give --plugin FILE.py")
+        raise UsageError(
+            f"no plugin at {path}", why="it is no Python file", fix="give --plugin FILE.py"
+        )
     known = {kind: dict(things) for kind, things in _own.items()}
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     name = f"franken_plugin_{digest[:12]}"
@@ -80,7 +103,9 @@ def use(path: str | Path) -> None:
         _own.update(known)
         del sys.modules[name]
         what = e.what if isinstance(e, FrankenError) else f"{type(e).__name__}: {e}"
-        raise FrankenError(f"the plugin {path} failed", why=what, fix="--debug shows the traceback") from e
+        raise FrankenError(
+            f"the plugin {path} failed", why=what, fix="--debug shows the traceback"
+        ) from e
     _files[str(file)] = digest
     os.environ[VARIABLE] = os.pathsep.join(_files)
 

@@ -1,13 +1,14 @@
 """The run folder: what every command that measures leaves behind, and how it resumes.
 
     out/<verb>/<label>-<hash8>/
-      parts/00000.parquet …   rows, written while the run goes on; an interrupt loses at most one part
+      parts/00000.parquet …   rows, written while the run goes on; an interrupt loses at most one
+                              part
       samples.parquet         all rows
       layers.parquet          the tidy summary
       run.json                the manifest, written last: its existence proves completion
 
-The hash covers everything that changes the numbers, so that a resumed run can only reuse rows that mean the same. A failed
-sample is a row with its `error`.
+The hash covers everything that changes the numbers, so that a resumed run can only reuse rows that
+mean the same. A failed sample is a row with its `error`.
 """
 
 import hashlib
@@ -31,8 +32,19 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 LAYER_COLUMNS = (
-    "model", "method", "part", "layer", "component", "task", "metric", "value", "ci_low", "ci_high", "n", "p_adjusted",
-)  # fmt: skip
+    "model",
+    "method",
+    "part",
+    "layer",
+    "component",
+    "task",
+    "metric",
+    "value",
+    "ci_low",
+    "ci_high",
+    "n",
+    "p_adjusted",
+)
 PACKAGES = (
     "torch",
     "transformers",
@@ -111,7 +123,8 @@ class Run:
             "verb": self.verb,
             "label": self.label,
             "argv": [Path(sys.argv[0]).name, *sys.argv[1:]],
-            "config": portable(self.config, self.folder) | {k: v for k, v in self.config.items() if k == "data"},
+            "config": portable(self.config, self.folder)
+            | {k: v for k, v in self.config.items() if k == "data"},
             "identity": self.identity,
             "models": portable(self.models, self.folder),
             **provenance(),
@@ -151,7 +164,8 @@ def open_run(
 ) -> Run:
     """Create, or open for resuming, the folder of a run.
 
-    `identity` is everything that changes the numbers. Raises UsageError if the folder holds something else.
+    `identity` is everything that changes the numbers. Raises UsageError if the folder holds
+    something else.
     """
     canonical = json.dumps({**identity, **plugins.identity()}, sort_keys=True, default=str)
     digest = hashlib.sha256(canonical.encode()).hexdigest()[:8]
@@ -166,7 +180,11 @@ def open_run(
         )
     folder.mkdir(parents=True, exist_ok=True)
     if mark.exists() and mark.read_text() != canonical:
-        raise UsageError(f"{folder} belongs to another run", why="its identity differs", fix="choose another --out")
+        raise UsageError(
+            f"{folder} belongs to another run",
+            why="its identity differs",
+            fix="choose another --out",
+        )
     atomic_write_text(mark, canonical)
     return Run(folder, verb, label, json.loads(canonical), dict(config), dict(models or {}))
 
@@ -191,13 +209,19 @@ def load_run(folder: str | Path) -> LoadedRun:
 
 
 def load_runs(
-    root: str | Path, *, verb: str | Sequence[str] = (), model: str | Sequence[str] = (), samples: bool = False
+    root: str | Path,
+    *,
+    verb: str | Sequence[str] = (),
+    model: str | Sequence[str] = (),
+    samples: bool = False,
 ) -> "pd.DataFrame":
-    """All finished runs below `root` as one tidy table, with the columns run, verb and label in front.
+    """All finished runs below `root` as one tidy table, with the columns run, verb and label in
+    front.
 
-    A row a measurement (the columns of layers.parquet), or with `samples` a row an answer, those that failed included, with
-    their `error`. What is not known is null. `verb` and `model` keep only those. Raises UsageError for a folder that is not
-    there, and for a verb or model that no run has.
+    A row a measurement (the columns of layers.parquet), or with `samples` a row an answer, those
+    that failed included, with their `error`. What is not known is null. `verb` and `model` keep
+    only those. Raises UsageError for a folder that is not there, and for a verb or model that no
+    run has.
     """
     import pandas as pd
 
@@ -213,7 +237,11 @@ def load_runs(
             frame.insert(place, name, run.folder.name if name == "run" else run.manifest[name])
         frames.append(frame)
     empty = pd.DataFrame(columns=["run", "verb", "label", *LAYER_COLUMNS])
-    table: Any = pd.concat([f for f in frames if len(f)], ignore_index=True) if any(map(len, frames)) else empty
+    table: Any = (
+        pd.concat([f for f in frames if len(f)], ignore_index=True)
+        if any(map(len, frames))
+        else empty
+    )
     models = [model] if isinstance(model, str) and model else list(model)
     if models:
         _known(models, set(table["model"].dropna()) if "model" in table else set(), "model")
@@ -229,11 +257,14 @@ def _known(wanted: Sequence[str], known: set[str], what: str) -> None:
 
 
 def portable(value: Any, folder: Path) -> Any:
-    """`value` with the absolute paths in it as a manifest may hold them: runs are moved and sent, machines are not.
+    """`value` with the absolute paths in it as a manifest may hold them: runs are moved and sent,
+    machines are not.
 
-    What lies beside the folder of the runs is relative to the run `folder`; the shipped checkpoints and the hub's cache are
-    called by their names, as on the command line; anything else by its last part (identity.json has its content's hash). A run's
-    `data` is not passed through here: regrading and the galleries read it again, so it stays as it was typed.
+    What lies beside the folder of the runs is relative to the run `folder`; the shipped checkpoints
+    and the hub's cache are called by their names, as on the command line; anything else by its last
+    part (identity.json has its content's hash). A run's
+    `data` is not passed through here: regrading and the galleries read it again, so it stays as it
+    was typed.
     """
     if isinstance(value, Mapping):
         return {key: portable(item, folder) for key, item in value.items()}
@@ -241,7 +272,10 @@ def portable(value: Any, folder: Path) -> Any:
         return [portable(item, folder) for item in value]
     if not isinstance(value, str | Path) or not Path(value).is_absolute():
         return value
-    path, home = Path(value), folder.resolve().parents[2] if len(folder.resolve().parents) > 3 else None
+    path, home = (
+        Path(value),
+        folder.resolve().parents[2] if len(folder.resolve().parents) > 3 else None,
+    )
     if path.parent == Path(__file__).parent / "models" / "weights" / "creature":
         return f"creature:{path.name}"
     hub = next((part for part in path.parts if part.startswith("models--")), None)
@@ -296,9 +330,14 @@ def _version(package: str) -> str | None:
 def _git() -> dict[str, Any] | None:
     def ask(*args: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *args]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
 
     try:
-        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "--", "."))}
+        return {
+            "commit": ask("rev-parse", "HEAD"),
+            "dirty": bool(ask("status", "--porcelain", "--", ".")),
+        }
     except (OSError, subprocess.SubprocessError):
         return None

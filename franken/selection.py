@@ -1,6 +1,8 @@
-"""Which tensors a word means: `vision`, `projector`, `text`, `embed`, `head`, `norm`, `text:0-3`, `early`, or `re:PATTERN`.
+"""Which tensors a word means: `vision`, `projector`, `text`, `embed`, `head`, `norm`, `text:0-3`,
+`early`, or `re:PATTERN`.
 
-`.attn`, `.mlp` or `.norm` after a part or range means that component of it: `text.attn`, `text:0-3.mlp`. The one grammar for
+`.attn`, `.mlp` or `.norm` after a part or range means that component of it: `text.attn`,
+`text:0-3.mlp`. The one grammar for
 freezing layers and for checking that they stayed frozen. A pattern is searched in canonical names.
 """
 
@@ -17,10 +19,13 @@ RANGES = (*THIRDS, "all")
 _COMPONENT = re.compile(r"(.+)\.(attn|mlp|norm)")
 
 
-def select(specs: Sequence[str], places: Mapping[str, Place], *, option: str, why: str = "") -> set[str]:
+def select(
+    specs: Sequence[str], places: Mapping[str, Place], *, option: str, why: str = ""
+) -> set[str]:
     """Canonical names of the tensors that any of `specs` means.
 
-    `places` has the model's tensors by canonical name. Raises UsageError for a spec that matches nothing, saying `why` if that is
+    `places` has the model's tensors by canonical name. Raises UsageError for a spec that matches
+    nothing, saying `why` if that is
     known: what is silently ignored is the worst outcome. `option` is how the command line calls it.
     """
     depths = depths_of(places.values())
@@ -31,7 +36,8 @@ def select(specs: Sequence[str], places: Mapping[str, Place], *, option: str, wh
             raise UsageError(
                 f"unknown part {spec!r} in {option}",
                 why=f"the words are {', '.join(known)}",
-                fix=did_you_mean(spec, known) or "give a layer range such as text:0-3, or re:PATTERN",
+                fix=did_you_mean(spec, known)
+                or "give a layer range such as text:0-3, or re:PATTERN",
             )
         found = {key for key, spot in places.items() if _means(spec, key, spot, depths)}
         if not found:

@@ -14,7 +14,9 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session")
 def fresh_creature():
-    """An untrained creature: real tokenizer and processor, random answers. Tests must leave its weights as they are."""
+    """An untrained creature: real tokenizer and processor, random answers. Tests must leave its
+    weights as they are.
+    """
     from franken.models import creature
     from franken.models.loading import wrap
 

@@ -7,7 +7,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Stub(ThreadingHTTPServer):
-    """Answers with what it was asked; `faults` are replies to give first, as (status, body, headers)."""
+    """Answers with what it was asked; `faults` are replies to give first, as (status, body,
+    headers).
+    """
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)

@@ -21,8 +21,15 @@ TARGETS = r".*language_model.*\.(q_proj|down_proj|embed_tokens)"
 
 
 def trained_adapter(folder, model_type="qwen2_5_vl", **settings):
-    """An adapter with random factors, as PEFT saves it; returns the weights that PEFT merges it into."""
-    options = {"r": 4, "lora_alpha": 6, "target_modules": TARGETS, "modules_to_save": ["lm_head"]} | settings
+    """An adapter with random factors, as PEFT saves it; returns the weights that PEFT merges it
+    into.
+    """
+    options = {
+        "r": 4,
+        "lora_alpha": 6,
+        "target_modules": TARGETS,
+        "modules_to_save": ["lm_head"],
+    } | settings
     torch.manual_seed(1)
     model = get_peft_model(tiny(model_type), LoraConfig(**options, init_lora_weights=False))
     with torch.no_grad():
@@ -43,7 +50,12 @@ def values_of(checkpoint, key):
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"use_rslora": True}, {"alpha_pattern": {"mlp.down_proj": 40}, "rank_pattern": {"q_proj": 2}}]
+    "settings",
+    [
+        {},
+        {"use_rslora": True},
+        {"alpha_pattern": {"mlp.down_proj": 40}, "rank_pattern": {"q_proj": 2}},
+    ],
 )
 def test_an_adapter_is_what_peft_merges(tmp_path, settings):
     base = open_checkpoint(save_tiny(tmp_path / "base", "qwen2_5_vl"))
@@ -52,7 +64,9 @@ def test_an_adapter_is_what_peft_merges(tmp_path, settings):
     assert len(adapted.updates) == 3 + 3 + 1
     for key in base.tensors:
         assert values_of(adapted, key) == pytest.approx(merged[key], rel=1e-5, abs=1e-6), key
-    moved = [k for k in base.tensors if not np.array_equal(values_of(base, k), values_of(adapted, k))]
+    moved = [
+        k for k in base.tensors if not np.array_equal(values_of(base, k), values_of(adapted, k))
+    ]
     assert set(moved) == {*adapted.updates, "text.lm_head.weight"}
 
 
@@ -78,7 +92,9 @@ def test_two_adapters_of_one_base(tmp_path):
     plan = plan_diff([tmp_path / name for name in ("base", "sft", "rl")])
     rows = load_run(run_diff(plan, out=tmp_path / "runs")).samples.set_index(["method", "tensor"])
     key = "text.layers.0.mlp.down_proj.weight"
-    assert rows.loc[("base→rl", key), "energy"] == pytest.approx(2 * rows.loc[("base→sft", key), "energy"], rel=1e-4)
+    assert rows.loc[("base→rl", key), "energy"] == pytest.approx(
+        2 * rows.loc[("base→sft", key), "energy"], rel=1e-4
+    )
     assert rows.loc[("sft→rl", key), "delta_cosine"] == pytest.approx(1.0, abs=1e-6)
 
 
@@ -89,13 +105,18 @@ def test_what_is_not_plain_lora_is_refused(tmp_path):
         open_adapter(tmp_path / "dora", base)
     trained_adapter(tmp_path / "lora")
     with pytest.raises(UsageError, match="does not fit"):
-        open_adapter(tmp_path / "lora", open_checkpoint(save_tiny(tmp_path / "short", "qwen2_5_vl", layers=2)))
+        open_adapter(
+            tmp_path / "lora",
+            open_checkpoint(save_tiny(tmp_path / "short", "qwen2_5_vl", layers=2)),
+        )
     with pytest.raises(UsageError, match="LoRA adapter"):
         plan_diff([tmp_path / "lora", tmp_path / "base"])
     with pytest.raises(UsageError, match="LoRA adapter"):
         open_checkpoint(tmp_path / "lora")
     settings = json.loads((tmp_path / "lora" / "adapter_config.json").read_text())
-    (tmp_path / "lora" / "adapter_config.json").write_text(json.dumps(settings | {"peft_type": "LOHA"}))
+    (tmp_path / "lora" / "adapter_config.json").write_text(
+        json.dumps(settings | {"peft_type": "LOHA"})
+    )
     with pytest.raises(UsageError, match="not plain LoRA"):
         open_adapter(tmp_path / "lora", base)
     (tmp_path / "lora" / "adapter_model.safetensors").unlink()
@@ -104,7 +125,9 @@ def test_what_is_not_plain_lora_is_refused(tmp_path):
 
 
 def test_an_adapter_is_a_donor_of_a_merge(tmp_path):
-    """All of it makes the model that PEFT merges; one layer of it, that layer of it; in memory as on disk."""
+    """All of it makes the model that PEFT merges; one layer of it, that layer of it; in memory as
+    on disk.
+    """
     from franken.checkpoints import read_array
     from franken.merge.graft import graft
     from franken.merge.plan import open_all, plan_merge
@@ -113,13 +136,20 @@ def test_an_adapter_is_a_donor_of_a_merge(tmp_path):
 
     base = save_tiny(tmp_path / "base", "qwen2_5_vl")
     merged = trained_adapter(tmp_path / "lora")
-    for name, options in (("all", {"layers": "all", "take": "embed,head"}), ("one", {"layers": "1"})):
+    for name, options in (
+        ("all", {"layers": "all", "take": "embed,head"}),
+        ("one", {"layers": "1"}),
+    ):
         recipe = recipe_from_options([str(base), str(tmp_path / "lora")], **options)
         plan = plan_merge(recipe, open_all(recipe))
         result = open_checkpoint(run_merge(plan, tmp_path / name))
         own = open_checkpoint(base)
         for key, entry in result.tensors.items():
-            expected = merged[key] if name == "all" or entry.place.layer == 1 else read_array(own.tensors[key])
+            expected = (
+                merged[key]
+                if name == "all" or entry.place.layer == 1
+                else read_array(own.tensors[key])
+            )
             if entry.place.part == "vision":
                 expected = read_array(own.tensors[key])
             assert read_array(entry) == pytest.approx(expected, rel=1e-5, abs=1e-6), key

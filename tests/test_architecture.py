@@ -37,7 +37,10 @@ def arrows():
         source = ".".join(file.relative_to(ROOT).with_suffix("").parts)
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module:
-                names = [f"{node.module}.{a.name}" if node.module == "franken" else node.module for a in node.names]
+                names = [
+                    f"{node.module}.{a.name}" if node.module == "franken" else node.module
+                    for a in node.names
+                ]
             elif isinstance(node, ast.Import):
                 names = [a.name for a in node.names]
             else:
@@ -51,7 +54,10 @@ def test_imports_run_downwards_only():
     upwards = []
     for source, target, column in arrows():
         a, b = room(source), room(target)
-        lazily_resolved = (a, b) == ("checkpoints", "models") and column > 0  # creature:base, asked for by name only
+        lazily_resolved = (a, b) == (
+            "checkpoints",
+            "models",
+        ) and column > 0  # creature:base, asked for by name only
         if a != b and (a, b) not in SIDEWAYS and not lazily_resolved and RANK[b] >= RANK[a]:
             upwards.append(f"{source} imports {target}")
     assert not upwards
@@ -77,7 +83,9 @@ def test_light_commands_import_nothing_heavy(arguments, tmp_path):
         "heavy = {'torch', 'transformers', 'mergekit', 'pandas'} & set(sys.modules); print(heavy, file=sys.stderr);"
         "sys.exit(code or bool(heavy))"
     )
-    result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60)
+    result = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60
+    )
     assert result.returncode == 0, result.stderr
 
 

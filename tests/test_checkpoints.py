@@ -1,4 +1,6 @@
-"""Checkpoints on disk: every family's names, both spellings, shards, and everything that can be broken."""
+"""Checkpoints on disk: every family's names, both spellings, shards, and everything that can be
+broken.
+"""
 
 import json
 import struct

@@ -18,7 +18,10 @@ def run(capsys, *arguments: object) -> tuple[int, str, str]:
 
 
 def test_diff_prints_tables_and_json(capsys, tmp_path):
-    folders = [save_tiny(tmp_path / name, "qwen2_5_vl", seed) for seed, name in enumerate(("base", "sft", "rl"))]
+    folders = [
+        save_tiny(tmp_path / name, "qwen2_5_vl", seed)
+        for seed, name in enumerate(("base", "sft", "rl"))
+    ]
     code, out, _ = run(capsys, "diff", *folders, "--out", tmp_path / "runs")
     assert code == 0
     assert "‖Δ‖ / ‖W‖" in out
@@ -31,19 +34,37 @@ def test_diff_prints_tables_and_json(capsys, tmp_path):
 
 
 def test_a_diff_with_unmatched_tensors_exits_3(capsys, tmp_path):
-    a, b = save_tiny(tmp_path / "a", "qwen2", layers=3), save_tiny(tmp_path / "b", "qwen2", layers=2)
+    a, b = (
+        save_tiny(tmp_path / "a", "qwen2", layers=3),
+        save_tiny(tmp_path / "b", "qwen2", layers=2),
+    )
     assert run(capsys, "diff", a, b, "--out", tmp_path / "runs")[0] == 3
 
 
 def test_merge_dry_run_then_merge(capsys, tmp_path):
-    code, out, _ = run(capsys, "merge", "creature:base", "creature:sft", "--layers", "2-4", "--dry-run")
+    code, out, _ = run(
+        capsys, "merge", "creature:base", "creature:sft", "--layers", "2-4", "--dry-run"
+    )
     assert code == 0
     assert "text layers 2..3 (2 of 8) from creature-sft" in out
     hybrid = tmp_path / "hybrid"
-    code, out, _ = run(capsys, "merge", "creature:base", "creature:sft", "--layers", "2-4", "--out", hybrid, "--json")
+    code, out, _ = run(
+        capsys,
+        "merge",
+        "creature:base",
+        "creature:sft",
+        "--layers",
+        "2-4",
+        "--out",
+        hybrid,
+        "--json",
+    )
     assert (code, json.loads(out)["verified"]) == (0, True)
     assert (hybrid / "franken_merge.json").exists()
-    assert run(capsys, "merge", "creature:base", "creature:sft", "--layers", "2-5", "--out", hybrid)[0] == 2
+    assert (
+        run(capsys, "merge", "creature:base", "creature:sft", "--layers", "2-5", "--out", hybrid)[0]
+        == 2
+    )
 
 
 TWO = ("creature:base", "creature:sft")
@@ -55,16 +76,39 @@ TWO = ("creature:base", "creature:sft")
         ([*TWO, "--layers", "2-4"], {"copy of creature-sft": 24}),
         ([*TWO, "--layers", "2-4", "--components", "attn"], {"copy of creature-sft": 14}),
         ([*TWO, "--layers", "2-4", "--alpha", "0.5"], {"linear of base, creature-sft": 24}),
-        ([*TWO, "--layers", "2-5", "--alpha", "0,1"], {"copy of creature-sft": 12, "linear of base, creature-sft": 12}),
+        (
+            [*TWO, "--layers", "2-5", "--alpha", "0,1"],
+            {"copy of creature-sft": 12, "linear of base, creature-sft": 12},
+        ),
         ([*TWO, "--take", "vision,projector"], {"copy of creature-sft": 30}),
         ([*TWO, "--graft", "creature-sft:late,vision:0"], {"copy of creature-sft": 48}),
         (["S=creature:base", "R=creature:sft", "--splice", "S:R:S"], {"copy of R": 36}),
-        ([*TWO, "--layers", "3", "--method", "slerp", "--param", "t=0.5"], {"slerp of base, creature-sft": 12}),
-        ([*TWO, "--layers", "3", "--method", "nuslerp", "--param", "weight=1"], {"nuslerp of base, creature-sft": 12}),
-        ([*TWO, "O=creature:sft", "--layers", "3", "--method", "ties", "--param", "weight=1", "--relative-to", "O"], None),
+        (
+            [*TWO, "--layers", "3", "--method", "slerp", "--param", "t=0.5"],
+            {"slerp of base, creature-sft": 12},
+        ),
+        (
+            [*TWO, "--layers", "3", "--method", "nuslerp", "--param", "weight=1"],
+            {"nuslerp of base, creature-sft": 12},
+        ),
+        (
+            [
+                *TWO,
+                "O=creature:sft",
+                "--layers",
+                "3",
+                "--method",
+                "ties",
+                "--param",
+                "weight=1",
+                "--relative-to",
+                "O",
+            ],
+            None,
+        ),
         (["creature:sft", "--layers", "3", "--noise", "0.5", "--seed", "4"], {"noise of base": 12}),
     ],
-)  # fmt: skip
+)
 def test_what_the_options_of_merge_plan(capsys, arguments, made_of):
     code, out, err = run(capsys, "merge", *arguments, "--dry-run", "--json")
     if made_of is None:
@@ -83,13 +127,17 @@ def test_merge_by_recipe_allows_what_it_says_and_loads(capsys, tmp_path):
     recipe.write_text(
         "base: creature:base\ndonors: {rl: creature:sft}\nallow: [dtype]\nrules: [{from: rl, layers: 2-4}]\n"
     )
-    code, out, _ = run(capsys, "merge", "--recipe", recipe, "--out", tmp_path / "hybrid", "--verify", "load")
+    code, out, _ = run(
+        capsys, "merge", "--recipe", recipe, "--out", tmp_path / "hybrid", "--verify", "load"
+    )
     assert code == 0
     assert "128 tensors, every one verified" in out
     a, b = save_tiny(tmp_path / "a", "mistral"), save_tiny(tmp_path / "b", "llama")
     code, _, err = run(capsys, "merge", a, b, "--layers", "1", "--dry-run")
     assert (code, "--allow architecture" in err) == (2, True)
-    code, out, _ = run(capsys, "merge", a, b, "--layers", "1", "--dry-run", "--allow", "architecture")
+    code, out, _ = run(
+        capsys, "merge", a, b, "--layers", "1", "--dry-run", "--allow", "architecture"
+    )
     assert (code, "allowed: b: architecture" in out) == (0, True)
 
 
@@ -104,7 +152,9 @@ def test_merge_tells_its_methods(capsys):
 def test_a_merge_that_is_not_what_was_planned_exits_4(capsys, tmp_path, monkeypatch):
     from franken.merge import run as merge_run
 
-    monkeypatch.setattr(merge_run, "_write_shard", lambda path, made, progress: shutil.copy(made[0].file, path))
+    monkeypatch.setattr(
+        merge_run, "_write_shard", lambda path, made, progress: shutil.copy(made[0].file, path)
+    )
     code, _, err = run(capsys, "merge", *TWO, "--layers", "2-4", "--out", tmp_path / "hybrid")
     assert (code, "is not what was planned" in err) == (4, True)
     assert [p.name for p in tmp_path.iterdir()] == ["hybrid.FAILED"]
@@ -119,13 +169,25 @@ def test_a_merge_that_is_not_what_was_planned_exits_4(capsys, tmp_path, monkeypa
         (["merge", "creature:base", "creature:sft"], 2, "nothing to merge"),
         (["merge", "--recipe", "none.yaml"], 2, "cannot read none.yaml"),
         (["merge", "creature:base", "--recipe", "none.yaml"], 2, "--recipe says it all"),
-        (["merge", "creature:base", "creature:sft", "--layers", "1", "--verify", "hope"], 2, "unknown --verify"),
-        (["merge", "creature:base", "creature:sft", "--layers", "1", "--method", "tie"], 2, "did you mean 'ties'"),
+        (
+            ["merge", "creature:base", "creature:sft", "--layers", "1", "--verify", "hope"],
+            2,
+            "unknown --verify",
+        ),
+        (
+            ["merge", "creature:base", "creature:sft", "--layers", "1", "--method", "tie"],
+            2,
+            "did you mean 'ties'",
+        ),
         (["diff", "creature:base"], 2, "diff takes"),
         (["diff", "creature:base", "creature:sft", "--parts", "txt"], 2, "did you mean 'text'"),
         (["diff", "creature:base", "creature:sft", "--subspaces"], 2, "two updates"),
         (["diff", "creature:base", "creature:sft", "--layers", "7-9"], 2, "8 layers"),
-        (["diff", "creature:base", "creature:sft", "--expect-frozen", "head"], 2, "matches nothing"),
+        (
+            ["diff", "creature:base", "creature:sft", "--expect-frozen", "head"],
+            2,
+            "matches nothing",
+        ),
         (["diff", "creature:base", "creature:sft", "--spectra", "--device", "cuda:x"], 2, "cuda"),
         (["probe", "creature:sft", "--method", "swop"], 2, "did you mean 'swap'"),
         (["probe", "creature:sft", "--tasks", "raed"], 2, "did you mean 'read'"),
@@ -205,10 +267,21 @@ def test_train_and_freeze_train(capsys, tmp_path):
     assert code == 0
     assert "trained checkpoint" in out
     assert "grpo 1/1" in err
-    code, out, _ = run(capsys, "freeze-train", "creature-rl", "--freeze", "early", "--out", tmp_path / "frozen", *small)
+    code, out, _ = run(
+        capsys,
+        "freeze-train",
+        "creature-rl",
+        "--freeze",
+        "early",
+        "--out",
+        tmp_path / "frozen",
+        *small,
+    )
     assert code == 0
     assert "bit-identical" in out
-    code, out, _ = run(capsys, "freeze-train", "creature-rl", "--freeze", "early", "--dry-run", "--json")
+    code, out, _ = run(
+        capsys, "freeze-train", "creature-rl", "--freeze", "early", "--dry-run", "--json"
+    )
     table = json.loads(out)["stages"][0]["table"]
     assert {r["layer"] for r in table if r["frozen"] and r["part"] == "text"} == {0, 1}
     assert run(capsys, "train", "creature-rl", "--out", tmp_path / "rl")[0] == 2
@@ -233,7 +306,9 @@ def test_doctor_passes_on_every_family(capsys):
 
 
 def test_the_installed_command_answers():
-    result = subprocess.run([sys.executable, "-m", "franken.cli", "--help"], capture_output=True, text=True, timeout=60)
+    result = subprocess.run(
+        [sys.executable, "-m", "franken.cli", "--help"], capture_output=True, text=True, timeout=60
+    )
     assert result.returncode == 0
     assert "freeze-train" in result.stdout
 
@@ -243,21 +318,41 @@ def test_diff_expects_frozen_layers(capsys, tmp_path):
     b = save_tiny(tmp_path / "b", "qwen2", 1)
     for same in (True, False):
         code, out, err = run(
-            capsys, "diff", a, a if same else b, "--expect-frozen", "text:0-2", "--out", tmp_path / "runs"
+            capsys,
+            "diff",
+            a,
+            a if same else b,
+            "--expect-frozen",
+            "text:0-2",
+            "--out",
+            tmp_path / "runs",
         )
         assert code == (0 if same else 4)
         assert ("tensors are bit-identical" in out) == same
         assert ("have moved" in err) != same
-    assert run(capsys, "diff", a, b, "--expect-frozen", "vision", "--out", tmp_path / "runs")[0] == 2
+    assert (
+        run(capsys, "diff", a, b, "--expect-frozen", "vision", "--out", tmp_path / "runs")[0] == 2
+    )
 
 
 def test_diff_draws_what_it_measured(capsys, tmp_path):
-    folders = [save_tiny(tmp_path / name, "qwen2_5_vl", seed) for seed, name in enumerate(("base", "sft", "rl"))]
-    code, out, _ = run(capsys, "diff", *folders, "--spectra", "--subspaces", "--out", tmp_path / "runs")
+    folders = [
+        save_tiny(tmp_path / name, "qwen2_5_vl", seed)
+        for seed, name in enumerate(("base", "sft", "rl"))
+    ]
+    code, out, _ = run(
+        capsys, "diff", *folders, "--spectra", "--subspaces", "--out", tmp_path / "runs"
+    )
     figures = {p.stem for p in tmp_path.rglob("figures/*.png")}
     assert figures == {
-        "energy", "unchanged", "components", "spectrum-surface", "spectra-by-third", "ranks", "subspaces"
-    }  # fmt: skip
+        "energy",
+        "unchanged",
+        "components",
+        "spectrum-surface",
+        "spectra-by-third",
+        "ranks",
+        "subspaces",
+    }
     assert all(name in out for name in figures)
     assert run(capsys, "diff", *folders[:2], "--no-figures", "--out", tmp_path / "bare")[0] == 0
     assert not list((tmp_path / "bare").rglob("*.png"))
@@ -266,7 +361,17 @@ def test_diff_draws_what_it_measured(capsys, tmp_path):
 def test_diff_says_what_it_would_cost(capsys, tmp_path):
     a, b = (save_tiny(tmp_path / name, "qwen2", seed) for seed, name in enumerate("ab"))
     code, out, _ = run(
-        capsys, "diff", a, b, "--spectra", "--parts", "text", "--components", "mlp", "--dry-run", "--json"
+        capsys,
+        "diff",
+        a,
+        b,
+        "--spectra",
+        "--parts",
+        "text",
+        "--components",
+        "mlp",
+        "--dry-run",
+        "--json",
     )
     found = json.loads(out)
     assert (code, found["tensors"], found["not comparable"]) == (0, 9, {})
@@ -307,12 +412,40 @@ def test_merge_sweep_in_small(capsys, tmp_path):
 
 def test_eval_side_by_side(capsys, tmp_path):
     arguments = [
-        "eval", "creature:base", "creature:sft", "--tasks", "read", "--samples", 4, "--n", 2, "--k", "1,2", "--out", tmp_path,
-        "--device", "cpu", "--arms", "image,black", "--label", "base", "--label", "sft", "--trained", "read",
-    ]  # fmt: skip
+        "eval",
+        "creature:base",
+        "creature:sft",
+        "--tasks",
+        "read",
+        "--samples",
+        4,
+        "--n",
+        2,
+        "--k",
+        "1,2",
+        "--out",
+        tmp_path,
+        "--device",
+        "cpu",
+        "--arms",
+        "image,black",
+        "--label",
+        "base",
+        "--label",
+        "sft",
+        "--trained",
+        "read",
+    ]
     code, out, _ = run(capsys, *arguments)
     assert code == 0
-    for word in ("sft - base", "M_vis", "maj@2", "level: new state", "sft, not base: solved greedily", "coverage.png"):
+    for word in (
+        "sft - base",
+        "M_vis",
+        "maj@2",
+        "level: new state",
+        "sft, not base: solved greedily",
+        "coverage.png",
+    ):
         assert word in out
     again = [*arguments[:-4], "--label", "base"]
     assert run(capsys, *again)[0] == 2

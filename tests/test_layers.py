@@ -29,7 +29,9 @@ def test_parse(text, expected):
     assert [(r.part, r.start, r.stop) for r in parse_ranges(text, DEPTHS)] == expected
 
 
-@pytest.mark.parametrize("text", ["28-16", "5-5", "16-29", "28", "projector:0-1", "visoin:0-1", "sixteen", "", "-3"])
+@pytest.mark.parametrize(
+    "text", ["28-16", "5-5", "16-29", "28", "projector:0-1", "visoin:0-1", "sixteen", "", "-3"]
+)
 def test_bad_ranges_name_what_is_there(text):
     with pytest.raises(UsageError) as caught:
         parse_ranges(text, DEPTHS)

@@ -21,7 +21,9 @@ with locked(Path(sys.argv[1])):
 
 
 def test_a_second_writer_is_refused_with_the_pid_of_the_first_until_it_is_killed(tmp_path):
-    child = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "out")], stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "out")], stdout=subprocess.PIPE, text=True
+    )
     try:
         assert child.stdout
         assert child.stdout.readline() == "held\n"

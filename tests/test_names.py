@@ -15,14 +15,25 @@ def test_every_tensor_of_every_family_has_the_place_of_its_module(model_type):
     """The module tree, not a rule on names, says what belongs to the decoder, the tower, the rest."""
     model = tiny(model_type)
     tower = next(
-        (m for n, m in model.named_modules() if n.rsplit(".")[-1] in ("visual", "vision_tower", "vision_model")), None
+        (
+            m
+            for n, m in model.named_modules()
+            if n.rsplit(".")[-1] in ("visual", "vision_tower", "vision_model")
+        ),
+        None,
     )
-    mergers = [m for n, m in model.named_modules() if "merger" in n and tower is not None and "patch_merger" not in n]
+    mergers = [
+        m
+        for n, m in model.named_modules()
+        if "merger" in n and tower is not None and "patch_merger" not in n
+    ]
     parts = {id(p): "text" for p in model.get_decoder().parameters()}
     parts |= {id(p): "text" for p in model.get_output_embeddings().parameters()}
     parts |= {id(p): "vision" for p in (tower.parameters() if tower is not None else ())}
     parts |= {id(p): "projector" for m in mergers for p in m.parameters()}
-    layers = {id(p): i for i, layer in enumerate(model.get_decoder().layers) for p in layer.parameters()}
+    layers = {
+        id(p): i for i, layer in enumerate(model.get_decoder().layers) for p in layer.parameters()
+    }
     keys = set()
     for name, parameter in model.named_parameters():
         spot = place(name, model_type)
@@ -34,17 +45,28 @@ def test_every_tensor_of_every_family_has_the_place_of_its_module(model_type):
         if spot.layer is not None:
             assert spot.component in LAYER_COMPONENTS, name
     assert len(keys) == len(list(model.named_parameters()))
-    depths = {s.layer for s in (place(n, model_type) for n, _ in model.named_parameters()) if s.part == "vision"} - {
-        None
-    }
+    depths = {
+        s.layer
+        for s in (place(n, model_type) for n, _ in model.named_parameters())
+        if s.part == "vision"
+    } - {None}
     assert depths == (set() if tower is None else {0, 1})
 
 
 @pytest.mark.parametrize(
     ("model_type", "spellings"),
     [
-        ("qwen2_5_vl", ["visual.blocks.3.attn.qkv.weight", "model.visual.blocks.3.attn.qkv.weight"]),
-        ("qwen2_5_vl", ["model.layers.3.mlp.up_proj.weight", "model.language_model.layers.3.mlp.up_proj.weight"]),
+        (
+            "qwen2_5_vl",
+            ["visual.blocks.3.attn.qkv.weight", "model.visual.blocks.3.attn.qkv.weight"],
+        ),
+        (
+            "qwen2_5_vl",
+            [
+                "model.layers.3.mlp.up_proj.weight",
+                "model.language_model.layers.3.mlp.up_proj.weight",
+            ],
+        ),
         ("llava", ["language_model.lm_head.weight", "lm_head.weight"]),
         (
             "llava_next",

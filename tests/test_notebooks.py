@@ -1,4 +1,5 @@
-"""The committed notebooks: run to the end, small, and nothing in them or in their stored runs tells of a machine.
+"""The committed notebooks: run to the end, small, and nothing in them or in their stored runs tells
+of a machine.
 
 That they still run is checked by nbmake (`make test`); here only what is committed is read.
 """
@@ -23,7 +24,9 @@ def texts(node) -> list[str]:
     if isinstance(node, str):
         return [node]
     if isinstance(node, dict):
-        return [t for key, value in node.items() if not key.startswith("image/") for t in texts(value)]
+        return [
+            t for key, value in node.items() if not key.startswith("image/") for t in texts(value)
+        ]
     return [t for item in node for t in texts(item)] if isinstance(node, list) else []
 
 
@@ -31,7 +34,9 @@ def tells(text: str) -> str | None:
     """What in a text names a machine: an absolute path, this host, this checkout, this home."""
     found = PATH.search(text)
     names = [
-        n for n in (socket.gethostname(), str(Path.home()), str(ANALYSES.parent)) if len(n) > 5 and n != "localhost"
+        n
+        for n in (socket.gethostname(), str(Path.home()), str(ANALYSES.parent))
+        if len(n) > 5 and n != "localhost"
     ]
     return found[0] if found else next((n for n in names if n in text), None)
 
@@ -59,7 +64,9 @@ def test_a_notebook_was_run_to_the_end_and_is_small(notebook):
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda n: n.name)
 def test_a_notebook_says_question_method_finding_and_limits(notebook):
     prose = "\n".join(
-        "".join(c["source"]) for c in json.loads(notebook.read_text())["cells"] if c["cell_type"] == "markdown"
+        "".join(c["source"])
+        for c in json.loads(notebook.read_text())["cells"]
+        if c["cell_type"] == "markdown"
     )
     for heading in ("**Question.**", "**Method.**", "## The finding", "## What not to conclude"):
         assert heading in prose
@@ -71,7 +78,9 @@ def test_a_notebook_says_question_method_finding_and_limits(notebook):
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda n: n.name)
 def test_a_notebook_imports_nothing_heavy_and_reads_franken_runs(notebook):
     source = "\n".join(
-        "".join(c["source"]) for c in json.loads(notebook.read_text())["cells"] if c["cell_type"] == "code"
+        "".join(c["source"])
+        for c in json.loads(notebook.read_text())["cells"]
+        if c["cell_type"] == "code"
     )
     if not notebook.name.startswith(HEAVY):
         assert not re.search(r"import (torch|transformers|nnsight|transformer_lens)", source)

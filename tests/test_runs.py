@@ -23,9 +23,15 @@ def test_rows_land_in_parts_and_come_back(tmp_path):
     assert not again.is_complete()
     assert [r["sample"] for r in again.rows()] == ["a", "b"]
     assert again.rows()[1]["score"] is None
-    folder = again.finish([layer_row(model="m", metric="x", layer=None, value=None, n=0)], n_requested=2)
+    folder = again.finish(
+        [layer_row(model="m", metric="x", layer=None, value=None, n=0)], n_requested=2
+    )
     done = load_run(folder)
-    assert (done.manifest["n_ok"], done.manifest["n_failed"], done.manifest["n_requested"]) == (1, 1, 2)
+    assert (done.manifest["n_ok"], done.manifest["n_failed"], done.manifest["n_requested"]) == (
+        1,
+        1,
+        2,
+    )
     assert done.layers["value"].isna().all()
     assert start(tmp_path).is_complete()
     assert not (folder / "parts").exists()
@@ -67,7 +73,9 @@ def test_layer_rows_take_known_columns_only():
 def fill(out, verb, model, value, error=None):
     run = open_run(verb, model, {"model": model}, out, config={})
     run.append([{"model": model, "sample": "a", "score": value, "error": error}])
-    return run.finish([layer_row(model=model, metric="x", layer=1, value=value, n=1)], n_requested=1)
+    return run.finish(
+        [layer_row(model=model, metric="x", layer=1, value=value, n=1)], n_requested=1
+    )
 
 
 def test_all_runs_are_one_table_with_filters(tmp_path):
@@ -78,8 +86,10 @@ def test_all_runs_are_one_table_with_filters(tmp_path):
     assert list(table.columns[:4]) == ["run", "verb", "label", "model"]
     assert (len(table), str(table["layer"].dtype)) == (3, "Int64")
     assert table.set_index(["verb", "model"])["value"].isna().to_dict() == {
-        ("eval", "rl"): True, ("eval", "sft"): False, ("probe", "sft"): False,
-    }  # fmt: skip
+        ("eval", "rl"): True,
+        ("eval", "sft"): False,
+        ("probe", "sft"): False,
+    }
     assert load_runs(tmp_path, verb="eval", model="sft")["value"].tolist() == [0.5]
     assert len(load_runs(tmp_path, verb=["eval", "probe"], model=["sft"])) == 2
 
@@ -117,8 +127,12 @@ def test_a_manifest_holds_no_path_of_the_machine(tmp_path):
         "e": "creature:sft",
     }
     assert portable(models, folder) == {
-        "a": "../../../train/rl/final", "b": "creature:sft", "c": "Qwen/Qwen2.5-VL-7B-Instruct", "d": "model", "e": "creature:sft",
-    }  # fmt: skip
+        "a": "../../../train/rl/final",
+        "b": "creature:sft",
+        "c": "Qwen/Qwen2.5-VL-7B-Instruct",
+        "d": "model",
+        "e": "creature:sft",
+    }
     assert portable([{"x": 1.5, "y": None}], folder) == [{"x": 1.5, "y": None}]
     run = open_run(
         "eval",
@@ -128,7 +142,13 @@ def test_a_manifest_holds_no_path_of_the_machine(tmp_path):
         config={"donor": "/srv/mine/model", "data": "/srv/pairs"},
         models=models,
     )
-    text = (run.finish([], n_requested=0, extra={"source": str(tmp_path / "runs/eval/other")}) / "run.json").read_text()
+    text = (
+        run.finish([], n_requested=0, extra={"source": str(tmp_path / "runs/eval/other")})
+        / "run.json"
+    ).read_text()
     assert str(tmp_path) not in text.replace(json.dumps(sys.argv[1:], indent=2)[1:-1].strip(), "")
     assert json.loads(text)["source"] == "../other"
-    assert json.loads(text)["config"] == {"donor": "model", "data": "/srv/pairs"}  # data is read again by regrade
+    assert json.loads(text)["config"] == {
+        "donor": "model",
+        "data": "/srv/pairs",
+    }  # data is read again by regrade

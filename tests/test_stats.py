@@ -70,7 +70,9 @@ def test_bootstrap_interval_covers():
     rng = np.random.default_rng(0)
     hits = sum(
         low <= 0.3 <= high
-        for low, high in (bootstrap_mean(rng.random(60) < 0.3, n_boot=400, seed=i)[1:] for i in range(200))
+        for low, high in (
+            bootstrap_mean(rng.random(60) < 0.3, n_boot=400, seed=i)[1:] for i in range(200)
+        )
     )
     assert 0.88 <= hits / 200 <= 0.99
 

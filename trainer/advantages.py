@@ -1,14 +1,17 @@
 """From rewards to advantages: GRPO and its relatives, and MUPO. Pure functions of tensors.
 
-Rewards are `[prompts, group]`, a group being the sampled responses of one prompt. Nothing here knows of models, texts or
-recipes (`trainer/estimators.py` connects them); the one sibling used is `trainer/clusters.py`.
+Rewards are `[prompts, group]`, a group being the sampled responses of one prompt. Nothing here
+knows of models, texts or recipes (`trainer/estimators.py` connects them); the one sibling used is
+`trainer/clusters.py`.
 
-Everywhere: a group (or cluster) without spread gets exactly zero, also when floating point sees a little of it, and the
-denominator is max(std, std_floor) + eps with ddof 1. A weight on the surrogate folds into the advantage, because
-min(r·A, clip(r)·A) is positively homogeneous in A.
+Everywhere: a group (or cluster) without spread gets exactly zero, also when floating point sees a
+little of it, and the denominator is max(std, std_floor) + eps with ddof 1. A weight on the
+surrogate folds into the advantage, because min(r·A, clip(r)·A) is positively homogeneous in A.
 
-    GRPO      DeepSeekMath, arXiv 2402.03300 §4.1     Dr. GRPO  arXiv 2503.20783 §3.2       RLOO     arXiv 2402.14740
-    REINFORCE++-baseline  arXiv 2501.03262            GDPO      arXiv 2601.05242            pass@k   arXiv 2508.10751
+    GRPO      DeepSeekMath, arXiv 2402.03300 §4.1     Dr. GRPO  arXiv 2503.20783 §3.2       RLOO
+              arXiv 2402.14740
+    REINFORCE++-baseline  arXiv 2501.03262            GDPO      arXiv 2601.05242            pass@k
+                          arXiv 2508.10751
     DRA-GRPO  arXiv 2505.09655                        MUPO      arXiv 2604.00479 §4.2
 """
 
@@ -32,10 +35,13 @@ Rewards = Float[Tensor, "prompts group"]
 Embeddings = Float[Tensor, "prompts group dimensions"]
 
 
-def grpo(rewards: Rewards, *, scale: Scale = "group", std_floor: float = STD_FLOOR, eps: float = EPS) -> Rewards:
+def grpo(
+    rewards: Rewards, *, scale: Scale = "group", std_floor: float = STD_FLOOR, eps: float = EPS
+) -> Rewards:
     """(R − group mean) / (std + eps), std of the group, of the whole batch, or none at all.
 
-    A `std_floor` above the spread of a group keeps small differences small: they are divided by the floor instead.
+    A `std_floor` above the spread of a group keeps small differences small: they are divided by the
+    floor instead.
     """
     rewards = _floating(rewards)
     centred = rewards - rewards.mean(1, keepdim=True)
@@ -72,9 +78,11 @@ def gdpo(
     std_floor: float = STD_FLOOR,
     eps: float = EPS,
 ) -> Rewards:
-    """Each reward normalised inside its group on its own, then summed by weight and standardised over the batch.
+    """Each reward normalised inside its group on its own, then summed by weight and standardised
+    over the batch.
 
-    Rewards of different ranges keep their relative weight, which a sum before normalising would lose.
+    Rewards of different ranges keep their relative weight, which a sum before normalising would
+    lose.
     """
     rewards = _floating(rewards)
     each = torch.stack([grpo(r, std_floor=std_floor, eps=eps) for r in rewards.unbind(-1)], -1)
@@ -85,8 +93,8 @@ def gdpo(
 def passk(correct: Bool[Tensor, "prompts group"], *, k: int = 4) -> Rewards:
     """Analytic advantages of pass@k training: a set of k responses succeeds if one of them does.
 
-    With n responses, c right: ρ = 1 − C(n−c, k)/C(n, k), σ = √(ρ(1−ρ)); right (1 − ρ)/σ, wrong (1 − ρ −
-    C(n−c−1, k−1)/C(n−1, k−1))/σ. Zero where every set succeeds or none does.
+    With n responses, c right: ρ = 1 − C(n−c, k)/C(n, k), σ = √(ρ(1−ρ)); right (1 − ρ)/σ, wrong (1 −
+    ρ − C(n−c−1, k−1)/C(n−1, k−1))/σ. Zero where every set succeeds or none does.
     """
     n = correct.shape[1]
     if not 1 <= k <= n:
@@ -97,16 +105,25 @@ def passk(correct: Bool[Tensor, "prompts group"], *, k: int = 4) -> Rewards:
     return torch.where(right, chosen[:, :1], chosen[:, 1:])
 
 
-def dra(rewards: Rewards, embeddings: Embeddings, *, std_floor: float = STD_FLOOR, eps: float = EPS) -> Rewards:
+def dra(
+    rewards: Rewards, embeddings: Embeddings, *, std_floor: float = STD_FLOOR, eps: float = EPS
+) -> Rewards:
     """DRA-GRPO: rewards divided by 1 + Σ_{j≠i} cos(o_i, o_j), then as in GRPO.
 
-    Raises UsageError where a divisor is not positive (a response opposite to the rest), which the method leaves open.
+    Raises UsageError where a divisor is not positive (a response opposite to the rest), which the
+    method leaves open.
     """
     cosine = 1.0 - cosine_distances(embeddings)
     similarity = cosine.sum(-1) - cosine.diagonal(dim1=1, dim2=2)
     if (similarity <= -1.0).any():
-        raise UsageError("DRA is undefined here", why="a response is opposite to the rest", fix="use other embeddings")
-    return grpo(_floating(rewards) / (1.0 + similarity).to(_floating(rewards)), std_floor=std_floor, eps=eps)
+        raise UsageError(
+            "DRA is undefined here",
+            why="a response is opposite to the rest",
+            fix="use other embeddings",
+        )
+    return grpo(
+        _floating(rewards) / (1.0 + similarity).to(_floating(rewards)), std_floor=std_floor, eps=eps
+    )
 
 
 def grpo_diversity(
@@ -119,7 +136,9 @@ def grpo_diversity(
     std_floor: float = STD_FLOOR,
     eps: float = EPS,
 ) -> Rewards:
-    """GRPO on R + λ·1[correct]·(mean cosine distance to the others of the group): MUPO's reward without its clusters."""
+    """GRPO on R + λ·1[correct]·(mean cosine distance to the others of the group): MUPO's reward
+    without its clusters.
+    """
     reward = pairwise_diversity(embeddings) * correct.to(embeddings.dtype)
     total = _floating(rewards) + diversity_weight * reward.to(_floating(rewards))
     return grpo(total, scale=scale, std_floor=std_floor, eps=eps)
@@ -127,9 +146,11 @@ def grpo_diversity(
 
 @dataclass(frozen=True)
 class Mupo:
-    """What MUPO makes of a batch. `diversity` is what a response earned before its weight λ: 0 for wrong ones.
+    """What MUPO makes of a batch. `diversity` is what a response earned before its weight λ: 0 for
+    wrong ones.
 
-    `rewards` are the totals that were normalised inside the clusters; `weights` multiplied the result.
+    `rewards` are the totals that were normalised inside the clusters; `weights` multiplied the
+    result.
     """
 
     advantages: Rewards
@@ -157,22 +178,29 @@ def mupo(
     std_floor: float = STD_FLOOR,
     eps: float = EPS,
 ) -> Mupo:
-    """Multi-group policy optimisation: advantages inside K clusters of like-minded responses, weighed by cluster size.
+    """Multi-group policy optimisation: advantages inside K clusters of like-minded responses,
+    weighed by cluster size.
 
-    Per prompt, the N responses are split by constrained k-means on their (unit) embeddings. R_div is the mean cosine
-    distance to all responses of the other clusters, right or wrong; a correct response earns `diversity_weight`·R_div on
-    top of its reward, a wrong one nothing; the sum is normalised inside its cluster. w_k = (N/(K·|G_k|))^beta.
+    Per prompt, the N responses are split by constrained k-means on their (unit) embeddings. R_div
+    is the mean cosine distance to all responses of the other clusters, right or wrong; a correct
+    response earns `diversity_weight`·R_div on top of its reward, a wrong one nothing; the sum is
+    normalised inside its cluster. w_k = (N/(K·|G_k|))^beta.
 
-    - `weighting="paper"` returns (N/(K·|G_k|))·w_k·A, so that the plain mean over a group's responses is the paper's
+    - `weighting="paper"` returns (N/(K·|G_k|))·w_k·A, so that the plain mean over a group's
+      responses is the paper's
       Σ_k w_k/|G_k| Σ_i divided by K; `"code"`, as released, w_k·A; `"none"`, A.
-    - Where N cannot fill K clusters of `min_size`, K falls to ⌊N/min_size⌋. One cluster has no diversity and is `grpo`.
+    - Where N cannot fill K clusters of `min_size`, K falls to ⌊N/min_size⌋. One cluster has no
+      diversity and is `grpo`.
     - `partition="random"` keeps the sizes that k-means finds and draws the members.
-    - `mixing="code"` takes 0.1 + λ away from a correct response's reward of 1, as the release mixes its rewards
+    - `mixing="code"` takes 0.1 + λ away from a correct response's reward of 1, as the release mixes
+      its rewards
       (it assumes accuracy weighs 1 and format 0.1); `distance_scale=2` is the release's R_div.
-    - Division by the spread makes λ cancel in a cluster whose responses are all correct; a larger `std_floor`, or
+    - Division by the spread makes λ cancel in a cluster whose responses are all correct; a larger
+      `std_floor`, or
       `scale="none"`, keeps it.
 
-    Clusters do not depend on the order of the responses; equal embeddings are told apart by their rewards.
+    Clusters do not depend on the order of the responses; equal embeddings are told apart by their
+    rewards.
     """
     rewards, correct = _floating(rewards), correct.bool()
     prompts, group = rewards.shape
@@ -181,17 +209,30 @@ def mupo(
             "rewards, correct and embeddings differ in shape",
             why=f"{tuple(rewards.shape)}, {tuple(correct.shape)}, {tuple(embeddings.shape)}",
         )
-    if weighting not in ("paper", "code", "none") or mixing not in ("add", "code") or scale not in ("group", "none"):
-        raise UsageError("unknown option of mupo", why=f"weighting={weighting!r} mixing={mixing!r} scale={scale!r}")
+    if (
+        weighting not in ("paper", "code", "none")
+        or mixing not in ("add", "code")
+        or scale not in ("group", "none")
+    ):
+        raise UsageError(
+            "unknown option of mupo",
+            why=f"weighting={weighting!r} mixing={mixing!r} scale={scale!r}",
+        )
     count = feasible_clusters(group, clusters, min_size)
     units = F.normalize(_floating(embeddings), dim=-1)
-    found = [_partition(units[b], rewards[b], correct[b], count, min_size, seed) for b in range(prompts)]
+    found = [
+        _partition(units[b], rewards[b], correct[b], count, min_size, seed) for b in range(prompts)
+    ]
     if partition == "random":
-        found = [torch.from_numpy(shuffled(labels.numpy(), (seed, b))) for b, labels in enumerate(found)]
+        found = [
+            torch.from_numpy(shuffled(labels.numpy(), (seed, b))) for b, labels in enumerate(found)
+        ]
     elif partition != "kmeans":
         raise UsageError(f"unknown partition {partition!r}", why="there are kmeans and random")
     labels = torch.stack(found).to(rewards.device)
-    diversity = (distance_scale * cluster_diversity(units, labels)).to(rewards) * correct.to(rewards)
+    diversity = (distance_scale * cluster_diversity(units, labels)).to(rewards) * correct.to(
+        rewards
+    )
     total = rewards + diversity_weight * diversity
     if mixing == "code":
         total = total - (0.1 + diversity_weight) * correct.to(rewards)
@@ -218,7 +259,9 @@ def normalise_clusters(
     for b in range(rewards.shape[0]):
         for k in labels[b].unique():
             members = labels[b] == k
-            advantages[b, members] = grpo(rewards[b, members][None], scale=scale, std_floor=std_floor, eps=eps)[0]
+            advantages[b, members] = grpo(
+                rewards[b, members][None], scale=scale, std_floor=std_floor, eps=eps
+            )[0]
     return advantages
 
 
@@ -235,17 +278,23 @@ def pairwise_diversity(embeddings: Embeddings) -> Rewards:
 
 
 def cluster_diversity(embeddings: Embeddings, labels: Int[Tensor, "prompts group"]) -> Rewards:
-    """Mean cosine distance of each response to all responses of the other clusters; 0 where there is one cluster."""
+    """Mean cosine distance of each response to all responses of the other clusters; 0 where there
+    is one cluster.
+    """
     distances = cosine_distances(embeddings)
     others = (labels[:, :, None] != labels[:, None, :]).to(distances)
     return (distances * others).sum(-1) / others.sum(-1).clamp(min=1.0)
 
 
-def _partition(units: Tensor, rewards: Tensor, correct: Tensor, clusters: int, min_size: int, seed: int) -> Tensor:
+def _partition(
+    units: Tensor, rewards: Tensor, correct: Tensor, clusters: int, min_size: int, seed: int
+) -> Tensor:
     if clusters == 1:
         return torch.zeros(len(units), dtype=torch.long)
     ties = torch.stack([rewards.double(), correct.double()], 1).detach().cpu().numpy()
-    found = constrained_kmeans(units.detach().double().cpu().numpy(), clusters, min_size, seed=seed, ties=ties)
+    found = constrained_kmeans(
+        units.detach().double().cpu().numpy(), clusters, min_size, seed=seed, ties=ties
+    )
     return torch.from_numpy(found.labels)
 
 
@@ -260,7 +309,9 @@ def _passk_pair(n: int, c: int, k: int) -> tuple[float, float]:
 
 
 def _standardise(values: Rewards, eps: float) -> Rewards:
-    """Over the whole batch. Groups that were zero before stay zero: there is nothing to prefer in them."""
+    """Over the whole batch. Groups that were zero before stay zero: there is nothing to prefer in
+    them.
+    """
     if values.numel() < 2:
         return torch.zeros_like(values)
     shifted = (values - values.mean()) / (values.std() + eps)
@@ -268,7 +319,11 @@ def _standardise(values: Rewards, eps: float) -> Rewards:
 
 
 def _std(rewards: Tensor, *, dim: int) -> Tensor:
-    return rewards.std(dim, keepdim=True) if rewards.shape[dim] > 1 else torch.zeros_like(rewards[:, :1])
+    return (
+        rewards.std(dim, keepdim=True)
+        if rewards.shape[dim] > 1
+        else torch.zeros_like(rewards[:, :1])
+    )
 
 
 def _varies(rewards: Rewards) -> Bool[Tensor, "prompts 1"]:

@@ -1,8 +1,9 @@
 """Aligning a fresh vision tower: every visual token shall be readable through the word embeddings.
 
-Each visual token of a grid is one cell. Three cross-entropies ask for its colour word, its kind word and its name, by
-the dot product with the (unit) word embeddings. This is the creature's contrastive pre-training; without it a small
-model stays at naming cells for a long time before it looks at them.
+Each visual token of a grid is one cell. Three cross-entropies ask for its colour word, its kind
+word and its name, by the dot product with the (unit) word embeddings. This is the creature's
+contrastive pre-training; without it a small model stays at naming cells for a long time before it
+looks at them.
 """
 
 from typing import Any
@@ -23,7 +24,9 @@ COLOR_WORDS = (*COLORS, EMPTY)
 KIND_WORDS = (*SHAPES, *DIGITS, EMPTY)
 
 
-def next_grids(size: int, *, seed: int, step: int, mine: slice = slice(None)) -> tuple[list[Grid], list[int]]:
+def next_grids(
+    size: int, *, seed: int, step: int, mine: slice = slice(None)
+) -> tuple[list[Grid], list[int]]:
     """The grids of one step and their styles; `mine` cuts them to those of this rank."""
     grids, styles = [], []
     for i in range(size):
@@ -42,7 +45,9 @@ def loss(loaded: Any, grids: list[Grid], styles: list[int]) -> tuple[Tensor, dic
     images = [world.render(g, s) for g, s in zip(grids, styles, strict=True)]
     encoded = loaded.processor.image_processor(images=images, return_tensors="pt").to(loaded.device)
     features = torch.cat(
-        loaded.model.model.get_image_features(encoded["pixel_values"], encoded["image_grid_thw"]).pooler_output
+        loaded.model.model.get_image_features(
+            encoded["pixel_values"], encoded["image_grid_thw"]
+        ).pooler_output
     )
     things = [thing for grid in grids for thing in grid]
     targets = {
@@ -59,7 +64,10 @@ def loss(loaded: Any, grids: list[Grid], styles: list[int]) -> tuple[Tensor, dic
         loss = loss + F.cross_entropy(logits, gold, reduction="sum") / everything
         hits[f"{name}_accuracy"] = int((logits.argmax(1) == gold).sum())
     whole, *right = total([loss.item(), *hits.values()])
-    return loss, {"loss": whole, **{name: n / everything for name, n in zip(hits, right, strict=True)}}
+    return loss, {
+        "loss": whole,
+        **{name: n / everything for name, n in zip(hits, right, strict=True)},
+    }
 
 
 def _embeddings(loaded: Any, words: tuple[str, ...]) -> Tensor:

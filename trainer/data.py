@@ -1,7 +1,8 @@
 """From conversations to tensors, for any chat template and processor.
 
-A conversation is one image (or none) and a list of turns. The template is asked once per number of turns what it puts
-around questions and answers; the answers, with whatever closes an assistant turn, are what training supervises.
+A conversation is one image (or none) and a list of turns. The template is asked once per number of
+turns what it puts around questions and answers; the answers, with whatever closes an assistant
+turn, are what training supervises.
 """
 
 from collections.abc import Sequence
@@ -29,7 +30,8 @@ class Conversation:
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded conversations. `inputs` are the model's; `labels` are -100 wherever nothing is supervised.
+    """Padded conversations. `inputs` are the model's; `labels` are -100 wherever nothing is
+    supervised.
 
     `images` says how many images each conversation has, in the order of the rows and of the pixels.
     """
@@ -41,7 +43,9 @@ class Batch:
 
 
 def encode(loaded: Any, conversations: Sequence[Conversation]) -> Batch:
-    """Tokenise, expand the image tokens and pad on the right. Tensors are put on the model's device."""
+    """Tokenise, expand the image tokens and pad on the right. Tensors are put on the model's
+    device.
+    """
     processor, tokenizer, device = loaded.processor, loaded.tokenizer, loaded.device
     prompts, answers = zip(*(_spell(processor or tokenizer, c) for c in conversations), strict=True)
     images = [c.image for c in conversations if c.image is not None]
@@ -94,9 +98,10 @@ _QUESTION, _ANSWER = "\x02Q{}\x03", "\x02A{}\x03"
 def chat_pieces(template: Any, turns: int, with_image: bool) -> tuple[Any, ...]:
     """What the chat template writes around `turns` questions and answers.
 
-    Returns (before question 0, (before answer 0, its space), (end of turn 0, up to question 1), (before answer 1, …), …).
-    The end of a turn is the text up to and including the end-of-sequence token. A space that the template puts before an
-    answer belongs to the answer's first token, since a prompt for generation ends without it.
+    Returns (before question 0, (before answer 0, its space), (end of turn 0, up to question 1),
+    (before answer 1, …), …). The end of a turn is the text up to and including the end-of-sequence
+    token. A space that the template puts before an answer belongs to the answer's first token,
+    since a prompt for generation ends without it.
     """
     tokenizer = getattr(template, "tokenizer", template)
     messages: list[dict[str, Any]] = []
@@ -105,7 +110,9 @@ def chat_pieces(template: Any, turns: int, with_image: bool) -> tuple[Any, ...]:
         if i == 0 and with_image:
             content.insert(0, {"type": "image"})
         messages.append({"role": "user", "content": content})
-        messages.append({"role": "assistant", "content": [{"type": "text", "text": _ANSWER.format(i)}]})
+        messages.append(
+            {"role": "assistant", "content": [{"type": "text", "text": _ANSWER.format(i)}]}
+        )
     text = template.apply_chat_template(messages, tokenize=False)
     pieces: list[Any] = []
     for i in range(turns):
@@ -130,7 +137,9 @@ def chat_pieces(template: Any, turns: int, with_image: bool) -> tuple[Any, ...]:
 def _tail(tokenizer: Any, pieces: Sequence[tuple[str, bool]]) -> tuple[list[int], list[int]]:
     texts = [text for text, _ in pieces]
     tokens, labels = [], []
-    for ids, (_, supervised) in zip(tokenizer(texts, add_special_tokens=False)["input_ids"], pieces, strict=True):
+    for ids, (_, supervised) in zip(
+        tokenizer(texts, add_special_tokens=False)["input_ids"], pieces, strict=True
+    ):
         tokens += ids
         labels += ids if supervised else [-100] * len(ids)
     return tokens, labels

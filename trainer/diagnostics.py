@@ -1,8 +1,9 @@
-"""Is RL paid for what it should be? What to log beside the rewards, and a watch over a finished log.
+"""Is RL paid for what it should be? What to log beside the rewards, and a watch over a finished
+log.
 
-The reward paper (arXiv 2601.00215) compares designs by accuracy alone. Two things show earlier that a design misleads:
-groups that differ in format only (a normalised advantage blows a difference of 0.01 up to one), and a reward that rises
-while correctness falls.
+The reward paper (arXiv 2601.00215) compares designs by accuracy alone. Two things show earlier that
+a design misleads: groups that differ in format only (a normalised advantage blows a difference of
+0.01 up to one), and a reward that rises while correctness falls.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,19 +20,25 @@ WINDOW = 10  # updates
 
 
 def reward_metrics(
-    names: Sequence[str], rewards: Float[Tensor, "prompts group rewards"], total: Float[Tensor, "prompts group"],
-    right: Bool[Tensor, "prompts group"], texts: Sequence[Sequence[str]], shape: Template,
-) -> dict[str, float]:  # fmt: skip
-    """`format_only_groups`: share of groups whose total varies while all of it are equally right. `sentences`: of the
-    reasoning, mean. `tags`: share of the template's sections that are there. `corr_<reward>`: Pearson correlation of each
-    reward with correctness over the step's replies; left out where either is constant."""
+    names: Sequence[str],
+    rewards: Float[Tensor, "prompts group rewards"],
+    total: Float[Tensor, "prompts group"],
+    right: Bool[Tensor, "prompts group"],
+    texts: Sequence[Sequence[str]],
+    shape: Template,
+) -> dict[str, float]:
+    """`format_only_groups`: share of groups whose total varies while all of it are equally right.
+    `sentences`: of the reasoning, mean. `tags`: share of the template's sections that are there.
+    `corr_<reward>`: Pearson correlation of each reward with correctness over the step's replies;
+    left out where either is constant."""
     varies = (total != total[:, :1]).any(1)
     equally = (right == right[:, :1]).all(1)
     flat = [text for row in texts for text in row]
     found = {
         "format_only_groups": (varies & equally).float().mean().item(),
         "sentences": sum(len(sentences(thought(t, shape))) for t in flat) / len(flat),
-        "tags": sum(section(t, tag) is not None for t in flat for tag in shape.tags) / (len(flat) * len(shape.tags)),
+        "tags": sum(section(t, tag) is not None for t in flat for tag in shape.tags)
+        / (len(flat) * len(shape.tags)),
     }
     hits = right.flatten().double()
     for f, name in enumerate(names):
@@ -44,7 +51,8 @@ def reward_metrics(
 def hacked(log: Sequence[Mapping[str, Any]], *, window: int = WINDOW) -> list[tuple[int, int]]:
     """Spans of updates (first, last) where the reward went up while correctness went down.
 
-    `log` are lines of metrics.jsonl, of one stage and in order. Two neighbouring windows are compared: both changes must be
+    `log` are lines of metrics.jsonl, of one stage and in order. Two neighbouring windows are
+    compared: both changes must be
     larger than twice their standard error. Spans that touch are one.
     """
     rows = [row for row in log if "reward" in row and "correct" in row]
@@ -60,8 +68,12 @@ def hacked(log: Sequence[Mapping[str, Any]], *, window: int = WINDOW) -> list[tu
     return spans
 
 
-def _rise(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]], key: str) -> float:
+def _rise(
+    before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]], key: str
+) -> float:
     """The change of the mean, in its standard errors; 0 where nothing varies."""
-    one, two = (torch.tensor([row[key] for row in rows], dtype=torch.float64) for rows in (before, after))
+    one, two = (
+        torch.tensor([row[key] for row in rows], dtype=torch.float64) for rows in (before, after)
+    )
     error = ((one.var() + two.var()) / len(one)).sqrt()
     return float((two.mean() - one.mean()) / error) if error > 0 else 0.0

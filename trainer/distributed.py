@@ -1,9 +1,10 @@
 """Several processes as one trainer: who does which prompts, what is added up, who writes.
 
-Started by torchrun, every process is a rank that holds the model, draws the puzzles of a step (a pure function of seed and
-step), and answers its share of the prompts; a group stays on the rank that sampled it. Sums over the step are known to all
-ranks before the first backward pass, gradients are added, never averaged: the update is that of one process, to rounding.
-Rank 0 writes. Without torchrun all of this is one rank and costs nothing.
+Started by torchrun, every process is a rank that holds the model, draws the puzzles of a step (a
+pure function of seed and step), and answers its share of the prompts; a group stays on the rank
+that sampled it. Sums over the step are known to all ranks before the first backward pass, gradients
+are added, never averaged: the update is that of one process, to rounding. Rank 0 writes. Without
+torchrun all of this is one rank and costs nothing.
 """
 
 import os
@@ -23,7 +24,8 @@ T = TypeVar("T")
 
 @contextmanager
 def joined(*, always: bool = False) -> Iterator[None]:
-    """Join the processes that torchrun started; with `always`, be a group of one where there are none.
+    """Join the processes that torchrun started; with `always`, be a group of one where there are
+    none.
 
     A group that is there already is used and left as it is.
     """
@@ -67,7 +69,8 @@ def own_device(device: str) -> str:
 
 
 def share(count: int) -> slice:
-    """Which of a step's `count` prompts are this rank's: a run of them, lengths differing by one at most.
+    """Which of a step's `count` prompts are this rank's: a run of them, lengths differing by one at
+    most.
 
     Raises UsageError where a rank would have none.
     """
@@ -108,7 +111,9 @@ def gathered(value: T) -> list[T]:
 
 
 def on_first(do: Callable[[], T]) -> T:
-    """Let rank 0 do it, and tell all ranks the outcome. A FrankenError, or what the system refused, is raised on all."""
+    """Let rank 0 do it, and tell all ranks the outcome. A FrankenError, or what the system refused,
+    is raised on all.
+    """
     if ranks() == 1:
         return do()
     told: list[Any] = [None, None]
@@ -124,7 +129,9 @@ def on_first(do: Callable[[], T]) -> T:
 
 
 def together(do: Callable[[], T]) -> T:
-    """Do it on every rank; an error as of `on_first` on one is raised on all, so that nobody waits for the one that failed."""
+    """Do it on every rank; an error as of `on_first` on one is raised on all, so that nobody waits
+    for the one that failed.
+    """
     if ranks() == 1:
         return do()
     value, problem = None, None
@@ -161,10 +168,16 @@ def add_gradients(parameters: Sequence[Tensor]) -> None:
 def check_equal(model: Any) -> None:
     """Raise VerificationError where the ranks' whole parameters are not the same bits."""
     whole = (p.detach() for p in model.parameters() if not hasattr(p, "full_tensor"))
-    sums = [int(p.contiguous().view(torch.uint8).sum(dtype=torch.int64)) for p in whole] if ranks() > 1 else []
+    sums = (
+        [int(p.contiguous().view(torch.uint8).sum(dtype=torch.int64)) for p in whole]
+        if ranks() > 1
+        else []
+    )
     if len({tuple(s) for s in gathered(sums)}) > 1:
         raise VerificationError(
-            "the processes hold different weights", why="their updates came apart", fix="report this as a bug"
+            "the processes hold different weights",
+            why="their updates came apart",
+            fix="report this as a bug",
         )
 
 
@@ -176,7 +189,9 @@ def _buckets(parameters: Sequence[Tensor]) -> Iterator[list[Tensor]]:
     """Neighbours of one type, up to BUCKET numbers."""
     bucket: list[Tensor] = []
     for p in parameters:
-        if bucket and (p.dtype != bucket[0].dtype or sum(b.numel() for b in bucket) + p.numel() > BUCKET):
+        if bucket and (
+            p.dtype != bucket[0].dtype or sum(b.numel() for b in bucket) + p.numel() > BUCKET
+        ):
             yield bucket
             bucket = []
         bucket.append(p)

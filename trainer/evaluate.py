@@ -1,4 +1,6 @@
-"""A quick look at held-out questions while training: acc@1 and acc@4 with sampling at temperature one."""
+"""A quick look at held-out questions while training: acc@1 and acc@4 with sampling at temperature
+one.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,19 +21,26 @@ SEED = 77
 
 
 def quick_look(loaded: Loaded, stage: Any) -> dict[str, float]:
-    """`{"acc@1", "acc@4"}` of a stage's held-out questions, always the same ones, asked as the stage asks.
+    """`{"acc@1", "acc@4"}` of a stage's held-out questions, always the same ones, asked as the
+    stage asks.
 
-    Of puzzles, macro averages over tasks with `acc@1/<task>` beside them; of data, the mean over its `held_out` rows. Empty
-    where a stage has neither.
+    Of puzzles, macro averages over tasks with `acc@1/<task>` beside them; of data, the mean over
+    its `held_out` rows. Empty where a stage has neither.
     """
-    by_task = {name: tasks.get(name).items(ITEMS_PER_TASK, SEED, "test") for name in puzzles_of(stage)}
+    by_task = {
+        name: tasks.get(name).items(ITEMS_PER_TASK, SEED, "test") for name in puzzles_of(stage)
+    }
     if getattr(stage, "held_out", 0):
         by_task = {"": held_out_items(stage.data, stage.held_out)}
     if not by_task:
         return {}
     found = {name: _accuracy(loaded, stage, items) for name, items in by_task.items()}
     first, fourth = (sum(column) / len(column) for column in zip(*found.values(), strict=True))
-    return {"acc@1": first, "acc@4": fourth, **{f"acc@1/{name}": value for name, (value, _) in found.items() if name}}
+    return {
+        "acc@1": first,
+        "acc@4": fourth,
+        **{f"acc@1/{name}": value for name, (value, _) in found.items() if name},
+    }
 
 
 def puzzles_of(stage: Any) -> list[str]:
@@ -46,19 +55,26 @@ def prompts_of(stage: Any, items: Sequence[Item]) -> list[Prompt]:
 
 
 def request_of(stage: Any) -> str:
-    """What a stage puts before every question: its template's request, where it instructs, on a line of its own."""
+    """What a stage puts before every question: its template's request, where it instructs, on a
+    line of its own.
+    """
     shape = template(stage.shape if isinstance(stage, GrpoStage) else stage.template)
     return f"{instruction(shape)}\n" if stage.instruct else ""
 
 
 def asked_with(request: str, item: Item) -> Prompt:
     """A question with all its images, after a request."""
-    return Prompt(request + item.question, (item.image, *item.more_images) if item.image else (), item.id)
+    return Prompt(
+        request + item.question, (item.image, *item.more_images) if item.image else (), item.id
+    )
 
 
 def _accuracy(loaded: Loaded, stage: Any, items: Sequence[Item]) -> tuple[float, float]:
     sampling = Sampling(DRAWS, 1.0, getattr(stage, "max_new_tokens", 64), SEED)
     replies = generate(loaded, prompts_of(stage, items), sampling)
-    right = [sum(tasks.grade(r.text, i).score == 1 for r in rs) for i, rs in zip(items, replies, strict=True)]
+    right = [
+        sum(tasks.grade(r.text, i).score == 1 for r in rs)
+        for i, rs in zip(items, replies, strict=True)
+    ]
     one, four = (sum(acc_at_k(DRAWS, count, k) for count in right) / len(right) for k in (1, 4))
     return one, four

@@ -1,4 +1,5 @@
-"""Was it necessary? One recipe with different layers frozen, and beside it merging of the very same layers.
+"""Was it necessary? One recipe with different layers frozen, and beside it merging of the very same
+layers.
 
 For every set S of decoder layers, over the same seeds, puzzles and samples:
 
@@ -6,12 +7,14 @@ For every set S of decoder layers, over the same seeds, puzzles and samples:
     revert S    RL's end with S put back to the start: what RL loses without its change of S
     graft S     the start with RL's S: what RL's change of S does alone
 
-The Frankenstein paper (arXiv 2602.12395, section 5 and appendix F) reports the first without seeds and the others of one
-model; here random sets of as many layers stand beside the thirds, and every difference is paired by seed and puzzle.
+The Frankenstein paper (arXiv 2602.12395, section 5 and appendix F) reports the first without seeds
+and the others of one model; here random sets of as many layers stand beside the thirds, and every
+difference is paired by seed and puzzle.
 
     out/train/<arm>-<seed>/     the training runs, with the proof that frozen tensors did not move
     out/merges/<arm>-<seed>.parquet   what the two hybrids of an arm answered
-    out/summary.csv, cost.csv   means, differences and intervals; trained parameters and CPU seconds an update
+    out/summary.csv, cost.csv   means, differences and intervals; trained parameters and CPU seconds
+                                an update
 """
 
 from collections.abc import Callable, Sequence
@@ -40,15 +43,19 @@ Report = Callable[[str], None]
 
 
 def plan_arms(names: Sequence[str], depth: int, *, seed: int = 0) -> list[Hybrid]:
-    """The arms by name, plain RL first: `early`, `middle`, `late`, a range as `2-5`, `random:N` (sets as large as the
-    middle third), `complement` (only one third trains, for each third). Raises UsageError."""
+    """The arms by name, plain RL first: `early`, `middle`, `late`, a range as `2-5`, `random:N`
+    (sets as large as the middle third), `complement` (only one third trains, for each third).
+    Raises UsageError."""
     bounds = thirds(depth)
     made = [Hybrid(NONE, ())]
     for name in names:
         if name in THIRDS:
             made.append(Hybrid(name, tuple(range(*bounds[name]))))
         elif name == "complement":
-            made += [Hybrid(f"all-but-{third}", _others(range(*bounds[third]), depth)) for third in THIRDS]
+            made += [
+                Hybrid(f"all-but-{third}", _others(range(*bounds[third]), depth))
+                for third in THIRDS
+            ]
         elif name.partition(":")[0] == "random":
             made += _random_arms(name, depth, len(range(*bounds["middle"])), seed)
         elif name != NONE:
@@ -56,20 +63,32 @@ def plan_arms(names: Sequence[str], depth: int, *, seed: int = 0) -> list[Hybrid
             made.append(Hybrid(name, tuple(sorted({layer for r in ranges for layer in r.layers}))))
     for arm in made:
         if len(arm.layers) == depth:
-            raise UsageError(f"{arm.label} freezes the whole decoder", why="nothing of it would train")
+            raise UsageError(
+                f"{arm.label} freezes the whole decoder", why="nothing of it would train"
+            )
     labels = [arm.label for arm in made]
     if len(set(labels)) < len(labels) or len(made) == 1:
-        raise UsageError("--arms names nothing, or an arm twice", fix="write early,middle,late,random:3,complement")
+        raise UsageError(
+            "--arms names nothing, or an arm twice",
+            fix="write early,middle,late,random:3,complement",
+        )
     return made
 
 
 def run_freeze_study(
-    recipe: Recipe, arms: Sequence[Hybrid], seeds: Sequence[int], out: Path, *, items: int = 40, report: Report | None = None
-) -> pd.DataFrame:  # fmt: skip
-    """Train what is missing, merge, and write the tables. Returns the summary; the same call resumes.
+    recipe: Recipe,
+    arms: Sequence[Hybrid],
+    seeds: Sequence[int],
+    out: Path,
+    *,
+    items: int = 40,
+    report: Report | None = None,
+) -> pd.DataFrame:
+    """Train what is missing, merge, and write the tables. Returns the summary; the same call
+    resumes.
 
-    The recipe must be one RL stage counted in steps. At the end `items` held-out puzzles of each of its tasks are asked, or all
-    rows that its data holds out.
+    The recipe must be one RL stage counted in steps. At the end `items` held-out puzzles of each of
+    its tasks are asked, or all rows that its data holds out.
     """
     look = _look(recipe, items)
     recipes = {arm.label: _frozen(recipe, arm) for arm in arms}
@@ -99,7 +118,10 @@ def _frozen(recipe: Recipe, arm: Hybrid) -> Recipe:
 def _look(recipe: Recipe, items: int) -> Look:
     stage = recipe.stages[0]
     if len(recipe.stages) != 1 or not isinstance(stage, GrpoStage) or stage.steps is None:
-        raise UsageError(f"{recipe.name} is not one RL stage counted in steps", why="arms are compared at equal steps")
+        raise UsageError(
+            f"{recipe.name} is not one RL stage counted in steps",
+            why="arms are compared at equal steps",
+        )
     if stage.data and not stage.held_out:
         raise UsageError(
             f"{recipe.name} holds no rows of its data out",
@@ -107,13 +129,24 @@ def _look(recipe: Recipe, items: int) -> Look:
             fix=f"--set stages.0.held_out=200 --set stages.0.eval_every={stage.steps}",
         )
     return Look(
-        tuple(stage.tasks), every=stage.steps, items=items, max_new_tokens=stage.max_new_tokens, data=stage.data,
-        held_out=stage.held_out, request=request_of(stage),
-    )  # fmt: skip
+        tuple(stage.tasks),
+        every=stage.steps,
+        items=items,
+        max_new_tokens=stage.max_new_tokens,
+        data=stage.data,
+        held_out=stage.held_out,
+        request=request_of(stage),
+    )
 
 
 def _merged(
-    recipe: Recipe, arm: Hybrid, seed: int, out: Path, look: Look, embed: Embed, report: Report | None
+    recipe: Recipe,
+    arm: Hybrid,
+    seed: int,
+    out: Path,
+    look: Look,
+    embed: Embed,
+    report: Report | None,
 ) -> pd.DataFrame:
     """What `revert` and `graft` of an arm's layers answer, in memory: no hybrid is written."""
     file = out / "merges" / f"{arm.label}-{seed}.parquet"
@@ -130,7 +163,9 @@ def _merged(
     return pd.read_parquet(file)
 
 
-def _hybrid(base: str, donor: str, arm: Hybrid, look: Look, embed: Embed, recipe: Recipe) -> pd.DataFrame:
+def _hybrid(
+    base: str, donor: str, arm: Hybrid, look: Look, embed: Embed, recipe: Recipe
+) -> pd.DataFrame:
     made = recipe_from_options([base, donor], layers=arm.ranges)
     loaded = load(base, device=recipe.device, dtype=recipe.dtype)
     with graft(loaded.model, plan_merge(made, open_all(made))):
@@ -138,7 +173,9 @@ def _hybrid(base: str, donor: str, arm: Hybrid, look: Look, embed: Embed, recipe
 
 
 def _summary(answers: pd.DataFrame, arms: Sequence[Hybrid]) -> pd.DataFrame:
-    """Every arm and kind: `value`, `minus_none` (what is lost against plain RL) and `minus_start` (what is gained)."""
+    """Every arm and kind: `value`, `minus_none` (what is lost against plain RL) and `minus_start`
+    (what is gained).
+    """
     names = {NONE: (NONE, ""), START: (START, "")}
     for arm in arms[1:]:
         names |= {arm.label: (arm.label, "freeze")}
@@ -158,19 +195,34 @@ def _summary(answers: pd.DataFrame, arms: Sequence[Hybrid]) -> pd.DataFrame:
     return found
 
 
-def _cost(arms: Sequence[Hybrid], seeds: Sequence[int], out: Path, updates: pd.DataFrame) -> pd.DataFrame:
-    """Per arm: parameters that train, bytes of AdamW's two moments, and CPU seconds an update (the mean over seeds)."""
+def _cost(
+    arms: Sequence[Hybrid], seeds: Sequence[int], out: Path, updates: pd.DataFrame
+) -> pd.DataFrame:
+    """Per arm: parameters that train, bytes of AdamW's two moments, and CPU seconds an update (the
+    mean over seeds).
+    """
     rows = []
     for arm in arms:
         proof = pd.read_json(
-            out / "train" / f"{arm.label}-{seeds[0]}" / "freeze.json", typ="series", convert_dates=False
+            out / "train" / f"{arm.label}-{seeds[0]}" / "freeze.json",
+            typ="series",
+            convert_dates=False,
         )
         table: Any = pd.DataFrame(proof.iloc[0]["table"])
         trained = int(table.loc[~table["frozen"], "parameters"].sum())
-        mine: Any = updates[updates["arm"] == arm.label].groupby("seed")[["cpu_seconds", "step"]].max()
+        mine: Any = (
+            updates[updates["arm"] == arm.label].groupby("seed")[["cpu_seconds", "step"]].max()
+        )
         seconds = float((mine["cpu_seconds"] / mine["step"]).mean())
-        rows.append({"arm": arm.label, "layers": arm.ranges, "trained_parameters": trained,
-                     "optimizer_bytes": 8 * trained, "cpu_seconds_per_update": seconds})  # fmt: skip
+        rows.append(
+            {
+                "arm": arm.label,
+                "layers": arm.ranges,
+                "trained_parameters": trained,
+                "optimizer_bytes": 8 * trained,
+                "cpu_seconds_per_update": seconds,
+            }
+        )
     return pd.DataFrame(rows)
 
 

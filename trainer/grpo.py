@@ -1,7 +1,8 @@
 """One RL step: sample groups (trainer/rollout.py), reward, estimate advantages, update.
 
-A response whose advantage is zero moves nothing unless a KL or an entropy bonus does; it is then left out of the update, not
-out of the denominator. Over several processes, each has its groups, and all know the sums of the step before any backward.
+A response whose advantage is zero moves nothing unless a KL or an entropy bonus does; it is then
+left out of the update, not out of the denominator. Over several processes, each has its groups, and
+all know the sums of the step before any backward.
 """
 
 from collections.abc import Callable
@@ -51,11 +52,13 @@ def grpo_step(
     progress: float = 0.0,
     embed: Embed | None = None,
 ) -> dict[str, float]:
-    """Sample, reward, and call `update()` (clip, optimiser step, zero) once per inner step. Returns the metrics.
+    """Sample, reward, and call `update()` (clip, optimiser step, zero) once per inner step. Returns
+    the metrics.
 
-    The caller has zeroed the gradients; `update` returns the gradient norm. `progress` in [0, 1] is where the stage is.
-    Of the metrics, `entropy` is that of the tokens that trained; `sampled_entropy`, the mean −log p of all that were
-    sampled, estimates it where nothing trains too. Raises FrankenError where the loss is not finite.
+    The caller has zeroed the gradients; `update` returns the gradient norm. `progress` in [0, 1] is
+    where the stage is. Of the metrics, `entropy` is that of the tokens that trained;
+    `sampled_entropy`, the mean −log p of all that were sampled, estimates it where nothing trains
+    too. Raises FrankenError where the loss is not finite.
     """
     rollout = draw(loaded, stage, seed=seed, step=step)
     items, batch, grades = rollout.items, rollout.batch, rollout.grades
@@ -92,7 +95,11 @@ def grpo_step(
     estimate = estimator(stage.advantage)(rewards, groups)
     paid = groups.total(rewards)
     surprise, found, asked = total(
-        [-sum(sum(r.logprobs) for row in batch.groups[: len(mine)] for r in row), sum(strategies), len(strategies)]
+        [
+            -sum(sum(r.logprobs) for row in batch.groups[: len(mine)] for r in row),
+            sum(strategies),
+            len(strategies),
+        ]
     )
     return {
         **_update(loaded, stage, update, reference, batch, own, estimate.advantages, mine),
@@ -113,8 +120,9 @@ def grpo_step(
 def _of_all_ranks(
     groups: Groups, rewards: Tensor, right: Tensor, places: list[list[int]]
 ) -> tuple[Groups, Tensor, Tensor]:
-    """What an estimator looks at, of the whole step and in its order: a batch's spread, or a random partition, is the same on
-    any ranks. Only texts and numbers travel; embeddings are made where the texts are, and only if the estimator asks.
+    """What an estimator looks at, of the whole step and in its order: a batch's spread, or a random
+    partition, is the same on any ranks. Only texts and numbers travel; embeddings are made where
+    the texts are, and only if the estimator asks.
     """
     count = len(places[rank()])
     columns = (groups.correct, groups.lengths, groups.truncated, rewards, right)
@@ -124,23 +132,37 @@ def _of_all_ranks(
     correct, lengths, truncated, everything, hits = (torch.cat(column)[at] for column in found)
     texts = [row for part in rows for row in part]
     joined = replace(
-        groups, texts=[texts[i] for i in at], correct=correct, lengths=lengths, truncated=truncated,
+        groups,
+        texts=[texts[i] for i in at],
+        correct=correct,
+        lengths=lengths,
+        truncated=truncated,
         embed=lambda: torch.cat(gathered(groups.embed()[:count]))[at],
-    )  # fmt: skip
+    )
     return joined, everything, hits
 
 
 def _rewards(
-    stage: GrpoStage, reference: Loaded | None, batch: Batch, items: list[Item], grades: list[list[Grade]]
+    stage: GrpoStage,
+    reference: Loaded | None,
+    batch: Batch,
+    items: list[Item],
+    grades: list[list[Grade]],
 ) -> tuple[tuple[str, ...], tuple[float, ...], Float[Tensor, "prompts group rewards"]]:
-    """Names, weights and columns: the recipe's rewards, then the soft length penalty and the KL where asked for."""
+    """Names, weights and columns: the recipe's rewards, then the soft length penalty and the KL
+    where asked for.
+    """
     names, weights = list(stage.rewards), list(stage.rewards.values())
     settings = Settings(stage.shape, stage.reward_options, stage.reward_timeout)
     columns = [score(batch.groups, items, grades, names, settings)]
     if stage.overlong_buffer:
         names.append("overlong")
         weights.append(1.0)
-        columns.append(overlong_penalty(batch.lengths(), stage.max_new_tokens, stage.overlong_buffer)[..., None])
+        columns.append(
+            overlong_penalty(batch.lengths(), stage.max_new_tokens, stage.overlong_buffer)[
+                ..., None
+            ]
+        )
     if reference is not None and stage.kl_in == "reward":
         names.append("kl")
         weights.append(-stage.beta)
@@ -154,7 +176,9 @@ def _strategy(item: Item, reply: str, shape: Template) -> str:
 
 
 @torch.no_grad()
-def _response_kl(reference: Loaded, stage: GrpoStage, batch: Batch) -> Float[Tensor, "prompts group"]:
+def _response_kl(
+    reference: Loaded, stage: GrpoStage, batch: Batch
+) -> Float[Tensor, "prompts group"]:
     """Σ over a response's tokens of the KL estimate between the sampler and the reference."""
     found = torch.zeros(batch.lengths().shape)
     with whole(reference.model):
@@ -176,7 +200,8 @@ def _update(
     advantages: Tensor,
     places: list[int],
 ) -> dict[str, float]:
-    """`inner_steps` passes over the samples; the denominators are those of the whole step, known before any backward.
+    """`inner_steps` passes over the samples; the denominators are those of the whole step, known
+    before any backward.
 
     `places` are this rank's groups among `advantages`, which are of all ranks.
     """
@@ -184,9 +209,15 @@ def _update(
     lengths = groups.lengths * ~groups.truncated if stage.mask_truncated else groups.lengths
     rows, tokens = global_totals(lengths[: len(places)].flatten())
     weights = row_weights(
-        lengths.flatten(), AGGREGATION[stage.loss], max_tokens=stage.max_new_tokens, rows=rows, tokens=tokens
+        lengths.flatten(),
+        AGGREGATION[stage.loss],
+        max_tokens=stage.max_new_tokens,
+        rows=rows,
+        tokens=tokens,
     ).view(lengths.shape)
-    idle_shape = (1, stage.group, int(lengths.max()))[: advantages.ndim]  # with no group, a rank runs one for nothing
+    idle_shape = (1, stage.group, int(lengths.max()))[
+        : advantages.ndim
+    ]  # with no group, a rank runs one for nothing
     advantages = advantages[places] if places else advantages.new_zeros(idle_shape)
     moves = (advantages != 0) if advantages.ndim == 2 else (advantages != 0).any(-1)
     if in_loss is not None or stage.entropy_bonus:
@@ -200,25 +231,40 @@ def _update(
     totals = {"loss": 0.0, "entropy": 0.0, "kl": 0.0, "grad_norm": 0.0, "clipped": 0.0}
     for inner in range(stage.inner_steps if busy else 0):
         for number, part in enumerate(parts):
-            logprobs, entropy, mask = _forward(loaded, stage, batch, part, entropy_grad=stage.entropy_bonus > 0)
+            logprobs, entropy, mask = _forward(
+                loaded, stage, batch, part, entropy_grad=stage.entropy_bonus > 0
+            )
             mask = mask & (number < len(parts) - len(idle))
             if inner == 0:
                 old[number] = logprobs.detach()
             metrics = _backward(
-                stage, in_loss, batch, part, logprobs, entropy, mask, _rows_of(advantages, part, mask),
-                _rows_of(weights, part, mask), old[number], tokens,
-            )  # fmt: skip
+                stage,
+                in_loss,
+                batch,
+                part,
+                logprobs,
+                entropy,
+                mask,
+                _rows_of(advantages, part, mask),
+                _rows_of(weights, part, mask),
+                old[number],
+                tokens,
+            )
             for name, value in metrics.items():
                 totals[name] += value / stage.inner_steps
         totals["grad_norm"] = update()
     sums = ("loss", "entropy", "kl", "clipped")
-    *values, seen = total([*(totals[name] for name in sums), float(sum(lengths[i, j] for i, j in kept))])
+    *values, seen = total(
+        [*(totals[name] for name in sums), float(sum(lengths[i, j] for i, j in kept))]
+    )
     totals |= dict(zip(sums, values, strict=True))
     return {**totals, **{name: totals[name] / max(seen, 1.0) for name in sums[1:]}}
 
 
 def _idle_parts(loaded: Loaded, batch: Batch, busy: int) -> list[list[Index]]:
-    """What a rank with fewer micro-batches than another runs again, for nothing, so that sharded layers run in step."""
+    """What a rank with fewer micro-batches than another runs again, for nothing, so that sharded
+    layers run in step.
+    """
     if not is_sharded(loaded.model):
         return []
     check_in_step(loaded.model, ["pixel_values" in batch.encoded])
@@ -243,10 +289,18 @@ def _backward(
     if stage.inner_steps > 1:  # with one inner step the policy is the sampler and the ratio is one
         old = sampled if stage.importance == "none" else before
     loss_tokens = token_loss(
-        logprobs, advantages, mask, kind=stage.loss, old_logprobs=old, clip_low=stage.clip_low,
-        clip_high=stage.clip_high, dual_clip=stage.dual_clip,
-        correction=sampler_correction(before, sampled, mask, stage.importance, cap=stage.importance_cap),
-    )  # fmt: skip
+        logprobs,
+        advantages,
+        mask,
+        kind=stage.loss,
+        old_logprobs=old,
+        clip_low=stage.clip_low,
+        clip_high=stage.clip_high,
+        dual_clip=stage.dual_clip,
+        correction=sampler_correction(
+            before, sampled, mask, stage.importance, cap=stage.importance_cap
+        ),
+    )
     kl = torch.zeros(())
     if reference is not None:
         with torch.no_grad():
@@ -257,14 +311,27 @@ def _backward(
     if stage.entropy_bonus:
         loss = loss - stage.entropy_bonus * (entropy * mask).sum() / tokens
     if not torch.isfinite(loss):
-        raise FrankenError(f"the loss is {loss.item()}", why="training diverged", fix="lower the learning rate")
+        raise FrankenError(
+            f"the loss is {loss.item()}", why="training diverged", fix="lower the learning rate"
+        )
     loss.backward()
     clipped = 0.0
     if old is not None:
         clipped = clipped_tokens(
-            logprobs.detach(), old, advantages, mask, stage.clip_low, stage.clip_high, kind=stage.loss
+            logprobs.detach(),
+            old,
+            advantages,
+            mask,
+            stage.clip_low,
+            stage.clip_high,
+            kind=stage.loss,
         )
-    return {"loss": loss.item(), "entropy": (entropy.detach() * mask).sum().item(), "kl": kl.item(), "clipped": clipped}
+    return {
+        "loss": loss.item(),
+        "entropy": (entropy.detach() * mask).sum().item(),
+        "kl": kl.item(),
+        "clipped": clipped,
+    }
 
 
 def _forward(
@@ -274,12 +341,16 @@ def _forward(
     responses = [batch.groups[i][j].ids for i, j in part]
     if stage.packed:
         row = pack(loaded, batch.encoded, part[0][0], responses)
-        found = inside(loaded.model, lambda: packed_logprobs(loaded, row, stage.temperature, entropy_grad=entropy_grad))
+        found = inside(
+            loaded.model,
+            lambda: packed_logprobs(loaded, row, stage.temperature, entropy_grad=entropy_grad),
+        )
         logprobs, entropy = (as_rows(row, values, len(part)) for values in found)
         return logprobs, entropy, token_mask(row, len(part))
     rows = take_rows(loaded, batch.encoded, [i for i, _ in part], responses)
     logprobs, entropy = inside(
-        loaded.model, lambda: response_logprobs(loaded, rows, stage.temperature, entropy_grad=entropy_grad)
+        loaded.model,
+        lambda: response_logprobs(loaded, rows, stage.temperature, entropy_grad=entropy_grad),
     )
     return logprobs, entropy, rows.mask
 
@@ -289,15 +360,21 @@ def _every(batch: Batch) -> list[Index]:
 
 
 def _micro_batches(kept: list[Index], batch: Batch, stage: GrpoStage) -> list[list[Index]]:
-    """What goes through the model together: packed rows, or padded ones sorted by length, so that little is padding."""
+    """What goes through the model together: packed rows, or padded ones sorted by length, so that
+    little is padding.
+    """
     size = {(i, j): len(batch.groups[i][j].ids) for i, j in kept}
     if stage.packed:
         return [
-            row for i in range(len(batch.groups)) for row in _packed_rows([x for x in kept if x[0] == i], batch, stage)
+            row
+            for i in range(len(batch.groups))
+            for row in _packed_rows([x for x in kept if x[0] == i], batch, stage)
         ]
     by_length = sorted(kept, key=lambda ij: size[ij])
     if not stage.token_budget:
-        return [by_length[i : i + stage.micro_rows] for i in range(0, len(by_length), stage.micro_rows)]
+        return [
+            by_length[i : i + stage.micro_rows] for i in range(0, len(by_length), stage.micro_rows)
+        ]
     prompt = batch.encoded["input_ids"].shape[1]
     parts: list[list[Index]] = []
     for index in by_length:  # the longest so far is the width of the micro-batch
@@ -324,7 +401,9 @@ def _sampled(batch: Batch, part: list[Index], mask: Tensor) -> Tensor:
 
 
 def _rows_of(values: Tensor, part: list[Index], mask: Tensor) -> Tensor:
-    """`[prompts, group]` or `[prompts, group, tokens]` → the same for some rows, cut to the mask's width."""
+    """`[prompts, group]` or `[prompts, group, tokens]` → the same for some rows, cut to the mask's
+    width.
+    """
     picked = torch.stack([values[i, j] for i, j in part]).to(mask.device)
     return picked if picked.ndim == 1 else picked[:, : mask.shape[1]]
 

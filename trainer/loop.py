@@ -7,8 +7,10 @@
         final/           the trained checkpoint, as from_pretrained reads it
         train.json       written last: the run is complete
 
-Ctrl-C ends the current update, saves, and stops; the same command goes on from there and ends in the same weights. (With a
-`cpu_seconds` budget the number of updates depends on the machine, so only `steps` resumes bit for bit.)
+Ctrl-C ends the current update, saves, and stops; the same command goes on from there and ends in
+the same weights. (With a
+`cpu_seconds` budget the number of updates depends on the machine, so only `steps` resumes bit for
+bit.)
 """
 
 import json
@@ -31,7 +33,17 @@ from franken.lock import locked
 from franken.models.loading import Loaded, load, pick_device, wrap
 from franken.runs import atomic_write_text, provenance
 from trainer import align, sft, sft_packing, sharded_state, state
-from trainer.distributed import add_gradients, check_equal, joined, largest, on_first, own_device, rank, ranks, share
+from trainer.distributed import (
+    add_gradients,
+    check_equal,
+    joined,
+    largest,
+    on_first,
+    own_device,
+    rank,
+    ranks,
+    share,
+)
 from trainer.evaluate import quick_look
 from trainer.freeze import apply_freeze, fingerprints, verify_frozen
 from trainer.grpo import grpo_step
@@ -41,7 +53,16 @@ from trainer.public import check_held_out
 from trainer.rewards import RewardError
 from trainer.rounding import warn_of_lost_updates
 from trainer.schedules import shape
-from trainer.sharding import check_in_step, checkpoint_activations, full, full_weights, inside, is_sharded, shard, whole
+from trainer.sharding import (
+    check_in_step,
+    checkpoint_activations,
+    full,
+    full_weights,
+    inside,
+    is_sharded,
+    shard,
+    whole,
+)
 from trainer.stages import AlignStage, GrpoStage, Recipe, SftStage
 from trainer.state import Position, Score
 from trainer.templates import template
@@ -62,11 +83,13 @@ def run_train(
 ) -> Path:
     """Train a recipe into `out`, or go on where it stopped. Returns `out/final`.
 
-    `freeze` is added to every stage; `train` is instead of what the stages say: only what it names trains.
+    `freeze` is added to every stage; `train` is instead of what the stages say: only what it names
+    trains.
 
-    `report` hears the metrics of every update. `observe` sees the model before a stage's first update (again where a run
-    resumes) and after every one; it must leave the model as it is, and its time is not counted. Under torchrun every process
-    calls this; rank 0 writes and reports.
+    `report` hears the metrics of every update. `observe` sees the model before a stage's first
+    update (again where a run
+    resumes) and after every one; it must leave the model as it is, and its time is not counted.
+    Under torchrun every process calls this; rank 0 writes and reports.
     """
     asked = {"recipe": recipe.model_dump(mode="json"), "freeze": list(freeze), "train": list(train)}
     identity = json.dumps({**asked, **plugins.identity()}, indent=2, sort_keys=True)
@@ -76,7 +99,11 @@ def run_train(
             check_held_out(stage.data, stage.held_out, stage.prompts)
     if rank() == 0 and not (out / "train.json").exists():
         warn_of_lost_updates(recipe)
-    with joined(always=recipe.sharding == "fsdp"), state.failed_writes_told(out), ExitStack() as held:
+    with (
+        joined(always=recipe.sharding == "fsdp"),
+        state.failed_writes_told(out),
+        ExitStack() as held,
+    ):
         on_first(lambda: held.enter_context(locked(out)))  # one writer, which is rank 0
         on_first(lambda: _claim(out, identity))
         return _run(recipe, out, report, observe)
@@ -99,9 +126,13 @@ def _run(recipe: Recipe, out: Path, report: Report | None, observe: Observe | No
         for index in range(position.stage, len(recipe.stages)):
             stage = recipe.stages[index]
             table = apply_freeze(loaded.model, stage.freeze, stage.train)
-            proof = proofs.setdefault(str(index), {"table": table, "before": fingerprints(loaded.model)})
+            proof = proofs.setdefault(
+                str(index), {"table": table, "before": fingerprints(loaded.model)}
+            )
             _write_proofs(out, proofs)
-            _run_stage(recipe, index, loaded, position, out, report, interrupted, observe, resumed=resumed)
+            _run_stage(
+                recipe, index, loaded, position, out, report, interrupted, observe, resumed=resumed
+            )
             proof |= {"verified": verify_frozen(loaded.model, proof["before"])}
             _write_proofs(out, proofs)
             resumed = None
@@ -117,14 +148,22 @@ def _run(recipe: Recipe, out: Path, report: Report | None, observe: Observe | No
     }
     summary["cpu_seconds"] = round(sum(_stage_seconds(out)), 1)
     summary["processes"] = ranks()
-    on_first(lambda: atomic_write_text(out / "train.json", json.dumps({**summary, **provenance()}, indent=2)))
+    on_first(
+        lambda: atomic_write_text(
+            out / "train.json", json.dumps({**summary, **provenance()}, indent=2)
+        )
+    )
     return final
 
 
 def with_trained(recipe: Recipe, freeze: tuple[str, ...], train: tuple[str, ...]) -> Recipe:
-    """The recipe with `freeze` added to every stage, or with `train` instead of what its stages freeze and train."""
+    """The recipe with `freeze` added to every stage, or with `train` instead of what its stages
+    freeze and train.
+    """
     if freeze and train:
-        raise UsageError("--freeze and --train are complements", why="both were given", fix="give one of them")
+        raise UsageError(
+            "--freeze and --train are complements", why="both were given", fix="give one of them"
+        )
 
     def changed(stage: Any) -> dict[str, tuple[str, ...]]:
         return {"freeze": (), "train": train} if train else {"freeze": (*stage.freeze, *freeze)}
@@ -161,7 +200,9 @@ def _run_stage(
         reference.model.requires_grad_(False)
         if recipe.sharding == "fsdp":
             shard(reference, recipe.precision)
-        elif index == 0 and not recipe.lora:  # later, what is frozen now may have trained since the start
+        elif (
+            index == 0 and not recipe.lora
+        ):  # later, what is frozen now may have trained since the start
             share_frozen(reference.model, model)
     embed = embedder(stage.embedder, device=loaded.device) if isinstance(stage, GrpoStage) else None
     save_every = stage.save_every or SAVE_EVERY
@@ -176,11 +217,26 @@ def _run_stage(
 
         while not _finished(stage, position):
             began = time.process_time()
-            progress = position.step / stage.steps if stage.steps else position.cpu_seconds / (stage.cpu_seconds or 1)
-            rate = stage.lr * shape(position.step, progress, warmup=stage.warmup, hold=stage.hold, end=stage.end)
+            progress = (
+                position.step / stage.steps
+                if stage.steps
+                else position.cpu_seconds / (stage.cpu_seconds or 1)
+            )
+            rate = stage.lr * shape(
+                position.step, progress, warmup=stage.warmup, hold=stage.hold, end=stage.end
+            )
             try:
                 metrics = _update(
-                    stage, loaded, optimizer, parameters, reference, rate, seed, position.step, progress, embed
+                    stage,
+                    loaded,
+                    optimizer,
+                    parameters,
+                    reference,
+                    rate,
+                    seed,
+                    position.step,
+                    progress,
+                    embed,
                 )
             except RewardError:  # nothing has moved in this step yet
                 save(optimizer)
@@ -189,10 +245,18 @@ def _run_stage(
             position.updates += 1
             took = time.process_time() - began
             position.cpu_seconds += on_first(lambda took=took: took)
-            line = {"stage": index, "step": position.step, "update": position.updates, "lr": rate, **metrics}
+            line = {
+                "stage": index,
+                "step": position.step,
+                "update": position.updates,
+                "lr": rate,
+                **metrics,
+            }
             line["cpu_seconds"] = round(position.cpu_seconds, 3)
             score = None
-            if stage.eval_every and (position.step % stage.eval_every == 0 or _finished(stage, position)):
+            if stage.eval_every and (
+                position.step % stage.eval_every == 0 or _finished(stage, position)
+            ):
                 with whole(model):
                     line["held_out"] = on_first(lambda: quick_look(loaded, stage))  # noqa: B023
                 score = Score(index, line["held_out"][recipe.keep.by]) if line["held_out"] else None
@@ -213,9 +277,17 @@ def _run_stage(
 
 
 def _update(
-    stage: Any, loaded: Loaded, optimizer: torch.optim.Optimizer, parameters: list[Any], reference: Loaded | None,
-    rate: float, seed: int, step: int, progress: float, embed: Embed | None,
-) -> dict[str, float]:  # fmt: skip
+    stage: Any,
+    loaded: Loaded,
+    optimizer: torch.optim.Optimizer,
+    parameters: list[Any],
+    reference: Loaded | None,
+    rate: float,
+    seed: int,
+    step: int,
+    progress: float,
+    embed: Embed | None,
+) -> dict[str, float]:
     for group in optimizer.param_groups:
         group["lr"] = rate
 
@@ -227,7 +299,9 @@ def _update(
         return norm
 
     if isinstance(stage, GrpoStage):
-        return grpo_step(loaded, stage, apply, reference, seed=seed, step=step, progress=progress, embed=embed)
+        return grpo_step(
+            loaded, stage, apply, reference, seed=seed, step=step, progress=progress, embed=embed
+        )
     if isinstance(stage, SftStage):
         batch = sft.next_batch(
             loaded,
@@ -250,7 +324,9 @@ def _update(
         loss, metrics = inside(loaded.model, lambda: align.loss(loaded, grids, styles))
     if not torch.isfinite(loss):
         raise FrankenError(
-            f"the loss is {loss.item()} at step {step}", why="training diverged", fix="lower the learning rate"
+            f"the loss is {loss.item()} at step {step}",
+            why="training diverged",
+            fix="lower the learning rate",
         )
     loss.backward()
     return {**metrics, "grad_norm": apply()}
@@ -268,14 +344,22 @@ def _optimizer(stage: Any, parameters: list[Any]) -> torch.optim.Optimizer:
 
 
 def _save(
-    recipe: Recipe, out: Path, model: Any, optimizer: torch.optim.Optimizer | None, position: Position,
+    recipe: Recipe,
+    out: Path,
+    model: Any,
+    optimizer: torch.optim.Optimizer | None,
+    position: Position,
     score: Score | None,
-) -> None:  # fmt: skip
+) -> None:
     kept = recipe.keep
     if is_sharded(model):
         sharded_state.save(out, model, optimizer, position, last=kept.last)
     else:
-        on_first(lambda: state.save_state(out, model, optimizer, position, score=score, last=kept.last, best=kept.best))
+        on_first(
+            lambda: state.save_state(
+                out, model, optimizer, position, score=score, last=kept.last, best=kept.best
+            )
+        )
 
 
 def _restore(out: Path, model: Any) -> tuple[Position, Path | None]:
@@ -301,7 +385,9 @@ def _look(observe: Observe | None, position: Position, loaded: Loaded) -> None:
 
 
 def _finished(stage: Any, position: Position) -> bool:
-    return position.step >= stage.steps if stage.steps else position.cpu_seconds >= stage.cpu_seconds
+    return (
+        position.step >= stage.steps if stage.steps else position.cpu_seconds >= stage.cpu_seconds
+    )
 
 
 def _start(recipe: Recipe) -> Loaded:
@@ -317,7 +403,9 @@ def _first_model(recipe: Recipe) -> Loaded:
 
         processor = creature.build_processor()
         model: Any = creature.build_model(recipe.seed)
-        return wrap(model.to(pick_device(own_device(recipe.device))), processor, processor.tokenizer)
+        return wrap(
+            model.to(pick_device(own_device(recipe.device))), processor, processor.tokenizer
+        )
     return load(recipe.model, device=own_device(recipe.device), dtype=recipe.dtype)
 
 
@@ -331,12 +419,16 @@ def _choose(recipe: Recipe, loaded: Loaded, out: Path, position: Position) -> di
 
 
 def _export(loaded: Loaded, recipe: Recipe, final: Path) -> None:
-    """Write the checkpoint, and re-open it: every tensor must have a place. Rank 0 writes, all ranks call."""
+    """Write the checkpoint, and re-open it: every tensor must have a place. Rank 0 writes, all
+    ranks call.
+    """
     weights = full_weights(loaded.model, keep=rank() == 0) if is_sharded(loaded.model) else None
     on_first(lambda: _write_final(loaded, recipe, final, weights))
 
 
-def _write_final(loaded: Loaded, recipe: Recipe, final: Path, weights: dict[str, Any] | None) -> None:
+def _write_final(
+    loaded: Loaded, recipe: Recipe, final: Path, weights: dict[str, Any] | None
+) -> None:
     temporary = final.with_name(".final")
     shutil.rmtree(temporary, ignore_errors=True)
     model = loaded.model
@@ -353,7 +445,9 @@ def _write_final(loaded: Loaded, recipe: Recipe, final: Path, weights: dict[str,
         restart_unseen_tokens(model, recipe.seed)
     model.save_pretrained(temporary, state_dict=weights)
     backend = getattr(loaded.tokenizer, "backend_tokenizer", None)
-    if backend is not None:  # the last padding is no part of it: a run resumed here has padded nothing
+    if (
+        backend is not None
+    ):  # the last padding is no part of it: a run resumed here has padded nothing
         backend.no_padding()
         backend.no_truncation()
     (loaded.processor or loaded.tokenizer).save_pretrained(temporary)
@@ -365,11 +459,25 @@ def _write_final(loaded: Loaded, recipe: Recipe, final: Path, weights: dict[str,
 def _claim(out: Path, identity: str) -> None:
     mark = out / "recipe.json"
     if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file", why="a training run is a folder", fix="choose another --out")
+        raise UsageError(
+            f"{out} is a file", why="a training run is a folder", fix="choose another --out"
+        )
     if mark.exists() and mark.read_text() != identity:
-        raise UsageError(f"{out} holds another training run", why="its recipe differs", fix="choose another --out")
-    if not mark.exists() and out.exists() and any(not p.name.startswith(f".{mark.name}.") for p in out.iterdir()):
-        raise UsageError(f"{out} holds something else", why="it is not a training run", fix="choose another --out")
+        raise UsageError(
+            f"{out} holds another training run",
+            why="its recipe differs",
+            fix="choose another --out",
+        )
+    if (
+        not mark.exists()
+        and out.exists()
+        and any(not p.name.startswith(f".{mark.name}.") for p in out.iterdir())
+    ):
+        raise UsageError(
+            f"{out} holds something else",
+            why="it is not a training run",
+            fix="choose another --out",
+        )
     out.mkdir(parents=True, exist_ok=True)
     if not mark.exists():
         atomic_write_text(mark, identity)
@@ -402,7 +510,9 @@ def _write_proofs(out: Path, proofs: dict[str, Any]) -> None:
 
 @contextmanager
 def _flushed_denormals() -> Iterator[None]:
-    """Count numbers too small for a normal float as zero: on a CPU they cost a hundred times a normal one."""
+    """Count numbers too small for a normal float as zero: on a CPU they cost a hundred times a
+    normal one.
+    """
     torch.set_flush_denormal(True)
     try:
         yield
@@ -412,7 +522,9 @@ def _flushed_denormals() -> Iterator[None]:
 
 @contextmanager
 def _polite_interrupts() -> Iterator[Callable[[], bool]]:
-    """The first ctrl-C asks the loop to stop after its update, as SIGTERM does (a scheduler's); a second ctrl-C stops at once."""
+    """The first ctrl-C asks the loop to stop after its update, as SIGTERM does (a scheduler's); a
+    second ctrl-C stops at once.
+    """
     asked: list[int] = []
 
     def ask(number: int, frame: Any) -> None:

@@ -1,7 +1,8 @@
-"""LoRA through PEFT (Hu et al. 2021, arXiv 2106.09685): low-rank updates train, the weights stand still and are merged at export.
+"""LoRA through PEFT (Hu et al. 2021, arXiv 2106.09685): low-rank updates train, the weights stand
+still and are merged at export.
 
-The adapters are put into the model in place, so that sampling, losses and checkpoints see an ordinary model. What they hang on
-is said in the words of `--freeze`: `text.attn`, `text:4-8.mlp`.
+The adapters are put into the model in place, so that sampling, losses and checkpoints see an
+ordinary model. What they hang on is said in the words of `--freeze`: `text.attn`, `text:4-8.mlp`.
 """
 
 from collections.abc import Sequence
@@ -14,21 +15,29 @@ from franken.names import canonical, place
 from franken.selection import select
 
 
-def add_lora(model: Any, *, rank: int, alpha: float, targets: Sequence[str], seed: int) -> list[str]:
-    """Put adapters on the linear layers that `targets` mean; returns their module names. B starts at zero: nothing changes.
+def add_lora(
+    model: Any, *, rank: int, alpha: float, targets: Sequence[str], seed: int
+) -> list[str]:
+    """Put adapters on the linear layers that `targets` mean; returns their module names. B starts
+    at zero: nothing changes.
 
     Raises UsageError where `targets` mean no linear layer, or PEFT is not installed.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as e:
-        raise UsageError("LoRA needs PEFT", why="it is not installed", fix="pip install 'franken[lora]'") from e
+        raise UsageError(
+            "LoRA needs PEFT", why="it is not installed", fix="pip install 'franken[lora]'"
+        ) from e
     model_type = model.config.model_type
     linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
     parameters = {name for name, _ in model.named_parameters()}  # a tied head is not there
     names = {canonical(f"{n}.weight", model_type): n for n in linear if f"{n}.weight" in parameters}
     places = {key: place(f"{name}.weight", model_type) for key, name in names.items()}
-    chosen = sorted(names[k] for k in select(targets, places, option="lora.targets", why="no linear layer is there"))
+    chosen = sorted(
+        names[k]
+        for k in select(targets, places, option="lora.targets", why="no linear layer is there")
+    )
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=chosen)  # pyright: ignore[reportArgumentType]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -37,7 +46,9 @@ def add_lora(model: Any, *, rank: int, alpha: float, targets: Sequence[str], see
 
 
 def merge_lora(model: Any) -> None:
-    """Add s·B·A to every weight and take the adapters out: the model has the parameters it had before."""
+    """Add s·B·A to every weight and take the adapters out: the model has the parameters it had
+    before.
+    """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     for name, module in list(model.named_modules()):

@@ -1,18 +1,26 @@
-"""The policy loss, token by token, and how tokens are added up; KL estimates; correction for another sampler.
+"""The policy loss, token by token, and how tokens are added up; KL estimates; correction for
+another sampler.
 
-The loss of an optimiser step is Σ over its rows of weight·Σ over the row's tokens of `token_loss`. The weights come from
-`row_weights`, once, from the lengths of all rows of the step on all ranks, before the first backward: however the step is
+The loss of an optimiser step is Σ over its rows of weight·Σ over the row's tokens of `token_loss`.
+The weights come from
+`row_weights`, once, from the lengths of all rows of the step on all ranks, before the first
+backward: however the step is
 cut into micro-batches or spread over ranks, the gradients add up to the same.
 
     kind     ratio                 surrogate                                  tokens are added up by
-    grpo     per token             min(r·A, clip(r)·A)                        row      1/(rows · |o|)
-    dr_grpo  per token             the same                                   constant 1/(rows · max tokens)
-    dapo     per token             the same, with clip_high > clip_low        token    1/(all tokens)
+    grpo     per token             min(r·A, clip(r)·A)                        row      1/(rows ·
+             |o|)
+    dr_grpo  per token             the same                                   constant 1/(rows · max
+             tokens)
+    dapo     per token             the same, with clip_high > clip_low        token    1/(all
+             tokens)
     gspo     per row, r^(1/|o|)    the same                                   row
     cispo    per token, detached   clip(r)·A·log π                            token
 
-GRPO arXiv 2402.03300, Dr. GRPO 2503.20783, DAPO 2503.14476, GSPO 2507.18071, CISPO (MiniMax-M1) 2506.13585, dual clip
-1912.09729, KL estimates: Schulman, "Approximating KL divergence", truncated importance sampling: Yao et al. 2025, "Your
+GRPO arXiv 2402.03300, Dr. GRPO 2503.20783, DAPO 2503.14476, GSPO 2507.18071, CISPO (MiniMax-M1)
+2506.13585, dual clip
+1912.09729, KL estimates: Schulman, "Approximating KL divergence", truncated importance sampling:
+Yao et al. 2025, "Your
 efficient RL framework secretly brings you off-policy RL training".
 """
 
@@ -30,8 +38,12 @@ KlKind = Literal["k1", "k2", "k3"]
 Correction = Literal["none", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
 
 AGGREGATION: dict[LossKind, Aggregation] = {
-    "grpo": "row", "dr_grpo": "constant", "dapo": "token", "gspo": "row", "cispo": "token",
-}  # fmt: skip
+    "grpo": "row",
+    "dr_grpo": "constant",
+    "dapo": "token",
+    "gspo": "row",
+    "cispo": "token",
+}
 
 RowTokens = Float[Tensor, "rows tokens"]
 Mask = Bool[Tensor, "rows tokens"]
@@ -51,9 +63,10 @@ def token_loss(
 ) -> RowTokens:
     """What every token contributes, before weights; masked ones contribute 0.
 
-    Without `old_logprobs` the batch is on-policy: the ratio is 1 and only its gradient counts. `clip_low`, `clip_high` bound
-    the ratio to [1 − low, 1 + high] (CISPO has an upper bound only). `dual_clip` c > 1 bounds what a negative advantage can
-    cost at a large ratio: the surrogate is at least c·A. `correction` multiplies (`sampler_correction`).
+    Without `old_logprobs` the batch is on-policy: the ratio is 1 and only its gradient counts.
+    `clip_low`, `clip_high` bound the ratio to [1 − low, 1 + high] (CISPO has an upper bound only).
+    `dual_clip` c > 1 bounds what a negative advantage can cost at a large ratio: the surrogate is
+    at least c·A. `correction` multiplies (`sampler_correction`).
     """
     if kind not in get_args(LossKind):
         raise UsageError(f"unknown loss {kind!r}", why=f"there are {', '.join(get_args(LossKind))}")
@@ -68,7 +81,9 @@ def token_loss(
         ratio = log_ratio.exp()
         surrogate = torch.minimum(ratio * weight, ratio.clamp(1 - clip_low, 1 + clip_high) * weight)
         if dual_clip is not None:
-            surrogate = torch.where(weight < 0, torch.maximum(surrogate, dual_clip * weight), surrogate)
+            surrogate = torch.where(
+                weight < 0, torch.maximum(surrogate, dual_clip * weight), surrogate
+            )
         loss = -surrogate
     if correction is not None:
         loss = loss * correction
@@ -76,26 +91,44 @@ def token_loss(
 
 
 def row_weights(
-    lengths: Int[Tensor, "rows"], aggregation: Aggregation, *, max_tokens: int = 0, rows: int = 0, tokens: int = 0
+    lengths: Int[Tensor, "rows"],
+    aggregation: Aggregation,
+    *,
+    max_tokens: int = 0,
+    rows: int = 0,
+    tokens: int = 0,
 ) -> Float[Tensor, "rows"]:
     """What a row's tokens are multiplied by before they are added up.
 
-    `lengths` are the tokens that count, 0 for a row that is masked whole. `rows` and `tokens` are totals of the optimiser
-    step over all ranks (`global_totals`); by default those of `lengths`. A masked row still counts as a row.
+    `lengths` are the tokens that count, 0 for a row that is masked whole. `rows` and `tokens` are
+    totals of the optimiser
+    step over all ranks (`global_totals`); by default those of `lengths`. A masked row still counts
+    as a row.
     """
     if aggregation == "row":
         return 1.0 / (lengths.clamp(min=1) * (rows or len(lengths)))
     if aggregation == "token":
-        return torch.full(lengths.shape, 1.0 / max(tokens or int(lengths.sum()), 1), device=lengths.device)
+        return torch.full(
+            lengths.shape, 1.0 / max(tokens or int(lengths.sum()), 1), device=lengths.device
+        )
     if aggregation == "constant":
         if max_tokens < 1:
-            raise UsageError("dr_grpo needs the longest response that is allowed", why=f"max_tokens is {max_tokens}")
-        return torch.full(lengths.shape, 1.0 / ((rows or len(lengths)) * max_tokens), device=lengths.device)
-    raise UsageError(f"unknown aggregation {aggregation!r}", why=f"there are {', '.join(get_args(Aggregation))}")
+            raise UsageError(
+                "dr_grpo needs the longest response that is allowed",
+                why=f"max_tokens is {max_tokens}",
+            )
+        return torch.full(
+            lengths.shape, 1.0 / ((rows or len(lengths)) * max_tokens), device=lengths.device
+        )
+    raise UsageError(
+        f"unknown aggregation {aggregation!r}", why=f"there are {', '.join(get_args(Aggregation))}"
+    )
 
 
 def global_totals(lengths: Int[Tensor, "rows"]) -> tuple[int, int]:
-    """Rows and tokens of an optimiser step over all ranks; with these, gradients are summed over ranks, not averaged."""
+    """Rows and tokens of an optimiser step over all ranks; with these, gradients are summed over
+    ranks, not averaged.
+    """
     totals = torch.stack([torch.tensor(len(lengths), device=lengths.device), lengths.sum()])
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(totals)
@@ -104,10 +137,11 @@ def global_totals(lengths: Int[Tensor, "rows"]) -> tuple[int, int]:
 
 
 def token_kl(logprobs: RowTokens, reference: RowTokens, kind: KlKind = "k3") -> RowTokens:
-    """Estimates of KL(policy ‖ reference) at tokens sampled from the policy, with x = reference − logprob.
+    """Estimates of KL(policy ‖ reference) at tokens sampled from the policy, with x = reference −
+    logprob.
 
-    k1 = −x (unbiased, of either sign; its gradient in a loss has mean zero, so use it in the reward), k2 = x²/2 (biased,
-    low variance), k3 = eˣ − x − 1 (unbiased, never negative).
+    k1 = −x (unbiased, of either sign; its gradient in a loss has mean zero, so use it in the
+    reward), k2 = x²/2 (biased, low variance), k3 = eˣ − x − 1 (unbiased, never negative).
     """
     x = reference - logprobs
     if kind == "k1":
@@ -116,21 +150,27 @@ def token_kl(logprobs: RowTokens, reference: RowTokens, kind: KlKind = "k3") -> 
         return 0.5 * x**2
     if kind == "k3":
         return x.exp() - x - 1
-    raise UsageError(f"unknown KL estimate {kind!r}", why=f"there are {', '.join(get_args(KlKind))}")
+    raise UsageError(
+        f"unknown KL estimate {kind!r}", why=f"there are {', '.join(get_args(KlKind))}"
+    )
 
 
 @torch.no_grad()
 def sampler_correction(
     logprobs: RowTokens, sampled: RowTokens, mask: Mask, kind: Correction, *, cap: float = 2.0
 ) -> Float[Tensor, "rows #tokens"] | None:
-    """π_trainer/π_sampler at the weights that sampled: per token or per row, cut at `cap` or, above it, left out.
+    """π_trainer/π_sampler at the weights that sampled: per token or per row, cut at `cap` or, above
+    it, left out.
 
-    `logprobs` are the trainer's under those weights, `sampled` the sampler's. Per row is the product over its tokens.
+    `logprobs` are the trainer's under those weights, `sampled` the sampler's. Per row is the
+    product over its tokens.
     """
     if kind == "none":
         return None
     if kind not in get_args(Correction):
-        raise UsageError(f"unknown correction {kind!r}", why=f"there are {', '.join(get_args(Correction))}")
+        raise UsageError(
+            f"unknown correction {kind!r}", why=f"there are {', '.join(get_args(Correction))}"
+        )
     difference = torch.where(mask, logprobs - sampled, torch.zeros_like(logprobs))
     if kind.startswith("sequence"):
         difference = difference.sum(1, keepdim=True)
@@ -138,8 +178,12 @@ def sampler_correction(
     return ratio.clamp(max=cap) if kind.endswith("truncate") else ratio * (ratio <= cap)
 
 
-def overlong_penalty(lengths: Int[Tensor, "*rows"], max_tokens: int, buffer: int) -> Float[Tensor, "*rows"]:
-    """DAPO's soft punishment: 0 up to max_tokens − buffer, then down in a straight line to −1 at max_tokens."""
+def overlong_penalty(
+    lengths: Int[Tensor, "*rows"], max_tokens: int, buffer: int
+) -> Float[Tensor, "*rows"]:
+    """DAPO's soft punishment: 0 up to max_tokens − buffer, then down in a straight line to −1 at
+    max_tokens.
+    """
     return -((lengths - (max_tokens - buffer)) / buffer).clamp(0.0, 1.0)
 
 
@@ -153,8 +197,9 @@ def clipped_tokens(
     *,
     kind: LossKind = "dapo",
 ) -> float:
-    """The number of tokens that the clip holds: whose ratio (GSPO: whose row's) is outside, on the side that the advantage
-    pushes to. CISPO has an upper bound alone, for advantages of either sign.
+    """The number of tokens that the clip holds: whose ratio (GSPO: whose row's) is outside, on the
+    side that the advantage pushes to. CISPO has an upper bound alone, for advantages of either
+    sign.
     """
     log_ratio = logprobs - old
     if kind == "gspo":
@@ -163,7 +208,9 @@ def clipped_tokens(
     advantages = advantages[:, None] if advantages.ndim == 1 else advantages
     if kind == "cispo":
         return float(((ratio > 1 + clip_high) & (advantages != 0) & mask).sum())
-    clipped = ((ratio < 1 - clip_low) & (advantages < 0)) | ((ratio > 1 + clip_high) & (advantages > 0))
+    clipped = ((ratio < 1 - clip_low) & (advantages < 0)) | (
+        (ratio > 1 + clip_high) & (advantages > 0)
+    )
     return float((clipped & mask).sum())
 
 

@@ -1,13 +1,17 @@
-"""Will it fit? The memory and the disk that a recipe needs, from shapes alone, before anything is loaded.
+"""Will it fit? The memory and the disk that a recipe needs, from shapes alone, before anything is
+loaded.
 
-Counted are weights, gradients, AdamW's two moments, the reference model, what the forward pass keeps for the backward pass,
-logits, the images of a step's prompts, and the prefill and cache of sampling; per process. With `sharding: fsdp` the four first
-ones are divided by `processes`, and `gathered` comes on top: the whole model while it samples, else what is in no layer (of the
-layers, gathered one by one, two or three are there at once; they are not counted). A stage's peak is the largest of five moments:
-the loading (every process reads the model whole), the prefill of the prompts that are sampled at once, the end of their
-sampling, the backward pass, the optimiser's step. All responses are taken to be as long as they may be. Kept activations are
-those of the Hugging Face layers with a fused attention (nothing of size tokens²), see `layer_bytes`; what allocators waste, the
-CUDA context and the processor are not counted, so leave a tenth free. Time is a lower bound from the multiplications alone.
+Counted are weights, gradients, AdamW's two moments, the reference model, what the forward pass
+keeps for the backward pass, logits, the images of a step's prompts, and the prefill and cache of
+sampling; per process. With `sharding: fsdp` the four first ones are divided by `processes`, and
+`gathered` comes on top: the whole model while it samples, else what is in no layer (of the layers,
+gathered one by one, two or three are there at once; they are not counted). A stage's peak is the
+largest of five moments: the loading (every process reads the model whole), the prefill of the
+prompts that are sampled at once, the end of their sampling, the backward pass, the optimiser's
+step. All responses are taken to be as long as they may be. Kept activations are those of the
+Hugging Face layers with a fused attention (nothing of size tokens²), see `layer_bytes`; what
+allocators waste, the CUDA context and the processor are not counted, so leave a tenth free. Time is
+a lower bound from the multiplications alone.
 """
 
 from collections.abc import Sequence
@@ -21,13 +25,19 @@ from trainer.shapes import Shapes, Widths, numel
 from trainer.stages import AlignStage, GrpoStage, Lora, Recipe, SftStage
 
 ITEM = {"fp32": 4, "bf16": 2}
-CHANNELS = 6  # numbers a pixel: three colours, twice, since Qwen's towers read an image as two frames
-LOGITS_COPIES = 4  # fp32: scaled logits, their log-softmax, and two of the same size for entropy or gradient
+CHANNELS = (
+    6  # numbers a pixel: three colours, twice, since Qwen's towers read an image as two frames
+)
+LOGITS_COPIES = (
+    4  # fp32: scaled logits, their log-softmax, and two of the same size for entropy or gradient
+)
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """Tokens of one example: prompt with its image, image alone (after merging), answer. `known` says how it was found."""
+    """Tokens of one example: prompt with its image, image alone (after merging), answer. `known`
+    says how it was found.
+    """
 
     prompt: int
     image: int
@@ -37,7 +47,9 @@ class Lengths:
 
 @dataclass(frozen=True)
 class StagePlan:
-    """Bytes a process needs in one stage, by what for; `peak` is the most at one moment, `flops` one update's."""
+    """Bytes a process needs in one stage, by what for; `peak` is the most at one moment, `flops`
+    one update's.
+    """
 
     kind: str
     parameters: int
@@ -53,15 +65,21 @@ class StagePlan:
 def layer_bytes(widths: Widths, item: int) -> int:
     """Bytes that one decoder layer keeps per token for its backward pass.
 
-    Two RMSNorms keep the residual in fp32, the normalised value, and the weighted one; attention keeps q, the expanded k and v
-    (rotated q and k share their inputs' sizes) and its output twice; SwiGLU keeps gate, up, silu(gate) and the product.
+    Two RMSNorms keep the residual in fp32, the normalised value, and the weighted one; attention
+    keeps q, the expanded k and v (rotated q and k share their inputs' sizes) and its output twice;
+    SwiGLU keeps gate, up, silu(gate) and the product.
     """
     norms = 2 * (4 + 2 * item) * widths.hidden
     return norms + item * (5 * widths.queries + 4 * widths.inner)
 
 
 def plan_stage(
-    recipe: Recipe, index: int, shapes: Shapes, lengths: Lengths, freeze: Sequence[str] = (), processes: int = 1
+    recipe: Recipe,
+    index: int,
+    shapes: Shapes,
+    lengths: Lengths,
+    freeze: Sequence[str] = (),
+    processes: int = 1,
 ) -> StagePlan:
     """The memory of one stage. Raises UsageError for a freeze spec that matches nothing."""
     stage, item = recipe.stages[index], ITEM[recipe.dtype]
@@ -87,8 +105,13 @@ def plan_stage(
         "weights": weight * total // shares,
         "gradients": weight * count // shares,
         "optimizer": 2 * weight * count // shares,
-        "reference": _reference(stage, -1 if sharded or recipe.lora else index, weight, total, count) // shares,
-        "gathered": item * (total if isinstance(stage, GrpoStage) else _outside_layers(shapes)) * sharded,
+        "reference": _reference(
+            stage, -1 if sharded or recipe.lora else index, weight, total, count
+        )
+        // shares,
+        "gathered": item
+        * (total if isinstance(stage, GrpoStage) else _outside_layers(shapes))
+        * sharded,
         "activations": (whole if recipe.activation_checkpointing else activations) + images,
         "logits": LOGITS_COPIES * 4 * answers * shapes.vocabulary,
         "images": _images(stage, shapes, training, lengths, item, processes),
@@ -103,13 +126,22 @@ def plan_stage(
         + item * _outside_layers(shapes) * sharded
         + sum(parts[name] for name in ("gradients", "activations", "logits")),
         "step": steady + 2 * parts["gradients"],
-        "loading": weight * total * sharded + (parts["weights"] if parts["reference"] else 0),  # whole, then spread
+        "loading": weight * total * sharded
+        + (parts["weights"] if parts["reference"] else 0),  # whole, then spread
     }
     disk = _states_at_once(recipe) * (weight * total + 2 * weight * count) + weight * total
     return StagePlan(
-        stage.kind, total, count, parts, whole + images, max(moments.values()), disk,
-        _flops(stage, shapes, count, lowest, lengths, again=recipe.activation_checkpointing) / processes, lengths,
-    )  # fmt: skip
+        stage.kind,
+        total,
+        count,
+        parts,
+        whole + images,
+        max(moments.values()),
+        disk,
+        _flops(stage, shapes, count, lowest, lengths, again=recipe.activation_checkpointing)
+        / processes,
+        lengths,
+    )
 
 
 def _outside_layers(shapes: Shapes) -> int:
@@ -118,7 +150,9 @@ def _outside_layers(shapes: Shapes) -> int:
 
 
 def _states_at_once(recipe: Recipe) -> int:
-    """Checkpoints on disk at the fullest moment: the last ones, the best ones where something is scored, and the next one."""
+    """Checkpoints on disk at the fullest moment: the last ones, the best ones where something is
+    scored, and the next one.
+    """
     scored = any(stage.eval_every for stage in recipe.stages)
     return recipe.keep.last + (recipe.keep.best if scored else 0) + 1
 
@@ -129,35 +163,55 @@ def _training(shapes: Shapes, specs: Sequence[str], train: Sequence[str]) -> set
     if train:
         frozen |= set(places) - select(train, places, option="--train")
     if len(frozen) == len(places):
-        raise UsageError("everything is frozen", why="no parameter is left to train", fix="freeze less")
+        raise UsageError(
+            "everything is frozen", why="no parameter is left to train", fix="freeze less"
+        )
     return set(places) - frozen
 
 
 def adapters_of(shapes: Shapes, lora: Lora) -> dict[str, int]:
-    """The parameters of the adapters (A and B together) that LoRA puts on each weight, by the weight's name."""
+    """The parameters of the adapters (A and B together) that LoRA puts on each weight, by the
+    weight's name.
+    """
     linear = {
-        n: p for n, (shape, p) in shapes.tensors.items() if len(shape) == 2 and p.component not in ("embed", "norm")
+        n: p
+        for n, (shape, p) in shapes.tensors.items()
+        if len(shape) == 2 and p.component not in ("embed", "norm")
     }
     hosts = select(lora.targets, linear, option="lora.targets", why="no linear layer is there")
     return {name: lora.rank * sum(shapes.tensors[name][0]) for name in hosts}
 
 
 def _adapted(shapes: Shapes, lora: Lora, training: set[str]) -> tuple[set[str], int, int]:
-    """With LoRA: the weights whose adapters train, the parameters of those adapters, and those of all adapters."""
+    """With LoRA: the weights whose adapters train, the parameters of those adapters, and those of
+    all adapters.
+    """
     size = adapters_of(shapes, lora)
     if not size.keys() & training:
-        raise UsageError("everything is frozen", why="no adapter is left to train", fix="freeze less")
-    return size.keys() & training, sum(size[name] for name in size.keys() & training), sum(size.values())
+        raise UsageError(
+            "everything is frozen", why="no adapter is left to train", fix="freeze less"
+        )
+    return (
+        size.keys() & training,
+        sum(size[name] for name in size.keys() & training),
+        sum(size.values()),
+    )
 
 
 def _kept_layers(shapes: Shapes, training: set[str]) -> tuple[range, int]:
-    """The decoder layers that keep activations: from the lowest that trains; all where something below trains."""
+    """The decoder layers that keep activations: from the lowest that trains; all where something
+    below trains.
+    """
     below = any(
         spot.part != "text" or spot.component == "embed"
         for name, (_, spot) in shapes.tensors.items()
         if name in training
     )
-    layers = [spot.layer for name, (_, spot) in shapes.tensors.items() if name in training and spot.part == "text"]
+    layers = [
+        spot.layer
+        for name, (_, spot) in shapes.tensors.items()
+        if name in training and spot.part == "text"
+    ]
     inside = [layer for layer in layers if layer is not None]
     lowest = 0 if below else min(inside, default=shapes.text.layers)
     return range(lowest, shapes.text.layers), lowest
@@ -188,18 +242,27 @@ def _micro_batch(stage: Any, lengths: Lengths) -> tuple[int, int, int]:
     return responses, responses * row, responses * stage.max_new_tokens
 
 
-def _vision_bytes(shapes: Shapes, training: set[str], rows: int, lengths: Lengths, item: int) -> int:
-    """What the vision tower keeps where it or the projector trains; otherwise the features of the images."""
+def _vision_bytes(
+    shapes: Shapes, training: set[str], rows: int, lengths: Lengths, item: int
+) -> int:
+    """What the vision tower keeps where it or the projector trains; otherwise the features of the
+    images.
+    """
     if shapes.vision is None or not lengths.image:
         return 0
     patches = lengths.image * max(1, shapes.pixels_a_token // 196)
     trains = any(shapes.tensors[name][1].part == "vision" for name in training)
     layers = shapes.vision.layers if trains else 0
-    return rows * (patches * layers * layer_bytes(shapes.vision, item) + lengths.image * shapes.text.hidden * item)
+    return rows * (
+        patches * layers * layer_bytes(shapes.vision, item)
+        + lengths.image * shapes.text.hidden * item
+    )
 
 
 def _reference(stage: Any, index: int, item: int, total: int, training: int) -> int:
-    """A second model where a KL is charged; in the first stage (0, unless sharded) it shares what is frozen."""
+    """A second model where a KL is charged; in the first stage (0, unless sharded) it shares what
+    is frozen.
+    """
     if not (isinstance(stage, GrpoStage) and stage.beta):
         return 0
     return item * (training if index == 0 else total)
@@ -210,8 +273,12 @@ def _sampled_at_once(stage: GrpoStage, processes: int) -> int:
     return min(stage.sample_batch or prompts, prompts)
 
 
-def _images(stage: Any, shapes: Shapes, training: set[str], lengths: Lengths, item: int, processes: int) -> int:
-    """What an RL step holds of the images of all its prompts: features, or pixels where the tower trains."""
+def _images(
+    stage: Any, shapes: Shapes, training: set[str], lengths: Lengths, item: int, processes: int
+) -> int:
+    """What an RL step holds of the images of all its prompts: features, or pixels where the tower
+    trains.
+    """
     if shapes.vision is None or not isinstance(stage, GrpoStage):
         return 0
     trains = any(shapes.tensors[name][1].part in ("vision", "projector") for name in training)
@@ -220,16 +287,25 @@ def _images(stage: Any, shapes: Shapes, training: set[str], lengths: Lengths, it
 
 
 def _prefill(stage: Any, shapes: Shapes, lengths: Lengths, item: int, processes: int) -> int:
-    """The prompts that are sampled at once, through one layer, and the keys and values that they leave."""
+    """The prompts that are sampled at once, through one layer, and the keys and values that they
+    leave.
+    """
     if not isinstance(stage, GrpoStage):
         return 0
     wide = shapes.text
     kept = 2 * wide.keys * wide.layers
-    return _sampled_at_once(stage, processes) * lengths.prompt * item * (3 * wide.inner + 3 * wide.hidden + kept)
+    return (
+        _sampled_at_once(stage, processes)
+        * lengths.prompt
+        * item
+        * (3 * wide.inner + 3 * wide.hidden + kept)
+    )
 
 
 def _cache(stage: Any, shapes: Shapes, lengths: Lengths, item: int, processes: int) -> int:
-    """Keys and values of the samples that are drawn at once, one layer twice while it grows, and the logits of one token."""
+    """Keys and values of the samples that are drawn at once, one layer twice while it grows, and
+    the logits of one token.
+    """
     if not isinstance(stage, GrpoStage):
         return 0
     rows = _sampled_at_once(stage, processes) * stage.group
@@ -237,22 +313,35 @@ def _cache(stage: Any, shapes: Shapes, lengths: Lengths, item: int, processes: i
     return rows * (layer * (shapes.text.layers + 1) + LOGITS_COPIES * 4 * shapes.vocabulary)
 
 
-def _flops(stage: Any, shapes: Shapes, training: int, lowest: int, lengths: Lengths, *, again: bool = False) -> float:
-    """Multiply-adds × 2 of one update through the decoder's matrices: 2 a token forward (sampling once, training once), 2 for
-    the gradient of what passes through, 2 for that of what trains, and with activation checkpointing 2 to run that `again`.
-    Attention's scores are left out."""
-    layers = [numel(shape) for shape, spot in shapes.tensors.values() if spot.part == "text" and spot.layer is not None]
+def _flops(
+    stage: Any, shapes: Shapes, training: int, lowest: int, lengths: Lengths, *, again: bool = False
+) -> float:
+    """Multiply-adds × 2 of one update through the decoder's matrices: 2 a token forward (sampling
+    once, training once), 2 for the gradient of what passes through, 2 for that of what trains, and
+    with activation checkpointing 2 to run that `again`. Attention's scores are left out."""
+    layers = [
+        numel(shape)
+        for shape, spot in shapes.tensors.values()
+        if spot.part == "text" and spot.layer is not None
+    ]
     head = shapes.vocabulary * shapes.text.hidden
     forward = sum(layers)
-    through = (2 if again else 1) * forward * (shapes.text.layers - lowest) / max(shapes.text.layers, 1)
+    through = (
+        (2 if again else 1) * forward * (shapes.text.layers - lowest) / max(shapes.text.layers, 1)
+    )
     if isinstance(stage, AlignStage):
         return 0.0
     if isinstance(stage, SftStage):
-        tokens, answers = stage.batch * (lengths.prompt + lengths.answer), stage.batch * lengths.answer
+        tokens, answers = (
+            stage.batch * (lengths.prompt + lengths.answer),
+            stage.batch * lengths.answer,
+        )
         return 2.0 * (tokens * (forward + through + min(training, forward)) + 3 * answers * head)
     rows = stage.prompts * stage.group
     answers = rows * stage.max_new_tokens
     trained = answers + (stage.prompts if stage.packed else rows) * lengths.prompt
     sampled = answers + stage.prompts * lengths.prompt
     passes = trained * (forward * (2 if stage.beta else 1) + through + min(training, forward))
-    return 2.0 * (sampled * forward + answers * head + stage.inner_steps * (passes + 3 * answers * head))
+    return 2.0 * (
+        sampled * forward + answers * head + stage.inner_steps * (passes + 3 * answers * head)
+    )

@@ -1,13 +1,17 @@
-"""One group, one row: the prompt and its image once, its G responses after it, kept apart by the mask.
+"""One group, one row: the prompt and its image once, its G responses after it, kept apart by the
+mask.
 
-    prompt │ response 1 │ response 2 │ …        a token sees the prompt and its own response, never another
+    prompt │ response 1 │ response 2 │ …        a token sees the prompt and its own response, never
+                                                another
 
-Every response continues the prompt's positions (M-RoPE included), so that each token's log-probability and gradient are those
-of the row it would have had to itself, at the cost of P + ΣRᵢ tokens instead of G·P + ΣRᵢ, without padding. The mask is a dense
-boolean one for SDPA or a BlockMask for FlexAttention; both come from one rule. The output head runs on chunks of tokens that are
-computed again in the backward pass, so that the logits of a row are never held.
+Every response continues the prompt's positions (M-RoPE included), so that each token's
+log-probability and gradient are those of the row it would have had to itself, at the cost of P +
+ΣRᵢ tokens instead of G·P + ΣRᵢ, without padding. The mask is a dense boolean one for SDPA or a
+BlockMask for FlexAttention; both come from one rule. The output head runs on chunks of tokens that
+are computed again in the backward pass, so that the logits of a row are never held.
 
-Left out: models whose image tokens attend both ways, and sliding windows, whose masks are not this one; they are refused.
+Left out: models whose image tokens attend both ways, and sliding windows, whose masks are not this
+one; they are refused.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +35,8 @@ CHUNK = 1024  # tokens whose logits are held at a time
 class Packed:
     """A group as one row of S tokens, with T response tokens in all.
 
-    `previous` says which position predicts a response token, `targets` which token it is, `response` and `step` where it stands.
+    `previous` says which position predicts a response token, `targets` which token it is,
+    `response` and `step` where it stands.
     """
 
     inputs: dict[str, Any]
@@ -42,7 +47,9 @@ class Packed:
     step: Int[Tensor, " T"]
 
 
-def pack(loaded: Loaded, batch: dict[str, Any], prompt: int, responses: Sequence[list[int]]) -> Packed:
+def pack(
+    loaded: Loaded, batch: dict[str, Any], prompt: int, responses: Sequence[list[int]]
+) -> Packed:
     """Row `prompt` of an encoded, left-padded batch, and some responses to it, as one row.
 
     Raises UsageError for a model whose attention is not plainly causal.
@@ -50,7 +57,10 @@ def pack(loaded: Loaded, batch: dict[str, Any], prompt: int, responses: Sequence
     check_causal(loaded.model.config)
     device = batch["input_ids"].device
     kept = batch["attention_mask"][prompt].bool()
-    ids, positions = batch["input_ids"][prompt][kept], batch["position_ids"][..., prompt, :][..., kept]
+    ids, positions = (
+        batch["input_ids"][prompt][kept],
+        batch["position_ids"][..., prompt, :][..., kept],
+    )
     lengths = [len(r) for r in responses]
     targets = torch.tensor([token for r in responses for token in r], device=device)
     response = torch.repeat_interleave(
@@ -75,13 +85,17 @@ def check_causal(config: Any) -> None:
     if sliding or getattr(text, "use_bidirectional_attention", False):
         raise UsageError(
             f"{config.model_type} cannot be packed",
-            why="its attention has sliding windows" if sliding else "its image tokens attend both ways",
+            why="its attention has sliding windows"
+            if sliding
+            else "its image tokens attend both ways",
             fix="set packed: false in the recipe",
         )
 
 
 def sees(segments: Int[Tensor, " S"]) -> Callable[[Any, Any, Any, Any], Any]:
-    """The rule, as FlexAttention calls it: (batch, head, query, key) → whether the query sees the key."""
+    """The rule, as FlexAttention calls it: (batch, head, query, key) → whether the query sees the
+    key.
+    """
 
     def rule(batch: Any, head: Any, query: Any, key: Any) -> Any:
         return (key <= query) & ((segments[key] == 0) | (segments[key] == segments[query]))
@@ -112,33 +126,42 @@ def packed_logprobs(
     entropy_grad: bool = False,
     flex: bool | None = None,
 ) -> tuple[Float[Tensor, " T"], Float[Tensor, " T"]]:
-    """Log-probability of every response token, and the entropy there, under the sampling distribution.
+    """Log-probability of every response token, and the entropy there, under the sampling
+    distribution.
 
-    The same numbers as `trainer.policy.response_logprobs`, in one row. `flex` uses FlexAttention, by default on a GPU.
-    The entropy is detached unless `entropy_grad` asks for its gradient.
+    The same numbers as `trainer.policy.response_logprobs`, in one row. `flex` uses FlexAttention,
+    by default on a GPU. The entropy is detached unless `entropy_grad` asks for its gradient.
     """
     model = loaded.model
     hidden = packed_hidden(loaded, packed.inputs, packed.segments, flex)[packed.previous]
     banned = loaded.family.banned_token_ids(model.config, loaded.tokenizer)
     head = model.get_output_embeddings()
-    return chunked_logprobs(hidden, head, packed.targets, temperature, banned, chunk, entropy_grad=entropy_grad)
+    return chunked_logprobs(
+        hidden, head, packed.targets, temperature, banned, chunk, entropy_grad=entropy_grad
+    )
 
 
 def packed_hidden(
     loaded: Loaded, inputs: dict[str, Any], segments: Int[Tensor, " S"], flex: bool | None = None
 ) -> Float[Tensor, "S D"]:
-    """The decoder's last hidden states of a packed row. `flex` uses FlexAttention, by default on a GPU."""
+    """The decoder's last hidden states of a packed row. `flex` uses FlexAttention, by default on a
+    GPU.
+    """
     flex = loaded.device.type == "cuda" if flex is None else flex
     mask = block_mask(segments) if flex else dense_mask(segments)
     with _attention(loaded.model, "flex_attention" if flex else None):
-        return loaded.model.model(**inputs, attention_mask=mask, use_cache=False).last_hidden_state[0]
+        return loaded.model.model(**inputs, attention_mask=mask, use_cache=False).last_hidden_state[
+            0
+        ]
 
 
 @contextmanager
 def _attention(model: Any, kernel: str | None) -> Iterator[None]:
-    """Run the decoder with another attention kernel for a while; the vision tower, and sampling, keep theirs.
+    """Run the decoder with another attention kernel for a while; the vision tower, and sampling,
+    keep theirs.
 
-    Set in the decoder's config, where its layers look it up: transformers refuses FlexAttention for Qwen2.5-VL as a whole.
+    Set in the decoder's config, where its layers look it up: transformers refuses FlexAttention for
+    Qwen2.5-VL as a whole.
     """
     config = model.get_decoder().config
     before = config._attn_implementation
@@ -159,7 +182,9 @@ def chunked_logprobs(
     *,
     entropy_grad: bool = False,
 ) -> tuple[Float[Tensor, " T"], Float[Tensor, " T"]]:
-    """Log-probabilities and entropies [T] from hidden states, `chunk` tokens at a time: O(chunk · V) memory, not O(T · V)."""
+    """Log-probabilities and entropies [T] from hidden states, `chunk` tokens at a time: O(chunk ·
+    V) memory, not O(T · V).
+    """
     excluded = torch.tensor(list(banned), device=hidden.device, dtype=torch.long)
 
     def some(states: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
@@ -176,7 +201,9 @@ def chunked_logprobs(
     return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
 
 
-def as_rows(packed: Packed, values: Float[Tensor, " T"], count: int) -> Float[Tensor, "count longest"]:
+def as_rows(
+    packed: Packed, values: Float[Tensor, " T"], count: int
+) -> Float[Tensor, "count longest"]:
     """Values of response tokens as padded rows, zeros behind the end: what the losses take."""
     rows = values.new_zeros(count, int(packed.step.max()) + 1)
     return rows.index_put((packed.response, packed.step), values)
@@ -184,13 +211,17 @@ def as_rows(packed: Packed, values: Float[Tensor, " T"], count: int) -> Float[Te
 
 def token_mask(packed: Packed, count: int) -> Bool[Tensor, "count longest"]:
     """Which entries of `as_rows` are tokens."""
-    return as_rows(packed, torch.ones(len(packed.targets), device=packed.targets.device), count).bool()
+    return as_rows(
+        packed, torch.ones(len(packed.targets), device=packed.targets.device), count
+    ).bool()
 
 
 def by_budget(prompt: int, lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Indices of responses for as few packed rows of at most `budget` tokens as first-fit decreasing finds.
+    """Indices of responses for as few packed rows of at most `budget` tokens as first-fit
+    decreasing finds.
 
-    `prompt` tokens are repeated in every row. A response that does not fit with its prompt has a row to itself.
+    `prompt` tokens are repeated in every row. A response that does not fit with its prompt has a
+    row to itself.
     """
     rows: list[list[int]] = []
     free: list[int] = []
@@ -206,7 +237,8 @@ def by_budget(prompt: int, lengths: Sequence[int], budget: int) -> list[list[int
 
 
 def share_frozen(reference: Any, policy: Any) -> int:
-    """Let a reference model use the policy's storage for every parameter that the policy does not train. Bytes saved.
+    """Let a reference model use the policy's storage for every parameter that the policy does not
+    train. Bytes saved.
 
     Raises UsageError where such a parameter differs: then it is not the reference of this policy.
     """
@@ -215,7 +247,10 @@ def share_frozen(reference: Any, policy: Any) -> int:
     saved = 0
     for name, own in frozen.items():
         if name not in theirs or not torch.equal(theirs[name], own):
-            raise UsageError(f"{name} differs in the reference", why="a frozen parameter has not moved from its start")
+            raise UsageError(
+                f"{name} differs in the reference",
+                why="a frozen parameter has not moved from its start",
+            )
         if theirs[name].data_ptr() != own.data_ptr():
             theirs[name].data = own.data
             saved += own.numel() * own.element_size()

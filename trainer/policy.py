@@ -1,7 +1,9 @@
-"""Responses of a policy, sampled a slice of prompts at a time, and their log-probabilities under it.
+"""Responses of a policy, sampled a slice of prompts at a time, and their log-probabilities under
+it.
 
-Prompts are left-padded and shared by reference: a row is (prompt index, response ids). Where the vision tower is frozen and
-the family allows it, image features are computed once per prompt and passed to every forward.
+Prompts are left-padded and shared by reference: a row is (prompt index, response ids). Where the
+vision tower is frozen and the family allows it, image features are computed once per prompt and
+passed to every forward.
 """
 
 import inspect
@@ -19,7 +21,9 @@ from franken.models.loading import Loaded
 
 @dataclass(frozen=True)
 class Rows:
-    """Some responses as one padded batch: `inputs` for the model, `targets` and `mask` are `[rows, tokens]`."""
+    """Some responses as one padded batch: `inputs` for the model, `targets` and `mask` are `[rows,
+    tokens]`.
+    """
 
     inputs: dict[str, Any]
     targets: Tensor
@@ -27,7 +31,8 @@ class Rows:
 
 
 def with_features(loaded: Loaded, batch: dict[str, Any], at_once: int = 0) -> dict[str, Any]:
-    """Replace pixels by the image features of the frozen vision tower, once; unchanged where the family cannot.
+    """Replace pixels by the image features of the frozen vision tower, once; unchanged where the
+    family cannot.
 
     The tower sees `at_once` images at a time, all by default.
     """
@@ -39,7 +44,9 @@ def with_features(loaded: Loaded, batch: dict[str, Any], at_once: int = 0) -> di
     with torch.no_grad():
         parts = [
             inner.get_image_features(part["pixel_values"], part["image_grid_thw"], return_dict=True)
-            for part in ([batch] if len(slices) == 1 else (image_inputs(batch, places) for places in slices))
+            for part in (
+                [batch] if len(slices) == 1 else (image_inputs(batch, places) for places in slices)
+            )
         ]
     encoded = parts[0] if len(parts) == 1 else _joined(parts)
     rest = {name: value for name, value in batch.items() if name != "pixel_values"}
@@ -49,11 +56,13 @@ def with_features(loaded: Loaded, batch: dict[str, Any], at_once: int = 0) -> di
 def sample_slices(
     loaded: Loaded, batch: dict[str, Any], keys: Sequence[str], sampling: Sampling, at_once: int = 0
 ) -> list[list[Response]]:
-    """`n` samples of every row of an encoded batch, `at_once` rows (all by default) at a time: no more are in the cache.
+    """`n` samples of every row of an encoded batch, `at_once` rows (all by default) at a time: no
+    more are in the cache.
 
-    A sample's random stream follows from its prompt's key and its number, and a slice keeps the padding of the batch: only the
-    rounding of products with another number of rows tells slices apart. In fp32 that is the last digit of log-probabilities; in
-    16 bits a draw that falls between two tokens may fall on the other one.
+    A sample's random stream follows from its prompt's key and its number, and a slice keeps the
+    padding of the batch: only the rounding of products with another number of rows tells slices
+    apart. In fp32 that is the last digit of log-probabilities; in 16 bits a draw that falls between
+    two tokens may fall on the other one.
     """
     drawn: list[list[Response]] = []
     for places in _slices(len(keys), at_once):
@@ -62,18 +71,24 @@ def sample_slices(
     return drawn
 
 
-def take_rows(loaded: Loaded, batch: dict[str, Any], prompts: Sequence[int], responses: Sequence[list[int]]) -> Rows:
+def take_rows(
+    loaded: Loaded, batch: dict[str, Any], prompts: Sequence[int], responses: Sequence[list[int]]
+) -> Rows:
     """The batch of some (prompt, response) rows, responses padded on the right."""
     device = batch["input_ids"].device
     chosen = torch.tensor(list(prompts), device=device)
     width = max(len(r) for r in responses)
     targets = torch.tensor([r + [0] * (width - len(r)) for r in responses], device=device)
-    mask = torch.tensor([[True] * len(r) + [False] * (width - len(r)) for r in responses], device=device)
+    mask = torch.tensor(
+        [[True] * len(r) + [False] * (width - len(r)) for r in responses], device=device
+    )
     positions = batch["position_ids"][..., chosen, :]
     steps = torch.arange(1, width + 1, device=device)
     inputs: dict[str, Any] = {
         "input_ids": torch.cat([batch["input_ids"][chosen], targets], 1),
-        "attention_mask": torch.cat([batch["attention_mask"][chosen], mask.to(batch["attention_mask"].dtype)], 1),
+        "attention_mask": torch.cat(
+            [batch["attention_mask"][chosen], mask.to(batch["attention_mask"].dtype)], 1
+        ),
         "position_ids": torch.cat([positions, positions[..., -1:] + steps], -1),
     }
     inputs |= image_inputs(batch, list(prompts))
@@ -83,17 +98,20 @@ def take_rows(loaded: Loaded, batch: dict[str, Any], prompts: Sequence[int], res
 def response_logprobs(
     loaded: Loaded, rows: Rows, temperature: float, *, entropy_grad: bool = False
 ) -> tuple[Float[Tensor, "rows tokens"], Float[Tensor, "rows tokens"]]:
-    """Log-probability of every response token, and the entropy there, under the sampling distribution.
+    """Log-probability of every response token, and the entropy there, under the sampling
+    distribution.
 
-    Banned tokens are excluded and the temperature applied, as when sampling. Padding holds zeros. The entropy is detached
-    unless `entropy_grad` asks for its gradient.
+    Banned tokens are excluded and the temperature applied, as when sampling. Padding holds zeros.
+    The entropy is detached unless `entropy_grad` asks for its gradient.
     """
     model = loaded.model
     width = rows.targets.shape[1]
     hidden = model.model(**rows.inputs, use_cache=False).last_hidden_state[:, -width - 1 : -1]
     logits = model.get_output_embeddings()(hidden[rows.mask]).float() / temperature
     banned = loaded.family.banned_token_ids(model.config, loaded.tokenizer)
-    logits = logits.index_fill(1, torch.tensor(banned, dtype=torch.long, device=logits.device), -1e9)
+    logits = logits.index_fill(
+        1, torch.tensor(banned, dtype=torch.long, device=logits.device), -1e9
+    )
     logp = torch.log_softmax(logits, -1)
     chosen = logp.gather(1, rows.targets[rows.mask][:, None])[:, 0]
     with torch.set_grad_enabled(entropy_grad and torch.is_grad_enabled()):
@@ -103,13 +121,17 @@ def response_logprobs(
 
 
 def image_inputs(batch: dict[str, Any], prompts: list[int]) -> dict[str, Any]:
-    """The image side of some prompts of an encoded batch: their features where they are known, else their pixels."""
+    """The image side of some prompts of an encoded batch: their features where they are known, else
+    their pixels.
+    """
     if "mm_encoder_outputs" in batch:
         encoded = batch["mm_encoder_outputs"]["image"]
         features = tuple(encoded.pooler_output[i] for i in prompts)
         changed: dict[str, Any] = {"pooler_output": features}
         if getattr(encoded, "deepstack_features", None) is not None:
-            changed["deepstack_features"] = [tuple(level[i] for i in prompts) for level in encoded.deepstack_features]
+            changed["deepstack_features"] = [
+                tuple(level[i] for i in prompts) for level in encoded.deepstack_features
+            ]
         return {"mm_encoder_outputs": {"image": type(encoded)(**changed)}}
     if "pixel_values" not in batch:
         return {}
@@ -129,17 +151,25 @@ def _slices(count: int, at_once: int) -> list[list[int]]:
 
 def _prompts_of(batch: dict[str, Any], places: list[int]) -> dict[str, Any]:
     """Some prompts of an encoded batch, as padded as they were."""
-    rows = {name: batch[name][places] for name in ("input_ids", "attention_mask", "token_type_ids") if name in batch}
+    rows = {
+        name: batch[name][places]
+        for name in ("input_ids", "attention_mask", "token_type_ids")
+        if name in batch
+    }
     rows["position_ids"] = batch["position_ids"][..., places, :]
     return rows | image_inputs(batch, places)
 
 
 def _joined(parts: list[Any]) -> Any:
     """Image features of several calls as those of one; what no forward pass reads again is let go."""
-    found: dict[str, Any] = {"pooler_output": tuple(image for part in parts for image in part.pooler_output)}
+    found: dict[str, Any] = {
+        "pooler_output": tuple(image for part in parts for image in part.pooler_output)
+    }
     if getattr(parts[0], "deepstack_features", None) is not None:
         levels = zip(*(part.deepstack_features for part in parts), strict=True)
-        found["deepstack_features"] = [tuple(image for part in level for image in part) for level in levels]
+        found["deepstack_features"] = [
+            tuple(image for part in level for image in part) for level in levels
+        ]
     return type(parts[0])(**found)
 
 

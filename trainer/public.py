@@ -1,11 +1,13 @@
-"""Questions of public data for RL: every row once an epoch, in an order that is a function of (seed, epoch).
+"""Questions of public data for RL: every row once an epoch, in an order that is a function of
+(seed, epoch).
 
-A row that cannot be asked stops the run and is named: nothing is left out in silence. A step's questions have one image each,
-or none has any, since prompt and image are matched by their number.
+A row that cannot be asked stops the run and is named: nothing is left out in silence. A step's
+questions have one image each, or none has any, since prompt and image are matched by their number.
 
-Rows that are held out are drawn once, by a seed of their own: runs of any seed, and all stages of a recipe, hold out the same
-ones and never train on them, nor on a row that asks the same words about the same pixels. Left out: images that were scaled or
-compressed anew, and questions in other words; those count as different.
+Rows that are held out are drawn once, by a seed of their own: runs of any seed, and all stages of a
+recipe, hold out the same ones and never train on them, nor on a row that asks the same words about
+the same pixels. Left out: images that were scaled or compressed anew, and questions in other words;
+those count as different.
 """
 
 import hashlib
@@ -23,15 +25,27 @@ AT_ONCE = 256  # rows whose images are in memory while twins are looked for
 
 
 def public_items(
-    data: str, count: int, *, seed: int, step: int, first: int = 0, width: int | None = None, held_out: int = 0
+    data: str,
+    count: int,
+    *,
+    seed: int,
+    step: int,
+    first: int = 0,
+    width: int | None = None,
+    held_out: int = 0,
 ) -> list[Item]:
-    """Questions `first` … `first + count - 1` of the `width` (by default `count`) that belong to a step.
+    """Questions `first` … `first + count - 1` of the `width` (by default `count`) that belong to a
+    step.
 
-    The `held_out` rows of the source and their twins are left out. Raises FrankenError, naming the row, for one that cannot be trained on.
+    The `held_out` rows of the source and their twins are left out. Raises FrankenError, naming the
+    row, for one that cannot be trained on.
     """
     stream = _stream(data)
     learnt, _ = split_rows(data, held_out)
-    rows = [learnt[i] for i in rows_of(len(learnt), width or count, seed=seed, step=step)[first : first + count]]
+    rows = [
+        learnt[i]
+        for i in rows_of(len(learnt), width or count, seed=seed, step=step)[first : first + count]
+    ]
     items = _asked(data, stream, rows)
     for row, item in zip(rows, items, strict=True):
         if item.more_images or (item.image is None) != (items[0].image is None):
@@ -44,7 +58,9 @@ def public_items(
 
 
 def held_out_items(data: str, held_out: int) -> list[Item]:
-    """The questions that are never trained on. Raises FrankenError, naming the row, for one that cannot be asked."""
+    """The questions that are never trained on. Raises FrankenError, naming the row, for one that
+    cannot be asked.
+    """
     return _asked(data, _stream(data), split_rows(data, held_out)[1])
 
 
@@ -66,9 +82,11 @@ def check_held_out(data: str, held_out: int, prompts: int) -> None:
 
 @lru_cache(maxsize=4)
 def split_rows(data: str, held_out: int) -> tuple[Sequence[int], Sequence[int]]:
-    """The row numbers to train on, and those held out; of a larger `held_out` the smaller one is a part.
+    """The row numbers to train on, and those held out; of a larger `held_out` the smaller one is a
+    part.
 
-    Rows that ask what a held-out row asks are in neither. The order of the draw depends on the number of rows alone.
+    Rows that ask what a held-out row asks are in neither. The order of the draw depends on the
+    number of rows alone.
     """
     stream = _stream(data)
     order = list(range(stream.count))
@@ -79,7 +97,9 @@ def split_rows(data: str, held_out: int) -> tuple[Sequence[int], Sequence[int]]:
 
 
 def _twins(stream: Stream, held: Sequence[int]) -> set[int]:
-    """Rows that ask what one of `held` asks. Only rows whose words are those of a held one have their images read."""
+    """Rows that ask what one of `held` asks. Only rows whose words are those of a held one have
+    their images read.
+    """
     words = [" ".join(text.split()) for text in stream.texts()]
     alike: dict[str, list[int]] = defaultdict(list)
     for row, text in enumerate(words):
@@ -115,7 +135,9 @@ def _asked(data: str, stream: Stream, rows: Sequence[int]) -> list[Item]:
 
 
 def is_here(data: str) -> bool:
-    """Whether a source can be read without the network. A local one is; one of the hub where it is in the cache."""
+    """Whether a source can be read without the network. A local one is; one of the hub where it is
+    in the cache.
+    """
     if parse(canonical(data)).path is not None:
         return True
     try:

@@ -1,11 +1,14 @@
-"""`franken quickstart`: RL on the creature before your eyes, then everything franken knows about what it changed.
+"""`franken quickstart`: RL on the creature before your eyes, then everything franken knows about
+what it changed.
 
-The shipped Base and SFT (or, with `start="base"`, an SFT made now) → GRPO; the same RL with the early, the middle and
-the late third frozen; SFT continued for as much CPU time as RL took, as a control; then the autopsy of all of them. Two
-processes run side by side, each with one thread: trainings first, the autopsy's steps as soon as their checkpoints are
-there. Everything that is complete is skipped, so an interrupted quickstart goes on where it stopped.
+The shipped Base and SFT (or, with `start="base"`, an SFT made now) → GRPO; the same RL with the
+early, the middle and the late third frozen; SFT continued for as much CPU time as RL took, as a
+control; then the autopsy of all of them. Two processes run side by side, each with one thread:
+trainings first, the autopsy's steps as soon as their checkpoints are there. Everything that is
+complete is skipped, so an interrupted quickstart goes on where it stopped.
 
-    out/train/<name>/   the training runs     out/index.html   the page     out/runs/, out/steps/   see the autopsy
+    out/train/<name>/   the training runs     out/index.html   the page     out/runs/, out/steps/
+                        see the autopsy
 """
 
 from __future__ import annotations
@@ -31,7 +34,9 @@ ARMS = ("late", "middle", "early")
 
 @dataclass(frozen=True)
 class Size:
-    """How long a quickstart trains and how much it measures. `steps` are GRPO updates; None is the recipe's number."""
+    """How long a quickstart trains and how much it measures. `steps` are GRPO updates; None is the
+    recipe's number.
+    """
 
     steps: int | None
     settings: Settings
@@ -40,11 +45,23 @@ class Size:
 QUICK = Size(
     None,
     Settings(
-        samples=100, n=4, k=(1, 4), probe_samples=100, arm_draws=2, controls=2, batch_size=384, attention_samples=10,
+        samples=100,
+        n=4,
+        k=(1, 4),
+        probe_samples=100,
+        arm_draws=2,
+        controls=2,
+        batch_size=384,
+        attention_samples=10,
         score_samples=50,
     ),
-)  # fmt: skip
-FULL = Size(400, Settings(samples=400, n=8, k=(1, 2, 4, 8), probe_samples=100, arm_draws=4, controls=4, batch_size=384))
+)
+FULL = Size(
+    400,
+    Settings(
+        samples=400, n=8, k=(1, 2, 4, 8), probe_samples=100, arm_draws=4, controls=4, batch_size=384
+    ),
+)
 
 
 def plan_quickstart(
@@ -57,8 +74,14 @@ def plan_quickstart(
     needs: dict[str, str] = {}
     after: tuple[str, ...] = ()
     if start == "base":
-        steps.append(_training("sft", "train SFT from Base", ["train", "creature-sft"], trained, cost=50.0))
-        paths["sft"], needs["sft"], after = str(trained / "sft" / "final"), "train-sft", ("train-sft",)
+        steps.append(
+            _training("sft", "train SFT from Base", ["train", "creature-sft"], trained, cost=50.0)
+        )
+        paths["sft"], needs["sft"], after = (
+            str(trained / "sft" / "final"),
+            "train-sft",
+            ("train-sft",),
+        )
     length = [f"stages.0.steps={size.steps}"] if size.steps else []
     sets = [f"model={paths['sft']}", *length]
     rl = ["train", "creature-rl"]
@@ -66,27 +89,36 @@ def plan_quickstart(
     for number, arm in enumerate(ARMS):
         label, what = f"frozen-{arm}", f"train RL with the {arm} third frozen"
         verb = ["freeze-train", "creature-rl", "--freeze", f"text:{arm}"]
-        steps.append(_training(label, what, verb, trained, sets=sets, needs=after, cost=30.0 - number))
+        steps.append(
+            _training(label, what, verb, trained, sets=sets, needs=after, cost=30.0 - number)
+        )
     control = ["train", "creature-sft-more"]
 
     def budget() -> list[str]:
         return [f"model={paths['sft']}", f"stages.0.cpu_seconds={_cpu_seconds(trained / 'rl')}"]
 
     what = "continue SFT for the CPU time of RL"
-    steps.append(_training("control", what, control, trained, sets=budget, needs=("train-rl",), cost=35.0))
+    steps.append(
+        _training("control", what, control, trained, sets=budget, needs=("train-rl",), cost=35.0)
+    )
     for label in ("rl", "control", *(f"frozen-{arm}" for arm in ARMS)):
         paths[label], needs[label] = str(trained / label / "final"), f"train-{label}"
     return paths, steps, needs
 
 
 def run_quickstart(
-    out: Path, *, start: Start = "sft", full: bool = False, jobs: int = 2, size: Size | None = None,
+    out: Path,
+    *,
+    start: Start = "sft",
+    full: bool = False,
+    jobs: int = 2,
+    size: Size | None = None,
     report: Report | None = None,
-) -> Path:  # fmt: skip
+) -> Path:
     """Run or resume the quickstart in `out` and return the path of its page.
 
-    Raises UsageError when `out` holds something else, or a quickstart of another kind; KeyboardInterrupt after the
-    children were stopped and have saved what they were doing.
+    Raises UsageError when `out` holds something else, or a quickstart of another kind;
+    KeyboardInterrupt after the children were stopped and have saved what they were doing.
     """
     size = size or (FULL if full else QUICK)
     _claim(out, {"start": start, "full": full})
@@ -94,17 +126,39 @@ def run_quickstart(
     depth = open_checkpoint(paths["base"]).depths["text"]
     frozen = {f"frozen-{name}": list(range(*bounds)) for name, bounds in thirds(depth).items()}
     extra = {label: path for label, path in paths.items() if label not in ("base", "sft", "rl")}
-    command = "franken quickstart" + (" --from base" if start == "base" else "") + (" --full" if full else "")
+    command = (
+        "franken quickstart"
+        + (" --from base" if start == "base" else "")
+        + (" --full" if full else "")
+    )
     return run_autopsy(
-        paths["base"], paths["sft"], paths["rl"], out=out, settings=size.settings, extra_models=extra, frozen=frozen,
-        title="the creature", command=command, jobs=jobs, before=trainings, needs=needs, claimed=True, report=report,
-    )  # fmt: skip
+        paths["base"],
+        paths["sft"],
+        paths["rl"],
+        out=out,
+        settings=size.settings,
+        extra_models=extra,
+        frozen=frozen,
+        title="the creature",
+        command=command,
+        jobs=jobs,
+        before=trainings,
+        needs=needs,
+        claimed=True,
+        report=report,
+    )
 
 
 def _training(
-    label: str, what: str, verb: list[str], trained: Path, *, sets: list[str] | Callable[[], list[str]] | None = None,
-    needs: tuple[str, ...] = (), cost: float,
-) -> Step:  # fmt: skip
+    label: str,
+    what: str,
+    verb: list[str],
+    trained: Path,
+    *,
+    sets: list[str] | Callable[[], list[str]] | None = None,
+    needs: tuple[str, ...] = (),
+    cost: float,
+) -> Step:
     folder = trained / label
 
     def argv() -> list[str]:
@@ -114,9 +168,16 @@ def _training(
 
     command = " ".join(["franken", *verb, "--out", f"train/{label}"])
     return Step(
-        f"train-{label}", what, "train", command=command, model=label, needs=needs, cost=cost, argv=argv,
+        f"train-{label}",
+        what,
+        "train",
+        command=command,
+        model=label,
+        needs=needs,
+        cost=cost,
+        argv=argv,
         is_done=lambda: (folder / "train.json").exists(),
-    )  # fmt: skip
+    )
 
 
 def _cpu_seconds(folder: Path) -> float:
@@ -129,10 +190,16 @@ def _claim(out: Path, kind: dict[str, object]) -> None:
     if mark.exists():
         if json.loads(mark.read_text()) != kind:
             raise UsageError(
-                f"{out} holds another quickstart", f"it was started as {mark.read_text()}", "choose another --out"
+                f"{out} holds another quickstart",
+                f"it was started as {mark.read_text()}",
+                "choose another --out",
             )
         return
     if out.exists() and any(out.iterdir()):
-        raise UsageError(f"{out} holds something else", f"it has no {MARK}", "choose another --out, or move it away")
+        raise UsageError(
+            f"{out} holds something else",
+            f"it has no {MARK}",
+            "choose another --out, or move it away",
+        )
     out.mkdir(parents=True, exist_ok=True)
     atomic_write_text(mark, json.dumps(kind))

@@ -1,7 +1,8 @@
-"""The samples of one RL step: puzzles or public questions are drawn, answered in groups, graded and, if asked, filtered.
+"""The samples of one RL step: puzzles or public questions are drawn, answered in groups, graded
+and, if asked, filtered.
 
-Prompts are a pure function of (stage seed, step); samples are seeded by prompt and sample index. Over several processes every
-one answers its share, and a group stays where it was sampled.
+Prompts are a pure function of (stage seed, step); samples are seeded by prompt and sample index.
+Over several processes every one answers its share, and a group stays where it was sampled.
 """
 
 from collections.abc import Mapping
@@ -26,7 +27,9 @@ from trainer.stages import GrpoStage
 
 @dataclass(frozen=True)
 class Batch:
-    """The samples of one step on one rank. `encoded` are the prompts as the model reads them, image features included."""
+    """The samples of one step on one rank. `encoded` are the prompts as the model reads them, image
+    features included.
+    """
 
     encoded: dict[str, Any]
     groups: list[list[Response]]
@@ -40,7 +43,8 @@ class Batch:
 class Rollout:
     """What a rank trains on in one step, and what was sampled for it.
 
-    `places` says of every rank which of the step's kept groups it holds; with none there, what the rank holds counts for
+    `places` says of every rank which of the step's kept groups it holds; with none there, what the
+    rank holds counts for
     nothing. `counts` are the metrics of the filter.
     """
 
@@ -51,7 +55,9 @@ class Rollout:
     counts: dict[str, float]
 
 
-def next_items(mixture: Mapping[str, float], count: int, *, seed: int, step: int, first: int = 0) -> list[Item]:
+def next_items(
+    mixture: Mapping[str, float], count: int, *, seed: int, step: int, first: int = 0
+) -> list[Item]:
     """Puzzles `first` … `first + count - 1` of one step's stream, from the training split."""
     items = []
     for i in range(first, first + count):
@@ -66,13 +72,15 @@ def next_items(mixture: Mapping[str, float], count: int, *, seed: int, step: int
 def draw(loaded: Loaded, stage: GrpoStage, *, seed: int, step: int) -> Rollout:
     """Sample and grade the groups of a step.
 
-    With `filter: accuracy`, groups whose answers are all right or all wrong are dropped, whatever their rewards, and as many
-    puzzles further down the step's stream are tried, at most `refill` times: fewer groups, or none, may be left. All of it
-    follows from seed, step and weights, so a resumed run drops and draws the same. (DAPO's dynamic
-    sampling, arXiv 2503.14476 §3.2, which goes on until the batch is full.)
+    With `filter: accuracy`, groups whose answers are all right or all wrong are dropped, whatever
+    their rewards, and as many puzzles further down the step's stream are tried, at most `refill`
+    times: fewer groups, or none, may be left. All of it follows from seed, step and weights, so a
+    resumed run drops and draws the same. (DAPO's dynamic sampling, arXiv 2503.14476 §3.2, which
+    goes on until the batch is full.)
 
-    Every rank answers its share of the prompts and replaces what it dropped itself; together they try the puzzles that one
-    process would. A rank left with nothing holds a dropped group that counts for nothing, to run sharded layers in step.
+    Every rank answers its share of the prompts and replaces what it dropped itself; together they
+    try the puzzles that one process would. A rank left with nothing holds a dropped group that
+    counts for nothing, to run sharded layers in step.
     """
     sampling = Sampling(stage.group, stage.temperature, stage.max_new_tokens, seed)
     filtered = stage.filter == "accuracy"
@@ -87,18 +95,26 @@ def draw(loaded: Loaded, stage: GrpoStage, *, seed: int, step: int) -> Rollout:
                 break
             first = tried + sum(wanted[: rank()])
             tried += sum(wanted)
-            items = together(lambda n=wanted[rank()], first=first: _items(stage, n, seed=seed, step=step, first=first))
+            items = together(
+                lambda n=wanted[rank()], first=first: _items(
+                    stage, n, seed=seed, step=step, first=first
+                )
+            )
             if not items:
                 continue
             prompts = prompts_of(stage, items)
             encoded = with_features(loaded, encode_prompts(loaded, prompts), stage.sample_batch)
-            groups = sample_slices(loaded, encoded, [p.key for p in prompts], sampling, stage.sample_batch)
+            groups = sample_slices(
+                loaded, encoded, [p.key for p in prompts], sampling, stage.sample_batch
+            )
             for place, (item, group) in enumerate(zip(items, groups, strict=True), first):
                 grades = [tasks.grade(r.text, item) for r in group]
                 solved = sum(g.score == 1.0 for g in grades) / len(grades)
                 rate += solved
                 right += solved == 1.0
-                (dropped if filtered and solved in (0.0, 1.0) else kept).append((place, item, group, grades))
+                (dropped if filtered and solved in (0.0, 1.0) else kept).append(
+                    (place, item, group, grades)
+                )
         places = gathered([place for place, *_ in kept])
         held = kept or (dropped[:1] if any(places) else [])
         if dropped and held:
@@ -121,5 +137,13 @@ def _items(stage: GrpoStage, count: int, *, seed: int, step: int, first: int) ->
     if stage.data:
         rounds = 1 + (stage.refill if stage.filter == "accuracy" else 0)
         width = stage.prompts * rounds  # refills are rows of their own
-        return public_items(stage.data, count, seed=seed, step=step, first=first, width=width, held_out=stage.held_out)
+        return public_items(
+            stage.data,
+            count,
+            seed=seed,
+            step=step,
+            first=first,
+            width=width,
+            held_out=stage.held_out,
+        )
     return next_items(stage.tasks, count, seed=seed, step=step, first=first)

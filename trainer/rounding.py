@@ -1,8 +1,10 @@
-"""What bfloat16 weights do to small updates: a weight has 8 bits, and what is below half of its last one is rounded away.
+"""What bfloat16 weights do to small updates: a weight has 8 bits, and what is below half of its
+last one is rounded away.
 
-AdamW moves a weight by about the learning rate. Half the last bit of w is at least |w| / 512, so that a weight above 512 times the
-rate cannot move, however often it is asked. At the papers' 1e-6 that is nearly every weight of a language model (they keep
-float32 or compensated weights): such a run ends where it began, and nothing in its log says so.
+AdamW moves a weight by about the learning rate. Half the last bit of w is at least |w| / 512, so
+that a weight above 512 times the rate cannot move, however often it is asked. At the papers' 1e-6
+that is nearly every weight of a language model (they keep float32 or compensated weights): such a
+run ends where it began, and nothing in its log says so.
 """
 
 import logging
@@ -15,7 +17,9 @@ ORDINARY = 0.02  # the standard deviation with which weights of these models sta
 
 
 def lost_updates(recipe: Recipe) -> list[str]:
-    """A line for every stage whose updates most weights would not feel; none with LoRA, whose B starts at zero."""
+    """A line for every stage whose updates most weights would not feel; none with LoRA, whose B
+    starts at zero.
+    """
     if recipe.dtype != "bf16" or recipe.lora:
         return []
     return [

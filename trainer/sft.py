@@ -1,7 +1,8 @@
 """Supervised stages: worked solutions of puzzles, or the lessons that make the creature's Base.
 
-A batch is a pure function of (stage seed, step), so that a resumed run sees the same data as an uninterrupted one. Which
-of a puzzle's strategies is shown is drawn uniformly: the model learns them all, and RL may choose.
+A batch is a pure function of (stage seed, step), so that a resumed run sees the same data as an
+uninterrupted one. Which of a puzzle's strategies is shown is drawn uniformly: the model learns them
+all, and RL may choose.
 """
 
 from collections.abc import Mapping
@@ -22,22 +23,39 @@ DIALOGUE_WEIGHT = 2.0
 
 
 def next_batch(
-    loaded: Any, mixture: Mapping[str, float], size: int, *, seed: int, step: int, shape: Template = TEMPLATES[DEFAULT],
-    instruct: bool = False, mine: slice = slice(None),
-) -> Batch:  # fmt: skip
-    """The batch of one step. `mixture` weighs puzzles and lesson kinds by name; solutions are written in `shape`.
+    loaded: Any,
+    mixture: Mapping[str, float],
+    size: int,
+    *,
+    seed: int,
+    step: int,
+    shape: Template = TEMPLATES[DEFAULT],
+    instruct: bool = False,
+    mine: slice = slice(None),
+) -> Batch:
+    """The batch of one step. `mixture` weighs puzzles and lesson kinds by name; solutions are
+    written in `shape`.
 
     `mine` cuts it to the examples of this rank.
     """
     ask = f"{instruction(shape)}\n" if instruct else ""
     places = range(step * size, (step + 1) * size)[mine]
-    return encode(loaded, [conversation(mixture, seed=seed, index=i, shape=shape, ask=ask) for i in places])
+    return encode(
+        loaded, [conversation(mixture, seed=seed, index=i, shape=shape, ask=ask) for i in places]
+    )
 
 
 def conversation(
-    mixture: Mapping[str, float], *, seed: int, index: int, shape: Template = TEMPLATES[DEFAULT], ask: str = ""
+    mixture: Mapping[str, float],
+    *,
+    seed: int,
+    index: int,
+    shape: Template = TEMPLATES[DEFAULT],
+    ask: str = "",
 ) -> Conversation:
-    """The `index`-th example of a stream: a puzzle with one worked solution, or a lesson about a grid."""
+    """The `index`-th example of a stream: a puzzle with one worked solution, or a lesson about a
+    grid.
+    """
     rng = child_rng("sft", seed, index)
     name = rng.choices(list(mixture), list(mixture.values()))[0]
     if name in LESSON_KINDS:
@@ -52,7 +70,8 @@ def conversation(
 def loss(model: Any, batch: Batch) -> tuple[Tensor, dict[str, float]]:
     """Weighted mean cross-entropy over supervised tokens of all ranks; only their logits are made.
 
-    Returns this rank's part of the scalar to differentiate, and `{"loss", "token_accuracy", "tokens"}` of all ranks.
+    Returns this rank's part of the scalar to differentiate, and `{"loss", "token_accuracy",
+    "tokens"}` of all ranks.
     """
     hidden = model.model(**batch.inputs, use_cache=False).last_hidden_state[:, :-1]
     targets = batch.labels[:, 1:]

@@ -1,10 +1,13 @@
-"""Supervised examples as packed rows: several conversations one after another, kept apart by the mask, without padding.
+"""Supervised examples as packed rows: several conversations one after another, kept apart by the
+mask, without padding.
 
-    example 1 │ example 2 │ …        a token sees its own example alone, and every example counts its positions from its start
+    example 1 │ example 2 │ …        a token sees its own example alone, and every example counts
+                                     its positions from its start
 
-The loss and its gradient are those of the padded batch (trainer/sft.py) to rounding: the same weighted mean over the supervised
-tokens of the whole batch, which is known before the first row runs. The mask is trainer/packing.py's, with no shared prompt.
-Rows of at most `budget` tokens run one after another, so that no more is in memory. The output head runs on chunks of tokens.
+The loss and its gradient are those of the padded batch (trainer/sft.py) to rounding: the same
+weighted mean over the supervised tokens of the whole batch, which is known before the first row
+runs. The mask is trainer/packing.py's, with no shared prompt. Rows of at most `budget` tokens run
+one after another, so that no more is in memory. The output head runs on chunks of tokens.
 """
 
 from dataclasses import dataclass, field
@@ -27,7 +30,9 @@ from trainer.sharding import check_in_step, inside, is_sharded
 
 @dataclass(frozen=True)
 class Row:
-    """Some examples as one row of S tokens, T of them supervised; `previous` is the position that predicts each of those."""
+    """Some examples as one row of S tokens, T of them supervised; `previous` is the position that
+    predicts each of those.
+    """
 
     inputs: dict[str, Any] = field(repr=False)
     segments: Int[Tensor, " S"]
@@ -37,7 +42,8 @@ class Row:
 
 
 def pack_examples(loaded: Loaded, batch: Batch, budget: int = 0) -> list[Row]:
-    """A padded batch as few rows of at most `budget` tokens (0: all in one); an example longer than that has its own row.
+    """A padded batch as few rows of at most `budget` tokens (0: all in one); an example longer than
+    that has its own row.
 
     Raises UsageError for a model whose attention is not plainly causal.
     """
@@ -72,7 +78,9 @@ def _row(batch: Batch, examples: list[int]) -> Row:
 def packed_losses(
     loaded: Loaded, row: Row, *, chunk: int = CHUNK, flex: bool | None = None
 ) -> tuple[Float[Tensor, " T"], Int[Tensor, " T"]]:
-    """Cross-entropy of every supervised token of a row, and the token that the model holds most likely there."""
+    """Cross-entropy of every supervised token of a row, and the token that the model holds most
+    likely there.
+    """
     hidden = packed_hidden(loaded, row.inputs, row.segments, flex)[row.previous]
     head = loaded.model.get_output_embeddings()
 
@@ -88,10 +96,11 @@ def packed_losses(
 
 
 def backward(loaded: Loaded, rows: list[Row]) -> dict[str, float]:
-    """Add the gradient of the weighted mean over all rows of all ranks, one row at a time; the metrics of `trainer.sft.loss`.
+    """Add the gradient of the weighted mean over all rows of all ranks, one row at a time; the
+    metrics of `trainer.sft.loss`.
 
-    Where the model is sharded, a rank with fewer rows than another runs its first one again, for nothing. Raises FrankenError
-    where the loss is not finite.
+    Where the model is sharded, a rank with fewer rows than another runs its first one again, for
+    nothing. Raises FrankenError where the loss is not finite.
     """
     weight = total([sum(float(row.weights.sum()) for row in rows)])[0]
     count, idle = len(rows), 0
@@ -103,7 +112,9 @@ def backward(loaded: Loaded, rows: list[Row]) -> dict[str, float]:
         losses, likely = inside(loaded.model, lambda row=row: packed_losses(loaded, row))
         part = (losses * row.weights).sum() / weight * (number < count)
         if not torch.isfinite(part):
-            raise FrankenError(f"the loss is {part.item()}", why="training diverged", fix="lower the learning rate")
+            raise FrankenError(
+                f"the loss is {part.item()}", why="training diverged", fix="lower the learning rate"
+            )
         part.backward()
         loss += part.item()
         hits += int((likely == row.targets).sum()) * (number < count)

@@ -1,8 +1,9 @@
 """What a model is made of, without its weights: names, shapes and widths.
 
-From the headers of a checkpoint on disk, or, for the published models that recipes name and that need not be here, from
-their config (the numbers of `config.json` at huggingface.co/Qwen/Qwen2.5-VL-3B-Instruct and -7B-Instruct) through the model
-class without storage.
+From the headers of a checkpoint on disk, or, for the published models that recipes name and that
+need not be here, from their config (the numbers of `config.json` at
+huggingface.co/Qwen/Qwen2.5-VL-3B-Instruct and -7B-Instruct) through the model class without
+storage.
 """
 
 from collections.abc import Mapping
@@ -17,18 +18,35 @@ from franken.names import Place, canonical, place
 
 QWEN: dict[str, Any] = {
     "Qwen/Qwen2.5-VL-3B-Instruct": {
-        "hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36, "num_attention_heads": 16,
-        "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True,
+        "hidden_size": 2048,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 2,
+        "vocab_size": 151936,
+        "tie_word_embeddings": True,
     },
     "Qwen/Qwen2.5-VL-7B-Instruct": {
-        "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
-        "num_key_value_heads": 4, "vocab_size": 152064, "tie_word_embeddings": False,
+        "hidden_size": 3584,
+        "intermediate_size": 18944,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "vocab_size": 152064,
+        "tie_word_embeddings": False,
     },
-}  # fmt: skip
+}
 TOWER = {
-    "depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "patch_size": 14, "spatial_merge_size": 2,
-    "temporal_patch_size": 2, "window_size": 112, "fullatt_block_indexes": [7, 15, 23, 31],
-}  # fmt: skip
+    "depth": 32,
+    "hidden_size": 1280,
+    "intermediate_size": 3420,
+    "num_heads": 16,
+    "patch_size": 14,
+    "spatial_merge_size": 2,
+    "temporal_patch_size": 2,
+    "window_size": 112,
+    "fullatt_block_indexes": [7, 15, 23, 31],
+}
 LIKE: Mapping[str, str] = {  # fine-tunes of the same shape
     "AIcell/Frankenstein-IN": "Qwen/Qwen2.5-VL-3B-Instruct",
     "AIcell/Frankenstein-RL": "Qwen/Qwen2.5-VL-3B-Instruct",
@@ -52,7 +70,9 @@ class Widths:
 
 @dataclass(frozen=True)
 class Shapes:
-    """A model's tensors by canonical name, `(shape, place)`, tied ones once; the widths of decoder and vision tower."""
+    """A model's tensors by canonical name, `(shape, place)`, tied ones once; the widths of decoder
+    and vision tower.
+    """
 
     source: str
     folder: Path | None
@@ -78,7 +98,8 @@ def numel(shape: tuple[int, ...]) -> int:
 
 @lru_cache(maxsize=8)
 def shapes_of(model: str) -> Shapes:
-    """The shapes of a checkpoint on disk or in the cache, else of a published model that is known here.
+    """The shapes of a checkpoint on disk or in the cache, else of a published model that is known
+    here.
 
     Reads headers and config; loads and fetches nothing. Raises UsageError where neither is there.
     """
@@ -90,7 +111,9 @@ def shapes_of(model: str) -> Shapes:
         if published not in QWEN:
             raise
         return _published(model, published)
-    tied = checkpoint.config.get("tie_word_embeddings") or _text(checkpoint.config).get("tie_word_embeddings")
+    tied = checkpoint.config.get("tie_word_embeddings") or _text(checkpoint.config).get(
+        "tie_word_embeddings"
+    )
     tensors = {
         key: (entry.shape, entry.place)
         for key, entry in checkpoint.tensors.items()
@@ -100,7 +123,9 @@ def shapes_of(model: str) -> Shapes:
 
 
 def published_config(published: str, **changes: Any) -> Any:
-    """The transformers config of a published model; `changes` are other keys of its top level (token ids)."""
+    """The transformers config of a published model; `changes` are other keys of its top level
+    (token ids).
+    """
     from transformers import Qwen2_5_VLConfig
 
     text: dict[str, Any] = QWEN[published]
@@ -128,23 +153,39 @@ def _published(model: str, published: str) -> Shapes:
 
 
 def _describe(
-    model: str, folder: Path | None, tensors: dict[str, tuple[tuple[int, ...], Place]], config: dict[str, Any]
+    model: str,
+    folder: Path | None,
+    tensors: dict[str, tuple[tuple[int, ...], Place]],
+    config: dict[str, Any],
 ) -> Shapes:
     text, vision = _text(config), config.get("vision_config")
-    vocabulary = next(shape[0] for shape, p in tensors.values() if p.part == "text" and p.component == "embed")
+    vocabulary = next(
+        shape[0] for shape, p in tensors.values() if p.part == "text" and p.component == "embed"
+    )
     tower, pixels = None, 28 * 28
     if isinstance(vision, dict):
         wide = (
-            int(vision.get("embed_dim") or vision["hidden_size"]) if "depth" in vision else int(vision["hidden_size"])
+            int(vision.get("embed_dim") or vision["hidden_size"])
+            if "depth" in vision
+            else int(vision["hidden_size"])
         )
         heads = int(vision.get("num_heads") or vision.get("num_attention_heads") or 1)
         depth = int(vision.get("depth") or vision.get("num_hidden_layers") or 0)
-        tower = Widths(depth, wide, int(vision.get("intermediate_size") or 4 * wide), wide, wide, heads)
+        tower = Widths(
+            depth, wide, int(vision.get("intermediate_size") or 4 * wide), wide, wide, heads
+        )
         pixels = (int(vision.get("patch_size", 14)) * int(vision.get("spatial_merge_size", 1))) ** 2
     hidden, heads = int(text["hidden_size"]), int(text["num_attention_heads"])
     width = int(text.get("head_dim") or hidden // heads)
     keys = width * int(text.get("num_key_value_heads") or heads)
-    decoder = Widths(int(text["num_hidden_layers"]), hidden, int(text["intermediate_size"]), width * heads, keys, heads)
+    decoder = Widths(
+        int(text["num_hidden_layers"]),
+        hidden,
+        int(text["intermediate_size"]),
+        width * heads,
+        keys,
+        heads,
+    )
     return Shapes(model, folder, tensors, decoder, tower, vocabulary, pixels)
 
 

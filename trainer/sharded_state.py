@@ -1,10 +1,13 @@
-"""Checkpoints of a model that is spread over ranks: every rank writes its shares, any number of ranks reads them.
+"""Checkpoints of a model that is spread over ranks: every rank writes its shares, any number of
+ranks reads them.
 
-    out/shards/step-00000040/   what torch.distributed.checkpoint writes, and state.json: the position, and what the files hold
+    out/shards/step-00000040/   what torch.distributed.checkpoint writes, and state.json: the
+                                position, and what the files hold
 
-A checkpoint is written beside the others, under a hidden name, by all ranks together; rank 0 then makes it visible by one
-rename. `state.json` holds the size and SHA-256 of every other file, as in trainer/state.py: one that was cut off or damaged is
-never loaded. No random state is kept: what is drawn is a function of seed and step. All ranks need to see the same folder.
+A checkpoint is written beside the others, under a hidden name, by all ranks together; rank 0 then
+makes it visible by one rename. `state.json` holds the size and SHA-256 of every other file, as in
+trainer/state.py: one that was cut off or damaged is never loaded. No random state is kept: what is
+drawn is a function of seed and step. All ranks need to see the same folder.
 """
 
 import json
@@ -33,11 +36,17 @@ log = logging.getLogger(__name__)
 
 
 def save(
-    out: Path, model: Any, optimizer: torch.optim.Optimizer | None, position: Position, *, last: int = KEEP
+    out: Path,
+    model: Any,
+    optimizer: torch.optim.Optimizer | None,
+    position: Position,
+    *,
+    last: int = KEEP,
 ) -> Path:
     """Write a checkpoint; the `last` ones stay. All ranks call.
 
-    Raises FrankenError where it cannot be written (a full disk): the checkpoints that were there stay, the part goes.
+    Raises FrankenError where it cannot be written (a full disk): the checkpoints that were there
+    stay, the part goes.
     """
     folder = out / "shards" / f"step-{position.updates:08d}"
     if on_first(folder.exists):
@@ -57,25 +66,33 @@ def save(
             fix=f"free space; {still_there(out)}",
         ) from e
     names = on_first(lambda: sorted(path.name for path in temporary.iterdir()))
-    files = {name: told for part in gathered(_described(temporary, names)) for name, told in part.items()}
+    files = {
+        name: told for part in gathered(_described(temporary, names)) for name, told in part.items()
+    }
     on_first(lambda: _finish(out, temporary, folder, position, files, last))
     return folder
 
 
 def last_whole(out: Path) -> Path | None:
-    """The newest undamaged checkpoint; what killed runs left behind, and damaged ones after it, go. All ranks call."""
+    """The newest undamaged checkpoint; what killed runs left behind, and damaged ones after it, go.
+    All ranks call.
+    """
     on_first(lambda: clean(out))
     for folder in reversed(on_first(lambda: finished(out, "shards"))):
         why = damage(folder)
         if not why:
             return folder
-        log.warning("checkpoint %s is damaged (%s): going on from the one before it", folder.name, why)
+        log.warning(
+            "checkpoint %s is damaged (%s): going on from the one before it", folder.name, why
+        )
         on_first(lambda folder=folder: remove(folder))
     return None
 
 
 def damage(folder: Path) -> str:
-    """Why a checkpoint cannot be trusted, or an empty string. Every rank reads some of the files; all ranks call."""
+    """Why a checkpoint cannot be trusted, or an empty string. Every rank reads some of the files;
+    all ranks call.
+    """
     try:
         files = json.loads((folder / "state.json").read_text())["files"]
         why = ""
@@ -98,7 +115,9 @@ def read_position(folder: Path) -> Position:
 
 
 def load_weights(folder: Path, model: Any) -> None:
-    """Restore the model, whatever the number of ranks that wrote it. A missing name is an error. All ranks call."""
+    """Restore the model, whatever the number of ranks that wrote it. A missing name is an error.
+    All ranks call.
+    """
     values = {"model": get_model_state_dict(model)}  # the shares themselves: filled in place
     dcp.load(values, checkpoint_id=folder)  # pyright: ignore[reportPrivateImportUsage]
 
@@ -107,7 +126,9 @@ def load_optimizer(folder: Path, model: Any, optimizer: torch.optim.Optimizer) -
     """Restore the optimiser, whatever the number of ranks that wrote it. All ranks call."""
     values = {"optimizer": get_optimizer_state_dict(model, optimizer)}
     dcp.load(values, checkpoint_id=folder)  # pyright: ignore[reportPrivateImportUsage]
-    set_optimizer_state_dict(model, optimizer, values["optimizer"], options=StateDictOptions(strict=True))
+    set_optimizer_state_dict(
+        model, optimizer, values["optimizer"], options=StateDictOptions(strict=True)
+    )
 
 
 def _described(folder: Path, names: list[str]) -> dict[str, dict[str, Any]]:
@@ -117,9 +138,16 @@ def _described(folder: Path, names: list[str]) -> dict[str, dict[str, Any]]:
 
 
 def _finish(
-    out: Path, temporary: Path, folder: Path, position: Position, files: dict[str, dict[str, Any]], last: int
+    out: Path,
+    temporary: Path,
+    folder: Path,
+    position: Position,
+    files: dict[str, dict[str, Any]],
+    last: int,
 ) -> None:
-    (temporary / "state.json").write_text(json.dumps({"position": asdict(position), "files": files}))
+    (temporary / "state.json").write_text(
+        json.dumps({"position": asdict(position), "files": files})
+    )
     for path in (*temporary.iterdir(), temporary):
         sync(path)
     os.replace(temporary, folder)

@@ -1,9 +1,11 @@
-"""A model spread over the ranks (FSDP2): every decoder layer and vision block on its own, the rest as one.
+"""A model spread over the ranks (FSDP2): every decoder layer and vision block on its own, the rest
+as one.
 
-A layer is gathered when it runs, forward and again backward, and its gradients are added up where its share lives; the
-optimiser holds shares only. All ranks must run the same layers the same number of times, so a rank with less to do runs
-samples again that count for nothing (trainer/grpo.py). While sampling, the whole model is gathered once. With `bf16-mixed`,
-layers compute in bfloat16, while shares, their sums and the optimiser stay in float32.
+A layer is gathered when it runs, forward and again backward, and its gradients are added up where
+its share lives; the optimiser holds shares only. All ranks must run the same layers the same number
+of times, so a rank with less to do runs samples again that count for nothing (trainer/grpo.py).
+While sampling, the whole model is gathered once. With `bf16-mixed`, layers compute in bfloat16,
+while shares, their sums and the optimiser stay in float32.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,12 +28,20 @@ T = TypeVar("T")
 
 
 def shard(loaded: Loaded, precision: Precision = "fp32") -> None:
-    """Spread a model over the ranks of the process group, in place. Parameters become DTensors; names stay."""
-    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+    """Spread a model over the ranks of the process group, in place. Parameters become DTensors;
+    names stay.
+    """
+    from torch.distributed.fsdp import (
+        MixedPrecisionPolicy,
+        fully_shard,
+        register_fsdp_forward_method,
+    )
 
     model = loaded.model
     mixed = precision == "bf16-mixed"
-    policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if mixed else MixedPrecisionPolicy()
+    policy = (
+        MixedPrecisionPolicy(torch.bfloat16, torch.float32) if mixed else MixedPrecisionPolicy()
+    )
     for block in blocks(loaded.family, model):
         fully_shard(block, mp_policy=policy)
     model.through = MethodType(_through, model)
@@ -51,7 +61,9 @@ def blocks(family: Family, model: Any) -> list[Any]:
 
 
 def inside(model: Any, call: Callable[[], T]) -> T:
-    """Run a call that uses parts of a model (its decoder, its head) as if it were the model's forward pass."""
+    """Run a call that uses parts of a model (its decoder, its head) as if it were the model's
+    forward pass.
+    """
     return model.through(call) if is_sharded(model) else call()
 
 
@@ -62,7 +74,9 @@ def is_sharded(model: Any) -> bool:
 
 @contextmanager
 def whole(model: Any) -> Iterator[None]:
-    """Gather the model once, for many forward passes without gradients that the ranks need not run in step."""
+    """Gather the model once, for many forward passes without gradients that the ranks need not run
+    in step.
+    """
     if not is_sharded(model):
         yield
         return
@@ -79,7 +93,8 @@ def whole(model: Any) -> Iterator[None]:
 
 
 def check_in_step(model: Any, images: list[bool]) -> None:
-    """Raise FrankenError where only some ranks would run a sharded vision tower: they would wait for ever.
+    """Raise FrankenError where only some ranks would run a sharded vision tower: they would wait
+    for ever.
 
     `images` says of each of this rank's forward passes whether it has images.
     """
@@ -113,7 +128,8 @@ def full(tensor: Any) -> Any:
 
 
 def full_weights(model: Any, *, keep: bool) -> dict[str, Any]:
-    """Every tensor of the state dict, whole and on the CPU, gathered one by one; kept on the ranks that say so.
+    """Every tensor of the state dict, whole and on the CPU, gathered one by one; kept on the ranks
+    that say so.
 
     Tied names share one tensor, as in the model.
     """

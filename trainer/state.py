@@ -1,10 +1,13 @@
 """Checkpoints of a training run: atomic, verified, and exact.
 
-    out/state/step-00000040/   model.safetensors (in-memory names), optimizer.pt, state.json written last
+    out/state/step-00000040/   model.safetensors (in-memory names), optimizer.pt, state.json written
+                               last
 
-`state.json` holds the size and SHA-256 of the other files: a checkpoint that was cut off or damaged is never loaded, the whole
-one before it is. Weights are stored under the names they have in memory and loaded strictly. (transformers 5 saves some
-families under legacy names; loading those into a model in memory restores nothing and merely warns.)
+`state.json` holds the size and SHA-256 of the other files: a checkpoint that was cut off or damaged
+is never loaded, the whole
+one before it is. Weights are stored under the names they have in memory and loaded strictly.
+(transformers 5 saves some families under legacy names; loading those into a model in memory
+restores nothing and merely warns.)
 """
 
 import errno
@@ -34,7 +37,9 @@ FILES = ("model.safetensors", "optimizer.pt")
 
 @dataclass
 class Position:
-    """Where a run is: the stage, its step, updates over all stages, and CPU seconds spent training in this stage."""
+    """Where a run is: the stage, its step, updates over all stages, and CPU seconds spent training
+    in this stage.
+    """
 
     stage: int = 0
     step: int = 0
@@ -44,7 +49,9 @@ class Position:
 
 @dataclass(frozen=True)
 class Score:
-    """What the held-out puzzles said where a checkpoint was taken. Scores of different stages do not compare."""
+    """What the held-out puzzles said where a checkpoint was taken. Scores of different stages do
+    not compare.
+    """
 
     stage: int
     value: float
@@ -62,8 +69,8 @@ def save_state(
 ) -> Path:
     """Write a checkpoint beside the others, then make it visible by one rename.
 
-    The `last` ones stay, and the `best` by score; others go. Raises FrankenError where it cannot be written (a full disk):
-    the checkpoints that were there stay, the part goes.
+    The `last` ones stay, and the `best` by score; others go. Raises FrankenError where it cannot be
+    written (a full disk): the checkpoints that were there stay, the part goes.
     """
     folder = out / "state" / f"step-{position.updates:08d}"
     if folder.exists():
@@ -77,10 +84,16 @@ def save_state(
         _write(temporary, model, optimizer, position, score)
         os.replace(temporary, folder)
         sync(folder.parent)
-    except (OSError, SafetensorError, RuntimeError) as e:  # torch and safetensors wrap what the system said
+    except (
+        OSError,
+        SafetensorError,
+        RuntimeError,
+    ) as e:  # torch and safetensors wrap what the system said
         shutil.rmtree(temporary, ignore_errors=True)
         raise FrankenError(
-            f"checkpoint {folder.name} could not be written", why=str(e), fix=f"free space; {still_there(out)}"
+            f"checkpoint {folder.name} could not be written",
+            why=str(e),
+            fix=f"free space; {still_there(out)}",
         ) from e
     keep = {*finished(out)[-last:], *ranked(out)[:best]}
     for old in finished(out):
@@ -93,7 +106,9 @@ def ranked(out: Path) -> list[Path]:
     """Checkpoints of the last stage that has scores, best first; of equals, the earlier."""
     scores = {folder: score for folder in finished(out) if (score := _score(folder))}
     stage = max((score.stage for score in scores.values()), default=0)
-    return sorted((f for f, s in scores.items() if s.stage == stage), key=lambda f: (-scores[f].value, f))
+    return sorted(
+        (f for f, s in scores.items() if s.stage == stage), key=lambda f: (-scores[f].value, f)
+    )
 
 
 def best_whole(out: Path) -> Path:
@@ -103,11 +118,14 @@ def best_whole(out: Path) -> Path:
         if not why:
             return folder
         log.warning("checkpoint %s is damaged (%s): the next best is exported", folder.name, why)
-    raise FrankenError("no checkpoint has a score", why=f"none under {out} is whole", fix="train with export: last")
+    raise FrankenError(
+        "no checkpoint has a score", why=f"none under {out} is whole", fix="train with export: last"
+    )
 
 
 def finished(out: Path, kind: str = "state") -> list[Path]:
-    """Folders of checkpoints that were made visible, oldest first; whether they are undamaged is not looked at.
+    """Folders of checkpoints that were made visible, oldest first; whether they are undamaged is
+    not looked at.
 
     `kind` is `state`, or `shards` for those of trainer/sharded_state.py.
     """
@@ -115,13 +133,17 @@ def finished(out: Path, kind: str = "state") -> list[Path]:
 
 
 def last_whole(out: Path) -> Path | None:
-    """The newest undamaged checkpoint. What killed runs left behind, and damaged checkpoints after it, are removed."""
+    """The newest undamaged checkpoint. What killed runs left behind, and damaged checkpoints after
+    it, are removed.
+    """
     clean(out)
     for folder in reversed(finished(out)):
         why = damage(folder)
         if not why:
             return folder
-        log.warning("checkpoint %s is damaged (%s): going on from the one before it", folder.name, why)
+        log.warning(
+            "checkpoint %s is damaged (%s): going on from the one before it", folder.name, why
+        )
         remove(folder)
     return None
 
@@ -139,7 +161,9 @@ def damage(folder: Path) -> str:
             return f"{name} is missing"
         if (size := (folder / name).stat().st_size) != wanted["bytes"]:
             return f"{name} has {size} bytes of {wanted['bytes']}"
-    changed = [name for name, wanted in files.items() if hash_file(folder / name) != wanted["sha256"]]
+    changed = [
+        name for name, wanted in files.items() if hash_file(folder / name) != wanted["sha256"]
+    ]
     return f"{changed[0]} is not what was written" if changed else ""
 
 
@@ -171,17 +195,25 @@ def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
 
 @contextmanager
 def failed_writes_told(out: Path) -> Iterator[None]:
-    """Turn a system error while a run writes (a full disk) into an error that says where the run can go on."""
+    """Turn a system error while a run writes (a full disk) into an error that says where the run
+    can go on.
+    """
     try:
         yield
     except (OSError, SafetensorError) as e:
         if isinstance(e, OSError) and e.errno not in DISK:
             raise
-        raise FrankenError(f"{out} cannot be written", why=str(e), fix=f"free space; {still_there(out)}") from e
+        raise FrankenError(
+            f"{out} cannot be written", why=str(e), fix=f"free space; {still_there(out)}"
+        ) from e
 
 
 def _write(
-    temporary: Path, model: Any, optimizer: torch.optim.Optimizer | None, position: Position, score: Score | None
+    temporary: Path,
+    model: Any,
+    optimizer: torch.optim.Optimizer | None,
+    position: Position,
+    score: Score | None,
 ) -> None:
     save_model(model, str(temporary / "model.safetensors"))
     saved = {
@@ -190,10 +222,17 @@ def _write(
         "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
     torch.save(saved, temporary / "optimizer.pt")
-    files = {n: {"bytes": (temporary / n).stat().st_size, "sha256": hash_file(temporary / n)} for n in FILES}
+    files = {
+        n: {"bytes": (temporary / n).stat().st_size, "sha256": hash_file(temporary / n)}
+        for n in FILES
+    }
     for name in FILES:
         sync(temporary / name)
-    about = {"position": asdict(position), "score": asdict(score) if score else None, "files": files}
+    about = {
+        "position": asdict(position),
+        "score": asdict(score) if score else None,
+        "files": files,
+    }
     (temporary / "state.json").write_text(json.dumps(about))
     sync(temporary / "state.json")
     sync(temporary)
@@ -210,11 +249,17 @@ def _score(folder: Path) -> Score | None:
 def still_there(out: Path) -> str:
     """From where the run goes on once a failure is mended."""
     there = finished(out) or finished(out, "shards")
-    return f"the same command goes on from {there[-1].name}" if there else "the same command starts again"
+    return (
+        f"the same command goes on from {there[-1].name}"
+        if there
+        else "the same command starts again"
+    )
 
 
 def clean(out: Path) -> None:
-    """Remove what killed writers left: `.name.PID` beside a file, and checkpoints that were never made visible."""
+    """Remove what killed writers left: `.name.PID` beside a file, and checkpoints that were never
+    made visible.
+    """
     for rest in out.glob(".*"):
         if rest.is_file() and rest.suffix[1:].isdigit():
             rest.unlink()

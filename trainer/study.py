@@ -1,11 +1,15 @@
-"""Comparing recipes: every arm with every seed, looked at on held-out puzzles while it trains. Resumable.
+"""Comparing recipes: every arm with every seed, looked at on held-out puzzles while it trains.
+Resumable.
 
-    out/train/<arm>-<seed>/      the training runs (trainer/loop.py), without their checkpoints once complete
-        looks/step-<n>.parquet   a row per held-out puzzle: how many of the draws were right, and how they differ
-    out/looks.parquet            all looks in one table          out/training.parquet   all updates in one table
+    out/train/<arm>-<seed>/      the training runs (trainer/loop.py), without their checkpoints once
+                                 complete
+        looks/step-<n>.parquet   a row per held-out puzzle: how many of the draws were right, and
+                                 how they differ
+    out/looks.parquet            all looks in one table          out/training.parquet   all updates
+                                 in one table
 
-Arms see the same puzzles in the same order, and every look asks the same puzzles with the same random draws, so that
-arms are compared paired. Finished runs and finished looks are not done again.
+Arms see the same puzzles in the same order, and every look asks the same puzzles with the same
+random draws, so that arms are compared paired. Finished runs and finished looks are not done again.
 """
 
 import json
@@ -40,7 +44,8 @@ LOOK_SEED = 77
 
 @dataclass(frozen=True)
 class Look:
-    """What is asked at a look: `items` held-out puzzles of every task, or the `held_out` rows of `data`, after `request`.
+    """What is asked at a look: `items` held-out puzzles of every task, or the `held_out` rows of
+    `data`, after `request`.
 
     Of each, `draws` samples at temperature one.
     """
@@ -60,13 +65,20 @@ Measure = Callable[[Loaded, Look, Embed], pd.DataFrame]
 
 
 def run_study(
-    arms: dict[str, Recipe], seeds: Sequence[int], out: Path, look: Look, *, report: Callable[[str], None] | None = None,
-    keep: Sequence[str] = (), measure: Measure | None = None,
-) -> tuple[pd.DataFrame, pd.DataFrame]:  # fmt: skip
-    """Run what is missing, seed by seed, and return (looks, updates). A recipe has one stage, counted in steps.
+    arms: dict[str, Recipe],
+    seeds: Sequence[int],
+    out: Path,
+    look: Look,
+    *,
+    report: Callable[[str], None] | None = None,
+    keep: Sequence[str] = (),
+    measure: Measure | None = None,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Run what is missing, seed by seed, and return (looks, updates). A recipe has one stage,
+    counted in steps.
 
-    Trained checkpoints are removed, except those of the arms in `keep`. `measure` makes the rows of a look; `look_at` is the
-    usual one.
+    Trained checkpoints are removed, except those of the arms in `keep`. `measure` makes the rows of
+    a look; `look_at` is the usual one.
     """
     embed, measure = embedder(), measure or look_at
     for seed in seeds:
@@ -76,7 +88,9 @@ def run_study(
                 if report:
                     report(f"{arm}, seed {seed}")
                 run_train(
-                    recipe.model_copy(update={"seed": seed}), folder, observe=_looker(folder, look, embed, measure)
+                    recipe.model_copy(update={"seed": seed}),
+                    folder,
+                    observe=_looker(folder, look, embed, measure),
                 )
                 for heavy in ("state",) if arm in keep else ("state", "final"):
                     shutil.rmtree(folder / heavy)
@@ -89,7 +103,9 @@ def run_study(
 def collect(
     arms: Sequence[str] | dict[str, Recipe], seeds: Sequence[int], out: Path
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The tables of all finished runs: looks (arm, seed, step, task, item, …) and updates (arm, seed, step, metrics)."""
+    """The tables of all finished runs: looks (arm, seed, step, task, item, …) and updates (arm,
+    seed, step, metrics).
+    """
     looks, updates = [], []
     for seed in seeds:
         for arm in arms:
@@ -97,15 +113,22 @@ def collect(
             if not (folder / "train.json").exists():
                 continue
             for file in sorted((folder / "looks").glob("step-*.parquet")):
-                looks.append(pd.read_parquet(file).assign(arm=arm, seed=seed, step=int(file.stem.split("-")[1])))
-            lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+                looks.append(
+                    pd.read_parquet(file).assign(
+                        arm=arm, seed=seed, step=int(file.stem.split("-")[1])
+                    )
+                )
+            lines = [
+                json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()
+            ]
             updates.append(pd.DataFrame(lines).assign(arm=arm, seed=seed))
     return pd.concat(looks, ignore_index=True), pd.concat(updates, ignore_index=True)
 
 
 def look_at(loaded: Loaded, look: Look, embed: Embed) -> pd.DataFrame:
-    """One row a puzzle: acc@1 and acc@4 (unbiased, of `draws`), the mean pairwise cosine distance of the reasoning,
-    and the number of distinct strategies among all draws and among the right ones (of data, unknown)."""
+    """One row a puzzle: acc@1 and acc@4 (unbiased, of `draws`), the mean pairwise cosine distance
+    of the reasoning, and the number of distinct strategies among all draws and among the right ones
+    (of data, unknown)."""
     rows = []
     asked = [tasks.get(name).items(look.items, LOOK_SEED, "test") for name in look.tasks]
     if look.data:
@@ -132,17 +155,20 @@ def summarise(
     draws: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Per arm and metric at a step (by default the last): mean, 95 % interval, and the same for arm − `baseline`.
+    """Per arm and metric at a step (by default the last): mean, 95 % interval, and the same for arm
+    − `baseline`.
 
-    The bootstrap draws seeds and puzzles, both with replacement, the same for every arm: differences are paired by seed
-    and puzzle. With few seeds the interval is too narrow where seeds differ; `by_seed` holds each seed's mean.
+    The bootstrap draws seeds and puzzles, both with replacement, the same for every arm:
+    differences are paired by seed and puzzle. With few seeds the interval is too narrow where seeds
+    differ; `by_seed` holds each seed's mean.
     """
     at: Any = looks[looks["step"] == (looks["step"].max() if step is None else step)]
     seeds = sorted(set(at["seed"]))
     generator = np.random.default_rng(seed)
     count = at[(at["arm"] == arms[0]) & (at["seed"] == seeds[0])].shape[0]
     picks = [
-        (generator.integers(len(seeds), size=len(seeds)), generator.integers(count, size=count)) for _ in range(draws)
+        (generator.integers(len(seeds), size=len(seeds)), generator.integers(count, size=count))
+        for _ in range(draws)
     ]
     rows = []
     for metric in metrics:
@@ -153,15 +179,25 @@ def summarise(
             gap_low, gap_high = _interval(gap, picks)
             rows.append(
                 {
-                    "arm": arm, "metric": metric, "value": value.mean(), "low": low, "high": high,
-                    "minus_baseline": gap.mean(), "minus_low": gap_low, "minus_high": gap_high,
-                    "by_seed": json.dumps([round(float(v), 4) for v in value.mean(1)]), "seeds": len(seeds), "n": count,
+                    "arm": arm,
+                    "metric": metric,
+                    "value": value.mean(),
+                    "low": low,
+                    "high": high,
+                    "minus_baseline": gap.mean(),
+                    "minus_low": gap_low,
+                    "minus_high": gap_high,
+                    "by_seed": json.dumps([round(float(v), 4) for v in value.mean(1)]),
+                    "seeds": len(seeds),
+                    "n": count,
                 }
-            )  # fmt: skip
+            )
     return pd.DataFrame(rows)
 
 
-def _looker(folder: Path, look: Look, embed: Embed, measure: Measure) -> Callable[[Position, Loaded], None]:
+def _looker(
+    folder: Path, look: Look, embed: Embed, measure: Measure
+) -> Callable[[Position, Loaded], None]:
     def observe(position: Position, loaded: Loaded) -> None:
         file = folder / "looks" / f"step-{position.step:04d}.parquet"
         if position.step % look.every or file.exists():
@@ -177,7 +213,11 @@ def _looker(folder: Path, look: Look, embed: Embed, measure: Measure) -> Callabl
 
 def _row(item: Item, replies: list[Response], embed: Embed) -> dict[str, object]:
     right = [tasks.grade(r.text, item).score == 1 for r in replies]
-    used = [tasks.get(item.task).strategy(r.text) for r in replies] if tasks.is_puzzle(item.task) else []
+    used = (
+        [tasks.get(item.task).strategy(r.text) for r in replies]
+        if tasks.is_puzzle(item.task)
+        else []
+    )
     vectors = embed([segment(r.text) for r in replies])
     count = sum(right)
     return {
@@ -189,7 +229,9 @@ def _row(item: Item, replies: list[Response], embed: Embed) -> dict[str, object]
         "acc@4": acc_at_k(len(replies), count, 4),
         "diversity": float(pairwise_diversity(vectors[None]).mean()),
         "strategies": float(len(set(used))) if used else math.nan,
-        "right_strategies": float(len({s for s, ok in zip(used, right, strict=True) if ok})) if used else math.nan,
+        "right_strategies": float(len({s for s, ok in zip(used, right, strict=True) if ok}))
+        if used
+        else math.nan,
     }
 
 

@@ -1,9 +1,12 @@
-"""The shape of a reply: which sections it has, in which order, and how a worked solution is written in it.
+"""The shape of a reply: which sections it has, in which order, and how a worked solution is written
+in it.
 
-A section is `<tag> text </tag>`. A section that is missing, opened twice, never closed or out of its section counts as not
-there (`section` returns None): what the reward paper (arXiv 2601.00215) leaves open is decided so for all rewards.
+A section is `<tag> text </tag>`. A section that is missing, opened twice, never closed or out of
+its section counts as not there (`section` returns None): what the reward paper (arXiv 2601.00215)
+leaves open is decided so for all rewards.
 
-A reward and its template belong together (`trainer.rewards`): what is paid for must be what SFT showed.
+A reward and its template belong together (`trainer.rewards`): what is paid for must be what SFT
+showed.
 """
 
 import re
@@ -25,7 +28,9 @@ PURPOSE = {
 
 @dataclass(frozen=True)
 class Template:
-    """Sections in their order. `inside` maps a section to those that stand within it. `bare`: reasoning has no tag."""
+    """Sections in their order. `inside` maps a section to those that stand within it. `bare`:
+    reasoning has no tag.
+    """
 
     name: str
     sections: tuple[str, ...]
@@ -55,7 +60,9 @@ def template(name: str) -> Template:
     """A template by name. Raises UsageError."""
     if name not in TEMPLATES:
         known = f"the templates are {', '.join(TEMPLATES)}"
-        raise UsageError(f"unknown template {name!r}", why=known, fix=did_you_mean(name, TEMPLATES) or "pick one")
+        raise UsageError(
+            f"unknown template {name!r}", why=known, fix=did_you_mean(name, TEMPLATES) or "pick one"
+        )
     return TEMPLATES[name]
 
 
@@ -68,7 +75,9 @@ def section(reply: str, tag: str) -> str | None:
 
 
 def well_formed(reply: str, shape: Template) -> bool:
-    """Whether the reply is the template's sections in order and nothing else (but for reasoning that has no tag)."""
+    """Whether the reply is the template's sections in order and nothing else (but for reasoning
+    that has no tag).
+    """
     if any(section(reply, tag) is None for tag in shape.tags):
         return False
     sections = r"\s*".join(rf"<{re.escape(tag)}>.*?</{re.escape(tag)}>" for tag in shape.sections)
@@ -76,19 +85,29 @@ def well_formed(reply: str, shape: Template) -> bool:
     if not re.fullmatch(rf"{lead}{sections}\s*", reply, re.DOTALL):
         return False
     return all(
-        section(section(reply, outer) or "", tag) is not None for outer, tags in shape.inside.items() for tag in tags
+        section(section(reply, outer) or "", tag) is not None
+        for outer, tags in shape.inside.items()
+        for tag in tags
     )
 
 
 def write(shape: Template, item: Item, strategy: str) -> str:
     """A worked solution in the shape of the template, for SFT.
 
-    The reasoning is the solution by `strategy`; what is looked at (`visual`) and described is the item's description, and
+    The reasoning is the solution by `strategy`; what is looked at (`visual`) and described is the
+    item's description, and
     `rethink` is the solution by the next strategy, where the item has several.
     """
     chain = item.solutions[strategy]
-    text = {DESCRIPTION: item.description, "think": chain, "answer": item.answer, "rethink": _other(item, strategy)}
-    if "visual" in shape.inside.get("think", ()):  # the strategy's word stays first: it names the reasoning
+    text = {
+        DESCRIPTION: item.description,
+        "think": chain,
+        "answer": item.answer,
+        "rethink": _other(item, strategy),
+    }
+    if "visual" in shape.inside.get(
+        "think", ()
+    ):  # the strategy's word stays first: it names the reasoning
         word, _, rest = chain.partition(" ")
         text["think"] = f"{word} <visual> {item.description} </visual> {rest}".strip()
     written = "".join(f"<{tag}> {text[tag]} </{tag}>" for tag in shape.sections)
@@ -101,18 +120,28 @@ def _other(item: Item, strategy: str) -> str:
 
 
 def thought(reply: str, shape: Template) -> str:
-    """The reasoning of a reply without its tags: the think section, or what stands before the first tag."""
+    """The reasoning of a reply without its tags: the think section, or what stands before the first
+    tag.
+    """
     text = reply.partition("<")[0] if shape.bare else section(reply, "think") or ""
     return " ".join(re.sub(r"</?[a-z ]+>", " ", text).split())
 
 
 def instruction(shape: Template) -> str:
-    """The request for this shape, to stand before a question. (Our own words; the paper's prompts are not public.)"""
+    """The request for this shape, to stand before a question. (Our own words; the paper's prompts
+    are not public.)
+    """
     parts = [f"<{tag}> {PURPOSE[tag]} </{tag}>" for tag in shape.sections]
     within = [
-        f"Within <{outer}> put <{tag}> {PURPOSE[tag]} </{tag}>." for outer, tags in shape.inside.items() for tag in tags
+        f"Within <{outer}> put <{tag}> {PURPOSE[tag]} </{tag}>."
+        for outer, tags in shape.inside.items()
+        for tag in tags
     ]
-    lead = "Reason first, then write" if shape.bare else "Reply with exactly these sections, in this order:"
+    lead = (
+        "Reason first, then write"
+        if shape.bare
+        else "Reply with exactly these sections, in this order:"
+    )
     return " ".join([f"{lead} {' '.join(parts)}.", *within])
 
 

@@ -10,9 +10,11 @@ NOT_SHOWN = ("stage", "step", "update", "total", "budget")
 
 
 def scalars(out: Path) -> Callable[[dict[str, Any]], None]:
-    """A report for `run_train` that writes `out/tensorboard`. Raises UsageError where tensorboard is not installed.
+    """A report for `run_train` that writes `out/tensorboard`. Raises UsageError where tensorboard
+    is not installed.
 
-    What a run wrote after the checkpoint from which it goes on is superseded: events keep the number of their update.
+    What a run wrote after the checkpoint from which it goes on is superseded: events keep the
+    number of their update.
     """
     try:
         from torch.utils.tensorboard import SummaryWriter
@@ -27,7 +29,10 @@ def scalars(out: Path) -> Callable[[dict[str, Any]], None]:
     def report(line: dict[str, Any]) -> None:
         if not opened:
             opened.append(SummaryWriter(str(out / "tensorboard"), purge_step=line["update"]))
-        flat = {**line, **{f"held_out/{name}": value for name, value in line.get("held_out", {}).items()}}
+        flat = {
+            **line,
+            **{f"held_out/{name}": value for name, value in line.get("held_out", {}).items()},
+        }
         for name, value in flat.items():
             if isinstance(value, int | float) and name not in NOT_SHOWN:
                 opened[0].add_scalar(name, value, line["update"])

@@ -1,10 +1,12 @@
-"""Seeing what the model says while it trains: five replies with their images at every evaluation, as one page.
+"""Seeing what the model says while it trains: five replies with their images at every evaluation,
+as one page.
 
-    out/gallery/update-<n>.json   the replies of one look          out/gallery.html   all looks, self-contained
+    out/gallery/update-<n>.json   the replies of one look          out/gallery.html   all looks,
+                                  self-contained
 
-The questions are the same at every look: the first held-out puzzles of each task in turn, or rows of public data, held out
-where the stage holds some out.
-Replies are text and stay text: the page escapes them, and forbids scripts and anything from elsewhere.
+The questions are the same at every look: the first held-out puzzles of each task in turn, or rows
+of public data, held out where the stage holds some out. Replies are text and stay text: the page
+escapes them, and forbids scripts and anything from elsewhere.
 """
 
 import json
@@ -51,7 +53,9 @@ small { color: #6b7280 }
 
 
 def watcher(recipe: Recipe, out: Path) -> Callable[[Position, Loaded], None]:
-    """An observer for `run_train` that writes the gallery wherever a stage is evaluated (`eval_every`, and its last step)."""
+    """An observer for `run_train` that writes the gallery wherever a stage is evaluated
+    (`eval_every`, and its last step).
+    """
 
     def observe(position: Position, loaded: Loaded) -> None:
         stage = recipe.stages[position.stage]
@@ -68,7 +72,11 @@ def completions(loaded: Loaded, stage: Any, count: int = SHOWN) -> list[dict[str
     items = _questions(stage, count)
     if not items:
         return []
-    replies = generate(loaded, prompts_of(stage, items), Sampling(1, 0.0, getattr(stage, "max_new_tokens", 64), SEED))
+    replies = generate(
+        loaded,
+        prompts_of(stage, items),
+        Sampling(1, 0.0, getattr(stage, "max_new_tokens", 64), SEED),
+    )
     return [_card(item, reply[0].text) for item, reply in zip(items, replies, strict=True)]
 
 
@@ -76,7 +84,9 @@ def write_look(out: Path, name: str, look: dict[str, Any]) -> Path:
     """Keep a look and write the page of all looks of the run, in order. Returns the page."""
     (out / "gallery").mkdir(parents=True, exist_ok=True)
     atomic_write_text(out / "gallery" / f"update-{look['update']:08d}.json", json.dumps(look))
-    looks = [json.loads(file.read_text()) for file in sorted((out / "gallery").glob("update-*.json"))]
+    looks = [
+        json.loads(file.read_text()) for file in sorted((out / "gallery").glob("update-*.json"))
+    ]
     atomic_write_text(out / "gallery.html", PAGE.render(name=name, looks=looks))
     return out / "gallery.html"
 
@@ -94,6 +104,11 @@ def _questions(stage: Any, count: int) -> list[Item]:
 def _card(item: Item, reply: str) -> dict[str, Any]:
     grade = tasks.grade(reply, item)
     return {
-        "id": item.id, "question": item.question, "answer": item.answer, "reply": reply, "verdict": grade.reason,
-        "right": grade.score == 1.0, "image": image_uri(item.image),
-    }  # fmt: skip
+        "id": item.id,
+        "question": item.question,
+        "answer": item.answer,
+        "reply": reply,
+        "verdict": grade.reason,
+        "right": grade.score == 1.0,
+        "image": image_uri(item.image),
+    }

@@ -3,13 +3,21 @@
     franken --plugin family.py diff allenai/OLMo-2-0425-1B allenai/OLMo-2-0425-1B-Instruct
     franken --plugin family.py eval allenai/OLMo-2-0425-1B-Instruct --arms text --tasks read
 
-Two things are needed. The rules for names say what every tensor on disk is (`text.…`, `vision.…`, `projector.…`): `diff` and `merge`
-need only them, and refuse a tensor that no rule covers. The family says where the layers of a loaded model are: `probe`, `eval` and
-`train` need it. A vision-language model gives its blocks and projector instead of None, as in franken/models/families.py.
+Two things are needed. The rules for names say what every tensor on disk is (`text.…`, `vision.…`,
+`projector.…`): `diff` and `merge` need only them, and refuse a tensor that no rule covers. The
+family says where the layers of a loaded model are: `probe`, `eval` and
+`train` need it. A vision-language model gives its blocks and projector instead of None, as in
+franken/models/families.py.
 """
 
 from franken.models.families import Family
 from franken.plugins import register
 
-register("names", "olmo2", ((r"lm_head\.", "text.lm_head."), (r"model\.", "text.")))  # the first that matches wins
-register("family", "olmo2", Family("olmo2", vision_blocks=lambda model: None, projector=lambda model: None))
+register(
+    "names", "olmo2", ((r"lm_head\.", "text.lm_head."), (r"model\.", "text."))
+)  # the first that matches wins
+register(
+    "family",
+    "olmo2",
+    Family("olmo2", vision_blocks=lambda model: None, projector=lambda model: None),
+)

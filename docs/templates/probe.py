@@ -1,9 +1,11 @@
-"""A probe: how much longer does every layer make the residual stream, at the last token before the answer?
+"""A probe: how much longer does every layer make the residual stream, at the last token before the
+answer?
 
     franken --plugin probe.py probe creature:sft --method growth --tasks read --samples 10
 
-A probe gets the loaded model, one prompt and the model's own greedy reply, and returns a dictionary of numbers for every decoder
-layer. `franken probe` does the rest: controls, resuming, intervals, `layers.parquet`.
+A probe gets the loaded model, one prompt and the model's own greedy reply, and returns a dictionary
+of numbers for every decoder layer. `franken probe` does the rest: controls, resuming, intervals,
+`layers.parquet`.
 """
 
 import torch
@@ -15,7 +17,9 @@ from franken.plugins import register
 
 @torch.no_grad()
 def growth(loaded: Loaded, prompt: Prompt, reply: Response) -> list[dict[str, float]]:
-    """‖output‖ / ‖input‖ of every layer. `franken.models.hooks.edit` is there for probes that change something."""
+    """‖output‖ / ‖input‖ of every layer. `franken.models.hooks.edit` is there for probes that
+    change something.
+    """
     seen: list[float] = []
 
     def look(module, args, kwargs, output):

@@ -1,9 +1,12 @@
 """A reward: right answers, and the shorter the better.
 
-    franken --plugin reward.py train creature-rl --out runs/brief --set stages.0.steps=20 --set stages.0.rewards='{brief: 1.0}'
+    franken --plugin reward.py train creature-rl --out runs/brief --set stages.0.steps=20 --set
+    stages.0.rewards='{brief: 1.0}'
 
-A reward sees the replies to one question, their rows (question, answer, image, description, …) and a context: the verdicts in
-`context.grades`, what the recipe gives under `reward_options: {brief: …}` in `context.options`, and the template. It is pure: the
+A reward sees the replies to one question, their rows (question, answer, image, description, …) and
+a context: the verdicts in
+`context.grades`, what the recipe gives under `reward_options: {brief: …}` in `context.options`, and
+the template. It is pure: the
 same input gives the same numbers. One that raises stops the run with the reply that it failed on.
 """
 

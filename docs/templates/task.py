@@ -3,8 +3,9 @@
     franken --plugin task.py eval creature:sft --tasks empties --samples 20
     franken --plugin task.py tasks show empties
 
-It draws the creature's grid of digits, so `GridPuzzle` gives it the picture, the description and the facts. A world of your own
-is a class with every method of `franken.tasks.Puzzle` (`render`, `describe` and `parse` of its states are the larger ones;
+It draws the creature's grid of digits, so `GridPuzzle` gives it the picture, the description and
+the facts. A world of your own is a class with every method of `franken.tasks.Puzzle` (`render`,
+`describe` and `parse` of its states are the larger ones;
 `draw_items` and `draw_pairs` in `franken.tasks.puzzle` then make the items and pairs).
 """
 
@@ -39,9 +40,13 @@ class Empties(GridPuzzle):
         return {"scan": f"scan {' '.join([*empty, 'total', self.answer(state, query)])}"}
 
     def changes(self, state: Grid, query: None, rng: random.Random) -> tuple[int, Thing | None]:
-        """The one cell that differs between the two images of a pair, and what it then holds: the answer must change."""
+        """The one cell that differs between the two images of a pair, and what it then holds: the
+        answer must change.
+        """
         index = rng.randrange(len(CELLS))
-        return index, None if index in filled(state) else Thing(rng.choice(COLORS), rng.choice(DIGITS))
+        return index, None if index in filled(state) else Thing(
+            rng.choice(COLORS), rng.choice(DIGITS)
+        )
 
 
 register("task", "empties", Empties())

@@ -1,7 +1,9 @@
-"""The command line: parse, call, print, exit code. Heavy imports happen inside the commands, so that help is instant.
+"""The command line: parse, call, print, exit code. Heavy imports happen inside the commands, so
+that help is instant.
 
-Results go to stdout, progress to stderr and only to a terminal. `--json` prints one object and nothing else. Exit codes:
-0 ok · 1 failure · 2 usage · 3 finished, some samples failed · 4 verification failed · 130 interrupted, resumable.
+Results go to stdout, progress to stderr and only to a terminal. `--json` prints one object and
+nothing else. Exit codes: 0 ok · 1 failure · 2 usage · 3 finished, some samples failed · 4
+verification failed · 130 interrupted, resumable.
 """
 
 import os
@@ -40,16 +42,29 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 VERBS: dict[str, Callable[..., int] | typer.Typer] = {
-    "probe": probe.probe, "probe-compare": probe_compare.probe_compare, "diff": diff.diff, "merge": merge.merge,
-    "merge-sweep": merge.merge_sweep, "train": train.train, "freeze-train": train.freeze_train,
-    "train-figures": train_figures.train_figures, "eval": evaluate.evaluate, "regrade": regrade.regrade,
-    "tasks": tasks.app, "autopsy": study.autopsy, "quickstart": study.quickstart, "report": study.report,
-    "show": show.show, "doctor": doctor.doctor,
-}  # fmt: skip
+    "probe": probe.probe,
+    "probe-compare": probe_compare.probe_compare,
+    "diff": diff.diff,
+    "merge": merge.merge,
+    "merge-sweep": merge.merge_sweep,
+    "train": train.train,
+    "freeze-train": train.freeze_train,
+    "train-figures": train_figures.train_figures,
+    "eval": evaluate.evaluate,
+    "regrade": regrade.regrade,
+    "tasks": tasks.app,
+    "autopsy": study.autopsy,
+    "quickstart": study.quickstart,
+    "report": study.report,
+    "show": show.show,
+    "doctor": doctor.doctor,
+}
 for name, verb in VERBS.items():
     panel, line, _ = PAGES[name]
     if isinstance(verb, typer.Typer):
-        app.add_typer(verb, name=name, rich_help_panel=panel, short_help=line, epilog=examples(name))
+        app.add_typer(
+            verb, name=name, rich_help_panel=panel, short_help=line, epilog=examples(name)
+        )
     else:
         app.command(name, rich_help_panel=panel, short_help=line, epilog=examples(name))(verb)
 
@@ -69,7 +84,9 @@ def run_command(arguments: list[str], debug: bool) -> int:
         files, arguments = plugin_files(arguments)
         for file in files:
             plugins.use(file)
-        result = typer.main.get_command(app).main(args=arguments, prog_name="franken", standalone_mode=False)
+        result = typer.main.get_command(app).main(
+            args=arguments, prog_name="franken", standalone_mode=False
+        )
     except FrankenError as e:
         if debug:
             raise
@@ -84,7 +101,9 @@ def run_command(arguments: list[str], debug: bool) -> int:
 
 
 def plugin_files(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """The files of `--plugin FILE`, which goes with any verb, and the rest of the line. Raises UsageError without a file."""
+    """The files of `--plugin FILE`, which goes with any verb, and the rest of the line. Raises
+    UsageError without a file.
+    """
     files, rest, words = [], [], iter(arguments)
     for word in words:
         if word == "--plugin":
@@ -99,6 +118,8 @@ def plugin_files(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _interrupted() -> int:
-    if "MASTER_ADDR" not in os.environ or os.environ.get("RANK", "0") == "0":  # of torchrun's processes one says it
+    if (
+        "MASTER_ADDR" not in os.environ or os.environ.get("RANK", "0") == "0"
+    ):  # of torchrun's processes one says it
         print("interrupted; the same command goes on from here", file=sys.stderr)
     return 130

@@ -11,22 +11,37 @@ from franken.console import finish_diff, print_object, progress_bar
 
 def diff(
     checkpoints: Annotated[
-        list[str], typer.Argument(help="BASE RL, or BASE SFT RL; a LoRA adapter may stand for its model.")
+        list[str],
+        typer.Argument(help="BASE RL, or BASE SFT RL; a LoRA adapter may stand for its model."),
     ],
-    layers: Annotated[str, typer.Option(help="Only these layers: 16-28, vision:all, late; with commas.")] = "",
+    layers: Annotated[
+        str, typer.Option(help="Only these layers: 16-28, vision:all, late; with commas.")
+    ] = "",
     parts: Annotated[str, typer.Option(help="Only these: vision, projector, text.")] = "",
-    components: Annotated[str, typer.Option(help="Only these: attn, mlp, norm, embed, head, patch.")] = "",
-    spectra: Annotated[bool, typer.Option("--spectra", help="All singular values of every matrix's update.")] = False,
-    topk: Annotated[int, typer.Option(min=1, help="Directions of the log-volume and of the energy's share.")] = 50,
+    components: Annotated[
+        str, typer.Option(help="Only these: attn, mlp, norm, embed, head, patch.")
+    ] = "",
+    spectra: Annotated[
+        bool, typer.Option("--spectra", help="All singular values of every matrix's update.")
+    ] = False,
+    topk: Annotated[
+        int, typer.Option(min=1, help="Directions of the log-volume and of the energy's share.")
+    ] = 50,
     subspaces: Annotated[
-        bool, typer.Option("--subspaces", help="Do both updates go the same way? Needs BASE SFT RL.")
+        bool,
+        typer.Option("--subspaces", help="Do both updates go the same way? Needs BASE SFT RL."),
     ] = False,
     k: Annotated[int, typer.Option(min=1, help="Directions of the subspaces.")] = 16,
     expect_frozen: Annotated[
-        str, typer.Option(help="Exit with 4 if one bit of these moved: text:0-9, vision, embed, …; with commas.")
+        str,
+        typer.Option(
+            help="Exit with 4 if one bit of these moved: text:0-9, vision, embed, …; with commas."
+        ),
     ] = "",
     figures: Annotated[bool, typer.Option(help="Draw figures/*.png.")] = True,
-    device: Annotated[str, typer.Option(help="Where spectra are computed: cpu, cuda, cuda:1, …")] = "cpu",
+    device: Annotated[
+        str, typer.Option(help="Where spectra are computed: cpu, cuda, cuda:1, …")
+    ] = "cpu",
     jobs: Annotated[int | None, typer.Option(min=1, help="Threads; all cores by default.")] = None,
     download: Download = False,
     out: Out = Path("runs"),
@@ -39,7 +54,11 @@ def diff(
     from franken.selection import select
 
     plan = plan_diff(
-        checkpoints, layers=layers, parts=split_list(parts), components=split_list(components), download=download
+        checkpoints,
+        layers=layers,
+        parts=split_list(parts),
+        components=split_list(components),
+        download=download,
     )
     if spectra and device != "cpu":
         from franken.models.loading import pick_device
@@ -50,11 +69,20 @@ def diff(
     if dry_run:
         from franken.diff.estimate import estimate_seconds
 
-        cost = {"tensors": len(plan.tensors), "bytes": plan.total_bytes, "deltas": ["→".join(d) for d in plan.deltas]}
-        cost |= {"about seconds": round(estimate_seconds(plan, options, jobs), 1), "not comparable": plan.problems}
+        cost = {
+            "tensors": len(plan.tensors),
+            "bytes": plan.total_bytes,
+            "deltas": ["→".join(d) for d in plan.deltas],
+        }
+        cost |= {
+            "about seconds": round(estimate_seconds(plan, options, jobs), 1),
+            "not comparable": plan.problems,
+        }
         return print_object(cost, json)
     with progress_bar(not json, unit="bytes", total=plan.total_bytes) as tick:
-        folder = run_diff(plan, out=out, options=options, jobs=jobs, progress=lambda n: tick(n, None, "diff"))
+        folder = run_diff(
+            plan, out=out, options=options, jobs=jobs, progress=lambda n: tick(n, None, "diff")
+        )
     if figures:
         from franken.report.diff_figures import draw_diff
 

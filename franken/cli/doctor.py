@@ -13,5 +13,7 @@ def doctor(json: Json = False) -> int:
         print_object(findings, json)
     else:
         print_table(["what", "version"], [[k, str(v)] for k, v in findings["versions"].items()])
-        print_table(["family", "self-test"], [[f["family"], f["result"]] for f in findings["families"]])
+        print_table(
+            ["family", "self-test"], [[f["family"], f["result"]] for f in findings["families"]]
+        )
     return 0 if all(f["ok"] for f in findings["families"]) else 1

@@ -5,23 +5,59 @@ from typing import Annotated, Any
 
 import typer
 
-from franken.cli.options import Allow, Data, Device, DryRun, Dtype, Json, Out, Seed, Tasks, split_list
-from franken.console import finish_run, print_methods, print_object, print_plan, print_splices, progress_bar
+from franken.cli.options import (
+    Allow,
+    Data,
+    Device,
+    DryRun,
+    Dtype,
+    Json,
+    Out,
+    Seed,
+    Tasks,
+    split_list,
+)
+from franken.console import (
+    finish_run,
+    print_methods,
+    print_object,
+    print_plan,
+    print_splices,
+    progress_bar,
+)
 from franken.errors import UsageError
 
 
 def merge(
-    checkpoints: Annotated[list[str] | None, typer.Argument(help="BASE DONOR …, each a folder or NAME=folder.")] = None,
-    layers: Annotated[str, typer.Option(help="What the donor gives: 16-28 (half-open), early, vision:0-8.")] = "",
-    graft: Annotated[list[str] | None, typer.Option(help="DONOR:16-28 or DONOR:vision, again for each donor.")] = None,
+    checkpoints: Annotated[
+        list[str] | None, typer.Argument(help="BASE DONOR …, each a folder or NAME=folder.")
+    ] = None,
+    layers: Annotated[
+        str, typer.Option(help="What the donor gives: 16-28 (half-open), early, vision:0-8.")
+    ] = "",
+    graft: Annotated[
+        list[str] | None, typer.Option(help="DONOR:16-28 or DONOR:vision, again for each donor.")
+    ] = None,
     splice: Annotated[str, typer.Option(help="Thirds of the decoder by name, as SFT:RL:RL.")] = "",
-    take: Annotated[str, typer.Option(help="vision, projector, embed, norm, head; they stay otherwise.")] = "",
-    components: Annotated[str, typer.Option(help="attn, mlp, norm: only these of the layers.")] = "",
-    alpha: Annotated[str, typer.Option(help="The donor's share, 0.5; or over the layers, 0,1.")] = "",
+    take: Annotated[
+        str, typer.Option(help="vision, projector, embed, norm, head; they stay otherwise.")
+    ] = "",
+    components: Annotated[
+        str, typer.Option(help="attn, mlp, norm: only these of the layers.")
+    ] = "",
+    alpha: Annotated[
+        str, typer.Option(help="The donor's share, 0.5; or over the layers, 0,1.")
+    ] = "",
     method: Annotated[str, typer.Option(help="A method of mergekit's; see --list-methods.")] = "",
-    param: Annotated[list[str] | None, typer.Option(help="Of the method: density=0.5, t=0,1, weight.RL=0.3.")] = None,
-    relative_to: Annotated[str, typer.Option(help="What task vectors start from; the base by default.")] = "",
-    noise: Annotated[float | None, typer.Option(help="Ablate: replace this share of the weights by noise.")] = None,
+    param: Annotated[
+        list[str] | None, typer.Option(help="Of the method: density=0.5, t=0,1, weight.RL=0.3.")
+    ] = None,
+    relative_to: Annotated[
+        str, typer.Option(help="What task vectors start from; the base by default.")
+    ] = "",
+    noise: Annotated[
+        float | None, typer.Option(help="Ablate: replace this share of the weights by noise.")
+    ] = None,
     recipe: Annotated[Path | None, typer.Option(help="All of this from a YAML file.")] = None,
     allow: Allow = "",
     list_methods: Annotated[
@@ -40,29 +76,50 @@ def merge(
     if list_methods:
         return print_methods(json)
     options: dict[str, Any] = {
-        "layers": layers, "graft": graft or [], "splice": splice, "take": take, "components": components, "alpha": alpha,
-        "method": method, "param": param or [], "relative_to": relative_to, "noise": noise, "seed": seed, "allow": allow,
-    }  # fmt: skip
+        "layers": layers,
+        "graft": graft or [],
+        "splice": splice,
+        "take": take,
+        "components": components,
+        "alpha": alpha,
+        "method": method,
+        "param": param or [],
+        "relative_to": relative_to,
+        "noise": noise,
+        "seed": seed,
+        "allow": allow,
+    }
     if verify not in ("values", "load"):
         raise UsageError(f"unknown --verify {verify}", fix="use values or load")
     if recipe and (checkpoints or any(options.values())):
-        raise UsageError("--recipe says it all", why="other options contradict it", fix="write them into the recipe")
+        raise UsageError(
+            "--recipe says it all",
+            why="other options contradict it",
+            fix="write them into the recipe",
+        )
     made = read_recipe(recipe) if recipe else recipe_from_options(checkpoints or [], **options)
     plan = plan_merge(made, open_all(made))
     print_plan(plan, json, whole=dry_run)
     if dry_run:
         return 0
     if out is None:
-        raise UsageError("no --out given", why="the hybrid needs a folder", fix="add --out DIR, or --dry-run")
+        raise UsageError(
+            "no --out given", why="the hybrid needs a folder", fix="add --out DIR, or --dry-run"
+        )
     from franken.lock import locked
     from franken.merge.run import run_merge
 
     with locked(out), progress_bar(not json, unit="bytes", total=2 * plan.base.nbytes) as tick:
         folder = run_merge(
-            plan, out, verify_load=verify == "load", progress=lambda n: tick(n, None, "write and verify")
+            plan,
+            out,
+            verify_load=verify == "load",
+            progress=lambda n: tick(n, None, "write and verify"),
         )
     if json:
-        return print_object({"folder": str(folder), "verified": True, "tensors": len(plan.rows)}, json)
+        return print_object(
+            {"folder": str(folder), "verified": True, "tensors": len(plan.rows)}, json
+        )
     print(f"{folder}: {len(plan.rows)} tensors, every one verified")
     return 0
 
@@ -74,9 +131,12 @@ def merge_sweep(
     stride: Annotated[int, typer.Option(help="Layers from one window to the next.")] = 1,
     controls: Annotated[int, typer.Option(help="Random sets of as many layers.")] = 8,
     hybrid: Annotated[
-        list[str] | None, typer.Option(help="Beside the windows: LABEL=DONOR:4-8+OTHER:8-12, again for each.")
+        list[str] | None,
+        typer.Option(help="Beside the windows: LABEL=DONOR:4-8+OTHER:8-12, again for each."),
     ] = None,
-    scores: Annotated[str, typer.Option(help="acc, or m: the gain in M_vis, M_v2r and M_rea too.")] = "acc",
+    scores: Annotated[
+        str, typer.Option(help="acc, or m: the gain in M_vis, M_v2r and M_rea too.")
+    ] = "acc",
     allow: Allow = "",
     tasks: Tasks = "",
     samples: Annotated[int, typer.Option(help="Held-out puzzles per task.")] = 100,
@@ -90,26 +150,44 @@ def merge_sweep(
     dry_run: DryRun = False,
     json: Json = False,
 ) -> int:
-    """Which layers carry the change? Every window of the donor's layers, in memory, beside random sets of as many."""
+    """Which layers carry the change? Every window of the donor's layers, in memory, beside random
+    sets of as many.
+    """
     from franken.evaluate.run import plan_eval
     from franken.study.hybrids import parse_splice
     from franken.study.sweep import plan_sweep, run_sweep, verdict
 
     sweep = plan_sweep(
-        base, donor, window=window, stride=stride, controls=controls, seed=seed, allow=split_list(allow),
-        splices=[parse_splice(text) for text in hybrid or []], scores=scores,
-    )  # fmt: skip
+        base,
+        donor,
+        window=window,
+        stride=stride,
+        controls=controls,
+        seed=seed,
+        allow=split_list(allow),
+        splices=[parse_splice(text) for text in hybrid or []],
+        scores=scores,
+    )
     asked: dict[str, Any] = {
-        "tasks": split_list(tasks) or None, "samples": samples, "n": n, "k": (1,), "max_new_tokens": max_new_tokens, "data": data,
-    }  # fmt: skip
+        "tasks": split_list(tasks) or None,
+        "samples": samples,
+        "n": n,
+        "k": (1,),
+        "max_new_tokens": max_new_tokens,
+        "data": data,
+    }
     names = plan_eval(seed=seed, **asked).tasks
     if dry_run:
         prompts = sweep.evaluations * len(names) * samples * len(sweep.arms)
         hybrids: dict[str, Any] = {h.label: h.ranges for h in sweep.hybrids}
         hybrids |= {s.label: s.parts for s in sweep.splices}
-        return print_object({"hybrids": hybrids, "models": sweep.evaluations, "answers": prompts * (n + 1)}, json)
+        return print_object(
+            {"hybrids": hybrids, "models": sweep.evaluations, "answers": prompts * (n + 1)}, json
+        )
     with progress_bar(not json) as tick:
-        folder = run_sweep(sweep, out=out, seed=seed, device=device, dtype=dtype, progress=tick, **asked)
+        folder = run_sweep(
+            sweep, out=out, seed=seed, device=device, dtype=dtype, progress=tick, **asked
+        )
     from franken.report.sweep_figure import draw_scores, draw_sweep
 
     draw_sweep(folder)

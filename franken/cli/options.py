@@ -9,7 +9,9 @@ from franken.errors import UsageError
 
 Out = Annotated[Path, typer.Option(help="Folder that holds the run folders.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and what it would cost.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be done and what it would cost.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")]
 Dtype = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
@@ -24,14 +26,24 @@ Questions = Annotated[
     ),
 ]
 Columns = Annotated[
-    str, typer.Option(help="The columns of --data: question=prompt,answer=gold,images=picture, or a YAML file.")
+    str,
+    typer.Option(
+        help="The columns of --data: question=prompt,answer=gold,images=picture, or a YAML file."
+    ),
 ]
-Layers = Annotated[str, typer.Option(help="16-28 (half-open), text:16-28, early, middle, late, all; with commas.")]
+Layers = Annotated[
+    str, typer.Option(help="16-28 (half-open), text:16-28, early, middle, late, all; with commas.")
+]
 Download = Annotated[
-    bool, typer.Option("--download", help="Fetch hub ids that are not in the local cache: models, data.")
+    bool,
+    typer.Option("--download", help="Fetch hub ids that are not in the local cache: models, data."),
 ]
-Allow = Annotated[str, typer.Option(help="Differences to wave through: dtype, rope, tokenizer, …; with commas.")]
-Model = Annotated[str, typer.Argument(help="A checkpoint folder, a cached hub id, creature:base or creature:sft.")]
+Allow = Annotated[
+    str, typer.Option(help="Differences to wave through: dtype, rope, tokenizer, …; with commas.")
+]
+Model = Annotated[
+    str, typer.Argument(help="A checkpoint folder, a cached hub id, creature:base or creature:sft.")
+]
 
 
 def split_list(text: str) -> list[str]:

@@ -1,15 +1,26 @@
-"""What `franken --help` says: the verbs by the question they answer, a line and examples for each, and where to go next."""
+"""What `franken --help` says: the verbs by the question they answer, a line and examples for each,
+and where to go next.
+"""
 
 from typing import NamedTuple
 
 SEE, CHANGED, TRANSFERS, NEEDED = (
-    "Where does it see, where does it reason?", "What did training change?", "Does the change transfer?", "Was it necessary? Train it",
-)  # fmt: skip
-ASKED, WHOLE, HOUSE = "How good is it, and what is asked?", "Everything at once", "This installation"
+    "Where does it see, where does it reason?",
+    "What did training change?",
+    "Does the change transfer?",
+    "Was it necessary? Train it",
+)
+ASKED, WHOLE, HOUSE = (
+    "How good is it, and what is asked?",
+    "Everything at once",
+    "This installation",
+)
 
 
 class Page(NamedTuple):
-    """A verb's place in the help: its panel, its line, and command lines that run as they are, each with what it does."""
+    """A verb's place in the help: its panel, its line, and command lines that run as they are, each
+    with what it does.
+    """
 
     panel: str
     line: str
@@ -18,34 +29,65 @@ class Page(NamedTuple):
 
 PAGES = {
     "probe": Page(
-        SEE, "Swap, ablate, patch and read every decoder layer.",
+        SEE,
+        "Swap, ablate, patch and read every decoder layer.",
         (
-            ("franken probe creature:sft --tasks read --samples 20", "swaps and zero ablation on the built-in model"),
-            ("franken probe creature:sft --method attention,lens,patch --samples 10", "what layers look at, say and carry"),
-            ("franken probe creature:sft --dry-run", "forward passes and memory, before anything is loaded"),
+            (
+                "franken probe creature:sft --tasks read --samples 20",
+                "swaps and zero ablation on the built-in model",
+            ),
+            (
+                "franken probe creature:sft --method attention,lens,patch --samples 10",
+                "what layers look at, say and carry",
+            ),
+            (
+                "franken probe creature:sft --dry-run",
+                "forward passes and memory, before anything is loaded",
+            ),
         ),
     ),
     "probe-compare": Page(
-        SEE, "What differs between two checkpoints under one probe.",
-        (("franken probe-compare runs/probe/A-1a2b3c4d runs/probe/B-5e6f7a8b", "two runs of `franken probe`, paired by sample"),),
+        SEE,
+        "What differs between two checkpoints under one probe.",
+        (
+            (
+                "franken probe-compare runs/probe/A-1a2b3c4d runs/probe/B-5e6f7a8b",
+                "two runs of `franken probe`, paired by sample",
+            ),
+        ),
     ),
     "diff": Page(
-        CHANGED, "Compare two or three checkpoints, tensor by tensor.",
+        CHANGED,
+        "Compare two or three checkpoints, tensor by tensor.",
         (
-            ("franken diff creature:base creature:sft", "how much, where, and how far above rounding"),
-            ("franken diff creature:base creature:sft --spectra --layers 2-6", "in how many directions; layers 2..5"),
+            (
+                "franken diff creature:base creature:sft",
+                "how much, where, and how far above rounding",
+            ),
+            (
+                "franken diff creature:base creature:sft --spectra --layers 2-6",
+                "in how many directions; layers 2..5",
+            ),
         ),
     ),
     "merge": Page(
-        TRANSFERS, "Make a hybrid by layer range, exactly, and prove it.",
+        TRANSFERS,
+        "Make a hybrid by layer range, exactly, and prove it.",
         (
-            ("franken merge creature:base creature:sft --layers 2-6 --out hybrid", "layers 2..5 of the second in the first"),
-            ("franken merge creature:base creature:sft --layers late --components mlp --dry-run", "only say what each tensor would be"),
+            (
+                "franken merge creature:base creature:sft --layers 2-6 --out hybrid",
+                "layers 2..5 of the second in the first",
+            ),
+            (
+                "franken merge creature:base creature:sft --layers late --components mlp --dry-run",
+                "only say what each tensor would be",
+            ),
             ("franken merge --list-methods", "blends, ties, dare, … with their papers"),
         ),
     ),
     "merge-sweep": Page(
-        TRANSFERS, "The gain of every window of layers, beside random sets.",
+        TRANSFERS,
+        "The gain of every window of layers, beside random sets.",
         (
             (
                 "franken merge-sweep creature:sft creature:base --window 2 --tasks read --samples 20 --n 2",
@@ -54,37 +96,66 @@ PAGES = {
         ),
     ),
     "train": Page(
-        NEEDED, "SFT, GRPO, MUPO and relatives; the same command resumes.",
+        NEEDED,
+        "SFT, GRPO, MUPO and relatives; the same command resumes.",
         (
             ("franken train --list", "the built-in recipes"),
-            ("franken train creature-rl --out runs/rl --set stages.0.steps=20", "twenty steps of RL on the built-in model"),
-            ("franken train mupo-7b --plan --device-memory 80", "what a real one would need, before anything is fetched"),
+            (
+                "franken train creature-rl --out runs/rl --set stages.0.steps=20",
+                "twenty steps of RL on the built-in model",
+            ),
+            (
+                "franken train mupo-7b --plan --device-memory 80",
+                "what a real one would need, before anything is fetched",
+            ),
         ),
     ),
     "freeze-train": Page(
-        NEEDED, "Train with layers frozen, and prove that they did not move.",
+        NEEDED,
+        "Train with layers frozen, and prove that they did not move.",
         (
-            ("franken freeze-train creature-rl --freeze text:0-3 --out runs/frozen --set stages.0.steps=20", "one run"),
-            ("franken freeze-train creature-rl --arms early,late,random:2 --seeds 2 --out runs/study --dry-run", "what a study would run"),
+            (
+                "franken freeze-train creature-rl --freeze text:0-3 --out runs/frozen --set stages.0.steps=20",
+                "one run",
+            ),
+            (
+                "franken freeze-train creature-rl --arms early,late,random:2 --seeds 2 --out runs/study --dry-run",
+                "what a study would run",
+            ),
         ),
     ),
     "train-figures": Page(
-        NEEDED, "Draw training runs against each other, with bands over seeds.",
-        (("franken train-figures runs/rl runs/frozen --out comparison.png", "reward, accuracy, diversity over updates"),),
+        NEEDED,
+        "Draw training runs against each other, with bands over seeds.",
+        (
+            (
+                "franken train-figures runs/rl runs/frozen --out comparison.png",
+                "reward, accuracy, diversity over updates",
+            ),
+        ),
     ),
     "eval": Page(
-        ASKED, "Models side by side: acc@k, arms, diversity, errors.",
+        ASKED,
+        "Models side by side: acc@k, arms, diversity, errors.",
         (
-            ("franken eval creature:base creature:sft --samples 20 --n 4", "paired by prompt, with intervals"),
-            ("franken eval creature:sft --arms image,text,blind --samples 20", "is it perception or reasoning?"),
+            (
+                "franken eval creature:base creature:sft --samples 20 --n 4",
+                "paired by prompt, with intervals",
+            ),
+            (
+                "franken eval creature:sft --arms image,text,blind --samples 20",
+                "is it perception or reasoning?",
+            ),
         ),
     ),
     "regrade": Page(
-        ASKED, "Judge stored answers again, without a model.",
+        ASKED,
+        "Judge stored answers again, without a model.",
         (("franken regrade runs/eval/A-1a2b3c4d", "a new run, and how many verdicts changed"),),
     ),
     "tasks": Page(
-        ASKED, "The puzzles: list, show, render, verify, baselines.",
+        ASKED,
+        "The puzzles: list, show, render, verify, baselines.",
         (
             ("franken tasks list", "every task in a line"),
             ("franken tasks show clock:2", "one item in full, with its worked solutions"),
@@ -92,34 +163,49 @@ PAGES = {
         ),
     ),
     "autopsy": Page(
-        WHOLE, "All of the above for one Base, SFT, RL, on one page.",
+        WHOLE,
+        "All of the above for one Base, SFT, RL, on one page.",
         (
-            ("franken autopsy creature:base creature:sft --out study --samples 10", "a small one, of two checkpoints"),
-            ("franken autopsy creature:base creature:sft --out study --budget 10m --dry-run", "what fits into ten minutes"),
+            (
+                "franken autopsy creature:base creature:sft --out study --samples 10",
+                "a small one, of two checkpoints",
+            ),
+            (
+                "franken autopsy creature:base creature:sft --out study --budget 10m --dry-run",
+                "what fits into ten minutes",
+            ),
         ),
     ),
     "quickstart": Page(
-        WHOLE, "Train a tiny model with RL, then the autopsy.",
+        WHOLE,
+        "Train a tiny model with RL, then the autopsy.",
         (("franken quickstart", "six to ten minutes; ctrl-C and again goes on"),),
     ),
     "report": Page(
-        WHOLE, "A page over runs that exist, or a study's page again.",
+        WHOLE,
+        "A page over runs that exist, or a study's page again.",
         (
             ("franken report quickstart", "a study's page again, without a model"),
             ("franken report runs --out page", "a page of whatever is in runs/"),
         ),
     ),
     "show": Page(
-        WHOLE, "Any run as a table, CSV, LaTeX or JSON; the papers' tables.",
+        WHOLE,
+        "Any run as a table, CSV, LaTeX or JSON; the papers' tables.",
         (
             ("franken show quickstart --table list", "which tables a folder can show"),
-            ("franken show quickstart --table hybrids --latex", "as Frankenstein's table 2, with intervals and paired tests"),
+            (
+                "franken show quickstart --table hybrids --latex",
+                "as Frankenstein's table 2, with intervals and paired tests",
+            ),
         ),
     ),
     "doctor": Page(
-        HOUSE, "Versions, devices, and a self-test of every model family.", (("franken doctor", "begin here when nothing works"),)
+        HOUSE,
+        "Versions, devices, and a self-test of every model family.",
+        (("franken doctor", "begin here when nothing works"),),
     ),
-}  # fmt: skip
+}
 
 NEXT = (
     "Checkpoints are folders of safetensors, hub ids in the local cache, creature:base and creature:sft. Layers count from 0, "
@@ -134,7 +220,10 @@ NEXT = (
 TASKS = {  # examples of `franken tasks …`
     "list": ("franken tasks list", "every task in a line"),
     "show": ("franken tasks show rotting_kiwi --index 3", "question, facts, worked solutions"),
-    "render": ("franken tasks render clock:2 --n 6 --pairs --out clocks.png", "pairs that differ in one fact"),
+    "render": (
+        "franken tasks render clock:2 --n 6 --pairs --out clocks.png",
+        "pairs that differ in one fact",
+    ),
     "verify": ("franken tasks verify AlgoPuzzleVQA/data", "the published answers against ours"),
     "baselines": ("franken tasks baselines clock rotting_kiwi+choice", "what guessing scores"),
 }

@@ -41,18 +41,24 @@ def probe(
     columns: Columns = "",
     download: Download = False,
     pair: Annotated[
-        tuple[Path, Path] | None, typer.Option(help="Two images, target and source: probe this one pair, and draw it.")
+        tuple[Path, Path] | None,
+        typer.Option(help="Two images, target and source: probe this one pair, and draw it."),
     ] = None,
     ask: Annotated[str, typer.Option(help="The question to ask about --pair.")] = "",
     out: Out = Path("runs"),
     seed: Seed = 0,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 64,
     batch_size: Annotated[int, typer.Option(help="Rows (pairs × layers) that run together.")] = 128,
-    engine: Annotated[str, typer.Option(help="torch, or nnsight: the same rows, many times slower.")] = "torch",
+    engine: Annotated[
+        str, typer.Option(help="torch, or nnsight: the same rows, many times slower.")
+    ] = "torch",
     device: Device = "auto",
     dtype: Dtype = "auto",
     site: Annotated[
-        str, typer.Option(help="What `patch` patches, both ways: residual, attn, mlp, heads; with commas.")
+        str,
+        typer.Option(
+            help="What `patch` patches, both ways: residual, attn, mlp, heads; with commas."
+        ),
     ] = "residual",
     figures: Annotated[bool, typer.Option(help="Draw figures/*.png.")] = True,
     dry_run: DryRun = False,
@@ -73,10 +79,19 @@ def probe(
     if download and not dry_run:
         open_checkpoint(model, download=True)
     plan = plan_probe(
-        model, methods=at_sites(split_list(method), split_list(site)), task_names=split_list(tasks), samples=samples, data=data,
-        layers=layers, seed=seed, max_new_tokens=max_new_tokens, dtype=dtype, batch_size=batch_size, engine=engine,
+        model,
+        methods=at_sites(split_list(method), split_list(site)),
+        task_names=split_list(tasks),
+        samples=samples,
+        data=data,
+        layers=layers,
+        seed=seed,
+        max_new_tokens=max_new_tokens,
+        dtype=dtype,
+        batch_size=batch_size,
+        engine=engine,
         pairs=one_pair(*pair, ask) if pair else None,
-    )  # fmt: skip
+    )
     if not json:
         print(
             f"{plan.checkpoint.name}: text layers {spelled(plan.layers)} ({len(plan.layers)} of {plan.checkpoint.depths['text']})"

@@ -10,7 +10,9 @@ from franken.console import finish_run
 
 
 def probe_compare(
-    first: Annotated[Path, typer.Argument(help="The run folder of `franken probe` on one checkpoint (SFT, say).")],
+    first: Annotated[
+        Path, typer.Argument(help="The run folder of `franken probe` on one checkpoint (SFT, say).")
+    ],
     second: Annotated[Path, typer.Argument(help="The same probe of another checkpoint (RL, say).")],
     figures: Annotated[bool, typer.Option(help="Draw figures/*.png.")] = True,
     out: Out = Path("runs"),

@@ -11,7 +11,9 @@ from franken.errors import UsageError
 
 
 def show(
-    run: Annotated[Path, typer.Argument(help="A run folder of any command, or a folder that holds some.")],
+    run: Annotated[
+        Path, typer.Argument(help="A run folder of any command, or a folder that holds some.")
+    ],
     table: Annotated[
         str,
         typer.Option(
@@ -23,7 +25,9 @@ def show(
     latex: Annotated[bool, typer.Option("--latex", help="A LaTeX table for booktabs.")] = False,
     json: Json = False,
 ) -> int:
-    """Print what runs measured: rates with n and 95 % intervals, adjusted p, and the papers' tables."""
+    """Print what runs measured: rates with n and 95 % intervals, adjusted p, and the papers'
+    tables.
+    """
     from franken.report.holdings import open_folder
     from franken.report.paper_tables import KINDS, accounts, tables
     from franken.report.typeset import csv as as_csv
@@ -39,7 +43,9 @@ def show(
     made = tables(found, table)
     notes = accounts(found)
     if json:
-        shown = [{"table": t.name, "title": t.title, "note": t.note, "rows": t.records()} for t in made]
+        shown = [
+            {"table": t.name, "title": t.title, "note": t.note, "rows": t.records()} for t in made
+        ]
         return print_object({"folder": str(run), "tables": shown, "failed": notes}, json)
     if csv:
         typer.echo(as_csv(made), nl=False)
@@ -47,7 +53,9 @@ def show(
         typer.echo("\n\n".join(as_latex(t) for t in made))
     else:
         for t in made:
-            print(f"\n{t.title}{' (%)' if t.percent else ''}{' [95 % interval]' if has_intervals(t) else ''}")
+            print(
+                f"\n{t.title}{' (%)' if t.percent else ''}{' [95 % interval]' if has_intervals(t) else ''}"
+            )
             print_table(*layout(narrow(t)))
             if t.note:
                 print(t.note)

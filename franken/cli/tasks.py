@@ -9,7 +9,11 @@ from franken.cli.options import Columns, Json, Questions, Seed
 from franken.cli.pages import of_tasks
 from franken.console import print_object, print_table, print_verdicts
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Puzzles with ground truth: check, list, look.")
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Puzzles with ground truth: check, list, look.",
+)
 
 Task = Annotated[str, typer.Argument(help="A task's name; `franken tasks list` has them all.")]
 Split = Annotated[str, typer.Option(help="train or test; no state is in both.")]
@@ -18,13 +22,18 @@ Split = Annotated[str, typer.Option(help="train or test; no state is in both.")]
 @app.command(epilog=of_tasks("verify"))
 def verify(
     folder: Annotated[
-        Path, typer.Argument(help="A folder of AlgoPuzzleVQA's <type>.json files; images are not needed.")
+        Path,
+        typer.Argument(
+            help="A folder of AlgoPuzzleVQA's <type>.json files; images are not needed."
+        ),
     ],
     json: Json = False,
 ) -> int:
-    """Solve the benchmark's rows from state and question, and compare with its answers. Disagreement is data: exit 0.
+    """Solve the benchmark's rows from state and question, and compare with its answers.
+    Disagreement is data: exit 0.
 
-    Exit code 3 when some row could not be judged; `ours` is null there, and `why` says what is wrong with it.
+    Exit code 3 when some row could not be judged; `ours` is null there, and `why` says what is
+    wrong with it.
     """
     from franken.tasks.algopuzzlevqa import files, load
     from franken.tasks.algopuzzlevqa import verify as verify_rows
@@ -34,7 +43,9 @@ def verify(
         print_object({"tasks": found}, json)
     else:
         print_verdicts(found)
-    return 3 if any(row["ours"] is None for task in found.values() for row in task["disagree"]) else 0
+    return (
+        3 if any(row["ours"] is None for task in found.values() for row in task["disagree"]) else 0
+    )
 
 
 @app.command("list", epilog=of_tasks("list"))
@@ -46,19 +57,27 @@ def list_tasks(json: Json = False) -> int:
     if json:
         return print_object({"tasks": found}, json)
     print_table(
-        ["task", "what is asked", "strategies"], [[t["task"], t["about"], ", ".join(t["strategies"])] for t in found]
+        ["task", "what is asked", "strategies"],
+        [[t["task"], t["about"], ", ".join(t["strategies"])] for t in found],
     )
-    print("\nThe eighteen puzzle types take NAME[:LEVEL][@SIZE][+choice]: clock:3, maze:2@168, n_queens+choice.")
+    print(
+        "\nThe eighteen puzzle types take NAME[:LEVEL][@SIZE][+choice]: clock:3, maze:2@168, n_queens+choice."
+    )
     return 0
 
 
 @app.command(epilog=of_tasks("show"))
 def show(
-    task: Task, index: Annotated[int, typer.Option(min=0, help="Which item.")] = 0,
-    split: Split = "train", seed: Seed = 0, pairs: Annotated[int, typer.Option(min=0, help="Pairs to count facts over.")] = 100,
+    task: Task,
+    index: Annotated[int, typer.Option(min=0, help="Which item.")] = 0,
+    split: Split = "train",
+    seed: Seed = 0,
+    pairs: Annotated[int, typer.Option(min=0, help="Pairs to count facts over.")] = 100,
     json: Json = False,
-) -> int:  # fmt: skip
-    """One item in full: question, answer, description, facts, solutions; and which facts its image pairs flip."""
+) -> int:
+    """One item in full: question, answer, description, facts, solutions; and which facts its image
+    pairs flip.
+    """
     from franken.tasks.catalogue import shown, split_named
 
     found = shown(task, index=index, split=split_named(split), seed=seed, pairs=pairs)
@@ -69,7 +88,9 @@ def show(
     print_table(["fact", "value"], [[k, v] for k, v in found["facts"].items()])
     print_table(["strategy", "solution"], [[k, v] for k, v in found["solutions"].items()])
     flips = ", ".join(f"{fact} {n}" for fact, n in found["pairs"]["facts"].items())
-    print(f"{found['pairs']['n']} pairs, {found['pairs']['ineligible']} of them ineligible; they flip: {flips}")
+    print(
+        f"{found['pairs']['n']} pairs, {found['pairs']['ineligible']} of them ineligible; they flip: {flips}"
+    )
     return 0
 
 
@@ -78,7 +99,9 @@ def render(
     task: Task,
     n: Annotated[int, typer.Option("--n", min=1, max=400, help="How many items.")] = 12,
     out: Annotated[Path | None, typer.Option(help="The PNG; TASK.png by default.")] = None,
-    pairs: Annotated[bool, typer.Option("--pairs", help="Pairs that differ in one fact, side by side.")] = False,
+    pairs: Annotated[
+        bool, typer.Option("--pairs", help="Pairs that differ in one fact, side by side.")
+    ] = False,
     split: Split = "train",
     seed: Seed = 0,
     columns: Annotated[int, typer.Option(min=1, max=20, help="Items in a row.")] = 4,
@@ -106,14 +129,20 @@ def render(
 
 @app.command(epilog=of_tasks("baselines"))
 def baselines(
-    names: Annotated[list[str] | None, typer.Argument(metavar="TASK", help="Tasks; all by default.")] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Questions to learn from, and as many to be asked.")] = 200,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="TASK", help="Tasks; all by default.")
+    ] = None,
+    samples: Annotated[
+        int, typer.Option(min=1, help="Questions to learn from, and as many to be asked.")
+    ] = 200,
     seed: Seed = 0,
     data: Questions = None,
     columns: Columns = "",
     json: Json = False,
 ) -> int:
-    """What guessing scores: chance, the most frequent answer, and what the question alone gives away."""
+    """What guessing scores: chance, the most frequent answer, and what the question alone gives
+    away.
+    """
     from franken.tasks.baselines import cross_fitted, default_names, of_tasks
     from franken.tasks.sources import canonical, load_tasks
 
@@ -124,7 +153,14 @@ def baselines(
     if json:
         return print_object({"baselines": [row._asdict() for row in rows]}, json)
     body = [
-        [r.task, r.answer_type, r.baseline, f"{r.value:.3f} [{r.low:.2f} {r.high:.2f}]", r.n, r.says or ""]
+        [
+            r.task,
+            r.answer_type,
+            r.baseline,
+            f"{r.value:.3f} [{r.low:.2f} {r.high:.2f}]",
+            r.n,
+            r.says or "",
+        ]
         for r in rows
     ]
     print_table(["task", "answer", "baseline", "accuracy [95 % interval]", "n", "says"], body)

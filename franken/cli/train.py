@@ -13,27 +13,40 @@ from franken.errors import UsageError
 
 Freeze = Annotated[
     str,
-    typer.Option(help="vision, projector, embed, head, norm, text:0-3, text.attn, early, re:PATTERN; with commas."),
+    typer.Option(
+        help="vision, projector, embed, head, norm, text:0-3, text.attn, early, re:PATTERN; with commas."
+    ),
 ]
-Train = Annotated[str, typer.Option(help="Only this trains, whatever the recipe says; in the words of --freeze.")]
+Train = Annotated[
+    str, typer.Option(help="Only this trains, whatever the recipe says; in the words of --freeze.")
+]
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="A .yaml file, or the name of a built-in recipe.")] = "",
+    recipe: Annotated[
+        str, typer.Argument(help="A .yaml file, or the name of a built-in recipe.")
+    ] = "",
     out: Annotated[Path | None, typer.Option(help="The training run's own folder.")] = None,
     freeze: Freeze = "",
     train: Train = "",
-    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value, e.g. stages.0.steps=5.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value, e.g. stages.0.steps=5.")
+    ] = None,
     list_: Annotated[bool, typer.Option("--list", help="Name the built-in recipes.")] = False,
     show: Annotated[bool, typer.Option("--show", help="Print the resolved recipe.")] = False,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Only estimate memory, disk and time; refuse what cannot fit.")
+        bool,
+        typer.Option("--plan", help="Only estimate memory, disk and time; refuse what cannot fit."),
     ] = False,
     device_memory: Annotated[
         float | None, typer.Option(help="With --plan: a device of so many GiB instead of this one.")
     ] = None,
-    processes: Annotated[int, typer.Option(min=1, help="With --plan: over so many processes of torchrun.")] = 1,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write OUT/tensorboard as well.")] = False,
+    processes: Annotated[
+        int, typer.Option(min=1, help="With --plan: over so many processes of torchrun.")
+    ] = 1,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write OUT/tensorboard as well.")
+    ] = False,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> int:
@@ -41,7 +54,16 @@ def train(
     if plan:
         return _plan(recipe, freeze, train, out, set_ or [], device_memory, processes, json)
     return _train(
-        recipe, freeze, train, out, set_ or [], dry_run, json, list_=list_, show=show, tensorboard=tensorboard
+        recipe,
+        freeze,
+        train,
+        out,
+        set_ or [],
+        dry_run,
+        json,
+        list_=list_,
+        show=show,
+        tensorboard=tensorboard,
     )
 
 
@@ -56,16 +78,23 @@ def freeze_train(
         ),
     ] = "",
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of a study.")] = 3,
-    items: Annotated[int, typer.Option(min=1, help="Held-out puzzles a task that a study asks.")] = 40,
+    items: Annotated[
+        int, typer.Option(min=1, help="Held-out puzzles a task that a study asks.")
+    ] = 40,
     out: Annotated[Path | None, typer.Option(help="The training run's own folder.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value, e.g. stages.0.steps=5.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value, e.g. stages.0.steps=5.")
+    ] = None,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> int:
-    """Was it necessary? Train with layers frozen, and prove that they did not move; or study many sets with --arms."""
+    """Was it necessary? Train with layers frozen, and prove that they did not move; or study many
+    sets with --arms.
+    """
     if bool(freeze or train) == bool(arms):
         raise UsageError(
-            "give --freeze or --train for one run, or --arms for a study", fix="--arms early,middle,late,random:3"
+            "give --freeze or --train for one run, or --arms for a study",
+            fix="--arms early,middle,late,random:3",
         )
     if arms:
         return _study(recipe, split_list(arms), seeds, items, out, set_ or [], dry_run, json)
@@ -73,16 +102,24 @@ def freeze_train(
 
 
 def _plan(
-    name: str, frozen: str, trained: str, out: Path | None, overrides: list[str], memory: float | None, processes: int,
+    name: str,
+    frozen: str,
+    trained: str,
+    out: Path | None,
+    overrides: list[str],
+    memory: float | None,
+    processes: int,
     json: bool,
-) -> int:  # fmt: skip
+) -> int:
     from franken.cli.train_plan import print_plan
     from trainer.loop import with_trained
     from trainer.plan import memory_plan, refuse_what_cannot_fit
     from trainer.rounding import warn_of_lost_updates
     from trainer.stages import load_recipe
 
-    recipe = with_trained(load_recipe(name, tuple(overrides)), tuple(split_list(frozen)), tuple(split_list(trained)))
+    recipe = with_trained(
+        load_recipe(name, tuple(overrides)), tuple(split_list(frozen)), tuple(split_list(trained))
+    )
     warn_of_lost_updates(recipe)
     found = memory_plan(recipe, out=out, memory=memory, processes=processes)
     if json:
@@ -133,26 +170,43 @@ def _line(row: dict[str, Any]) -> list[str]:
     def span(value: str, low: str, high: str, sign: str = "+") -> str:
         return f"{100 * row[value]:{sign}.1f} [{100 * row[low]:{sign}.1f}, {100 * row[high]:{sign}.1f}]"
 
-    differences = [span(*(f"minus_{end}{x}" for x in ("", "_low", "_high"))) for end in ("none", "start")]
+    differences = [
+        span(*(f"minus_{end}{x}" for x in ("", "_low", "_high"))) for end in ("none", "start")
+    ]
     layers = f"{row['arm']} {row['layers'].replace('text:', '')}".strip()
     return [layers, row["kind"], span("value", "low", "high", ""), *differences]
 
 
 def _train(
-    name: str, frozen: str, trained: str, out: Path | None, overrides: list[str], dry_run: bool, json: bool,
-    *, list_: bool = False, show: bool = False, tensorboard: bool = False,
-) -> int:  # fmt: skip
+    name: str,
+    frozen: str,
+    trained: str,
+    out: Path | None,
+    overrides: list[str],
+    dry_run: bool,
+    json: bool,
+    *,
+    list_: bool = False,
+    show: bool = False,
+    tensorboard: bool = False,
+) -> int:
     from trainer.stages import describe, load_recipe, recipe_names
 
     if list_:
         if json:
-            return print_object({"recipes": {name: describe(name) for name in recipe_names()}}, True)
+            return print_object(
+                {"recipes": {name: describe(name) for name in recipe_names()}}, True
+            )
         from franken.cli.train_plan import print_recipes
 
         print_recipes()
         return 0
     if not name:
-        raise UsageError("no recipe given", why="train needs one", fix="franken train --list names the built-in ones")
+        raise UsageError(
+            "no recipe given",
+            why="train needs one",
+            fix="franken train --list names the built-in ones",
+        )
     freeze, train = tuple(split_list(frozen)), tuple(split_list(trained))
     recipe = load_recipe(name, tuple(overrides))
     if show:
@@ -178,24 +232,40 @@ def _train(
         if dry_run:
             return 0
     if out is None:
-        raise UsageError("no --out given", why="a training run needs its own folder", fix="add --out DIR")
+        raise UsageError(
+            "no --out given", why="a training run needs its own folder", fix="add --out DIR"
+        )
     from franken.cli.train_watch import reports, summarise
     from trainer.watch import watcher
 
     report = reports(out, None if json else training_lines(), tensorboard)
-    final = run_train(recipe, out, freeze=freeze, train=train, report=report, observe=watcher(recipe, out))
+    final = run_train(
+        recipe, out, freeze=freeze, train=train, report=report, observe=watcher(recipe, out)
+    )
     if not speaks():
         return 0
     summary = summarise(out)
     if json:
         return print_object(
-            {"final": str(final), "run": json_module.loads((out / "train.json").read_text()), **summary}, json
+            {
+                "final": str(final),
+                "run": json_module.loads((out / "train.json").read_text()),
+                **summary,
+            },
+            json,
         )
     if freeze or train:
         proofs = json_module.loads((out / "freeze.json").read_text()).values()
-        print(f"{sum(p['verified']['tensors'] for p in proofs)} frozen tensors are bit-identical to before")
+        print(
+            f"{sum(p['verified']['tensors'] for p in proofs)} frozen tensors are bit-identical to before"
+        )
     for first, last in summary["hacked"]:
-        print(f"updates {first} to {last}: the reward rose while fewer replies were right; look at the rewards")
+        print(
+            f"updates {first} to {last}: the reward rose while fewer replies were right; look at the rewards"
+        )
     print(f"trained checkpoint: {final}")
-    print(f"figures: {summary['figure']}" + (f", replies: {summary['gallery']}" if summary["gallery"] else ""))
+    print(
+        f"figures: {summary['figure']}"
+        + (f", replies: {summary['gallery']}" if summary["gallery"] else "")
+    )
     return 0

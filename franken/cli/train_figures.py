@@ -10,12 +10,17 @@ from franken.console import print_object
 
 
 def train_figures(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of training runs; those of one recipe are its seeds.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Folders of training runs; those of one recipe are its seeds."),
+    ],
     out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("training.png"),
     window: Annotated[int, typer.Option(min=1, help="Updates of a running mean.")] = 10,
     json: Json = False,
 ) -> int:
-    """Draw reward, accuracy, diversity and strategies over updates: a line a recipe, a band over its seeds."""
+    """Draw reward, accuracy, diversity and strategies over updates: a line a recipe, a band over
+    its seeds.
+    """
     from franken.report.train_figures import draw_training
 
     figure = draw_training(runs, out, window=window)

@@ -11,7 +11,9 @@ def print_plan(plan: dict[str, Any]) -> None:
     """A memory plan: a column of bytes a stage, then disk and time."""
     stages = plan["stages"]
     each = f", each of {plan['processes']} processes" if plan["processes"] > 1 else ""
-    print(f"{plan['recipe']}: {plan['model']}, {plan['parameters'] / 1e9:.2f} billion parameters{each}")
+    print(
+        f"{plan['recipe']}: {plan['model']}, {plan['parameters'] / 1e9:.2f} billion parameters{each}"
+    )
     rows = [[part, *(gib(s["parts"][part]) for s in stages)] for part in stages[0]["parts"]]
     rows.append(["peak", *(gib(s["peak"]) for s in stages)])
     rows.append(["on disk", *(gib(s["disk"]) for s in stages)])
@@ -24,7 +26,9 @@ def print_plan(plan: dict[str, Any]) -> None:
             line += f"; an update takes {stage['seconds_at_least']:.1g} s at the very least"
         print(line)
         if stage["checkpointed"] < stage["parts"]["activations"]:
-            print(f"  with activation checkpointing, activations would be {gib(stage['checkpointed'])}")
+            print(
+                f"  with activation checkpointing, activations would be {gib(stage['checkpointed'])}"
+            )
     print(f"{plan['device']} has {gib(plan['available'])}, the disk {gib(plan['disk_free'])}")
 
 

@@ -1,4 +1,6 @@
-"""How long a diff will take: a stretch of these very files is measured, and the spectra are scaled from a small matrix."""
+"""How long a diff will take: a stretch of these very files is measured, and the spectra are scaled
+from a small matrix.
+"""
 
 import time
 from contextlib import ExitStack
@@ -16,7 +18,9 @@ SIDE = 768
 
 
 def estimate_seconds(plan: DiffPlan, options: DiffOptions, jobs: int | None = None) -> float:
-    """About how long `run_diff` takes on this machine, in seconds; without the spectra's time when they run on a GPU."""
+    """About how long `run_diff` takes on this machine, in seconds; without the spectra's time when
+    they run on a GPU.
+    """
     seconds = _streaming(plan)
     if (options.spectra or options.subspaces) and options.device == "cpu":
         seconds += _decomposing(plan, options)

@@ -1,10 +1,12 @@
-"""The one pass over the weights, compiled: every statistic of an update from blocks that stay in the cache.
+"""The one pass over the weights, compiled: every statistic of an update from blocks that stay in
+the cache.
 
-numpy makes one trip through memory per operation and torch's eager loops are slower still (benchmarks/diff.py); here a block
-of `BLOCK` weights of each checkpoint is widened to float32 once and measured while it lies in the first-level cache. Two rules
-keep the loops vectorised: counters are float32 (exact, a block has far fewer than 2²⁴ elements), and whatever compares
-magnitudes does so on the bits, whose order is that of the numbers, so that a NaN comes out as the largest. Sums run over a
-block in float32 and over blocks in float64.
+numpy makes one trip through memory per operation and torch's eager loops are slower still
+(benchmarks/diff.py); here a block of `BLOCK` weights of each checkpoint is widened to float32 once
+and measured while it lies in the first-level cache. Two rules keep the loops vectorised: counters
+are float32 (exact, a block has far fewer than 2²⁴ elements), and whatever compares magnitudes does
+so on the bits, whose order is that of the numbers, so that a NaN comes out as the largest. Sums run
+over a block in float32 and over blocks in float64.
 """
 
 import numba
@@ -19,17 +21,24 @@ COLUMNS = 8
 _ONE, _ZERO = np.float32(1), np.float32(0)
 _MAGNITUDE = np.uint32(0x7FFFFFFF)
 _EXPONENT = np.uint32(0x7F800000)
-_SEVEN = np.uint32(7 << 23)  # bf16 has 7 bits after the point: its unit in the last place is 2⁻⁷ of the binade
-_LOWEST = np.uint32((7 << 23) + (1 << 16))  # below 2⁻¹¹⁹, where no weight is, the unit is bf16's smallest number
+_SEVEN = np.uint32(
+    7 << 23
+)  # bf16 has 7 bits after the point: its unit in the last place is 2⁻⁷ of the binade
+_LOWEST = np.uint32(
+    (7 << 23) + (1 << 16)
+)  # below 2⁻¹¹⁹, where no weight is, the unit is bf16's smallest number
 _SUMS = {"reassoc", "nsz", "contract", "arcp"}  # NaN and infinity keep their meaning
 
 
 @numba.njit(nogil=True, cache=True, boundscheck=False)
 def measure(first, second, third, table, squares, scratch):  # noqa: ANN001
-    """Add the statistics of a stretch of three checkpoints to `table` [3, COLUMNS] and `squares` [3].
+    """Add the statistics of a stretch of three checkpoints to `table` [3, COLUMNS] and `squares`
+    [3].
 
-    `first`, `second`, `third`: the raw bits, uint16 for bf16 or uint32 for float32, of equal length; an empty `third` means
-    that there are two. Rows of `table`: first→second, second→third, first→third. `PRODUCT` of the second row is Σ Δ₁₂·Δ₂₃.
+    `first`, `second`, `third`: the raw bits, uint16 for bf16 or uint32 for float32, of equal
+    length; an empty `third` means
+    that there are two. Rows of `table`: first→second, second→third, first→third. `PRODUCT` of the
+    second row is Σ Δ₁₂·Δ₂₃.
     `scratch` is uint32 [4, BLOCK].
     """
     floats = scratch.view(np.float32)
@@ -62,7 +71,9 @@ def _pair(a_bits, b_bits, a, b, delta_bits, delta, row):  # noqa: ANN001
     row[FLIPS] += flips
     row[NEAR] += near
     row[NEAR_DELTA] += near_squared
-    row[LARGEST] = max(row[LARGEST], np.float64(largest))  # as bits: they are ordered like the magnitudes
+    row[LARGEST] = max(
+        row[LARGEST], np.float64(largest)
+    )  # as bits: they are ordered like the magnitudes
 
 
 @numba.njit(nogil=True, cache=True, boundscheck=False)
@@ -103,8 +114,8 @@ def _update(a, b, a_bits, b_bits, delta):  # noqa: ANN001
 
 @numba.njit(nogil=True, cache=True, boundscheck=False, fastmath=_SUMS)
 def _rounding(a_bits, b_bits, delta_bits, delta):  # noqa: ANN001
-    """Sign changes, zeros not counted; how many differ by at most one bf16 unit in the last place of the smaller, and their
-    squares; the largest |Δ|."""
+    """Sign changes, zeros not counted; how many differ by at most one bf16 unit in the last place
+    of the smaller, and their squares; the largest |Δ|."""
     flips, near, squared, largest = _ZERO, _ZERO, _ZERO, np.uint32(0)
     for i in range(delta_bits.size):
         x, y = a_bits[i], b_bits[i]

@@ -1,8 +1,10 @@
-"""Where an update is: shares of its squared energy by third and by part, and whether the later layers carry more than theirs.
+"""Where an update is: shares of its squared energy by third and by part, and whether the later
+layers carry more than theirs.
 
-The test asks for the share of ‖Δ‖² in a part's middle and late thirds. Its null hypothesis is that layers are exchangeable: p is
-the share of random relabellings that give as much. Neighbouring layers are alike, which makes that p too small; so the p of the
-L circular shifts, which keep neighbours together and never fall below 1 / L, stands beside it.
+The test asks for the share of ‖Δ‖² in a part's middle and late thirds. Its null hypothesis is that
+layers are exchangeable: p is the share of random relabellings that give as much. Neighbouring
+layers are alike, which makes that p too small; so the p of the L circular shifts, which keep
+neighbours together and never fall below 1 / L, stands beside it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,9 +18,11 @@ DRAWS = 10_000
 
 
 def locate(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """By update and part: its share of all squared energy and elements, those of its thirds, and the test.
+    """By update and part: its share of all squared energy and elements, those of its thirds, and
+    the test.
 
-    `rows` has a row per update, part and layer (None outside of layers) with the summed `delta` = Σ Δ² and `elements`.
+    `rows` has a row per update, part and layer (None outside of layers) with the summed `delta` = Σ
+    Δ² and `elements`.
     """
     found = []
     for method in dict.fromkeys(row["method"] for row in rows):
@@ -35,12 +39,16 @@ def locate(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def late_share_test(energies: np.ndarray, seed: int = 0) -> dict[str, Any]:
-    """Is the share of `energies` [L] in the layers from L // 3 on more than chance? See the module's docstring."""
+    """Is the share of `energies` [L] in the layers from L // 3 on more than chance? See the
+    module's docstring.
+    """
     depth = energies.size
     first = depth // 3
     share = energies[first:].sum() / energies.sum()
     rng = np.random.default_rng(seed)
-    shuffled = rng.permuted(np.tile(energies, (DRAWS, 1)), axis=1)[:, first:].sum(1) / energies.sum()
+    shuffled = (
+        rng.permuted(np.tile(energies, (DRAWS, 1)), axis=1)[:, first:].sum(1) / energies.sum()
+    )
     shifted = np.array([np.roll(energies, k)[first:].sum() for k in range(depth)]) / energies.sum()
     margin = 1e-12  # equal shares count as equal in spite of the order of summation
     return {
@@ -52,7 +60,9 @@ def late_share_test(energies: np.ndarray, seed: int = 0) -> dict[str, Any]:
     }
 
 
-def _within(members: Sequence[Mapping[str, Any]]) -> tuple[dict[str, float | None], dict[str, Any] | None]:
+def _within(
+    members: Sequence[Mapping[str, Any]],
+) -> tuple[dict[str, float | None], dict[str, Any] | None]:
     layers = {row["layer"]: row["delta"] for row in members if row["layer"] is not None}
     depth = max(layers, default=-1) + 1
     if depth < 3 or len(layers) < depth:  # a selection of layers has no thirds

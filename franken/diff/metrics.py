@@ -1,14 +1,18 @@
 """What one pass over a tensor says of its update, and how that adds up to a layer.
 
-Weights are taken as float32 exactly as stored, subtracted in float32 and accumulated in float64 over blocks. The measures, of
-Δ = W_later − W_earlier:
+Weights are taken as float32 exactly as stored, subtracted in float32 and accumulated in float64
+over blocks. The measures, of Δ = W_later − W_earlier:
 
-- `energy` ‖Δ‖_F, `relative_energy` ‖Δ‖_F / ‖W_earlier‖_F, and `relative_energy_sft` ‖Δ‖_F / ‖W_SFT‖_F, the convention of the
+- `energy` ‖Δ‖_F, `relative_energy` ‖Δ‖_F / ‖W_earlier‖_F, and `relative_energy_sft` ‖Δ‖_F /
+  ‖W_SFT‖_F, the convention of the
   Frankenstein paper's code for both phases (its figure 5);
 - `unchanged_fraction` bit-equal elements, `sign_flip_fraction`, `mean_abs` and `max_abs` of Δ;
-- `cosine` between the weights, `delta_cosine` between this update and the one before it (of SFT → RL only);
-- the bf16 noise floor: `rounding_fraction` is the share of the changed elements that moved by no more than one unit in the last
-  place of bf16, at the smaller of both magnitudes: for bf16 weights exactly those that moved to a neighbouring value;
+- `cosine` between the weights, `delta_cosine` between this update and the one before it (of SFT →
+  RL only);
+- the bf16 noise floor: `rounding_fraction` is the share of the changed elements that moved by no
+  more than one unit in the last
+  place of bf16, at the smaller of both magnitudes: for bf16 weights exactly those that moved to a
+  neighbouring value;
   `rounding_energy` is their share of ‖Δ‖²_F. An update where both are near 1 is made of rounding.
 """
 
@@ -23,9 +27,18 @@ from franken.diff.values import Values
 
 CHUNK = 1 << 17  # elements read at a time: three bf16 buffers of it fit a second-level cache
 MEASURES = (
-    "energy", "relative_energy", "relative_energy_sft", "unchanged_fraction", "sign_flip_fraction", "mean_abs", "max_abs", "cosine",
-    "delta_cosine", "rounding_fraction", "rounding_energy",
-)  # fmt: skip
+    "energy",
+    "relative_energy",
+    "relative_energy_sft",
+    "unchanged_fraction",
+    "sign_flip_fraction",
+    "mean_abs",
+    "max_abs",
+    "cosine",
+    "delta_cosine",
+    "rounding_fraction",
+    "rounding_energy",
+)
 
 
 class Sums(NamedTuple):
@@ -55,7 +68,9 @@ def sums(stages: Sequence[Values]) -> list[Sums]:
     for start in range(0, size, CHUNK):
         stop = min(start + CHUNK, size)
         chunks = [values.bits(start, stop) for values in stages]
-        kernel.measure(chunks[0], chunks[1], chunks[2] if three else nothing, table, squares, scratch)
+        kernel.measure(
+            chunks[0], chunks[1], chunks[2] if three else nothing, table, squares, scratch
+        )
     if not three:
         return [_sums(table[0], size, squares[0], squares[1])]
     sft, before, product = squares[1], table[0, kernel.DELTA], table[1, kernel.PRODUCT]
@@ -95,7 +110,9 @@ def _sums(
 
 def add(a: Sums, b: Sums) -> Sums:
     """Sums of the union."""
-    return Sums._make(x + y for x, y in zip(a, b, strict=True))._replace(largest=max(a.largest, b.largest))
+    return Sums._make(x + y for x, y in zip(a, b, strict=True))._replace(
+        largest=max(a.largest, b.largest)
+    )
 
 
 def is_finite(total: Sums) -> bool:
@@ -122,7 +139,9 @@ def measures(total: Sums) -> dict[str, float | None]:
 
 
 def _cosine(total: Sums) -> float | None:
-    """From the law of cosines, which keeps the digits that Σ ab / ‖a‖‖b‖ loses where two checkpoints hardly differ."""
+    """From the law of cosines, which keeps the digits that Σ ab / ‖a‖‖b‖ loses where two
+    checkpoints hardly differ.
+    """
     a, b = math.sqrt(total.earlier), math.sqrt(total.later)
     return 1.0 - (total.delta - (a - b) ** 2) / (2 * a * b) if a and b else None
 

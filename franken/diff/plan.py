@@ -1,8 +1,10 @@
-"""What will be compared: which tensors of which checkpoints, and what cannot be compared and why. Headers only.
+"""What will be compared: which tensors of which checkpoints, and what cannot be compared and why.
+Headers only.
 
-Checkpoints are paired by canonical name, so that spelling, shards and dtype may differ. A head that one side ties to its
-embedding and the other stores is compared with that embedding. What exists on one side only, or has another shape or a type
-that cannot be computed with, is a problem that is named, never dropped.
+Checkpoints are paired by canonical name, so that spelling, shards and dtype may differ. A head that
+one side ties to its embedding and the other stores is compared with that embedding. What exists on
+one side only, or has another shape or a type that cannot be computed with, is a problem that is
+named, never dropped.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from franken.adapters import open_adapter
-from franken.checkpoints import Checkpoint, LowRank, TensorEntry, is_adapter, open_checkpoint, resolve
+from franken.checkpoints import (
+    Checkpoint,
+    LowRank,
+    TensorEntry,
+    is_adapter,
+    open_checkpoint,
+    resolve,
+)
 from franken.diff.values import READABLE
 from franken.errors import UsageError, did_you_mean
 from franken.layers import COMPONENTS, PARTS, LayerRange, parse_ranges
@@ -22,7 +31,9 @@ HEAD, EMBEDDING = "text.lm_head.weight", "text.embed_tokens.weight"
 
 @dataclass(frozen=True)
 class DiffPlan:
-    """What is compared: tensors in all checkpoints by canonical name, and the problems of the others."""
+    """What is compared: tensors in all checkpoints by canonical name, and the problems of the
+    others.
+    """
 
     checkpoints: dict[str, Checkpoint]
     tensors: tuple[str, ...]
@@ -55,7 +66,9 @@ class DiffPlan:
 
     def place(self, tensor: str) -> Place:
         """Part, layer and component of a tensor that any of the checkpoints has."""
-        return next(c.tensors[tensor].place for c in self.checkpoints.values() if tensor in c.tensors)
+        return next(
+            c.tensors[tensor].place for c in self.checkpoints.values() if tensor in c.tensors
+        )
 
     @property
     def places(self) -> dict[str, Place]:
@@ -73,7 +86,8 @@ def plan_diff(
 ) -> DiffPlan:
     """Open the headers of BASE RL or BASE SFT RL and pair their tensors.
 
-    A LoRA adapter stands for what it makes of the last full checkpoint before it. `layers` (`16-28,vision:all`), `parts` and
+    A LoRA adapter stands for what it makes of the last full checkpoint before it. `layers`
+    (`16-28,vision:all`), `parts` and
     `components` limit what is compared. Raises UsageError where nothing is left.
     """
     opened = _open(checkpoints, download)
@@ -97,10 +111,15 @@ def plan_diff(
     if not tensors:
         raise UsageError(
             "nothing can be compared",
-            why="the checkpoints share no tensor" + (" in this selection" if chosen or parts or components else ""),
+            why="the checkpoints share no tensor"
+            + (" in this selection" if chosen or parts or components else ""),
             fix="compare checkpoints of one architecture, or select more",
         )
-    selection = {"layers": [layers] if layers else [], "parts": list(parts), "components": list(components)}
+    selection = {
+        "layers": [layers] if layers else [],
+        "parts": list(parts),
+        "components": list(components),
+    }
     return DiffPlan(opened, tuple(tensors), problems, selection)
 
 
@@ -112,7 +131,9 @@ def stored_as(checkpoint: Checkpoint, tensor: str) -> str:
 
 def _open(checkpoints: Sequence[str | Path], download: bool) -> dict[str, Checkpoint]:
     if len(checkpoints) not in (2, 3):
-        raise UsageError(f"{len(checkpoints)} checkpoints given", why="diff takes BASE RL or BASE SFT RL")
+        raise UsageError(
+            f"{len(checkpoints)} checkpoints given", why="diff takes BASE RL or BASE SFT RL"
+        )
     stages = ("base", "rl") if len(checkpoints) == 2 else STAGES
     opened: dict[str, Checkpoint] = {}
     for stage, path in zip(stages, checkpoints, strict=True):
@@ -120,9 +141,13 @@ def _open(checkpoints: Sequence[str | Path], download: bool) -> dict[str, Checkp
         if not is_adapter(folder):
             opened[stage] = open_checkpoint(folder)
         elif not opened:
-            raise UsageError(f"{folder.name} is a LoRA adapter", why="the first checkpoint must be a model")
+            raise UsageError(
+                f"{folder.name} is a LoRA adapter", why="the first checkpoint must be a model"
+            )
         else:
-            opened[stage] = open_adapter(folder, next(c for c in reversed(opened.values()) if not c.updates))
+            opened[stage] = open_adapter(
+                folder, next(c for c in reversed(opened.values()) if not c.updates)
+            )
     return opened
 
 
@@ -137,7 +162,9 @@ def _problem(key: str, opened: Mapping[str, Checkpoint]) -> str | None:
         return f"not in {', '.join(absent)}"
     there = {stage: entry for stage, entry in entries.items() if entry is not None}
     if len({entry.shape for entry in there.values()}) > 1:
-        return "shapes differ: " + ", ".join(f"{list(entry.shape)} in {stage}" for stage, entry in there.items())
+        return "shapes differ: " + ", ".join(
+            f"{list(entry.shape)} in {stage}" for stage, entry in there.items()
+        )
     strange = sorted({entry.dtype for entry in there.values()} - set(READABLE))
     return f"{', '.join(strange)} cannot be computed with" if strange else None
 
@@ -151,5 +178,7 @@ def _check_words(given: Sequence[str], known: Sequence[str], option: str) -> Non
     for word in given:
         if word not in known:
             raise UsageError(
-                f"unknown {option} {word}", why=f"there are {', '.join(known)}", fix=did_you_mean(word, known)
+                f"unknown {option} {word}",
+                why=f"there are {', '.join(known)}",
+                fix=did_you_mean(word, known),
             )

@@ -1,6 +1,8 @@
-"""The loop of `franken diff`: every tensor is measured as a stream by one of a few threads, and its rows land in order.
+"""The loop of `franken diff`: every tensor is measured as a stream by one of a few threads, and its
+rows land in order.
 
-A thread holds a chunk of each checkpoint, and with spectra one float32 update and one Gram matrix; never a model.
+A thread holds a chunk of each checkpoint, and with spectra one float32 update and one Gram matrix;
+never a model.
 """
 
 import os
@@ -37,7 +39,9 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class DiffOptions:
-    """What is measured beside the one-pass statistics. `topk` is of the log-volume, `k` of the subspaces."""
+    """What is measured beside the one-pass statistics. `topk` is of the log-volume, `k` of the
+    subspaces.
+    """
 
     spectra: bool = False
     topk: int = TOPK
@@ -54,9 +58,15 @@ def run_diff(
     jobs: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Path:
-    """Measure every tensor and every layer. Rows: one a tensor and update; `progress` hears bytes. Returns the run folder."""
+    """Measure every tensor and every layer. Rows: one a tensor and update; `progress` hears bytes.
+    Returns the run folder.
+    """
     if options.subspaces and len(plan.checkpoints) < 3:
-        raise UsageError("--subspaces compares two updates", why="two checkpoints have one", fix="give BASE SFT RL")
+        raise UsageError(
+            "--subspaces compares two updates",
+            why="two checkpoints have one",
+            fix="give BASE SFT RL",
+        )
     models = {stage: c.name for stage, c in plan.checkpoints.items()}
     measured = {k: v for k, v in asdict(options).items() if k != "device"}
     identity = {
@@ -65,7 +75,9 @@ def run_diff(
         "selection": plan.selection,
     }
     label = models["rl"]
-    run = open_run("diff", label, identity, out, config={**asdict(options), **plan.selection}, models=models)
+    run = open_run(
+        "diff", label, identity, out, config={**asdict(options), **plan.selection}, models=models
+    )
     if run.is_complete():
         return run.folder
     done = {row["tensor"] for row in run.rows()}
@@ -75,7 +87,9 @@ def run_diff(
         progress(sum(plan.nbytes(name) for name in plan.tensors if name in done))
     saved = time.monotonic()
     try:
-        for name, rows in _measured(todo, partial(tensor_rows, plan, options=options), jobs or cores()):
+        for name, rows in _measured(
+            todo, partial(tensor_rows, plan, options=options), jobs or cores()
+        ):
             waiting += rows
             if time.monotonic() - saved > FLUSH_SECONDS:
                 run.append(waiting)
@@ -102,7 +116,9 @@ def tensor_rows(plan: DiffPlan, name: str, *, options: DiffOptions) -> list[Row]
     with ExitStack() as stack:
         stages = {s: stack.enter_context(opened(*entry)) for s, entry in plan.stages(name).items()}
         rows = []
-        for (earlier, later), total in zip(plan.deltas, metrics.sums(list(stages.values())), strict=True):
+        for (earlier, later), total in zip(
+            plan.deltas, metrics.sums(list(stages.values())), strict=True
+        ):
             rows.append(_row(f"{earlier}→{later}", name, spot, later_dtype, total))
         if len(plan.stages(name)["rl"][0].shape) >= 2 and all(row["error"] is None for row in rows):
             if options.spectra:
@@ -117,13 +133,22 @@ def _row(method: str, name: str, spot: Place, dtype: str, total: Sums) -> Row:
     known = total if finite else Sums(elements=total.elements)
     measured: Row = metrics.measures(known) if finite else dict.fromkeys(metrics.MEASURES)
     return {
-        "method": method, "tensor": name, "part": spot.part, "layer": spot.layer, "component": spot.component, "dtype": dtype,
-        **known._asdict(), **measured, **dict.fromkeys((*MEANS, *LISTS)),
+        "method": method,
+        "tensor": name,
+        "part": spot.part,
+        "layer": spot.layer,
+        "component": spot.component,
+        "dtype": dtype,
+        **known._asdict(),
+        **measured,
+        **dict.fromkeys((*MEANS, *LISTS)),
         "error": None if finite else "NaN or infinite weights",
-    }  # fmt: skip
+    }
 
 
-def _add_spectra(rows: Sequence[Row], plan: DiffPlan, stages: Mapping[str, Values], options: DiffOptions) -> None:
+def _add_spectra(
+    rows: Sequence[Row], plan: DiffPlan, stages: Mapping[str, Values], options: DiffOptions
+) -> None:
     for row, (earlier, later) in zip(rows, plan.deltas, strict=True):
         if row["delta"] > 0:
             sigma = spectra.singular_values(stages[earlier], stages[later], options.device)
@@ -135,11 +160,17 @@ def _add_subspaces(rows: Sequence[Row], stages: Mapping[str, Values], k: int) ->
     before, after = rows[0], rows[1]
     if before["delta"] > 0 and after["delta"] > 0:
         base, sft, rl = stages.values()
-        after |= subspaces.overlaps(subspaces.directions(base, sft, k), subspaces.directions(sft, rl, k))
+        after |= subspaces.overlaps(
+            subspaces.directions(base, sft, k), subspaces.directions(sft, rl, k)
+        )
 
 
-def _measured(names: Sequence[str], measure: Callable[[str], list[Row]], jobs: int) -> Iterator[tuple[str, list[Row]]]:
-    """Rows of every tensor in the given order, computed by `jobs` threads that run at most a few tensors ahead."""
+def _measured(
+    names: Sequence[str], measure: Callable[[str], list[Row]], jobs: int
+) -> Iterator[tuple[str, list[Row]]]:
+    """Rows of every tensor in the given order, computed by `jobs` threads that run at most a few
+    tensors ahead.
+    """
     waiting: deque[tuple[str, Future[list[Row]]]] = deque()
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(jobs) as pool:
         try:
@@ -156,17 +187,29 @@ def _measured(names: Sequence[str], measure: Callable[[str], list[Row]], jobs: i
 
 
 def layer_rows(rows: Sequence[Mapping[str, Any]], model: str) -> list[dict[str, Any]]:
-    """Summaries by (update, part, layer, component) and by layer (`all`). Sums add up; ranks and overlaps are means."""
+    """Summaries by (update, part, layer, component) and by layer (`all`). Sums add up; ranks and
+    overlaps are means.
+    """
     summary = []
     for (method, part, layer, component), members in _groups(rows).items():
         values, n = _measures(members), sum(int(row["elements"]) for row in members)
-        head = {"model": model, "method": method, "part": part, "layer": layer, "component": component}
+        head = {
+            "model": model,
+            "method": method,
+            "part": part,
+            "layer": layer,
+            "component": component,
+        }
         summary += [layer_row(**head, metric=m, value=v, n=n) for m, v in values.items()]
     return summary
 
 
-def part_measures(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], dict[str, float | None]]:
-    """By (update, part): the measures of all its tensors together; ranks and overlaps are means over its matrices."""
+def part_measures(
+    rows: Sequence[Mapping[str, Any]],
+) -> dict[tuple[str, str], dict[str, float | None]]:
+    """By (update, part): the measures of all its tensors together; ranks and overlaps are means
+    over its matrices.
+    """
     parts: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
         if row["error"] is None:
@@ -182,7 +225,9 @@ def _layer_sums(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _groups(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, int | None, str], list[Mapping[str, Any]]]:
+def _groups(
+    rows: Sequence[Mapping[str, Any]],
+) -> dict[tuple[str, str, int | None, str], list[Mapping[str, Any]]]:
     groups: dict[tuple[str, str, int | None, str], list[Mapping[str, Any]]] = {}
     for row in rows:
         if row["error"] is None:
@@ -208,23 +253,32 @@ def _total(members: Sequence[Mapping[str, Any]]) -> Sums:
 
 
 def check_frozen(plan: DiffPlan, rows: Sequence[Mapping[str, Any]], chosen: Set[str]) -> None:
-    """Raises VerificationError if one of the chosen tensors moved by one bit in the last update, or could not be compared."""
+    """Raises VerificationError if one of the chosen tensors moved by one bit in the last update, or
+    could not be compared.
+    """
     last = "→".join(plan.deltas[-1] if len(plan.checkpoints) == 2 else plan.deltas[1])
     lost = sorted(chosen & set(plan.problems))
     if lost:
         raise VerificationError(
-            f"{len(lost)} tensors that should be frozen cannot be compared", why=f"{lost[0]}: {plan.problems[lost[0]]}"
+            f"{len(lost)} tensors that should be frozen cannot be compared",
+            why=f"{lost[0]}: {plan.problems[lost[0]]}",
         )
     moved = [
-        row for row in rows
-        if row["method"] == last and row["tensor"] in chosen and (row["error"] or row["unchanged"] < row["elements"])
-    ]  # fmt: skip
+        row
+        for row in rows
+        if row["method"] == last
+        and row["tensor"] in chosen
+        and (row["error"] or row["unchanged"] < row["elements"])
+    ]
     if moved:
         worst = max(moved, key=lambda row: row["elements"] - row["unchanged"])
         raise VerificationError(
             f"{len(moved)} of {len(chosen)} tensors that should be frozen have moved in {last}",
             why=f"{worst['tensor']}: "
-            + (worst["error"] or f"{worst['elements'] - worst['unchanged']:,.0f} of {worst['elements']:,.0f} elements"),
+            + (
+                worst["error"]
+                or f"{worst['elements'] - worst['unchanged']:,.0f} of {worst['elements']:,.0f} elements"
+            ),
             fix="see samples.parquet of the run for all of them",
         )
 
@@ -234,6 +288,12 @@ def _problem_row(plan: DiffPlan, name: str) -> Row:
     entry = next(c.tensors[name] for c in plan.checkpoints.values() if name in c.tensors)
     numbers = dict.fromkeys((*Sums._fields, *metrics.MEASURES, *MEANS, *LISTS))
     return {
-        "method": None, "tensor": name, "part": spot.part, "layer": spot.layer, "component": spot.component,
-        "dtype": entry.dtype, **numbers, "error": plan.problems[name],
-    }  # fmt: skip
+        "method": None,
+        "tensor": name,
+        "part": spot.part,
+        "layer": spot.layer,
+        "component": spot.component,
+        "dtype": entry.dtype,
+        **numbers,
+        "error": plan.problems[name],
+    }

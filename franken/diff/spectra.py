@@ -1,12 +1,16 @@
-"""How many directions an update has: the singular values of Δ = W_later − W_earlier and what follows from them.
+"""How many directions an update has: the singular values of Δ = W_later − W_earlier and what
+follows from them.
 
-They come from the float64 Gram matrix of the shorter side, whose eigenvalues are σ². On every shape measured this is cheaper
-than a float32 SVD (benchmarks/diff.py) and more accurate down to `RESOLUTION` · σ₁; what lies below cannot be told from zero
-and is reported as zero. Measures after the Frankenstein paper, §3.2, and its code; a Δ of zero has none, not −1381:
+They come from the float64 Gram matrix of the shorter side, whose eigenvalues are σ². On every shape
+measured this is cheaper than a float32 SVD (benchmarks/diff.py) and more accurate down to
+`RESOLUTION` · σ₁; what lies below cannot be told from zero and is reported as zero. Measures after
+the Frankenstein paper, §3.2, and its code; a Δ of zero has none, not −1381:
 
-- `spectral_norm` σ₁, `nuclear_norm` Σσ, `stable_rank` Σσ² / σ₁², `effective_rank` exp of the entropy of σ / Σσ (Roy & Vetterli
+- `spectral_norm` σ₁, `nuclear_norm` Σσ, `stable_rank` Σσ² / σ₁², `effective_rank` exp of the
+  entropy of σ / Σσ (Roy & Vetterli
   2007), `numerical_rank` how many σ > 0, `condition_number` σ₁ / σ_min (null when Δ is singular);
-- `log_volume` Σ ln σᵢ over the first k (null when fewer than k are there), `topk_energy` their share of Σσ².
+- `log_volume` Σ ln σᵢ over the first k (null when fewer than k are there), `topk_energy` their
+  share of Σσ².
 """
 
 from collections.abc import Iterator
@@ -19,13 +23,26 @@ BLOCK = 1 << 22  # elements of Δ at a time
 RESOLUTION = 1e-7  # of the largest singular value: the square root of float64's, with a margin
 TOPK = 50
 MEASURES = (
-    "spectral_norm", "nuclear_norm", "stable_rank", "effective_rank", "numerical_rank", "condition_number", "log_volume", "topk_energy",
-)  # fmt: skip
+    "spectral_norm",
+    "nuclear_norm",
+    "stable_rank",
+    "effective_rank",
+    "numerical_rank",
+    "condition_number",
+    "log_volume",
+    "topk_energy",
+)
 
 
 def singular_values(earlier: Values, later: Values, device: str = "cpu") -> np.ndarray:
-    """All singular values of the update as a matrix [rows, everything else], largest first, in float64."""
-    return roots(np.linalg.eigvalsh(gram(earlier, later)) if device == "cpu" else _on_device(earlier, later, device))
+    """All singular values of the update as a matrix [rows, everything else], largest first, in
+    float64.
+    """
+    return roots(
+        np.linalg.eigvalsh(gram(earlier, later))
+        if device == "cpu"
+        else _on_device(earlier, later, device)
+    )
 
 
 def roots(eigenvalues: np.ndarray) -> np.ndarray:
@@ -47,7 +64,8 @@ def gram(earlier: Values, later: Values) -> np.ndarray:
 def tall_blocks(earlier: Values, later: Values) -> Iterator[np.ndarray]:
     """Δ with its longer side first, as float32 blocks [n, shorter side].
 
-    A tall matrix (an embedding) is streamed; a wide one is held once, since its columns lie apart on disk.
+    A tall matrix (an embedding) is streamed; a wide one is held once, since its columns lie apart
+    on disk.
     """
     rows, columns = sides(earlier)
     if rows >= columns:
@@ -83,7 +101,9 @@ def _on_device(earlier: Values, later: Values, device: str) -> np.ndarray:
 
 
 def spectrum(sigma: np.ndarray, topk: int = TOPK) -> dict[str, float | None]:
-    """The measures of singular values in descending order; k is at most their number. All null where nothing changed."""
+    """The measures of singular values in descending order; k is at most their number. All null
+    where nothing changed.
+    """
     rank = int((sigma > 0).sum())
     if not rank:
         return dict.fromkeys(MEASURES)

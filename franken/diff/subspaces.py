@@ -1,8 +1,10 @@
 """Whether two updates go the same way: principal angles between their leading singular subspaces.
 
-`overlap` is ‖U₁ᵀU₂‖²_F / k, the mean squared cosine of the principal angles: 1 for the same subspace, 0 for orthogonal ones. Two
-random subspaces of dimension k in n dimensions overlap by k / n on average; how far they scatter has a closed form too, so that
-an overlap comes with the number of standard deviations it lies above chance.
+`overlap` is ‖U₁ᵀU₂‖²_F / k, the mean squared cosine of the principal angles: 1 for the same
+subspace, 0 for orthogonal ones. Two
+random subspaces of dimension k in n dimensions overlap by k / n on average; how far they scatter
+has a closed form too, so that an overlap comes with the number of standard deviations it lies above
+chance.
 """
 
 import math
@@ -14,19 +16,29 @@ from franken.diff.values import Values
 
 K = 16
 MEASURES = (
-    "subspace_k", "left_overlap", "left_overlap_random", "left_overlap_z", "right_overlap", "right_overlap_random", "right_overlap_z",
-)  # fmt: skip
+    "subspace_k",
+    "left_overlap",
+    "left_overlap_random",
+    "left_overlap_z",
+    "right_overlap",
+    "right_overlap_random",
+    "right_overlap_z",
+)
 
 
 def directions(earlier: Values, later: Values, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first left [rows, r] and right [columns, r] singular vectors of the update; r ≤ k, fewer where its rank is lower."""
+    """The first left [rows, r] and right [columns, r] singular vectors of the update; r ≤ k, fewer
+    where its rank is lower.
+    """
     from scipy.linalg import eigh
 
     rows, columns = sides(earlier)
     matrix = gram(earlier, later)
     side = matrix.shape[0]
     k = min(k, side)
-    eigenvalues, vectors = eigh(matrix, subset_by_index=[side - k, side - 1], check_finite=False, overwrite_a=True)
+    eigenvalues, vectors = eigh(
+        matrix, subset_by_index=[side - k, side - 1], check_finite=False, overwrite_a=True
+    )
     sigma = roots(eigenvalues)
     rank = int((sigma > 0).sum())
     short = vectors[:, ::-1][:, :rank]
@@ -38,7 +50,8 @@ def directions(earlier: Values, later: Values, k: int) -> tuple[np.ndarray, np.n
 def overlaps(
     before: tuple[np.ndarray, np.ndarray], after: tuple[np.ndarray, np.ndarray]
 ) -> dict[str, float | list[float] | None]:
-    """The measures of two updates' (left, right) vectors, and the principal angles in degrees, smallest first.
+    """The measures of two updates' (left, right) vectors, and the principal angles in degrees,
+    smallest first.
 
     k is the smaller of both ranks; all null where one of the updates is zero.
     """
@@ -58,9 +71,11 @@ def overlaps(
 
 
 def random_overlap(n: int, k: int) -> tuple[float, float]:
-    """Mean and standard deviation of the overlap of two independent uniformly random k-dimensional subspaces of R^n.
+    """Mean and standard deviation of the overlap of two independent uniformly random k-dimensional
+    subspaces of R^n.
 
-    tr(PQ) of two random projections of rank k has mean k²/n and variance 2k²(n − k)² / (n²(n − 1)(n + 2)).
+    tr(PQ) of two random projections of rank k has mean k²/n and variance 2k²(n − k)² / (n²(n − 1)(n
+    + 2)).
     """
     if n == 1:
         return 1.0, 0.0

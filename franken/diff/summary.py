@@ -1,15 +1,25 @@
-"""A finished diff in words and tables, for the command line: what changed by part, by layer, and what that means."""
+"""A finished diff in words and tables, for the command line: what changed by part, by layer, and
+what that means.
+"""
 
 from typing import Any
 
 from franken.runs import LoadedRun
 
-ROUNDING = 0.9  # above this share of both the changed weights and the energy, an update is called rounding
+ROUNDING = (
+    0.9  # above this share of both the changed weights and the energy, an update is called rounding
+)
 BY_PART = {
-    "energy": "‖Δ‖", "relative_energy": "‖Δ‖ / ‖W‖", "unchanged_fraction": "unchanged", "sign_flip_fraction": "sign flips",
-    "max_abs": "max |Δ|", "delta_cosine": "cosine with the update before", "rounding_fraction": "of the changed: one bf16 step",
-    "rounding_energy": "their share of ‖Δ‖²", "effective_rank": "effective rank",
-}  # fmt: skip
+    "energy": "‖Δ‖",
+    "relative_energy": "‖Δ‖ / ‖W‖",
+    "unchanged_fraction": "unchanged",
+    "sign_flip_fraction": "sign flips",
+    "max_abs": "max |Δ|",
+    "delta_cosine": "cosine with the update before",
+    "rounding_fraction": "of the changed: one bf16 step",
+    "rounding_energy": "their share of ‖Δ‖²",
+    "effective_rank": "effective rank",
+}
 SHARES = ("unchanged_fraction", "sign_flip_fraction", "rounding_fraction", "rounding_energy")
 Table = tuple[list[str], list[list[str]]]
 
@@ -19,13 +29,22 @@ def part_table(run: LoadedRun) -> Table:
     from franken.diff.run import part_measures
 
     measured = part_measures(_records(run))
-    shown = [name for name in BY_PART if any(values.get(name) is not None for values in measured.values())]
-    body = [[*key, *(_cell(name, values.get(name)) for name in shown)] for key, values in measured.items()]
+    shown = [
+        name
+        for name in BY_PART
+        if any(values.get(name) is not None for values in measured.values())
+    ]
+    body = [
+        [*key, *(_cell(name, values.get(name)) for name in shown)]
+        for key, values in measured.items()
+    ]
     return ["update", "part", *(BY_PART[name] for name in shown)], body
 
 
 def layer_table(run: LoadedRun) -> Table:
-    """A row per layer of every part, a column per update: relative energy and what stayed bit-equal."""
+    """A row per layer of every part, a column per update: relative energy and what stayed
+    bit-equal.
+    """
     rows: Any = run.layers[(run.layers["component"] == "all") & run.layers["layer"].notna()]
     updates = list(dict.fromkeys(rows["method"]))
     cells = rows.set_index(["part", "layer", "method", "metric"])["value"]

@@ -1,4 +1,6 @@
-"""The flat values of a tensor, a stretch at a time, so that a tensor of any size costs the memory of a stretch."""
+"""The flat values of a tensor, a stretch at a time, so that a tensor of any size costs the memory
+of a stretch.
+"""
 
 import os
 from collections.abc import Iterator
@@ -14,7 +16,9 @@ READABLE = ("BF16", "F16", "F32")
 
 
 class Values:
-    """A tensor of a checkpoint, with what an adapter adds to it; made by `opened`, which also closes its file."""
+    """A tensor of a checkpoint, with what an adapter adds to it; made by `opened`, which also
+    closes its file.
+    """
 
     def __init__(self, entry: TensorEntry, update: LowRank | None, file: int) -> None:
         self.size = int(np.prod(entry.shape, dtype=np.int64))
@@ -25,7 +29,8 @@ class Values:
         self._buffer = np.empty(0, np.uint8)
 
     def bits(self, start: int, stop: int) -> np.ndarray:
-        """Elements start … stop as raw bits: uint16 for bf16, uint32 (of the float32) for everything else.
+        """Elements start … stop as raw bits: uint16 for bf16, uint32 (of the float32) for
+        everything else.
 
         The array is overwritten by the next call. bf16, fp16 and fp32 are exact.
         """
@@ -42,11 +47,15 @@ class Values:
         if self._entry.dtype == "BF16":
             values = (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
         else:
-            values = raw.view(np.float16 if self._entry.dtype == "F16" else np.float32).astype(np.float32)
+            values = raw.view(np.float16 if self._entry.dtype == "F16" else np.float32).astype(
+                np.float32
+            )
         return values if self._update is None else values + self._added(start, stop)
 
     def minus(self, earlier: "Values", start: int, stop: int) -> np.ndarray:
-        """This less an earlier one, as float32. Adapters on one weight subtract without it, so that their rank survives."""
+        """This less an earlier one, as float32. Adapters on one weight subtract without it, so that
+        their rank survives.
+        """
         if self._entry == earlier._entry:
             return self._added(start, stop) - earlier._added(start, stop)
         return self.floats(start, stop) - earlier.floats(start, stop)
@@ -61,7 +70,9 @@ class Values:
         while done < wanted:  # one call may return less than it was asked for
             got = os.preadv(self._file, [view[done:].data], position + done)
             if not got:
-                raise FrankenError(f"{self._entry.file.name} is truncated", why=f"{self._entry.name} is cut off")
+                raise FrankenError(
+                    f"{self._entry.file.name} is truncated", why=f"{self._entry.name} is cut off"
+                )
             done += got
         return view
 
@@ -78,16 +89,26 @@ class Values:
     def _factors(self) -> tuple[np.ndarray, np.ndarray]:
         """The adapter's product as [rows, r] · [r, columns], scaled."""
         assert self._update is not None
-        a, b = read_array(self._update.a), read_array(self._update.b) * np.float32(self._update.scale)
-        return (np.ascontiguousarray(a.T), np.ascontiguousarray(b.T)) if self._update.transposed else (b, a)
+        a, b = (
+            read_array(self._update.a),
+            read_array(self._update.b) * np.float32(self._update.scale),
+        )
+        return (
+            (np.ascontiguousarray(a.T), np.ascontiguousarray(b.T))
+            if self._update.transposed
+            else (b, a)
+        )
 
 
 @contextmanager
 def opened(entry: TensorEntry, update: LowRank | None = None) -> Iterator[Values]:
-    """The values of a tensor while the context lasts. Raises FrankenError for a type that cannot be computed with."""
+    """The values of a tensor while the context lasts. Raises FrankenError for a type that cannot be
+    computed with.
+    """
     if entry.dtype not in READABLE:
         raise FrankenError(
-            f"cannot compute with {entry.dtype}", why=f"{entry.name} is neither {', nor '.join(READABLE)}"
+            f"cannot compute with {entry.dtype}",
+            why=f"{entry.name} is neither {', nor '.join(READABLE)}",
         )
     file = os.open(entry.file, os.O_RDONLY)
     try:

@@ -3,10 +3,13 @@
 An arm is a view, what the model is shown, and at most one aid, written `view` or `view+aid`:
 
     image        the ordinary case
-    text         the puzzle's canonical description instead: what is missing there is reasoning and not perception
+    text         the puzzle's canonical description instead: what is missing there is reasoning and
+                 not perception
     both         image and description
-    blind        neither: what is right there comes from the wording or from the base rates of the answers
-    corrupted    the description with one fact wrong, which changes the answer: does the model read it?
+    blind        neither: what is right there comes from the wording or from the base rates of the
+                 answers
+    corrupted    the description with one fact wrong, which changes the answer: does the model read
+                 it?
     conflict     the image beside that wrong description: which of the two does the model believe?
     black        a black image of the same size
     black-text   a black image and the description
@@ -16,8 +19,9 @@ An arm is a view, what the model is shown, and at most one aid, written `view` o
     +plan +facts +subquestions   what a worked solution knows (franken/evaluate/hints.py)
     +think +no-think             asks for reasoning first, or for the bare answer
 
-All arms of one question share its random numbers (the key of the prompt), so that they can be compared in pairs.
-Source: Frankenstein (arXiv 2602.12395) §4 and appendix E, settings A and B; SPARKLE (arXiv 2506.04723) for the aids.
+All arms of one question share its random numbers (the key of the prompt), so that they can be
+compared in pairs. Source: Frankenstein (arXiv 2602.12395) §4 and appendix E, settings A and B;
+SPARKLE (arXiv 2506.04723) for the aids.
 """
 
 from __future__ import annotations
@@ -38,7 +42,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class View:
-    """What a view shows: the image `as it is`, `black` or `restyled`, and the description `right` or `wrong`."""
+    """What a view shows: the image `as it is`, `black` or `restyled`, and the description `right`
+    or `wrong`.
+    """
 
     image: str = ""
     description: str = ""
@@ -75,13 +81,20 @@ def parse_arms(arms: str | Iterable[str]) -> tuple[str, ...]:
             if word not in known:
                 raise UsageError(
                     f"unknown {what} {word!r}",
-                    did_you_mean(word, known) or "an arm says what the model is shown beside the question",
+                    did_you_mean(word, known)
+                    or "an arm says what the model is shown beside the question",
                     f"choose from {', '.join(k for k in known if k)}",
                 )
         if aid and view == DESCRIBE:
-            raise UsageError(f"{name!r} cannot be", "a description is asked for without the question", "use describe")
+            raise UsageError(
+                f"{name!r} cannot be",
+                "a description is asked for without the question",
+                "use describe",
+            )
     if not names:
-        raise UsageError("no arm given", "an evaluation shows the model something", "try --arms image")
+        raise UsageError(
+            "no arm given", "an evaluation shows the model something", "try --arms image"
+        )
     return tuple(sorted(set(names), key=_place))
 
 
@@ -98,8 +111,9 @@ def view_of(arm: str) -> View:
 def obstacle(item: Item, arm: str) -> tuple[str | None, str | None]:
     """Why an item cannot be asked in an arm, as (error, ineligible); (None, None) when it can.
 
-    A broken item is an error in the arms that need what is broken: an unreadable image fails where an image is shown. An
-    item without a description, a twin or a worked solution was never meant for the arms that need it: ineligible.
+    A broken item is an error in the arms that need what is broken: an unreadable image fails where
+    an image is shown. An item without a description, a twin or a worked solution was never meant
+    for the arms that need it: ineligible.
     """
     if not item.question:
         return item.error or "the item has no question", None
@@ -138,7 +152,8 @@ def prompt_for(item: Item, arm: str) -> Prompt:
 
 
 def misled(item: Item) -> tuple[str, str] | None:
-    """A description with one fact wrong, and the answer that follows from it; None where there is no such thing.
+    """A description with one fact wrong, and the answer that follows from it; None where there is
+    no such thing.
 
     The wrong fact depends on the item alone.
     """

@@ -1,12 +1,15 @@
-"""Evaluations side by side: every measure of every model with its interval, paired differences, and what goes with what.
+"""Evaluations side by side: every measure of every model with its interval, paired differences, and
+what goes with what.
 
-It reads the run folders of `franken eval` and asks no model anything, so it can be repeated with another embedder at no
-cost. Its own run folder holds
+It reads the run folders of `franken eval` and asks no model anything, so it can be repeated with
+another embedder at no cost. Its own run folder holds
 
     samples.parquet   a row per model, arm, prompt and measure
     points.parquet    up to `MAX_POINTS` answers on a plane: t-SNE of their reasoning's embeddings
-    layers.parquet    per task, `all` (macro) and `pooled` (micro): each measure; `B - A` differences paired by prompt, their p
-                      Holm-adjusted over the tasks; solved by one and not by the other; correlations; baselines
+    layers.parquet    per task, `all` (macro) and `pooled` (micro): each measure; `B - A`
+                      differences paired by prompt, their p
+                      Holm-adjusted over the tasks; solved by one and not by the other;
+                      correlations; baselines
 """
 
 from __future__ import annotations
@@ -37,10 +40,16 @@ POINTS = "points.parquet"
 
 
 def compare_runs(
-    folders: Sequence[Path], *, out: Path, embedder: str = HASHING, device: str = "cpu", trained: Collection[str] = (),
+    folders: Sequence[Path],
+    *,
+    out: Path,
+    embedder: str = HASHING,
+    device: str = "cpu",
+    trained: Collection[str] = (),
     seed: int = 0,
-) -> Path:  # fmt: skip
-    """Compare finished evaluations, each with each, later minus earlier. Returns the run folder (`out/compare/…`).
+) -> Path:
+    """Compare finished evaluations, each with each, later minus earlier. Returns the run folder
+    (`out/compare/…`).
 
     Raises FrankenError when two runs have one label, or nothing in common.
     """
@@ -51,12 +60,24 @@ def compare_runs(
     runs = [load_run(folder) for folder in folders]
     labels = [run.manifest["label"] for run in runs]
     if len(set(labels)) < len(labels):
-        raise FrankenError("two runs have one name", f"they are {', '.join(labels)}", "give each model its --label")
+        raise FrankenError(
+            "two runs have one name", f"they are {', '.join(labels)}", "give each model its --label"
+        )
     k = sorted({j for r in runs for j in r.manifest["config"]["k"]})
-    identity = {"runs": [f.name for f in folders], "embedder": embedder, "trained": sorted(trained), "seed": seed}
+    identity = {
+        "runs": [f.name for f in folders],
+        "embedder": embedder,
+        "trained": sorted(trained),
+        "seed": seed,
+    }
     models = {label: str(folder) for label, folder in zip(labels, folders, strict=True)}
     run = open_run(
-        "compare", "-".join(labels)[:80], identity, out, config={**identity, "models": labels, "k": k}, models=models
+        "compare",
+        "-".join(labels)[:80],
+        identity,
+        out,
+        config={**identity, "models": labels, "k": k},
+        models=models,
     )
     if run.is_complete():
         return run.folder
@@ -72,11 +93,16 @@ def compare_runs(
     failed = sum(r.manifest["n_failed"] for r in runs)
     warnings = [f"{failed} answers failed; see the runs that are compared"] if failed else []
     requested = int(pd.Series([len(m.values) for t in tables.values() for m in t.values()]).sum())
-    extra = {"answers_failed": failed, "answers_requested": sum(r.manifest["n_requested"] for r in runs)}
+    extra = {
+        "answers_failed": failed,
+        "answers_requested": sum(r.manifest["n_requested"] for r in runs),
+    }
     return run.finish(layers, n_requested=requested, warnings=warnings, extra=extra)
 
 
-def summary(tables: dict[str, Table], samples: dict[str, Frame], k: Collection[int], *, seed: int = 0) -> list[dict]:
+def summary(
+    tables: dict[str, Table], samples: dict[str, Frame], k: Collection[int], *, seed: int = 0
+) -> list[dict]:
     """The rows of layers.parquet of a comparison."""
     import pandas as pd
 
@@ -85,7 +111,16 @@ def summary(tables: dict[str, Table], samples: dict[str, Frame], k: Collection[i
     rows = baselines(everything[everything["method"] == _arm(samples)])
     for model, table in tables.items():
         for (metric, arm), m in table.items():
-            rows += spread(m.values, tasks, metric, model=model, arm=arm, seed=seed, pooled=True, counts=not m.is_rate)
+            rows += spread(
+                m.values,
+                tasks,
+                metric,
+                model=model,
+                arm=arm,
+                seed=seed,
+                pooled=True,
+                counts=not m.is_rate,
+            )
     for one, two in itertools.combinations(tables, 2):
         rows += _differences(one, tables[one], two, tables[two], seed=seed)
     for one, two in itertools.combinations(tables, 2):
@@ -94,7 +129,9 @@ def summary(tables: dict[str, Table], samples: dict[str, Frame], k: Collection[i
 
 
 def solved_by_one(one: str, a: Frame, two: str, b: Frame, *, seed: int = 0) -> list[dict]:
-    """How often one model succeeds where the other fails: greedily, and with any of its draws, per task and overall."""
+    """How often one model succeeds where the other fails: greedily, and with any of its draws, per
+    task and overall.
+    """
     from franken.evaluate.metrics import per_prompt
 
     arm = main_arm(list(dict.fromkeys(a["method"])))
@@ -106,18 +143,29 @@ def solved_by_one(one: str, a: Frame, two: str, b: Frame, *, seed: int = 0) -> l
         both = left.index.intersection(right.index, sort=False)
         left, right = left[both] > RIGHT, right[both] > RIGHT
         tasks = list(dict.fromkeys(both.get_level_values("task")))
-        for model, only in ((f"{one}, not {two}", left & ~right), (f"{two}, not {one}", right & ~left)):
+        for model, only in (
+            (f"{one}, not {two}", left & ~right),
+            (f"{two}, not {one}", right & ~left),
+        ):
             rows += spread(
-                only.astype(float), tasks, f"solved {name}", model=model, arm=arm or "", seed=seed, pooled=True
+                only.astype(float),
+                tasks,
+                f"solved {name}",
+                model=model,
+                arm=arm or "",
+                seed=seed,
+                pooled=True,
             )
     return rows
 
 
 def correlations(tables: dict[str, Table], k: Collection[int], *, seed: int = 0) -> list[dict]:
-    """Diversity against acc@k over prompts, per model and over all models: raw, and controlled for difficulty.
+    """Diversity against acc@k over prompts, per model and over all models: raw, and controlled for
+    difficulty.
 
-    Controlled: partial correlation within tasks (and models), given the mean acc@1 of the OTHER models on the prompt; with
-    one model, within tasks only (its own acc@1 would explain its acc@k away). The metric's name says which.
+    Controlled: partial correlation within tasks (and models), given the mean acc@1 of the OTHER
+    models on the prompt; with one model, within tasks only (its own acc@1 would explain its acc@k
+    away). The metric's name says which.
     """
     import pandas as pd
 
@@ -125,14 +173,21 @@ def correlations(tables: dict[str, Table], k: Collection[int], *, seed: int = 0)
     for model, table in tables.items():
         arm = next((a for metric, a in table if metric in CORRELATED), "")
         columns = {metric: m.values for (metric, a), m in table.items() if a == arm}
-        others = [t[("acc@1", arm)].values for name, t in tables.items() if name != model and ("acc@1", arm) in t]
+        others = [
+            t[("acc@1", arm)].values
+            for name, t in tables.items()
+            if name != model and ("acc@1", arm) in t
+        ]
         frame = pd.DataFrame(columns).rename_axis(["task", "sample"]).reset_index()
         peers = pd.concat(others, axis=1).mean(axis=1).rename("difficulty") if others else None
         frame = frame.merge(peers.reset_index(), how="left") if peers is not None else frame
         frames.append(frame.assign(model=model))
     pooled = pd.concat(frames, ignore_index=True)
     rows: list[dict] = []
-    for model, frame in [*zip(tables, frames, strict=True), *([("all models", pooled)] if len(frames) > 1 else [])]:
+    for model, frame in [
+        *zip(tables, frames, strict=True),
+        *([("all models", pooled)] if len(frames) > 1 else []),
+    ]:
         successes = [f"acc@{j}" for j in sorted(k) if j > 1 and f"acc@{j}" in frame]
         for x, y in itertools.product([c for c in CORRELATED if c in frame], successes):
             if x == CORRELATED[0] or y == successes[-1]:
@@ -143,22 +198,34 @@ def correlations(tables: dict[str, Table], k: Collection[int], *, seed: int = 0)
 def _correlated(frame: Frame, model: str, x: str, y: str, seed: int) -> list[dict]:
     peers = frame["difficulty"].to_numpy() if "difficulty" in frame else None
     several = frame["model"].nunique() > 1
-    given = ("models, " if several else "") + ("tasks and difficulty" if peers is not None else "tasks")
+    given = ("models, " if several else "") + (
+        "tasks and difficulty" if peers is not None else "tasks"
+    )
     strata = (frame["model"] + "/" + frame["task"] if several else frame["task"]).tolist()
     controls = difficulty_controls(strata, peers)
     rows = []
     for name, ranks in (("Pearson", False), ("Spearman", True)):
         for suffix, columns in (("", None), (f" | {given}", controls)):
             found = association(
-                frame[x].to_numpy(), frame[y].to_numpy(), ranks=ranks, controls=columns,
-                clusters=(frame["task"] + "/" + frame["sample"]).to_numpy(), n_boot=500, seed=seed,
-            )  # fmt: skip
+                frame[x].to_numpy(),
+                frame[y].to_numpy(),
+                ranks=ranks,
+                controls=columns,
+                clusters=(frame["task"] + "/" + frame["sample"]).to_numpy(),
+                n_boot=500,
+                seed=seed,
+            )
             rows.append(
                 _layer(
-                    model, None, ALL, f"{name} {x} ~ {y}{suffix}", found, int(frame[[x, y]].notna().all(axis=1).sum())
+                    model,
+                    None,
+                    ALL,
+                    f"{name} {x} ~ {y}{suffix}",
+                    found,
+                    int(frame[[x, y]].notna().all(axis=1).sum()),
                 )
             )
-    return rows  # fmt: skip
+    return rows
 
 
 def _differences(first: str, a: Table, other: str, b: Table, *, seed: int) -> list[dict]:
@@ -169,18 +236,42 @@ def _differences(first: str, a: Table, other: str, b: Table, *, seed: int) -> li
         found = compare_values(a[key].values, b[key].values, key[0], seed=seed, n_perm=PERMUTATIONS)
         for row in found.to_dict("records"):
             triple = (row["diff"], row["ci_low"], row["ci_high"])
-            rows.append(_layer(other + MINUS + first, key[1], row["task"], key[0], triple, row["n"], row["p_adjusted"]))
+            rows.append(
+                _layer(
+                    other + MINUS + first,
+                    key[1],
+                    row["task"],
+                    key[0],
+                    triple,
+                    row["n"],
+                    row["p_adjusted"],
+                )
+            )
     return rows
 
 
 def _layer(
-    model: str, arm: str | None, task: str, metric: str, triple: Sequence[float], n: int, p: float | None = None
+    model: str,
+    arm: str | None,
+    task: str,
+    metric: str,
+    triple: Sequence[float],
+    n: int,
+    p: float | None = None,
 ) -> dict:
     from franken.runs import layer_row
 
     value, low, high = (None if np.isnan(v) else float(v) for v in triple)
     return layer_row(
-        model=model, method=arm, task=task, metric=metric, value=value, ci_low=low, ci_high=high, n=int(n), p_adjusted=p
+        model=model,
+        method=arm,
+        task=task,
+        metric=metric,
+        value=value,
+        ci_low=low,
+        ci_high=high,
+        n=int(n),
+        p_adjusted=p,
     )
 
 
@@ -191,8 +282,17 @@ def _arm(samples: dict[str, Frame]) -> str | None:
 def _tables(
     samples: dict[str, Frame], k: list[int], curve: int, embed: Embed, trained: Collection[str]
 ) -> dict[str, Table]:
-    used = {s for rows in samples.values() for s in rows.loc[rows["method"] == _arm(samples), "strategy"].dropna()}
-    options = {"k": [j for j in k if j <= curve], "curve": curve, "embed": embed, "trained": trained}
+    used = {
+        s
+        for rows in samples.values()
+        for s in rows.loc[rows["method"] == _arm(samples), "strategy"].dropna()
+    }
+    options = {
+        "k": [j for j in k if j <= curve],
+        "curve": curve,
+        "embed": embed,
+        "trained": trained,
+    }
     return {
         label: {(m.metric, m.arm): m for m in measures(rows, strategies=sorted(used), **options)}
         for label, rows in samples.items()
@@ -201,15 +301,25 @@ def _tables(
 
 def _values(tables: dict[str, Table]) -> list[dict]:
     return [
-        {"model": model, "method": m.arm, "task": task, "sample": sample, "metric": m.metric, "value": value, "error": None}
+        {
+            "model": model,
+            "method": m.arm,
+            "task": task,
+            "sample": sample,
+            "metric": m.metric,
+            "value": value,
+            "error": None,
+        }
         for model, table in tables.items()
         for m in table.values()
         for (task, sample), value in m.values.items()
-    ]  # fmt: skip
+    ]
 
 
 def _points(samples: dict[str, Frame], embed: Embed, seed: int) -> Frame:
-    """Answers on a plane (MUPO, figures 4 and 6): cosine t-SNE from PCA, perplexity min(30, (n - 1)/3)."""
+    """Answers on a plane (MUPO, figures 4 and 6): cosine t-SNE from PCA, perplexity min(30, (n -
+    1)/3).
+    """
     import pandas as pd
     from sklearn.manifold import TSNE
 
@@ -221,11 +331,17 @@ def _points(samples: dict[str, Frame], embed: Embed, seed: int) -> Frame:
     rows = rows.sample(min(len(rows), MAX_POINTS), random_state=seed).sort_index()
     points = pd.DataFrame(rows[["model", "task", "sample", "draw", "strategy"]])
     points["right"] = rows["score"].astype(float) > RIGHT
-    vectors = embed([segment(text) for text in rows["output"]]).numpy() if len(rows) else np.zeros((0, 2))
+    vectors = (
+        embed([segment(text) for text in rows["output"]]).numpy() if len(rows) else np.zeros((0, 2))
+    )
     if len(np.unique(vectors, axis=0)) < 4:  # nothing to lay out
         return points.assign(x=np.nan, y=np.nan)
     layout: Any = TSNE(
-        perplexity=min(30.0, (len(rows) - 1) / 3), metric="cosine", init="pca", random_state=seed, n_jobs=1
+        perplexity=min(30.0, (len(rows) - 1) / 3),
+        metric="cosine",
+        init="pca",
+        random_state=seed,
+        n_jobs=1,
     )
     placed = layout.fit_transform(vectors)
     return points.assign(x=placed[:, 0], y=placed[:, 1])

@@ -4,12 +4,14 @@ Measures of the n draws of a prompt, all of their reasoning segments (franken/ev
 
     diversity        mean pairwise cosine distance of the embeddings (MUPO, arXiv 2604.00479, §3)
     distinct-2       different pairs of words over all pairs of words
-    self-overlap     how much of a draw's 1- to 4-grams the other draws hold (as self-BLEU, without brevity penalty or smoothing)
+    self-overlap     how much of a draw's 1- to 4-grams the other draws hold (as self-BLEU, without
+                     brevity penalty or smoothing)
     answer entropy   of the answers given, in bits; no answer counts as one of them
 
-`association` gives Pearson's and Spearman's correlation with bootstrap intervals. Easy prompts have both right and uniform
-answers, so the raw correlation of diversity with acc@k says little; `controls` takes difficulty out. Source of the question:
-MUPO, figure 2 C and D, which show a regression line without r, p or n.
+`association` gives Pearson's and Spearman's correlation with bootstrap intervals. Easy prompts have
+both right and uniform
+answers, so the raw correlation of diversity with acc@k says little; `controls` takes difficulty
+out. Source of the question: MUPO, figure 2 C and D, which show a regression line without r, p or n.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ NO_ANSWER = "\0"
 
 
 def diversity_measures(rows: Frame, embed: Embed | None = None) -> dict[str, Frame]:
-    """Measure → one value a prompt, from the usable rows of ONE model and ONE arm; prompts with one draw have none."""
+    """Measure → one value a prompt, from the usable rows of ONE model and ONE arm; prompts with one
+    draw have none.
+    """
     from franken.evaluate.embed import segment
 
     draws = rows[rows["draw"] != GREEDY]
@@ -55,13 +59,20 @@ def diversity_measures(rows: Frame, embed: Embed | None = None) -> dict[str, Fra
         return found
     vectors = embed(draws["segment"].tolist()).numpy() if len(draws) else np.zeros((0, 1))
     places = draws.assign(place=range(len(draws))).groupby(BY_PROMPT, sort=False)["place"]
-    return {"diversity": places.agg(lambda at: mean_cosine_distance(vectors[list(at)])).astype(float), **found}
+    return {
+        "diversity": places.agg(lambda at: mean_cosine_distance(vectors[list(at)])).astype(float),
+        **found,
+    }
 
 
 def mean_cosine_distance(vectors: np.ndarray) -> float:
-    """The mean of 1 - cosine over all pairs of rows; rows have length one, and there are two or more of them."""
+    """The mean of 1 - cosine over all pairs of rows; rows have length one, and there are two or
+    more of them.
+    """
     n = len(vectors)
-    length = float((vectors.astype(np.float64).sum(0) ** 2).sum())  # = n + the sum of cosines over ordered pairs
+    length = float(
+        (vectors.astype(np.float64).sum(0) ** 2).sum()
+    )  # = n + the sum of cosines over ordered pairs
     return max(0.0, 1.0 - (length - n) / (n * (n - 1)))
 
 
@@ -72,7 +83,9 @@ def distinct_ngrams(texts: Sequence[str], order: int = 2) -> float:
 
 
 def self_overlap(texts: Sequence[str]) -> float:
-    """Mean over texts and orders of the share of a text's n-grams that another text holds, counted at most as often."""
+    """Mean over texts and orders of the share of a text's n-grams that another text holds, counted
+    at most as often.
+    """
     scores = []
     for order in ORDERS:
         counts = [Counter(_ngrams(text, order)) for text in texts]
@@ -95,21 +108,34 @@ def answer_entropy(answers: Sequence[str | None]) -> float:
 
 
 def association(
-    x: np.ndarray, y: np.ndarray, *, ranks: bool, controls: np.ndarray | None = None, clusters: np.ndarray | None = None,
-    n_boot: int = 1000, seed: int = 0,
-) -> Estimate:  # fmt: skip
-    """Pearson's correlation (of ranks: Spearman's) of x and y, partial given the columns of `controls`.
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    ranks: bool,
+    controls: np.ndarray | None = None,
+    clusters: np.ndarray | None = None,
+    n_boot: int = 1000,
+    seed: int = 0,
+) -> Estimate:
+    """Pearson's correlation (of ranks: Spearman's) of x and y, partial given the columns of
+    `controls`.
 
-    The 95 % interval is a percentile bootstrap over rows, or over `clusters` of rows (prompts, where several models answer
-    one). nan where there are fewer than four rows or nothing varies.
+    The 95 % interval is a percentile bootstrap over rows, or over `clusters` of rows (prompts,
+    where several models answer one). nan where there are fewer than four rows or nothing varies.
     """
     x, y = np.asarray(x, float), np.asarray(y, float)
     known = ~(np.isnan(x) | np.isnan(y))
     controls = np.zeros((len(x), 0)) if controls is None else np.asarray(controls, float)
     known &= ~np.isnan(controls).any(axis=1)
     x, y, controls = x[known], y[known], controls[known]
-    units = np.arange(len(x)) if clusters is None else np.unique(np.asarray(clusters)[known], return_inverse=True)[1]
-    ordinal = [i for i, c in enumerate(controls.T) if len(np.unique(c)) > 2]  # two values mean the same ranked or not
+    units = (
+        np.arange(len(x))
+        if clusters is None
+        else np.unique(np.asarray(clusters)[known], return_inverse=True)[1]
+    )
+    ordinal = [
+        i for i, c in enumerate(controls.T) if len(np.unique(c)) > 2
+    ]  # two values mean the same ranked or not
     value = _partial(x, y, controls, ranks, ordinal)
     if np.isnan(value):
         return Estimate(value, value, value)
@@ -125,14 +151,18 @@ def association(
 
 
 def difficulty_controls(tasks: Sequence[str], difficulty: np.ndarray | None) -> np.ndarray:
-    """Control columns: one per task but the first (so that only differences within a task count), then the difficulty."""
+    """Control columns: one per task but the first (so that only differences within a task count),
+    then the difficulty.
+    """
     names = list(dict.fromkeys(tasks))
     columns = [np.array([t == name for t in tasks], float) for name in names[1:]]
     columns += [] if difficulty is None else [np.asarray(difficulty, float)]
     return np.stack(columns, 1) if columns else np.zeros((len(tasks), 0))
 
 
-def _partial(x: np.ndarray, y: np.ndarray, controls: np.ndarray, ranks: bool, ordinal: Sequence[int]) -> float:
+def _partial(
+    x: np.ndarray, y: np.ndarray, controls: np.ndarray, ranks: bool, ordinal: Sequence[int]
+) -> float:
     from scipy.stats import rankdata
 
     if len(x) < 4 + controls.shape[1]:

@@ -1,11 +1,15 @@
 """Texts → unit vectors, behind one function, for clustering and diversity.
 
-    hashing                                       words and word pairs hashed to 1,024 buckets: offline, instant
-    a folder, or a hub id in the local cache      e.g. Qwen/Qwen3-Embedding-0.6B: last token's hidden state (MUPO's choice)
-    http://host:port/v1#MODEL                     an OpenAI-compatible /embeddings endpoint; nothing is sent unless named
+    hashing                                       words and word pairs hashed to 1,024 buckets:
+                                                  offline, instant
+    a folder, or a hub id in the local cache      e.g. Qwen/Qwen3-Embedding-0.6B: last token's
+                                                  hidden state (MUPO's choice)
+    http://host:port/v1#MODEL                     an OpenAI-compatible /embeddings endpoint; nothing
+                                                  is sent unless named
 
-Texts are embedded bare, without instruction, as MUPO's release does, and each distinct text once (cached by content).
-A key for an endpoint is read from the environment variable FRANKEN_EMBEDDING_KEY.
+Texts are embedded bare, without instruction, as MUPO's release does, and each distinct text once
+(cached by content). A key for an endpoint is read from the environment variable
+FRANKEN_EMBEDDING_KEY.
 """
 
 import hashlib
@@ -37,8 +41,11 @@ KEY_VARIABLE = "FRANKEN_EMBEDDING_KEY"
 Embed = Callable[[Sequence[str]], Float[Tensor, "texts dimensions"]]
 
 
-def embedder(name: str = HASHING, *, device: str | torch.device = "cpu", batch_size: int = 16) -> Embed:
-    """The function for `name` (see above): texts → unit vectors on the CPU in fp32. Nothing is loaded before the first call.
+def embedder(
+    name: str = HASHING, *, device: str | torch.device = "cpu", batch_size: int = 16
+) -> Embed:
+    """The function for `name` (see above): texts → unit vectors on the CPU in fp32. Nothing is
+    loaded before the first call.
 
     Raises UsageError for a model that is not there, FrankenError for an endpoint that fails.
     """
@@ -57,7 +64,9 @@ def embedder(name: str = HASHING, *, device: str | torch.device = "cpu", batch_s
 
 
 def segment(reply: str) -> str:
-    """What of a reply is embedded: its reasoning, else what stands before the answer, else all of it."""
+    """What of a reply is embedded: its reasoning, else what stands before the answer, else all of
+    it.
+    """
     thought = reasoning(reply)
     if thought:
         return thought
@@ -90,7 +99,9 @@ def _units(vectors: Float[Tensor, "texts dimensions"]) -> Float[Tensor, "texts d
     """Of length one; a vector of nothing (an empty text) becomes the first axis."""
     if not torch.isfinite(vectors).all():
         raise FrankenError(
-            "an embedding is not finite", why="the embedder returned inf or nan", fix="use another dtype"
+            "an embedding is not finite",
+            why="the embedder returned inf or nan",
+            fix="use another dtype",
         )
     empty = vectors.norm(dim=1) == 0
     units = F.normalize(vectors, dim=1)
@@ -102,7 +113,11 @@ def _hashing(texts: Sequence[str]) -> Tensor:
     from sklearn.feature_extraction.text import HashingVectorizer
 
     words = HashingVectorizer(
-        n_features=BUCKETS, ngram_range=(1, 2), token_pattern=r"\S+", alternate_sign=False, lowercase=True
+        n_features=BUCKETS,
+        ngram_range=(1, 2),
+        token_pattern=r"\S+",
+        alternate_sign=False,
+        lowercase=True,
     )
     counts: Any = words.transform(list(texts))
     return torch.from_numpy(counts.toarray()).float()
@@ -115,10 +130,16 @@ def _load(name: str, device: str | torch.device) -> tuple[Any, Any]:
 
     folder = resolve(name)
     if not any(folder.glob("*.safetensors")):
-        raise UsageError(f"{name} has no safetensors weights", why="pickled ones can run code", fix="convert the model")
+        raise UsageError(
+            f"{name} has no safetensors weights",
+            why="pickled ones can run code",
+            fix="convert the model",
+        )
     where = torch.device(device)
     dtype = torch.bfloat16 if where.type == "cuda" else torch.float32
-    model = AutoModel.from_pretrained(folder, dtype=dtype, local_files_only=True, use_safetensors=True)
+    model = AutoModel.from_pretrained(
+        folder, dtype=dtype, local_files_only=True, use_safetensors=True
+    )
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
     return model.to(where).eval(), tokenizer
 
@@ -126,7 +147,9 @@ def _load(name: str, device: str | torch.device) -> tuple[Any, Any]:
 @torch.no_grad()
 def _last_token(model: Any, tokenizer: Any, texts: Sequence[str]) -> Tensor:
     """The last token's final hidden state, as Qwen3-Embedding is read. Rows are padded on the left."""
-    inputs = tokenizer(list(texts), padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
+    inputs = tokenizer(
+        list(texts), padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
+    )
     inputs = {k: inputs[k].to(model.device) for k in ("input_ids", "attention_mask")}
     return model(**inputs, use_cache=False).last_hidden_state[:, -1].float().cpu()
 
@@ -147,5 +170,7 @@ def _endpoint(name: str, texts: Sequence[str]) -> Tensor:
             f"no embeddings from {url}", why=str(e), fix="is the endpoint up, and the model named?"
         ) from e
     if len(vectors) != len(texts):
-        raise FrankenError(f"{url} answered {len(vectors)} of {len(texts)} texts", why="its answer is incomplete")
+        raise FrankenError(
+            f"{url} answered {len(vectors)} of {len(texts)} texts", why="its answer is incomplete"
+        )
     return torch.tensor(vectors)

@@ -1,14 +1,16 @@
 """Aids beside a question: what a worked solution knows, given away in parts; and whether to think.
 
-SPARKLE (arXiv 2506.04723) asks on which axis a model is weak: give it the plan, the knowledge, or the chain of
-subproblems, and see which one helps. Here all three come from the solvers' own steps, so that they are right:
+SPARKLE (arXiv 2506.04723) asks on which axis a model is weak: give it the plan, the knowledge, or
+the chain of subproblems, and see which one helps. Here all three come from the solvers' own steps,
+so that they are right:
 
     plan           a worked solution without its values: which steps, over what, in which order
     facts          the facts of the image that the solution uses
     subquestions   what it looks up, as questions
 
-The plan and the sub-questions hold no number, no value of a fact and no answer. Where the answer is how many moves it takes, the
-length of the plan tells it: there the plan is the solution, and the arm shows whether it is followed.
+The plan and the sub-questions hold no number, no value of a fact and no answer. Where the answer is
+how many moves it takes, the length of the plan tells it: there the plan is the solution, and the
+arm shows whether it is followed.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ AIDS: tuple[str, ...] = (*HINTS, *INSTRUCTIONS)
 
 
 def puzzle_of(item: Item) -> Any:
-    """The puzzle an item was made from, which can say more about it; None for an item of public data."""
+    """The puzzle an item was made from, which can say more about it; None for an item of public
+    data.
+    """
     from franken import tasks as puzzles
 
     if item.state is None or item.query is None:
@@ -47,7 +51,9 @@ def instruction(aid: str) -> str:
 
 
 def hint(item: Item, aid: str) -> str | None:
-    """The text of a hint; None for an item without worked solutions or facts, and for aids that are no hints."""
+    """The text of a hint; None for an item without worked solutions or facts, and for aids that are
+    no hints.
+    """
     puzzle = puzzle_of(item)
     if puzzle is None or aid not in HINTS or not item.solutions:
         return None
@@ -69,11 +75,19 @@ def needed_slots(chain: str, facts: dict[str, str]) -> list[str]:
 
 
 def without_values(chain: str, facts: dict[str, str], answer: str) -> str:
-    """A chain of thought without the words of facts, numbers, and the answer; names of slots stay, but for the answer's."""
-    values = {word for value in facts.values() for word in value.lower().split()} | set(answer.lower().split())
+    """A chain of thought without the words of facts, numbers, and the answer; names of slots stay,
+    but for the answer's.
+    """
+    values = {word for value in facts.values() for word in value.lower().split()} | set(
+        answer.lower().split()
+    )
     words = chain.split()
     end = len(answer.split())
     if words[-end:] == answer.split():
         words = words[:-end]
-    kept = [w for w in words if w in facts or not (w.lower().strip(";,.") in values or re.search(r"[\d_/]", w))]
+    kept = [
+        w
+        for w in words
+        if w in facts or not (w.lower().strip(";,.") in values or re.search(r"[\d_/]", w))
+    ]
     return " ".join(kept)

@@ -1,4 +1,6 @@
-"""Everything that is measured of one model's evaluation, as one value a prompt: what intervals and pairings are made from."""
+"""Everything that is measured of one model's evaluation, as one value a prompt: what intervals and
+pairings are made from.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ STRATEGY = "strategy "  # before a strategy's name
 
 @dataclass(frozen=True)
 class Measure:
-    """`values` are indexed by (task, sample). `arm` is an arm, or how answers were drawn for the M scores."""
+    """`values` are indexed by (task, sample). `arm` is an arm, or how answers were drawn for the M
+    scores.
+    """
 
     metric: str
     arm: str
@@ -45,18 +49,27 @@ class Measure:
 
 
 def main_arm(arms: Collection[str]) -> str | None:
-    """The arm in which diversity, shape and errors are measured: `image`, else the first that asks the question."""
+    """The arm in which diversity, shape and errors are measured: `image`, else the first that asks
+    the question.
+    """
     asked = [arm for arm in arms if arm != DESCRIBE]
     return "image" if "image" in asked else asked[0] if asked else None
 
 
 def measures(
-    samples: Frame, *, k: Collection[int], curve: int = 0, embed: Embed | None = None, trained: Collection[str] = (),
+    samples: Frame,
+    *,
+    k: Collection[int],
+    curve: int = 0,
+    embed: Embed | None = None,
+    trained: Collection[str] = (),
     strategies: Collection[str] = (),
-) -> Iterator[Measure]:  # fmt: skip
-    """All measures of ONE model's rows. `curve`: acc@j for each j up to it, in the main arm. Empty ones are left out.
+) -> Iterator[Measure]:
+    """All measures of ONE model's rows. `curve`: acc@j for each j up to it, in the main arm. Empty
+    ones are left out.
 
-    `trained` names the tasks of the levels of generalisation; `strategies` those whose shares are asked for.
+    `trained` names the tasks of the levels of generalisation; `strategies` those whose shares are
+    asked for.
     """
     arms = list(dict.fromkeys(samples["method"]))
     main = main_arm(arms)
@@ -66,16 +79,28 @@ def measures(
 
 
 def _all(
-    samples: Frame, arms: list[str], main: str | None, k: list[int], curve: int, embed: Embed | None,
-    trained: Collection[str], strategies: Collection[str],
-) -> Iterator[Measure]:  # fmt: skip
+    samples: Frame,
+    arms: list[str],
+    main: str | None,
+    k: list[int],
+    curve: int,
+    embed: Embed | None,
+    trained: Collection[str],
+    strategies: Collection[str],
+) -> Iterator[Measure]:
     for arm in arms:
         rows = samples[samples["method"] == arm]
         if arm == DESCRIBE:
             yield Measure("facts right", arm, facts_right(samples))
             continue
         several = [j for j in k if j > 1]
-        names = ["acc@1", "greedy", *(f"{kind}@{j}" for kind in ("acc", "maj") for j in several), "format", "truncated"]
+        names = [
+            "acc@1",
+            "greedy",
+            *(f"{kind}@{j}" for kind in ("acc", "maj") for j in several),
+            "format",
+            "truncated",
+        ]
         for name in names:
             yield Measure(name, arm, per_prompt(rows, name))
         if view_of(arm).description == "wrong":
@@ -100,7 +125,9 @@ def _all(
         yield Measure(f"level: {name}", main, values)
 
 
-def _of_reasoning(rows: Frame, arm: str, embed: Embed | None, strategies: Collection[str]) -> Iterator[Measure]:
+def _of_reasoning(
+    rows: Frame, arm: str, embed: Embed | None, strategies: Collection[str]
+) -> Iterator[Measure]:
     draws = rows[rows["draw"] != GREEDY]
     if not len(draws):
         return

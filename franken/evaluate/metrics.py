@@ -1,14 +1,16 @@
-"""From graded samples to numbers: acc@1, acc@k, maj@k, greedy, format, strategies, baselines, and paired comparisons.
+"""From graded samples to numbers: acc@1, acc@k, maj@k, greedy, format, strategies, baselines, and
+paired comparisons.
 
-Every number is first made per prompt, then averaged over prompts; prompts, not draws, are the unit of
-every interval and of every test, because the draws of one prompt are not independent. `all` is the
-macro average over tasks: the mean of the tasks' means, its interval from a bootstrap that resamples
-prompts within each task; `pooled` is the micro average, over all prompts. A prompt is right when its score exceeds
-one half.
+Every number is first made per prompt, then averaged over prompts; prompts, not draws, are the unit
+of every interval and of every test, because the draws of one prompt are not independent. `all` is
+the macro average over tasks: the mean of the tasks' means, its interval from a bootstrap that
+resamples prompts within each task; `pooled` is the micro average, over all prompts. A prompt is
+right when its score exceeds one half.
 
-acc@1 is the mean over the n draws at temperature 1; acc@k is the unbiased 1 - C(n-c, k)/C(n, k), first@k the literal
-one: is one of the first k draws right? maj@k is how often the most frequent answer of k draws is right. The
-MUPO paper (arXiv 2604.00479, §3.1) calls greedy accuracy acc@1 in its tables: that is `greedy` here.
+acc@1 is the mean over the n draws at temperature 1; acc@k is the unbiased 1 - C(n-c, k)/C(n, k),
+first@k the literal one: is one of the first k draws right? maj@k is how often the most frequent
+answer of k draws is right. The MUPO paper (arXiv 2604.00479, §3.1) calls greedy accuracy acc@1 in
+its tables: that is `greedy` here.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ from franken import stats
 from franken.errors import FrankenError, UsageError
 from franken.tasks.grading import normalise
 
-Frame = Any  # a pandas DataFrame or Series: pandas' own annotations are unions that no code can satisfy
+Frame = (
+    Any  # a pandas DataFrame or Series: pandas' own annotations are unions that no code can satisfy
+)
 GREEDY = -1  # the value of `draw` that marks the greedy answer
 ALL = "all"  # the macro average over tasks
 POOLED = "pooled"  # the micro average, over prompts
@@ -36,15 +40,22 @@ RIGHT = 0.5  # a score above this is a right answer
 
 def metric_names(k: tuple[int, ...]) -> list[str]:
     """The metrics of a run, in the order they are reported."""
-    return ["acc@1", *[f"acc@{j}" for j in k if j > 1], "greedy", "format", "strategies", "truncated"]
+    return [
+        "acc@1",
+        *[f"acc@{j}" for j in k if j > 1],
+        "greedy",
+        "format",
+        "strategies",
+        "truncated",
+    ]
 
 
 def per_prompt(samples: Frame, metric: str) -> Frame:
     """One value per prompt, indexed by (task, sample), from the rows of ONE model and ONE arm.
 
-    Rows with an error or marked ineligible do not count. For acc@k prompts with fewer than k draws are
-    left out; the caller sees it in n. Units: rates in [0, 1]; `strategies` is a count from 1 to n.
-    Raises UsageError on an unknown metric.
+    Rows with an error or marked ineligible do not count. For acc@k prompts with fewer than k draws
+    are left out; the caller sees it in n. Units: rates in [0, 1]; `strategies` is a count from 1 to
+    n. Raises UsageError on an unknown metric.
     """
     import pandas as pd
 
@@ -63,14 +74,18 @@ def per_prompt(samples: Frame, metric: str) -> Frame:
     kind, _, number = metric.partition("@")
     if kind not in ("acc", "first", "maj") or not number.isdigit():
         raise UsageError(
-            f"unknown metric {metric!r}", "", "acc@k, first@k, maj@k, greedy, format, strategies, truncated"
+            f"unknown metric {metric!r}",
+            "",
+            "acc@k, first@k, maj@k, greedy, format, strategies, truncated",
         )
     k = int(number)
     if kind == "first":
         first = rows[rows["draw"] < k].groupby(["task", "sample"], sort=False)["score"]
         return first.max()[first.size() == k].gt(RIGHT).astype(float).rename("score")
     draws: dict[tuple, list[tuple[str | None, bool]]] = {}
-    for task, sample, answer, score in zip(rows["task"], rows["sample"], rows["answer"], rows["score"], strict=True):
+    for task, sample, answer, score in zip(
+        rows["task"], rows["sample"], rows["answer"], rows["score"], strict=True
+    ):
         draws.setdefault((task, sample), []).append((answer, score > RIGHT))
     found: dict[tuple, float] = {}
     for prompt, said in draws.items():
@@ -78,7 +93,9 @@ def per_prompt(samples: Frame, metric: str) -> Frame:
             continue
         right = sum(ok for _, ok in said)
         found[prompt] = (
-            stats.acc_at_k(len(said), right, k) if kind == "acc" else stats.maj_at_k(right, *_wrong_votes(said), k)
+            stats.acc_at_k(len(said), right, k)
+            if kind == "acc"
+            else stats.maj_at_k(right, *_wrong_votes(said), k)
         )
     return pd.Series(list(found.values()), index=_index(found), dtype=float, name="score")
 
@@ -112,8 +129,12 @@ def mean_interval(values: np.ndarray, *, seed: int = 0) -> tuple[float, float, f
     return float(mean), float(low), float(high)
 
 
-def macro_interval(groups: list[np.ndarray], *, n_boot: int = 2000, seed: int = 0) -> tuple[float, float, float]:
-    """Mean of the groups' means with a 95 % percentile interval; units are resampled within each group."""
+def macro_interval(
+    groups: list[np.ndarray], *, n_boot: int = 2000, seed: int = 0
+) -> tuple[float, float, float]:
+    """Mean of the groups' means with a 95 % percentile interval; units are resampled within each
+    group.
+    """
     groups = [np.asarray(g, dtype=float) for g in groups if len(g)]
     if not groups:
         return float("nan"), float("nan"), float("nan")
@@ -139,12 +160,21 @@ def summarise(samples: Frame, *, k: tuple[int, ...], seed: int = 0) -> list[dict
 
 
 def spread(
-    values: Frame, tasks: Sequence[str], metric: str, *, model: str, arm: str, seed: int = 0, pooled: bool = False,
+    values: Frame,
+    tasks: Sequence[str],
+    metric: str,
+    *,
+    model: str,
+    arm: str,
+    seed: int = 0,
+    pooled: bool = False,
     counts: bool | None = None,
-) -> list[dict]:  # fmt: skip
-    """One row of layers.parquet a task, then `all` (macro) and, if asked for, `pooled` (micro), from one value a prompt.
+) -> list[dict]:
+    """One row of layers.parquet a task, then `all` (macro) and, if asked for, `pooled` (micro),
+    from one value a prompt.
 
-    `values` is indexed by (task, sample); missing values are left out and lower n. `counts`: not a rate, so never a
+    `values` is indexed by (task, sample); missing values are left out and lower n. `counts`: not a
+    rate, so never a
     Wilson interval (by default, of the metrics that are counts).
     """
     head = {"model": model, "method": arm, "part": None, "layer": None, "component": ALL}
@@ -153,10 +183,16 @@ def spread(
 
     def interval(found: np.ndarray) -> Sequence[float]:
         if len(found) == 1 and (counts or found[0] not in (0.0, 1.0)):
-            return found[0], float("nan"), float("nan")  # one prompt says nothing about the spread over prompts
+            return (
+                found[0],
+                float("nan"),
+                float("nan"),
+            )  # one prompt says nothing about the spread over prompts
         return stats.bootstrap_mean(found, seed=seed) if counts else mean_interval(found, seed=seed)
 
-    rows = [{**head, **_row(t, metric, interval(g), len(g))} for t, g in zip(tasks, groups, strict=True)]
+    rows = [
+        {**head, **_row(t, metric, interval(g), len(g))} for t, g in zip(tasks, groups, strict=True)
+    ]
     flat = np.concatenate(groups) if groups else np.zeros(0)
     alike = len(flat) > 0 and not counts and (flat == flat[0]).all()
     macro = mean_interval(flat) if alike else macro_interval(groups, seed=seed)
@@ -169,11 +205,12 @@ def spread(
 
 
 def baselines(samples: Frame) -> list[dict]:
-    """What needs no model, per task and for `all`: `chance` and `best_constant`, as rows of layers.parquet (model `baseline`).
+    """What needs no model, per task and for `all`: `chance` and `best_constant`, as rows of
+    layers.parquet (model `baseline`).
 
-    chance: one over the number of options, else over the number of different right answers in the task. best_constant:
-    always the most frequent right answer of these very questions, so chosen in hindsight; the `majority` of `franken tasks
-    baselines` is learnt from other questions.
+    chance: one over the number of options, else over the number of different right answers in the
+    task. best_constant: always the most frequent right answer of these very questions, so chosen in
+    hindsight; the `majority` of `franken tasks baselines` is learnt from other questions.
     """
     prompts = samples.drop_duplicates(["task", "sample"])
     tasks = list(dict.fromkeys(prompts["task"]))
@@ -185,14 +222,24 @@ def baselines(samples: Frame) -> list[dict]:
         options = np.array([len(json.loads(o)) if isinstance(o, str) else 0 for o in listed])
         guess = np.where(options > 0, 1 / np.maximum(options, 1), 1 / max(gold.nunique(), 1))
         found["chance"].append(float(guess.mean()))
-        found["best_constant"].append(float(gold.value_counts(normalize=True).iloc[0]) if len(gold) else float("nan"))
+        found["best_constant"].append(
+            float(gold.value_counts(normalize=True).iloc[0]) if len(gold) else float("nan")
+        )
     head = {"model": "baseline", "method": None, "part": None, "layer": None, "component": ALL}
     nan = float("nan")
     return [
-        {**head, **_row(task, metric, (value, nan, nan), len(prompts) if task == ALL else int((prompts["task"] == task).sum()))}
+        {
+            **head,
+            **_row(
+                task,
+                metric,
+                (value, nan, nan),
+                len(prompts) if task == ALL else int((prompts["task"] == task).sum()),
+            ),
+        }
         for metric, values in found.items()
         for task, value in [*zip(tasks, values, strict=True), (ALL, float(np.mean(values)))]
-    ]  # fmt: skip
+    ]
 
 
 def _of_task(values: Frame, task: str) -> np.ndarray:
@@ -205,29 +252,46 @@ def _of_task(values: Frame, task: str) -> np.ndarray:
 def _row(task: str, metric: str, triple: Sequence[float], n: int) -> dict:
     value, low, high = (None if np.isnan(x) else float(x) for x in triple)
     return {
-        "task": task, "metric": metric, "value": value, "ci_low": low, "ci_high": high,
-        "n": int(n), "p_adjusted": None,
-    }  # fmt: skip
+        "task": task,
+        "metric": metric,
+        "value": value,
+        "ci_low": low,
+        "ci_high": high,
+        "n": int(n),
+        "p_adjusted": None,
+    }
 
 
 def compare_samples(
-    a: Frame, b: Frame, metric: str = "acc@1", *, arm_a: str = "image", arm_b: str = "image",
-    seed: int = 0, n_perm: int = 10_000,
-) -> Frame:  # fmt: skip
-    """Paired comparison b - a over the prompts that both answered, per task and for `all`: see `compare_values`."""
+    a: Frame,
+    b: Frame,
+    metric: str = "acc@1",
+    *,
+    arm_a: str = "image",
+    arm_b: str = "image",
+    seed: int = 0,
+    n_perm: int = 10_000,
+) -> Frame:
+    """Paired comparison b - a over the prompts that both answered, per task and for `all`: see
+    `compare_values`.
+    """
     left = per_prompt(a[a["method"] == arm_a], metric)
     right = per_prompt(b[b["method"] == arm_b], metric)
     return compare_values(left, right, metric, seed=seed, n_perm=n_perm)
 
 
-def compare_values(left: Frame, right: Frame, metric: str, *, seed: int = 0, n_perm: int = 10_000) -> Frame:
-    """Paired comparison right - left of two sets of values, one a prompt, indexed by (task, sample); nan is no value.
+def compare_values(
+    left: Frame, right: Frame, metric: str, *, seed: int = 0, n_perm: int = 10_000
+) -> Frame:
+    """Paired comparison right - left of two sets of values, one a prompt, indexed by (task,
+    sample); nan is no value.
 
-    Columns: task, metric, mean_a, mean_b, diff, ci_low, ci_high, p, p_adjusted, n, test. The test is the
-    sign-flip permutation test over prompts; for one answer a prompt (`BINARY`) it is McNemar's exact
-    test. p_adjusted is Holm over the tasks; `all` is one test by itself and keeps its p. The interval is a bootstrap over
-    prompts, within tasks for `all`. The weights of `all` make every task count the same in the test as well.
-    Raises FrankenError when no prompt has a value on both sides.
+    Columns: task, metric, mean_a, mean_b, diff, ci_low, ci_high, p, p_adjusted, n, test. The test
+    is the sign-flip permutation test over prompts; for one answer a prompt (`BINARY`) it is
+    McNemar's exact test. p_adjusted is Holm over the tasks; `all` is one test by itself and keeps
+    its p. The interval is a bootstrap over prompts, within tasks for `all`. The weights of `all`
+    make every task count the same in the test as well. Raises FrankenError when no prompt has a
+    value on both sides.
     """
     import pandas as pd
 
@@ -250,16 +314,32 @@ def compare_values(left: Frame, right: Frame, metric: str, *, seed: int = 0, n_p
     if binary:
         p, test = _mcnemar(both), "exact McNemar"
     else:
-        p, test = stats.sign_flip_test(np.concatenate(weighted).tolist(), n_perm=n_perm, seed=seed), "sign-flip"
+        p, test = (
+            stats.sign_flip_test(np.concatenate(weighted).tolist(), n_perm=n_perm, seed=seed),
+            "sign-flip",
+        )
     mean_a, mean_b = (float(np.mean([g[c].mean() for g in groups.values()])) for c in ("a", "b"))
-    rows.append({
-        "task": ALL, "metric": metric, "mean_a": mean_a, "mean_b": mean_b, "diff": mean_b - mean_a,
-        "ci_low": low, "ci_high": high, "p": p, "p_adjusted": p, "n": len(both), "test": test,
-    })  # fmt: skip
+    rows.append(
+        {
+            "task": ALL,
+            "metric": metric,
+            "mean_a": mean_a,
+            "mean_b": mean_b,
+            "diff": mean_b - mean_a,
+            "ci_low": low,
+            "ci_high": high,
+            "p": p,
+            "p_adjusted": p,
+            "n": len(both),
+            "test": test,
+        }
+    )
     return pd.DataFrame(rows)
 
 
-def _paired_row(task: str, metric: str, pairs: Frame, binary: bool, *, seed: int, n_perm: int) -> dict:
+def _paired_row(
+    task: str, metric: str, pairs: Frame, binary: bool, *, seed: int, n_perm: int
+) -> dict:
     diffs = (pairs["b"] - pairs["a"]).to_numpy(float).tolist()
     diff, low, high = stats.bootstrap_mean(diffs, seed=seed)
     if binary:
@@ -267,10 +347,18 @@ def _paired_row(task: str, metric: str, pairs: Frame, binary: bool, *, seed: int
     else:
         p, test = stats.sign_flip_test(diffs, n_perm=n_perm, seed=seed), "sign-flip"
     return {
-        "task": task, "metric": metric, "mean_a": float(pairs["a"].mean()), "mean_b": float(pairs["b"].mean()),
-        "diff": float(diff), "ci_low": float(low), "ci_high": float(high), "p": float(p), "p_adjusted": None,
-        "n": len(pairs), "test": test,
-    }  # fmt: skip
+        "task": task,
+        "metric": metric,
+        "mean_a": float(pairs["a"].mean()),
+        "mean_b": float(pairs["b"].mean()),
+        "diff": float(diff),
+        "ci_low": float(low),
+        "ci_high": float(high),
+        "p": float(p),
+        "p_adjusted": None,
+        "n": len(pairs),
+        "test": test,
+    }
 
 
 def _mcnemar(pairs: Frame) -> float:

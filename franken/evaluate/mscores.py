@@ -1,13 +1,14 @@
-"""The three scores of the Frankenstein paper: vision, vision to reasoning, reasoning. Pure functions of evaluation rows.
+"""The three scores of the Frankenstein paper: vision, vision to reasoning, reasoning. Pure
+functions of evaluation rows.
 
     M_vis   right with the image and wrong with a black one: what only the image can have given
     M_v2r   right with the image, and right with a black image beside the description
     M_rea   right from the text alone
 
-of all prompts that both arms answered; a prompt that failed in one of them lowers n and counts as neither. The paper has one
-answer a prompt, `greedy` here; over the draws at temperature 1 the arms are paired draw by draw. The paper's M_rea is on
-other questions (MATH-500); here it is the same questions, with the description in place of the image.
-Source: arXiv 2602.12395, §4 and appendix E.
+of all prompts that both arms answered; a prompt that failed in one of them lowers n and counts as
+neither. The paper has one answer a prompt, `greedy` here; over the draws at temperature 1 the arms
+are paired draw by draw. The paper's M_rea is on other questions (MATH-500); here it is the same
+questions, with the description in place of the image. Source: arXiv 2602.12395, §4 and appendix E.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from franken.evaluate.metrics import GREEDY, RIGHT, compare_values, spread
 
 Frame = Any
 NEEDS: dict[str, tuple[str, ...]] = {
-    "M_vis": ("image", "black"), "M_v2r": ("image", "black-text"), "M_rea": ("text",),
-}  # fmt: skip
+    "M_vis": ("image", "black"),
+    "M_v2r": ("image", "black-text"),
+    "M_rea": ("text",),
+}
 ARMS = ("image", "text", "black", "black-text")
 SCORES = tuple(NEEDS)
 
@@ -31,10 +34,16 @@ def m_scores(samples: Frame, *, greedy: bool = True) -> dict[str, Frame]:
     Scores whose arms are not there are left out. Raises UsageError when none can be had.
     """
     right = answers_right(samples, greedy=greedy)
-    found = {name: right[list(arms)].dropna() for name, arms in NEEDS.items() if set(arms) <= set(right.columns)}
+    found = {
+        name: right[list(arms)].dropna()
+        for name, arms in NEEDS.items()
+        if set(arms) <= set(right.columns)
+    }
     if not found:
         raise UsageError(
-            "no M score can be had", f"the run's arms are {', '.join(right.columns)}", f"use --arms {','.join(ARMS)}"
+            "no M score can be had",
+            f"the run's arms are {', '.join(right.columns)}",
+            f"use --arms {','.join(ARMS)}",
         )
     hits = {
         name: table.iloc[:, 0] * (1 - table.iloc[:, 1]) if name == "M_vis" else table.prod(axis=1)
@@ -44,37 +53,59 @@ def m_scores(samples: Frame, *, greedy: bool = True) -> dict[str, Frame]:
 
 
 def transitions(samples: Frame, one: str, other: str, *, greedy: bool = True) -> dict[str, float]:
-    """How answers change from arm `one` to arm `other`: counts TT, TF, FT, FF, both accuracies, and the paper's rates.
+    """How answers change from arm `one` to arm `other`: counts TT, TF, FT, FF, both accuracies, and
+    the paper's rates.
 
-    `net_gain` is FT - TF; `lift_rate` FT/(FF + FT); `side_effect_rate` TF/(TT + TF); rates of nothing are nan.
+    `net_gain` is FT - TF; `lift_rate` FT/(FF + FT); `side_effect_rate` TF/(TT + TF); rates of
+    nothing are nan.
     """
     right = answers_right(samples, greedy=greedy)[[one, other]].dropna()
     a, b = (right[arm] > RIGHT for arm in (one, other))
-    n = {"TT": int((a & b).sum()), "TF": int((a & ~b).sum()), "FT": int((~a & b).sum()), "FF": int((~a & ~b).sum())}
+    n = {
+        "TT": int((a & b).sum()),
+        "TF": int((a & ~b).sum()),
+        "FT": int((~a & b).sum()),
+        "FF": int((~a & ~b).sum()),
+    }
     nan = float("nan")
     return {
-        **n, "n": len(right), f"accuracy {one}": float(a.mean()) if len(right) else nan,
-        f"accuracy {other}": float(b.mean()) if len(right) else nan, "net_gain": n["FT"] - n["TF"],
+        **n,
+        "n": len(right),
+        f"accuracy {one}": float(a.mean()) if len(right) else nan,
+        f"accuracy {other}": float(b.mean()) if len(right) else nan,
+        "net_gain": n["FT"] - n["TF"],
         "side_effect_rate": n["TF"] / (n["TT"] + n["TF"]) if n["TT"] + n["TF"] else nan,
         "lift_rate": n["FT"] / (n["FF"] + n["FT"]) if n["FF"] + n["FT"] else nan,
-    }  # fmt: skip
+    }
 
 
 def m_rows(samples: Frame, model: str, *, greedy: bool = True, seed: int = 0) -> list[dict]:
-    """The scores of one model as rows of layers.parquet, per task and for `all`, with intervals over prompts."""
+    """The scores of one model as rows of layers.parquet, per task and for `all`, with intervals
+    over prompts.
+    """
     tasks = list(dict.fromkeys(samples["task"]))
     arm = "greedy" if greedy else "sampled"
     scores = m_scores(samples, greedy=greedy)
-    return [row for name, v in scores.items() for row in spread(v, tasks, name, model=model, arm=arm, seed=seed)]
+    return [
+        row
+        for name, v in scores.items()
+        for row in spread(v, tasks, name, model=model, arm=arm, seed=seed)
+    ]
 
 
 def compare_m(a: Frame, b: Frame, *, greedy: bool = True, seed: int = 0) -> Frame:
-    """The paired differences b - a of all scores that both have; columns as `franken.evaluate.metrics.compare_samples`."""
+    """The paired differences b - a of all scores that both have; columns as
+    `franken.evaluate.metrics.compare_samples`.
+    """
     import pandas as pd
 
     left, right = m_scores(a, greedy=greedy), m_scores(b, greedy=greedy)
     return pd.concat(
-        [compare_values(left[name], right[name], name, seed=seed) for name in SCORES if name in left and name in right],
+        [
+            compare_values(left[name], right[name], name, seed=seed)
+            for name in SCORES
+            if name in left and name in right
+        ],
         ignore_index=True,
     )
 

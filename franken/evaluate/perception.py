@@ -1,12 +1,14 @@
-"""Perception or reasoning? What the arms of one model say together, as one value a prompt, so that models can be paired.
+"""Perception or reasoning? What the arms of one model say together, as one value a prompt, so that
+models can be paired.
 
-The decomposition: P(correct) = P(D) P(correct | D) + P(not D) P(correct | not D), with D that the model's own greedy
-description has every fact right that the question needs. P(D) is perception as far as it can be said; P(correct | D) is
-what is left to reasoning. Description and answer are separate replies: D says what the model can see, not what it saw.
+The decomposition: P(correct) = P(D) P(correct | D) + P(not D) P(correct | not D), with D that the
+model's own greedy description has every fact right that the question needs. P(D) is perception as
+far as it can be said; P(correct | D) is what is left to reasoning. Description and answer are
+separate replies: D says what the model can see, not what it saw.
 
-Three levels of generalisation (SEED-Bench-R1's in-distribution to cross-task, arXiv 2503.24376, for puzzles): a new state
-(held-out states of trained puzzles), a new rendering of it (the `restyled` arm), and a new puzzle type (puzzles that were not
-trained).
+Three levels of generalisation (SEED-Bench-R1's in-distribution to cross-task, arXiv 2503.24376, for
+puzzles): a new state (held-out states of trained puzzles), a new rendering of it (the `restyled`
+arm), and a new puzzle type (puzzles that were not trained).
 """
 
 from __future__ import annotations
@@ -20,14 +22,20 @@ from franken.evaluate.reading import KINDS
 
 Frame = Any
 BY_PROMPT = ["task", "sample"]
-DECOMPOSITION = ("P(description right)", "P(correct | description right)", "P(correct | description wrong)")
+DECOMPOSITION = (
+    "P(description right)",
+    "P(correct | description right)",
+    "P(correct | description wrong)",
+)
 LEVELS = ("new state", "new rendering", "new puzzle type")
 
 
 def decomposition(samples: Frame, arm: str = "image") -> dict[str, Frame]:
-    """The three probabilities of `DECOMPOSITION`; the conditional ones over the prompts whose condition holds.
+    """The three probabilities of `DECOMPOSITION`; the conditional ones over the prompts whose
+    condition holds.
 
-    From the rows of ONE model with the arms `arm` (its draws at temperature 1) and `describe` (greedy). Empty without both.
+    From the rows of ONE model with the arms `arm` (its draws at temperature 1) and `describe`
+    (greedy). Empty without both.
     """
     described = usable(samples, DESCRIBE)
     described = described[described["draw"] == GREEDY].set_index(BY_PROMPT)["score"].astype(float)
@@ -43,7 +51,11 @@ def facts_right(samples: Frame) -> Frame:
     """The share of all facts that a description has right, the mean over the draws of each prompt."""
     rows = usable(samples, DESCRIBE)
     rows = rows[rows["draw"] != GREEDY]
-    return rows.assign(share=rows["facts_right"].astype(float)).groupby(BY_PROMPT, sort=False)["share"].mean()
+    return (
+        rows.assign(share=rows["facts_right"].astype(float))
+        .groupby(BY_PROMPT, sort=False)["share"]
+        .mean()
+    )
 
 
 def error_shares(samples: Frame, arm: str = "image") -> dict[str, Frame]:
@@ -51,7 +63,9 @@ def error_shares(samples: Frame, arm: str = "image") -> dict[str, Frame]:
     rows = usable(samples, arm)
     rows = rows[rows["draw"] != GREEDY]
     return {
-        kind: rows.assign(hit=(rows["kind"] == kind).astype(float)).groupby(BY_PROMPT, sort=False)["hit"].mean()
+        kind: rows.assign(hit=(rows["kind"] == kind).astype(float))
+        .groupby(BY_PROMPT, sort=False)["hit"]
+        .mean()
         for kind in KINDS
     }
 
@@ -60,17 +74,29 @@ def misled(samples: Frame, arm: str) -> Frame:
     """How often the answer follows the wrong fact of a `corrupted` or `conflict` description."""
     rows = usable(samples, arm)
     rows = rows[rows["draw"] != GREEDY]
-    return rows.assign(hit=(rows["misled"] == True).astype(float)).groupby(BY_PROMPT, sort=False)["hit"].mean()  # noqa: E712
+    return (
+        rows.assign(hit=rows["misled"].eq(True).astype(float))
+        .groupby(BY_PROMPT, sort=False)["hit"]
+        .mean()
+    )
 
 
 def levels(samples: Frame, trained: Collection[str]) -> dict[str, Frame]:
-    """Level → acc@1 per prompt. Levels without a prompt are left out: no restyled arm, or no task outside of `trained`."""
-    image, restyled = (per_prompt(samples[samples["method"] == arm], "acc@1") for arm in ("image", "restyled"))
-    known, known_too = (v.index.get_level_values("task").isin(list(trained)) for v in (image, restyled))
+    """Level → acc@1 per prompt. Levels without a prompt are left out: no restyled arm, or no task
+    outside of `trained`.
+    """
+    image, restyled = (
+        per_prompt(samples[samples["method"] == arm], "acc@1") for arm in ("image", "restyled")
+    )
+    known, known_too = (
+        v.index.get_level_values("task").isin(list(trained)) for v in (image, restyled)
+    )
     found = zip(LEVELS, (image[known], restyled[known_too], image[~known]), strict=True)
     return {level: values for level, values in found if len(values)}
 
 
 def usable(samples: Frame, arm: str) -> Frame:
     """The rows of an arm that hold an answer."""
-    return samples[(samples["method"] == arm) & samples["error"].isna() & samples["ineligible"].isna()]
+    return samples[
+        (samples["method"] == arm) & samples["error"].isna() & samples["ineligible"].isna()
+    ]

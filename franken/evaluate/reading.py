@@ -1,10 +1,14 @@
-"""What a reply shows beyond right or wrong: which facts it has, where it fails, and the shape of its reasoning.
+"""What a reply shows beyond right or wrong: which facts it has, where it fails, and the shape of
+its reasoning.
 
-A wrong answer is of one of five kinds, the first that applies: `never stops` (cut off at the longest length),
-`self-contradiction` (the answer given is not the one its reasoning ends in), `perception` (the reasoning states a fact of
-the image wrongly), `algorithm` (it states facts, all of them right, and errs behind them), `unclear` (it states none that
-could be checked, or what is wrong may be either). The first four are the error kinds of the AlgoPuzzleVQA study; the fifth
-is what cannot be told, which the study has none of.
+A wrong answer is of one of five kinds, the first that applies: `never stops` (cut off at the
+longest length),
+`self-contradiction` (the answer given is not the one its reasoning ends in), `perception` (the
+reasoning states a fact of
+the image wrongly), `algorithm` (it states facts, all of them right, and errs behind them),
+`unclear` (it states none that could be checked, or what is wrong may be either). The first four are
+the error kinds of the AlgoPuzzleVQA study; the fifth is what cannot be told, which the study has
+none of.
 
 The counts are of words, by the lists below: a rough measure, the same for every model.
 """
@@ -21,9 +25,15 @@ if TYPE_CHECKING:
     from franken.tasks import Grade, Item
 
 NEVER_STOPS, CONTRADICTION, PERCEPTION, ALGORITHM, UNCLEAR = KINDS = (
-    "never stops", "self-contradiction", "perception", "algorithm", "unclear",
-)  # fmt: skip
-CONCLUDES = re.compile(r"(?:^|\s)(?:total|=|so|answer(?: is)?|therefore|thus|hence)[:,]?(?=\s|$)", re.IGNORECASE)
+    "never stops",
+    "self-contradiction",
+    "perception",
+    "algorithm",
+    "unclear",
+)
+CONCLUDES = re.compile(
+    r"(?:^|\s)(?:total|=|so|answer(?: is)?|therefore|thus|hence)[:,]?(?=\s|$)", re.IGNORECASE
+)
 REFLECTS = re.compile(
     r"\b(?:wait|hmm+|actually|alternatively|however|mistake|re-?(?:check|consider|think|examine|verify)\w*"
     r"|(?:double|let me|let's)[ -](?:check|verify)|verify)\b",
@@ -41,7 +51,11 @@ def error_kind(reply: str, item: Item, grade: Grade, *, truncated: bool) -> str:
     if truncated:
         return NEVER_STOPS
     thought = reasoning(reply)
-    if thought and grade.answer is not None and not any(concludes(thought, a) for a in _spelt(grade.answer, item)):
+    if (
+        thought
+        and grade.answer is not None
+        and not any(concludes(thought, a) for a in _spelt(grade.answer, item))
+    ):
         return CONTRADICTION
     misread = getattr(puzzle_of(item), "misread", None)
     wrong = misread(thought, item) if misread and thought else None
@@ -57,17 +71,25 @@ def _spelt(answer: str, item: Item) -> tuple[str, ...]:
 
 
 def concludes(thought: str, answer: str) -> bool:
-    """Whether the reasoning ends in the answer: it stands behind the last `so`, `=`, `total`, …, or anywhere without one."""
+    """Whether the reasoning ends in the answer: it stands behind the last `so`, `=`, `total`, …, or
+    anywhere without one.
+    """
     ends = list(CONCLUDES.finditer(thought))
     conclusion = thought[ends[-1].end() :] if ends else thought
-    return re.search(rf"(?<!\w){re.escape(normalise(answer))}(?!\w)", " ".join(conclusion.lower().split())) is not None
+    return (
+        re.search(
+            rf"(?<!\w){re.escape(normalise(answer))}(?!\w)", " ".join(conclusion.lower().split())
+        )
+        is not None
+    )
 
 
 def compare_facts(reply: str, item: Item) -> tuple[float, list[str], bool]:
-    """A description against the facts: (share of all facts right, slots that the question needs and that are wrong, read whole).
+    """A description against the facts: (share of all facts right, slots that the question needs and
+    that are wrong, read whole).
 
-    A reply that is no whole description is read slot by slot: what stands between the first naming of a slot and the
-    next slot is its value.
+    A reply that is no whole description is read slot by slot: what stands between the first naming
+    of a slot and the next slot is its value.
     """
     puzzle: Any = puzzle_of(item)
     facts: dict[str, str] = puzzle.facts(item.state)
@@ -77,7 +99,9 @@ def compare_facts(reply: str, item: Item) -> tuple[float, list[str], bool]:
         said = puzzle.facts(puzzle.parse(text))
     except ValueError:
         said, whole = _by_slot(text, facts), False
-    right = {slot: normalise(said.get(slot, "")) == normalise(value) for slot, value in facts.items()}
+    right = {
+        slot: normalise(said.get(slot, "")) == normalise(value) for slot, value in facts.items()
+    }
     chain = next(iter(item.solutions.values()), "")
     wrong = [slot for slot in needed_slots(chain, facts) if not right[slot]]
     return sum(right.values()) / max(len(right), 1), wrong, whole
@@ -93,10 +117,11 @@ def _by_slot(text: str, facts: dict[str, str]) -> dict[str, str]:
 
 
 def shape(reply: str, item: Item) -> dict[str, int]:
-    """Counts over the reasoning: `steps`, `reflections` (words of doubt), `references` (words for looking, named slots).
+    """Counts over the reasoning: `steps`, `reflections` (words of doubt), `references` (words for
+    looking, named slots).
 
-    Steps are lines, sentences and parts between semicolons; in a chain that is one such part, the slots it visits and
-    its conclusion.
+    Steps are lines, sentences and parts between semicolons; in a chain that is one such part, the
+    slots it visits and its conclusion.
     """
     thought = reasoning(reply)
     puzzle = puzzle_of(item)

@@ -1,9 +1,10 @@
 """`franken regrade`: judge the stored answers of an evaluation again, without a model.
 
-The source run is never touched: the result is a run of its own, whose identity holds what was graded (the hash of its samples)
-and by what (the hash of the graders' source, or the judge). It says how many verdicts changed, and in which direction.
-What a verdict needs stands in the row; rows of older runs, and of image pairs, are rebuilt from what the run recorded (seed, folder).
-A row whose question cannot be found again is an error, and so is one on which the judge failed.
+The source run is never touched: the result is a run of its own, whose identity holds what was
+graded (the hash of its samples) and by what (the hash of the graders' source, or the judge). It
+says how many verdicts changed, and in which direction. What a verdict needs stands in the row; rows
+of older runs, and of image pairs, are rebuilt from what the run recorded (seed, folder). A row
+whose question cannot be found again is an error, and so is one on which the judge failed.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ GRADERS = ("graders", "puzzles", "grading.py", "grid_puzzles.py", "vision_functi
 
 
 def preview(folder: str | Path, judge: Judge | None = None) -> dict[str, Any]:
-    """What regrading would do: how many answers, which verdicts the rules change, and what a judge would be sent. Writes nothing."""
+    """What regrading would do: how many answers, which verdicts the rules change, and what a judge
+    would be sent. Writes nothing.
+    """
     from franken.tasks.judge import cached
 
     run = _source(folder)
@@ -47,19 +50,30 @@ def preview(folder: str | Path, judge: Judge | None = None) -> dict[str, Any]:
     if judge is not None:
         prompts = list(dict.fromkeys(p for row in done if (p := _prompt(row, items)) is not None))
         known = cached(judge, prompts)
-        found["judge"] = {"model": judge.model, "url": judge.url, "prompts": len(prompts), "cached": known}
+        found["judge"] = {
+            "model": judge.model,
+            "url": judge.url,
+            "prompts": len(prompts),
+            "cached": known,
+        }
     return found
 
 
 def regrade(
-    folder: str | Path, *, judge: Judge | None = None, out: Path | None = None, progress: Progress | None = None
-) -> Path:  # fmt: skip
+    folder: str | Path,
+    *,
+    judge: Judge | None = None,
+    out: Path | None = None,
+    progress: Progress | None = None,
+) -> Path:
     """Judge a finished `eval` (or regraded) run again; returns the folder of the new run.
 
-    With a judge its verdict is the score, and that of the rules stands beside it as `rule_score`. `out` is the folder of run
-    folders (default: that of the source). Errors of a judge are tried again by regrading the new run.
+    With a judge its verdict is the score, and that of the rules stands beside it as `rule_score`.
+    `out` is the folder of run folders (default: that of the source). Errors of a judge are tried
+    again by regrading the new run.
 
-    Raises UsageError for a run of another verb, FrankenError for an unfinished one or when a judge answers nothing.
+    Raises UsageError for a run of another verb, FrankenError for an unfinished one or when a judge
+    answers nothing.
     """
     from franken.runs import open_run
 
@@ -69,11 +83,18 @@ def regrade(
     if judge is not None:
         identity["judge"] = {"url": judge.url, "model": judge.model}
     label = str(run.manifest["label"])
-    config = {**run.manifest["config"], "source": str(run.folder), "judge": judge.model if judge else None}
-    models = {
-        k: str((run.folder / v).resolve()) if v.startswith("..") else v for k, v in run.manifest["models"].items()
+    config = {
+        **run.manifest["config"],
+        "source": str(run.folder),
+        "judge": judge.model if judge else None,
     }
-    target = open_run("regrade", label, identity, out or run.folder.parent.parent, config=config, models=models)
+    models = {
+        k: str((run.folder / v).resolve()) if v.startswith("..") else v
+        for k, v in run.manifest["models"].items()
+    }
+    target = open_run(
+        "regrade", label, identity, out or run.folder.parent.parent, config=config, models=models
+    )
     if target.is_complete():
         return target.folder
     rows = _rows(run)
@@ -89,11 +110,17 @@ def regrade(
     table = pd.DataFrame(stored)
     extra = {"source": str(run.folder), "changes": changes(rows, stored)}
     k = tuple(run.manifest["config"]["k"])
-    return target.finish(summarise(table, k=k), n_requested=run.manifest["n_requested"], extra=extra)
+    return target.finish(
+        summarise(table, k=k), n_requested=run.manifest["n_requested"], extra=extra
+    )
 
 
-def changes(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
-    """How many verdicts changed, per task and for `all`: wrong to right, right to wrong, to and from an error."""
+def changes(
+    before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]
+) -> dict[str, dict[str, int]]:
+    """How many verdicts changed, per task and for `all`: wrong to right, right to wrong, to and
+    from an error.
+    """
     found: dict[str, Counter[str]] = {"all": Counter()}
     for old, new in zip(before, after, strict=True):
         states = _state(old), _state(new)
@@ -103,14 +130,20 @@ def changes(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, An
         for key in ("all", str(old["task"])):
             found.setdefault(key, Counter())[name] += 1
     kinds = ("unchanged", "wrong_to_right", "right_to_wrong")
-    return {task: {**{k: counts[k] for k in kinds}, **dict(counts)} for task, counts in found.items()}
+    return {
+        task: {**{k: counts[k] for k in kinds}, **dict(counts)} for task, counts in found.items()
+    }
 
 
 def graders_digest() -> str:
-    """The hash of the source of everything that gives verdicts, so that other graders make another run."""
+    """The hash of the source of everything that gives verdicts, so that other graders make another
+    run.
+    """
     room = Path(__file__).parents[1] / "tasks"
     files = [
-        f for name in GRADERS for f in ([room / name] if name.endswith(".py") else sorted((room / name).rglob("*.py")))
+        f
+        for name in GRADERS
+        for f in ([room / name] if name.endswith(".py") else sorted((room / name).rglob("*.py")))
     ]
     digest = hashlib.sha256()
     for file in files:
@@ -143,25 +176,40 @@ def _rows(run: LoadedRun) -> list[Row]:
 
 
 def _gradable(row: Mapping[str, Any]) -> bool:
-    """An answer was given, and it was graded or should have been; descriptions and the like carry no verdict."""
-    return row.get("output") is not None and (row.get("score") is not None or row.get("error") is not None)
+    """An answer was given, and it was graded or should have been; descriptions and the like carry
+    no verdict.
+    """
+    return row.get("output") is not None and (
+        row.get("score") is not None or row.get("error") is not None
+    )
 
 
 def _items(run: LoadedRun, rows: Sequence[Row]) -> dict[str, Item]:
-    """The items of a run by their id: rebuilt where a rule needs more than the row carries, else from the row."""
+    """The items of a run by their id: rebuilt where a rule needs more than the row carries, else
+    from the row.
+    """
     from franken.tasks.sources import load_tasks
 
     config = run.manifest["config"]
     rebuilt = any(is_public(r["task"]) or "answer_type" not in r for r in rows if _gradable(r))
-    items = load_tasks(config["tasks"], config["samples"], config["seed"], config["data"]) if rebuilt else []
+    items = (
+        load_tasks(config["tasks"], config["samples"], config["seed"], config["data"])
+        if rebuilt
+        else []
+    )
     known = {item.id: item for item in items}
     for row in rows:
         if row["sample"] not in known and row.get("answer_type"):
             options = tuple(json.loads(row["options"])) if row.get("options") else ()
             known[row["sample"]] = Item(
-                row["sample"], row["task"], row.get("question") or "", row["gold"], options=options, answer_type=row["answer_type"],
+                row["sample"],
+                row["task"],
+                row.get("question") or "",
+                row["gold"],
+                options=options,
+                answer_type=row["answer_type"],
                 tolerance=float(row.get("tolerance") or 0),
-            )  # fmt: skip
+            )
     return known
 
 
@@ -185,29 +233,43 @@ def _by_rules(row: Row, items: Mapping[str, Item]) -> Row:
 
 def _columns(verdict: Grade) -> Row:
     return {
-        "answer": verdict.answer, "score": float(verdict.score), "reason": verdict.reason, "well_formed": bool(verdict.well_formed)
-    }  # fmt: skip
+        "answer": verdict.answer,
+        "score": float(verdict.score),
+        "reason": verdict.reason,
+        "well_formed": bool(verdict.well_formed),
+    }
 
 
 def _prompt(row: Row, items: Mapping[str, Item]) -> str | None:
     """What the judge is asked about a row; None when there is nothing to ask."""
     from franken.tasks.judge import prompt_of
 
-    item, answer = _item(row, items), extract(row["output"]) if row.get("output") is not None else None
+    item, answer = (
+        _item(row, items),
+        extract(row["output"]) if row.get("output") is not None else None,
+    )
     if item is None or row.get("score") is None or not answer:
         return None
     return prompt_of(item.question, item.answer, answer, item.options)
 
 
-def _by_judge(rows: Sequence[Row], items: Mapping[str, Item], judge: Judge, progress: Progress | None) -> list[Row]:
-    """Rows with the judge's verdict as their score. A reply without any answer is wrong by rule, and not sent."""
+def _by_judge(
+    rows: Sequence[Row], items: Mapping[str, Item], judge: Judge, progress: Progress | None
+) -> list[Row]:
+    """Rows with the judge's verdict as their score. A reply without any answer is wrong by rule,
+    and not sent.
+    """
     from franken.tasks.judge import ask
 
     prompts = [_prompt(row, items) for row in rows]
     wanted = [p for p in prompts if p is not None]
     total = len(set(wanted))
     opinions = dict(
-        zip(wanted, ask(judge, wanted, lambda n: progress(n, total, judge.model) if progress else None), strict=True)
+        zip(
+            wanted,
+            ask(judge, wanted, lambda n: progress(n, total, judge.model) if progress else None),
+            strict=True,
+        )
     )
     judged = []
     for row, prompt in zip(rows, prompts, strict=True):
@@ -221,6 +283,8 @@ def _by_judge(rows: Sequence[Row], items: Mapping[str, Item], judge: Judge, prog
     if wanted and all(o.error for o in opinions.values()):
         first = next(iter(opinions.values())).error
         raise FrankenError(
-            f"{judge.url} judged nothing", str(first), "check --judge, --judge-model and the endpoint's key"
+            f"{judge.url} judged nothing",
+            str(first),
+            "check --judge, --judge-model and the endpoint's key",
         )
     return judged

@@ -13,10 +13,23 @@ if TYPE_CHECKING:
     from franken.tasks import Item
 
 EMPTY: dict[str, Any] = {
-    "output": None, "answer": None, "score": None, "reason": None, "well_formed": None, "strategy": None, "kind": None,
-    "misled": None, "facts_right": None, "tokens": None, "steps": None, "reflections": None, "references": None,
-    "truncated": None, "error": None, "ineligible": None,
-}  # fmt: skip
+    "output": None,
+    "answer": None,
+    "score": None,
+    "reason": None,
+    "well_formed": None,
+    "strategy": None,
+    "kind": None,
+    "misled": None,
+    "facts_right": None,
+    "tokens": None,
+    "steps": None,
+    "reflections": None,
+    "references": None,
+    "truncated": None,
+    "error": None,
+    "ineligible": None,
+}
 
 
 def missing_row(
@@ -29,25 +42,51 @@ def missing_row(
 def answer_row(
     label: str, arm: str, item: Item, draw: int, text: str, *, tokens: int | None, truncated: bool
 ) -> dict[str, Any]:
-    """The row of an answer, graded. In `describe` the score is whether the facts that the question needs are right.
+    """The row of an answer, graded. In `describe` the score is whether the facts that the question
+    needs are right.
 
-    `kind` says why a wrong answer is wrong; `misled` whether it is the one that follows from a wrong description;
-    `facts_right` is the share of all facts that a description has right. Counts are of the reasoning; `tokens` of all.
+    `kind` says why a wrong answer is wrong; `misled` whether it is the one that follows from a
+    wrong description;
+    `facts_right` is the share of all facts that a description has right. Counts are of the
+    reasoning; `tokens` of all.
     """
-    row = {**_head(label, arm, item, draw), **EMPTY, "output": text, "tokens": tokens, "truncated": truncated}
+    row = {
+        **_head(label, arm, item, draw),
+        **EMPTY,
+        "output": text,
+        "tokens": tokens,
+        "truncated": truncated,
+    }
     if arm == DESCRIBE:
         share, wrong, whole = compare_facts(text, item)
-        reason = f"wrong: {', '.join(wrong)}" if wrong else "the facts that the question needs are right"
-        found = {"score": float(not wrong), "reason": reason, "well_formed": whole, "facts_right": share}
+        reason = (
+            f"wrong: {', '.join(wrong)}" if wrong else "the facts that the question needs are right"
+        )
+        found = {
+            "score": float(not wrong),
+            "reason": reason,
+            "well_formed": whole,
+            "facts_right": share,
+        }
         return row | found | {"strategy": DESCRIBE, "gold": item.description}
-    return row | _graded(text, item, truncated) | shape(text, item) | {"misled": _is_misled(text, item, arm)}
+    return (
+        row
+        | _graded(text, item, truncated)
+        | shape(text, item)
+        | {"misled": _is_misled(text, item, arm)}
+    )
 
 
 def _head(label: str, arm: str, item: Item, draw: int) -> dict[str, Any]:
     return {
-        "model": label, "method": arm, "task": item.task, "sample": item.id, "draw": draw, "gold": item.answer,
+        "model": label,
+        "method": arm,
+        "task": item.task,
+        "sample": item.id,
+        "draw": draw,
+        "gold": item.answer,
         **graded_by(item),
-    }  # fmt: skip
+    }
 
 
 def _graded(text: str, item: Item, truncated: bool) -> dict[str, Any]:
@@ -57,9 +96,13 @@ def _graded(text: str, item: Item, truncated: bool) -> dict[str, Any]:
     strategy = puzzles.get(item.task).strategy(text) if puzzles.is_puzzle(item.task) else "none"
     kind = None if grade.score > RIGHT else error_kind(text, item, grade, truncated=truncated)
     return {
-        "answer": grade.answer, "score": float(grade.score), "reason": grade.reason,
-        "well_formed": bool(grade.well_formed), "strategy": strategy, "kind": kind,
-    }  # fmt: skip
+        "answer": grade.answer,
+        "score": float(grade.score),
+        "reason": grade.reason,
+        "well_formed": bool(grade.well_formed),
+        "strategy": strategy,
+        "kind": kind,
+    }
 
 
 def _is_misled(text: str, item: Item, arm: str) -> bool | None:

@@ -1,9 +1,11 @@
-"""`franken eval`: ask a model the held-out questions of some tasks, grade the answers, store every one of them.
+"""`franken eval`: ask a model the held-out questions of some tasks, grade the answers, store every
+one of them.
 
-One run folder per model, or per graft when grafts are given: a graft evaluates `model` with some decoder layers taken
-from `donor`, in memory, so that a hybrid costs no disk. Every prompt is answered n times at temperature 1 and once
-greedily. Rows are written in parts while the run goes on; a run that was interrupted answers only what is missing,
-and gets the same numbers, because no sample depends on the batch it was drawn in.
+One run folder per model, or per graft when grafts are given: a graft evaluates `model` with some
+decoder layers taken from `donor`, in memory, so that a hybrid costs no disk. Every prompt is
+answered n times at temperature 1 and once greedily. Rows are written in parts while the run goes
+on; a run that was interrupted answers only what is missing, and gets the same numbers, because no
+sample depends on the batch it was drawn in.
 """
 
 from __future__ import annotations
@@ -33,10 +35,12 @@ CHUNK = 96  # prompts between two writes: what an interrupt can lose
 
 @dataclass(frozen=True)
 class Graft:
-    """A hybrid to evaluate: `layers` (as on the command line, `text:2-5,text:6-8`) of the model come from `donor`.
+    """A hybrid to evaluate: `layers` (as on the command line, `text:2-5,text:6-8`) of the model
+    come from `donor`.
 
-    With `take` also whole pieces outside of the layers (`vision`, `embed`, …), as `franken merge --take` has them. `more`
-    are further donors with their layers, for splices of several recipes; no layer may come from two.
+    With `take` also whole pieces outside of the layers (`vision`, `embed`, …), as `franken merge
+    --take` has them. `more` are further donors with their layers, for splices of several recipes;
+    no layer may come from two.
     """
 
     label: str
@@ -66,9 +70,16 @@ class Plan:
 
 
 def plan_eval(
-    *, tasks: Sequence[str] | None = None, samples: int = 100, n: int = 4, k: Sequence[int] = (1, 4),
-    arms: str | Sequence[str] = "image", seed: int = 0, max_new_tokens: int = 64, data: Path | str | None = None,
-) -> Plan:  # fmt: skip
+    *,
+    tasks: Sequence[str] | None = None,
+    samples: int = 100,
+    n: int = 4,
+    k: Sequence[int] = (1, 4),
+    arms: str | Sequence[str] = "image",
+    seed: int = 0,
+    max_new_tokens: int = 64,
+    data: Path | str | None = None,
+) -> Plan:
     """Resolve and check the options of an evaluation; imports neither torch nor transformers.
 
     Raises UsageError for an unknown task or arm, a k above n, or a number that is not positive.
@@ -83,7 +94,9 @@ def plan_eval(
             puzzles.get(name)
     for what, number in (("--samples", samples), ("--n", n), ("--max-new-tokens", max_new_tokens)):
         if number < 1:
-            raise UsageError(f"{what} {number} is not positive", "", f"give {what} a number from 1 up")
+            raise UsageError(
+                f"{what} {number} is not positive", "", f"give {what} a number from 1 up"
+            )
     for number in k:
         if not 1 <= number <= n:
             raise UsageError(
@@ -104,17 +117,35 @@ def load_items(plan: Plan) -> list[Item]:
 
 
 def run_eval(
-    models: Sequence[str], *, tasks: Sequence[str] | None = None, samples: int = 100, n: int = 4,
-    k: Sequence[int] = (1, 4), arms: str | Sequence[str] = "image", seed: int = 0, out: Path = Path("runs"),
-    device: str = "auto", dtype: str = "auto", data: Path | str | None = None, grafts: Sequence[Graft | None] | None = None,
-    labels: Sequence[str] | None = None, max_new_tokens: int = 64, batch_size: int = 64,
-    engine: str = "native", endpoint: str | None = None, progress: Progress | None = None,
-) -> list[Path]:  # fmt: skip
-    """Evaluate models (or, with `grafts`, hybrids of each; None is the model itself) and return one run folder for each.
+    models: Sequence[str],
+    *,
+    tasks: Sequence[str] | None = None,
+    samples: int = 100,
+    n: int = 4,
+    k: Sequence[int] = (1, 4),
+    arms: str | Sequence[str] = "image",
+    seed: int = 0,
+    out: Path = Path("runs"),
+    device: str = "auto",
+    dtype: str = "auto",
+    data: Path | str | None = None,
+    grafts: Sequence[Graft | None] | None = None,
+    labels: Sequence[str] | None = None,
+    max_new_tokens: int = 64,
+    batch_size: int = 64,
+    engine: str = "native",
+    endpoint: str | None = None,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Evaluate models (or, with `grafts`, hybrids of each; None is the model itself) and return one
+    run folder for each.
 
-    `samples` prompts per task, `n` draws each at temperature 1 plus the greedy answer, in every arm. `labels` name the
-    models in the tables (default: the folder's name). A complete run is returned as it is, without loading anything.
-    `engine` runs the checkpoints; a model written `openai:NAME` is asked at `endpoint`, and its answers are kept in out/cache.
+    `samples` prompts per task, `n` draws each at temperature 1 plus the greedy answer, in every
+    arm. `labels` name the
+    models in the tables (default: the folder's name). A complete run is returned as it is, without
+    loading anything.
+    `engine` runs the checkpoints; a model written `openai:NAME` is asked at `endpoint`, and its
+    answers are kept in out/cache.
 
     Raises UsageError on options that cannot be, FrankenError on checkpoints that cannot be read.
     """
@@ -122,10 +153,19 @@ def run_eval(
 
     endpoint = check_engine(models, engine, endpoint)
     plan = plan_eval(
-        tasks=tasks, samples=samples, n=n, k=k, arms=arms, seed=seed, max_new_tokens=max_new_tokens, data=data
+        tasks=tasks,
+        samples=samples,
+        n=n,
+        k=k,
+        arms=arms,
+        seed=seed,
+        max_new_tokens=max_new_tokens,
+        data=data,
     )
     if labels is not None and len(labels) != len(models):
-        raise UsageError(f"{len(labels)} labels for {len(models)} models", "", "give one label per model")
+        raise UsageError(
+            f"{len(labels)} labels for {len(models)} models", "", "give one label per model"
+        )
     names = list(labels) if labels is not None else [label_of(m) for m in models]
     folders: list[Path] = []
     for name, model in zip(names, models, strict=True):
@@ -137,12 +177,20 @@ def run_eval(
 
 
 def labels_of(models: Sequence[str], given: Sequence[str] | None = None) -> list[str]:
-    """The given names, else those of `label_of`. Raises UsageError when they are not one a model, all different."""
+    """The given names, else those of `label_of`. Raises UsageError when they are not one a model,
+    all different.
+    """
     if given and len(given) != len(models):
-        raise UsageError(f"{len(given)} labels for {len(models)} models", "", "give one label per model")
+        raise UsageError(
+            f"{len(given)} labels for {len(models)} models", "", "give one label per model"
+        )
     labels = list(given) if given else [label_of(m) for m in models]
     if len(set(labels)) < len(labels):
-        raise UsageError("two models have one name", f"they are {', '.join(labels)}", "name each of them with --label")
+        raise UsageError(
+            "two models have one name",
+            f"they are {', '.join(labels)}",
+            "name each of them with --label",
+        )
     return labels
 
 
@@ -155,9 +203,14 @@ class _Source:
     """A model that is loaded when the first run needs it, and then kept for the next ones."""
 
     def __init__(
-        self, model: str, device: str, dtype: str, engine: str = "native", endpoint: str | None = None,
+        self,
+        model: str,
+        device: str,
+        dtype: str,
+        engine: str = "native",
+        endpoint: str | None = None,
         cache: Path | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         from franken.checkpoints import resolve
         from franken.generate.engine import hosted_name
 
@@ -209,9 +262,14 @@ class _Source:
 
 
 def _run_one(
-    source: _Source, name: str, graft: Graft | None, plan: Plan, out: Path, batch_size: int,
+    source: _Source,
+    name: str,
+    graft: Graft | None,
+    plan: Plan,
+    out: Path,
+    batch_size: int,
     progress: Progress | None,
-) -> Path:  # fmt: skip
+) -> Path:
     from franken.checkpoints import fingerprint, open_checkpoint, resolve
     from franken.runs import open_run
     from franken.tasks.sources import contents
@@ -219,7 +277,11 @@ def _run_one(
     label = graft.label if graft else name
     models = {name: source.folder}
     if graft and source.kind != "native":
-        raise UsageError("a hybrid is made in memory", f"the engine {source.kind} has its own", "use --engine native")
+        raise UsageError(
+            "a hybrid is made in memory",
+            f"the engine {source.kind} has its own",
+            "use --engine native",
+        )
     identity: dict[str, Any] = {**asdict(plan), **source.identity()}
     identity |= {"label": label, "dtype": source.dtype, "device": source.device.split(":")[0]}
     identity |= {"contents": contents(plan.data)} if plan.data else {}
@@ -230,8 +292,16 @@ def _run_one(
         identity |= {"take": graft.take} if graft.take else {}
         for i, (other, layers) in enumerate(graft.more, 2):
             models |= {f"donor {i} of {label}": str(resolve(other))}
-            identity |= {f"donor {i}": fingerprint(open_checkpoint(resolve(other))), f"layers {i}": layers}
-    config = {**asdict(plan), "device": source.device, "dtype": source.dtype, "batch_size": batch_size}
+            identity |= {
+                f"donor {i}": fingerprint(open_checkpoint(resolve(other))),
+                f"layers {i}": layers,
+            }
+    config = {
+        **asdict(plan),
+        "device": source.device,
+        "dtype": source.dtype,
+        "batch_size": batch_size,
+    }
     config |= {"engine": source.kind, "endpoint": source.endpoint}
     config["graft"] = asdict(graft) if graft else None
     run = open_run("eval", label, identity, out, config=config, models=models)
@@ -243,19 +313,28 @@ def _run_one(
     import pandas as pd
 
     rows = pd.DataFrame(run.rows())
-    warnings = [f"donor: {d.kind}: {d.text}" for found in hybrid.allowed.values() for d in found] if hybrid else []
+    warnings = (
+        [f"donor: {d.kind}: {d.text}" for found in hybrid.allowed.values() for d in found]
+        if hybrid
+        else []
+    )
     requested = len(plan.arms) * len(items) * len(plan.draws)
     return run.finish(summarise(rows, k=plan.k), n_requested=requested, warnings=warnings)
 
 
 def _plan_hybrid(folder: str, graft: Graft) -> MergePlan:
-    """What the graft changes. A donor that differs, but can be put in, is a warning of the run; one that cannot is refused."""
+    """What the graft changes. A donor that differs, but can be put in, is a warning of the run; one
+    that cannot is refused.
+    """
     from franken.checkpoints import resolve
     from franken.merge.plan import open_all, plan_merge
     from franken.merge.recipe import DIFFERENCES, Recipe, Rule, checked
 
     given = [(graft.donor, graft.layers), *graft.more]
-    donors = {f"donor {i}" if i > 1 else "donor": str(resolve(donor)) for i, (donor, _) in enumerate(given, 1)}
+    donors = {
+        f"donor {i}" if i > 1 else "donor": str(resolve(donor))
+        for i, (donor, _) in enumerate(given, 1)
+    }
     rules = [
         Rule((name,), layers, graft.take if name == "donor" else ())
         for name, (_, layers) in zip(donors, given, strict=True)
@@ -265,12 +344,21 @@ def _plan_hybrid(folder: str, graft: Graft) -> MergePlan:
 
 
 def _answer_missing(
-    run: Run, source: _Source, label: str, hybrid: MergePlan | None, plan: Plan, items: list[Item], batch_size: int,
+    run: Run,
+    source: _Source,
+    label: str,
+    hybrid: MergePlan | None,
+    plan: Plan,
+    items: list[Item],
+    batch_size: int,
     progress: Progress | None,
-) -> None:  # fmt: skip
+) -> None:
     have = {(r["method"], r["sample"], int(r["draw"])) for r in run.rows()}
     total = len(plan.arms) * len(items) * len(plan.draws)
-    todo = {arm: [i for i in items if any((arm, i.id, d) not in have for d in plan.draws)] for arm in plan.arms}
+    todo = {
+        arm: [i for i in items if any((arm, i.id, d) not in have for d in plan.draws)]
+        for arm in plan.arms
+    }
     if progress:
         progress(len(have), total, label)
     if not any(todo.values()):
@@ -298,7 +386,9 @@ def _grafted(source: _Source, hybrid: MergePlan | None, batch_size: int) -> Iter
         yield source.engine(batch_size)
 
 
-def _answer(engine: Engine, label: str, arm: str, items: list[Item], plan: Plan) -> list[dict[str, Any]]:
+def _answer(
+    engine: Engine, label: str, arm: str, items: list[Item], plan: Plan
+) -> list[dict[str, Any]]:
     """All rows of some items in one arm: answers, or the reason why there is none."""
     from franken.generate.engine import Sampling
 
@@ -307,7 +397,10 @@ def _answer(engine: Engine, label: str, arm: str, items: list[Item], plan: Plan)
     for item in items:
         error, ineligible = obstacle(item, arm)
         if error or ineligible:
-            rows += [missing_row(label, arm, item, d, error=error, ineligible=ineligible) for d in plan.draws]
+            rows += [
+                missing_row(label, arm, item, d, error=error, ineligible=ineligible)
+                for d in plan.draws
+            ]
         else:
             askable.append(item)
     if not askable:
@@ -315,12 +408,21 @@ def _answer(engine: Engine, label: str, arm: str, items: list[Item], plan: Plan)
     prompts = [prompt_for(i, arm) for i in askable]
     cap, seed = plan.max_new_tokens, plan.seed
     greedy = engine.generate(prompts, Sampling(n=1, temperature=0.0, max_new_tokens=cap, seed=seed))
-    drawn = engine.generate(prompts, Sampling(n=plan.n, temperature=1.0, max_new_tokens=cap, seed=seed))
+    drawn = engine.generate(
+        prompts, Sampling(n=plan.n, temperature=1.0, max_new_tokens=cap, seed=seed)
+    )
     for item, one, many in zip(askable, greedy, drawn, strict=True):
         for draw, response in zip(plan.draws, [*one, *many], strict=True):
             if response.error:
-                rows.append(missing_row(label, arm, item, draw, error=response.error, ineligible=None))
+                rows.append(
+                    missing_row(label, arm, item, draw, error=response.error, ineligible=None)
+                )
                 continue
-            length, cut = len(response.ids) or None, response.truncated  # an endpoint may not tell tokens
-            rows.append(answer_row(label, arm, item, draw, response.text, tokens=length, truncated=cut))
+            length, cut = (
+                len(response.ids) or None,
+                response.truncated,
+            )  # an endpoint may not tell tokens
+            rows.append(
+                answer_row(label, arm, item, draw, response.text, tokens=length, truncated=cut)
+            )
     return rows

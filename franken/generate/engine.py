@@ -1,9 +1,11 @@
 """What every engine is asked and what it answers; the engines themselves are in files of their own.
 
-A prompt is one user turn, as text or as un-expanded ids (one placeholder an image, as chat templates write it), with its
-images. A completion knows its text, its ids, why it ended and how likely each of its tokens was; one that could not be had
-says why, and is never left out. Sample `i` of a prompt has a seed of its own, made of the run's seed, the prompt's key and
-`i`, so that it does not matter what it is drawn with: `n` samples equal `n` runs of one sample each.
+A prompt is one user turn, as text or as un-expanded ids (one placeholder an image, as chat
+templates write it), with its images. A completion knows its text, its ids, why it ended and how
+likely each of its tokens was; one that could not be had says why, and is never left out. Sample `i`
+of a prompt has a seed of its own, made of the run's seed, the prompt's key and
+`i`, so that it does not matter what it is drawn with: `n` samples equal `n` runs of one sample
+each.
 
 Light: imports neither torch nor any engine.
 """
@@ -25,7 +27,8 @@ ENGINES = ("native", "vllm", "openai")
 class Prompt:
     """A user turn. `key` seeds its samples; prompts with equal keys get equal draws.
 
-    `ids`, where given, are used instead of the text, as they are: the whole prompt with its template, one placeholder an image.
+    `ids`, where given, are used instead of the text, as they are: the whole prompt with its
+    template, one placeholder an image.
     """
 
     text: str
@@ -38,8 +41,9 @@ class Prompt:
 class Sampling:
     """How to draw: `n` samples a prompt; temperature 0 is greedy.
 
-    A sample ends at the model's own end token, at one of `stop_ids`, at one of the strings of `stop` (looked for in the text
-    without special tokens), or after `max_new_tokens`. `first` is the number of the first sample: samples `first` to
+    A sample ends at the model's own end token, at one of `stop_ids`, at one of the strings of
+    `stop` (looked for in the text without special tokens), or after `max_new_tokens`. `first` is
+    the number of the first sample: samples `first` to
     `first + n - 1` are drawn, each under the seed it has in any other run.
     """
 
@@ -55,17 +59,22 @@ class Sampling:
         """Raises UsageError for a request that asks for nothing or cannot be."""
         if self.n < 1 or self.max_new_tokens < 1 or self.temperature < 0 or self.first < 0:
             raise UsageError(
-                "nothing to sample", why="n and max_new_tokens are at least 1, the temperature is not negative"
+                "nothing to sample",
+                why="n and max_new_tokens are at least 1, the temperature is not negative",
             )
         if "" in self.stop:
-            raise UsageError("an empty stop string", why="every text contains it", fix="leave it out")
+            raise UsageError(
+                "an empty stop string", why="every text contains it", fix="leave it out"
+            )
 
 
 @dataclass(frozen=True)
 class Response:
-    """One sample: its text up to the end or stop, its ids with the end, log-probabilities of its tokens, whether it was cut off.
+    """One sample: its text up to the end or stop, its ids with the end, log-probabilities of its
+    tokens, whether it was cut off.
 
-    `prompt_ids` is the prompt as the model saw it, image placeholders expanded. Engines that never see ids leave both lists
+    `prompt_ids` is the prompt as the model saw it, image placeholders expanded. Engines that never
+    see ids leave both lists
     empty. With an `error` there is no answer, and the text is empty.
     """
 
@@ -86,35 +95,53 @@ class Engine(Protocol):
     """Answers prompts. Keeps a model, or the address of one."""
 
     def generate(
-        self, prompts: Sequence[Prompt], sampling: Sampling, *, on_batch: Callable[[int], None] | None = None
+        self,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        *,
+        on_batch: Callable[[int], None] | None = None,
     ) -> list[list[Response]]:
         """`[len(prompts)][n]` responses; `on_batch` hears how many more prompts are done."""
         ...
 
 
 def hosted_name(model: str, engine: str) -> str | None:
-    """What an endpoint calls a model written `openai:NAME`, or any model under the engine `openai`; None for a checkpoint."""
+    """What an endpoint calls a model written `openai:NAME`, or any model under the engine `openai`;
+    None for a checkpoint.
+    """
     if model.startswith("openai:") or engine == "openai":
         return model.removeprefix("openai:")
     return None
 
 
 def check_engine(models: Sequence[str], engine: str, endpoint: str | None) -> str | None:
-    """The endpoint, checked. Raises UsageError for an unknown engine, and for hosted models without endpoint or the reverse."""
+    """The endpoint, checked. Raises UsageError for an unknown engine, and for hosted models without
+    endpoint or the reverse.
+    """
     if engine not in ENGINES:
         raise UsageError(
-            f"unknown engine {engine!r}", did_you_mean(engine, ENGINES), f"choose from {', '.join(ENGINES)}"
+            f"unknown engine {engine!r}",
+            did_you_mean(engine, ENGINES),
+            f"choose from {', '.join(ENGINES)}",
         )
     hosted = [m for m in models if hosted_name(m, engine) is not None]
     if "" in [hosted_name(m, engine) for m in hosted]:
         raise UsageError(
-            "a hosted model without a name", "openai: is followed by what the endpoint calls it", "openai:NAME"
+            "a hosted model without a name",
+            "openai: is followed by what the endpoint calls it",
+            "openai:NAME",
         )
     if hosted and not endpoint:
-        raise UsageError(f"no endpoint for {hosted[0]}", "nothing is called unasked", "add --endpoint https://…/v1")
+        raise UsageError(
+            f"no endpoint for {hosted[0]}",
+            "nothing is called unasked",
+            "add --endpoint https://…/v1",
+        )
     if endpoint and not hosted:
         raise UsageError(
-            "an endpoint, but no hosted model", "checkpoints are run here", "write the model as openai:NAME"
+            "an endpoint, but no hosted model",
+            "checkpoints are run here",
+            "write the model as openai:NAME",
         )
     return check_endpoint(endpoint) if endpoint else None
 
@@ -128,7 +155,9 @@ def check_endpoint(endpoint: str) -> str:
         url, host = urlsplit(""), None
     if url.scheme not in ("http", "https") or not host:
         fix = "write it like https://api.openai.com/v1 or http://localhost:8000/v1"
-        raise UsageError(f"{endpoint!r} is not an address", "an endpoint starts with http:// or https://", fix)
+        raise UsageError(
+            f"{endpoint!r} is not an address", "an endpoint starts with http:// or https://", fix
+        )
     if url.username or url.password or url.query:
         why = "run folders record the address"
         raise UsageError("an endpoint with a secret in its address", why, "set OPENAI_API_KEY")
@@ -152,17 +181,23 @@ def short_seed(name: str, seed: int) -> int:
 
 
 def template_text(template: Any, prompt: Prompt) -> str:
-    """A prompt as its chat template writes it, one placeholder an image. `template` is a processor or a tokenizer."""
+    """A prompt as its chat template writes it, one placeholder an image. `template` is a processor
+    or a tokenizer.
+    """
     content: list[dict[str, Any]] = [{"type": "image"} for _ in prompt.images]
     messages = [{"role": "user", "content": [*content, {"type": "text", "text": prompt.text}]}]
     return template.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
 
 def raw_ids(processor: Any, tokenizer: Any, prompt: Prompt) -> list[int]:
-    """The un-expanded ids of a prompt: one placeholder an image. `processor` is None for text-only models."""
+    """The un-expanded ids of a prompt: one placeholder an image. `processor` is None for text-only
+    models.
+    """
     if prompt.ids is not None:
         return list(prompt.ids)
-    return tokenizer(template_text(processor or tokenizer, prompt), add_special_tokens=False)["input_ids"]
+    return tokenizer(template_text(processor or tokenizer, prompt), add_special_tokens=False)[
+        "input_ids"
+    ]
 
 
 def read_sample(
@@ -173,7 +208,9 @@ def read_sample(
     stop: Sequence[str],
     prompt_ids: list[int],
 ) -> Response:
-    """A response from sampled ids: without the end token, special tokens and what follows a stop string."""
+    """A response from sampled ids: without the end token, special tokens and what follows a stop
+    string.
+    """
     ended = bool(ids) and ids[-1] in ends
     text = tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=True)
     before = cut(text, stop)

@@ -1,10 +1,12 @@
 """Sampling with transformers: every prompt is prefilled once, however many samples it gets.
 
-Each sample draws from its own stream, seeded by (seed, prompt key, sample index), so what it says does not depend on what
-else is in the batch. Image, video and turn markers are never sampled. A checkpoint's own generation settings (repetition
-penalty, top-p, …) are ignored: greedy means greedy.
+Each sample draws from its own stream, seeded by (seed, prompt key, sample index), so what it says
+does not depend on what else is in the batch. Image, video and turn markers are never sampled. A
+checkpoint's own generation settings (repetition penalty, top-p, …) are ignored: greedy means
+greedy.
 
-Prompts of like length share a batch where that saves padding. Left out: beam search, nucleus sampling.
+Prompts of like length share a batch where that saves padding. Left out: beam search, nucleus
+sampling.
 """
 
 from collections.abc import Callable, Sequence
@@ -43,10 +45,16 @@ class Native:
     batch_size: int = 64
 
     def generate(
-        self, prompts: Sequence[Prompt], sampling: Sampling, *, on_batch: Callable[[int], None] | None = None
+        self,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        *,
+        on_batch: Callable[[int], None] | None = None,
     ) -> list[list[Response]]:
         """`[len(prompts)][n]` responses."""
-        return generate(self.loaded, prompts, sampling, batch_size=self.batch_size, on_batch=on_batch)
+        return generate(
+            self.loaded, prompts, sampling, batch_size=self.batch_size, on_batch=on_batch
+        )
 
 
 def generate(
@@ -57,11 +65,15 @@ def generate(
     batch_size: int = 64,
     on_batch: Callable[[int], None] | None = None,
 ) -> list[list[Response]]:
-    """`[len(prompts)][n]` responses. `batch_size` counts rows (prompts × n); `on_batch` hears how many prompts are done."""
+    """`[len(prompts)][n]` responses. `batch_size` counts rows (prompts × n); `on_batch` hears how
+    many prompts are done.
+    """
     sampling.check()
     per_batch = max(1, batch_size // sampling.n)
     order = (
-        batch_order([_size(loaded, p) for p in prompts], per_batch) if len(prompts) > per_batch else range(len(prompts))
+        batch_order([_size(loaded, p) for p in prompts], per_batch)
+        if len(prompts) > per_batch
+        else range(len(prompts))
     )
     drawn: dict[int, list[Response]] = {}
     for start in range(0, len(order), per_batch):
@@ -75,10 +87,11 @@ def generate(
 
 
 def batch_order(sizes: Sequence[int], per_batch: int) -> Sequence[int]:
-    """The order in which to batch rows of these lengths: longest first, so that what does not fit fails at once.
+    """The order in which to batch rows of these lengths: longest first, so that what does not fit
+    fails at once.
 
-    Where that hardly saves padding, the given order: rounding depends on padding, and results had better not change for
-    nothing.
+    Where that hardly saves padding, the given order: rounding depends on padding, and results had
+    better not change for nothing.
     """
 
     def positions(order: Sequence[int]) -> int:
@@ -92,23 +105,38 @@ def batch_order(sizes: Sequence[int], per_batch: int) -> Sequence[int]:
 
 def _size(loaded: Loaded, prompt: Prompt) -> int:
     """About how many tokens a prompt has."""
-    words = len(prompt.ids) if prompt.ids is not None else len(loaded.tokenizer(prompt.text)["input_ids"])
+    words = (
+        len(prompt.ids)
+        if prompt.ids is not None
+        else len(loaded.tokenizer(prompt.text)["input_ids"])
+    )
     return words + sum(i.width * i.height for i in prompt.images) // PIXELS_PER_TOKEN
 
 
 def encode_prompts(loaded: Loaded, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
-    """Apply the chat template, expand image tokens, pad on the left, and add position ids. On the model's device."""
+    """Apply the chat template, expand image tokens, pad on the left, and add position ids. On the
+    model's device.
+    """
     if any(p.images for p in prompts) and loaded.processor is None:
-        raise UsageError(f"{loaded.name} cannot see", why="it is a text-only model", fix="use --arms text or blind")
+        raise UsageError(
+            f"{loaded.name} cannot see",
+            why="it is a text-only model",
+            fix="use --arms text or blind",
+        )
     loaded.tokenizer.padding_side = "left"
     if any(p.ids is not None for p in prompts):
         encoded = _expand(loaded, prompts)
     else:
         encoded = _tokenise(loaded, prompts)
     kept = (
-        "input_ids", "attention_mask", "pixel_values", "image_grid_thw", "image_sizes", "pixel_attention_mask",
+        "input_ids",
+        "attention_mask",
+        "pixel_values",
+        "image_grid_thw",
+        "image_sizes",
+        "pixel_attention_mask",
         *(["token_type_ids"] if loaded.family.attends_both_ways else []),
-    )  # fmt: skip
+    )
     batch = {name: encoded[name].to(loaded.device) for name in kept if name in encoded}
     if "pixel_values" in batch:
         batch["pixel_values"] = batch["pixel_values"].to(loaded.model.dtype)
@@ -119,7 +147,9 @@ def encode_prompts(loaded: Loaded, prompts: Sequence[Prompt]) -> dict[str, Tenso
 
 
 @torch.no_grad()
-def sample(loaded: Loaded, batch: dict[str, Tensor], keys: Sequence[str], sampling: Sampling) -> list[list[Response]]:
+def sample(
+    loaded: Loaded, batch: dict[str, Tensor], keys: Sequence[str], sampling: Sampling
+) -> list[list[Response]]:
     """Prefill an encoded batch once and draw `n` samples of every row."""
     from transformers import DynamicCache
 
@@ -152,15 +182,19 @@ def decode(
     uniforms: Float[Tensor, "rows steps"] | None,
     sampling: Sampling,
 ) -> tuple[Int[Tensor, "rows steps"], Float[Tensor, "rows steps"]]:
-    """Continue rows whose prompt is in `cache`. `last` are the position ids of the last prompt token, `[..., rows, 1]`.
+    """Continue rows whose prompt is in `cache`. `last` are the position ids of the last prompt
+    token, `[..., rows, 1]`.
 
-    Returns ids, -1 after the end, and log-probabilities under the sampled distribution (banned tokens excluded).
+    Returns ids, -1 after the end, and log-probabilities under the sampled distribution (banned
+    tokens excluded).
     """
     model = loaded.model
     eos = torch.tensor(end_ids(loaded, sampling), device=logits.device)
     silent = {-1, *loaded.tokenizer.all_special_ids} if sampling.stop else set()
     rows, steps = logits.shape[0], sampling.max_new_tokens
-    banned = torch.tensor(loaded.family.banned_token_ids(model.config, loaded.tokenizer), device=logits.device)
+    banned = torch.tensor(
+        loaded.family.banned_token_ids(model.config, loaded.tokenizer), device=logits.device
+    )
     ids = torch.full((rows, steps), -1, device=logits.device)
     logprobs = torch.zeros((rows, steps), device=logits.device)
     live = torch.arange(rows, device=logits.device)
@@ -172,7 +206,10 @@ def decode(
         logprobs[live[~done], t] = logprob[~done]
         done = done | torch.isin(token, eos)
         if sampling.stop:
-            said = [_says_stop(loaded.tokenizer, silent, row, sampling.stop) for row in ids[live, : t + 1].tolist()]
+            said = [
+                _says_stop(loaded.tokenizer, silent, row, sampling.stop)
+                for row in ids[live, : t + 1].tolist()
+            ]
             done = done | torch.tensor(said, device=done.device)
         if bool(done.all()) or t + 1 == steps:
             break
@@ -200,7 +237,9 @@ def pick(
     temperature: float,
     uniform: Float[Tensor, "rows"] | None,
 ) -> tuple[Int[Tensor, "rows"], Float[Tensor, "rows"]]:
-    """The next token of every row: the largest logit, or the inverse of the cumulative distribution at `uniform`."""
+    """The next token of every row: the largest logit, or the inverse of the cumulative distribution
+    at `uniform`.
+    """
     scores = logits.float()
     scores[:, banned] = -torch.inf
     if temperature == 0 or uniform is None:
@@ -210,7 +249,9 @@ def pick(
         logp = torch.log_softmax(scores / temperature, -1)
         cumulative = logp.double().exp().cumsum(-1)
         target = uniform.double()[:, None] * cumulative[:, -1:]
-        token = torch.searchsorted(cumulative, target, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
+        token = torch.searchsorted(cumulative, target, right=True)[:, 0].clamp(
+            max=logits.shape[-1] - 1
+        )
     return token, logp.gather(-1, token[:, None])[:, 0]
 
 
@@ -229,7 +270,9 @@ def _tokenise(loaded: Loaded, prompts: Sequence[Prompt]) -> Any:
 
 
 def _expand(loaded: Loaded, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
-    """As `_tokenise`, from ids: every placeholder becomes what the processor makes of it for its image."""
+    """As `_tokenise`, from ids: every placeholder becomes what the processor makes of it for its
+    image.
+    """
     rows = [raw_ids(loaded.processor, loaded.tokenizer, p) for p in prompts]
     flat = [image for p in prompts for image in p.images]
     encoded: dict[str, Tensor] = {}
@@ -237,11 +280,17 @@ def _expand(loaded: Loaded, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
         mark = loaded.processor.image_token
         encoded = dict(
             loaded.processor(
-                text=[mark] * len(flat), images=flat, padding=True, return_tensors="pt", add_special_tokens=False
+                text=[mark] * len(flat),
+                images=flat,
+                padding=True,
+                return_tensors="pt",
+                add_special_tokens=False,
             )
         )
         seen = encoded["attention_mask"].bool()
-        parts = iter([ids[kept].tolist() for ids, kept in zip(encoded["input_ids"], seen, strict=True)])
+        parts = iter(
+            [ids[kept].tolist() for ids, kept in zip(encoded["input_ids"], seen, strict=True)]
+        )
         mark_id = loaded.tokenizer.convert_tokens_to_ids(mark)
         for prompt, row in zip(prompts, rows, strict=True):
             if row.count(mark_id) != len(prompt.images):
@@ -249,22 +298,29 @@ def _expand(loaded: Loaded, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
                     f"{row.count(mark_id)} image placeholders for {len(prompt.images)} images",
                     why="un-expanded ids have one placeholder an image",
                 )
-        rows = [[t for token in row for t in (next(parts) if token == mark_id else [token])] for row in rows]
+        rows = [
+            [t for token in row for t in (next(parts) if token == mark_id else [token])]
+            for row in rows
+        ]
     return encoded | dict(loaded.tokenizer.pad({"input_ids": rows}, return_tensors="pt"))
 
 
 def end_ids(loaded: Loaded, sampling: Sampling) -> list[int]:
-    """Tokens that end an answer: the generation settings', the tokenizer's and those that were asked for."""
+    """Tokens that end an answer: the generation settings', the tokenizer's and those that were
+    asked for.
+    """
     configured = loaded.model.generation_config.eos_token_id
     ids = configured if isinstance(configured, list) else [configured]
-    return sorted({i for i in [*ids, loaded.tokenizer.eos_token_id, *sampling.stop_ids] if i is not None})
+    return sorted(
+        {i for i in [*ids, loaded.tokenizer.eos_token_id, *sampling.stop_ids] if i is not None}
+    )
 
 
 def _says_stop(tokenizer: Any, silent: set[int], row: list[int], stop: Sequence[str]) -> bool:
     """Whether a row that goes on ends in a stop string, given the ids that have no text.
 
-    Only the end is decoded: a token that has text has at least one byte of it. Four tokens more, as the first of a text
-    may lose its space and a character may be cut in two.
+    Only the end is decoded: a token that has text has at least one byte of it. Four tokens more, as
+    the first of a text may lose its space and a character may be cut in two.
     """
     longest = max(len(s.encode()) for s in stop)
     tail = tokenizer.decode([t for t in row if t not in silent][-longest - 4 :])

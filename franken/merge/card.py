@@ -6,23 +6,33 @@ from franken.merge.plan import Plan, describe_rules, summarise
 
 
 def card(plan: Plan) -> str:
-    """Markdown with the front matter that hubs read: what the hybrid is made of, and its recipe as YAML."""
+    """Markdown with the front matter that hubs read: what the hybrid is made of, and its recipe as
+    YAML.
+    """
     import yaml
 
     names = [checkpoint.name for checkpoint in plan.checkpoints.values()]
-    front = yaml.safe_dump({"base_model": names, "library_name": "transformers", "tags": ["franken", "merge"]})
-    recipe = yaml.safe_dump(plan.recipe.to_dict(), sort_keys=False, default_flow_style=None, width=110)
+    front = yaml.safe_dump(
+        {"base_model": names, "library_name": "transformers", "tags": ["franken", "merge"]}
+    )
+    recipe = yaml.safe_dump(
+        plan.recipe.to_dict(), sort_keys=False, default_flow_style=None, width=110
+    )
     lines = [
         f"---\n{front}---\n# {title(plan)}\n",
         "Made by `franken merge`. What no rule names is the base's, bit for bit; layer ranges are 0-based and half-open.\n",
         "| part | | made of | layers | components | tensors |\n|---|---|---|---|---|---|",
     ]
     for row in summarise(plan.rows):
-        cells: list[Any] = [row[k] for k in ("part", "", "made of", "layers", "components", "tensors")]
+        cells: list[Any] = [
+            row[k] for k in ("part", "", "made of", "layers", "components", "tensors")
+        ]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     for name, found in plan.allowed.items():
         lines.append(
-            f"\nDifferences of {name} that were allowed: " + "; ".join(f"{d.kind}: {d.text}" for d in found) + "."
+            f"\nDifferences of {name} that were allowed: "
+            + "; ".join(f"{d.kind}: {d.text}" for d in found)
+            + "."
         )
     lines.append(f"\nRecipe, for `franken merge --recipe`:\n\n```yaml\n{recipe}```\n")
     lines.append("`franken_merge.json` holds the sources and the SHA-256 of every tensor.\n")

@@ -1,9 +1,11 @@
-"""Whether a donor's tensors can work in the base, from configurations, tokenizers and headers; no weight is read.
+"""Whether a donor's tensors can work in the base, from configurations, tokenizers and headers; no
+weight is read.
 
-Every difference has a kind (`recipe.DIFFERENCES`) and is refused unless the recipe allows that kind. What cannot be
-put in at all, a tensor that is missing or has another shape, is of kind `tensors` and cannot be allowed. Settings are
-compared where both checkpoints state them: a configuration that leaves one out means its family's default, and
-shapes tell the rest. Older spellings (flat text settings, `rope_scaling`) are read as the present ones.
+Every difference has a kind (`recipe.DIFFERENCES`) and is refused unless the recipe allows that
+kind. What cannot be put in at all, a tensor that is missing or has another shape, is of kind
+`tensors` and cannot be allowed. Settings are compared where both checkpoints state them: a
+configuration that leaves one out means its family's default, and shapes tell the rest. Older
+spellings (flat text settings, `rope_scaling`) are read as the present ones.
 """
 
 import json
@@ -15,14 +17,45 @@ from typing import Any
 from franken.checkpoints import Checkpoint
 
 TENSORS = "tensors"
-_HEADS = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim")
-_TEXT = (*_HEADS, "rms_norm_eps", "hidden_act", "hidden_activation", "attention_bias", "mlp_bias", "sliding_window")
+_HEADS = (
+    "hidden_size",
+    "intermediate_size",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+)
+_TEXT = (
+    *_HEADS,
+    "rms_norm_eps",
+    "hidden_act",
+    "hidden_activation",
+    "attention_bias",
+    "mlp_bias",
+    "sliding_window",
+)
 _VISION = (
-    "model_type", "hidden_size", "intermediate_size", "depth", "num_hidden_layers", "num_heads", "num_attention_heads",
-    "hidden_act", "patch_size", "image_size", "spatial_merge_size", "temporal_patch_size", "out_hidden_size",
-    "window_size", "fullatt_block_indexes", "deepstack_visual_indexes",
-)  # fmt: skip
-_DECODERS = {"qwen2_vl": "qwen2", "qwen2_5_vl": "qwen2", "qwen3_vl": "qwen3"}  # the decoder inside has this plain form
+    "model_type",
+    "hidden_size",
+    "intermediate_size",
+    "depth",
+    "num_hidden_layers",
+    "num_heads",
+    "num_attention_heads",
+    "hidden_act",
+    "patch_size",
+    "image_size",
+    "spatial_merge_size",
+    "temporal_patch_size",
+    "out_hidden_size",
+    "window_size",
+    "fullatt_block_indexes",
+    "deepstack_visual_indexes",
+)
+_DECODERS = {
+    "qwen2_vl": "qwen2",
+    "qwen2_5_vl": "qwen2",
+    "qwen3_vl": "qwen3",
+}  # the decoder inside has this plain form
 _TOWERS = ("vision", "projector")
 
 
@@ -35,18 +68,26 @@ class Difference:
 
 
 def differences(base: Checkpoint, donor: Checkpoint, keys: Collection[str]) -> list[Difference]:
-    """All that stands against tensors `keys` (canonical names of the base's) of the donor working in the base."""
+    """All that stands against tensors `keys` (canonical names of the base's) of the donor working
+    in the base.
+    """
     parts = {base.tensors[key].place.part for key in keys}
     found = _tensors(base, donor, keys)
     ours, theirs = _text_side(base.config), _text_side(donor.config)
     towers = bool(parts & set(_TOWERS))
     kinds = (base.model_type, donor.model_type) if towers else (_decoder(base), _decoder(donor))
     if kinds[0] != kinds[1]:
-        found.append(Difference("architecture", f"model_type is {kinds[0]} in the base and {kinds[1]} in the donor"))
+        found.append(
+            Difference(
+                "architecture", f"model_type is {kinds[0]} in the base and {kinds[1]} in the donor"
+            )
+        )
     for part in sorted(parts):
         a, b = base.depths.get(part), donor.depths.get(part)
         if a != b and part != "projector":
-            found.append(Difference("depth", f"the {part} has {a} layers in the base and {b} in the donor"))
+            found.append(
+                Difference("depth", f"the {part} has {a} layers in the base and {b} in the donor")
+            )
     if "text" in parts:
         found += _settings("config", ours, theirs, _TEXT)
         found += _rope(ours, theirs)
@@ -69,7 +110,10 @@ def differences(base: Checkpoint, donor: Checkpoint, keys: Collection[str]) -> l
 def _tensors(base: Checkpoint, donor: Checkpoint, keys: Collection[str]) -> list[Difference]:
     found = []
     types: dict[tuple[str, str], list[str]] = {}
-    places = {(base.tensors[k].place.part, base.tensors[k].place.layer, base.tensors[k].place.component) for k in keys}
+    places = {
+        (base.tensors[k].place.part, base.tensors[k].place.layer, base.tensors[k].place.component)
+        for k in keys
+    }
     for key in keys:
         entry, other = base.tensors[key], donor.tensors.get(key)
         if other is None:
@@ -80,11 +124,19 @@ def _tensors(base: Checkpoint, donor: Checkpoint, keys: Collection[str]) -> list
         elif other.dtype != entry.dtype:
             types.setdefault((entry.dtype, other.dtype), []).append(key)
     for key, other in donor.tensors.items():
-        if (other.place.part, other.place.layer, other.place.component) in places and key not in base.tensors:
+        if (
+            other.place.part,
+            other.place.layer,
+            other.place.component,
+        ) in places and key not in base.tensors:
             found.append(Difference(TENSORS, f"the base has no {key}"))
     for (a, b), members in types.items():
         text = f"{members[0]} is {a} in the base and {b} in the donor"
-        found.append(Difference("dtype", text + (f", like {len(members) - 1} more" if len(members) > 1 else "")))
+        found.append(
+            Difference(
+                "dtype", text + (f", like {len(members) - 1} more" if len(members) > 1 else "")
+            )
+        )
     return found
 
 
@@ -104,27 +156,43 @@ def _decoder(checkpoint: Checkpoint) -> str:
 
 def _ties(checkpoint: Checkpoint) -> dict[str, Any]:
     said = _text_side(checkpoint.config) | checkpoint.config
-    return {"tie_word_embeddings": bool(said["tie_word_embeddings"])} if "tie_word_embeddings" in said else {}
+    return (
+        {"tie_word_embeddings": bool(said["tie_word_embeddings"])}
+        if "tie_word_embeddings" in said
+        else {}
+    )
 
 
 def _settings(
-    kind: str, ours: dict[str, Any], theirs: dict[str, Any], names: Collection[str], prefix: str = ""
+    kind: str,
+    ours: dict[str, Any],
+    theirs: dict[str, Any],
+    names: Collection[str],
+    prefix: str = "",
 ) -> list[Difference]:
     return [
-        Difference(kind, f"{prefix}{name} is {ours[name]} in the base and {theirs[name]} in the donor")
+        Difference(
+            kind, f"{prefix}{name} is {ours[name]} in the base and {theirs[name]} in the donor"
+        )
         for name in names
-        if ours.get(name) is not None and theirs.get(name) is not None and ours[name] != theirs[name]
+        if ours.get(name) is not None
+        and theirs.get(name) is not None
+        and ours[name] != theirs[name]
     ]
 
 
 def _rope(ours: dict[str, Any], theirs: dict[str, Any]) -> list[Difference]:
-    """Where both say something: a text model has no sections of M-RoPE, since its tokens have one position each."""
+    """Where both say something: a text model has no sections of M-RoPE, since its tokens have one
+    position each.
+    """
     a, b = _rope_settings(ours), _rope_settings(theirs)
     return _settings("rope", a, b, sorted(a.keys() & b.keys()), "rope's ")
 
 
 def _rope_settings(text: dict[str, Any]) -> dict[str, Any]:
-    """`rope_parameters` of transformers 5, or `rope_theta` and `rope_scaling` of before, in one spelling."""
+    """`rope_parameters` of transformers 5, or `rope_theta` and `rope_scaling` of before, in one
+    spelling.
+    """
     said = {**(text.get("rope_scaling") or {}), **(text.get("rope_parameters") or {})}
     if "rope_theta" not in said and text.get("rope_theta") is not None:
         said["rope_theta"] = text["rope_theta"]
@@ -133,7 +201,9 @@ def _rope_settings(text: dict[str, Any]) -> dict[str, Any]:
     if said["rope_type"] == "mrope":
         said["rope_type"] = "default"
     return {
-        k: float(v) if isinstance(v, int) and not isinstance(v, bool) else v for k, v in said.items() if v is not None
+        k: float(v) if isinstance(v, int) and not isinstance(v, bool) else v
+        for k, v in said.items()
+        if v is not None
     }
 
 
@@ -163,15 +233,26 @@ def _vocabulary(folder: Path) -> dict[str, int]:
 
 def _processor(base: Path, donor: Path) -> list[Difference]:
     ours, theirs = _image_settings(base), _image_settings(donor)
-    return _settings("processor", ours, theirs, sorted(ours.keys() & theirs.keys()), "image processor's ")
+    return _settings(
+        "processor", ours, theirs, sorted(ours.keys() & theirs.keys()), "image processor's "
+    )
 
 
 def _image_settings(folder: Path) -> dict[str, Any]:
     said = _json(folder / "preprocessor_config.json") | (
         _json(folder / "processor_config.json").get("image_processor") or {}
     )
-    names = ("processor_class", "image_processor_type", "feature_extractor_type", "auto_map", "data_format", "device")
-    return {key: value for key, value in said.items() if key not in names and not key.startswith("_")}
+    names = (
+        "processor_class",
+        "image_processor_type",
+        "feature_extractor_type",
+        "auto_map",
+        "data_format",
+        "device",
+    )
+    return {
+        key: value for key, value in said.items() if key not in names and not key.startswith("_")
+    }
 
 
 def _same_file(base: Path, donor: Path, name: str) -> bool:

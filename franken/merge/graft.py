@@ -1,4 +1,6 @@
-"""Virtual hybrids: swap tensors of a model in memory, and put them back bit for bit. Nothing is written."""
+"""Virtual hybrids: swap tensors of a model in memory, and put them back bit for bit. Nothing is
+written.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,11 +18,14 @@ Values = dict[str, torch.Tensor]  # by the file and name they come from
 
 @contextmanager
 def graft(model: Any, plan: Plan, *, donated: Values | None = None) -> Iterator[int]:
-    """While the context lasts, the model holds the tensors of the plan. Yields how many were swapped.
+    """While the context lasts, the model holds the tensors of the plan. Yields how many were
+    swapped.
 
-    `model` is the plan's base, loaded in any type and on any device. The model's own tensors stay where they are and come
-    back themselves, also after an exception. `donated` keeps donors' tensors that were read, on the model's device:
-    hand the same mapping to every graft of a sweep, and each is read from disk once.
+    `model` is the plan's base, loaded in any type and on any device. The model's own tensors stay
+    where they are and come
+    back themselves, also after an exception. `donated` keeps donors' tensors that were read, on the
+    model's device: hand the same mapping to every graft of a sweep, and each is read from disk
+    once.
 
     Raises UsageError when the model is not the plan's base, or the plan changes nothing.
     """
@@ -30,7 +35,9 @@ def graft(model: Any, plan: Plan, *, donated: Values | None = None) -> Iterator[
         raise UsageError("the graft is empty", why="the plan takes nothing from a donor")
     for row in changes:
         if row.key not in held or tuple(held[row.key].shape) != row.target.shape:
-            raise UsageError(f"the model has no fitting {row.key}", fix="graft onto the base of the plan")
+            raise UsageError(
+                f"the model has no fitting {row.key}", fix="graft onto the base of the plan"
+            )
     kept: dict[str, torch.Tensor] = {}
     try:
         for row in changes:
@@ -45,12 +52,18 @@ def graft(model: Any, plan: Plan, *, donated: Values | None = None) -> Iterator[
 
 
 def _value(row: Row, like: torch.Tensor, donated: Values | None) -> torch.Tensor:
-    """What a row makes, rounded to the type it has on disk, then in the type and place of the model's parameter."""
+    """What a row makes, rounded to the type it has on disk, then in the type and place of the
+    model's parameter.
+    """
     if row.copied is None:
         made = compute(
-            row.method, [read_source(s.entry, s.update) for s in row.sources], [s.name for s in row.sources], row.parameters,
-            origin=row.origin, seed=row.seed,
-        )  # fmt: skip
+            row.method,
+            [read_source(s.entry, s.update) for s in row.sources],
+            [s.name for s in row.sources],
+            row.parameters,
+            origin=row.origin,
+            seed=row.seed,
+        )
         stored = torch.from_numpy(as_stored(made, row.target.dtype)).view(_TYPES[row.target.dtype])
         return stored.reshape(row.target.shape).to(like)
     entry = row.copied

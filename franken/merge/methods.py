@@ -1,9 +1,11 @@
-"""The arithmetic of a merge: mergekit's methods through its public tensor API, noise, and what each may be given.
+"""The arithmetic of a merge: mergekit's methods through its public tensor API, noise, and what each
+may be given.
 
-Everything is computed in fp32 (fp64 when an input is) and rounded once, to the type of the base's tensor. Methods
-that draw random numbers draw them from a seed of the recipe's seed and the tensor's name: a tensor has the same value
-whatever is merged beside it, and verification can compute it again. torch and mergekit are imported when a method is
-looked up, and not before: an exact transplant needs neither.
+Everything is computed in fp32 (fp64 when an input is) and rounded once, to the type of the base's
+tensor. Methods that draw random numbers draw them from a seed of the recipe's seed and the tensor's
+name: a tensor has the same value whatever is merged beside it, and verification can compute it
+again. torch and mergekit are imported when a method is looked up, and not before: an exact
+transplant needs neither.
 """
 
 import hashlib
@@ -25,7 +27,9 @@ FLOATING = ("F64", "F32", "F16", "BF16")
 
 @dataclass(frozen=True)
 class Method:
-    """What can be said of a method. `base`: required, optional, or not used; `parameters`: `name` or `name=default`."""
+    """What can be said of a method. `base`: required, optional, or not used; `parameters`: `name`
+    or `name=default`.
+    """
 
     name: str
     title: str
@@ -39,13 +43,18 @@ def all_methods() -> list[Method]:
     """franken's own methods, then all that the installed mergekit registers."""
     from mergekit.merge_methods import registered_methods
 
-    own = [Method(n, title, text, "not used", "1", (p,) if p else ()) for n, (title, text, p) in OWN.items()]
+    own = [
+        Method(n, title, text, "not used", "1", (p,) if p else ())
+        for n, (title, text, p) in OWN.items()
+    ]
     theirs = [_described(m.spec) for m in registered_methods()]
     return own + sorted(theirs, key=lambda m: m.name)
 
 
 def takes_base_along(method: str) -> bool:
-    """Whether the base is an input like the others: the method needs no point of origin and takes more than one."""
+    """Whether the base is an input like the others: the method needs no point of origin and takes
+    more than one.
+    """
     if method in OWN:
         return False
     contract = _spec(method).contract
@@ -53,7 +62,8 @@ def takes_base_along(method: str) -> bool:
 
 
 def origin_of(method: str, relative_to: str | None, base: str) -> str | None:
-    """The checkpoint that a method measures differences from: the base, unless told otherwise; None without one.
+    """The checkpoint that a method measures differences from: the base, unless told otherwise; None
+    without one.
 
     Raises UsageError when the method has no use for it.
     """
@@ -62,12 +72,18 @@ def origin_of(method: str, relative_to: str | None, base: str) -> str | None:
     else:
         policy = _spec(method).contract.base.value
     if relative_to and policy in ("ignored", "forbidden"):
-        raise UsageError(f"{method} is not relative to anything", why="it has no base", fix="drop relative_to")
+        raise UsageError(
+            f"{method} is not relative to anything", why="it has no base", fix="drop relative_to"
+        )
     return relative_to or (base if policy == "required" else None)
 
 
-def check_method(method: str, inputs: Sequence[str], origin: str | None, parameters: Mapping[str, Any]) -> None:
-    """Raise UsageError unless the method takes these inputs and parameters (lists are gradients, mappings are by input)."""
+def check_method(
+    method: str, inputs: Sequence[str], origin: str | None, parameters: Mapping[str, Any]
+) -> None:
+    """Raise UsageError unless the method takes these inputs and parameters (lists are gradients,
+    mappings are by input).
+    """
     if method in OWN or method == CAST:
         _check_own(method, inputs, parameters)
         return
@@ -82,15 +98,22 @@ def check_method(method: str, inputs: Sequence[str], origin: str | None, paramet
     for name, parameter in known.items():
         if name not in parameters:
             if parameter.required:
-                raise UsageError(f"{method} needs {name}", why="it has no default", fix=f"add --param {name}=0.5")
+                raise UsageError(
+                    f"{method} needs {name}", why="it has no default", fix=f"add --param {name}=0.5"
+                )
             continue
         given = parameters[name]
         if isinstance(given, Mapping):
             if parameter.scope.value == "shared":
-                raise UsageError(f"{name} of {method} is one number", why="it does not differ between inputs")
+                raise UsageError(
+                    f"{name} of {method} is one number", why="it does not differ between inputs"
+                )
             wanted = list(inputs) if parameter.scope.value == "non_base" else every
             if set(given) != set(wanted):
-                raise UsageError(f"{name} is given for {', '.join(given)}", why=f"the inputs are {', '.join(wanted)}")
+                raise UsageError(
+                    f"{name} is given for {', '.join(given)}",
+                    why=f"the inputs are {', '.join(wanted)}",
+                )
         for value in given.values() if isinstance(given, Mapping) else [given]:
             for one in value if isinstance(value, list) else [value]:
                 _validated(parameter, one, method)
@@ -102,9 +125,17 @@ def seed_of(seed: int, tensor: str) -> int:
 
 
 def compute(
-    method: str, tensors: Sequence[Any], names: Sequence[str], parameters: Mapping[str, Any], *, origin: int | None, seed: int
-) -> Any:  # fmt: skip
-    """The merged values, in fp32 (fp64 when an input is), of tensors of one shape. `origin` is an index into them."""
+    method: str,
+    tensors: Sequence[Any],
+    names: Sequence[str],
+    parameters: Mapping[str, Any],
+    *,
+    origin: int | None,
+    seed: int,
+) -> Any:
+    """The merged values, in fp32 (fp64 when an input is), of tensors of one shape. `origin` is an
+    index into them.
+    """
     import torch
 
     wide = torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
@@ -112,7 +143,9 @@ def compute(
     if method in (COPY, CAST, ADAPTER):
         return tensors[0]
     if method == NOISE:
-        draws = torch.randn(tensors[0].shape, generator=torch.Generator().manual_seed(seed), dtype=wide)
+        draws = torch.randn(
+            tensors[0].shape, generator=torch.Generator().manual_seed(seed), dtype=wide
+        )
         spread = tensors[0].std() if tensors[0].numel() > 1 else torch.zeros((), dtype=wide)
         ratio = parameters["ratio"]
         return (1 - ratio) * tensors[0] + ratio * spread * draws
@@ -121,9 +154,13 @@ def compute(
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         try:
-            return merge_tensors(tensors, method, parameters=dict(parameters), ids=list(names), base_index=origin)
+            return merge_tensors(
+                tensors, method, parameters=dict(parameters), ids=list(names), base_index=origin
+            )
         except ValueError as e:  # values that only this tensor's shape or contents forbid
-            raise FrankenError(f"{method} cannot merge this tensor", why=str(e), fix="other parameters may") from e
+            raise FrankenError(
+                f"{method} cannot merge this tensor", why=str(e), fix="other parameters may"
+            ) from e
 
 
 def read_tensor(entry: TensorEntry) -> Any:
@@ -131,10 +168,19 @@ def read_tensor(entry: TensorEntry) -> Any:
     import torch
 
     types = {
-        "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
-        "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
-        "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
-    }  # fmt: skip
+        "F64": torch.float64,
+        "F32": torch.float32,
+        "F16": torch.float16,
+        "BF16": torch.bfloat16,
+        "I64": torch.int64,
+        "I32": torch.int32,
+        "I16": torch.int16,
+        "I8": torch.int8,
+        "U8": torch.uint8,
+        "BOOL": torch.bool,
+        "F8_E4M3": torch.float8_e4m3fn,
+        "F8_E5M2": torch.float8_e5m2,
+    }
     data = bytearray(entry.nbytes)
     with entry.file.open("rb", buffering=0) as opened:
         opened.seek(entry.start)
@@ -142,7 +188,9 @@ def read_tensor(entry: TensorEntry) -> Any:
         while got < entry.nbytes:
             more = opened.readinto(view[got:])
             if not more:
-                raise FrankenError(f"{entry.file.name} is truncated", why=f"{entry.name} is cut off")
+                raise FrankenError(
+                    f"{entry.file.name} is truncated", why=f"{entry.name} is cut off"
+                )
             got += more
     if not data:
         return torch.empty(entry.shape, dtype=types[entry.dtype])
@@ -162,10 +210,17 @@ def read_source(entry: TensorEntry, update: LowRank | None) -> Any:
 
 
 def as_stored(values: Any, dtype: str) -> Any:
-    """Values rounded to a safetensors type, as a flat uint8 array of numpy: what is written to disk."""
+    """Values rounded to a safetensors type, as a flat uint8 array of numpy: what is written to
+    disk.
+    """
     import torch
 
-    types = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+    types = {
+        "F64": torch.float64,
+        "F32": torch.float32,
+        "F16": torch.float16,
+        "BF16": torch.bfloat16,
+    }
     return values.to(types[dtype]).contiguous().reshape(-1).view(torch.uint8).numpy()
 
 
@@ -178,7 +233,9 @@ def _described(spec: Any) -> Method:
         low, high = contract.min_non_base or 0, contract.max_non_base
     count = str(low) if low == high else f"{low}+" if high is None else f"{low} to {high}"
     parameters = tuple(p.name if p.required else f"{p.name}={p.default}" for p in spec.parameters)
-    return Method(spec.name, spec.pretty_name or spec.name, spec.reference_url or "", base, count, parameters)
+    return Method(
+        spec.name, spec.pretty_name or spec.name, spec.reference_url or "", base, count, parameters
+    )
 
 
 @cache
@@ -206,14 +263,20 @@ def _check_own(method: str, inputs: Sequence[str], parameters: Mapping[str, Any]
     ratios = parameters.get("ratio", [])
     ratios = ratios if isinstance(ratios, list) else [ratios]
     if not ratios or not all(isinstance(r, int | float) and 0 <= r <= 1 for r in ratios):
-        raise UsageError("noise needs a ratio from 0 to 1", why="it is the share of the noise", fix="use --noise 0.5")
+        raise UsageError(
+            "noise needs a ratio from 0 to 1",
+            why="it is the share of the noise",
+            fix="use --noise 0.5",
+        )
 
 
 def _no_others(method: str, parameters: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     for name in parameters:
         if name not in known:
             why = f"it has {', '.join(known)}" if known else "it has none"
-            raise UsageError(f"{method} has no parameter {name!r}", why=why, fix=did_you_mean(name, known))
+            raise UsageError(
+                f"{method} has no parameter {name!r}", why=why, fix=did_you_mean(name, known)
+            )
 
 
 def _validated(parameter: Any, value: Any, method: str) -> Any:

@@ -1,10 +1,13 @@
-"""Writing a hybrid: byte ranges copied by the kernel, everything else the checkpoint needs, and the proof.
+"""Writing a hybrid: byte ranges copied by the kernel, everything else the checkpoint needs, and the
+proof.
 
-The result is written to a temporary sibling, verified there, and renamed: an interrupt or a full disk leaves nothing that
-looks finished. It keeps the base's shards, names and headers, so that a tensor taken whole is a byte range, and
-neighbours from one source are one range: a shard from a single source is copied in one go, by `copy_file_range`, which
-shares the blocks on file systems that can (btrfs, XFS) and else copies inside the kernel. Only tensors that a
-method makes are decoded, one at a time. While one shard is copied, those before it are read again, compared, and flushed.
+The result is written to a temporary sibling, verified there, and renamed: an interrupt or a full
+disk leaves nothing that looks finished. It keeps the base's shards, names and headers, so that a
+tensor taken whole is a byte range, and neighbours from one source are one range: a shard from a
+single source is copied in one go, by `copy_file_range`, which shares the blocks on file systems
+that can (btrfs, XFS) and else copies inside the kernel. Only tensors that a method makes are
+decoded, one at a time. While one shard is copied, those before it are read again, compared, and
+flushed.
 """
 
 import errno
@@ -27,10 +30,24 @@ from franken.runs import atomic_write_text, provenance
 RECORD = "franken_merge.json"
 SCHEMA = 2
 COPIED = (  # patterns of what a checkpoint needs beside its weights; code is never copied
-    "config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*",
-    "merges.txt", "*.model", "*.tiktoken", "tekken.json", "chat_template*", "additional_chat_templates/*.jinja",
-    "*preprocessor_config.json", "processor_config.json", INDEX, "LICENSE*", "NOTICE*",
-)  # fmt: skip
+    "config.json",
+    "generation_config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab*",
+    "merges.txt",
+    "*.model",
+    "*.tiktoken",
+    "tekken.json",
+    "chat_template*",
+    "additional_chat_templates/*.jinja",
+    "*preprocessor_config.json",
+    "processor_config.json",
+    INDEX,
+    "LICENSE*",
+    "NOTICE*",
+)
 CHUNK = 64 << 20  # bytes that the kernel copies at a time, between two looks at the keyboard
 NO_KERNEL_COPY = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -47,12 +64,16 @@ class Piece:
     row: Row | None = None
 
 
-def run_merge(plan: Plan, out: Path, *, verify_load: bool = False, progress: Progress | None = None) -> Path:
-    """Write, verify and put in place the hybrid. `progress` hears bytes written and bytes verified. Returns `out`.
+def run_merge(
+    plan: Plan, out: Path, *, verify_load: bool = False, progress: Progress | None = None
+) -> Path:
+    """Write, verify and put in place the hybrid. `progress` hears bytes written and bytes verified.
+    Returns `out`.
 
-    A folder that already holds this very merge is left as it is, if nothing is missing; one that holds anything else is refused. Raises
-    FrankenError when the disk is full, saying what is missing; VerificationError, leaving the result in `out`.FAILED
-    with the reason in it, when it is not what was planned. `verify_load` also loads it, processor included.
+    A folder that already holds this very merge is left as it is, if nothing is missing; one that
+    holds anything else is refused. Raises FrankenError when the disk is full, saying what is
+    missing; VerificationError, leaving the result in `out`.FAILED with the reason in it, when it is
+    not what was planned. `verify_load` also loads it, processor included.
     """
     identity = identity_of(plan)
     if _is_done(out, identity):
@@ -92,18 +113,26 @@ def identity_of(plan: Plan) -> dict[str, Any]:
         "schema": SCHEMA,
         "rules": recipe["rules"],
         "seed": recipe["seed"],
-        "fingerprints": {name: fingerprint(checkpoint) for name, checkpoint in plan.checkpoints.items()},
+        "fingerprints": {
+            name: fingerprint(checkpoint) for name, checkpoint in plan.checkpoints.items()
+        },
     }
 
 
 def companions(folder: Path) -> list[str]:
     """Names of the files beside the weights that a copy of the checkpoint needs."""
-    found = {path for pattern in COPIED for path in folder.glob(pattern) if path.is_file() and path.suffix != ".py"}
+    found = {
+        path
+        for pattern in COPIED
+        for path in folder.glob(pattern)
+        if path.is_file() and path.suffix != ".py"
+    }
     return sorted(str(path.relative_to(folder)) for path in found)
 
 
 def pieces(base: Checkpoint, rows: Sequence[Row]) -> Iterator[tuple[Path, list[Piece]]]:
-    """Each shard of the base as the stretches it will be made of, the header first; neighbours in one file are one.
+    """Each shard of the base as the stretches it will be made of, the header first; neighbours in
+    one file are one.
 
     Raises FrankenError for a shard with a hole between its tensors, which safetensors forbids.
     """
@@ -116,7 +145,9 @@ def pieces(base: Checkpoint, rows: Sequence[Row]) -> Iterator[tuple[Path, list[P
         at = made[0].length
         for row in members:
             if row.target.start != at:
-                raise FrankenError(f"{file.name} has a gap before {row.target.name}", why="its layout is unusual")
+                raise FrankenError(
+                    f"{file.name} has a gap before {row.target.name}", why="its layout is unusual"
+                )
             at = row.target.stop
             last, entry = made[-1], row.copied
             if entry is None:
@@ -128,12 +159,17 @@ def pieces(base: Checkpoint, rows: Sequence[Row]) -> Iterator[tuple[Path, list[P
         yield file, made
 
 
-def _write_and_verify(plan: Plan, folder: Path, identity: Mapping[str, Any], progress: Progress | None) -> None:
+def _write_and_verify(
+    plan: Plan, folder: Path, identity: Mapping[str, Any], progress: Progress | None
+) -> None:
     files = companions(plan.base.folder)
     by_shard: dict[str, list[Row]] = {}
     for row in plan.rows:
         by_shard.setdefault(row.target.file.name, []).append(row)
-    pool, disk = ThreadPoolExecutor(THREADS), ThreadPoolExecutor(1)  # flushing does not queue behind comparisons
+    pool, disk = (
+        ThreadPoolExecutor(THREADS),
+        ThreadPoolExecutor(1),
+    )  # flushing does not queue behind comparisons
     settled: list[Future[None]] = []
     checks: dict[str, Future[str]] = {}
     try:
@@ -186,14 +222,18 @@ def _copy(source: Any, start: int, length: int, sink: Any, progress: Progress | 
     while done < length:
         copied = _copy_some(source.fileno(), sink.fileno(), min(CHUNK, length - done), start + done)
         if copied == 0:
-            raise FrankenError("a source file is shorter than its header says", fix="fetch the file again")
+            raise FrankenError(
+                "a source file is shorter than its header says", fix="fetch the file again"
+            )
         done += copied
         if progress:
             progress(copied)
 
 
 def _copy_some(source: int, sink: int, size: int, start: int) -> int:
-    """Up to `size` bytes from `start` on, by the kernel where it and the file systems can. Returns how many."""
+    """Up to `size` bytes from `start` on, by the kernel where it and the file systems can. Returns
+    how many.
+    """
     if hasattr(os, "copy_file_range"):  # Linux
         try:
             return os.copy_file_range(source, sink, size, start)
@@ -232,7 +272,9 @@ def _is_done(out: Path, identity: Mapping[str, Any]) -> bool:
     if out.is_dir() and not any(out.iterdir()):
         out.rmdir()
         return False
-    raise UsageError(f"{out} holds something else", why="it is not this merge", fix="choose another --out")
+    raise UsageError(
+        f"{out} holds something else", why="it is not this merge", fix="choose another --out"
+    )
 
 
 def _free(out: Path) -> int:
@@ -247,13 +289,16 @@ def _check_space(out: Path, needed: int) -> None:
 
 def _no_space(missing: int, needed: int) -> FrankenError:
     return FrankenError(
-        f"the disk is full: {_size(missing)} are missing", why=f"the hybrid needs {_size(needed)}",
+        f"the disk is full: {_size(missing)} are missing",
+        why=f"the hybrid needs {_size(needed)}",
         fix="free some space, or choose another --out",
-    )  # fmt: skip
+    )
 
 
 def _disk_error(error: OSError, out: Path, needed: int, written: int) -> FrankenError:
-    """What to tell of a failed write. A quota or a limit on file sizes leaves more free than it gives."""
+    """What to tell of a failed write. A quota or a limit on file sizes leaves more free than it
+    gives.
+    """
     if error.errno not in FULL:
         return FrankenError(f"cannot write {out}", why=str(error), fix="choose another --out")
     left = max(needed - written, 0)
@@ -278,6 +323,12 @@ def _load(folder: Path) -> None:
     try:
         load(folder, device="cpu")
     except FrankenError as e:
-        raise VerificationError("the hybrid does not load", why=f"{e.what}: {e.why}", fix=e.fix) from e
-    except (OSError, ValueError, KeyError) as e:  # what transformers raises for a missing or odd configuration
+        raise VerificationError(
+            "the hybrid does not load", why=f"{e.what}: {e.why}", fix=e.fix
+        ) from e
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+    ) as e:  # what transformers raises for a missing or odd configuration
         raise VerificationError("the hybrid does not load", why=str(e).split(". ")[0]) from e

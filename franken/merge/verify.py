@@ -1,7 +1,8 @@
-"""The proof that a hybrid on disk is what was planned: read again from disk, every tensor against its sources.
+"""The proof that a hybrid on disk is what was planned: read again from disk, every tensor against
+its sources.
 
-A tensor that was copied is compared byte by byte with the one it comes from; one that was computed is computed again.
-What is wrong raises VerificationError: exit code 4.
+A tensor that was copied is compared byte by byte with the one it comes from; one that was computed
+is computed again. What is wrong raises VerificationError: exit code 4.
 """
 
 import hashlib
@@ -24,15 +25,19 @@ Progress = Callable[[int], None]
 def check_shard(
     pool: Executor, shard: Path, rows: Sequence[Row], progress: Progress | None = None
 ) -> dict[str, "Future[str]"]:
-    """Have a written shard's exact tensors compared with their sources. SHA-256 by canonical name, when they are done.
+    """Have a written shard's exact tensors compared with their sources. SHA-256 by canonical name,
+    when they are done.
 
-    The tensors are where the shard's own header, read again, says they are. Raises VerificationError if one is missing.
+    The tensors are where the shard's own header, read again, says they are. Raises
+    VerificationError if one is missing.
     """
     found = {name: (start, stop) for name, _, _, start, stop in file_entries(shard)}
     checks = {}
     for row in rows:
         if row.target.name not in found:
-            raise VerificationError(f"{shard.name} does not hold {row.target.name}", why="the base's shard does")
+            raise VerificationError(
+                f"{shard.name} does not hold {row.target.name}", why="the base's shard does"
+            )
         if row.copied is not None:
             start, stop = found[row.target.name]
             written = replace(row.target, file=shard, start=start, stop=stop)
@@ -40,8 +45,11 @@ def check_shard(
     return checks
 
 
-def check_whole(folder: Path, base: Checkpoint, rows: Sequence[Row], files: Sequence[str]) -> Checkpoint:
-    """Open the result as anyone would. Raises VerificationError for a missing or additional tensor, name, type, shape or file.
+def check_whole(
+    folder: Path, base: Checkpoint, rows: Sequence[Row], files: Sequence[str]
+) -> Checkpoint:
+    """Open the result as anyone would. Raises VerificationError for a missing or additional tensor,
+    name, type, shape or file.
 
     `files` are the names of everything beside the weights that must be there.
     """
@@ -51,11 +59,19 @@ def check_whole(folder: Path, base: Checkpoint, rows: Sequence[Row], files: Sequ
     result = open_checkpoint(folder)
     if set(result.tensors) != set(base.tensors):
         odd = sorted(set(result.tensors) ^ set(base.tensors))
-        raise VerificationError("the hybrid does not hold the base's tensors", why=f"for example {odd[0]}")
+        raise VerificationError(
+            "the hybrid does not hold the base's tensors", why=f"for example {odd[0]}"
+        )
     for row in rows:
         entry = result.tensors[row.key]
-        if (entry.name, entry.dtype, entry.shape) != (row.target.name, row.target.dtype, row.target.shape):
-            raise VerificationError(f"{entry.name} has another name, type or shape", why=f"{entry.dtype} {entry.shape}")
+        if (entry.name, entry.dtype, entry.shape) != (
+            row.target.name,
+            row.target.dtype,
+            row.target.shape,
+        ):
+            raise VerificationError(
+                f"{entry.name} has another name, type or shape", why=f"{entry.dtype} {entry.shape}"
+            )
     return result
 
 
@@ -67,7 +83,9 @@ def _compared(written: TensorEntry, source: TensorEntry, progress: Progress | No
 
 
 def compare(written: TensorEntry, source: TensorEntry) -> str:
-    """The SHA-256 of a tensor on disk. Raises VerificationError where its bytes are not the source's."""
+    """The SHA-256 of a tensor on disk. Raises VerificationError where its bytes are not the
+    source's.
+    """
     digest = hashlib.sha256()
     ours, theirs = bytearray(STRIDE), bytearray(STRIDE)
     with written.file.open("rb", buffering=0) as a, source.file.open("rb", buffering=0) as b:
@@ -79,7 +97,8 @@ def compare(written: TensorEntry, source: TensorEntry) -> str:
             # comparing memoryviews goes byte by byte in the interpreter, bytearrays are one memcmp
             if ours != theirs if size == STRIDE else ours[:size] != theirs[:size]:
                 raise VerificationError(
-                    f"{written.name} is not what was planned", why=f"it differs from {source.file.name} of its source"
+                    f"{written.name} is not what was planned",
+                    why=f"it differs from {source.file.name} of its source",
                 )
             digest.update(x)
     return digest.hexdigest()
@@ -92,21 +111,25 @@ def computed(row: Row) -> memoryview:
     values = compute(row.method, tensors, names, row.parameters, origin=row.origin, seed=row.seed)
     if tuple(values.shape) != row.target.shape or not values.isfinite().all():
         raise FrankenError(
-            f"{row.method} made no valid {row.target.name}", why="a value is not finite, or the shape is another",
+            f"{row.method} made no valid {row.target.name}",
+            why="a value is not finite, or the shape is another",
             fix="try other parameters",
-        )  # fmt: skip
+        )
     return memoryview(as_stored(values, row.target.dtype))
 
 
 def computed_again(written: TensorEntry, row: Row) -> str:
-    """The SHA-256 of a computed tensor on disk. Raises VerificationError where it is not what its method gives again."""
+    """The SHA-256 of a computed tensor on disk. Raises VerificationError where it is not what its
+    method gives again.
+    """
     expected = computed(row)
     found = bytearray(written.nbytes)
     with written.file.open("rb", buffering=0) as opened:
         _read(opened.fileno(), memoryview(found), written.start, written)
     if found != bytes(expected):
         raise VerificationError(
-            f"{written.name} is not what was planned", why=f"{row.method} gives another value when computed again"
+            f"{written.name} is not what was planned",
+            why=f"{row.method} gives another value when computed again",
         )
     return hashlib.sha256(found).hexdigest()
 

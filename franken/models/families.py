@@ -1,6 +1,8 @@
-"""What differs between model families, in one table: where the layers are and which tokens are images.
+"""What differs between model families, in one table: where the layers are and which tokens are
+images.
 
-Decoder layers are always `model.get_decoder().layers`; vision towers have other names in every family.
+Decoder layers are always `model.get_decoder().layers`; vision towers have other names in every
+family.
 """
 
 from collections.abc import Callable
@@ -11,8 +13,15 @@ from franken import plugins
 from franken.errors import UsageError, did_you_mean
 
 MARKERS = (
-    "<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<image>", "<video>", "<|im_start|>", "<|endoftext|>",
-)  # fmt: skip
+    "<|image_pad|>",
+    "<|video_pad|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<image>",
+    "<video>",
+    "<|im_start|>",
+    "<|endoftext|>",
+)
 
 
 @dataclass(frozen=True)
@@ -22,7 +31,9 @@ class Family:
     model_type: str
     vision_blocks: Callable[[Any], Any]
     projector: Callable[[Any], Any]
-    attends_both_ways: bool = False  # within an image; the model then needs `token_type_ids` to know where images are
+    attends_both_ways: bool = (
+        False  # within an image; the model then needs `token_type_ids` to know where images are
+    )
 
     def decoder_layers(self, model: Any) -> Any:
         """The decoder's ModuleList."""
@@ -37,8 +48,14 @@ class Family:
 
         A sampled image token makes every later forward fail, since there are no features for it.
         """
-        names = ("image_token_id", "image_token_index", "video_token_id", "video_token_index",
-                 "vision_start_token_id", "vision_end_token_id")  # fmt: skip
+        names = (
+            "image_token_id",
+            "image_token_index",
+            "video_token_id",
+            "video_token_index",
+            "vision_start_token_id",
+            "vision_end_token_id",
+        )
         banned = {value for name in names if isinstance(value := getattr(config, name, None), int)}
         if tokenizer is not None:
             vocabulary = tokenizer.get_vocab()
@@ -62,9 +79,20 @@ FAMILIES = {
             lambda m: m.model.vision_tower.encoder.layers,
             lambda m: m.model.multi_modal_projector,
         ),
-        Family("internvl", lambda m: m.model.vision_tower.encoder.layer, lambda m: m.model.multi_modal_projector),
-        Family("gemma3", lambda m: m.model.vision_tower.encoder.layers, lambda m: m.model.multi_modal_projector, True),
-        Family("smolvlm", lambda m: m.model.vision_model.encoder.layers, lambda m: m.model.connector),
+        Family(
+            "internvl",
+            lambda m: m.model.vision_tower.encoder.layer,
+            lambda m: m.model.multi_modal_projector,
+        ),
+        Family(
+            "gemma3",
+            lambda m: m.model.vision_tower.encoder.layers,
+            lambda m: m.model.multi_modal_projector,
+            True,
+        ),
+        Family(
+            "smolvlm", lambda m: m.model.vision_model.encoder.layers, lambda m: m.model.connector
+        ),
         Family("qwen2", _nothing, _nothing),
         Family("qwen3", _nothing, _nothing),
     )
@@ -78,6 +106,7 @@ def family_of(model_type: str) -> Family:
         raise UsageError(
             f"the model family {model_type!r} is not supported",
             why=f"supported are {', '.join(FAMILIES)}",
-            fix=did_you_mean(model_type, FAMILIES) or "add it to franken/models/families.py, or with a plugin",
+            fix=did_you_mean(model_type, FAMILIES)
+            or "add it to franken/models/families.py, or with a plugin",
         )
     return family

@@ -1,7 +1,8 @@
 """Editing a block's output while the model runs: one context manager that always restores.
 
-Decoder layers of transformers 5 return a plain tensor, attention modules a tuple whose first entry is the tensor; a hook
-here sees and returns the tensor in both cases. A pass over several tokens is a prefill, a pass over one is a decode step.
+Decoder layers of transformers 5 return a plain tensor, attention modules a tuple whose first entry
+is the tensor; a hook here sees and returns the tensor in both cases. A pass over several tokens is
+a prefill, a pass over one is a decode step.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -28,8 +29,13 @@ Edit = Callable[[Tensor, Context], Tensor]
 
 @contextmanager
 def edit(edits: Mapping[nn.Module, Edit], phase: Phase = "both") -> Iterator[None]:
-    """While the context lasts, replace each module's output `[batch, tokens, hidden]` by `edit(output, context)`."""
-    handles = [module.register_forward_hook(_hook(change, phase), with_kwargs=True) for module, change in edits.items()]
+    """While the context lasts, replace each module's output `[batch, tokens, hidden]` by
+    `edit(output, context)`.
+    """
+    handles = [
+        module.register_forward_hook(_hook(change, phase), with_kwargs=True)
+        for module, change in edits.items()
+    ]
     try:
         yield
     finally:

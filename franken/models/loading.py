@@ -18,7 +18,9 @@ THREADS = torch.get_num_threads()
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A model ready to run, with what is needed to talk to it. `processor` is None for text-only models."""
+    """A model ready to run, with what is needed to talk to it. `processor` is None for text-only
+    models.
+    """
 
     model: Any
     processor: Any
@@ -46,11 +48,15 @@ def pick_device(device: str = "auto") -> torch.device:
         picked = torch.device(device)
     except RuntimeError as e:
         raise UsageError(
-            f"unknown device {device!r}", why="torch does not know it", fix="use cpu, cuda or cuda:1"
+            f"unknown device {device!r}",
+            why="torch does not know it",
+            fix="use cpu, cuda or cuda:1",
         ) from e
     if picked.type == "cuda" and not torch.cuda.is_available():
         raise UsageError(
-            "there is no CUDA device", why="torch finds none", fix="use --device cpu (in training: --set device=cpu)"
+            "there is no CUDA device",
+            why="torch finds none",
+            fix="use --device cpu (in training: --set device=cpu)",
         )
     return picked
 
@@ -70,20 +76,30 @@ def pick_dtype(dtype: str, config: dict[str, Any]) -> torch.dtype:
 
 
 def choose_threads(parameters: int, device: torch.device) -> None:
-    """One torch thread for a small model on the CPU, torch's own number for a larger one; OMP_NUM_THREADS has the last word.
+    """One torch thread for a small model on the CPU, torch's own number for a larger one;
+    OMP_NUM_THREADS has the last word.
 
-    Threads that wait for each other on a busy machine make a model of a few million parameters many times slower.
+    Threads that wait for each other on a busy machine make a model of a few million parameters many
+    times slower.
     """
     if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1 if parameters < SMALL else THREADS)
 
 
-def load(path: str | Path, *, device: str = "auto", dtype: str = "auto", attn: str = "sdpa") -> Loaded:
+def load(
+    path: str | Path, *, device: str = "auto", dtype: str = "auto", attn: str = "sdpa"
+) -> Loaded:
     """Load a local checkpoint in eval mode.
 
-    Raises FrankenError when a weight is missing or left over: transformers would fill it with random numbers and warn.
+    Raises FrankenError when a weight is missing or left over: transformers would fill it with
+    random numbers and warn.
     """
-    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoModelForImageTextToText,
+        AutoProcessor,
+        AutoTokenizer,
+    )
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -104,9 +120,13 @@ def load(path: str | Path, *, device: str = "auto", dtype: str = "auto", attn: s
     }
     problems = {kind: names for kind, names in problems.items() if names}
     if problems:
-        listed = "; ".join(f"{kind.replace('_', ' ')}: {', '.join(names[:3])}" for kind, names in problems.items())
+        listed = "; ".join(
+            f"{kind.replace('_', ' ')}: {', '.join(names[:3])}" for kind, names in problems.items()
+        )
         raise FrankenError(
-            f"{path} does not load completely", why=listed, fix="the checkpoint is incomplete; make it again"
+            f"{path} does not load completely",
+            why=listed,
+            fix="the checkpoint is incomplete; make it again",
         )
     choose_threads(model.num_parameters(), where)
     reader: Any = AutoProcessor if multimodal else AutoTokenizer
@@ -115,7 +135,9 @@ def load(path: str | Path, *, device: str = "auto", dtype: str = "auto", attn: s
     return wrap(model.to(where).eval(), processor if multimodal else None, tokenizer, checkpoint)
 
 
-def wrap(model: Any, processor: Any, tokenizer: Any, checkpoint: Checkpoint | None = None) -> Loaded:
+def wrap(
+    model: Any, processor: Any, tokenizer: Any, checkpoint: Checkpoint | None = None
+) -> Loaded:
     """A Loaded around a model that is already in memory."""
     family = family_of(model.config.model_type)
     return Loaded(model, processor, tokenizer, checkpoint, family, next(model.parameters()).device)

@@ -1,4 +1,6 @@
-"""Position ids for any batch: three-dimensional where the family has M-RoPE, one-dimensional elsewhere."""
+"""Position ids for any batch: three-dimensional where the family has M-RoPE, one-dimensional
+elsewhere.
+"""
 
 from typing import Any
 
@@ -18,7 +20,9 @@ def position_ids(
     if image_grid_thw is None:
         return plain_positions(attention_mask).expand(3, -1, -1)
     is_image = (input_ids == model.config.image_token_id).int()
-    return model.model.get_rope_index(input_ids, is_image, image_grid_thw, attention_mask=attention_mask)[0]
+    return model.model.get_rope_index(
+        input_ids, is_image, image_grid_thw, attention_mask=attention_mask
+    )[0]
 
 
 def plain_positions(attention_mask: Int[Tensor, "batch tokens"]) -> Int[Tensor, "batch tokens"]:

@@ -1,4 +1,6 @@
-"""Tiny random models of every family, for tests and `franken doctor`; and real-size ones on the meta device."""
+"""Tiny random models of every family, for tests and `franken doctor`; and real-size ones on the
+meta device.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -8,8 +10,17 @@ import torch
 from franken.errors import UsageError
 from franken.models.tiny_configs import IMAGE, tiny_config
 
-# Those that `tiny_inputs` can feed, and every method is tested on; `tiny_configs.CONFIGS` has more, to save and to read.
-TINY_VISION = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava_onevision", "internvl", "gemma3", "smolvlm")
+# Those that `tiny_inputs` can feed, and every method is tested on; `tiny_configs.CONFIGS` has more,
+# to save and to read.
+TINY_VISION = (
+    "qwen2_vl",
+    "qwen2_5_vl",
+    "qwen3_vl",
+    "llava_onevision",
+    "internvl",
+    "gemma3",
+    "smolvlm",
+)
 TINY_FAMILIES = (*TINY_VISION, "qwen2", "qwen3")
 
 
@@ -41,7 +52,8 @@ def save_tiny(
     original_names: bool = True,
     **kwargs: Any,
 ) -> Path:
-    """Save a tiny model; `value` makes it constant, `original_names=False` writes the names it has in memory.
+    """Save a tiny model; `value` makes it constant, `original_names=False` writes the names it has
+    in memory.
 
     Extra arguments go to `save_pretrained` (`max_shard_size`) or `tiny` (`tied`, `layers`).
     """
@@ -53,8 +65,12 @@ def save_tiny(
     return folder
 
 
-def tiny_inputs(model_type: str, batch: int = 1, seed: int = 0, images: int = 1) -> dict[str, torch.Tensor]:
-    """Hand-built ids and pixels: a system token, `images` images with a token after each but the last, a question of three."""
+def tiny_inputs(
+    model_type: str, batch: int = 1, seed: int = 0, images: int = 1
+) -> dict[str, torch.Tensor]:
+    """Hand-built ids and pixels: a system token, `images` images with a token after each but the
+    last, a question of three.
+    """
     generator = torch.Generator().manual_seed(seed)
     question = torch.randint(2, 60, (batch, 3), generator=generator)
     lead = torch.full((batch, 1), 5)
@@ -82,7 +98,8 @@ def tiny_inputs(model_type: str, batch: int = 1, seed: int = 0, images: int = 1)
     return inputs
 
 
-# Of a 28-pixel image. LLaVA-OneVision: 2×2 patches of the whole, 2×2 of its one crop, a newline token a row.
+# Of a 28-pixel image. LLaVA-OneVision: 2×2 patches of the whole, 2×2 of its one crop, a newline
+# token a row.
 VISUAL_TOKENS = {
     "qwen2_vl": 4,
     "qwen2_5_vl": 4,
@@ -95,25 +112,48 @@ VISUAL_TOKENS = {
 
 
 def real_size(model_type: str) -> Any:
-    """A model of real dimensions without memory, on the meta device: 7B for the VLMs' and Qwen2's shapes, 8B for Qwen3's."""
+    """A model of real dimensions without memory, on the meta device: 7B for the VLMs' and Qwen2's
+    shapes, 8B for Qwen3's.
+    """
     import transformers as hf
 
-    text: dict[str, Any] = {"vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
-            "num_attention_heads": 28, "num_key_value_heads": 4}  # fmt: skip
-    wide: dict[str, Any] = {"vocab_size": 151936, "hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36,
-            "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128}  # fmt: skip
+    text: dict[str, Any] = {
+        "vocab_size": 152064,
+        "hidden_size": 3584,
+        "intermediate_size": 18944,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+    }
+    wide: dict[str, Any] = {
+        "vocab_size": 151936,
+        "hidden_size": 4096,
+        "intermediate_size": 12288,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+    }
     configs = {
         "qwen2_5_vl": lambda: hf.Qwen2_5_VLConfig(
             text_config=text, vision_config={"hidden_size": 1280, "out_hidden_size": 3584}
         ),
-        "qwen3_vl": lambda: hf.Qwen3VLConfig(text_config=wide, vision_config={"out_hidden_size": 4096}),
-        "llava_onevision": lambda: hf.LlavaOnevisionConfig(text_config={"model_type": "qwen2", **text}),
+        "qwen3_vl": lambda: hf.Qwen3VLConfig(
+            text_config=wide, vision_config={"out_hidden_size": 4096}
+        ),
+        "llava_onevision": lambda: hf.LlavaOnevisionConfig(
+            text_config={"model_type": "qwen2", **text}
+        ),
         "qwen2": lambda: hf.Qwen2Config(**text),
         "qwen3": lambda: hf.Qwen3Config(**wide),
     }
     if model_type not in configs:
         raise UsageError(f"no real-size {model_type!r}", why=f"there are {', '.join(configs)}")
     config = configs[model_type]()
-    auto = hf.AutoModelForImageTextToText if hasattr(config, "vision_config") else hf.AutoModelForCausalLM
+    auto = (
+        hf.AutoModelForImageTextToText
+        if hasattr(config, "vision_config")
+        else hf.AutoModelForCausalLM
+    )
     with torch.device("meta"):
         return auto.from_config(config)

@@ -1,6 +1,8 @@
-"""Configurations of tiny models, one for every family whose checkpoints franken reads: 3 decoder layers, 2 vision blocks.
+"""Configurations of tiny models, one for every family whose checkpoints franken reads: 3 decoder
+layers, 2 vision blocks.
 
-The classes are the real ones, so that what is saved has the names and the layout of a real checkpoint.
+The classes are the real ones, so that what is saved has the names and the layout of a real
+checkpoint.
 """
 
 from collections.abc import Callable
@@ -13,35 +15,60 @@ from franken.errors import UsageError, did_you_mean
 VOCABULARY = 96
 IMAGE, VIDEO, VISION_START, VISION_END = 90, 91, 92, 93
 TEXT: dict[str, Any] = {
-    "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2,
-    "num_key_value_heads": 1, "max_position_embeddings": 256, "rms_norm_eps": 1e-6, "initializer_range": 0.1,
-    "bos_token_id": None, "eos_token_id": 1, "pad_token_id": 0,
-}  # fmt: skip
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 256,
+    "rms_norm_eps": 1e-6,
+    "initializer_range": 0.1,
+    "bos_token_id": None,
+    "eos_token_id": 1,
+    "pad_token_id": 0,
+}
 MROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}}
 TOKENS: dict[str, Any] = {
-    "image_token_id": IMAGE, "video_token_id": VIDEO, "vision_start_token_id": VISION_START, "vision_end_token_id": VISION_END,
-}  # fmt: skip
+    "image_token_id": IMAGE,
+    "video_token_id": VIDEO,
+    "vision_start_token_id": VISION_START,
+    "vision_end_token_id": VISION_END,
+}
 
 
-SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
 TOWER: dict[str, Any] = {**SIZES, "image_size": 28, "patch_size": 14}
 SIGLIP: dict[str, Any] = {**TOWER, "model_type": "siglip_vision_model"}
 CLIP: dict[str, Any] = {**TOWER, "model_type": "clip_vision_model", "projection_dim": 32}
 QWEN_TOWER: dict[str, Any] = {
-    "depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "patch_size": 14, "spatial_merge_size": 2,
+    "depth": 2,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_heads": 2,
+    "patch_size": 14,
+    "spatial_merge_size": 2,
     "temporal_patch_size": 2,
-}  # fmt: skip
+}
 Text = dict[str, Any]
 
 
 def tiny_config(model_type: str, *, tied: bool = False, layers: int = 3) -> Any:
-    """The configuration of a tiny model: `layers` decoder layers, 2 vision blocks, 14-pixel patches.
+    """The configuration of a tiny model: `layers` decoder layers, 2 vision blocks, 14-pixel
+    patches.
 
     Raises UsageError for a family that is not in `CONFIGS`.
     """
     if model_type not in CONFIGS:
         raise UsageError(
-            f"no tiny {model_type!r}", why=f"there are {', '.join(CONFIGS)}", fix=did_you_mean(model_type, CONFIGS)
+            f"no tiny {model_type!r}",
+            why=f"there are {', '.join(CONFIGS)}",
+            fix=did_you_mean(model_type, CONFIGS),
         )
     return CONFIGS[model_type]({**TEXT, "num_hidden_layers": layers, "tie_word_embeddings": tied})
 
@@ -49,24 +76,37 @@ def tiny_config(model_type: str, *, tied: bool = False, layers: int = 3) -> Any:
 def _qwen2_vl(text: Text) -> Any:
     vision = {**QWEN_TOWER, "embed_dim": 32}
     tied = text["tie_word_embeddings"]
-    return hf.Qwen2VLConfig(text_config={**text, **MROPE}, vision_config=vision, tie_word_embeddings=tied, **TOKENS)
+    return hf.Qwen2VLConfig(
+        text_config={**text, **MROPE}, vision_config=vision, tie_word_embeddings=tied, **TOKENS
+    )
 
 
 def _qwen2_5_vl(text: Text) -> Any:
     vision = {**QWEN_TOWER, "out_hidden_size": 32, "window_size": 112, "fullatt_block_indexes": [1]}
     tied = text["tie_word_embeddings"]
-    return hf.Qwen2_5_VLConfig(text_config={**text, **MROPE}, vision_config=vision, tie_word_embeddings=tied, **TOKENS)
+    return hf.Qwen2_5_VLConfig(
+        text_config={**text, **MROPE}, vision_config=vision, tie_word_embeddings=tied, **TOKENS
+    )
 
 
 def _qwen3_vl(text: Text) -> Any:
-    vision = {**QWEN_TOWER, "out_hidden_size": 32, "num_position_embeddings": 16, "deepstack_visual_indexes": [0, 1]}
+    vision = {
+        **QWEN_TOWER,
+        "out_hidden_size": 32,
+        "num_position_embeddings": 16,
+        "deepstack_visual_indexes": [0, 1],
+    }
     rope = {**MROPE["rope_parameters"], "mrope_interleaved": True}
     tied = text["tie_word_embeddings"]
     text = {**text, "head_dim": 16, "rope_parameters": rope}
-    return hf.Qwen3VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=tied, **TOKENS)
+    return hf.Qwen3VLConfig(
+        text_config=text, vision_config=vision, tie_word_embeddings=tied, **TOKENS
+    )
 
 
-def _llava_family(config: Any, text_type: str, tower: dict[str, Any], **more: Any) -> Callable[[Text], Any]:
+def _llava_family(
+    config: Any, text_type: str, tower: dict[str, Any], **more: Any
+) -> Callable[[Text], Any]:
     def build(text: Text) -> Any:
         head = {"head_dim": 16} if text_type in ("mistral", "gemma", "gemma3_text") else {}
         return config(
@@ -85,14 +125,25 @@ CONFIGS: dict[str, Callable[[Text], Any]] = {
     "qwen3_vl": _qwen3_vl,
     "llava": _llava_family(hf.LlavaConfig, "llama", CLIP, image_token_index=IMAGE),
     "llava_next": _llava_family(
-        hf.LlavaNextConfig, "mistral", CLIP, image_token_index=IMAGE, image_grid_pinpoints=[[28, 28]]
+        hf.LlavaNextConfig,
+        "mistral",
+        CLIP,
+        image_token_index=IMAGE,
+        image_grid_pinpoints=[[28, 28]],
     ),
     "llava_onevision": _llava_family(
-        hf.LlavaOnevisionConfig, "qwen2", {**SIGLIP, "vision_use_head": False}, image_token_index=IMAGE,
-        video_token_index=VIDEO, image_grid_pinpoints=[[28, 28]],
+        hf.LlavaOnevisionConfig,
+        "qwen2",
+        {**SIGLIP, "vision_use_head": False},
+        image_token_index=IMAGE,
+        video_token_index=VIDEO,
+        image_grid_pinpoints=[[28, 28]],
     ),
     "internvl": _llava_family(
-        hf.InternVLConfig, "qwen2", {**SIZES, "image_size": [28, 28], "patch_size": [14, 14]}, image_token_id=IMAGE
+        hf.InternVLConfig,
+        "qwen2",
+        {**SIZES, "image_size": [28, 28], "patch_size": [14, 14]},
+        image_token_id=IMAGE,
     ),
     "gemma3": _llava_family(
         hf.Gemma3Config, "gemma3_text", SIGLIP, image_token_index=IMAGE, mm_tokens_per_image=4
@@ -101,17 +152,29 @@ CONFIGS: dict[str, Callable[[Text], Any]] = {
         hf.Mistral3Config, "mistral", {**TOWER, "model_type": "pixtral"}, image_token_index=IMAGE
     ),
     "paligemma": _llava_family(
-        hf.PaliGemmaConfig, "gemma", {**SIGLIP, "projection_dim": 32}, image_token_index=IMAGE, projection_dim=32
+        hf.PaliGemmaConfig,
+        "gemma",
+        {**SIGLIP, "projection_dim": 32},
+        image_token_index=IMAGE,
+        projection_dim=32,
     ),
     "idefics3": _llava_family(
-        hf.Idefics3Config, "llama", {**TOWER, "model_type": "idefics3_vision"}, image_token_id=IMAGE, scale_factor=2
+        hf.Idefics3Config,
+        "llama",
+        {**TOWER, "model_type": "idefics3_vision"},
+        image_token_id=IMAGE,
+        scale_factor=2,
     ),
     "smolvlm": _llava_family(
-        hf.SmolVLMConfig, "llama", {**TOWER, "model_type": "smolvlm_vision"}, image_token_id=IMAGE, scale_factor=2
+        hf.SmolVLMConfig,
+        "llama",
+        {**TOWER, "model_type": "smolvlm_vision"},
+        image_token_id=IMAGE,
+        scale_factor=2,
     ),
     "qwen2": lambda text: hf.Qwen2Config(**text),
     "qwen3": lambda text: hf.Qwen3Config(**{**text, "head_dim": 16}),
     "llama": lambda text: hf.LlamaConfig(**text),
     "mistral": lambda text: hf.MistralConfig(**text),
     "gemma3_text": lambda text: hf.Gemma3TextConfig(**{**text, "head_dim": 16}),
-}  # fmt: skip
+}

@@ -1,6 +1,7 @@
 """Which tokens are what: spans of system, images, question and answer, from ids and config alone.
 
-Works for any chat template that puts every image as one run of image tokens (Qwen-VL, LLaVA): needs no processor.
+Works for any chat template that puts every image as one run of image tokens (Qwen-VL, LLaVA): needs
+no processor.
 """
 
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from franken.models.families import family_of
 class TokenMap:
     """Spans of one row; slices into its tokens, padding included.
 
-    `system` is everything before the first image, `question` everything after the last one up to `answer`, which starts
+    `system` is everything before the first image, `question` everything after the last one up to
+    `answer`, which starts
     where generation does (the length of the row when it holds the prompt alone).
     """
 
@@ -35,10 +37,17 @@ def token_map(
     attention_mask: Int[Tensor, "batch tokens"] | None = None,
     answer_start: int | None = None,
 ) -> list[TokenMap]:
-    """The spans of every row of a left-padded batch. Adjacent images that no token parts count as one run."""
+    """The spans of every row of a left-padded batch. Adjacent images that no token parts count as
+    one run.
+    """
     image = family_of(config.model_type).image_token_id(config)
     return [
-        _row_map(row.tolist(), image, 0 if attention_mask is None else _first_one(attention_mask[i]), answer_start)
+        _row_map(
+            row.tolist(),
+            image,
+            0 if attention_mask is None else _first_one(attention_mask[i]),
+            answer_start,
+        )
         for i, row in enumerate(ids)
     ]
 
@@ -46,7 +55,9 @@ def token_map(
 def only_image(spans: TokenMap) -> slice:
     """The span of the one image of a prompt. Raises FrankenError if there is none or more than one."""
     if len(spans.images) != 1:
-        raise FrankenError(f"the prompt holds {len(spans.images)} images", why="this method needs exactly one")
+        raise FrankenError(
+            f"the prompt holds {len(spans.images)} images", why="this method needs exactly one"
+        )
     return spans.images[0]
 
 

@@ -1,11 +1,14 @@
-"""Ablation of one decoder layer, in prefill and decoding (Frankenstein paper, §3.1.2): what breaks when it is silenced?
+"""Ablation of one decoder layer, in prefill and decoding (Frankenstein paper, §3.1.2): what breaks
+when it is silenced?
 
-What a layer adds to the residual stream is replaced: by nothing (`zero`: the layer is skipped, as in the paper), by what it adds on
-average over a calibration set (`mean`), or by Gaussian noise with the mean and spread of what it adds there (`noise`, seeded; the
-same for a token whatever the batch). The whole layer, or its attention or MLP alone: `zero-attention`, `mean-mlp`, ….
+What a layer adds to the residual stream is replaced: by nothing (`zero`: the layer is skipped, as
+in the paper), by what it adds on average over a calibration set (`mean`), or by Gaussian noise with
+the mean and spread of what it adds there (`noise`, seeded; the same for a token whatever the
+batch). The whole layer, or its attention or MLP alone: `zero-attention`, `mean-mlp`, ….
 
-Every ablation is a row that joins the plain run at its layer (`franken.probe.rows`): below it nothing is computed twice, and all
-rows decode together, reading one copy of the prompt's keys and values where they have not parted yet.
+Every ablation is a row that joins the plain run at its layer (`franken.probe.rows`): below it
+nothing is computed twice, and all rows decode together, reading one copy of the prompt's keys and
+values where they have not parted yet.
 """
 
 import zlib
@@ -42,7 +45,9 @@ class Ablation:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Mean and standard deviation of what every site adds to the residual stream, per feature; and the noise's seed."""
+    """Mean and standard deviation of what every site adds to the residual stream, per feature; and
+    the noise's seed.
+    """
 
     mean: Mapping[tuple[str, int], Float[Tensor, "hidden"]]
     spread: Mapping[tuple[str, int], Float[Tensor, "hidden"]]
@@ -50,10 +55,14 @@ class Calibration:
 
 
 def ablations_of(method: str, layers: Sequence[int]) -> list[Ablation]:
-    """One ablation for every layer, by the method's name. Raises UsageError for a name that is not one of `METHODS`."""
+    """One ablation for every layer, by the method's name. Raises UsageError for a name that is not
+    one of `METHODS`.
+    """
     if method not in METHODS:
         raise UsageError(
-            f"unknown ablation {method!r}", why=f"there are {', '.join(METHODS)}", fix=did_you_mean(method, METHODS)
+            f"unknown ablation {method!r}",
+            why=f"there are {', '.join(METHODS)}",
+            fix=did_you_mean(method, METHODS),
         )
     kind, _, site = method.partition("-")
     return [Ablation(layer, kind, site or "layer") for layer in layers]  # pyright: ignore[reportArgumentType]
@@ -66,33 +75,59 @@ def site_modules(loaded: Loaded, layer: int) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def calibrate(loaded: Loaded, prompts: Sequence[Prompt], layers: Sequence[int], seed: int = 0) -> Calibration:
-    """What the sites of `layers` add, over all tokens of `prompts`; accumulated in float64. Raises UsageError without prompts."""
+def calibrate(
+    loaded: Loaded, prompts: Sequence[Prompt], layers: Sequence[int], seed: int = 0
+) -> Calibration:
+    """What the sites of `layers` add, over all tokens of `prompts`; accumulated in float64. Raises
+    UsageError without prompts.
+    """
     if not prompts:
-        raise UsageError("nothing to calibrate on", why="mean and noise need prompts that show what a layer adds")
+        raise UsageError(
+            "nothing to calibrate on", why="mean and noise need prompts that show what a layer adds"
+        )
     sums: dict[tuple[str, int], list[Tensor]] = {}
 
     def record(key: tuple[str, int]) -> Any:
         def look(output: Tensor, context: Context) -> Tensor:
             added = (output - context.input if key[0] == "layer" else output)[0].double().cpu()
             seen = sums.setdefault(key, [torch.zeros(()), torch.zeros(()), torch.zeros(())])
-            sums[key] = [seen[0] + len(added), seen[1] + added.sum(0), seen[2] + added.square().sum(0)]
+            sums[key] = [
+                seen[0] + len(added),
+                seen[1] + added.sum(0),
+                seen[2] + added.square().sum(0),
+            ]
             return output
 
         return look
 
-    modules = {m: record((site, layer)) for layer in layers for site, m in site_modules(loaded, layer).items()}
+    modules = {
+        m: record((site, layer))
+        for layer in layers
+        for site, m in site_modules(loaded, layer).items()
+    }
     with edit(modules):
         for prompt in prompts:
             loaded.model(**encode_prompts(loaded, [prompt]), use_cache=False, logits_to_keep=1)
     mean = {key: total / n for key, (n, total, _) in sums.items()}
-    spread = {key: (squares / n - mean[key].square()).clamp(min=0).sqrt() for key, (n, _, squares) in sums.items()}
+    spread = {
+        key: (squares / n - mean[key].square()).clamp(min=0).sqrt()
+        for key, (n, _, squares) in sums.items()
+    }
     kind = {"dtype": loaded.model.dtype, "device": loaded.device}
-    return Calibration({k: v.to(**kind) for k, v in mean.items()}, {k: v.to(**kind) for k, v in spread.items()}, seed)
+    return Calibration(
+        {k: v.to(**kind) for k, v in mean.items()},
+        {k: v.to(**kind) for k, v in spread.items()},
+        seed,
+    )
 
 
 def ablated_answers(
-    loaded: Loaded, prompts: Sequence[Prompt], layer: int | None, *, max_new_tokens: int, batch_size: int = 64
+    loaded: Loaded,
+    prompts: Sequence[Prompt],
+    layer: int | None,
+    *,
+    max_new_tokens: int,
+    batch_size: int = 64,
 ) -> list[Response]:
     """Greedy answers with decoder layer `layer` skipped; None skips nothing."""
     if layer is None:
@@ -111,12 +146,16 @@ def ablate(
     batch_size: int = ROWS,
     calibration: Calibration | None = None,
 ) -> list[Response]:
-    """The plain greedy answer, then the answer under every ablation. The prompt may be encoded (a batch of one).
+    """The plain greedy answer, then the answer under every ablation. The prompt may be encoded (a
+    batch of one).
 
-    `batch_size` bounds the rows in memory. Raises UsageError when mean or noise is asked for without a calibration.
+    `batch_size` bounds the rows in memory. Raises UsageError when mean or noise is asked for
+    without a calibration.
     """
     if calibration is None and any(a.kind != "zero" for a in ablations):
-        raise UsageError("mean and noise need a calibration", why="they replace what a layer adds on average")
+        raise UsageError(
+            "mean and noise need a calibration", why="they replace what a layer adds on average"
+        )
     batch = encode_prompts(loaded, [prompt]) if isinstance(prompt, Prompt) else prompt
     wanted = sorted(set(ablations))
     answers: dict[Ablation | None, Response] = {}
@@ -145,7 +184,9 @@ def _answers(
     place = _Place(tokens)
     with edit(_edits(loaded, ablations, tables, place)):
         with joining(layers, bases, joins), _deepstack_of_rows(loaded.model.get_decoder()):
-            output = loaded.model(**batch, past_key_values=prompt_cache, use_cache=True, logits_to_keep=1)
+            output = loaded.model(
+                **batch, past_key_values=prompt_cache, use_cache=True, logits_to_keep=1
+            )
         filled: Any = prompt_cache.layers
         stores = [(layer.keys, layer.values) for layer in filled]
         rows = torch.arange(len(joins), device=loaded.device)
@@ -164,7 +205,9 @@ def _answers(
 
 @dataclass
 class _Place:
-    """Where generation is: the prompt's length, and the cache that decoding reads once there is one."""
+    """Where generation is: the prompt's length, and the cache that decoding reads once there is
+    one.
+    """
 
     tokens: int
     cache: RowCache | None = None
@@ -176,7 +219,9 @@ def _edits(
     """Per module the edit of the rows that ablate it."""
     members: dict[Any, list[tuple[int, Ablation]]] = {}
     for row, ablation in enumerate(ablations, 1):
-        members.setdefault(site_modules(loaded, ablation.layer)[ablation.site], []).append((row, ablation))
+        members.setdefault(site_modules(loaded, ablation.layer)[ablation.site], []).append(
+            (row, ablation)
+        )
 
     def change(mine: list[tuple[int, Ablation]]) -> Any:
         def replaced(output: Tensor, context: Context) -> Tensor:
@@ -184,11 +229,17 @@ def _edits(
             for row, ablation in mine:
                 first, at = 0, [row]
                 if place.cache is not None:
-                    first = place.tokens + place.cache.get_seq_length(ablation.layer) - output.shape[1]
+                    first = (
+                        place.tokens + place.cache.get_seq_length(ablation.layer) - output.shape[1]
+                    )
                     at = (place.cache.live == row).nonzero()[:, 0]
-                kept = context.input[at] if ablation.site == "layer" else torch.zeros_like(output[at])
+                kept = (
+                    context.input[at] if ablation.site == "layer" else torch.zeros_like(output[at])
+                )
                 added = tables.get(ablation)
-                changed[at] = kept if added is None else kept + added[first : first + output.shape[1]]
+                changed[at] = (
+                    kept if added is None else kept + added[first : first + output.shape[1]]
+                )
             return changed
 
         return replaced

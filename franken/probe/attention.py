@@ -1,9 +1,11 @@
-"""How much do the tokens that the model writes look at the image? Attention mass from reasoning to vision, layer by layer.
+"""How much do the tokens that the model writes look at the image? Attention mass from reasoning to
+vision, layer by layer.
 
-A(R→V) of the Frankenstein paper (figure 3), for R the query rows and V the image's columns, in both readings of it: `mass` is
-the share of a row's attention that falls on the image, 1/|R| Σ_i Σ_j A_ij, and `per pair` is mass / |V|, the paper's formula
-as printed (its plotted values are too large for it). Only the needed rows are computed, by an attention function that runs
-SDPA as ever and, from the same rotated queries and keys, the softmax of these rows; the T×T matrix never exists.
+A(R→V) of the Frankenstein paper (figure 3), for R the query rows and V the image's columns, in both
+readings of it: `mass` is the share of a row's attention that falls on the image, 1/|R| Σ_i Σ_j
+A_ij, and `per pair` is mass / |V|, the paper's formula as printed (its plotted values are too large
+for it). Only the needed rows are computed, by an attention function that runs SDPA as ever and,
+from the same rotated queries and keys, the softmax of these rows; the T×T matrix never exists.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,9 +30,11 @@ PER_TOKEN = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids
 def attention_mass(
     model: Any, batch: Mapping[str, Tensor], rows: Sequence[int], columns: Bool[Tensor, "tokens"]
 ) -> Float[Tensor, "layers heads"]:
-    """The share of attention that the query tokens `rows` give to the tokens `columns`, a mean over the rows, in fp64.
+    """The share of attention that the query tokens `rows` give to the tokens `columns`, a mean over
+    the rows, in fp64.
 
-    One forward pass of a one-row batch. Equal to the mean over rows of the sum over columns of eager attention's weights.
+    One forward pass of a one-row batch. Equal to the mean over rows of the sum over columns of
+    eager attention's weights.
     """
     found: dict[int, Tensor] = {}
 
@@ -47,15 +51,25 @@ def attention_mass(
 def attention_rows(
     model: Any, batch: Mapping[str, Tensor], rows: Sequence[int]
 ) -> list[Float[Tensor, "heads rows tokens"]]:
-    """The attention weights of the query tokens `rows`, for every layer; for one picture of a short prompt."""
+    """The attention weights of the query tokens `rows`, for every layer; for one picture of a short
+    prompt.
+    """
     found: dict[int, list[Tensor]] = {}
-    with _watch_rows(model.get_decoder(), rows, lambda layer, weights: found.setdefault(layer, []).append(weights)):
+    with _watch_rows(
+        model.get_decoder(),
+        rows,
+        lambda layer, weights: found.setdefault(layer, []).append(weights),
+    ):
         model(**batch, use_cache=False, logits_to_keep=1)
     return [torch.cat(found[layer], 1) for layer in sorted(found)]
 
 
-def reasoning_batch(loaded: Loaded, prompt: Prompt, reply: Sequence[int]) -> tuple[dict[str, Tensor], TokenMap]:
-    """The prompt with the model's reply behind it, as one row, and its token map. The reply's end token is left out."""
+def reasoning_batch(
+    loaded: Loaded, prompt: Prompt, reply: Sequence[int]
+) -> tuple[dict[str, Tensor], TokenMap]:
+    """The prompt with the model's reply behind it, as one row, and its token map. The reply's end
+    token is left out.
+    """
     batch = encode_prompts(loaded, [prompt])
     ends = loaded.model.generation_config.eos_token_id
     ends = {*(ends if isinstance(ends, list) else [ends]), loaded.tokenizer.eos_token_id}
@@ -66,7 +80,9 @@ def reasoning_batch(loaded: Loaded, prompt: Prompt, reply: Sequence[int]) -> tup
 
 
 def extend(batch: Mapping[str, Tensor], ids: Sequence[int]) -> dict[str, Tensor]:
-    """A one-row batch with text tokens behind it; positions go on from the last one, token types are text."""
+    """A one-row batch with text tokens behind it; positions go on from the last one, token types
+    are text.
+    """
     tail = torch.tensor([list(ids)], dtype=torch.long, device=batch["input_ids"].device)
     longer = dict(batch)
     for name in (n for n in PER_TOKEN if n in batch):
@@ -74,7 +90,11 @@ def extend(batch: Mapping[str, Tensor], ids: Sequence[int]) -> dict[str, Tensor]
         if name == "position_ids":
             more = old[..., -1:] + torch.arange(1, len(ids) + 1, device=old.device)
         else:
-            more = tail if name == "input_ids" else torch.full_like(tail, int(name == "attention_mask"))
+            more = (
+                tail
+                if name == "input_ids"
+                else torch.full_like(tail, int(name == "attention_mask"))
+            )
         longer[name] = torch.cat([old, more.to(old.dtype)], -1)
     return longer
 
@@ -88,7 +108,8 @@ def image_columns(spans: TokenMap, tokens: int) -> Bool[Tensor, "tokens"]:
 
 
 def look_at_image(loaded: Loaded, prompt: Prompt, reply: Sequence[int]) -> list[dict[str, Any]]:
-    """The fields of one sample's rows, a layer each: mass over all heads and per head, and how many tokens looked at how many.
+    """The fields of one sample's rows, a layer each: mass over all heads and per head, and how many
+    tokens looked at how many.
 
     Raises FrankenError when there is no image or the reply is empty.
     """
@@ -98,7 +119,8 @@ def look_at_image(loaded: Loaded, prompt: Prompt, reply: Sequence[int]) -> list[
     rows = range(*spans.answer.indices(tokens))
     if not len(rows) or not columns.any():
         raise FrankenError(
-            "no attention to measure", why="the reply is empty" if columns.any() else "there is no image in the prompt"
+            "no attention to measure",
+            why="the reply is empty" if columns.any() else "there is no image in the prompt",
         )
     counts = {"n_reasoning": len(rows), "n_vision": int(columns.sum())}
     mass = attention_mass(loaded.model, batch, rows, columns).tolist()
@@ -107,20 +129,31 @@ def look_at_image(loaded: Loaded, prompt: Prompt, reply: Sequence[int]) -> list[
 
 @contextmanager
 def _watch_rows(decoder: Any, rows: Sequence[int], keep: Any) -> Iterator[None]:
-    """Run the decoder with SDPA while `keep(layer, weights)` sees the rows' weights, some rows at a time; then restore."""
+    """Run the decoder with SDPA while `keep(layer, weights)` sees the rows' weights, some rows at a
+    time; then restore.
+    """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    def forward(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any) -> Any:
+    def forward(
+        module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
+    ) -> Any:
         for start in range(0, len(rows), CHUNK):
-            keep(module.layer_idx, _weights(module, query, key, mask, list(rows[start : start + CHUNK]), **kwargs))
+            keep(
+                module.layer_idx,
+                _weights(module, query, key, mask, list(rows[start : start + CHUNK]), **kwargs),
+            )
         return sdpa_attention_forward(module, query, key, value, mask, **kwargs)
 
-    configs = {id(m.config): m.config for m in decoder.modules() if getattr(m, "config", None) is not None}
+    configs = {
+        id(m.config): m.config for m in decoder.modules() if getattr(m, "config", None) is not None
+    }
     before = {key: config._attn_implementation for key, config in configs.items()}
     ALL_ATTENTION_FUNCTIONS[NAME] = forward
-    AttentionMaskInterface.register(NAME, sdpa_mask)  # a name that is not registered for all would get no mask at all
+    AttentionMaskInterface.register(
+        NAME, sdpa_mask
+    )  # a name that is not registered for all would get no mask at all
     try:
         for config in configs.values():
             config._attn_implementation = NAME
@@ -132,19 +165,35 @@ def _watch_rows(decoder: Any, rows: Sequence[int], keep: Any) -> Iterator[None]:
 
 
 def _weights(
-    module: Any, query: Tensor, key: Tensor, mask: Tensor | None, rows: list[int], *, scaling: float, **kwargs: Any
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    mask: Tensor | None,
+    rows: list[int],
+    *,
+    scaling: float,
+    **kwargs: Any,
 ) -> Float[Tensor, "heads rows tokens"]:
     """softmax(q·k) of some rows of a one-row batch, in fp32; without a mask, SDPA's causal one.
 
     Raises FrankenError for a capped softmax (Gemma 2), which SDPA does not have either.
     """
     if kwargs.get("softcap") is not None:
-        raise FrankenError("attention rows cannot be computed", why="this model caps its attention scores")
+        raise FrankenError(
+            "attention rows cannot be computed", why="this model caps its attention scores"
+        )
     at = torch.tensor(rows, device=query.device)
     groups = query.shape[1] // key.shape[1]
-    scores = query[0, :, at].float() @ key[0].repeat_interleave(groups, 0).float().transpose(-1, -2) * scaling
+    scores = (
+        query[0, :, at].float()
+        @ key[0].repeat_interleave(groups, 0).float().transpose(-1, -2)
+        * scaling
+    )
     if mask is None:
-        hidden = torch.arange(key.shape[2], device=query.device) > at[:, None] + key.shape[2] - query.shape[2]
+        hidden = (
+            torch.arange(key.shape[2], device=query.device)
+            > at[:, None] + key.shape[2] - query.shape[2]
+        )
         scores = scores.masked_fill(hidden, -torch.inf)
     elif mask.dtype == torch.bool:
         scores = scores.masked_fill(~mask[0, :, at, : key.shape[2]], -torch.inf)

@@ -1,8 +1,10 @@
-"""Two checkpoints under the same probe: what differs, layer by layer, paired by sample (the Frankenstein paper's figure 3).
+"""Two checkpoints under the same probe: what differs, layer by layer, paired by sample (the
+Frankenstein paper's figure 3).
 
-The two runs asked the same questions about the same images; the difference of each sample's values, second − first, is averaged
-with a paired bootstrap interval and tested by sign flips, Holm over the layers (and heads) of one method, task and metric.
-What either run could not measure is kept as a row that says why, and left out of the means.
+The two runs asked the same questions about the same images; the difference of each sample's values,
+second − first, is averaged with a paired bootstrap interval and tested by sign flips, Holm over the
+layers (and heads) of one method, task and metric. What either run could not measure is kept as a
+row that says why, and left out of the means.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,15 +22,21 @@ Key = tuple[str, str, int]
 MEASURED = {  # by the method's first word: metric → how a row has it
     "swap": {
         "change_rate": lambda r: float(r["changed"]),
-        "task_change_rate": lambda r: None if r.get("task_changed") is None else float(r["task_changed"]),
+        "task_change_rate": lambda r: (
+            None if r.get("task_changed") is None else float(r["task_changed"])
+        ),
         "flip_to_source_rate": lambda r: float(r["to_source"]),
         "kl": lambda r: r.get("kl"),
     },
-    "attention": {"attention_mass": lambda r: r["mass"], "attention_per_pair": lambda r: r["mass"] / r["n_vision"]},
+    "attention": {
+        "attention_mass": lambda r: r["mass"],
+        "attention_per_pair": lambda r: r["mass"] / r["n_vision"],
+    },
     "lens": {"answer_probability": lambda r: r["p_gold"], "entropy": lambda r: r["entropy"]},
 }
 MEASURED |= dict.fromkeys(
-    ("zero", "mean", "noise"), {"accuracy_drop": lambda r: float(r["baseline_score"]) - float(r["score"])}
+    ("zero", "mean", "noise"),
+    {"accuracy_drop": lambda r: float(r["baseline_score"]) - float(r["score"])},
 )
 
 
@@ -41,34 +49,51 @@ def compare_probes(first: Path, second: Path, *, out: Path) -> Path:
     names = [run.manifest["label"] for run in (a, b)]
     label = "→".join(names if names[0] != names[1] else [first.name, second.name])
     identity = {"runs": [run.manifest["identity"] for run in (a, b)]}
-    run = open_run("probe-compare", label, identity, out, config=identity, models=dict(zip("ab", names, strict=True)))
+    run = open_run(
+        "probe-compare",
+        label,
+        identity,
+        out,
+        config=identity,
+        models=dict(zip("ab", names, strict=True)),
+    )
     if run.is_complete():
         return run.folder
     rows = list(_pairs(a, b))
     if not any(row["metric"] for row in rows):
         raise UsageError(
-            "nothing to compare", why="the runs share no sample that both measured", fix="probe both alike"
+            "nothing to compare",
+            why="the runs share no sample that both measured",
+            fix="probe both alike",
         )
     run.append(rows)
     return run.finish(
-        difference_rows(label, rows), n_requested=len(rows), extra={"compared": [str(first), str(second)]}
+        difference_rows(label, rows),
+        n_requested=len(rows),
+        extra={"compared": [str(first), str(second)]},
     )
 
 
 def difference_rows(model: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The summary: mean difference per method, task, metric, component and layer, with interval and adjusted p."""
+    """The summary: mean difference per method, task, metric, component and layer, with interval and
+    adjusted p.
+    """
     cells: dict[tuple[str, str, str, str], dict[int, list[float]]] = {}
     for row in rows:
         if row["error"] is None and row["ineligible"] is None:
             key = row["method"], row["task"], row["metric"], row["component"]
-            cells.setdefault(key, {}).setdefault(row["layer"], []).append(row["second"] - row["first"])
+            cells.setdefault(key, {}).setdefault(row["layer"], []).append(
+                row["second"] - row["first"]
+            )
     families: dict[tuple[str, ...], list[tuple[dict[str, Any], float]]] = {}
     for (method, task, metric, component), layers in cells.items():
         head = {"model": model, "method": method, "part": "text", "task": task}
         for layer, values in sorted(layers.items()):
             found = mean_row(head, layer, f"{metric}_difference", values, component)
             kind = component.partition("head")[0]
-            families.setdefault((method, task, metric, kind), []).append((found, sign_flip_test(values)))
+            families.setdefault((method, task, metric, kind), []).append(
+                (found, sign_flip_test(values))
+            )
     return [
         row | {"p_adjusted": p}
         for members in families.values()
@@ -88,12 +113,24 @@ def _pairs(a: LoadedRun, b: LoadedRun) -> Iterator[dict[str, Any]]:
             "task": known["task"],
             "question": known["question"],
         }
-        blank = {"metric": None, "component": None, "first": None, "second": None, "ineligible": None, "error": None}
+        blank = {
+            "metric": None,
+            "component": None,
+            "first": None,
+            "second": None,
+            "ineligible": None,
+            "error": None,
+        }
         if one is None or two is None:
-            yield head | blank | {"error": f"only in the {'second' if one is None else 'first'} run"}
+            yield (
+                head | blank | {"error": f"only in the {'second' if one is None else 'first'} run"}
+            )
             continue
         if one["question"] != two["question"]:
-            raise UsageError(f"{key[1]} is not the same question in both runs", why="the runs used different data")
+            raise UsageError(
+                f"{key[1]} is not the same question in both runs",
+                why="the runs used different data",
+            )
         error, why_not = one["error"] or two["error"], one["ineligible"] or two["ineligible"]
         if error or why_not:
             yield head | blank | {"error": error, "ineligible": why_not}
@@ -102,9 +139,16 @@ def _pairs(a: LoadedRun, b: LoadedRun) -> Iterator[dict[str, Any]]:
         for place, value in _values(one):
             if place in after:
                 metric, component = place
-                yield head | blank | {
-                    "metric": metric, "component": component, "first": value, "second": after[place],
-                }  # fmt: skip
+                yield (
+                    head
+                    | blank
+                    | {
+                        "metric": metric,
+                        "component": component,
+                        "first": value,
+                        "second": after[place],
+                    }
+                )
 
 
 def _values(row: Row) -> Iterator[tuple[tuple[str, str], float]]:

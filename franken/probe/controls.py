@@ -1,13 +1,18 @@
-"""What must hold before a probe is believed. Run by default on the first usable samples, on the model and prompts at hand.
+"""What must hold before a probe is believed. Run by default on the first usable samples, on the
+model and prompts at hand.
 
 - An image swapped with itself changes nothing, in any set of layers.
-- Nothing swapped (suffix at L, prefix at 0) is the plain answer; everything (suffix at 0, prefix at L) the source's own.
-- The plain row of an ablation is the plain answer, and a zeroed layer answers as one whose output is replaced by its input.
-- Patching every token's residual stream restores the clean run, past the last layer at which the decoder itself adds the
+- Nothing swapped (suffix at L, prefix at 0) is the plain answer; everything (suffix at 0, prefix at
+  L) the source's own.
+- The plain row of an ablation is the plain answer, and a zeroed layer answers as one whose output
+  is replaced by its input.
+- Patching every token's residual stream restores the clean run, past the last layer at which the
+  decoder itself adds the
   image (deepstack); patching no token changes nothing, at any site.
 - The attention that a token gives to the image and to the rest is one.
 - The lens at the last layer reads the model's own logits.
-- A hook that returns what it gets leaves the logits bit-identical; and after the run so are the weights.
+- A hook that returns what it gets leaves the logits bit-identical; and after the run so are the
+  weights.
 """
 
 from __future__ import annotations
@@ -31,7 +36,9 @@ SAMPLES = 2
 ATTENTION_ROWS = 8
 
 
-def check_swaps(loaded: Loaded, pairs: Sequence[tuple[Prompt, Prompt]], max_new_tokens: int) -> list[str]:
+def check_swaps(
+    loaded: Loaded, pairs: Sequence[tuple[Prompt, Prompt]], max_new_tokens: int
+) -> list[str]:
     """What fails of the controls on swaps, in words; of (target, source) with equal grids."""
     from franken.probe.swap import swap_sets, swapped_answers
 
@@ -51,7 +58,9 @@ def check_swaps(loaded: Loaded, pairs: Sequence[tuple[Prompt, Prompt]], max_new_
     return failures
 
 
-def check_ablations(loaded: Loaded, prompts: Sequence[Prompt], layer: int, max_new_tokens: int) -> list[str]:
+def check_ablations(
+    loaded: Loaded, prompts: Sequence[Prompt], layer: int, max_new_tokens: int
+) -> list[str]:
     """What fails of the controls on ablations, in words."""
     from franken.probe.ablate import Ablation, ablate
 
@@ -68,8 +77,12 @@ def check_ablations(loaded: Loaded, prompts: Sequence[Prompt], layer: int, max_n
 
 
 @torch.no_grad()
-def check_patching(loaded: Loaded, pairs: Sequence[tuple[Prompt, Prompt]], sites: Sequence[str]) -> list[str]:
-    """What fails of the controls on patching at `sites`, in words; of (clean, corrupt) with equal grids."""
+def check_patching(
+    loaded: Loaded, pairs: Sequence[tuple[Prompt, Prompt]], sites: Sequence[str]
+) -> list[str]:
+    """What fails of the controls on patching at `sites`, in words; of (clean, corrupt) with equal
+    grids.
+    """
     from franken.probe.patch import patched_logits, record
 
     depth = len(loaded.family.decoder_layers(loaded.model))
@@ -87,12 +100,16 @@ def check_patching(loaded: Loaded, pairs: Sequence[tuple[Prompt, Prompt]], sites
             if not _close(nothing, base.logits, loaded.model.dtype):
                 failures.append(f"{prompts[0].key}: patching nothing ({site}) changes the logits")
             if site == "residual" and not _close(restored, donor.logits, loaded.model.dtype):
-                failures.append(f"{prompts[0].key}: patching everything does not restore the clean run")
+                failures.append(
+                    f"{prompts[0].key}: patching everything does not restore the clean run"
+                )
     return failures
 
 
 def check_attention(loaded: Loaded, prompts: Sequence[Prompt]) -> list[str]:
-    """What fails of the control on attention, in words: the image's share and the rest's, measured apart, are one."""
+    """What fails of the control on attention, in words: the image's share and the rest's, measured
+    apart, are one.
+    """
     from franken.models.tokens import token_map
     from franken.probe.attention import attention_mass, image_columns
 
@@ -102,8 +119,12 @@ def check_attention(loaded: Loaded, prompts: Sequence[Prompt]) -> list[str]:
         tokens = batch["input_ids"].shape[1]
         image = image_columns(token_map(batch["input_ids"], loaded.model.config)[0], tokens)
         rows = range(max(0, tokens - ATTENTION_ROWS), tokens)
-        whole = sum(attention_mass(loaded.model, batch, rows, columns) for columns in (image, ~image))
-        if not torch.allclose(torch.as_tensor(whole), torch.ones((), dtype=torch.float64), atol=1e-5):
+        whole = sum(
+            attention_mass(loaded.model, batch, rows, columns) for columns in (image, ~image)
+        )
+        if not torch.allclose(
+            torch.as_tensor(whole), torch.ones((), dtype=torch.float64), atol=1e-5
+        ):
             failures.append(f"{prompt.key}: the attention to image and rest is not one")
     return failures
 
@@ -125,7 +146,9 @@ def check_lens(loaded: Loaded, lens: Lens, prompts: Sequence[Prompt]) -> list[st
 
 def _close(a: Tensor, b: Tensor, dtype: torch.dtype) -> bool:
     """Equal up to rounding: √ε of the type, of the largest logit."""
-    return float((a.float() - b.float()).abs().max()) <= torch.finfo(dtype).eps ** 0.5 * float(b.float().abs().max())
+    return float((a.float() - b.float()).abs().max()) <= torch.finfo(dtype).eps ** 0.5 * float(
+        b.float().abs().max()
+    )
 
 
 @torch.no_grad()
@@ -133,7 +156,9 @@ def identity_hook_is_exact(loaded: Loaded, prompt: Prompt) -> bool:
     """Whether hooks that return what they get leave the logits bit-identical."""
     batch = encode_prompts(loaded, [prompt])
     before = loaded.model(**batch).logits
-    with edit({layer: lambda output, _: output for layer in loaded.family.decoder_layers(loaded.model)}):
+    with edit(
+        {layer: lambda output, _: output for layer in loaded.family.decoder_layers(loaded.model)}
+    ):
         after = loaded.model(**batch).logits
     return torch.equal(before, after)
 
@@ -148,7 +173,9 @@ def weights_digest(loaded: Loaded) -> int:
 
 
 def conclude(failures: Sequence[str], dtype: torch.dtype) -> list[str]:
-    """Warnings of a 16-bit model, whose batched kernels round differently. Raises VerificationError in fp32."""
+    """Warnings of a 16-bit model, whose batched kernels round differently. Raises VerificationError
+    in fp32.
+    """
     if failures and dtype == torch.float32:
         raise VerificationError(
             "a built-in control failed", why="; ".join(failures), fix="the probe would not be valid"

@@ -1,8 +1,10 @@
-"""The methods that change the model's run, block by block of pairs: rows of swaps and ablations, judged against the plain answer.
+"""The methods that change the model's run, block by block of pairs: rows of swaps and ablations,
+judged against the plain answer.
 
-In 16 bits a row's answer depends on what it is batched with. There every row that changed is run again alone, with nothing but
-the rows that it is compared with, and judged by that: `rerun` says which, `batched_output` what the batch had said. In fp32 the
-two agree (tested) and nothing is run twice.
+In 16 bits a row's answer depends on what it is batched with. There every row that changed is run
+again alone, with nothing but the rows that it is compared with, and judged by that: `rerun` says
+which, `batched_output` what the batch had said. In fp32 the two agree (tested) and nothing is run
+twice.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,10 +19,23 @@ from franken.runs import Run
 from franken.tasks import Pair
 
 MEASURED = (
-    "output", "baseline", "source_output", "changed", "task_changed", "to_source", "score", "baseline_score", "reason", "truncated",
-    "baseline_truncated", "kl", "logit_difference", "baseline_logit_difference",
-    "rerun", "batched_output",
-)  # fmt: skip
+    "output",
+    "baseline",
+    "source_output",
+    "changed",
+    "task_changed",
+    "to_source",
+    "score",
+    "baseline_score",
+    "reason",
+    "truncated",
+    "baseline_truncated",
+    "kl",
+    "logit_difference",
+    "baseline_logit_difference",
+    "rerun",
+    "batched_output",
+)
 Step = Callable[[int, str], None]
 
 
@@ -32,23 +47,33 @@ def swap_all(run: Run, loaded: Any, plan: ProbePlan, done: set[Any], step: Step)
     sets += [s for m in plan.swaps for s in swap_sets(m.removeprefix("swap-"), plan.layers, depth)]
     keys = [(m, layer) for m in plan.swaps for layer in plan.layers]
     for start in range(0, len(plan.pairs), FLUSH):
-        block = [p for p in plan.pairs[start : start + FLUSH] if (keys[0][0], p.id, keys[0][1]) not in done]
+        block = [
+            p
+            for p in plan.pairs[start : start + FLUSH]
+            if (keys[0][0], p.id, keys[0][1]) not in done
+        ]
         rows = _swapped(loaded, plan, block, sets)
         waiting: list[dict[str, Any]] = []
         for pair in block:
             base, found = row_head(plan, pair), rows.get(pair.id)
             if isinstance(found, list):
                 for (method, layer), row in zip(keys, found, strict=True):
-                    waiting.append(base | {"method": method, "layer": layer} | _swap_row(pair, *row))
+                    waiting.append(
+                        base | {"method": method, "layer": layer} | _swap_row(pair, *row)
+                    )
             else:
                 error = found or pair.error
-                waiting += [base | {"method": m, "layer": layer, "error": error} for m, layer in keys]
+                waiting += [
+                    base | {"method": m, "layer": layer, "error": error} for m, layer in keys
+                ]
         run.append(waiting)
         for pair in plan.pairs[start : start + FLUSH]:
             step(len(keys), f"swap {pair.task}")
 
 
-def _swapped(loaded: Any, plan: ProbePlan, pairs: Sequence[Pair], sets: list[frozenset[int]]) -> dict[str, Any]:
+def _swapped(
+    loaded: Any, plan: ProbePlan, pairs: Sequence[Pair], sets: list[frozenset[int]]
+) -> dict[str, Any]:
     """By pair id what went wrong, or for all sets but the first two the arguments of `_swap_row`.
 
     Pairs of one shape run together. The first two sets are those of no layer and of all layers.
@@ -76,14 +101,21 @@ def _swapped(loaded: Any, plan: ProbePlan, pairs: Sequence[Pair], sets: list[fro
         group.append((pair.id, encoded))
     for group in groups:
         rows = swapped_batch(
-            loaded, [encoded for _, encoded in group], sets, plan.max_new_tokens, plan.batch_size, measure=True
+            loaded,
+            [encoded for _, encoded in group],
+            sets,
+            plan.max_new_tokens,
+            plan.batch_size,
+            measure=True,
         )
         for (key, encoded), (plain, source, *swapped) in zip(group, rows, strict=True):
 
             @cache
             def alone(chosen: frozenset[int], encoded: Any = encoded) -> Any:
                 asked = [*sets[:2], chosen]
-                return swapped_batch(loaded, [encoded], asked, plan.max_new_tokens, plan.batch_size, measure=True)[0]
+                return swapped_batch(
+                    loaded, [encoded], asked, plan.max_new_tokens, plan.batch_size, measure=True
+                )[0]
 
             found[key] = []
             for chosen, row in zip(sets[2:], swapped, strict=True):
@@ -140,9 +172,13 @@ def ablate_all(run: Run, loaded: Any, plan: ProbePlan, done: set[Any], step: Ste
                 waiting += [head | {"method": m, "layer": layer} for m, layer in keys]
             else:
                 asked = partial(
-                    ablate, loaded, prompt_of(pair.target), max_new_tokens=plan.max_new_tokens, calibration=calibration,
+                    ablate,
+                    loaded,
+                    prompt_of(pair.target),
+                    max_new_tokens=plan.max_new_tokens,
+                    calibration=calibration,
                     batch_size=plan.batch_size,
-                )  # fmt: skip
+                )
                 plain, *answers = asked(wanted)
                 for (method, layer), ablation, now in zip(keys, wanted, answers, strict=True):
                     known = head | {"method": method, "layer": layer}
@@ -160,7 +196,12 @@ def ablate_all(run: Run, loaded: Any, plan: ProbePlan, done: set[Any], step: Ste
 
 def _ablated_row(pair: Pair, now: Any, plain: Any, batched: str | None) -> dict[str, Any]:
     cut = {"truncated": now.truncated, "baseline_truncated": plain.truncated}
-    return judge(pair, now.text, plain.text, "") | {"source_output": None, "to_source": None} | cut | _again(batched)
+    return (
+        judge(pair, now.text, plain.text, "")
+        | {"source_output": None, "to_source": None}
+        | cut
+        | _again(batched)
+    )
 
 
 def reruns(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
@@ -170,7 +211,9 @@ def reruns(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 
 
 def judge(pair: Pair, text: str, plain: str, source: str) -> dict[str, Any]:
-    """Compare an answer with the plain one and the source's, and grade it against the target's truth."""
+    """Compare an answer with the plain one and the source's, and grade it against the target's
+    truth.
+    """
     from franken.probe.scores import same_answer, same_text
 
     grade = tasks.grade(text, pair.target)
@@ -180,7 +223,8 @@ def judge(pair: Pair, text: str, plain: str, source: str) -> dict[str, Any]:
         "source_output": source,
         "changed": not same_text(text, plain),
         "task_changed": not same_answer(text, plain, pair.target),
-        "to_source": same_answer(text, source, pair.target) and not same_answer(source, plain, pair.target),
+        "to_source": same_answer(text, source, pair.target)
+        and not same_answer(source, plain, pair.target),
         "score": grade.score,
         "baseline_score": tasks.grade(plain, pair.target).score,
         "reason": grade.reason,
@@ -192,8 +236,18 @@ def row_head(plan: ProbePlan, pair: Pair) -> dict[str, Any]:
     blank = dict.fromkeys(MEASURED)
     known = tasks.is_puzzle(pair.task)
     return {
-        "model": plan.checkpoint.name, "method": None, "part": "text", "layer": None, "task": pair.task, "sample": pair.id,
-        "world": tasks.get(pair.task).world if known else None, "question": pair.target.question,
-        "gold": pair.target.answer, "source_gold": pair.source.answer, "fact": pair.fact, **blank,
-        "error": pair.error, "ineligible": pair.ineligible,
-    }  # fmt: skip
+        "model": plan.checkpoint.name,
+        "method": None,
+        "part": "text",
+        "layer": None,
+        "task": pair.task,
+        "sample": pair.id,
+        "world": tasks.get(pair.task).world if known else None,
+        "question": pair.target.question,
+        "gold": pair.target.answer,
+        "source_gold": pair.source.answer,
+        "fact": pair.fact,
+        **blank,
+        "error": pair.error,
+        "ineligible": pair.ineligible,
+    }

@@ -1,10 +1,11 @@
 """Logit lens: what would the model answer if it stopped at layer ℓ? (nostalgebraist 2020)
 
-The model's own greedy reply is fed back up to where its answer begins; every layer's residual stream there, and at the image
-tokens, is read through the final norm and the output embedding: how probable and of what rank is the right answer's first
-token, and how sure (entropy, in nats) is the reading. `transformer-lens` does the reading where its bridge knows the family,
-around a copy of the model (a bridge changes the model that it wraps); elsewhere hooks and the model's own norm and head do,
-which is also the bridge's check.
+The model's own greedy reply is fed back up to where its answer begins; every layer's residual
+stream there, and at the image tokens, is read through the final norm and the output embedding: how
+probable and of what rank is the right answer's first token, and how sure (entropy, in nats) is the
+reading. `transformer-lens` does the reading where its bridge knows the family, around a copy of the
+model (a bridge changes the model that it wraps); elsewhere hooks and the model's own norm and head
+do, which is also the bridge's check.
 """
 
 from bisect import bisect_left
@@ -23,7 +24,12 @@ from franken.models.tokens import token_map
 from franken.probe.attention import extend, image_columns
 
 ANSWER_TAGS = ("<answer>", "\\boxed{")
-BRIDGED = ("qwen2_5_vl", "qwen3_vl", "qwen2", "qwen3")  # families whose bridge equals the model (tested)
+BRIDGED = (
+    "qwen2_5_vl",
+    "qwen3_vl",
+    "qwen2",
+    "qwen3",
+)  # families whose bridge equals the model (tested)
 CHUNK = 64  # positions whose logits over the vocabulary exist at a time
 
 
@@ -58,8 +64,14 @@ def bridge_lens(copy: Loaded) -> Lens:
     names = [f"blocks.{layer}.hook_resid_post" for layer in range(depth)]
 
     def stream(batch: Mapping[str, Tensor], positions: Sequence[int]) -> Tensor:
-        inputs = {k: v for k, v in batch.items() if k in ("pixel_values", "image_grid_thw", "mm_token_type_ids")}
-        _, cache = bridge.run_with_cache(batch["input_ids"], names_filter=lambda name: name in names, **inputs)
+        inputs = {
+            k: v
+            for k, v in batch.items()
+            if k in ("pixel_values", "image_grid_thw", "mm_token_type_ids")
+        }
+        _, cache = bridge.run_with_cache(
+            batch["input_ids"], names_filter=lambda name: name in names, **inputs
+        )
         return torch.stack([cache[name][0, list(positions)] for name in names])
 
     return Lens("transformer-lens", stream, lambda x: bridge.unembed(bridge.ln_final(x[None]))[0])
@@ -80,21 +92,29 @@ def own_lens(model: Any) -> Lens:
             model(**batch, use_cache=False, logits_to_keep=1)
         return torch.stack(found)
 
-    return Lens("own norm and head", stream, lambda x: model.get_output_embeddings()(decoder.norm(x)))
+    return Lens(
+        "own norm and head", stream, lambda x: model.get_output_embeddings()(decoder.norm(x))
+    )
 
 
 def lens_for(loaded: Loaded, reload: Callable[[], Loaded]) -> Lens:
-    """The bridge, on a second copy from `reload`, where TransformerLens knows the family; else the model's own lens."""
+    """The bridge, on a second copy from `reload`, where TransformerLens knows the family; else the
+    model's own lens.
+    """
     return bridge_lens(reload()) if loaded.family.model_type in BRIDGED else own_lens(loaded.model)
 
 
 @torch.no_grad()
 def read(lens: Lens, batch: Mapping[str, Tensor], positions: Sequence[int], gold: int) -> Reading:
-    """Read the token after each of `positions` of a one-row batch at every layer, against the token `gold`."""
+    """Read the token after each of `positions` of a one-row batch at every layer, against the token
+    `gold`.
+    """
     stream = lens.stream(batch, positions)
     rows = []
     for layer in stream:
-        parts = [_read(lens.unembed(layer[i : i + CHUNK]), gold) for i in range(0, len(layer), CHUNK)]
+        parts = [
+            _read(lens.unembed(layer[i : i + CHUNK]), gold) for i in range(0, len(layer), CHUNK)
+        ]
         rows.append([torch.cat(column) for column in zip(*parts, strict=True)])
     return Reading(*(torch.stack(column) for column in zip(*rows, strict=True)))
 
@@ -106,14 +126,22 @@ def _read(logits: Tensor, gold: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return logp[:, gold].exp().cpu(), rank.cpu(), entropy.cpu(), logp.argmax(-1).cpu()
 
 
-def lens_fields(loaded: Loaded, lens: Lens, prompt: Prompt, reply: Sequence[int], answer: str) -> list[dict[str, Any]]:
-    """The fields of one sample's rows, a layer each: the reading where the answer begins, and over the image tokens.
+def lens_fields(
+    loaded: Loaded, lens: Lens, prompt: Prompt, reply: Sequence[int], answer: str
+) -> list[dict[str, Any]]:
+    """The fields of one sample's rows, a layer each: the reading where the answer begins, and over
+    the image tokens.
 
-    `image_rank_gold` is the best of all image tokens, the other `image_` fields are means over them; null without an image.
+    `image_rank_gold` is the best of all image tokens, the other `image_` fields are means over
+    them; null without an image.
     """
     batch = answer_batch(loaded, prompt, reply)
     tokens = batch["input_ids"].shape[1]
-    image = image_columns(token_map(batch["input_ids"], loaded.model.config)[0], tokens).nonzero()[:, 0].tolist()
+    image = (
+        image_columns(token_map(batch["input_ids"], loaded.model.config)[0], tokens)
+        .nonzero()[:, 0]
+        .tolist()
+    )
     found = read(lens, batch, [tokens - 1, *image], first_token(loaded, answer))
     words = loaded.tokenizer.batch_decode(found.top[:, :1])
     rows = []
@@ -130,14 +158,22 @@ def lens_fields(loaded: Loaded, lens: Lens, prompt: Prompt, reply: Sequence[int]
 
 
 def answer_batch(loaded: Loaded, prompt: Prompt, reply: Sequence[int]) -> dict[str, Tensor]:
-    """The prompt and the reply up to where its answer begins; the prompt alone when the reply has no answer tag."""
+    """The prompt and the reply up to where its answer begins; the prompt alone when the reply has
+    no answer tag.
+    """
     longer = extend(encode_prompts(loaded, [prompt]), reply[: answer_start(loaded, reply)])
     image = loaded.family.image_token_id(loaded.model.config)
-    return {**longer, "mm_token_type_ids": (longer["input_ids"] == image).int()} if image is not None else longer
+    return (
+        {**longer, "mm_token_type_ids": (longer["input_ids"] == image).int()}
+        if image is not None
+        else longer
+    )
 
 
 def answer_start(loaded: Loaded, reply: Sequence[int]) -> int:
-    """How many tokens of the reply come before its answer: up to its first answer tag's end, whatever tokens that is; else 0."""
+    """How many tokens of the reply come before its answer: up to its first answer tag's end,
+    whatever tokens that is; else 0.
+    """
 
     def said(count: int) -> str:
         return loaded.tokenizer.decode(list(reply[:count]), skip_special_tokens=False)

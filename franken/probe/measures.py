@@ -1,6 +1,8 @@
-"""The methods that look at one pair at a time, by name: pair in, the fields of its rows out, one dictionary a layer.
+"""The methods that look at one pair at a time, by name: pair in, the fields of its rows out, one
+dictionary a layer.
 
-Greedy replies are made once a question and shared, since attention, patching and lens all start from what the model says.
+Greedy replies are made once a question and shared, since attention, patching and lens all start
+from what the model says.
 """
 
 from __future__ import annotations
@@ -20,7 +22,11 @@ if TYPE_CHECKING:
     from franken.runs import Run
 
 SITES = ("residual", "attn", "mlp", "heads")
-MEASURES = ("lens", "attention", *(f"patch-{site}{way}" for site in SITES for way in ("", "-noising")))
+MEASURES = (
+    "lens",
+    "attention",
+    *(f"patch-{site}{way}" for site in SITES for way in ("", "-noising")),
+)
 FLUSH = 16
 OWN = "own:"  # before the name of a number that a plugin measured
 Measure = Callable[[Pair], list[dict[str, Any]]]
@@ -28,7 +34,9 @@ Speak = Callable[[Item], "Response"]
 
 
 def at_sites(methods: Sequence[str], sites: Sequence[str]) -> list[str]:
-    """`patch` spelled out as both directions at each site. Raises UsageError for a site that is not one."""
+    """`patch` spelled out as both directions at each site. Raises UsageError for a site that is not
+    one.
+    """
     for site in sites:
         if site not in SITES:
             raise UsageError(
@@ -41,10 +49,17 @@ def at_sites(methods: Sequence[str], sites: Sequence[str]) -> list[str]:
 
 
 def measure_all(
-    run: Run, plan: Any, loaded: Loaded, lens: Lens | None, done: set[Any], step: Any,
+    run: Run,
+    plan: Any,
+    loaded: Loaded,
+    lens: Lens | None,
+    done: set[Any],
+    step: Any,
     head: Callable[[Pair], dict[str, Any]],
-) -> None:  # fmt: skip
-    """Append the rows of every measure that `plan` asks for and `done` lacks; `head` gives what all rows of a pair share."""
+) -> None:
+    """Append the rows of every measure that `plan` asks for and `done` lacks; `head` gives what all
+    rows of a pair share.
+    """
     for method, measure in measures(loaded, plan, lens).items():
         waiting: list[dict[str, Any]] = []
         for number, pair in enumerate(plan.pairs, 1):
@@ -52,7 +67,9 @@ def measure_all(
                 try:
                     fields = measure(pair)
                 except FrankenError as e:
-                    fields = [{"error": f"{e.what}: {e.why}" if e.why else e.what}] * plan.checkpoint.depths["text"]
+                    fields = [
+                        {"error": f"{e.what}: {e.why}" if e.why else e.what}
+                    ] * plan.checkpoint.depths["text"]
                 known = head(pair) | {"method": method, "ineligible": None, "error": None}
                 waiting += [known | {"layer": layer} | fields[layer] for layer in plan.layers]
             step(len(plan.layers), f"{method} {pair.task}")
@@ -75,16 +92,23 @@ def measures(loaded: Loaded, plan: Any, lens: Lens | None) -> dict[str, Measure]
     for method in plan.methods:
         own = plugins.find("probe", method)
         if own is not None:
-            found[method] = lambda pair, own=own: _own(loaded, say, pair, own, plan.checkpoint.depths["text"])
+            found[method] = lambda pair, own=own: _own(
+                loaded, say, pair, own, plan.checkpoint.depths["text"]
+            )
     return found
 
 
 def _own(loaded: Loaded, say: Speak, pair: Pair, measure: Any, depth: int) -> list[dict[str, Any]]:
-    """A plugin's measure: its numbers by layer, each under `OWN` + its name, which is how the summary knows them."""
+    """A plugin's measure: its numbers by layer, each under `OWN` + its name, which is how the
+    summary knows them.
+    """
     prompt, reply = prompt_of(pair.target), say(pair.target)
     found = measure(loaded, prompt, reply)
     if len(found) != depth:
-        raise FrankenError(f"a probe returned {len(found)} rows for {depth} layers", "it should be one a decoder layer")
+        raise FrankenError(
+            f"a probe returned {len(found)} rows for {depth} layers",
+            "it should be one a decoder layer",
+        )
     if not all(math.isfinite(value) for fields in found for value in fields.values()):
         raise FrankenError("a probe returned a number that is not finite", "it is inf or nan")
     said = {"baseline": reply.text, "truncated": reply.truncated}
@@ -134,11 +158,15 @@ def prompt_of(item: Item) -> Prompt:
 def _speaker(loaded: Loaded, max_new_tokens: int) -> Speak:
     from franken.generate.native import Sampling, generate
 
-    said: dict[int, Response] = {}  # by identity: the plan keeps its items alive, and they are not hashable
+    said: dict[
+        int, Response
+    ] = {}  # by identity: the plan keeps its items alive, and they are not hashable
 
     def say(item: Item) -> Response:
         if id(item) not in said:
-            said[id(item)] = generate(loaded, [prompt_of(item)], Sampling(1, 0.0, max_new_tokens))[0][0]
+            said[id(item)] = generate(loaded, [prompt_of(item)], Sampling(1, 0.0, max_new_tokens))[
+                0
+            ][0]
         return said[id(item)]
 
     return say

@@ -1,12 +1,15 @@
-"""The same swaps and ablations written with nnsight (Fiotto-Kaufman et al., arXiv 2407.14561): a second engine, and an example.
+"""The same swaps and ablations written with nnsight (Fiotto-Kaufman et al., arXiv 2407.14561): a
+second engine, and an example.
 
-Nothing is cached, batched or resumed here: every token of every row is a whole forward pass with its intervention, as one would
-write it down. It shares with the torch engine what the prompt is (`encode_pair`), where its images are, and the scores; its rows
-are tested to be the same. Many times slower: for checks, and as a pattern for interventions of one's own.
+Nothing is cached, batched or resumed here: every token of every row is a whole forward pass with
+its intervention, as one would write it down. It shares with the torch engine what the prompt is
+(`encode_pair`), where its images are, and the scores; its rows are tested to be the same. Many
+times slower: for checks, and as a pattern for interventions of one's own.
 
     net = trace_of(loaded)
     with net.model.trace(**batch):
-        hidden = net.layers[3].output.save()      # a decoder layer's residual stream [rows, tokens, hidden]
+        hidden = net.layers[3].output.save()      # a decoder layer's residual stream [rows, tokens,
+                                                  hidden]
         net.layers[5].mlp.output[:] = 0           # in the order in which the model runs
         logits = net.model.output.logits.save()
 """
@@ -60,7 +63,9 @@ def swapped_batch(
     *,
     measure: bool = False,
 ) -> list[list[Swapped]]:
-    """`[pairs][sets]` rows, as `franken.probe.swap.swapped_batch` gives them; `batch_size` is not used."""
+    """`[pairs][sets]` rows, as `franken.probe.swap.swapped_batch` gives them; `batch_size` is not
+    used.
+    """
     return [_swap_pair(loaded, pair, sets, max_new_tokens, measure) for pair in pairs]
 
 
@@ -73,7 +78,12 @@ def _swap_pair(
     own, theirs = _streams(net, target, depth), _streams(net, source, depth)
     everything = frozenset(range(depth))
     answers = {
-        chosen: _greedy(loaded, target, max_new_tokens, lambda row, c=chosen: _swap(net, row, c, image, own, theirs))
+        chosen: _greedy(
+            loaded,
+            target,
+            max_new_tokens,
+            lambda row, c=chosen: _swap(net, row, c, image, own, theirs),
+        )
         for chosen in {frozenset(), everything, *sets}
     }
     if not measure:
@@ -82,7 +92,9 @@ def _swap_pair(
     place = parting(plain, other)
     shared = _extended(target, plain[: place or 0])
     logits = {chosen: _swap(net, shared, chosen, image, own, theirs) for chosen in answers}
-    banned = torch.tensor(loaded.family.banned_token_ids(loaded.model.config, loaded.tokenizer), device=loaded.device)
+    banned = torch.tensor(
+        loaded.family.banned_token_ids(loaded.model.config, loaded.tokenizer), device=loaded.device
+    )
     rows = []
     for chosen in sets:
         kl = float(divergence(logits[frozenset()], logits[chosen][None], banned))
@@ -103,7 +115,9 @@ def ablate(
     batch_size: int = 1,
     calibration: Calibration | None = None,
 ) -> list[Response]:
-    """The plain answer and one for every ablation, as `franken.probe.ablate.ablate`; `batch_size` is not used."""
+    """The plain answer and one for every ablation, as `franken.probe.ablate.ablate`; `batch_size`
+    is not used.
+    """
     net = trace_of(loaded)
     batch = encode_prompts(loaded, [prompt]) if isinstance(prompt, Prompt) else prompt
     tables = replacements(ablations, calibration, batch["input_ids"].shape[1] + max_new_tokens)
@@ -113,7 +127,9 @@ def ablate(
     ]
 
 
-def _streams(net: Traced, batch: Mapping[str, Tensor], depth: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+def _streams(
+    net: Traced, batch: Mapping[str, Tensor], depth: int
+) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Per layer the keys and values before their rotation, and the output."""
     kept: list[tuple[Tensor, Tensor, Tensor]] = []
     with net.model.trace(**batch, use_cache=False):
@@ -126,9 +142,16 @@ def _streams(net: Traced, batch: Mapping[str, Tensor], depth: int) -> list[tuple
 
 
 def _swap(
-    net: Traced, batch: Mapping[str, Tensor], chosen: frozenset[int], image: Tensor, own: Any, theirs: Any
+    net: Traced,
+    batch: Mapping[str, Tensor],
+    chosen: frozenset[int],
+    image: Tensor,
+    own: Any,
+    theirs: Any,
 ) -> Float[Tensor, "vocabulary"]:
-    """Logits after a row whose layers in `chosen` see the source's image; the image's own stream stays the target's."""
+    """Logits after a row whose layers in `chosen` see the source's image; the image's own stream
+    stays the target's.
+    """
     with net.model.trace(**batch, use_cache=False):
         for layer in range(len(own)):
             block = net.layers[layer]
@@ -141,7 +164,10 @@ def _swap(
 
 
 def _ablated(
-    net: Traced, batch: Mapping[str, Tensor], ablation: Ablation | None, tables: Mapping[Ablation, Tensor]
+    net: Traced,
+    batch: Mapping[str, Tensor],
+    ablation: Ablation | None,
+    tables: Mapping[Ablation, Tensor],
 ) -> Float[Tensor, "vocabulary"]:
     """Logits after a row whose site adds something else, or nothing."""
     length = batch["input_ids"].shape[1]
@@ -164,11 +190,15 @@ def _greedy(loaded: Loaded, batch: Mapping[str, Tensor], steps: int, logits_of: 
     """The greedy continuation under an intervention, every token by a pass of its own."""
     said: list[int] = []
     logprobs: list[float] = []
-    banned = torch.tensor(loaded.family.banned_token_ids(loaded.model.config, loaded.tokenizer), device=loaded.device)
+    banned = torch.tensor(
+        loaded.family.banned_token_ids(loaded.model.config, loaded.tokenizer), device=loaded.device
+    )
     sampling = Sampling(1, 0.0, steps)
     eos = set(end_ids(loaded, sampling))
     while len(said) < steps and not (said and said[-1] in eos):
-        token, logprob = pick_token(logits_of(_extended(batch, said))[None].clone(), banned, 0.0, None)
+        token, logprob = pick_token(
+            logits_of(_extended(batch, said))[None].clone(), banned, 0.0, None
+        )
         said.append(int(token))
         logprobs.append(float(logprob))
     return responses(loaded, torch.tensor([said]), torch.tensor([logprobs]), sampling)[0]

@@ -1,13 +1,17 @@
-"""Activation patching: which activations carry the difference between two images? (Heimersheim and Nanda 2024)
+"""Activation patching: which activations carry the difference between two images? (Heimersheim and
+Nanda 2024)
 
-Two runs share every token and differ in the image: clean (the target) and corrupt (the source). Their greedy replies have a
-first token where they part; the logit difference between the two tokens there is positive in the clean run and negative in
-the corrupt one. Denoising puts clean activations into the corrupt run and asks how much of the difference comes back;
-noising puts corrupt ones into the clean run and asks how much is lost. Both are shares of clean − corrupt: 0 is nothing, 1 is
-all of it. What is sufficient (denoising) need not be necessary (noising).
+Two runs share every token and differ in the image: clean (the target) and corrupt (the source).
+Their greedy replies have a first token where they part; the logit difference between the two tokens
+there is positive in the clean run and negative in the corrupt one. Denoising puts clean activations
+into the corrupt run and asks how much of the difference comes back; noising puts corrupt ones into
+the clean run and asks how much is lost. Both are shares of clean − corrupt: 0 is nothing, 1 is all
+of it. What is sufficient (denoising) need not be necessary (noising).
 
-Sites, at layer ℓ: `residual`, the stream between ℓ and the next layer (with what the family adds there: Qwen3-VL's deepstack);
-`attn` and `mlp`, what a block adds; `heads`, each head's input to the output projection. Only layers from ℓ on run again, on
+Sites, at layer ℓ: `residual`, the stream between ℓ and the next layer (with what the family adds
+there: Qwen3-VL's deepstack);
+`attn` and `mlp`, what a block adds; `heads`, each head's input to the output projection. Only
+layers from ℓ on run again, on
 the base run's own stored input, for all token groups at once; the vision tower runs once an image.
 """
 
@@ -34,21 +38,30 @@ Where = tuple[str, int | None]  # a token group, and a head or None for all of t
 
 @dataclass
 class Recording:
-    """One run's stream before each layer and after the last, how each layer was called, and the patched site's activations."""
+    """One run's stream before each layer and after the last, how each layer was called, and the
+    patched site's activations.
+    """
 
     stream: list[Float[Tensor, "tokens hidden"]] = field(default_factory=list)
     calls: list[dict[str, Any]] = field(default_factory=list)
-    added: dict[int, Tensor] = field(default_factory=dict)  # by the decoder itself, after a layer: deepstack
+    added: dict[int, Tensor] = field(
+        default_factory=dict
+    )  # by the decoder itself, after a layer: deepstack
     site: list[Float[Tensor, "tokens width"]] = field(default_factory=list)
     logits: Float[Tensor, "vocabulary"] = field(default_factory=lambda: torch.empty(0))
 
 
 def token_groups(spans: TokenMap, tokens: int) -> dict[str, Int[Tensor, "some"]]:
-    """Every token of a row in one group; `last` is the token that the difference is read at, and in no other group.
+    """Every token of a row in one group; `last` is the token that the difference is read at, and in
+    no other group.
 
     `answer` is the part of the reply that both runs share. A group may be empty.
     """
-    image = torch.cat([torch.arange(s.start, s.stop) for s in spans.images]) if spans.images else torch.arange(0)
+    image = (
+        torch.cat([torch.arange(s.start, s.stop) for s in spans.images])
+        if spans.images
+        else torch.arange(0)
+    )
     seen = {*image.tolist(), tokens - 1}
     question_start, answer_start = spans.system.stop, spans.answer.start
     named = {
@@ -56,13 +69,19 @@ def token_groups(spans: TokenMap, tokens: int) -> dict[str, Int[Tensor, "some"]]
         "question": range(question_start, answer_start),
         "answer": range(answer_start, tokens),
     }
-    groups = {k: torch.tensor([i for i in v if i not in seen], dtype=torch.long) for k, v in named.items()}
+    groups = {
+        k: torch.tensor([i for i in v if i not in seen], dtype=torch.long) for k, v in named.items()
+    }
     groups |= {"image": image, "last": torch.tensor([tokens - 1])}
     return {name: groups[name] for name in GROUPS}
 
 
-def parting_of(clean: Sequence[int], corrupt: Sequence[int]) -> tuple[list[int], tuple[int, int]] | None:
-    """What two replies share and the tokens after which they part; None when one is all of the other's beginning."""
+def parting_of(
+    clean: Sequence[int], corrupt: Sequence[int]
+) -> tuple[list[int], tuple[int, int]] | None:
+    """What two replies share and the tokens after which they part; None when one is all of the
+    other's beginning.
+    """
     for at, (a, b) in enumerate(zip(clean, corrupt, strict=False)):
         if a != b:
             return list(clean[:at]), (a, b)
@@ -82,21 +101,30 @@ def patch_effects(
     denoising: bool = True,
     rows: int = ROWS,
 ) -> tuple[list[dict[Where, float]], tuple[float, float]]:
-    """The effect of patching each group at each of `layers`, and the logit differences of the clean and the corrupt run.
+    """The effect of patching each group at each of `layers`, and the logit differences of the clean
+    and the corrupt run.
 
-    `clean` and `corrupt` are one-row batches of equal tokens; `parting` the two tokens whose logits are compared after the
-    last one, the clean run's first. The group `all` holds every token. Raises FrankenError when the batches differ in their
-    tokens or the clean run does not prefer its token more.
+    `clean` and `corrupt` are one-row batches of equal tokens; `parting` the two tokens whose logits
+    are compared after the
+    last one, the clean run's first. The group `all` holds every token. Raises FrankenError when the
+    batches differ in their tokens or the clean run does not prefer its token more.
     """
     if not torch.equal(clean["input_ids"], corrupt["input_ids"]):
         raise FrankenError(
-            "clean and corrupt have different tokens", why="the images' sizes differ", fix="use equal sizes"
+            "clean and corrupt have different tokens",
+            why="the images' sizes differ",
+            fix="use equal sizes",
         )
-    base, donor = (record(model, batch, site) for batch in ((corrupt, clean) if denoising else (clean, corrupt)))
+    base, donor = (
+        record(model, batch, site)
+        for batch in ((corrupt, clean) if denoising else (clean, corrupt))
+    )
     start, end = (_difference(run.logits, parting) for run in (base, donor))
     if (end - start) * (1 if denoising else -1) <= 0:
         raise FrankenError(
-            "the logit difference is not larger in the clean run", why="it is lost in rounding", fix="use --dtype fp32"
+            "the logit difference is not larger in the clean run",
+            why="it is lost in rounding",
+            fix="use --dtype fp32",
         )
     tokens = len(base.stream[0])
     places = {name: at for name, at in groups.items() if len(at)} | {WHOLE: torch.arange(tokens)}
@@ -120,9 +148,11 @@ def patch_pair(
     method: str,
     layers: Sequence[int],
 ) -> dict[int, dict[str, Any]]:
-    """The fields of one pair's rows by layer: `effect_GROUP` (or `heads_GROUP`), the logit differences, the two tokens.
+    """The fields of one pair's rows by layer: `effect_GROUP` (or `heads_GROUP`), the logit
+    differences, the two tokens.
 
-    `prompts` and `replies`: clean, then corrupt. Raises FrankenError when the images' token grids differ.
+    `prompts` and `replies`: clean, then corrupt. Raises FrankenError when the images' token grids
+    differ.
     """
     said = {"baseline": replies[0].text, "source_output": replies[1].text}
     parted = parting_of(replies[0].ids, replies[1].ids)
@@ -136,19 +166,34 @@ def patch_pair(
     groups = token_groups(spans, start + len(shared))
     site, _, direction = method.removeprefix("patch-").partition("-")
     effects, (up, down) = patch_effects(
-        loaded.model, clean, corrupt, tokens, groups, site=site, layers=layers, denoising=direction != "noising"
+        loaded.model,
+        clean,
+        corrupt,
+        tokens,
+        groups,
+        site=site,
+        layers=layers,
+        denoising=direction != "noising",
     )
     said |= {"clean_difference": up, "corrupt_difference": down}
     said |= dict(
-        zip(("clean_token", "corrupt_token"), loaded.tokenizer.batch_decode([[t] for t in tokens]), strict=True)
+        zip(
+            ("clean_token", "corrupt_token"),
+            loaded.tokenizer.batch_decode([[t] for t in tokens]),
+            strict=True,
+        )
     )
     return {layer: said | _fields(found) for layer, found in zip(layers, effects, strict=True)}
 
 
 def _fields(found: Mapping[Where, float]) -> dict[str, Any]:
-    """One layer's effects as columns: `effect_GROUP`, or for heads the list `heads_GROUP`; None for an empty group."""
+    """One layer's effects as columns: `effect_GROUP`, or for heads the list `heads_GROUP`; None for
+    an empty group.
+    """
     by_head = None not in {head for _, head in found}
-    fields: dict[str, Any] = {f"{'heads' if by_head else 'effect'}_{name}": None for name in (*GROUPS, WHOLE)}
+    fields: dict[str, Any] = {
+        f"{'heads' if by_head else 'effect'}_{name}": None for name in (*GROUPS, WHOLE)
+    }
     for (name, head), effect in found.items():
         if head is None:
             fields[f"effect_{name}"] = effect
@@ -182,7 +227,10 @@ def record(model: Any, batch: Mapping[str, Tensor], site: str) -> Recording:
 
     try:
         for layer in layers:
-            handles += [layer.register_forward_pre_hook(before, with_kwargs=True), layer.register_forward_hook(after)]
+            handles += [
+                layer.register_forward_pre_hook(before, with_kwargs=True),
+                layer.register_forward_hook(after),
+            ]
             if site == "heads":
                 handles.append(layer.self_attn.o_proj.register_forward_pre_hook(look_in))
             elif site != "residual":
@@ -200,19 +248,33 @@ def record(model: Any, batch: Mapping[str, Tensor], site: str) -> Recording:
 
 @torch.no_grad()
 def patched_logits(
-    model: Any, base: Recording, donor: Recording, site: str, layer: int, chunk: Sequence[tuple[Tensor, int | None]]
+    model: Any,
+    base: Recording,
+    donor: Recording,
+    site: str,
+    layer: int,
+    chunk: Sequence[tuple[Tensor, int | None]],
 ) -> Float[Tensor, "rows vocabulary"]:
-    """The base run's last logits, a row for every (tokens, head) of `chunk` whose activations at `layer` are the donor's."""
+    """The base run's last logits, a row for every (tokens, head) of `chunk` whose activations at
+    `layer` are the donor's.
+    """
     return _resume(model, base, layer, _patched(model, base, donor, site, layer, chunk))
 
 
 def _patched(
-    model: Any, base: Recording, donor: Recording, site: str, layer: int, chunk: Sequence[tuple[Tensor, int | None]]
+    model: Any,
+    base: Recording,
+    donor: Recording,
+    site: str,
+    layer: int,
+    chunk: Sequence[tuple[Tensor, int | None]],
 ) -> Float[Tensor, "rows tokens hidden"]:
     """The stream after `layer` in the base run, one row for every patch."""
     block = model.get_decoder().layers[layer]
     if site == "residual":
-        return _insert(base.stream[layer + 1].repeat(len(chunk), 1, 1), donor.stream[layer + 1], chunk, 0)
+        return _insert(
+            base.stream[layer + 1].repeat(len(chunk), 1, 1), donor.stream[layer + 1], chunk, 0
+        )
     stream = base.stream[layer].expand(len(chunk), -1, -1)
     width = donor.site[layer].shape[-1] // _heads(model)
     if site == "heads":
@@ -223,11 +285,15 @@ def _patched(
             return _step(model, base, layer, stream)
         finally:
             handle.remove()
-    with edit({_block(block, site): lambda out, _: _insert(out.clone(), donor.site[layer], chunk, 0)}):
+    with edit(
+        {_block(block, site): lambda out, _: _insert(out.clone(), donor.site[layer], chunk, 0)}
+    ):
         return _step(model, base, layer, stream)
 
 
-def _insert(rows: Tensor, donor: Tensor, chunk: Sequence[tuple[Tensor, int | None]], width: int) -> Tensor:
+def _insert(
+    rows: Tensor, donor: Tensor, chunk: Sequence[tuple[Tensor, int | None]], width: int
+) -> Tensor:
     for row, (at, head) in zip(rows, chunk, strict=True):
         columns = slice(None) if head is None else slice(head * width, (head + 1) * width)
         row[at, columns] = donor[at, columns]
@@ -241,7 +307,9 @@ def _step(model: Any, base: Recording, layer: int, stream: Tensor) -> Tensor:
     return hidden + base.added[layer] if layer in base.added else hidden
 
 
-def _resume(model: Any, base: Recording, layer: int, stream: Tensor) -> Float[Tensor, "rows vocabulary"]:
+def _resume(
+    model: Any, base: Recording, layer: int, stream: Tensor
+) -> Float[Tensor, "rows vocabulary"]:
     decoder = model.get_decoder()
     for later in range(layer + 1, len(decoder.layers)):
         stream = _step(model, base, later, stream)

@@ -14,11 +14,16 @@ from franken.probe.measures import MEASURES, at_sites
 from franken.tasks import Item, Pair
 from franken.tasks.sources import canonical, contents, is_pairs, load_tasks, parse
 
-ABLATIONS = tuple(f"{kind}{site}" for kind in ("zero", "mean", "noise") for site in ("", "-attention", "-mlp"))
+ABLATIONS = tuple(
+    f"{kind}{site}" for kind in ("zero", "mean", "noise") for site in ("", "-attention", "-mlp")
+)
 SWAPS = ("swap-suffix", "swap-single", "swap-prefix")
 METHODS = (*SWAPS, *ABLATIONS, *MEASURES)
 ENGINES = ("torch", "nnsight")
-ALIASES = {"swap": ("swap-suffix", "swap-single"), "patch": tuple(at_sites(["patch"], ["residual"]))}
+ALIASES = {
+    "swap": ("swap-suffix", "swap-single"),
+    "patch": tuple(at_sites(["patch"], ["residual"])),
+}
 CALIBRATION = 16
 INSTRUCTION = "Please solve the problem and put the final answer in one \\boxed{}.\n\n"
 NO_SOURCE = "the question has no second image"
@@ -76,7 +81,8 @@ def plan_probe(
 ) -> ProbePlan:
     """Resolve methods, layers and pairs. Raises UsageError for anything unknown.
 
-    `data` is a folder of image pairs, or any source of questions (`franken.tasks.sources`), which can be ablated and read but
+    `data` is a folder of image pairs, or any source of questions (`franken.tasks.sources`), which
+    can be ablated and read but
     not swapped; `pairs` are used as they are.
     """
     data = None if data is None else canonical(data)
@@ -96,42 +102,73 @@ def plan_probe(
             )
     if batch_size < 3:
         raise UsageError(
-            f"--batch-size {batch_size} is too small", why="a swap needs the plain row, the source's and its own"
+            f"--batch-size {batch_size} is too small",
+            why="a swap needs the plain row, the source's and its own",
         )
     if engine not in ENGINES:
         raise UsageError(
-            f"unknown engine {engine!r}", why="there are torch and nnsight", fix=did_you_mean(engine, ENGINES)
+            f"unknown engine {engine!r}",
+            why="there are torch and nnsight",
+            fix=did_you_mean(engine, ENGINES),
         )
     if samples < 1:
         raise UsageError(f"--samples {samples} is nothing", why="at least one is needed")
     ranges = parse_ranges(layers, checkpoint.depths)
     if any(r.part != "text" for r in ranges):
         raise UsageError(
-            "only decoder layers can be probed", why="swap and zero act on the text part", fix="use text:…"
+            "only decoder layers can be probed",
+            why="swap and zero act on the text part",
+            fix="use text:…",
         )
     chosen = tuple(sorted({layer for r in ranges for layer in r.layers}))
     chosen_pairs = list(pairs) if pairs is not None else _pairs(task_names, samples, data, seed)
     needed = any(name.startswith(("mean", "noise")) for name in names)
-    calibration = _calibration(chosen_pairs, task_names, data, seed) if needed and pairs is None else []
+    calibration = (
+        _calibration(chosen_pairs, task_names, data, seed) if needed and pairs is None else []
+    )
     if needed and not calibration:
-        raise UsageError("mean and noise have nothing to calibrate on", why="they need samples", fix="use zero")
+        raise UsageError(
+            "mean and noise have nothing to calibrate on", why="they need samples", fix="use zero"
+        )
     identity = {
-        "checkpoint": fingerprint(checkpoint), "methods": names, "layers": chosen, "pairs": [p.id for p in chosen_pairs],
-        "seed": seed, "data": data, "contents": contents(data) if data else None,
-        "samples": samples, "max_new_tokens": max_new_tokens, "dtype": dtype,
-        "engine": engine, "calibration": [item.id for item in calibration],
-    }  # fmt: skip
+        "checkpoint": fingerprint(checkpoint),
+        "methods": names,
+        "layers": chosen,
+        "pairs": [p.id for p in chosen_pairs],
+        "seed": seed,
+        "data": data,
+        "contents": contents(data) if data else None,
+        "samples": samples,
+        "max_new_tokens": max_new_tokens,
+        "dtype": dtype,
+        "engine": engine,
+        "calibration": [item.id for item in calibration],
+    }
     return ProbePlan(
-        checkpoint, names, tuple(chosen_pairs), chosen, identity, max_new_tokens, batch_size, engine, tuple(calibration)
+        checkpoint,
+        names,
+        tuple(chosen_pairs),
+        chosen,
+        identity,
+        max_new_tokens,
+        batch_size,
+        engine,
+        tuple(calibration),
     )
 
 
 def one_pair(target: Path, source: Path, question: str) -> list[Pair]:
-    """Two image files under one question. Raises UsageError for a file that is no image, or no question."""
+    """Two image files under one question. Raises UsageError for a file that is no image, or no
+    question.
+    """
     from PIL import Image
 
     if not question.strip():
-        raise UsageError("--pair needs a question", why="it says what is asked about both images", fix='add --ask "…"')
+        raise UsageError(
+            "--pair needs a question",
+            why="it says what is asked about both images",
+            fix='add --ask "…"',
+        )
     items = []
     for side, path in (("target", target), ("source", source)):
         try:
@@ -146,7 +183,11 @@ def one_pair(target: Path, source: Path, question: str) -> list[Pair]:
 
 def _pairs(names: Sequence[str], samples: int, data: str | None, seed: int) -> list[Pair]:
     if data is None:
-        return [pair for name in names or tasks.names() for pair in tasks.get(name).pairs(samples, seed, "test")]
+        return [
+            pair
+            for name in names or tasks.names()
+            for pair in tasks.get(name).pairs(samples, seed, "test")
+        ]
     path = parse(data).path
     if path is None or not is_pairs(path):
         return [_alone(item) for item in load_tasks(names, samples, seed, data)]
@@ -155,27 +196,43 @@ def _pairs(names: Sequence[str], samples: int, data: str | None, seed: int) -> l
     for name in names:
         if name not in known:
             raise UsageError(
-                f"{data} has no task {name!r}", why=f"it has {', '.join(known)}", fix=did_you_mean(name, known)
+                f"{data} has no task {name!r}",
+                why=f"it has {', '.join(known)}",
+                fix=did_you_mean(name, known),
             )
     chosen = [name for name in known if not names or name in names]
     return [pair for name in chosen for pair in [p for p in loaded if p.task == name][:samples]]
 
 
 def _alone(item: Item) -> Pair:
-    """A question of a table as a pair that swaps count as ineligible: there is no second image to swap in."""
+    """A question of a table as a pair that swaps count as ineligible: there is no second image to
+    swap in.
+    """
     if item.image is None and not item.options and item.question:
         item = replace(item, question=INSTRUCTION + item.question)
     return Pair(
-        item.id, item.task, item.task, item, item, ineligible=None if item.error else NO_SOURCE, error=item.error
+        item.id,
+        item.task,
+        item.task,
+        item,
+        item,
+        ineligible=None if item.error else NO_SOURCE,
+        error=item.error,
     )
 
 
-def _calibration(pairs: Sequence[Pair], names: Sequence[str], data: str | None, seed: int) -> list[Item]:
-    """Items to calibrate on: of the other split for puzzles; of other data, rows that are not probed where there are any."""
+def _calibration(
+    pairs: Sequence[Pair], names: Sequence[str], data: str | None, seed: int
+) -> list[Item]:
+    """Items to calibrate on: of the other split for puzzles; of other data, rows that are not
+    probed where there are any.
+    """
     if data is None:
         chosen = names or tasks.names()
         each = -(-CALIBRATION // len(chosen))
-        return [item for name in chosen for item in tasks.get(name).items(each, seed, "train")][:CALIBRATION]
+        return [item for name in chosen for item in tasks.get(name).items(each, seed, "train")][
+            :CALIBRATION
+        ]
     probed = {p.id for p in pairs}
     rows = [p for p in _pairs(names, len(pairs) + CALIBRATION, data, seed) if not p.target.error]
     others = [p for p in rows if p.id not in probed]

@@ -1,12 +1,16 @@
-"""Many variants of one prompt as the rows of one batch, none of which computes or stores what it shares with the others.
+"""Many variants of one prompt as the rows of one batch, none of which computes or stores what it
+shares with the others.
 
-Two things make a layer-wise probe cheap. A row that differs from the plain run only from layer ℓ on joins the batch at ℓ, as a
-copy of the plain row's hidden state (`joining`). And rows that read the same keys and values read one stored copy of them, in
-one matrix product (`RowCache` and `attend`; Hydragen, arXiv 2402.05099, for shared prefixes), so that memory and decoding
-cost grow with the rows' own tokens only.
+Two things make a layer-wise probe cheap. A row that differs from the plain run only from layer ℓ on
+joins the batch at ℓ, as a copy of the plain row's hidden state (`joining`). And rows that read the
+same keys and values read one stored copy of them, in one matrix product (`RowCache` and `attend`;
+Hydragen, arXiv 2402.05099, for shared prefixes), so that memory and decoding cost grow with the
+rows' own tokens only.
 
-`attend` is exact attention: the scores against the stored keys and against a row's own are put under one softmax. It knows
-causal and sliding-window masks by token index; soft-capped scores and attention sinks are left out (no family here has them).
+`attend` is exact attention: the scores against the stored keys and against a row's own are put
+under one softmax. It knows
+causal and sliding-window masks by token index; soft-capped scores and attention sinks are left out
+(no family here has them).
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,9 +31,11 @@ NAME = "franken_rows"
 
 
 class RowCache(DynamicCache):
-    """What every row reads: an entry of each layer's store, shared or not, and its own tokens (the tail), which grow.
+    """What every row reads: an entry of each layer's store, shared or not, and its own tokens (the
+    tail), which grow.
 
-    `owners[layer][row]` is the row's entry in `stores[layer]`; `index` are the stored tokens' places in the prompt and `tail`
+    `owners[layer][row]` is the row's entry in `stores[layer]`; `index` are the stored tokens'
+    places in the prompt and `tail`
     those of the tokens to come.
     """
 
@@ -53,7 +59,9 @@ class RowCache(DynamicCache):
         self._segments.clear()
 
     def fill(self, bases: Sequence[int], started: Sequence[int]) -> None:
-        """Give every row a tail in every layer: where only the first `started[layer]` ran, another's is its base row's."""
+        """Give every row a tail in every layer: where only the first `started[layer]` ran,
+        another's is its base row's.
+        """
         rows = torch.arange(len(bases), device=self.live.device)
         base = torch.tensor(bases, device=self.live.device)
         layers: Any = self.layers
@@ -61,7 +69,9 @@ class RowCache(DynamicCache):
             layer.batch_select_indices(torch.where(rows < count, rows, base))
 
     def segments(self, layer: int, rows: int) -> list[Segment]:
-        """(rows, keys, values) for the first `rows` rows: neighbouring entries with equally many readers, and those readers."""
+        """(rows, keys, values) for the first `rows` rows: neighbouring entries with equally many
+        readers, and those readers.
+        """
         if (layer, rows) not in self._segments:
             self._segments[layer, rows] = self._find(layer, rows)
         return self._segments[layer, rows]
@@ -75,7 +85,11 @@ class RowCache(DynamicCache):
         first = place = 0
         while first < len(entries):
             last = first + 1
-            while last < len(entries) and entries[last] == entries[last - 1] + 1 and counts[last] == counts[first]:
+            while (
+                last < len(entries)
+                and entries[last] == entries[last - 1] + 1
+                and counts[last] == counts[first]
+            ):
                 last += 1
             size = (last - first) * counts[first]
             chosen = slice(entries[first], entries[last - 1] + 1)
@@ -103,7 +117,9 @@ def attend(
     sliding_window: int | None = None,
     **_: Any,
 ) -> tuple[Float[Tensor, "rows queries heads width"], None]:
-    """Attention of every row over its entry of the active store and its own tail. `attention_mask` is not used."""
+    """Attention of every row over its entry of the active store and its own tail. `attention_mask`
+    is not used.
+    """
     cache = _ACTIVE.get()
     rows, heads, queries, width = query.shape
     kv = key.shape[1]
@@ -119,7 +135,12 @@ def attend(
     output = torch.empty_like(asked, memory_format=torch.contiguous_format)
     for readers, keys, values in cache.segments(module.layer_idx, rows):
         output[:, readers] = _read(
-            asked[:, readers], own[:, readers], value[readers].transpose(0, 1), keys, values, stored_seen
+            asked[:, readers],
+            own[:, readers],
+            value[readers].transpose(0, 1),
+            keys,
+            values,
+            stored_seen,
         )
     output = output.transpose(0, 1).reshape(rows, heads, queries, width)
     return output.transpose(1, 2), None
@@ -144,7 +165,9 @@ def _read(
 def _times(
     rows: Float[Tensor, "kv rows queries a"], entries: Float[Tensor, "entries kv a b"]
 ) -> Float[Tensor, "kv rows queries b"]:
-    """Every row times its entry; the rows are sorted by entry, equally many each, so that it is one product an entry."""
+    """Every row times its entry; the rows are sorted by entry, equally many each, so that it is one
+    product an entry.
+    """
     kv, count, queries, a = rows.shape
     shared = count // len(entries)
     grouped = rows.reshape(kv, len(entries), shared * queries, a).transpose(0, 1)
@@ -175,7 +198,8 @@ def reading(loaded: Loaded, cache: RowCache) -> Iterator[None]:
 
 @contextmanager
 def joining(layers: Sequence[Any], bases: Sequence[int], joins: Sequence[int]) -> Iterator[None]:
-    """While it lasts, a pass grows: row i joins before layer `joins[i]` as a copy of row `bases[i]` as it is there.
+    """While it lasts, a pass grows: row i joins before layer `joins[i]` as a copy of row `bases[i]`
+    as it is there.
 
     `joins` ascend; those that are 0 for their own base are the rows that the pass begins with.
     """
@@ -185,15 +209,23 @@ def joining(layers: Sequence[Any], bases: Sequence[int], joins: Sequence[int]) -
         def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             hidden = args[0] if args else kwargs["hidden_states"]
             hidden = torch.cat([hidden, hidden[new.to(hidden.device)]])
-            return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
+            return (
+                ((hidden, *args[1:]), kwargs)
+                if args
+                else (args, {**kwargs, "hidden_states": hidden})
+            )
 
         return hook
 
     handles = []
     for layer, block in enumerate(layers):
-        new = [base for base, join in zip(bases[begin:], joins[begin:], strict=True) if join == layer]
+        new = [
+            base for base, join in zip(bases[begin:], joins[begin:], strict=True) if join == layer
+        ]
         if new:
-            handles.append(block.register_forward_pre_hook(grow(torch.tensor(new)), with_kwargs=True))
+            handles.append(
+                block.register_forward_pre_hook(grow(torch.tensor(new)), with_kwargs=True)
+            )
     try:
         yield
     finally:

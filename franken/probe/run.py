@@ -1,4 +1,6 @@
-"""The loop of `franken probe`: controls first, then methods × pairs × layers, every sample accounted for, resumable."""
+"""The loop of `franken probe`: controls first, then methods × pairs × layers, every sample
+accounted for, resumable.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +17,12 @@ Progress = Callable[[int, int, str], None]
 
 
 def run_probe(
-    plan: ProbePlan, *, out: Path, device: str = "auto", dtype: str = "auto", progress: Progress | None = None
+    plan: ProbePlan,
+    *,
+    out: Path,
+    device: str = "auto",
+    dtype: str = "auto",
+    progress: Progress | None = None,
 ) -> Path:
     """Run or resume a probe. Returns the run folder. Raises VerificationError when a control fails."""
     from franken.models.loading import load
@@ -50,7 +57,9 @@ def run_probe(
         ablate_all(run, loaded, plan, done, step)
     measure_all(run, plan, loaded, lens, done, step, lambda pair: row_head(plan, pair))
     if controls.weights_digest(loaded) != before:
-        raise VerificationError("the weights changed during the probe", why="an edit was left in the model")
+        raise VerificationError(
+            "the weights changed during the probe", why="an edit was left in the model"
+        )
     rows = run.rows()
     summary = layer_rows(rows)
     extra = {
@@ -63,10 +72,14 @@ def run_probe(
 
 
 def check_controls(loaded: Any, plan: ProbePlan, lens: Any = None) -> list[str]:
-    """Warnings of the built-in controls (`franken.probe.controls`). Raises VerificationError when one fails in fp32."""
+    """Warnings of the built-in controls (`franken.probe.controls`). Raises VerificationError when
+    one fails in fp32.
+    """
     from franken.probe import controls
 
-    usable = [p for p in plan.pairs if not p.error and not p.ineligible and _same_size(p)][: controls.SAMPLES]
+    usable = [p for p in plan.pairs if not p.error and not p.ineligible and _same_size(p)][
+        : controls.SAMPLES
+    ]
     asked = [prompt_of(p.target) for p in plan.pairs if not p.target.error][: controls.SAMPLES]
     failures = []
     if plan.swaps:
@@ -77,7 +90,9 @@ def check_controls(loaded: Any, plan: ProbePlan, lens: Any = None) -> list[str]:
         failures += controls.check_ablations(loaded, asked, middle, plan.max_new_tokens)
     if plan.patches:
         pairs = [(prompt_of(p.target), prompt_of(p.source)) for p in usable]
-        failures += controls.check_patching(loaded, pairs, sorted({m.split("-")[1] for m in plan.patches}))
+        failures += controls.check_patching(
+            loaded, pairs, sorted({m.split("-")[1] for m in plan.patches})
+        )
     if "attention" in plan.methods:
         failures += controls.check_attention(loaded, asked)
     if lens is not None:

@@ -1,9 +1,11 @@
-"""What a swap did to an answer: as the task sees it, and at the token where the two plain answers part.
+"""What a swap did to an answer: as the task sees it, and at the token where the two plain answers
+part.
 
-Two boxes are the same answer when their IoU passes the row's threshold, two counts when their numbers agree, two words when they
-are equal, a yes is a yes; answers of other tasks are compared as normalised text. The distributions are read where target and
-source begin to answer differently, after the words that both share: for a short answer that is its first token, for a chain of
-thought the first token that tells the images apart.
+Two boxes are the same answer when their IoU passes the row's threshold, two counts when their
+numbers agree, two words when they are equal, a yes is a yes; answers of other tasks are compared as
+normalised text. The distributions are read where target and source begin to answer differently,
+after the words that both share: for a short answer that is its first token, for a chain of thought
+the first token that tells the images apart.
 """
 
 from collections.abc import Sequence
@@ -23,9 +25,11 @@ FORBIDDEN = -1e9
 
 @dataclass(frozen=True)
 class Swapped:
-    """One row of a swap. `kl` (nats, plain ‖ swapped) and `logit_difference` (plain's token − source's) where they part.
+    """One row of a swap. `kl` (nats, plain ‖ swapped) and `logit_difference` (plain's token −
+    source's) where they part.
 
-    Both are None where they were not measured; the difference also where target and source answer alike.
+    Both are None where they were not measured; the difference also where target and source answer
+    alike.
     """
 
     answer: Response
@@ -34,7 +38,9 @@ class Swapped:
 
 
 def same_answer(a: str, b: str, item: Item) -> bool:
-    """Whether two replies give the same answer to `item`, as its task counts it. Replies without an answer equal only themselves."""
+    """Whether two replies give the same answer to `item`, as its task counts it. Replies without an
+    answer equal only themselves.
+    """
     if item.task == "grounding":
         boxes = _box(a), _box(b)
         threshold = float((item.state or {}).get("iou_threshold", 0.5))
@@ -65,7 +71,9 @@ def parting(a: Sequence[int], b: Sequence[int]) -> int | None:
 
 
 def divergence(
-    plain: Float[Tensor, "vocabulary"], rows: Float[Tensor, "rows vocabulary"], banned: Int[Tensor, "banned"]
+    plain: Float[Tensor, "vocabulary"],
+    rows: Float[Tensor, "rows vocabulary"],
+    banned: Int[Tensor, "banned"],
 ) -> Float[Tensor, "rows"]:
     """KL(plain ‖ row) in nats, over the tokens that may be said."""
     logp = torch.log_softmax(plain.float().index_fill(-1, banned, FORBIDDEN), -1)

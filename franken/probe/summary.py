@@ -1,4 +1,6 @@
-"""From probe rows to rates per layer and task, with intervals; and a test of whether tasks fall at different depths."""
+"""From probe rows to rates per layer and task, with intervals; and a test of whether tasks fall at
+different depths.
+"""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -9,12 +11,23 @@ import numpy as np
 from franken.probe.measures import OWN
 from franken.probe.site_summary import summarise_attention, summarise_lens, summarise_patch
 from franken.runs import layer_row
-from franken.stats import bootstrap_mean, holm, mcnemar_exact, paired_bootstrap, sign_flip_test, wilson
+from franken.stats import (
+    bootstrap_mean,
+    holm,
+    mcnemar_exact,
+    paired_bootstrap,
+    sign_flip_test,
+    wilson,
+)
 
 Row = Mapping[str, Any]
 
 
-RATES = (("change_rate", "changed"), ("task_change_rate", "task_changed"), ("flip_to_source_rate", "to_source"))
+RATES = (
+    ("change_rate", "changed"),
+    ("task_change_rate", "task_changed"),
+    ("flip_to_source_rate", "to_source"),
+)
 PEAKED = ("change_rate", "task_change_rate", "flip_to_source_rate", "accuracy_drop")
 
 
@@ -24,22 +37,33 @@ def usable(rows: Sequence[Row]) -> list[Row]:
 
 
 def layer_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """One row a model, method, layer, task and metric. A layer without data has null values and n = 0.
+    """One row a model, method, layer, task and metric. A layer without data has null values and n =
+    0.
 
-    Swaps: `change_rate` (as text), `task_change_rate` (as the task counts it) and `flip_to_source_rate` with Wilson intervals,
-    `kl` and `logit_difference` (bootstrap) where target and source part, and `fall_layer` per task. Ablations: `accuracy`,
-    `change_rate` and `truncated_rate` (Wilson), `accuracy_drop` against the unablated answers (paired bootstrap; exact McNemar,
-    Holm over layers). Lens: `answer_is_first` (Wilson) and `answer_probability` (bootstrap) of the right answer's first token.
+    Swaps: `change_rate` (as text), `task_change_rate` (as the task counts it) and
+    `flip_to_source_rate` with Wilson intervals,
+    `kl` and `logit_difference` (bootstrap) where target and source part, and `fall_layer` per task.
+    Ablations: `accuracy`,
+    `change_rate` and `truncated_rate` (Wilson), `accuracy_drop` against the unablated answers
+    (paired bootstrap; exact McNemar,
+    Holm over layers). Lens: `answer_is_first` (Wilson) and `answer_probability` (bootstrap) of the
+    right answer's first token.
     """
     summary: list[dict[str, Any]] = []
     for (model, method, task), members in _group(rows, "model", "method", "task").items():
-        by_layer = {layer: usable(cell) for (layer,), cell in _group(members, "layer").items() if layer is not None}
+        by_layer = {
+            layer: usable(cell)
+            for (layer,), cell in _group(members, "layer").items()
+            if layer is not None
+        }
         head = {"model": model, "method": method, "part": "text", "task": task}
         if method.startswith("patch-"):
             summary += summarise_patch(head, by_layer)
         elif method == "attention":
             summary += [
-                row for layer, cell in sorted(by_layer.items()) for row in summarise_attention(head, layer, cell)
+                row
+                for layer, cell in sorted(by_layer.items())
+                for row in summarise_attention(head, layer, cell)
             ]
         elif method == "lens":
             for layer, cell in sorted(by_layer.items()):
@@ -54,25 +78,42 @@ def layer_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
                 for metric, field in RATES:
                     summary.append(_rate(head, layer, metric, [bool(r[field]) for r in cell]))
                 for metric in ("kl", "logit_difference"):
-                    summary.append(_mean(head, layer, metric, [r[metric] for r in cell if r.get(metric) is not None]))
+                    summary.append(
+                        _mean(
+                            head,
+                            layer,
+                            metric,
+                            [r[metric] for r in cell if r.get(metric) is not None],
+                        )
+                    )
             falls = list(fall_layers(usable(members)).values())
             value, low, high = bootstrap_mean(falls)
             if method == "swap-suffix" and falls:
                 summary.append(
-                    layer_row(**head, metric="fall_layer", value=value, ci_low=low, ci_high=high, n=len(falls))
+                    layer_row(
+                        **head,
+                        metric="fall_layer",
+                        value=value,
+                        ci_low=low,
+                        ci_high=high,
+                        n=len(falls),
+                    )
                 )
     return summary
 
 
 def peaks(summary: Sequence[Row]) -> list[dict[str, Any]]:
-    """Where a method acts most, per model, method, task and metric: all layers whose interval overlaps the best one's.
+    """Where a method acts most, per model, method, task and metric: all layers whose interval
+    overlaps the best one's.
 
-    A peak that holds every layer says that the samples do not tell the layers apart; one without data is left out, as is a
-    curve that is zero everywhere.
+    A peak that holds every layer says that the samples do not tell the layers apart; one without
+    data is left out, as is a curve that is zero everywhere.
     """
     found = []
     chosen = [r for r in summary if r["metric"] in PEAKED and r["layer"] is not None and r["n"]]
-    for (model, method, task, metric), cell in _group(chosen, "model", "method", "task", "metric").items():
+    for (model, method, task, metric), cell in _group(
+        chosen, "model", "method", "task", "metric"
+    ).items():
         best = max(cell, key=lambda r: r["value"])
         if best["value"] <= 0:
             continue
@@ -91,9 +132,11 @@ def peaks(summary: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def fall_layers(rows: Sequence[Row]) -> dict[str, float]:
-    """Per sample, the number of layers ℓ at which a suffix swap still changes the answer: where vision has been read out.
+    """Per sample, the number of layers ℓ at which a suffix swap still changes the answer: where
+    vision has been read out.
 
-    For a curve that falls once it is the layer of the fall. Samples whose answer does not even change at ℓ = 0 are left out.
+    For a curve that falls once it is the layer of the fall. Samples whose answer does not even
+    change at ℓ = 0 are left out.
     """
     falls = {}
     for (sample,), cell in _group(rows, "sample").items():
@@ -104,13 +147,16 @@ def fall_layers(rows: Sequence[Row]) -> dict[str, float]:
 
 
 def fall_tests(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Do two tasks fall at different layers? Paired by the image both ask about, sign-flip test, Holm over task pairs.
+    """Do two tasks fall at different layers? Paired by the image both ask about, sign-flip test,
+    Holm over task pairs.
 
-    Puzzles of one world draw the same i-th image, so sample `read-…-7` is paired with `sum-…-7`. Pairs of tasks that share
-    no image are not tested.
+    Puzzles of one world draw the same i-th image, so sample `read-…-7` is paired with `sum-…-7`.
+    Pairs of tasks that share no image are not tested.
     """
     suffix = [r for r in usable(rows) if r["method"] == "swap-suffix"]
-    by_task = {task: _by_image(fall_layers(cell)) for (task,), cell in _group(suffix, "task").items()}
+    by_task = {
+        task: _by_image(fall_layers(cell)) for (task,), cell in _group(suffix, "task").items()
+    }
     worlds = {r["task"]: r.get("world") for r in suffix}
     tests = []
     for a, b in itertools.combinations(by_task, 2):
@@ -120,7 +166,9 @@ def fall_tests(rows: Sequence[Row]) -> list[dict[str, Any]]:
         x, y = ([by_task[t][i] for i in shared] for t in (a, b))
         difference, low, high = paired_bootstrap(y, x)
         p = sign_flip_test(np.subtract(y, x))
-        tests.append({"tasks": [a, b], "difference": difference, "ci": [low, high], "p": p, "n": len(shared)})
+        tests.append(
+            {"tasks": [a, b], "difference": difference, "ci": [low, high], "p": p, "n": len(shared)}
+        )
     for test, adjusted in zip(tests, holm([t["p"] for t in tests]), strict=True):
         test["p_adjusted"] = adjusted
     return tests
@@ -147,9 +195,11 @@ def _ablation(head: dict[str, Any], by_layer: dict[Any, list[Row]]) -> list[dict
                 value=drop if cell else None,
                 ci_low=low if cell else None,
                 ci_high=high if cell else None,
-            )  # fmt: skip
+            )
         )
-    for row, adjusted in zip((r for r in rows if r["metric"] == "accuracy_drop"), holm(p_values), strict=True):
+    for row, adjusted in zip(
+        (r for r in rows if r["metric"] == "accuracy_drop"), holm(p_values), strict=True
+    ):
         row["p_adjusted"] = adjusted
     return rows
 
@@ -163,7 +213,9 @@ def _own(head: dict[str, Any], layer: Any, cell: list[Row]) -> list[dict[str, An
     """What a plugin measured: the mean of each of its numbers."""
     names = dict.fromkeys(key for row in cell for key in row if key.startswith(OWN))
     values = {name: [row[name] for row in cell if row.get(name) is not None] for name in names}
-    return [_mean(head, layer, name.removeprefix(OWN), found) for name, found in values.items() if found]
+    return [
+        _mean(head, layer, name.removeprefix(OWN), found) for name, found in values.items() if found
+    ]
 
 
 def _rate(head: dict[str, Any], layer: Any, metric: str, hits: list[bool]) -> dict[str, Any]:

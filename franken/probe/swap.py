@@ -1,13 +1,16 @@
 """Visual-token swap: what does the answer become if some layers see another image?
 
-A swap at a set S of layers gives the layers of S, and only those, the keys and values that the *source* run has at the
-image positions; the image's own residual stream stays the target's (design §4.5a; Frankenstein paper, appendix D.2.1). In a
-causal decoder the images never see the question, so all of them can be computed once: the prompt up to the end of its last
-image is prefilled for target and source in one batch, and every set S is a row that reads one or the other in each layer
-and runs the question and the answer, from the first layer of S on (`franken.probe.rows`). Text between images is run as well.
-The source image enters the cache once, in the prefill; decoding appends nothing but the answer.
+A swap at a set S of layers gives the layers of S, and only those, the keys and values that the
+*source* run has at the image positions; the image's own residual stream stays the target's (design
+§4.5a; Frankenstein paper, appendix D.2.1). In a causal decoder the images never see the question,
+so all of them can be computed once: the prompt up to the end of its last image is prefilled for
+target and source in one batch, and every set S is a row that reads one or the other in each layer
+and runs the question and the answer, from the first layer of S on (`franken.probe.rows`). Text
+between images is run as well. The source image enters the cache once, in the prefill; decoding
+appends nothing but the answer.
 
-`suffix` is S = {ℓ, …, L−1} (the paper's figure), `single` is S = {ℓ}, `prefix` is S = {0, …, ℓ−1}, and `window:w` is w layers
+`suffix` is S = {ℓ, …, L−1} (the paper's figure), `single` is S = {ℓ}, `prefix` is S = {0, …, ℓ−1},
+and `window:w` is w layers
 centred at ℓ, cut off at the ends. suffix at 0 and prefix at L are the source run itself.
 """
 
@@ -33,11 +36,15 @@ Sets = Sequence[frozenset[int]]
 
 
 def swap_sets(mode: str, layers: Sequence[int], depth: int) -> list[frozenset[int]]:
-    """The set of swapped layers for every ℓ in `layers`. Raises UsageError for a mode that is not one of `MODES`."""
+    """The set of swapped layers for every ℓ in `layers`. Raises UsageError for a mode that is not
+    one of `MODES`.
+    """
     kind, _, width = mode.partition(":")
     if kind == "window" and width.isdigit() and int(width) > 0:
         below, above = (int(width) - 1) // 2, int(width) // 2 + 1
-        return [frozenset(range(max(0, layer - below), min(depth, layer + above))) for layer in layers]
+        return [
+            frozenset(range(max(0, layer - below), min(depth, layer + above))) for layer in layers
+        ]
     if mode == "suffix":
         return [frozenset(range(layer, depth)) for layer in layers]
     if mode == "single":
@@ -45,19 +52,31 @@ def swap_sets(mode: str, layers: Sequence[int], depth: int) -> list[frozenset[in
     if mode == "prefix":
         return [frozenset(range(layer)) for layer in layers]
     raise UsageError(
-        f"unknown swap mode {mode!r}", why=f"the modes are {', '.join(MODES)}", fix="write for example swap-window:3"
+        f"unknown swap mode {mode!r}",
+        why=f"the modes are {', '.join(MODES)}",
+        fix="write for example swap-window:3",
     )
 
 
 def swapped_answers(
-    loaded: Loaded, target: Prompt, source: Prompt, sets: Sets, *, max_new_tokens: int, batch_size: int = ROWS
+    loaded: Loaded,
+    target: Prompt,
+    source: Prompt,
+    sets: Sets,
+    *,
+    max_new_tokens: int,
+    batch_size: int = ROWS,
 ) -> list[Response]:
-    """The greedy answer to `target` under every set of swapped layers; the empty set is the plain answer.
+    """The greedy answer to `target` under every set of swapped layers; the empty set is the plain
+    answer.
 
-    `batch_size` bounds the rows in memory, two at least. Raises FrankenError when the two prompts differ in more than the pixels (another
+    `batch_size` bounds the rows in memory, two at least. Raises FrankenError when the two prompts
+    differ in more than the pixels (another
     image size, say), or hold no image.
     """
-    rows = swapped_batch(loaded, [encode_pair(loaded, target, source)], sets, max_new_tokens, batch_size)[0]
+    rows = swapped_batch(
+        loaded, [encode_pair(loaded, target, source)], sets, max_new_tokens, batch_size
+    )[0]
     return [row.answer for row in rows]
 
 
@@ -65,7 +84,8 @@ def encode_pair(loaded: Loaded, target: Prompt, source: Prompt) -> dict[str, Ten
     """Both prompts as one batch of two. Raises FrankenError unless they differ in the pixels alone."""
     if len(target.images) != len(source.images):
         raise FrankenError(
-            "target and source hold different numbers of images", why=f"{len(target.images)} and {len(source.images)}"
+            "target and source hold different numbers of images",
+            why=f"{len(target.images)} and {len(source.images)}",
         )
     batch = encode_prompts(loaded, [target, source])
     grids = batch.get("image_grid_thw", batch.get("image_sizes"))
@@ -73,9 +93,13 @@ def encode_pair(loaded: Loaded, target: Prompt, source: Prompt) -> dict[str, Ten
     if same and grids is not None:
         same = torch.equal(*grids.chunk(2))
     if not same:
-        sizes = " and ".join(", ".join(f"{i.size[0]}×{i.size[1]}" for i in p.images) for p in (target, source))
+        sizes = " and ".join(
+            ", ".join(f"{i.size[0]}×{i.size[1]}" for i in p.images) for p in (target, source)
+        )
         raise FrankenError(
-            "target and source have different token grids", why=f"the images are {sizes} pixels", fix="use equal sizes"
+            "target and source have different token grids",
+            why=f"the images are {sizes} pixels",
+            fix="use equal sizes",
         )
     is_image = batch["input_ids"][0] == loaded.family.image_token_id(loaded.model.config)
     if not is_image.any():
@@ -86,7 +110,9 @@ def encode_pair(loaded: Loaded, target: Prompt, source: Prompt) -> dict[str, Ten
 def stackable(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     """Whether two encoded pairs differ in words and pixels only, and so fit into one batch."""
     exact = ("position_ids", "image_grid_thw", "image_sizes")
-    if any(a[name].shape != b[name].shape for name in a) or any(not torch.equal(a[n], b[n]) for n in exact if n in a):
+    if any(a[name].shape != b[name].shape for name in a) or any(
+        not torch.equal(a[n], b[n]) for n in exact if n in a
+    ):
         return False
     return torch.equal(a["is_image"], b["is_image"])
 
@@ -101,13 +127,17 @@ def swapped_batch(
     *,
     measure: bool = False,
 ) -> list[list[Swapped]]:
-    """`[pairs][sets]` rows of encoded pairs, all `stackable`. Rows beyond `batch_size` follow in further batches.
+    """`[pairs][sets]` rows of encoded pairs, all `stackable`. Rows beyond `batch_size` follow in
+    further batches.
 
-    With `measure` the distributions where target and source part are compared as well: one more pass over what both say.
+    With `measure` the distributions where target and source part are compared as well: one more
+    pass over what both say.
     """
     depth = len(loaded.family.decoder_layers(loaded.model))
     everything = frozenset(range(depth))
-    different = sorted({*sets} - {frozenset(), everything}, key=lambda chosen: (min(chosen), sorted(chosen)))
+    different = sorted(
+        {*sets} - {frozenset(), everything}, key=lambda chosen: (min(chosen), sorted(chosen))
+    )
     size = max(1, batch_size // len(pairs) - 2)
     stores, stored = _prefill(loaded, pairs)
     answers: list[dict[frozenset[int], Swapped]] = [{} for _ in pairs]
@@ -122,7 +152,8 @@ def swapped_batch(
 def _prefill(
     loaded: Loaded, pairs: Sequence[dict[str, Tensor]]
 ) -> tuple[list[tuple[Tensor, Tensor]], Bool[Tensor, "tokens"]]:
-    """Which tokens are stored: those before the first image and in images; and their keys and values in every layer.
+    """Which tokens are stored: those before the first image and in images; and their keys and
+    values in every layer.
 
     The entries are all targets, then all sources.
     """
@@ -130,13 +161,18 @@ def _prefill(
     places = stored.nonzero()[:, 0]
     stored[: int(places[0])] = True
     stop = int(places[-1]) + 1
-    batch = {name: torch.cat([pair[name].chunk(2)[side] for side in (0, 1) for pair in pairs]) for name in pairs[0]
-             if name not in ("position_ids", "is_image")}  # fmt: skip
+    batch = {
+        name: torch.cat([pair[name].chunk(2)[side] for side in (0, 1) for pair in pairs])
+        for name in pairs[0]
+        if name not in ("position_ids", "is_image")
+    }
     batch |= {name: batch[name][:, :stop] for name in BY_TOKEN & set(batch)}
     cache = DynamicCache()
     positions = pairs[0]["position_ids"][..., :1, :stop]
     positions = positions.expand(*positions.shape[:-2], 2 * len(pairs), stop)
-    loaded.model(**batch, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    loaded.model(
+        **batch, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1
+    )
     kept = slice(0, stop) if stored[:stop].all() else stored.nonzero()[:, 0]
     return [(layer.keys[:, :, kept], layer.values[:, :, kept]) for layer in _layers(cache)], stored
 
@@ -150,7 +186,9 @@ def _answers(
     max_new_tokens: int,
     measure: bool,
 ) -> list[dict[frozenset[int], Swapped]]:
-    """Per pair the plain row and one for every set. The sets ascend by their first layer, the first is that of all layers."""
+    """Per pair the plain row and one for every set. The sets ascend by their first layer, the first
+    is that of all layers.
+    """
     device, count, tokens = loaded.device, len(pairs), len(stored)
     rows = [(pair, chosen) for chosen in [frozenset(), *sets] for pair in range(count)]
     bases = [pair for pair, _ in rows]
@@ -167,14 +205,24 @@ def _answers(
     with reading(loaded, cache):
         with joining(loaded.family.decoder_layers(loaded.model), bases, joins):
             output = loaded.model(
-                input_ids=torch.cat([pair["input_ids"][:1, tail] for pair in pairs]), attention_mask=mask[:count, tail],
-                position_ids=positions[..., tail], past_key_values=cache, use_cache=True, logits_to_keep=1,
-            )  # fmt: skip
+                input_ids=torch.cat([pair["input_ids"][:1, tail] for pair in pairs]),
+                attention_mask=mask[:count, tail],
+                position_ids=positions[..., tail],
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
         cache.fill(bases, started(joins, len(stores)))
         questions = [(layer.keys, layer.values) for layer in _layers(cache)]
         last = positions[..., -1:].expand(*positions.shape[:-2], len(rows), 1)
         ids, logprobs = decode(
-            loaded, cache, output.logits[:, -1].clone(), mask, last, None, Sampling(1, 0.0, max_new_tokens)
+            loaded,
+            cache,
+            output.logits[:, -1].clone(),
+            mask,
+            last,
+            None,
+            Sampling(1, 0.0, max_new_tokens),
         )
         answers = to_responses(loaded, ids, logprobs, Sampling(1, 0.0, max_new_tokens))
         scores: list[tuple[float | None, float | None]] = [(None, None)] * len(rows)
@@ -191,11 +239,19 @@ def _answers(
 
 
 def _scores(
-    loaded: Loaded, cache: RowCache, answers: Sequence[Response], count: int, first: Tensor, mask: Tensor, last: Tensor
+    loaded: Loaded,
+    cache: RowCache,
+    answers: Sequence[Response],
+    count: int,
+    first: Tensor,
+    mask: Tensor,
+    last: Tensor,
 ) -> list[tuple[float | None, float | None]]:
-    """KL and logit difference of every row where the plain answer (rows 0 … count−1) and the source's (the next) part.
+    """KL and logit difference of every row where the plain answer (rows 0 … count−1) and the
+    source's (the next) part.
 
-    `cache` holds the question and `first` are the logits after it; what both answers share is given to every row.
+    `cache` holds the question and `first` are the logits after it; what both answers share is given
+    to every row.
     """
     plain, source = answers[:count], answers[count : 2 * count]
     places = [parting(a.ids, b.ids) for a, b in zip(plain, source, strict=True)]
@@ -210,13 +266,20 @@ def _scores(
         steps = torch.arange(1, longest + 1, device=loaded.device)
         wanted = sorted({place for place in places if place})
         output = loaded.model(
-            input_ids=said[rows], attention_mask=torch.cat([mask, mask.new_ones(len(rows), longest)], 1),
-            position_ids=last + steps, past_key_values=cache, use_cache=True,
+            input_ids=said[rows],
+            attention_mask=torch.cat([mask, mask.new_ones(len(rows), longest)], 1),
+            position_ids=last + steps,
+            past_key_values=cache,
+            use_cache=True,
             logits_to_keep=torch.tensor(wanted, device=loaded.device) - 1,
-        )  # fmt: skip
+        )
         read = [places[pair] for pair in rows]
-        logits = torch.stack([output.logits[i, wanted.index(p)] if p else first[i] for i, p in enumerate(read)])
-    banned = torch.tensor(loaded.family.banned_token_ids(loaded.model.config, loaded.tokenizer), device=loaded.device)
+        logits = torch.stack(
+            [output.logits[i, wanted.index(p)] if p else first[i] for i, p in enumerate(read)]
+        )
+    banned = torch.tensor(
+        loaded.family.banned_token_ids(loaded.model.config, loaded.tokenizer), device=loaded.device
+    )
     scores = []
     for row, pair in enumerate(rows):
         kl = float(divergence(logits[pair], logits[row : row + 1], banned))

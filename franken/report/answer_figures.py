@@ -1,4 +1,6 @@
-"""The section on answers: success against tries, variety, and whether perception or reasoning fails."""
+"""The section on answers: success against tries, variety, and whether perception or reasoning
+fails.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,11 @@ from franken.runs import LoadedRun
 
 TITLE = "How good, how varied"
 SHORT: dict[str, str] = dict(
-    zip(eval_figures.PARTS, ("reads it right", "right if read right", "right if read wrong"), strict=True)
+    zip(
+        eval_figures.PARTS,
+        ("reads it right", "right if read right", "right if read wrong"),
+        strict=True,
+    )
 )
 
 
@@ -28,7 +34,9 @@ def how_good(found: Evidence) -> Section:
     models = [m for m in (*study.stages, "control") if m in set(rows["model"])]
     tasks = [t for t in plots.task_names(rows) if t in set(rows["task"])]
     groups, notes = [_acc_at_k(found, rows, models, tasks)], []
-    seen = [m for m in study.stages if len(rows[(rows["model"] == m) & (rows["method"] != "image")])]
+    seen = [
+        m for m in study.stages if len(rows[(rows["model"] == m) & (rows["method"] != "image")])
+    ]
     if seen:
         groups.append(_arms(found, rows, seen, tasks))
     compared = comparison_run(found)
@@ -51,7 +59,10 @@ def comparison_run(found: Evidence) -> LoadedRun | None:
 def _acc_at_k(found: Evidence, rows: Any, models: list[str], tasks: list[str]) -> Group:
     parent, runs = found.study.parent, runs_of(found, "eval", models, "image")
     ks = sorted(int(m[4:]) for m in set(rows["metric"].astype(str)) if m.startswith("acc@"))
-    one, wide = paired(found, parent, "rl"), paired(found, parent, "rl", f"acc@{ks[-1]}") if ks else None
+    one, wide = (
+        paired(found, parent, "rl"),
+        paired(found, parent, "rl", f"acc@{ks[-1]}") if ks else None,
+    )
     finding = ""
     if one is not None and wide is not None and len(ks) > 1:
         finding = (
@@ -60,67 +71,107 @@ def _acc_at_k(found: Evidence, rows: Any, models: list[str], tasks: list[str]) -
         )
     shown = rows[(rows["metric"] == "acc@1") & (rows["task"] == "all") & rows["model"].isin(models)]
     return Group(
-        "acck", "acc@k",
+        "acck",
+        "acc@k",
         "The chance that at least one of k samples is right (unbiased, temperature 1). Lines that cross: the parent finds "
         "more answers when it may try more often. Bands are 95 % bootstrap intervals over prompts.",
         [
             Panel(
-                f"acck-{t}", _task(t), f"acc@k on {_task(t)} per checkpoint",
-                lambda ax, mode, t=t: plots.plot_acc_at_k(rows, models=models, task=t, mode=mode, ax=ax), framed=True,
+                f"acck-{t}",
+                _task(t),
+                f"acc@k on {_task(t)} per checkpoint",
+                lambda ax, mode, t=t: plots.plot_acc_at_k(
+                    rows, models=models, task=t, mode=mode, ax=ax
+                ),
+                framed=True,
             )
             for t in ("all", *tasks)
         ],
-        finding, basis(found, runs, shown[shown["method"] == "image"], "prompts"), runs,
-    )  # fmt: skip
+        finding,
+        basis(found, runs, shown[shown["method"] == "image"], "prompts"),
+        runs,
+    )
 
 
 def _arms(found: Evidence, rows: Any, seen: list[str], tasks: list[str]) -> Group:
     runs = runs_of(found, "eval", seen)
     last = seen[-1]
-    own = rows[(rows["model"] == last) & (rows["task"] == "all") & (rows["metric"] == "acc@1")].set_index("method")
-    said = [f"{percent(float(own.loc[a, 'value']))} {words}" for a, words in (
-        ("image", "with the image"), ("text", "with the description"), ("blind", "with neither"),
-    ) if a in own.index and own.loc[a, "value"] == own.loc[a, "value"]]  # fmt: skip
+    own = rows[
+        (rows["model"] == last) & (rows["task"] == "all") & (rows["metric"] == "acc@1")
+    ].set_index("method")
+    said = [
+        f"{percent(float(own.loc[a, 'value']))} {words}"
+        for a, words in (
+            ("image", "with the image"),
+            ("text", "with the description"),
+            ("blind", "with neither"),
+        )
+        if a in own.index and own.loc[a, "value"] == own.loc[a, "value"]
+    ]
     return Group(
-        "arms", "Perception or reasoning",
+        "arms",
+        "Perception or reasoning",
         "The same questions with the image, with the puzzle's exact description instead, and with neither. What is right "
         "with nothing to look at is guessing.",
         [
             Panel(
-                f"arms-{t}", _task(t), f"accuracy per arm on {_task(t)}, per checkpoint",
-                lambda ax, mode, t=t: plots.plot_arms(rows, models=seen, task=t, mode=mode, ax=ax), framed=True,
+                f"arms-{t}",
+                _task(t),
+                f"accuracy per arm on {_task(t)}, per checkpoint",
+                lambda ax, mode, t=t: plots.plot_arms(rows, models=seen, task=t, mode=mode, ax=ax),
+                framed=True,
             )
             for t in ("all", *tasks)
         ],
-        f"{look.name(last)} answers {', '.join(said)}", basis(found, runs, own.reset_index(), "prompts"), runs,
-    )  # fmt: skip
+        f"{look.name(last)} answers {', '.join(said)}",
+        basis(found, runs, own.reset_index(), "prompts"),
+        runs,
+    )
 
 
 def _variety(found: Evidence, rows: Any, models: list[str], compared: LoadedRun | None) -> Group:
-    """Strategies per prompt of every checkpoint; with a comparison also the plane of replies and what goes with success."""
+    """Strategies per prompt of every checkpoint; with a comparison also the plane of replies and
+    what goes with success.
+    """
     runs = runs_of(found, "eval", models, "image")
     panels = [
         Panel(
-            "strategies", "Distinct strategies a prompt", "distinct strategies a prompt, per checkpoint",
-            lambda ax, mode: _plot_counts(ax, mode, rows, "strategies", models), size=(4.2, 0.3 * len(models) + 1.4),
+            "strategies",
+            "Distinct strategies a prompt",
+            "distinct strategies a prompt, per checkpoint",
+            lambda ax, mode: _plot_counts(ax, mode, rows, "strategies", models),
+            size=(4.2, 0.3 * len(models) + 1.4),
             legend=False,
         )
-    ]  # fmt: skip
+    ]
     row = paired(found, found.study.parent, "rl", "strategies")
     finding = (
-        "" if row is None else f"Distinct strategies a prompt: {row['mean_a']:.2f} before RL, {row['mean_b']:.2f} after"
+        ""
+        if row is None
+        else f"Distinct strategies a prompt: {row['mean_a']:.2f} before RL, {row['mean_b']:.2f} after"
     )
     if compared is not None:
         runs = (*runs, folder_of(found, compared))
         panels += _planes(compared)
     return Group(
-        "variety", "Variety of answers",
+        "variety",
+        "Variety of answers",
         "How differently a checkpoint solves the same prompt when it is asked several times. Intervals are 95 % over "
         "prompts; in the plane (t-SNE of the replies' embeddings) only neighbourhood means something.",
-        panels, finding,
-        basis(found, runs, rows[(rows["metric"] == "strategies") & (rows["task"] == "all") & rows["model"].isin(models)], "prompts"),
+        panels,
+        finding,
+        basis(
+            found,
+            runs,
+            rows[
+                (rows["metric"] == "strategies")
+                & (rows["task"] == "all")
+                & rows["model"].isin(models)
+            ],
+            "prompts",
+        ),
         runs,
-    )  # fmt: skip
+    )
 
 
 def _planes(run: LoadedRun) -> list[Panel]:
@@ -132,22 +183,41 @@ def _planes(run: LoadedRun) -> list[Panel]:
     cloud = pd.read_parquet(file).dropna(subset=["x", "y"]) if file.exists() else pd.DataFrame()
     if len(cloud):
         panels += [
-            Panel("plane-model", "Replies, by checkpoint", "replies on a plane, coloured by checkpoint",
-                  lambda ax, mode: _plot_plane(ax, cloud, "model", _tints(models))),
-            Panel("plane-right", "Replies, by outcome", "replies on a plane, right and wrong",
-                  lambda ax, mode: _plot_plane(ax, cloud, "right", {True: "#1FA37A", False: "#D55E00"})),
-        ]  # fmt: skip
+            Panel(
+                "plane-model",
+                "Replies, by checkpoint",
+                "replies on a plane, coloured by checkpoint",
+                lambda ax, mode: _plot_plane(ax, cloud, "model", _tints(models)),
+            ),
+            Panel(
+                "plane-right",
+                "Replies, by outcome",
+                "replies on a plane, right and wrong",
+                lambda ax, mode: _plot_plane(
+                    ax, cloud, "right", {True: "#1FA37A", False: "#D55E00"}
+                ),
+            ),
+        ]
     if "diversity" in set(run.layers["metric"]):
         tints = _tints(models)
-        panels.append(Panel(
-            "diversity-success", "Diversity against success, a point a prompt", "diversity of a prompt's replies against acc@k",
-            lambda ax, mode: eval_figures.against_success(ax, run, models, tints),
-        ))  # fmt: skip
+        panels.append(
+            Panel(
+                "diversity-success",
+                "Diversity against success, a point a prompt",
+                "diversity of a prompt's replies against acc@k",
+                lambda ax, mode: eval_figures.against_success(ax, run, models, tints),
+            )
+        )
         success = eval_figures.widest_success(run)
-        panels.append(Panel(
-            "diversity-correlation", f"Correlation of diversity with {success}", f"correlations of diversity with {success}",
-            lambda ax, mode: eval_figures.correlations(ax, run, models, success, mode), legend=False,
-        ))  # fmt: skip
+        panels.append(
+            Panel(
+                "diversity-correlation",
+                f"Correlation of diversity with {success}",
+                f"correlations of diversity with {success}",
+                lambda ax, mode: eval_figures.correlations(ax, run, models, success, mode),
+                legend=False,
+            )
+        )
     return panels
 
 
@@ -161,37 +231,54 @@ def _what_it_takes(found: Evidence, compared: LoadedRun | None) -> Group | None:
         return None
     layers: Any = pd.concat([r.layers for r in sources], ignore_index=True)
     models = [m for m in (*found.study.stages, "control") if (layers["model"] == m).any()]
-    rows = layers[layers["model"].isin(models) & (layers["task"] == "all") & layers["value"].notna()]
+    rows = layers[
+        layers["model"].isin(models) & (layers["task"] == "all") & layers["value"].notna()
+    ]
     kinds = rows["metric"].isin(eval_figures.SCORES) & (rows["method"] == "greedy")
     scores = rows[rows["metric"].isin(eval_figures.PARTS) | kinds]
     names = [m for m in (*eval_figures.PARTS, *eval_figures.SCORES) if m in set(scores["metric"])]
     errors = rows[rows["metric"].isin(eval_figures.ERRORS)]
     panels: list[Panel] = []
     if names:
-        panels.append(Panel(
-            "what-it-takes", "What it takes", "description right, answer given the description, and M scores, per checkpoint",
-            lambda ax, mode: _plot_parts(ax, mode, scores, names, models), size=(4.2, 0.42 * len(names) + 1.3),
-        ))  # fmt: skip
+        panels.append(
+            Panel(
+                "what-it-takes",
+                "What it takes",
+                "description right, answer given the description, and M scores, per checkpoint",
+                lambda ax, mode: _plot_parts(ax, mode, scores, names, models),
+                size=(4.2, 0.42 * len(names) + 1.3),
+            )
+        )
     if len(errors):
         wrong = [m for m in models if (errors["model"] == m).any()]
-        panels.append(Panel(
-            "errors", "Why answers are wrong", "kinds of errors as shares of all answers, per checkpoint",
-            lambda ax, mode: _plot_errors(ax, errors, wrong), size=(4.2, 0.4 * len(wrong) + 1.6),
-        ))  # fmt: skip
+        panels.append(
+            Panel(
+                "errors",
+                "Why answers are wrong",
+                "kinds of errors as shares of all answers, per checkpoint",
+                lambda ax, mode: _plot_errors(ax, errors, wrong),
+                size=(4.2, 0.4 * len(wrong) + 1.6),
+            )
+        )
     if not panels:
         return None
     runs = tuple(folder_of(found, r) for r in sources)
     worst = errors[errors["model"] == "rl"].sort_values("value").tail(1)
     finding = "".join(
         f"RL's most frequent error: {r['metric'].removeprefix('error: ')}, {percent(float(r['value']))} of its answers"
-        for r in worst.to_dict("records") if r["value"] > 0
-    )  # fmt: skip
+        for r in worst.to_dict("records")
+        if r["value"] > 0
+    )
     return Group(
-        "takes", "What it takes, and why it fails",
+        "takes",
+        "What it takes, and why it fails",
         "An answer needs the image read and the reasoning done. M_vis: right with the image, wrong with a black one; M_v2r: "
         "right with the image, and with a black image beside the description; M_rea: right from the description alone.",
-        panels, finding, basis(found, runs, scores if len(scores) else errors, "prompts"), runs,
-    )  # fmt: skip
+        panels,
+        finding,
+        basis(found, runs, scores if len(scores) else errors, "prompts"),
+        runs,
+    )
 
 
 def _plot_parts(ax: Any, mode: look.Mode, scores: Any, names: list[str], models: list[str]) -> None:

@@ -1,7 +1,8 @@
 """The pictures of one `franken diff`: how far each layer moved, what of it, in how many directions.
 
-After the Frankenstein paper: figure 5 (energy by layer) and figure 6 (log σᵢ/σ₁ over layer × rank, and its lines at fixed ranks).
-Weights are read whole, so there is no sampling error and no interval; bands span a layer's attention and MLP.
+After the Frankenstein paper: figure 5 (energy by layer) and figure 6 (log σᵢ/σ₁ over layer × rank,
+and its lines at fixed ranks). Weights are read whole, so there is no sampling error and no
+interval; bands span a layer's attention and MLP.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ MIDDLE = "#E3E0D8"  # on the band of a part
 
 
 def draw_diff(folder: Path) -> list[Path]:
-    """Draw the figures of a finished run into its `figures/`; those that exist are kept. Returns their paths."""
+    """Draw the figures of a finished run into its `figures/`; those that exist are kept. Returns
+    their paths.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -61,7 +64,9 @@ def _adjacent(updates: list[str]) -> list[str]:
 
 
 def layer_spectra(run: LoadedRun) -> dict[str, np.ndarray]:
-    """By update: log₁₀ σᵢ/σ₁ of the text layers [layer, rank], the mean over a layer's matrices; NaN where nothing moved."""
+    """By update: log₁₀ σᵢ/σ₁ of the text layers [layer, rank], the mean over a layer's matrices;
+    NaN where nothing moved.
+    """
     rows: Any = run.samples
     rows = rows[(rows["part"] == "text") & rows["layer"].notna() & rows["singular_values"].notna()]
     found, depth = {}, _depth(run)
@@ -69,7 +74,9 @@ def layer_spectra(run: LoadedRun) -> dict[str, np.ndarray]:
         deepest = min(DEEPEST, min(len(s) for s in members["singular_values"]))
         surface = np.full((depth, deepest), np.nan)
         for layer, matrices in members.groupby("layer"):
-            surface[int(layer)] = np.mean([log_share(s)[:deepest] for s in matrices["singular_values"]], axis=0)
+            surface[int(layer)] = np.mean(
+                [log_share(s)[:deepest] for s in matrices["singular_values"]], axis=0
+            )
         found[str(update)] = surface
     return found
 
@@ -91,7 +98,9 @@ def log_share(sigma: Any) -> np.ndarray:
     return np.log10(np.maximum(sigma / sigma[0], LOW))
 
 
-def _figure(rows: int, columns: int, width: float = 7.2, height: float = 2.9, **kwargs: Any) -> tuple[Any, Any]:
+def _figure(
+    rows: int, columns: int, width: float = 7.2, height: float = 2.9, **kwargs: Any
+) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width * columns, height * rows))
@@ -124,29 +133,44 @@ def _shade_thirds(ax: Any, run: LoadedRun) -> None:
         if len(layers) >= 3 and len(layers) == max(layers) + 1:
             offset = places[(part, 0)]
             start, stop = thirds(len(layers))["middle"]
-            ax.axvspan(start - 0.5 + offset, stop - 0.5 + offset, color=MIDDLE, zorder=-4, linewidth=0)
+            ax.axvspan(
+                start - 0.5 + offset, stop - 0.5 + offset, color=MIDDLE, zorder=-4, linewidth=0
+            )
             plots.shade_thirds(ax, len(layers), look.LIGHT, offset=offset)
 
 
 def _components(run: LoadedRun, updates: list[str]) -> Any:
     import seaborn as sns
 
-    rows: Any = run.layers[(run.layers["metric"] == "relative_energy") & run.layers["layer"].notna()]
+    rows: Any = run.layers[
+        (run.layers["metric"] == "relative_energy") & run.layers["layer"].notna()
+    ]
     rows = rows[rows["component"].isin(COMPONENTS) & (rows["value"] > 0)]
     figure, axes = _figure(len(updates), 1, width=10.5, height=1.7)
     places = [place for place in plots.diff_places(run.layers) if place[0] != "projector"]
     step = 1 if len(places) <= 24 else 4
     for ax, update in zip(axes[:, 0], updates, strict=True):
-        cells = {(r.component, r.part, r.layer): np.log10(r.value) for r in rows[rows["method"] == update].itertuples()}
+        cells = {
+            (r.component, r.part, r.layer): np.log10(r.value)
+            for r in rows[rows["method"] == update].itertuples()
+        }
         ax.set_title(f"{update}  (blank: did not move)")
         if not cells:
             ax.set_axis_off()
             continue
-        table = [[cells.get((component, *place), np.nan) for place in places] for component in COMPONENTS]
+        table = [
+            [cells.get((component, *place), np.nan) for place in places] for component in COMPONENTS
+        ]
         sns.heatmap(
-            np.array(table), ax=ax, cmap="mako_r", cbar_kws={"label": "log₁₀ ‖Δ‖ / ‖W‖", "pad": 0.01},
-            xticklabels=[f"{part[0]}{layer}" if layer % step == 0 else "" for part, layer in places], yticklabels=COMPONENTS,
-        )  # fmt: skip
+            np.array(table),
+            ax=ax,
+            cmap="mako_r",
+            cbar_kws={"label": "log₁₀ ‖Δ‖ / ‖W‖", "pad": 0.01},
+            xticklabels=[
+                f"{part[0]}{layer}" if layer % step == 0 else "" for part, layer in places
+            ],
+            yticklabels=COMPONENTS,
+        )
         ax.tick_params(axis="y", rotation=0)
     axes[-1, 0].set_xlabel("v: vision layer, t: text layer")
     return figure
@@ -161,9 +185,13 @@ def _surface(spectra: dict[str, np.ndarray], updates: list[str]) -> Any:
     figure = Figure(figsize=(5.2 * len(shown), 7.6))
     for column, update in enumerate(shown):
         surface = spectra[update]
-        layer, rank = np.meshgrid(range(surface.shape[0]), np.arange(1, surface.shape[1] + 1), indexing="ij")
+        layer, rank = np.meshgrid(
+            range(surface.shape[0]), np.arange(1, surface.shape[1] + 1), indexing="ij"
+        )
         ax: Any = figure.add_subplot(2, len(shown), column + 1, projection="3d")
-        ax.plot_surface(layer, rank, surface, cmap="mako", linewidth=0, antialiased=True, rcount=60, ccount=60)
+        ax.plot_surface(
+            layer, rank, surface, cmap="mako", linewidth=0, antialiased=True, rcount=60, ccount=60
+        )
         ax.set(xlabel="text layer", ylabel="rank i", zlabel="log₁₀ σᵢ / σ₁", title=update)
         ax.view_init(elev=22, azim=-60)
         ax.set_box_aspect((1.5, 1.1, 0.9), zoom=0.95)
@@ -171,7 +199,9 @@ def _surface(spectra: dict[str, np.ndarray], updates: list[str]) -> Any:
         lines: Any = figure.add_subplot(2, len(shown), len(shown) + column + 1)
         for number, i in enumerate(r for r in RANKS if r <= surface.shape[1]):
             tint = look.TASK_COLOURS[number]
-            lines.plot(surface[:, i - 1], color=tint, marker=look.TASK_MARKERS[number], label=f"rank {i}")
+            lines.plot(
+                surface[:, i - 1], color=tint, marker=look.TASK_MARKERS[number], label=f"rank {i}"
+            )
         _text_axis(lines, surface.shape[0])
         lines.set_ylabel("log₁₀ σᵢ / σ₁")
         lines.set_ylim(top=0.12 * abs(np.nanmin(surface[:, : max(RANKS)])))
@@ -187,9 +217,13 @@ def _text_axis(ax: Any, depth: int) -> None:
 
 
 def _spectra_by_third(run: LoadedRun, updates: list[str]) -> Any:
-    """The same matrix in early, middle and late layers: comparable, unlike one matrix of each third picked by position."""
+    """The same matrix in early, middle and late layers: comparable, unlike one matrix of each third
+    picked by position.
+    """
     rows: Any = run.samples
-    rows = rows[(rows["part"] == "text") & rows["layer"].notna() & rows["singular_values"].notna()].copy()
+    rows = rows[
+        (rows["part"] == "text") & rows["layer"].notna() & rows["singular_values"].notna()
+    ].copy()
     rows["matrix"] = rows["tensor"].str.replace(r"^text\.layers\.\d+\.|\.weight$", "", regex=True)
     matrices = sorted(rows["matrix"].unique())
     depth = _depth(run)
@@ -202,7 +236,12 @@ def _spectra_by_third(run: LoadedRun, updates: list[str]) -> Any:
                 members = here[(here["layer"] >= start) & (here["layer"] < stop)]["singular_values"]
                 if len(members):
                     curve = np.mean([log_share(s) for s in members], axis=0)
-                    ax.plot(np.arange(1, curve.size + 1), curve, color=look.TASK_COLOURS[number], label=third)
+                    ax.plot(
+                        np.arange(1, curve.size + 1),
+                        curve,
+                        color=look.TASK_COLOURS[number],
+                        label=third,
+                    )
             ax.set_title(f"{matrix}, {update}", fontsize=8)
     for ax in axes[-1]:
         ax.set_xlabel("i")
@@ -216,7 +255,9 @@ def _subspaces(run: LoadedRun) -> Any:
     figure, axes = _figure(1, 2, width=5.6, height=3.2, sharey=True)
     for ax, side in zip(axes[0], ("left", "right"), strict=True):
         layers: Any = run.layers
-        rows = layers[(layers["part"] == "text") & (layers["component"] == "all") & layers["layer"].notna()]
+        rows = layers[
+            (layers["part"] == "text") & (layers["component"] == "all") & layers["layer"].notna()
+        ]
         for metric, tint, label in (
             (f"{side}_overlap", look.DELTAS["sft→rl"], "SFT's and RL's updates"),
             (f"{side}_overlap_random", look.LIGHT.muted, "random subspaces"),

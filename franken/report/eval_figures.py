@@ -1,6 +1,8 @@
-"""The figures of evaluations side by side: success against draws, perception against reasoning, variety, shape of reasoning.
+"""The figures of evaluations side by side: success against draws, perception against reasoning,
+variety, shape of reasoning.
 
-Each reads a run folder of `franken.evaluate.compare` and is written into its `figures/`. Points carry 95 % intervals.
+Each reads a run folder of `franken.evaluate.compare` and is written into its `figures/`. Points
+carry 95 % intervals.
 """
 
 from __future__ import annotations
@@ -23,7 +25,13 @@ Frame = Any
 PERCENT = 100
 SCORES = ("M_vis", "M_v2r", "M_rea")
 PARTS = ("P(description right)", "P(correct | description right)", "P(correct | description wrong)")
-ERRORS = ("error: perception", "error: algorithm", "error: self-contradiction", "error: never stops", "error: unclear")
+ERRORS = (
+    "error: perception",
+    "error: algorithm",
+    "error: self-contradiction",
+    "error: never stops",
+    "error: unclear",
+)
 ERROR_TINTS = ("#AA3377", "#4477AA", "#C9A227", "#8C6D5A", "#C4C8CE")
 SHAPES = ("tokens", "steps", "reflections", "references")
 MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -31,14 +39,19 @@ LEFT_OUT = ("greedy", "sampled")  # not arms, but how the M scores' answers were
 
 
 def draw_eval(folder: Path) -> list[Path]:
-    """Write all figures of a finished comparison; one that has nothing to show is left out. Returns the paths."""
+    """Write all figures of a finished comparison; one that has nothing to show is left out. Returns
+    the paths.
+    """
     run = load_run(folder)
     models = list(run.manifest["config"]["models"])
     made: list[Path] = []
     with look.theme():
         for name, draw in (
-            ("coverage", coverage), ("perception", perception), ("diversity", diversity), ("shape", shape),
-        ):  # fmt: skip
+            ("coverage", coverage),
+            ("perception", perception),
+            ("diversity", diversity),
+            ("shape", shape),
+        ):
             figure = draw(run, models)
             if figure is not None:
                 path = folder / "figures" / f"{name}.png"
@@ -49,7 +62,9 @@ def draw_eval(folder: Path) -> list[Path]:
 
 
 def tints(models: Sequence[str]) -> dict[str, str]:
-    """A colour a model: that of its checkpoint where the name tells (…base, …sft, …rl), else one of its own."""
+    """A colour a model: that of its checkpoint where the name tells (…base, …sft, …rl), else one of
+    its own.
+    """
     spare = iter([c for c in look.TASK_COLOURS * 3 if c not in look.CHECKPOINTS.values()])
     found: dict[str, str] = {}
     for model in models:
@@ -60,7 +75,9 @@ def tints(models: Sequence[str]) -> dict[str, str]:
 
 
 def coverage(run: LoadedRun, models: Sequence[str]) -> Figure | None:
-    """acc@k against k, maj@k dashed, the greedy answer as an open point, and the best constant answer."""
+    """acc@k against k, maj@k dashed, the greedy answer as an open point, and the best constant
+    answer.
+    """
     layers = _asked(run)
     layers = layers[layers["method"] == _main(layers)]
     names = ["all", *[t for t in dict.fromkeys(layers["task"]) if t not in ("all", "pooled")]]
@@ -75,8 +92,17 @@ def coverage(run: LoadedRun, models: Sequence[str]) -> Figure | None:
             _curve(ax, _by_k(rows, "acc"), colours[model], model, band=True)
             _curve(ax, _by_k(rows, "maj"), colours[model], None, band=False)
             greedy = rows[rows["metric"] == "greedy"]["value"].to_numpy(float) * PERCENT
-            ax.plot([1] * len(greedy), greedy, "o", color=colours[model], markerfacecolor="none", markersize=6)
-        base = run.layers[(run.layers["metric"] == "best_constant") & (run.layers["task"] == task)]["value"]
+            ax.plot(
+                [1] * len(greedy),
+                greedy,
+                "o",
+                color=colours[model],
+                markerfacecolor="none",
+                markersize=6,
+            )
+        base = run.layers[(run.layers["metric"] == "best_constant") & (run.layers["task"] == task)][
+            "value"
+        ]
         for value in base:
             ax.axhline(PERCENT * value, color=look.LIGHT.muted, linewidth=0.8, linestyle=":")
         ax.set_title("all tasks" if task == "all" else task)
@@ -87,19 +113,25 @@ def coverage(run: LoadedRun, models: Sequence[str]) -> Figure | None:
         ax.set_ylim(-3, 103)
     _hide_rest(axes, len(names))
     _legend(
-        figure, next(iter(figure.axes)), "lines: acc@k; dashed: maj@k; open: greedy; dotted: the best constant answer"
+        figure,
+        next(iter(figure.axes)),
+        "lines: acc@k; dashed: maj@k; open: greedy; dotted: the best constant answer",
     )
     figure.axes[0].set_ylabel("right, %")
     return figure
 
 
 def perception(run: LoadedRun, models: Sequence[str]) -> Figure | None:
-    """Accuracy in every arm, the decomposition and the M scores, and the kinds of errors, over all tasks."""
+    """Accuracy in every arm, the decomposition and the M scores, and the kinds of errors, over all
+    tasks.
+    """
     rows = _asked(run)
     rows = rows[rows["task"] == "all"]
     arms = rows[(rows["metric"] == "acc@1") & ~rows["method"].isin(LEFT_OUT)]
     names = list(dict.fromkeys(arms["method"]))
-    scores = rows[rows["metric"].isin(PARTS) | (rows["metric"].isin(SCORES) & (rows["method"] == "greedy"))]
+    scores = rows[
+        rows["metric"].isin(PARTS) | (rows["metric"].isin(SCORES) & (rows["method"] == "greedy"))
+    ]
     shown = [m for m in (*PARTS, *SCORES) if m in set(scores["metric"])]
     errors = rows[rows["metric"].isin(ERRORS)]
     height = max(2.8, 0.36 * max(len(names), len(shown)) + 0.28 * len(models) + 1.2)
@@ -128,7 +160,9 @@ def diversity(run: LoadedRun, models: Sequence[str]) -> Figure | None:
     axes = figure.subplots(1, 4, width_ratios=[1, 1, 1.05, 1.1])
     for model in models:
         own = points[points["model"] == model]
-        axes[0].plot(own["x"], own["y"], ".", color=colours[model], alpha=0.55, markersize=4, label=model)
+        axes[0].plot(
+            own["x"], own["y"], ".", color=colours[model], alpha=0.55, markersize=4, label=model
+        )
     for right, tint, label in ((True, "#1FA37A", "right"), (False, "#D55E00", "wrong")):
         own = points[points["right"] == right]
         axes[1].plot(own["x"], own["y"], ".", color=tint, alpha=0.55, markersize=4, label=label)
@@ -137,7 +171,13 @@ def diversity(run: LoadedRun, models: Sequence[str]) -> Figure | None:
     for ax in axes[:2]:
         ax.set(xticks=[], yticks=[], xlabel="t-SNE")
         ax.grid(visible=False)
-        ax.legend(loc="lower left", bbox_to_anchor=(0, -0.3), ncols=3, handletextpad=0.2, columnspacing=0.8)
+        ax.legend(
+            loc="lower left",
+            bbox_to_anchor=(0, -0.3),
+            ncols=3,
+            handletextpad=0.2,
+            columnspacing=0.8,
+        )
     success = against_success(axes[2], run, models, colours)
     axes[2].set_title("a point a prompt")
     correlations(axes[3], run, models, success)
@@ -198,7 +238,12 @@ def _curve(ax: Axes, rows: Frame, tint: str, label: str | None, *, band: bool) -
 
 
 def rows_of_points(
-    ax: Axes, rows: Frame, column: str, names: Sequence[str], models: Sequence[str], mode: look.Mode = look.LIGHT
+    ax: Axes,
+    rows: Frame,
+    column: str,
+    names: Sequence[str],
+    models: Sequence[str],
+    mode: look.Mode = look.LIGHT,
 ) -> None:
     """One line a name, one point a model on it, in percent."""
     colours = tints(models)
@@ -207,7 +252,9 @@ def rows_of_points(
         own = rows[rows["model"] == model].drop_duplicates(column).set_index(column)
         own = own[own.index.isin(names)]
         y = np.array([names.index(n) for n in own.index]) + offset
-        low, value, high = (own[c].to_numpy(float) * PERCENT for c in ("ci_low", "value", "ci_high"))
+        low, value, high = (
+            own[c].to_numpy(float) * PERCENT for c in ("ci_low", "value", "ci_high")
+        )
         ax.hlines(y, low, high, color=colours[model], linewidth=1.3)
         ax.plot(value, y, linestyle="", marker=marker, color=colours[model], label=model)
     ax.set_yticks(range(len(names)), names)
@@ -232,7 +279,14 @@ def stacked(ax: Axes, rows: Frame, models: Sequence[str]) -> None:
         if name not in table:
             continue
         width = np.nan_to_num(table[name].to_numpy(float)) * PERCENT
-        ax.barh(range(len(models)), width, left=left, color=tint, height=0.55, label=name.removeprefix("error: "))
+        ax.barh(
+            range(len(models)),
+            width,
+            left=left,
+            color=tint,
+            height=0.55,
+            label=name.removeprefix("error: "),
+        )
         left += width
     ax.set_yticks(range(len(models)), list(models))
     ax.set_ylim(len(models) - 0.4, -0.6)
@@ -244,31 +298,50 @@ def stacked(ax: Axes, rows: Frame, models: Sequence[str]) -> None:
 def widest_success(run: LoadedRun) -> str:
     """The acc@k of the largest k that diversity was correlated with; acc@1 where it was with none."""
     found = [m for m in run.layers["metric"].unique() if m.startswith("Pearson diversity ~ ")]
-    return max((m.split(" ~ ")[1].split(" |")[0] for m in found), key=lambda m: int(m[4:]), default="acc@1")
+    return max(
+        (m.split(" ~ ")[1].split(" |")[0] for m in found), key=lambda m: int(m[4:]), default="acc@1"
+    )
 
 
-def against_success(ax: Axes, run: LoadedRun, models: Sequence[str], colours: dict[str, str]) -> str:
+def against_success(
+    ax: Axes, run: LoadedRun, models: Sequence[str], colours: dict[str, str]
+) -> str:
     """A point a prompt, jittered; returns the acc@k of the axis."""
     success = widest_success(run)
     values: Frame = run.samples[run.samples["metric"].isin(["diversity", success])]
     values = values[values["method"] == _main(run.layers)]
-    table = values.pivot_table(index=["model", "task", "sample"], columns="metric", values="value").dropna()
+    table = values.pivot_table(
+        index=["model", "task", "sample"], columns="metric", values="value"
+    ).dropna()
     rng = np.random.default_rng(0)
     for model in models:
         if model in table.index.get_level_values("model"):
             own = table.loc[model]
             jitter = rng.normal(0, 0.012, len(own))
             y = PERCENT * (own[success] + jitter)
-            ax.plot(own["diversity"], y, ".", color=colours[model], alpha=0.4, markersize=4, label=look.name(model))
+            ax.plot(
+                own["diversity"],
+                y,
+                ".",
+                color=colours[model],
+                alpha=0.4,
+                markersize=4,
+                label=look.name(model),
+            )
     ax.set_xlabel("diversity (mean cosine distance)")
     ax.set_ylabel(f"{success}, %")
     return success
 
 
-def correlations(ax: Axes, run: LoadedRun, models: Sequence[str], success: str, mode: look.Mode = look.LIGHT) -> None:
+def correlations(
+    ax: Axes, run: LoadedRun, models: Sequence[str], success: str, mode: look.Mode = look.LIGHT
+) -> None:
     """Pearson and Spearman, raw (filled) and given difficulty (open)."""
     layers: Frame = run.layers
-    wanted = layers["metric"].str.contains(f" diversity ~ {success}", regex=False) & layers["value"].notna()
+    wanted = (
+        layers["metric"].str.contains(f" diversity ~ {success}", regex=False)
+        & layers["value"].notna()
+    )
     rows = layers[wanted]
     colours = {**tints(models), "all models": mode.ink}
     labels: list[str] = []
@@ -299,4 +372,6 @@ def _hide_rest(axes: Any, shown: int) -> None:
 
 def _legend(figure: Figure, ax: Axes, note: str) -> None:
     handles, labels = ax.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), title=note, title_fontsize=8)
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=len(labels), title=note, title_fontsize=8
+    )

@@ -30,7 +30,11 @@ class Evidence:
         from franken.runs import LAYER_COLUMNS
 
         frames = [r.layers for r in self.runs if r.manifest["verb"] == verb and len(r.layers)]
-        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(LAYER_COLUMNS))
+        return (
+            pd.concat(frames, ignore_index=True)
+            if frames
+            else pd.DataFrame(columns=list(LAYER_COLUMNS))
+        )
 
     def samples(self, verb: str, model: str | None = None) -> Any:
         """The rows of samples.parquet of all runs of a verb, or of one model's."""
@@ -43,10 +47,16 @@ class Evidence:
         return table[table["model"] == model]
 
     def manifest(self, verb: str, model: str) -> dict[str, Any]:
-        """The manifest of the first run of a verb that holds this model's rows; empty when there is none."""
+        """The manifest of the first run of a verb that holds this model's rows; empty when there is
+        none.
+        """
         for run in self.runs:
             samples: Any = run.samples
-            if run.manifest["verb"] == verb and "model" in samples and (samples["model"] == model).any():
+            if (
+                run.manifest["verb"] == verb
+                and "model" in samples
+                and (samples["model"] == model).any()
+            ):
                 return run.manifest
         return {}
 
@@ -57,7 +67,9 @@ class Evidence:
 
 
 def gather(folder: Path, study: Study) -> Evidence:
-    """Load the runs that a study names, models under the study's labels; runs that are gone are listed in `missing`."""
+    """Load the runs that a study names, models under the study's labels; runs that are gone are
+    listed in `missing`.
+    """
     runs, missing = [], []
     labels = {f: s.get("model") for s in study.steps for f in s.get("folders") or []}
     names = {f: s.get("rename") or {} for s in study.steps for f in s.get("folders") or []}
@@ -67,12 +79,16 @@ def gather(folder: Path, study: Study) -> Evidence:
             continue
         run = load_run(folder / name)
         label = labels[name]
-        runs.append(_labelled(run, label) if label else _renamed(run, names[name]) if names[name] else run)
+        runs.append(
+            _labelled(run, label) if label else _renamed(run, names[name]) if names[name] else run
+        )
     return Evidence(study, folder, runs, missing)
 
 
 def _labelled(run: LoadedRun, label: str) -> LoadedRun:
-    """The run with its model called by the study's label: runs know checkpoints by the names of their folders."""
+    """The run with its model called by the study's label: runs know checkpoints by the names of
+    their folders.
+    """
     samples = run.samples.assign(model=label) if "model" in run.samples else run.samples
     return replace(run, samples=samples, layers=run.layers.assign(model=label))
 
@@ -83,7 +99,10 @@ def _renamed(run: LoadedRun, names: Mapping[str, str]) -> LoadedRun:
     def renamed(table: Any) -> Any:
         if "model" not in table:
             return table
-        known = {m: " - ".join(names.get(x, x) for x in str(m).split(" - ")) for m in table["model"].dropna().unique()}
+        known = {
+            m: " - ".join(names.get(x, x) for x in str(m).split(" - "))
+            for m in table["model"].dropna().unique()
+        }
         return table.assign(model=table["model"].map(known))
 
     return replace(run, samples=renamed(run.samples), layers=renamed(run.layers))

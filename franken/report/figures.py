@@ -1,6 +1,8 @@
-"""Which figures the page shows, in what order; and the spine, where everything about a layer stands above that layer.
+"""Which figures the page shows, in what order; and the spine, where everything about a layer stands
+above that layer.
 
-The sections are made in `where_figures`, `what_figures`, `layer_set_figures` and `answer_figures`, of the parts in `panels`.
+The sections are made in `where_figures`, `what_figures`, `layer_set_figures` and `answer_figures`,
+of the parts in `panels`.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ def sections(found: Evidence) -> list[Section]:
 class Spine:
     """Swaps, skips, attention, energy, merging and freezing on one x axis, one above the other.
 
-    `rows` are (name, reading) of what is drawn, top to bottom. Its plots have the frame of all layered panels, so that the
+    `rows` are (name, reading) of what is drawn, top to bottom. Its plots have the frame of all
+    layered panels, so that the
     page's panels continue it downwards.
     """
 
@@ -83,42 +86,69 @@ def _spine_rows(found: Evidence) -> list[tuple[str, str, Callable[[Any, look.Mod
     same = ranges.effects(found)
     rows: list[tuple[str, str, Callable[[Any, look.Mode], Any]]] = []
     if len(swap):
-        rows.append((
-            "Swap",
-            "Answers that change when the image is exchanged from this layer up, mean over tasks: how long the image is still "
-            "being read.",
-            lambda ax, mode: _draw_models(ax, mode, swap, models, depth, "changed, %"),
-        ))  # fmt: skip
+        rows.append(
+            (
+                "Swap",
+                "Answers that change when the image is exchanged from this layer up, mean over tasks: how long the image is still "
+                "being read.",
+                lambda ax, mode: _draw_models(ax, mode, swap, models, depth, "changed, %"),
+            )
+        )
     if len(probe) and (probe["method"] == "zero").any():
-        rows.append((
-            "Skip", "Accuracy lost without the layer, mean over tasks: what depends on it.",
-            lambda ax, mode: plots.plot_zero(probe, models=models, depth=depth, mode=mode, ax=ax).set_ylabel(
-                "lost, points"),
-        ))  # fmt: skip
+        rows.append(
+            (
+                "Skip",
+                "Accuracy lost without the layer, mean over tasks: what depends on it.",
+                lambda ax, mode: plots.plot_zero(
+                    probe, models=models, depth=depth, mode=mode, ax=ax
+                ).set_ylabel("lost, points"),
+            )
+        )
     if len(seen):
-        rows.append((
-            "Look", "Share of the attention of written tokens that falls on the image, mean over tasks.",
-            lambda ax, mode: _draw_models(ax, mode, seen, models, depth, "to the image, %", free=True),
-        ))  # fmt: skip
+        rows.append(
+            (
+                "Look",
+                "Share of the attention of written tokens that falls on the image, mean over tasks.",
+                lambda ax, mode: _draw_models(
+                    ax, mode, seen, models, depth, "to the image, %", free=True
+                ),
+            )
+        )
     if len(moved):
-        rows.append((
-            "Move", "How far RL moved the layer's weights. The band spans attention and MLP.",
-            lambda ax, mode: plots.plot_update(moved, delta=study.delta, depth=depth, mode=mode, ax=ax).set_ylabel(
-                "‖Δ‖ / ‖W‖, %"),
-        ))  # fmt: skip
+        rows.append(
+            (
+                "Move",
+                "How far RL moved the layer's weights. The band spans attention and MLP.",
+                lambda ax, mode: plots.plot_update(
+                    moved, delta=study.delta, depth=depth, mode=mode, ax=ax
+                ).set_ylabel("‖Δ‖ / ‖W‖, %"),
+            )
+        )
     for kinds, title, reading, label in (
-        (("graft",), "Transplant", f"RL's layers put into {look.name(study.parent)}: what they gain alone, in points of "
-         "acc@1. Dashed: all of RL.", "gain, points"),
-        (("freeze", "revert"), "Freeze", "What RL loses when these layers are frozen in training (orange), or put back after "
-         "it (blue).", "loss, points"),
-    ):  # fmt: skip
+        (
+            ("graft",),
+            "Transplant",
+            f"RL's layers put into {look.name(study.parent)}: what they gain alone, in points of "
+            "acc@1. Dashed: all of RL.",
+            "gain, points",
+        ),
+        (
+            ("freeze", "revert"),
+            "Freeze",
+            "What RL loses when these layers are frozen in training (orange), or put back after "
+            "it (blue).",
+            "loss, points",
+        ),
+    ):
         own = [e for e in same if e.kind in kinds]
         if own:
             rows.append((title, reading, _drawer(found, own, label, "graft" in kinds)))
     return rows
 
 
-def _drawer(found: Evidence, own: list[ranges.Effect], label: str, gains: bool) -> Callable[[Any, look.Mode], Any]:
+def _drawer(
+    found: Evidence, own: list[ranges.Effect], label: str, gains: bool
+) -> Callable[[Any, look.Mode], Any]:
     whole = paired(found, found.study.parent, "rl") if gains else None
     total = None if whole is None else float(whole["diff"])
 
@@ -131,10 +161,19 @@ def _drawer(found: Evidence, own: list[ranges.Effect], label: str, gains: bool) 
 
 
 def _draw_models(
-    ax: Any, mode: look.Mode, rows: Any, models: list[str], depth: int, label: str, *, free: bool = False
-) -> None:  # fmt: skip
+    ax: Any,
+    mode: look.Mode,
+    rows: Any,
+    models: list[str],
+    depth: int,
+    label: str,
+    *,
+    free: bool = False,
+) -> None:
     for m in models:
-        plots.draw_line(ax, plots.pool_tasks(rows[rows["model"] == m]), look.colour(m), look.name(m))
+        plots.draw_line(
+            ax, plots.pool_tasks(rows[rows["model"] == m]), look.colour(m), look.name(m)
+        )
     plots.layer_axis(ax, depth, mode)
     if free:
         ax.set_ylim(bottom=0)

@@ -1,12 +1,16 @@
-"""One line per question, with its number, its interval, its n, and a verdict that a stated test decides.
+"""One line per question, with its number, its interval, its n, and a verdict that a stated test
+decides.
 
-A verdict is about the claim of the paper (Frankenstein, arXiv 2602.12395) as it stands in these checkpoints:
-`supported`, `not supported`, or `inconclusive`; `not measured` where the runs are missing. The rules are the same for
-every study: one test decides each question, at the 5 % level, after Holm's correction within the question. (They were
-settled while looking at the creature, so the creature's own verdicts are an illustration, not a confirmation.)
+A verdict is about the claim of the paper (Frankenstein, arXiv 2602.12395) as it stands in these
+checkpoints:
+`supported`, `not supported`, or `inconclusive`; `not measured` where the runs are missing. The
+rules are the same for
+every study: one test decides each question, at the 5 % level, after Holm's correction within the
+question. (They were settled while looking at the creature, so the creature's own verdicts are an
+illustration, not a confirmation.)
 
-Whether layers carry, or training without them keeps, RL's gain is judged against half of that gain: a model that is not
-significantly worse than RL may still have lost most of it.
+Whether layers carry, or training without them keeps, RL's gain is judged against half of that gain:
+a model that is not significantly worse than RL may still have lost most of it.
 """
 
 from __future__ import annotations
@@ -44,7 +48,7 @@ from franken.report.verdicts import (
     ratio_interval,
     side_of_half,
     subset_p,
-)  # fmt: skip
+)
 
 
 def all_headlines(found: Evidence) -> list[Headline]:
@@ -58,13 +62,20 @@ def gain(found: Evidence) -> Headline:
     claim = f"RL beats {name(parent)} on held-out questions"
     row = paired(found, parent, "rl")
     if row is None:
-        return Headline("gain", "Did RL help?", "The checkpoints were not evaluated.", claim, ABSENT)
+        return Headline(
+            "gain", "Did RL help?", "The checkpoints were not evaluated.", claim, ABSENT
+        )
     answer = say(
         "RL answers {after:n} of the questions, {who} {before:n}: {gain:n}, {n:n} prompts, {p:n}.",
-        _evals(found, parent, "rl"), {"after": _evals(found, "rl"), "before": _evals(found, parent)},
-        who=name(parent), after=percent(row["mean_b"]), before=percent(row["mean_a"]), gain=interval(row),
-        n=n_text(row["n"]), p=p_text(row["p"]),
-    )  # fmt: skip
+        _evals(found, parent, "rl"),
+        {"after": _evals(found, "rl"), "before": _evals(found, parent)},
+        who=name(parent),
+        after=percent(row["mean_b"]),
+        before=percent(row["mean_a"]),
+        gain=interval(row),
+        n=n_text(row["n"]),
+        p=p_text(row["p"]),
+    )
     wanted = [
         ("control", "rl", "acc@1"),
         *((parent, "rl", f"acc@{k}") for k in _ks(found)),
@@ -73,13 +84,23 @@ def gain(found: Evidence) -> Headline:
     rows = [(a, m, r) for a, b, m in wanted if (r := paired(found, a, b, m)) is not None]
     facts = [
         _against(found, a, metric, r, p)
-        for (a, metric, r), p in zip(rows, stats.holm([float(r["p"]) for *_, r in rows]), strict=True)
+        for (a, metric, r), p in zip(
+            rows, stats.holm([float(r["p"]) for *_, r in rows]), strict=True
+        )
     ]
     test = (
         "Sign-flip permutation test of acc@1 over prompts, both models on the same prompts; tasks weigh the same. Below, "
         f"Holm over the lines. {ONE_RUN}"
     )
-    return Headline("gain", "Did RL help?", answer, claim, judged(row, row["p"]), test, [*facts, *_unformatted(found)])
+    return Headline(
+        "gain",
+        "Did RL help?",
+        answer,
+        claim,
+        judged(row, row["p"]),
+        test,
+        [*facts, *_unformatted(found)],
+    )
 
 
 def _against(found: Evidence, a: str, metric: str, row: Any, p: float) -> str:
@@ -88,17 +109,28 @@ def _against(found: Evidence, a: str, metric: str, row: Any, p: float) -> str:
     at = {"before": _evals(found, a), "after": _evals(found, "rl")}
     if metric == "strategies":
         return say(
-            "Distinct strategies a prompt: {before:n} before, {after:n} after RL, {p:n}.", runs, at,
-            before=f"{row['mean_a']:.2f}", after=f"{row['mean_b']:.2f}", p=p_text(p),
-        )  # fmt: skip
+            "Distinct strategies a prompt: {before:n} before, {after:n} after RL, {p:n}.",
+            runs,
+            at,
+            before=f"{row['mean_a']:.2f}",
+            after=f"{row['mean_b']:.2f}",
+            p=p_text(p),
+        )
     if a == "control":
         text = "Against SFT continued for the same time ({before:n}): {gain:n}, {p:n}, {n:n}."
     else:
         text = "{metric}: {before:n} before, {after:n} after RL, {gain:n}, {p:n}."
     return say(
-        text, runs, at, metric=metric, before=percent(row["mean_a"]), after=percent(row["mean_b"]), gain=interval(row),
-        p=p_text(p), n=n_text(row["n"]),
-    )  # fmt: skip
+        text,
+        runs,
+        at,
+        metric=metric,
+        before=percent(row["mean_a"]),
+        after=percent(row["mean_b"]),
+        gain=interval(row),
+        p=p_text(p),
+        n=n_text(row["n"]),
+    )
 
 
 def where(found: Evidence) -> Headline:
@@ -109,25 +141,35 @@ def where(found: Evidence) -> Headline:
     depths = reading_depths(found, model) if model else {}
     depths = {t: d for t, d in depths.items() if len(d) >= 5}
     if model is None or len(depths) < 2:
-        return Headline("where", question, "Too few pairs whose answer follows the image.", claim, ABSENT)
+        return Headline(
+            "where", question, "Too few pairs whose answer follows the image.", claim, ABSENT
+        )
     runs = runs_of(found, "probe", [model], "swap-suffix")
     at = {t: stats.bootstrap_mean(d.tolist()) for t, d in depths.items()}
     first, last, p, how, gap = _deepest_gap(found, model, depths)
     answer = say(
         "In {who}, answers to {first} stop following the image after {early:n}, answers to {last} after {late:n}: "
         "{gap:n} later, {n:n} pairs, {p:n}.",
-        runs, who=name(model), first=first, last=last, early=f"{at[first].value:.1f}{NB}layers",
+        runs,
+        who=name(model),
+        first=first,
+        last=last,
+        early=f"{at[first].value:.1f}{NB}layers",
         late=f"{at[last].value:.1f}",
         gap=f"{gap[0]:.1f} layers (95{NB}% {_signed(gap[1])} to {_signed(gap[2])})",
-        n=f"{n_text(len(depths[first]))} and {len(depths[last])}", p=p_text(p),
-    )  # fmt: skip
+        n=f"{n_text(len(depths[first]))} and {len(depths[last])}",
+        p=p_text(p),
+    )
     facts: list[str] = [
         say(
-            "{task}: the image matters through {layers:n}, {n:n} pairs that follow it.", runs, task=t,
-            layers=_layers(at[t]), n=n_text(len(depths[t])),
+            "{task}: the image matters through {layers:n}, {n:n} pairs that follow it.",
+            runs,
+            task=t,
+            layers=_layers(at[t]),
+            n=n_text(len(depths[t])),
         )
         for t in sorted(at, key=lambda t: at[t].value)
-    ]  # fmt: skip
+    ]
     facts += [worst] if (worst := costliest_layer(found, model)) else []
     test = (
         "Per pair, the number of layers from which a suffix swap still changes the answer, among pairs where the swap "
@@ -144,41 +186,63 @@ def what(found: Evidence) -> Headline:
     delta = found.study.delta
     energy = text_layers(rows, delta, "relative_energy")
     if len(energy) < 3 or not energy.mean() > 0:
-        why = "The parameters were not compared." if len(energy) < 3 else "RL did not change the text layers at all."
+        why = (
+            "The parameters were not compared."
+            if len(energy) < 3
+            else "RL did not change the text layers at all."
+        )
         return Headline("what", question, why, claim, ABSENT)
     runs = runs_of(found, "diff")
     start = thirds(len(energy))["middle"][0]
     p = subset_p(energy, start)
     ratio, low, high = ratio_interval(energy[:start], energy[start:])
-    parts = {c: _ratio(text_layers(rows, delta, "relative_energy", c), start) for c in ("attn", "mlp")}
+    parts = {
+        c: _ratio(text_layers(rows, delta, "relative_energy", c), start) for c in ("attn", "mlp")
+    }
     known = [r for r in parts.values() if r == r]
     alike = all((r > 1) == (ratio > 1) for r in known)
     verdict = OPEN if p >= ALPHA or not alike else SUPPORTED if ratio > 1 else AGAINST
     answer = say(
         "RL moved a text layer by {mean:n} of its norm; middle and late layers moved {ratio:n} times as far as early "
         "ones (95 % {span:n}), {n:n} layers, {p:n}.",
-        runs, mean=percent(float(energy.mean())), ratio=f"{ratio:.2f}", span=f"{low:.2f} to {high:.2f}",
-        n=n_text(len(energy)), p=p_text(p),
-    )  # fmt: skip
+        runs,
+        mean=percent(float(energy.mean())),
+        ratio=f"{ratio:.2f}",
+        span=f"{low:.2f} to {high:.2f}",
+        n=n_text(len(energy)),
+        p=p_text(p),
+    )
     facts: list[str] = []
     if len(known) == 2:
-        facts.append(say(
-            "By component, the same ratio is {attn:n} in attention and {mlp:n} in the MLPs.", runs,
-            attn=f"{parts['attn']:.2f}", mlp=f"{parts['mlp']:.2f}",
-        ))  # fmt: skip
+        facts.append(
+            say(
+                "By component, the same ratio is {attn:n} in attention and {mlp:n} in the MLPs.",
+                runs,
+                attn=f"{parts['attn']:.2f}",
+                mlp=f"{parts['mlp']:.2f}",
+            )
+        )
     before = text_layers(rows, "base→sft", "relative_energy")
     if len(before):
-        facts.append(say(
-            "SFT moved a text layer by {mean:n}: {times:n} times as far as RL did.", runs,
-            mean=percent(float(before.mean())), times=f"{before.mean() / energy.mean():.1f}",
-        ))  # fmt: skip
+        facts.append(
+            say(
+                "SFT moved a text layer by {mean:n}: {times:n} times as far as RL did.",
+                runs,
+                mean=percent(float(before.mean())),
+                times=f"{before.mean() / energy.mean():.1f}",
+            )
+        )
     for metric, words in (
         ("unchanged_fraction", "of the elements of a text layer did not change at all in RL"),
         ("effective_rank", "is the mean effective rank of RL's update of a text layer"),
     ):
         values = text_layers(rows, delta, metric)
         if len(values):
-            shown = percent(float(values.mean())) if metric == "unchanged_fraction" else f"{values.mean():.1f}"
+            shown = (
+                percent(float(values.mean()))
+                if metric == "unchanged_fraction"
+                else f"{values.mean():.1f}"
+            )
             facts.append(say("{value:n} " + words + ".", runs, value=shown))
     test = (
         "Permutation over layers of the mean relative energy ‖Δ‖/‖W‖, early third against the rest, and the same "
@@ -205,9 +269,12 @@ def transfer(found: Evidence) -> Headline:
     adjusted = dict(zip(rows, stats.holm([float(r["p"]) for r in rows.values()]), strict=True))
     row, p = rows[main], adjusted[main]
     controls = [
-        (c, r) for c, info in study.hybrids.items()
-        if info.get("control") and len(info["layers"]) == len(late) and (r := paired(found, c, main)) is not None
-    ]  # fmt: skip
+        (c, r)
+        for c, info in study.hybrids.items()
+        if info.get("control")
+        and len(info["layers"]) == len(late)
+        and (r := paired(found, c, main)) is not None
+    ]
     controlled = stats.holm([float(r["p"]) for _, r in controls])
     beats = [r["diff"] > 0 and q < ALPHA for (_, r), q in zip(controls, controlled, strict=True)]
     gained = judged(whole, whole["p"]) == SUPPORTED
@@ -215,14 +282,27 @@ def transfer(found: Evidence) -> Headline:
     share = f"{100 * row['diff'] / whole['diff']:.0f}{NB}%" if gained else ""
     runs = _evals(found, parent, main, "rl")
     answer = say(
-        "{who} with RL's layers {span} scores {after:n}: {gain:n} over {who}" + part + ", {n:n}, {p:n}.",
-        runs, {"after": _evals(found, main), "gain": _evals(found, parent, main)}, who=name(parent),
-        span=f"{min(late)}–{max(late)}", after=percent(row["mean_b"]), gain=interval(row), share=share,
-        n=n_text(row["n"]), p=p_text(p),
-    )  # fmt: skip
+        "{who} with RL's layers {span} scores {after:n}: {gain:n} over {who}"
+        + part
+        + ", {n:n}, {p:n}.",
+        runs,
+        {"after": _evals(found, main), "gain": _evals(found, parent, main)},
+        who=name(parent),
+        span=f"{min(late)}–{max(late)}",
+        after=percent(row["mean_b"]),
+        gain=interval(row),
+        share=share,
+        n=n_text(row["n"]),
+        p=p_text(p),
+    )
     if not gained:
         verdict = OPEN
-        answer = join(say("RL shows no gain over {who} here, so there is none to transfer.", who=name(parent)), answer)
+        answer = join(
+            say(
+                "RL shows no gain over {who} here, so there is none to transfer.", who=name(parent)
+            ),
+            answer,
+        )
     elif side_of_half(half) == -1:
         verdict = AGAINST
     elif row["diff"] > 0 and p < ALPHA and side_of_half(half) == 1 and beats and all(beats):
@@ -231,19 +311,34 @@ def transfer(found: Evidence) -> Headline:
         verdict = OPEN
     facts: list[str] = [
         say(
-            "{label}: {gain:n}, {p:n}.", _evals(found, parent, h), label=h, gain=interval(r), p=p_text(adjusted[h])
-        ) for h, r in rows.items()
-    ]  # fmt: skip
-    facts.append(say("{label} against half of RL's gain: {gap:n}.", runs, label=main, gap=interval(half)))
+            "{label}: {gain:n}, {p:n}.",
+            _evals(found, parent, h),
+            label=h,
+            gain=interval(r),
+            p=p_text(adjusted[h]),
+        )
+        for h, r in rows.items()
+    ]
+    facts.append(
+        say("{label} against half of RL's gain: {gap:n}.", runs, label=main, gap=interval(half))
+    )
     facts += [
         say(
-            "{main} against {control}, as many layers chosen at random: {gain:n}, {p:n}.", _evals(found, c, main),
-            main=main, control=name(c), gain=interval(r), p=p_text(q),
+            "{main} against {control}, as many layers chosen at random: {gain:n}, {p:n}.",
+            _evals(found, c, main),
+            main=main,
+            control=name(c),
+            gain=interval(r),
+            p=p_text(q),
         )
         for (c, r), q in zip(controls, controlled, strict=True)
-    ]  # fmt: skip
+    ]
     facts += (
-        [] if controls else ["No random layer set of this size was evaluated, so nothing says that it is these layers."]
+        []
+        if controls
+        else [
+            "No random layer set of this size was evaluated, so nothing says that it is these layers."
+        ]
     )
     test = (
         f"Sign-flip tests of acc@1 over prompts. Supported: above {name(parent)} (Holm over the hybrids), above half of "
@@ -260,33 +355,59 @@ def necessary(found: Evidence) -> Headline:
     whole = paired(found, parent, "rl")
     if not arms or whole is None:
         how = "No freeze run was given. Repeat RL with layers frozen (franken freeze-train) and name it with --extra."
-        return Headline("necessary", question, how, "Without its late layers RL loses its gain", ABSENT)
+        return Headline(
+            "necessary", question, how, "Without its late layers RL loses its gain", ABSENT
+        )
     lower = dict(zip(arms, stats.holm([float(r["p"]) for r in arms.values()]), strict=True))
     halves = {a: above_half(found, a) for a in arms}
     late = set(range(*thirds(study.depth)["late"]))
-    key = max(arms, key=lambda a: len(late & set(study.frozen[a])) - 0.01 * len(set(study.frozen[a]) - late))
+    key = max(
+        arms,
+        key=lambda a: len(late & set(study.frozen[a])) - 0.01 * len(set(study.frozen[a]) - late),
+    )
     span = layer_spans(study.frozen[key])
     exact = set(study.frozen[key]) == late
-    claim = "Without its late layers RL loses its gain" if exact else f"Without layers {span} RL loses its gain"
+    claim = (
+        "Without its late layers RL loses its gain"
+        if exact
+        else f"Without layers {span} RL loses its gain"
+    )
     states = {a: _freeze_state(r, lower[a], halves[a]) for a, r in arms.items()}
     row = arms[key]
     answer = say(
         "RL with layers {span} frozen scores {after:n}: {loss:n} against full RL, {n:n}, {p:n}.",
-        _evals(found, "rl", key), {"after": _evals(found, key)}, span=span, after=percent(row["mean_b"]),
-        loss=interval(row), n=n_text(row["n"]), p=p_text(lower[key]),
-    )  # fmt: skip
+        _evals(found, "rl", key),
+        {"after": _evals(found, key)},
+        span=span,
+        after=percent(row["mean_b"]),
+        loss=interval(row),
+        n=n_text(row["n"]),
+        p=p_text(lower[key]),
+    )
     verdict = {"needed": SUPPORTED, "not needed": AGAINST}.get(states[key], OPEN)
     if judged(whole, whole["p"]) != SUPPORTED:
         verdict = OPEN
-        answer = join(say("RL shows no gain over {who} here, so there is none to lose.", who=name(parent)), answer)
+        answer = join(
+            say("RL shows no gain over {who} here, so there is none to lose.", who=name(parent)),
+            answer,
+        )
     facts: list[str] = []
     for arm, r in arms.items():
         line = say(
-            "{arm} ({span}): {loss:n} against RL, {p:n}; {state}.", _evals(found, "rl", arm), arm=name(arm),
-            span=layer_spans(study.frozen[arm]), loss=interval(r), p=p_text(lower[arm]), state=states[arm],
-        )  # fmt: skip
+            "{arm} ({span}): {loss:n} against RL, {p:n}; {state}.",
+            _evals(found, "rl", arm),
+            arm=name(arm),
+            span=layer_spans(study.frozen[arm]),
+            loss=interval(r),
+            p=p_text(lower[arm]),
+            state=states[arm],
+        )
         half = halves[arm]
-        facts.append(join(line, keeps_text(half, _evals(found, parent, "rl", arm))) if half is not None else line)
+        facts.append(
+            join(line, keeps_text(half, _evals(found, parent, "rl", arm)))
+            if half is not None
+            else line
+        )
     test = (
         "Sign-flip tests of acc@1 over prompts. Needed: below RL (Holm over the arms) and below half of RL's gain (95 % "
         f"interval and sign flips). Not needed: above half of RL's gain. {ONE_RUN}"
@@ -303,9 +424,13 @@ def _freeze_state(row: Any, p: float, half: Any | None) -> str:
 
 
 def reading_depths(found: Evidence, model: str) -> dict[str, np.ndarray]:
-    """Per task, for each pair whose answer follows the image: how many suffix swaps (from layer 0, 1, …) change it."""
+    """Per task, for each pair whose answer follows the image: how many suffix swaps (from layer 0,
+    1, …) change it.
+    """
     rows = found.samples("probe", model)
-    rows = rows[(rows["method"] == "swap-suffix") & rows["error"].isna() & rows["ineligible"].isna()]
+    rows = rows[
+        (rows["method"] == "swap-suffix") & rows["error"].isna() & rows["ineligible"].isna()
+    ]
     out: dict[str, np.ndarray] = {}
     for task, part in rows.groupby("task", sort=False):
         table = part.assign(changed=part["changed"].astype(float)).pivot_table(
@@ -319,15 +444,22 @@ def reading_depths(found: Evidence, model: str) -> dict[str, np.ndarray]:
 def _deepest_gap(
     found: Evidence, model: str, depths: dict[str, np.ndarray]
 ) -> tuple[str, str, float, str, tuple[float, float, float]]:
-    """The two tasks that fall furthest apart: (earlier, later, adjusted p, the test's name, gap with interval).
+    """The two tasks that fall furthest apart: (earlier, later, adjusted p, the test's name, gap
+    with interval).
 
-    Tasks that share their images were tested in pairs by the probe (`fall_tests` of its manifest); other tasks are
-    compared as independent samples. Holm runs over all pairs of tasks. Shown is the widest gap, with the interval of its test.
+    Tasks that share their images were tested in pairs by the probe (`fall_tests` of its manifest);
+    other tasks are compared as independent samples. Holm runs over all pairs of tasks. Shown is the
+    widest gap, with the interval of its test.
     """
-    paired_tests = {frozenset(t["tasks"]): t for t in found.manifest("probe", model).get("fall_tests") or []}
+    paired_tests = {
+        frozenset(t["tasks"]): t for t in found.manifest("probe", model).get("fall_tests") or []
+    }
     pairs = list(combinations(depths, 2))
     tests = [paired_tests.get(frozenset(ab)) for ab in pairs]
-    raw = [float(t["p"]) if t else permutation_p(depths[a], depths[b]) for t, (a, b) in zip(tests, pairs, strict=True)]
+    raw = [
+        float(t["p"]) if t else permutation_p(depths[a], depths[b])
+        for t, (a, b) in zip(tests, pairs, strict=True)
+    ]
     gaps = [abs(depths[a].mean() - depths[b].mean()) for a, b in pairs]
     adjusted = stats.holm(raw)
     at = max(range(len(pairs)), key=lambda i: gaps[i])
@@ -335,17 +467,23 @@ def _deepest_gap(
     a, b = (a, b) if depths[a].mean() <= depths[b].mean() else (b, a)
     gap = gap_interval(depths[a], depths[b]) if test is None else paired_gap(test, b)
     how = (
-        f"sign-flip test paired by image (n = {test['n']} images)" if test else "permutation test between the two tasks"
+        f"sign-flip test paired by image (n = {test['n']} images)"
+        if test
+        else "permutation test between the two tasks"
     )
     return a, b, adjusted[at], how, gap
 
 
 def costliest_layer(found: Evidence, model: str) -> str:
-    """Which layer's removal costs most accuracy over all tasks; several where their intervals overlap."""
+    """Which layer's removal costs most accuracy over all tasks; several where their intervals
+    overlap.
+    """
     from franken.report.plots import pool_tasks
 
     rows = found.layers("probe")
-    rows = rows[(rows["model"] == model) & (rows["method"] == "zero") & (rows["metric"] == "accuracy_drop")]
+    rows = rows[
+        (rows["model"] == model) & (rows["method"] == "zero") & (rows["metric"] == "accuracy_drop")
+    ]
     pooled = pool_tasks(rows)
     if len(pooled) == 0:
         return ""
@@ -354,9 +492,12 @@ def costliest_layer(found: Evidence, model: str) -> str:
     who = f"layer {layers[0]}" if len(layers) == 1 else f"one of the layers {layer_spans(layers)}"
     return say(
         "Removing {who} costs most: {cost:n} of accuracy at layer {layer} (95 % {span:n}), mean over tasks.",
-        runs_of(found, "probe", [model], "zero"), who=who, cost=f"{100 * top['value']:.0f} points", layer=int(top["layer"]),
+        runs_of(found, "probe", [model], "zero"),
+        who=who,
+        cost=f"{100 * top['value']:.0f} points",
+        layer=int(top["layer"]),
         span=f"{100 * top['ci_low']:.0f} to {100 * top['ci_high']:.0f}",
-    )  # fmt: skip
+    )
 
 
 def text_layers(rows: Any, delta: str, metric: str, component: str = "all") -> np.ndarray:
@@ -378,23 +519,33 @@ def _evals(found: Evidence, *models: str) -> tuple[str, ...]:
 
 
 def _unformatted(found: Evidence) -> list[str]:
-    """A warning for stages that hardly ever keep the answer format: their score says little about what they see."""
+    """A warning for stages that hardly ever keep the answer format: their score says little about
+    what they see.
+    """
     rows = found.layers("eval")
-    rows = rows[(rows["metric"] == "format") & (rows["task"] == "all") & (rows["method"] == "image")]
+    rows = rows[
+        (rows["metric"] == "format") & (rows["task"] == "all") & (rows["method"] == "image")
+    ]
     rates = {m: float(v) for m, v in zip(rows["model"], rows["value"], strict=True) if v == v}
     return [
         say(
             "{who} keeps the answer format in {rate:n} of its replies: its score measures that as much as what it sees.",
-            _evals(found, m), who=name(m), rate=percent(rates[m]),
+            _evals(found, m),
+            who=name(m),
+            rate=percent(rates[m]),
         )
         for m in found.study.stages
         if rates.get(m, 1.0) < 0.5
-    ]  # fmt: skip
+    ]
 
 
 def _ks(found: Evidence) -> list[int]:
     rows = found.layers("eval")
-    names = rows[rows["metric"].astype(str).str.fullmatch(r"acc@\d+")]["metric"].unique() if len(rows) else []
+    names = (
+        rows[rows["metric"].astype(str).str.fullmatch(r"acc@\d+")]["metric"].unique()
+        if len(rows)
+        else []
+    )
     return sorted(int(m[4:]) for m in names if m != "acc@1")
 
 

@@ -1,4 +1,5 @@
-"""What a folder holds that tables can be made of: runs of any verb, training runs, a freeze study, or several of each.
+"""What a folder holds that tables can be made of: runs of any verb, training runs, a freeze study,
+or several of each.
 
 A folder of an autopsy is read through its study.json, so that its models carry the study's labels.
 """
@@ -20,7 +21,8 @@ ANSWERS = ("eval", "regrade")
 
 @dataclass(frozen=True)
 class Holdings:
-    """`runs` are finished runs, `training` the folders of training runs, `freezing` the summaries of freeze studies.
+    """`runs` are finished runs, `training` the folders of training runs, `freezing` the summaries
+    of freeze studies.
 
     `unfinished` are run folders without a manifest; `study` is an autopsy's record.
     """
@@ -53,7 +55,9 @@ class Holdings:
         for run in runs:
             samples: Any = run.samples
             for model, rows in samples.groupby("model", sort=False):
-                parts.setdefault(f"{model} ({run.folder.name})" if model in twice else str(model), []).append(rows)
+                parts.setdefault(
+                    f"{model} ({run.folder.name})" if model in twice else str(model), []
+                ).append(rows)
         found = {name: pd.concat(frames, ignore_index=True) for name, frames in parts.items()}
         order = [name for name in self._known() if name in found]
         return {name: found[name] for name in [*order, *(n for n in found if n not in order)]}
@@ -63,7 +67,9 @@ class Holdings:
         found: dict[str, set[str]] = {}
         for run in self.of(*ANSWERS):
             samples: Any = run.samples
-            for model, arm in samples[["model", "method"]].drop_duplicates().itertuples(index=False):
+            for model, arm in (
+                samples[["model", "method"]].drop_duplicates().itertuples(index=False)
+            ):
                 found.setdefault(str(model), set()).add(str(arm))
         return found
 
@@ -83,7 +89,9 @@ def open_folder(folder: str | Path) -> Holdings:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise UsageError(f"there is no folder {folder}", fix="give a run folder, or one that holds run folders")
+        raise UsageError(
+            f"there is no folder {folder}", fix="give a run folder, or one that holds run folders"
+        )
     study = asdict(read_study(folder)) if (folder / FILE).exists() else None
     runs = [load_run(file.parent) for file in _below(folder, "run.json")]
     found = Holdings(
@@ -95,24 +103,42 @@ def open_folder(folder: str | Path) -> Holdings:
         study,
     )
     if not (found.runs or found.training or found.freezing):
-        why = f"{len(found.unfinished)} run(s) in it are not finished" if found.unfinished else "it holds no run"
+        why = (
+            f"{len(found.unfinished)} run(s) in it are not finished"
+            if found.unfinished
+            else "it holds no run"
+        )
         raise UsageError(f"nothing to show in {folder}", why, "run its command again; it resumes")
     return found
 
 
 def _below(folder: Path, name: str) -> Iterator[Path]:
     """All files of a name in the folder and below, in order; what begins with a dot is left out."""
-    return (f for f in sorted(folder.rglob(name)) if not any(p.startswith(".") for p in f.relative_to(folder).parts))
+    return (
+        f
+        for f in sorted(folder.rglob(name))
+        if not any(p.startswith(".") for p in f.relative_to(folder).parts)
+    )
 
 
 def _labelled(runs: list[LoadedRun], folder: Path, study: dict[str, Any]) -> list[LoadedRun]:
-    """The runs with their models under the study's labels: runs know checkpoints by the names of their folders."""
-    labels = {(folder / f).resolve(): s.get("model") for s in study["steps"] for f in s.get("folders") or []}
+    """The runs with their models under the study's labels: runs know checkpoints by the names of
+    their folders.
+    """
+    labels = {
+        (folder / f).resolve(): s.get("model")
+        for s in study["steps"]
+        for f in s.get("folders") or []
+    }
     named = []
     for run in runs:
         label = labels.get(run.folder.resolve())
-        samples = run.samples.assign(model=label) if label and "model" in run.samples else run.samples
-        named.append(replace(run, samples=samples, layers=run.layers.assign(model=label)) if label else run)
+        samples = (
+            run.samples.assign(model=label) if label and "model" in run.samples else run.samples
+        )
+        named.append(
+            replace(run, samples=samples, layers=run.layers.assign(model=label)) if label else run
+        )
     return named
 
 
@@ -121,6 +147,10 @@ def _freezing(file: Path) -> Frame | None:
     import pandas as pd
 
     table: Any = pd.read_csv(file, keep_default_na=False, na_values=[""])
-    if not {"kind", "arm", "layers", "metric", "value", "minus_none", "minus_start"} <= set(table.columns):
+    if not {"kind", "arm", "layers", "metric", "value", "minus_none", "minus_start"} <= set(
+        table.columns
+    ):
         return None
-    return table.assign(kind=table["kind"].fillna(""), layers=table["layers"].fillna(""), run=file.parent.name)
+    return table.assign(
+        kind=table["kind"].fillna(""), layers=table["layers"].fillna(""), run=file.parent.name
+    )

@@ -1,7 +1,9 @@
-"""Which model is base, sft and rl, from the manifests of runs alone: content hashes, stages of diffs, labels.
+"""Which model is base, sft and rl, from the manifests of runs alone: content hashes, stages of
+diffs, labels.
 
-What the caller says comes first, then a diff (its stages are the order of its arguments), a merge sweep (the donor is RL, the
-base what RL started from), then names: a label that holds the word base, sft or rl. What stays ambiguous is asked for.
+What the caller says comes first, then a diff (its stages are the order of its arguments), a merge
+sweep (the donor is RL, the base what RL started from), then names: a label that holds the word
+base, sft or rl. What stays ambiguous is asked for.
 """
 
 from __future__ import annotations
@@ -64,27 +66,40 @@ class Run:
 
     @property
     def measured(self) -> list[str]:
-        """What it measured: two runs of one verb and model that share any of it count answers twice."""
+        """What it measured: two runs of one verb and model that share any of it count answers
+        twice.
+        """
         config = self.manifest.get("config", {})
-        return list({"eval": config.get("arms"), "probe": config.get("methods")}.get(self.verb) or [self.verb])
+        return list(
+            {"eval": config.get("arms"), "probe": config.get("methods")}.get(self.verb)
+            or [self.verb]
+        )
 
     @property
     def paths(self) -> list[str]:
         """Where its checkpoints were."""
-        return list(self.manifest.get("models", {}).values()) if self.verb in ("eval", "probe", "merge-sweep") else []
+        return (
+            list(self.manifest.get("models", {}).values())
+            if self.verb in ("eval", "probe", "merge-sweep")
+            else []
+        )
 
     @property
     def command(self) -> str:
         """The command line that made it; empty where a study did."""
         program, *rest = self.manifest.get("argv") or [""]
-        return "" if not program or program.endswith("worker.py") else shlex.join(["franken", *rest])
+        return (
+            "" if not program or program.endswith("worker.py") else shlex.join(["franken", *rest])
+        )
 
     def name_of(self, content: str) -> str:
         """What this run calls the model of that hash; empty for a model that it does not know."""
         models = self.manifest.get("models", {})
         if self.verb == "diff":
             stages = self.manifest["identity"]["checkpoints"]
-            return next((str(models.get(s, s)) for s, found in stages.items() if found == content), "")
+            return next(
+                (str(models.get(s, s)) for s, found in stages.items() if found == content), ""
+            )
         if self.verb == "merge-sweep":
             names = dict(zip(self.contents, ("base", "donor"), strict=True))
             return str(models.get(names.get(content, ""), ""))
@@ -106,7 +121,9 @@ def infer_stages(runs: Sequence[Run], given: Mapping[str, str]) -> tuple[dict[st
             fresh = claims[stage] - set(found.values())
             if len(fresh) > 1:
                 names = " and ".join(sorted(known[c] for c in fresh))
-                raise UsageError(f"two models could be {stage}", f"they are {names}", f"say which with --{stage}")
+                raise UsageError(
+                    f"two models could be {stage}", f"they are {names}", f"say which with --{stage}"
+                )
             if fresh:
                 found[stage] = fresh.pop()
     free = [c for c in known if c not in found.values()]
@@ -119,12 +136,19 @@ def infer_stages(runs: Sequence[Run], given: Mapping[str, str]) -> tuple[dict[st
             notes.append(f"{known[free[0]]} is taken for the base: it is the only other model.")
         else:
             missing = "--rl" if "rl" not in found else "--base"
-            listed = ", ".join(f"{name} ({content[:8]})" for content, name in known.items()) or "none"
+            listed = (
+                ", ".join(f"{name} ({content[:8]})" for content, name in known.items()) or "none"
+            )
             raise UsageError(
-                "cannot tell which model is which", f"the models are {listed}", f"say it with {missing} NAME"
+                "cannot tell which model is which",
+                f"the models are {listed}",
+                f"say it with {missing} NAME",
             )
     if len(set(found.values())) < len(found):
-        raise UsageError("one model has two stages", ", ".join(f"{s}: {known.get(c, c)}" for s, c in found.items()))
+        raise UsageError(
+            "one model has two stages",
+            ", ".join(f"{s}: {known.get(c, c)}" for s, c in found.items()),
+        )
     return {stage: found[stage] for stage in STAGES if stage in found}, notes
 
 
@@ -142,18 +166,26 @@ def _resolve(stage: str, text: str, known: Mapping[str, str]) -> str:
     """The hash of what `--base` and its like name."""
     from franken.checkpoints import fingerprint, open_checkpoint
 
-    fits = [c for c, name in known.items() if text == name or (len(text) >= 4 and c.startswith(text))]
+    fits = [
+        c for c, name in known.items() if text == name or (len(text) >= 4 and c.startswith(text))
+    ]
     if not fits and (Path(text).is_dir() or ":" in text):
         fits = [fingerprint(open_checkpoint(text))]
     if len(fits) == 1 and fits[0] in known:
         return fits[0]
     listed = ", ".join(f"{name} ({content[:8]})" for content, name in known.items())
     what = "fits two of them" if len(fits) > 1 else "is none of them"
-    raise UsageError(f"--{stage} {text} {what}", f"the models are {listed}", "give a checkpoint, its label or its hash")
+    raise UsageError(
+        f"--{stage} {text} {what}",
+        f"the models are {listed}",
+        "give a checkpoint, its label or its hash",
+    )
 
 
 def _by_diff(runs: Sequence[Run]) -> dict[str, set[str]]:
-    """A diff of three says it all; one of two says RL, and a base that may have been an SFT where another says so."""
+    """A diff of three says it all; one of two says RL, and a base that may have been an SFT where
+    another says so.
+    """
     claims: dict[str, set[str]] = {}
     for run in sorted((r for r in runs if r.verb == "diff"), key=lambda r: -len(r.contents)):
         stages = run.manifest["identity"]["checkpoints"]
@@ -175,7 +207,9 @@ def _by_sweep(runs: Sequence[Run], found: Mapping[str, str]) -> dict[str, set[st
 
 
 def _by_label(runs: Sequence[Run]) -> dict[str, set[str]]:
-    """By label, or else by the name of its folder: a stage's own name before a name that holds the word."""
+    """By label, or else by the name of its folder: a stage's own name before a name that holds the
+    word.
+    """
     exact: dict[str, set[str]] = {}
     loose: dict[str, set[str]] = {}
     for run in runs:
@@ -190,7 +224,9 @@ def _by_label(runs: Sequence[Run]) -> dict[str, set[str]]:
 
 
 def freezes(trained: Sequence[Path]) -> tuple[dict[str, list[int]], list[str]]:
-    """Content hash of a training run's result → the text layers that it froze, of runs that froze some and not all."""
+    """Content hash of a training run's result → the text layers that it froze, of runs that froze
+    some and not all.
+    """
     from franken.checkpoints import fingerprint, open_checkpoint
 
     found: dict[str, list[int]] = {}

@@ -1,8 +1,10 @@
 """The page: a study's folder in, one self-contained HTML file out, and its figures beside it.
 
-Nothing is fetched: figures are PNGs inside the file (one for a light and one for a dark screen), the style is inline,
-there is no script. Whatever a model wrote passes through jinja2's autoescaping. Numbers come from the run folders that
-`study.json` names, and each number links to the run's files and command; failed and ineligible samples are counted,
+Nothing is fetched: figures are PNGs inside the file (one for a light and one for a dark screen),
+the style is inline, there is no script. Whatever a model wrote passes through jinja2's
+autoescaping. Numbers come from the run folders that
+`study.json` names, and each number links to the run's files and command; failed and ineligible
+samples are counted,
 never dropped. The same figures, one a group, go to `figures/` as PNG and PDF.
 """
 
@@ -26,7 +28,13 @@ from franken.report.headlines import all_headlines
 from franken.report.panels import Group, Panel, Section, save_figures
 from franken.report.record import read_study
 from franken.report.sources import Number, Runs, Sentence, anchor, numbers_of
-from franken.report.tables import accounting, comparison_table, gallery_counts, model_table, same_layers_table
+from franken.report.tables import (
+    accounting,
+    comparison_table,
+    gallery_counts,
+    model_table,
+    same_layers_table,
+)
 from franken.runs import atomic_write_text
 
 if TYPE_CHECKING:
@@ -38,9 +46,11 @@ Draw = Callable[[look.Mode], "Figure"]
 
 
 def build_page(folder: Path, *, files: bool = True) -> Path:
-    """Write `folder/index.html` from the study in `folder` and return its path; with `files`, also `folder/figures/`.
+    """Write `folder/index.html` from the study in `folder` and return its path; with `files`, also
+    `folder/figures/`.
 
-    Sections without runs are left out with a line that says so. Raises FrankenError when there is no study.
+    Sections without runs are left out with a line that says so. Raises FrankenError when there is
+    no study.
     """
     import matplotlib
 
@@ -58,9 +68,12 @@ def render(found: Evidence, sections: Sequence[Section], saved: dict[str, list[s
     from markupsafe import Markup
 
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     linked: dict[Runs, None] = {}
 
     def link(runs: Sequence[str]) -> str:
@@ -71,16 +84,33 @@ def render(found: Evidence, sections: Sequence[Section], saved: dict[str, list[s
     summary, *questions = all_headlines(found)
     study, pairs = found.study, pair_gallery(found)
     environment.globals |= {
-        "anchor": link, "combined": lambda: list(linked), "pieces": pieces, "colour": look.colour, "name": look.name,
-    }  # fmt: skip
+        "anchor": link,
+        "combined": lambda: list(linked),
+        "pieces": pieces,
+        "colour": look.colour,
+        "name": look.name,
+    }
     return environment.get_template("page.html").render(
-        study=study, summary=summary, questions=questions, models=model_table(found), spine=_spine(found),
-        sections=[_section(s, saved) for s in sections], comparisons=comparison_table(found),
-        same_layers=same_layers_table(found), pairs=pairs, gallery_rules=Markup(filter_rules(pairs)),
-        replies=reasoning_gallery(found), runs=accounting(found), counts=gallery_counts(found), missing=found.missing,
-        failures=[s for s in study.steps if s.get("error")], notes=study.notes, left_out=study.left_out,
-        where=shlex.quote(str(found.folder)), made=time.strftime("%-d %B %Y"),
-    )  # fmt: skip
+        study=study,
+        summary=summary,
+        questions=questions,
+        models=model_table(found),
+        spine=_spine(found),
+        sections=[_section(s, saved) for s in sections],
+        comparisons=comparison_table(found),
+        same_layers=same_layers_table(found),
+        pairs=pairs,
+        gallery_rules=Markup(filter_rules(pairs)),
+        replies=reasoning_gallery(found),
+        runs=accounting(found),
+        counts=gallery_counts(found),
+        missing=found.missing,
+        failures=[s for s in study.steps if s.get("error")],
+        notes=study.notes,
+        left_out=study.left_out,
+        where=shlex.quote(str(found.folder)),
+        made=time.strftime("%-d %B %Y"),
+    )
 
 
 def pieces(text: str) -> tuple[str | Number, ...]:
@@ -90,18 +120,28 @@ def pieces(text: str) -> tuple[str | Number, ...]:
 
 def _section(section: Section, saved: dict[str, list[str]]) -> dict[str, Any]:
     return {
-        "key": section.key, "title": section.title, "lead": section.lead, "notes": section.notes,
+        "key": section.key,
+        "title": section.title,
+        "lead": section.lead,
+        "notes": section.notes,
         "groups": [_group(group, saved.get(group.key, [])) for group in section.groups],
-    }  # fmt: skip
+    }
 
 
 def _group(group: Group, files: Sequence[str]) -> dict[str, Any]:
     finding = numbers_of(group.finding, tuple(group.runs))
     return {
-        "key": group.key, "title": group.title, "reading": group.reading, "finding": finding, "basis": group.basis,
-        "runs": group.runs, "panels": [_finish(p) for p in group.panels],
-        "files": [{"href": f"figures/{name}", "kind": name.rpartition(".")[2].upper()} for name in files],
-    }  # fmt: skip
+        "key": group.key,
+        "title": group.title,
+        "reading": group.reading,
+        "finding": finding,
+        "basis": group.basis,
+        "runs": group.runs,
+        "panels": [_finish(p) for p in group.panels],
+        "files": [
+            {"href": f"figures/{name}", "kind": name.rpartition(".")[2].upper()} for name in files
+        ],
+    }
 
 
 def _spine(found: Evidence) -> dict[str, Any] | None:
@@ -114,9 +154,14 @@ def _finish(panel: Panel | figures.Spine) -> dict[str, Any]:
     light, dark = (png(panel.draw, mode) for mode in look.MODES)
     width, height = (round(DPI * inches) for inches in panel.size)
     return {
-        "title": panel.title, "alt": panel.alt, "light": light, "dark": dark, "layered": panel.layered, "width": width,
+        "title": panel.title,
+        "alt": panel.alt,
+        "light": light,
+        "dark": dark,
+        "layered": panel.layered,
+        "width": width,
         "height": height,
-    }  # fmt: skip
+    }
 
 
 def png(draw: Draw, mode: look.Mode) -> str:

@@ -10,10 +10,14 @@ PLAIN, SOURCE, OTHER = look.CHECKPOINTS["base"], look.CHECKPOINTS["rl"], look.CH
 LONGEST = 26
 
 
-def draw_pair(rows: Sequence[dict[str, Any]], images: Sequence[Path], question: str, file: Path) -> Path:
-    """Write a PNG: both images on the left; a strip for every method on the right, a cell a layer, coloured by the answer.
+def draw_pair(
+    rows: Sequence[dict[str, Any]], images: Sequence[Path], question: str, file: Path
+) -> Path:
+    """Write a PNG: both images on the left; a strip for every method on the right, a cell a layer,
+    coloured by the answer.
 
-    `rows`: the samples of a run on one pair, with the columns method, layer, output, baseline, source_output, changed and to_source.
+    `rows`: the samples of a run on one pair, with the columns method, layer, output, baseline,
+    source_output, changed and to_source.
     """
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
@@ -26,7 +30,9 @@ def draw_pair(rows: Sequence[dict[str, Any]], images: Sequence[Path], question: 
     grid = figure.add_gridspec(2, 2, width_ratios=[1, 3.2])
     source_said = next((r["source_output"] for r in known if r["source_output"]), None)
     answers = [known[0]["baseline"] if known else None, source_said]
-    for place, (name, path, said) in enumerate(zip(("target", "source"), images, answers, strict=True)):
+    for place, (name, path, said) in enumerate(
+        zip(("target", "source"), images, answers, strict=True)
+    ):
         axes = figure.add_subplot(grid[place, 0])
         with Image.open(path) as opened:
             axes.imshow(opened.convert("RGB"))
@@ -40,7 +46,9 @@ def draw_pair(rows: Sequence[dict[str, Any]], images: Sequence[Path], question: 
         if len(layers) <= 12:
             said = _short(row["output"], 9)
             turn = 90 if len(said) > 4 else 0
-            axes.text(x, y, said, ha="center", va="center", rotation=turn, fontsize=8, color="white")
+            axes.text(
+                x, y, said, ha="center", va="center", rotation=turn, fontsize=8, color="white"
+            )
     axes.set_yticks(range(len(methods)), methods)
     axes.set_ylim(len(methods) - 0.5, -0.5)
     step = max(1, len(layers) // 14)

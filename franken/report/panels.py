@@ -1,8 +1,9 @@
-"""What the page's figures are made of: a Panel is one small plot, a Group is read together, a Section answers a question.
+"""What the page's figures are made of: a Panel is one small plot, a Group is read together, a
+Section answers a question.
 
-Panels over text layers all have one frame (`FRAME`) and one x axis (the whole decoder), so that a layer stands at the same
-place in every one of them, whatever it shows. A group can also be drawn as one figure for a paper: its finding as the
-title, n, model and run as the subtitle.
+Panels over text layers all have one frame (`FRAME`) and one x axis (the whole decoder), so that a
+layer stands at the same place in every one of them, whatever it shows. A group can also be drawn as
+one figure for a paper: its finding as the title, n, model and run as the subtitle.
 """
 
 from __future__ import annotations
@@ -21,7 +22,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SIZE = (4.2, 2.95)  # inches, of every panel unless it says otherwise
-FRAME = (0.145, 0.155, 0.84, 0.67)  # left, bottom, width, height of a layered plot, as shares of its figure
+FRAME = (
+    0.145,
+    0.155,
+    0.84,
+    0.67,
+)  # left, bottom, width, height of a layered plot, as shares of its figure
 COLUMNS = 3  # of a group's figure
 PAPER_DPI = 160
 KINDS = ("png", "pdf")  # the files of a group's figure
@@ -29,9 +35,11 @@ KINDS = ("png", "pdf")  # the files of a group's figure
 
 @dataclass(frozen=True)
 class Panel:
-    """A plot: `plot(ax, mode)` fills an Axes, `title` is the line above it, `alt` what a screen reader says.
+    """A plot: `plot(ax, mode)` fills an Axes, `title` is the line above it, `alt` what a screen
+    reader says.
 
-    `layered` plots have the text layers on the x axis, in the frame that all of them share; `framed` ones take that frame
+    `layered` plots have the text layers on the x axis, in the frame that all of them share;
+    `framed` ones take that frame
     without being about layers, which also spares the time of laying them out.
     """
 
@@ -64,7 +72,8 @@ class Panel:
 
 @dataclass(frozen=True)
 class Group:
-    """Panels that are read together. `finding` is a sentence with numbers, `basis` says n, models and runs.
+    """Panels that are read together. `finding` is a sentence with numbers, `basis` says n, models
+    and runs.
 
     `runs` are the folders, relative to the study's, that the panels are drawn from.
     """
@@ -80,7 +89,9 @@ class Group:
 
 @dataclass(frozen=True)
 class Section:
-    """A question's figures; `notes` stand where there is something to say instead of something to draw."""
+    """A question's figures; `notes` stand where there is something to say instead of something to
+    draw.
+    """
 
     key: str
     title: str
@@ -89,10 +100,18 @@ class Section:
     notes: Sequence[str] = ()
 
 
-def basis(found: Evidence, runs: Sequence[str], rows: Any, unit: str, shown: Sequence[str] = ()) -> str:
-    """A figure's subtitle: n (of `rows`, and what it counts), the models `shown` (else those in `rows`), the runs."""
+def basis(
+    found: Evidence, runs: Sequence[str], rows: Any, unit: str, shown: Sequence[str] = ()
+) -> str:
+    """A figure's subtitle: n (of `rows`, and what it counts), the models `shown` (else those in
+    `rows`), the runs.
+    """
     counts = sorted({int(n) for n in rows["n"] if n == n and n > 0}) if len(rows) else []
-    n = f"n = {counts[0]}{f' to {counts[-1]}' if len(counts) > 1 else ''} {unit}; " if counts else ""
+    n = (
+        f"n = {counts[0]}{f' to {counts[-1]}' if len(counts) > 1 else ''} {unit}; "
+        if counts
+        else ""
+    )
     names = _short_names(found.study.models)
     held = list(shown) or [m for m in names if len(rows) and m in set(rows["model"])]
     held = [m for m in held if m in names][:5]
@@ -107,13 +126,17 @@ def _short_names(models: Mapping[str, str]) -> dict[str, str]:
     """The last part of each checkpoint's path; the last two where others end alike."""
     last = {label: Path(path).name for label, path in models.items()}
     return {
-        label: "/".join(Path(models[label]).parts[-2:]) if list(last.values()).count(own) > 1 else own
+        label: "/".join(Path(models[label]).parts[-2:])
+        if list(last.values()).count(own) > 1
+        else own
         for label, own in last.items()
     }
 
 
 def group_figure(group: Group, mode: look.Mode = look.LIGHT) -> Figure:
-    """All panels of a group in one figure, as for a paper: title = finding, below it n, model and run."""
+    """All panels of a group in one figure, as for a paper: title = finding, below it n, model and
+    run.
+    """
     from matplotlib.figure import Figure
 
     columns = min(COLUMNS, len(group.panels))
@@ -131,14 +154,18 @@ def group_figure(group: Group, mode: look.Mode = look.LIGHT) -> Figure:
             panel.plot(ax, mode)
             rows_above = plots.legend(ax) if panel.legend else 0
             ax.set_title(look.literal(panel.title), fontsize=9, pad=8 + 12 * rows_above)
-    figure.suptitle("\n".join(title) + "\n" * len(below), x=0.01, ha="left", fontsize=11, fontweight="bold")
+    figure.suptitle(
+        "\n".join(title) + "\n" * len(below), x=0.01, ha="left", fontsize=11, fontweight="bold"
+    )
     top = 1 - (0.1 + 0.2 * len(title)) / figure.get_figheight()
     figure.text(0.01, top, "\n".join(below), fontsize=8.5, color=mode.muted, va="top")
     return figure
 
 
 def save_figures(sections: Sequence[Section], folder: Path) -> dict[str, list[str]]:
-    """Write each group's figure into `folder`, a file for each of KINDS. Returns the files' names by the group's key."""
+    """Write each group's figure into `folder`, a file for each of KINDS. Returns the files' names
+    by the group's key.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     made: dict[str, list[str]] = {}
     for group in (g for s in sections for g in s.groups):
@@ -146,7 +173,9 @@ def save_figures(sections: Sequence[Section], folder: Path) -> dict[str, list[st
         with look.theme():
             figure = group_figure(group)
             for name in names:
-                figure.savefig(folder / name, dpi=PAPER_DPI, facecolor="white", metadata=_undated(name))
+                figure.savefig(
+                    folder / name, dpi=PAPER_DPI, facecolor="white", metadata=_undated(name)
+                )
                 figure.set_layout_engine("none")  # it is laid out by now
         made[group.key] = names
     return made

@@ -1,9 +1,11 @@
-"""The papers' own tables from what runs hold: who runs down, who across, and which paired test stands beside.
+"""The papers' own tables from what runs hold: who runs down, who across, and which paired test
+stands beside.
 
-Sources: Frankenstein, arXiv 2602.12395, tables 2 and 3; MUPO, arXiv 2604.00479, table 1 and figures 2, 3; Disentangling
-Perception and Reasoning, arXiv 2601.00215, tables 2 and 3. Those print no intervals; here every measurement has one (in the
-cell, or with --csv where the layout has no room), and p is of the paired difference from the reference that the note names,
-Holm-corrected over what the note says.
+Sources: Frankenstein, arXiv 2602.12395, tables 2 and 3; MUPO, arXiv 2604.00479, table 1 and figures
+2, 3; Disentangling Perception and Reasoning, arXiv 2601.00215, tables 2 and 3. Those print no
+intervals; here every measurement has one (in the cell, or with --csv where the layout has no room),
+and p is of the paired difference from the reference that the note names, Holm-corrected over what
+the note says.
 """
 
 from __future__ import annotations
@@ -45,7 +47,9 @@ def has_freezing(found: Holdings) -> bool:
 def has_draws(found: Holdings) -> bool:
     """Evaluations with the image and at least two draws a prompt."""
     runs = found.of(*ANSWERS)
-    return any((run.samples["draw"].max() > 0) and "image" in set(run.samples["method"]) for run in runs)
+    return any(
+        (run.samples["draw"].max() > 0) and "image" in set(run.samples["method"]) for run in runs
+    )
 
 
 def has_diversity(found: Holdings) -> bool:
@@ -60,7 +64,9 @@ def has_modality(found: Holdings) -> bool:
 
 def has_perception(found: Holdings) -> bool:
     """A comparison with the decomposition, or evaluations with descriptions."""
-    return _has(found, DECOMPOSITION) or any({"image", "describe"} <= arms for arms in found.arms().values())
+    return _has(found, DECOMPOSITION) or any(
+        {"image", "describe"} <= arms for arms in found.arms().values()
+    )
 
 
 def has_designs(found: Holdings) -> bool:
@@ -85,12 +91,18 @@ def m_scores(found: Holdings) -> list[Table]:
     else:
         rows = _compared(found, SCORES, method="greedy")
         note = "Greedy answers, macro over tasks. Rows `b - a` are paired differences."
-    table = [Table("m-scores", "M scores", _frame(rows), ("model",), ("metric",), percent=True, note=note)]
+    table = [
+        Table(
+            "m-scores", "M scores", _frame(rows), ("model",), ("metric",), percent=True, note=note
+        )
+    ]
     return table if len(rows) else []
 
 
 def hybrids(found: Holdings) -> list[Table]:
-    """Parents and hybrids side by side: rows are tasks and M scores, columns models. Or the gains of a merge sweep."""
+    """Parents and hybrids side by side: rows are tasks and M scores, columns models. Or the gains
+    of a merge sweep.
+    """
     import pandas as pd
 
     made = []
@@ -98,34 +110,64 @@ def hybrids(found: Holdings) -> list[Table]:
         rows: Any = run.layers[run.layers["metric"].str.startswith("gain ")]
         note = f"Paired differences from {run.manifest['models']['base']!r}; p is Holm-adjusted over the windows."
         title = "Hybrids: what they gain over their base"
-        made.append(Table("hybrids", title, rows, ("metric", "task"), ("model",), percent=True, note=note))
+        made.append(
+            Table("hybrids", title, rows, ("metric", "task"), ("model",), percent=True, note=note)
+        )
     if found.study and found.study.get("hybrids"):
         names = [n for n in ("base", "sft", *found.study["hybrids"], "rl") if n in found.answers()]
         answers = {name: found.answers()[name] for name in names}
         parent = "sft" if "sft" in answers else "base"
         if parent in answers and len(answers) > 2:
             rows = _measured(answers, _skill, parent, every_task=True)
-            note = f"Image arm; p is paired against {parent}, Holm-corrected over the models of a row."
-            made.append(Table("hybrids", "Hybrids beside their parents", pd.DataFrame(rows), ("metric", "task"), ("model",),
-                              percent=True, note=note))  # fmt: skip
+            note = (
+                f"Image arm; p is paired against {parent}, Holm-corrected over the models of a row."
+            )
+            made.append(
+                Table(
+                    "hybrids",
+                    "Hybrids beside their parents",
+                    pd.DataFrame(rows),
+                    ("metric", "task"),
+                    ("model",),
+                    percent=True,
+                    note=note,
+                )
+            )
     return made
 
 
 def freezing(found: Holdings) -> list[Table]:
-    """Frozen layer sets: of a freeze study its arms, of an autopsy its frozen checkpoints, beside start and plain RL."""
+    """Frozen layer sets: of a freeze study its arms, of an autopsy its frozen checkpoints, beside
+    start and plain RL.
+    """
     made = freeze_study(found)
     frozen = (found.study or {}).get("frozen") or {}
-    answers = {n: rows for n, rows in found.answers().items() if n in ("sft", "rl", *frozen)} if frozen else {}
+    answers = (
+        {n: rows for n, rows in found.answers().items() if n in ("sft", "rl", *frozen)}
+        if frozen
+        else {}
+    )
     if "rl" in answers and len(answers) > 1:
         rows = _measured(answers, _skill, "rl", every_task=True)
         note = "Image arm; p is paired against rl, Holm-corrected over the models of a column."
-        made.append(Table("freezing", "RL with layers frozen", _frame(rows), ("model",), ("metric", "task"), percent=True,
-                          note=note))  # fmt: skip
+        made.append(
+            Table(
+                "freezing",
+                "RL with layers frozen",
+                _frame(rows),
+                ("model",),
+                ("metric", "task"),
+                percent=True,
+                note=note,
+            )
+        )
     return made
 
 
 def freeze_study(found: Holdings) -> list[Table]:
-    """Each arm by what froze, was reverted or grafted: acc@1, and the differences from plain RL and from the start."""
+    """Each arm by what froze, was reverted or grafted: acc@1, and the differences from plain RL and
+    from the start.
+    """
     made = []
     for study in found.freezing:
         parts = []
@@ -145,17 +187,35 @@ def freeze_study(found: Holdings) -> list[Table]:
         seeds = int(study["seeds"].iloc[0])
         note = f"{seeds} seeds, paired by seed and puzzle; not corrected for the number of arms."
         rows = pd.concat(parts, ignore_index=True)
-        made.append(Table("freezing", "Frozen, reverted and grafted layer sets", rows, ("arm", "layers", "kind"), ("what",),
-                          percent=True, note=note))  # fmt: skip
+        made.append(
+            Table(
+                "freezing",
+                "Frozen, reverted and grafted layer sets",
+                rows,
+                ("arm", "layers", "kind"),
+                ("what",),
+                percent=True,
+                note=note,
+            )
+        )
     return made
 
 
 def acc_at_k(found: Holdings) -> list[Table]:
-    """A row a model, a column a task and the average, a cell `acc@1/acc@k`, both at temperature 1; a table for each k drawn."""
-    answers = {n: s[s["method"] == "image"] for n, s in found.answers().items() if "image" in set(s["method"])}
+    """A row a model, a column a task and the average, a cell `acc@1/acc@k`, both at temperature 1;
+    a table for each k drawn.
+    """
+    answers = {
+        n: s[s["method"] == "image"]
+        for n, s in found.answers().items()
+        if "image" in set(s["method"])
+    }
     draws = {name: _draws(samples) for name, samples in answers.items()}
     several = sorted({k for k in draws.values() if k > 1}, reverse=True)
-    return [_acc_at(k, {name: samples for name, samples in answers.items() if draws[name] == k}) for k in several]
+    return [
+        _acc_at(k, {name: samples for name, samples in answers.items() if draws[name] == k})
+        for k in several
+    ]
 
 
 def _acc_at(k: int, answers: dict[str, Frame]) -> Table:
@@ -163,30 +223,55 @@ def _acc_at(k: int, answers: dict[str, Frame]) -> Table:
     for name, image in answers.items():
         for metric in ("acc@1", f"acc@{k}"):
             rows += spread(
-                per_prompt(image, metric), list(dict.fromkeys(image["task"])), metric, model=name, arm="image"
+                per_prompt(image, metric),
+                list(dict.fromkeys(image["task"])),
+                metric,
+                model=name,
+                arm="image",
             )
-    table = _frame(sorted(rows, key=lambda row: row["task"] == ALL))  # the average is the last column
+    table = _frame(
+        sorted(rows, key=lambda row: row["task"] == ALL)
+    )  # the average is the last column
     widest = 50 * float((table["ci_high"] - table["ci_low"]).max())
     several = table.loc[table["task"] != ALL, "n"].dropna()
-    asked = f"{int(several.min())}" if several.nunique() == 1 else f"{int(several.min())} to {int(several.max())}"
+    asked = (
+        f"{int(several.min())}"
+        if several.nunique() == 1
+        else f"{int(several.min())} to {int(several.max())}"
+    )
     note = (
         f"Cells are acc@1/acc@{k}, both at temperature 1 (the paper's acc@1 is greedy); {asked} prompts a task; the widest "
         f"95 % interval is ±{widest:.1f}, --csv has them all."
     )
     table["task"] = table["task"].where(table["task"] != ALL, "average")
-    return Table("acc@k", f"acc@1/acc@{k}", table, ("model",), ("task",), percent=True, pair="metric", note=note)
+    return Table(
+        "acc@k",
+        f"acc@1/acc@{k}",
+        table,
+        ("model",),
+        ("task",),
+        percent=True,
+        pair="metric",
+        note=note,
+    )
 
 
 def diversity(found: Holdings) -> list[Table]:
-    """Diversity measures beside accuracy by model: of comparisons as measured, of evaluations what needs no embedding."""
+    """Diversity measures beside accuracy by model: of comparisons as measured, of evaluations what
+    needs no embedding.
+    """
     from franken.evaluate.diversity import diversity_measures
     from franken.evaluate.perception import usable
 
     stored = _compared(found, (*DIVERSITY, "acc@1", "acc@4"), method="image")
     if len(stored):
         note = "Image arm, macro over tasks. Rows `b - a` are paired differences."
-        return [Table("diversity", "Diversity and accuracy", stored, ("model",), ("metric",), note=note)]
-    answers = {n: s for n, s in found.answers().items() if "image" in set(s["method"]) and _draws(s) > 1}
+        return [
+            Table("diversity", "Diversity and accuracy", stored, ("model",), ("metric",), note=note)
+        ]
+    answers = {
+        n: s for n, s in found.answers().items() if "image" in set(s["method"]) and _draws(s) > 1
+    }
 
     def measure(samples: Frame) -> Values:
         image = samples[samples["method"] == "image"]
@@ -199,11 +284,23 @@ def diversity(found: Holdings) -> list[Table]:
         }
 
     rows = _measured(answers, measure)
-    note = "Image arm, macro over tasks; the cosine diversity needs `franken eval` of several models. " + _against(
-        answers
+    note = (
+        "Image arm, macro over tasks; the cosine diversity needs `franken eval` of several models. "
+        + _against(answers)
     )
     return (
-        [Table("diversity", "Diversity and accuracy", _frame(rows), ("model",), ("metric",), note=note)] if rows else []
+        [
+            Table(
+                "diversity",
+                "Diversity and accuracy",
+                _frame(rows),
+                ("model",),
+                ("metric",),
+                note=note,
+            )
+        ]
+        if rows
+        else []
     )
 
 
@@ -214,16 +311,33 @@ def modality(found: Holdings) -> list[Table]:
     for name, samples in answers.items():
         for arm in ("image", "text"):
             part = samples[samples["method"] == arm]
-            rows += spread(per_prompt(part, "greedy"), list(dict.fromkeys(part["task"])), "greedy", model=name, arm=arm)
+            rows += spread(
+                per_prompt(part, "greedy"),
+                list(dict.fromkeys(part["task"])),
+                "greedy",
+                model=name,
+                arm=arm,
+            )
     if not rows:
         return []
     table = _frame(rows).rename(columns={"method": "arm"})
-    return [Table("modality", "With the image, and with its text instead", table, ("task",), ("model", "arm"), percent=True,
-                  note="Greedy answers.")]  # fmt: skip
+    return [
+        Table(
+            "modality",
+            "With the image, and with its text instead",
+            table,
+            ("task",),
+            ("model", "arm"),
+            percent=True,
+            note="Greedy answers.",
+        )
+    ]
 
 
 def perception(found: Holdings) -> list[Table]:
-    """Rows are models: P(description right), P(correct | …), and what went wrong as shares of the answers."""
+    """Rows are models: P(description right), P(correct | …), and what went wrong as shares of the
+    answers.
+    """
     kinds = (
         "error: perception",
         "error: algorithm",
@@ -235,15 +349,26 @@ def perception(found: Holdings) -> list[Table]:
     title = "Perception or reasoning"
     if len(stored):
         note = "Macro over tasks. Rows `b - a` are paired differences."
-        return [Table("perception", title, stored, ("metric",), ("model",), percent=True, note=note)]
-    answers = {n: s for n, s in found.answers().items() if {"image", "describe"} <= set(s["method"])}
+        return [
+            Table("perception", title, stored, ("metric",), ("model",), percent=True, note=note)
+        ]
+    answers = {
+        n: s for n, s in found.answers().items() if {"image", "describe"} <= set(s["method"])
+    }
 
     def measure(samples: Frame) -> Values:
-        return {**decomposition(samples), **{f"error: {kind}": v for kind, v in error_shares(samples).items()}}
+        return {
+            **decomposition(samples),
+            **{f"error: {kind}": v for kind, v in error_shares(samples).items()},
+        }
 
     rows = _measured(answers, measure)
     note = "Macro over tasks. " + _against(answers)
-    return [Table("perception", title, _frame(rows), ("metric",), ("model",), percent=True, note=note)] if rows else []
+    return (
+        [Table("perception", title, _frame(rows), ("metric",), ("model",), percent=True, note=note)]
+        if rows
+        else []
+    )
 
 
 def designs(found: Holdings) -> list[Table]:
@@ -253,17 +378,42 @@ def designs(found: Holdings) -> list[Table]:
         rewards = " + ".join(f"{weight:g} {name}" for name, weight in _rewards(folder).items())
         rows += [{"rewards": rewards, **row} for row in _held_out(folder) if rewards]
     note = "Held-out scores at the last look; the log keeps no interval for them. `franken eval` of the checkpoint has."
-    return [Table("designs", "Rewards and what they reached", _frame(rows), ("run", "rewards"), ("metric",), percent=True,
-                  note=note)] if rows else []  # fmt: skip
+    return (
+        [
+            Table(
+                "designs",
+                "Rewards and what they reached",
+                _frame(rows),
+                ("run", "rewards"),
+                ("metric",),
+                percent=True,
+                note=note,
+            )
+        ]
+        if rows
+        else []
+    )
 
 
 def training(found: Holdings) -> list[Table]:
     """Training runs by their last held-out scores."""
     rows = [row for folder in found.training for row in _held_out(folder)]
     note = "Held-out scores at the last look; the log keeps no n and no interval for them."
-    return [Table("training", "Training runs", _frame(rows), ("run", "update"), ("metric",), percent=True, note=note)] if (
-        rows
-    ) else []  # fmt: skip
+    return (
+        [
+            Table(
+                "training",
+                "Training runs",
+                _frame(rows),
+                ("run", "update"),
+                ("metric",),
+                percent=True,
+                note=note,
+            )
+        ]
+        if (rows)
+        else []
+    )
 
 
 def _rewards(folder: Path) -> dict[str, float]:
@@ -274,7 +424,9 @@ def _rewards(folder: Path) -> dict[str, float]:
 
 
 def _held_out(folder: Path) -> list[dict]:
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines() if line]
+    lines = [
+        json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines() if line
+    ]
     looks = [line for line in lines if line.get("held_out")]
     if not looks:
         return []
@@ -292,7 +444,10 @@ def _m_scores(samples: Frame) -> Values:
 
 
 def _skill(samples: Frame) -> Values:
-    return {"acc@1": per_prompt(samples[samples["method"] == "image"], "acc@1"), **_m_scores(samples)}
+    return {
+        "acc@1": per_prompt(samples[samples["method"] == "image"], "acc@1"),
+        **_m_scores(samples),
+    }
 
 
 def _draws(samples: Frame) -> int:
@@ -302,13 +457,21 @@ def _draws(samples: Frame) -> int:
 
 
 def _measured(
-    answers: dict[str, Frame], measure: Callable[[Frame], Values], reference: str = "", *, every_task: bool = False
+    answers: dict[str, Frame],
+    measure: Callable[[Frame], Values],
+    reference: str = "",
+    *,
+    every_task: bool = False,
 ) -> list[dict]:
-    """Rows of layers.parquet over all tasks; p of the paired difference from the reference, Holm over the models."""
+    """Rows of layers.parquet over all tasks; p of the paired difference from the reference, Holm
+    over the models.
+    """
     values = {name: measure(samples) for name, samples in answers.items()}
     if every_task:  # who stand side by side are measured alike
         shared = set.intersection(*(set(found) for found in values.values()))
-        values = {name: {m: v for m, v in found.items() if m in shared} for name, found in values.items()}
+        values = {
+            name: {m: v for m, v in found.items() if m in shared} for name, found in values.items()
+        }
     reference = reference or next((name for name, found in values.items() if found), "")
     rows, tests = [], []
     for name, found in values.items():
@@ -328,10 +491,15 @@ def _measured(
     return rows
 
 
-def _paired(reference: Frame, values: Frame, metric: str, rows: list[dict]) -> list[tuple[dict, float]]:
+def _paired(
+    reference: Frame, values: Frame, metric: str, rows: list[dict]
+) -> list[tuple[dict, float]]:
     if not len(reference.dropna().index.intersection(values.dropna().index)):
         return []
-    p = {row["task"]: row["p"] for row in compare_values(reference, values, metric).to_dict("records")}
+    p = {
+        row["task"]: row["p"]
+        for row in compare_values(reference, values, metric).to_dict("records")
+    }
     return [(row, p[row["task"]]) for row in rows if row["task"] in p]
 
 
@@ -343,7 +511,11 @@ def _compared(found: Holdings, metrics: tuple[str, ...], *, method: str | None) 
     for run in found.of("compare"):
         rows: Any = run.layers[(run.layers["task"] == ALL) & run.layers["metric"].isin(metrics)]
         rows = rows[rows["method"] == method] if method else rows
-        parts.append(rows.assign(order=rows["metric"].map(list(metrics).index)).sort_values("order", kind="stable"))
+        parts.append(
+            rows.assign(order=rows["metric"].map(list(metrics).index)).sort_values(
+                "order", kind="stable"
+            )
+        )
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
@@ -356,4 +528,6 @@ def _frame(rows: Any) -> Frame:
 
 def _against(answers: dict[str, Frame]) -> str:
     first = next(iter(answers), "")
-    return f"p is paired against {first}, Holm-corrected over the models." if len(answers) > 1 else ""
+    return (
+        f"p is paired against {first}, Holm-corrected over the models." if len(answers) > 1 else ""
+    )

@@ -1,8 +1,10 @@
-"""The figures: tidy rows of layers.parquet in, a matplotlib Axes out. No function reads a file or shows a window.
+"""The figures: tidy rows of layers.parquet in, a matplotlib Axes out. No function reads a file or
+shows a window.
 
-Shared rules: the x axis of a layer plot is the 0-based layer with the thirds of the stack shaded; every line has its
-95 % band and every point its 95 % bar; colours are those of `theme`. The columns used are model, method, part, layer,
-component, task, metric, value, ci_low, ci_high, n (see the design, §4.3).
+Shared rules: the x axis of a layer plot is the 0-based layer with the thirds of the stack shaded;
+every line has its 95 % band and every point its 95 % bar; colours are those of `theme`. The columns
+used are model, method, part, layer, component, task, metric, value, ci_low, ci_high, n (see the
+design, §4.3).
 """
 
 from __future__ import annotations
@@ -22,19 +24,32 @@ if TYPE_CHECKING:
 PERCENT = 100.0
 LOGARITHMIC = ("relative_energy", "energy")
 LABELS = {
-    "relative_energy": "‖Δ‖ / ‖W‖", "energy": "‖Δ‖", "unchanged_fraction": "unchanged elements, share",
-    "rounding_fraction": "of the changed: one bf16 step", "effective_rank": "effective rank of Δ",
-    "stable_rank": "stable rank of Δ", "cosine": "cosine",
-}  # fmt: skip
+    "relative_energy": "‖Δ‖ / ‖W‖",
+    "energy": "‖Δ‖",
+    "unchanged_fraction": "unchanged elements, share",
+    "rounding_fraction": "of the changed: one bf16 step",
+    "effective_rank": "effective rank of Δ",
+    "stable_rank": "stable rank of Δ",
+    "cosine": "cosine",
+}
 
 
 def plot_swap(
-    df: Frame, *, model: str, method: str = "swap-suffix", metric: str = "change_rate",
-    tasks: Sequence[str] | None = None, depth: int | None = None, mode: look.Mode = look.LIGHT, ax: Axes | None = None,
-) -> Axes:  # fmt: skip
-    """Share of answers that a visual-token swap changes (or turns into the source's), by layer; a line per task.
+    df: Frame,
+    *,
+    model: str,
+    method: str = "swap-suffix",
+    metric: str = "change_rate",
+    tasks: Sequence[str] | None = None,
+    depth: int | None = None,
+    mode: look.Mode = look.LIGHT,
+    ax: Axes | None = None,
+) -> Axes:
+    """Share of answers that a visual-token swap changes (or turns into the source's), by layer; a
+    line per task.
 
-    `df`: rows of `franken probe`. y in percent. `depth`: of the whole decoder, where the rows do not reach its last layer.
+    `df`: rows of `franken probe`. y in percent. `depth`: of the whole decoder, where the rows do
+    not reach its last layer.
     """
     ax = _axes(ax)
     rows = _select(df, model=model, method=method, metric=metric)
@@ -44,17 +59,26 @@ def plot_swap(
         draw_line(ax, rows[rows["task"] == task], tint, task, marker=marker)
     _measured_layers(ax, rows, mode, depth)
     percent_axis(ax, headroom=True)
-    ax.set_ylabel({"change_rate": "answers changed, %", "flip_to_source_rate": "answers turned, %"}[metric])
+    ax.set_ylabel(
+        {"change_rate": "answers changed, %", "flip_to_source_rate": "answers turned, %"}[metric]
+    )
     return ax
 
 
 def plot_zero(
-    df: Frame, *, models: Sequence[str] = ("base", "sft", "rl"), task: str = "all",
-    depth: int | None = None, mode: look.Mode = look.LIGHT, ax: Axes | None = None,
-) -> Axes:  # fmt: skip
-    """Accuracy lost, in points, when one decoder layer is replaced by the identity; a line per checkpoint.
+    df: Frame,
+    *,
+    models: Sequence[str] = ("base", "sft", "rl"),
+    task: str = "all",
+    depth: int | None = None,
+    mode: look.Mode = look.LIGHT,
+    ax: Axes | None = None,
+) -> Axes:
+    """Accuracy lost, in points, when one decoder layer is replaced by the identity; a line per
+    checkpoint.
 
-    `task="all"` is the mean over tasks; where the run holds no such row it is made from the tasks' rows, with the
+    `task="all"` is the mean over tasks; where the run holds no such row it is made from the tasks'
+    rows, with the
     interval of a mean of independent estimates.
     """
     ax = _axes(ax)
@@ -72,12 +96,18 @@ def plot_zero(
 
 
 def plot_energy(
-    df: Frame, *, metric: str = "relative_energy", deltas: Sequence[str] = ("base→sft", "sft→rl"),
-    mode: look.Mode = look.LIGHT, ax: Axes | None = None,
-) -> Axes:  # fmt: skip
-    """How far each layer moved, vision, projector and text on one axis; a line per delta, logarithmic y.
+    df: Frame,
+    *,
+    metric: str = "relative_energy",
+    deltas: Sequence[str] = ("base→sft", "sft→rl"),
+    mode: look.Mode = look.LIGHT,
+    ax: Axes | None = None,
+) -> Axes:
+    """How far each layer moved, vision, projector and text on one axis; a line per delta,
+    logarithmic y.
 
-    Weights are read whole, so there is no sampling error: the band spans the layer's attention and its MLP.
+    Weights are read whole, so there is no sampling error: the band spans the layer's attention and
+    its MLP.
     """
     ax = _axes(ax)
     df = number_projector(df)
@@ -89,7 +119,9 @@ def plot_energy(
         drawn = False
         for part in ("vision", "projector", "text"):
             line = with_component_range(rows[rows["part"] == part])
-            if metric in LOGARITHMIC:  # a layer that did not move has no logarithm: a gap, not a fall
+            if (
+                metric in LOGARITHMIC
+            ):  # a layer that did not move has no logarithm: a gap, not a fall
                 line[["value", "ci_low", "ci_high"]] = (
                     line[["value", "ci_low", "ci_high"]].astype(float).replace(0.0, np.nan)
                 )
@@ -109,9 +141,16 @@ def plot_energy(
 
 
 def plot_update(
-    df: Frame, *, delta: str, depth: int | None = None, mode: look.Mode = look.LIGHT, ax: Axes | None = None
+    df: Frame,
+    *,
+    delta: str,
+    depth: int | None = None,
+    mode: look.Mode = look.LIGHT,
+    ax: Axes | None = None,
 ) -> Axes:
-    """Relative energy of one update in the text layers, in percent of the weights' norm; band: attention to MLP."""
+    """Relative energy of one update in the text layers, in percent of the weights' norm; band:
+    attention to MLP.
+    """
     ax = _axes(ax)
     rows = _select(df, method=delta, metric="relative_energy")
     line = with_component_range(rows)
@@ -123,25 +162,38 @@ def plot_update(
 
 
 def plot_points(
-    df: Frame, *, labels: Sequence[str], task: str = "all", metric: str = "acc@1", arm: str = "image",
-    reference: Sequence[str] = ("sft", "rl"), names: Mapping[str, str] | None = None,
+    df: Frame,
+    *,
+    labels: Sequence[str],
+    task: str = "all",
+    metric: str = "acc@1",
+    arm: str = "image",
+    reference: Sequence[str] = ("sft", "rl"),
+    names: Mapping[str, str] | None = None,
     limits: tuple[float, float] | None = None,
-    mode: look.Mode = look.LIGHT, ax: Axes | None = None,
-) -> Axes:  # fmt: skip
-    """One point with its interval per model, top to bottom in the order of `labels`; reference models as bands.
+    mode: look.Mode = look.LIGHT,
+    ax: Axes | None = None,
+) -> Axes:
+    """One point with its interval per model, top to bottom in the order of `labels`; reference
+    models as bands.
 
-    For hybrids beside base, donor and control, and for freeze arms beside RL. x in percent, from `limits` if given.
+    For hybrids beside base, donor and control, and for freeze arms beside RL. x in percent, from
+    `limits` if given.
     """
     ax = _axes(ax)
     rows = _select(df, task=task, metric=metric, method=arm).set_index("model")
     shown = [label for label in labels if label in rows.index]
     for label in (r for r in reference if r in rows.index):
-        low, high, value = (float(rows.loc[label, c]) * PERCENT for c in ("ci_low", "ci_high", "value"))
+        low, high, value = (
+            float(rows.loc[label, c]) * PERCENT for c in ("ci_low", "ci_high", "value")
+        )
         ax.axvspan(low, high, color=look.colour(label), alpha=0.12, linewidth=0, zorder=0)
         ax.axvline(value, color=look.colour(label), linewidth=1.1, linestyle=(0, (4, 3)), zorder=1)
     for y, label in enumerate(shown):
         _point(ax, rows.loc[label], y, look.colour(label))
-    ax.set_yticks(range(len(shown)), [(names or {}).get(label) or look.name(label) for label in shown])
+    ax.set_yticks(
+        range(len(shown)), [(names or {}).get(label) or look.name(label) for label in shown]
+    )
     ax.set_ylim(len(shown) - 0.4, -0.6)
     ax.grid(axis="x", color=mode.grid)
     ax.grid(visible=False, axis="y")
@@ -154,17 +206,28 @@ def plot_points(
 
 
 def plot_acc_at_k(
-    df: Frame, *, models: Sequence[str], task: str = "all", arm: str = "image",
-    mode: look.Mode = look.LIGHT, ax: Axes | None = None,
-) -> Axes:  # fmt: skip
-    """acc@k against k, a line per checkpoint: where a parent overtakes its RL child, the lines cross. y in percent."""
+    df: Frame,
+    *,
+    models: Sequence[str],
+    task: str = "all",
+    arm: str = "image",
+    mode: look.Mode = look.LIGHT,
+    ax: Axes | None = None,
+) -> Axes:
+    """acc@k against k, a line per checkpoint: where a parent overtakes its RL child, the lines
+    cross. y in percent.
+    """
     ax = _axes(ax)
-    rows = df[df["metric"].str.fullmatch(r"acc@\d+") & (df["task"] == task) & (df["method"] == arm)].copy()
+    rows = df[
+        df["metric"].str.fullmatch(r"acc@\d+") & (df["task"] == task) & (df["method"] == arm)
+    ].copy()
     rows["k"] = rows["metric"].str[4:].astype(int)
     for model in models:
         line = rows[rows["model"] == model].sort_values("k")
         style = (0, (4, 2)) if model == "control" else "-"
-        draw_line(ax, line, look.colour(model), look.name(model), x=line["k"], marker="o", linestyle=style)
+        draw_line(
+            ax, line, look.colour(model), look.name(model), x=line["k"], marker="o", linestyle=style
+        )
     ks = sorted(set(rows["k"]))
     ax.set_xscale("log", base=2)
     ax.set_xticks(ks, [str(k) for k in ks])
@@ -176,24 +239,46 @@ def plot_acc_at_k(
 
 
 def plot_arms(
-    df: Frame, *, models: Sequence[str], task: str = "all", metric: str = "acc@1",
-    mode: look.Mode = look.LIGHT, ax: Axes | None = None,
-) -> Axes:  # fmt: skip
-    """Accuracy with the image, with a description instead, and with neither; a line per checkpoint. y in percent."""
+    df: Frame,
+    *,
+    models: Sequence[str],
+    task: str = "all",
+    metric: str = "acc@1",
+    mode: look.Mode = look.LIGHT,
+    ax: Axes | None = None,
+) -> Axes:
+    """Accuracy with the image, with a description instead, and with neither; a line per checkpoint.
+    y in percent.
+    """
     ax = _axes(ax)
     rows = _select(df, task=task, metric=metric)
     arms = [a for a in look.ARMS if a in set(rows["method"])]
     shift = np.linspace(-0.12, 0.12, max(2, len(models)))
     for offset, model in zip(shift, models, strict=False):
-        line = rows[rows["model"] == model].set_index("method").reindex(arms).dropna(subset=["value"])
+        line = (
+            rows[rows["model"] == model].set_index("method").reindex(arms).dropna(subset=["value"])
+        )
         x = np.array([arms.index(a) for a in line.index]) + offset
-        value, low, high = (line[c].to_numpy(float) * PERCENT for c in ("value", "ci_low", "ci_high"))
+        value, low, high = (
+            line[c].to_numpy(float) * PERCENT for c in ("value", "ci_low", "ci_high")
+        )
         tint = look.colour(model)
         ax.errorbar(
-            x, value, yerr=np.clip([value - low, high - value], 0, None), color=tint, marker="o", label=look.name(model), linewidth=1,
-            elinewidth=1.8, capsize=0, alpha=0.95,
-        )  # fmt: skip
-    ax.set_xticks(range(len(arms)), [{"image": "image", "text": "description", "blind": "nothing"}[a] for a in arms])
+            x,
+            value,
+            yerr=np.clip([value - low, high - value], 0, None),
+            color=tint,
+            marker="o",
+            label=look.name(model),
+            linewidth=1,
+            elinewidth=1.8,
+            capsize=0,
+            alpha=0.95,
+        )
+    ax.set_xticks(
+        range(len(arms)),
+        [{"image": "image", "text": "description", "blind": "nothing"}[a] for a in arms],
+    )
     ax.set_xlim(-0.4, len(arms) - 0.6)
     percent_axis(ax)
     ax.set_ylabel(f"{metric}, %")
@@ -210,14 +295,18 @@ def draw_cells(
     *,
     palette: str = "mako_r",
 ) -> None:
-    """Cells over the shared layer axis: `table` is [row, layer], the row 0 at the bottom; `limits` of the scale above it."""
+    """Cells over the shared layer axis: `table` is [row, layer], the row 0 at the bottom; `limits`
+    of the scale above it.
+    """
     import seaborn as sns
 
     layer_axis(ax, depth, mode)
     rows = len(table)
     colours = sns.color_palette(palette, as_cmap=True)
     edges = (np.arange(depth + 1) - 0.5, np.arange(rows + 1) - 0.5)
-    mesh = ax.pcolormesh(*edges, table, cmap=colours, vmin=limits[0], vmax=limits[1], rasterized=True)
+    mesh = ax.pcolormesh(
+        *edges, table, cmap=colours, vmin=limits[0], vmax=limits[1], rasterized=True
+    )
     bar = ax.inset_axes((0.0, 1.03, 0.45, 0.035))
     figure: Any = ax.get_figure()
     figure.colorbar(mesh, cax=bar, orientation="horizontal", ticklocation="top")
@@ -231,21 +320,32 @@ def draw_cells(
 
 
 def percent_axis(ax: Axes, *, headroom: bool = False) -> None:
-    """y from 0 to 100, the same in every panel; `headroom` leaves space for the names of the thirds."""
+    """y from 0 to 100, the same in every panel; `headroom` leaves space for the names of the
+    thirds.
+    """
     ax.set_ylim(0, 114 if headroom else 104)
     ax.set_yticks(range(0, 101, 20))
 
 
 def legend(ax: Axes, *, width: int = 52) -> int:
-    """A legend in rows above the plot area, so that it never covers data; `width`: characters in a row. Returns the rows."""
+    """A legend in rows above the plot area, so that it never covers data; `width`: characters in a
+    row. Returns the rows.
+    """
     handles, labels = ax.get_legend_handles_labels()
     columns = 1
     if handles:
         columns = max(1, min(len(labels), width // (max(len(label) for label in labels) + 5)))
         ax.legend(
-            handles, labels, ncols=columns, loc="lower left", bbox_to_anchor=(-0.02, 1.0), borderaxespad=0.3,
-            handlelength=1.2, columnspacing=0.9, labelspacing=0.2,
-        )  # fmt: skip
+            handles,
+            labels,
+            ncols=columns,
+            loc="lower left",
+            bbox_to_anchor=(-0.02, 1.0),
+            borderaxespad=0.3,
+            handlelength=1.2,
+            columnspacing=0.9,
+            labelspacing=0.2,
+        )
     return -(-len(labels) // columns)
 
 
@@ -255,22 +355,31 @@ def task_names(rows: Any) -> list[str]:
 
 
 def pool_tasks(rows: Frame) -> Frame:
-    """The mean over tasks per layer, with the interval of a mean of independent estimates (from the tasks' bars)."""
+    """The mean over tasks per layer, with the interval of a mean of independent estimates (from the
+    tasks' bars).
+    """
     import pandas as pd
 
     out = []
     for layer, part in rows[rows["task"] != "all"].dropna(subset=["value"]).groupby("layer"):
         half = ((part["ci_high"] - part["ci_low"]) / 2).to_numpy(float)
         value, spread = float(part["value"].mean()), float(np.sqrt((half**2).sum()) / len(part))
-        out.append({
-            "layer": layer, "value": value, "ci_low": value - spread, "ci_high": value + spread,
-            "n": int(part["n"].sum()),
-        })  # fmt: skip
+        out.append(
+            {
+                "layer": layer,
+                "value": value,
+                "ci_low": value - spread,
+                "ci_high": value + spread,
+                "n": int(part["n"].sum()),
+            }
+        )
     return pd.DataFrame(out, columns=["layer", "value", "ci_low", "ci_high", "n"])
 
 
 def diff_places(df: Frame) -> dict[tuple[str, int], float]:
-    """x positions that put vision, projector and text side by side: (part, layer) → x, with a gap between parts."""
+    """x positions that put vision, projector and text side by side: (part, layer) → x, with a gap
+    between parts.
+    """
     known = df[df["layer"].notna()]
     places: dict[tuple[str, int], float] = {}
     x = 0.0
@@ -313,9 +422,13 @@ def _by_component(where: Mapping[str, str]) -> bool:
 
 
 def with_component_range(rows: Any) -> Any:
-    """Rows with component `all`, their interval filled with the range over attention and MLP where it is empty."""
+    """Rows with component `all`, their interval filled with the range over attention and MLP where
+    it is empty.
+    """
     whole = rows[(rows["component"] == "all") & rows["layer"].notna()].sort_values("layer").copy()
-    parts = rows[rows["component"].isin(["attn", "mlp"]) & rows["layer"].notna()].groupby("layer")["value"]
+    parts = rows[rows["component"].isin(["attn", "mlp"]) & rows["layer"].notna()].groupby("layer")[
+        "value"
+    ]
     low, high = parts.min(), parts.max()
     for column, edge, pick in (("ci_low", low, np.fmin), ("ci_high", high, np.fmax)):
         filled = whole["layer"].map(edge).astype(float)
@@ -325,9 +438,16 @@ def with_component_range(rows: Any) -> Any:
 
 
 def draw_line(
-    ax: Axes, rows: Any, tint: str, label: str | None, *, x: Any = None, scale: float = PERCENT,
-    marker: str = "o", linestyle: Any = "-",
-) -> None:  # fmt: skip
+    ax: Axes,
+    rows: Any,
+    tint: str,
+    label: str | None,
+    *,
+    x: Any = None,
+    scale: float = PERCENT,
+    marker: str = "o",
+    linestyle: Any = "-",
+) -> None:
     """A line with its interval band; without `x` the rows' layer is on the x axis."""
     if len(rows) == 0:
         return
@@ -336,12 +456,16 @@ def draw_line(
     value, low, high = (rows[c].to_numpy(float) * scale for c in ("value", "ci_low", "ci_high"))
     ax.fill_between(at, low, high, color=tint, alpha=0.16, linewidth=0)
     label = None if label is None else look.literal(label)
-    ax.plot(at, value, color=tint, label=label, marker=marker, markeredgewidth=0, linestyle=linestyle)
+    ax.plot(
+        at, value, color=tint, label=label, marker=marker, markeredgewidth=0, linestyle=linestyle
+    )
 
 
 def _point(ax: Axes, row: Any, y: float, tint: str) -> None:
     low, high, value = (float(row[c]) * PERCENT for c in ("ci_low", "ci_high", "value"))
-    ax.plot([low, high], [y, y], color=tint, linewidth=2.6, alpha=0.55, solid_capstyle="round", zorder=2)
+    ax.plot(
+        [low, high], [y, y], color=tint, linewidth=2.6, alpha=0.55, solid_capstyle="round", zorder=2
+    )
     ax.plot([value], [y], marker="o", color=tint, markersize=6.5, markeredgewidth=0, zorder=3)
 
 
@@ -364,12 +488,21 @@ def shade_thirds(ax: Axes, depth: int, mode: look.Mode, *, offset: float = 0.0) 
     """Shade the middle third of a stack and name the thirds at the top of the plot."""
     for third, (start, stop) in thirds(depth).items():
         if third == "middle":
-            ax.axvspan(start - 0.5 + offset, stop - 0.5 + offset, color=mode.band, zorder=-5, linewidth=0)
+            ax.axvspan(
+                start - 0.5 + offset, stop - 0.5 + offset, color=mode.band, zorder=-5, linewidth=0
+            )
         if stop > start:
             ax.annotate(
-                third, ((start + stop - 1) / 2 + offset, 1), xycoords=("data", "axes fraction"), xytext=(0, -3),
-                textcoords="offset points", ha="center", va="top", fontsize=7, color=mode.muted,
-            )  # fmt: skip
+                third,
+                ((start + stop - 1) / 2 + offset, 1),
+                xycoords=("data", "axes fraction"),
+                xytext=(0, -3),
+                textcoords="offset points",
+                ha="center",
+                va="top",
+                fontsize=7,
+                color=mode.muted,
+            )
 
 
 def _parts_axis(ax: Axes, places: Mapping[tuple[str, int], float], mode: look.Mode) -> None:
@@ -381,10 +514,21 @@ def _parts_axis(ax: Axes, places: Mapping[tuple[str, int], float], mode: look.Mo
             continue
         ax.axvspan(min(xs) - 0.45, max(xs) + 0.45, color=mode.band, zorder=-5, linewidth=0)
         ax.annotate(
-            part, ((min(xs) + max(xs)) / 2, 0), xycoords=("data", "axes fraction"), xytext=(0, -15),
-            textcoords="offset points", ha="center", va="top", fontsize=8, color=mode.muted,
-        )  # fmt: skip
+            part,
+            ((min(xs) + max(xs)) / 2, 0),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, -15),
+            textcoords="offset points",
+            ha="center",
+            va="top",
+            fontsize=8,
+            color=mode.muted,
+        )
     step = 1 if len(places) <= 20 else 4
-    shown = [(x, layer) for (part, layer), x in places.items() if part != "projector" and layer % step == 0]
+    shown = [
+        (x, layer)
+        for (part, layer), x in places.items()
+        if part != "projector" and layer % step == 0
+    ]
     ax.set_xticks([x for x, _ in shown], [str(layer) for _, layer in shown])
     ax.set_xlabel(" ")  # room for the names of the parts

@@ -1,7 +1,9 @@
-"""The pictures of one `franken probe`, and of two compared: each says in its title what it shows, of which model, and n.
+"""The pictures of one `franken probe`, and of two compared: each says in its title what it shows,
+of which model, and n.
 
-Curves by layer have 95 % bands and the decoder's thirds shaded. A "peak" is the set of layers whose interval overlaps the best
-one's, since the best layer alone is mostly noise. Heatmaps show effects from −1 to 1, with 0 white.
+Curves by layer have 95 % bands and the decoder's thirds shaded. A "peak" is the set of layers whose
+interval overlaps the best one's, since the best layer alone is mostly noise. Heatmaps show effects
+from −1 to 1, with 0 white.
 """
 
 from __future__ import annotations
@@ -57,7 +59,9 @@ def draw_probe(folder: Path) -> list[Path]:
 
 
 def draw_comparison(folder: Path) -> list[Path]:
-    """Draw the figures of a finished `probe-compare`: a picture a method, second checkpoint − first."""
+    """Draw the figures of a finished `probe-compare`: a picture a method, second checkpoint −
+    first.
+    """
     run = load_run(folder)
     makers: dict[str, Maker] = {}
     for name, found in run.layers.groupby("method", sort=False):
@@ -134,7 +138,14 @@ def _patching(run: LoadedRun, rows: Any, method: str) -> Any:
     figure, axes = _grid(-(-len(tasks) // columns), columns, height=0.3 * len(groups) + 1.1)
     for number, (ax, task) in enumerate(zip(axes.flat, tasks, strict=False)):
         part = rows[rows["task"] == task]
-        _heatmap(ax, part, groups, "vlag", {"vmin": -1, "vmax": 1, "cbar": (number + 1) % columns == 0}, sure=SURE)
+        _heatmap(
+            ax,
+            part,
+            groups,
+            "vlag",
+            {"vmin": -1, "vmax": 1, "cbar": (number + 1) % columns == 0},
+            sure=SURE,
+        )
         ax.set_title(task)
     _hide(axes, len(tasks))
     return _finish(figure, None, run, say.of_patching(rows, method), rows, "pairs", NUMBERED)
@@ -148,10 +159,19 @@ def _patched_heads(run: LoadedRun, rows: Any, method: str) -> Any:
     for number, (ax, group) in enumerate(zip(axes.flat, groups, strict=False)):
         part = rows[rows["component"].str.startswith(f"{group}, head")].copy()
         part["component"] = part["component"].str.removeprefix(f"{group}, ")
-        _heads(ax, part, 1, "vlag", "share", {"vmin": -top, "vmax": top, "cbar": (number + 1) % columns == 0})
+        _heads(
+            ax,
+            part,
+            1,
+            "vlag",
+            "share",
+            {"vmin": -top, "vmax": top, "cbar": (number + 1) % columns == 0},
+        )
         ax.set_title("last token" if group == "last" else f"{group} tokens")
     _hide(axes, len(groups))
-    return _finish(figure, None, run, say.of_patched_heads(rows, method), rows, "pairs", "mean over tasks")
+    return _finish(
+        figure, None, run, say.of_patched_heads(rows, method), rows, "pairs", "mean over tasks"
+    )
 
 
 def _hide(axes: Any, used: int) -> None:
@@ -177,7 +197,9 @@ def _lens(run: LoadedRun, rows: Any) -> Any:
             ax.set_ylabel(label)
             ax.margins(y=0.14)
             ax.set_title(place if metric == "answer_probability" else "")
-    return _finish(figure, axes, run, say.of_lens(rows), _all(rows, metric="answer_probability"), "questions")
+    return _finish(
+        figure, axes, run, say.of_lens(rows), _all(rows, metric="answer_probability"), "questions"
+    )
 
 
 def _shift(run: LoadedRun, rows: Any, method: str) -> Any:
@@ -190,9 +212,15 @@ def _shift(run: LoadedRun, rows: Any, method: str) -> Any:
         _lines(ax, found, run, scale)
         sure = found[found["p_adjusted"] < SURE]
         ax.plot(
-            sure["layer"].astype(float), sure["value"] * scale, linestyle="", marker="o", markersize=9,
-            markerfacecolor="none", markeredgecolor=look.LIGHT.ink, markeredgewidth=0.9,
-        )  # fmt: skip
+            sure["layer"].astype(float),
+            sure["value"] * scale,
+            linestyle="",
+            marker="o",
+            markersize=9,
+            markerfacecolor="none",
+            markeredgecolor=look.LIGHT.ink,
+            markeredgewidth=0.9,
+        )
         ax.axhline(0, color=look.LIGHT.muted, linewidth=0.8)
         ax.margins(y=0.14)
         ax.set_title(say.METRICS.get(metric.removesuffix("_difference"), metric))
@@ -203,7 +231,13 @@ def _shift(run: LoadedRun, rows: Any, method: str) -> Any:
     title = say.of_shift(rows, first, second)
     axes[0, 0].set_ylabel(f"{second} − {first}" + (", points" if method != "lens" else ""))
     return _finish(
-        figure, axes[:, : len(metrics)], run, title, rows, "pairs", f"{method}; ringed where p < 0.05 after Holm"
+        figure,
+        axes[:, : len(metrics)],
+        run,
+        title,
+        rows,
+        "pairs",
+        f"{method}; ringed where p < 0.05 after Holm",
     )
 
 
@@ -219,51 +253,86 @@ def _lines(ax: Any, rows: Any, run: LoadedRun, scale: float) -> None:
     ax.set_xlabel("text layer")
 
 
-def _heads(ax: Any, rows: Any, scale: float, palette: str, label: str, options: dict[str, Any] | None = None) -> None:
+def _heads(
+    ax: Any,
+    rows: Any,
+    scale: float,
+    palette: str,
+    label: str,
+    options: dict[str, Any] | None = None,
+) -> None:
     """Layer × head, the mean over tasks."""
     mean = rows.groupby(["component", "layer"])["value"].mean().mul(scale).reset_index()
     order = sorted(set(mean["component"]), key=lambda name: int(name.split()[-1]))
     _heatmap(ax, mean, order, palette, {"vmin": 0} if options is None else options, label)
     if len(order) <= 16:
-        ax.set_yticks([i + 0.5 for i in range(len(order))], [name.removeprefix("head ") for name in order])
+        ax.set_yticks(
+            [i + 0.5 for i in range(len(order))], [name.removeprefix("head ") for name in order]
+        )
     ax.set_ylabel("head")
 
 
 def _heatmap(
-    ax: Any, rows: Any, order: list[str], palette: str, options: dict[str, Any], label: str = "share", sure: float = 1.0
+    ax: Any,
+    rows: Any,
+    order: list[str],
+    palette: str,
+    options: dict[str, Any],
+    label: str = "share",
+    sure: float = 1.0,
 ) -> None:
-    """Components × layers. Few enough cells get their number, but those whose adjusted p is not below `sure` do not."""
+    """Components × layers. Few enough cells get their number, but those whose adjusted p is not
+    below `sure` do not.
+    """
     import seaborn as sns
 
     table = (
-        rows.pivot_table(index="component", columns="layer", values="value", dropna=False).reindex(order).astype(float)
+        rows.pivot_table(index="component", columns="layer", values="value", dropna=False)
+        .reindex(order)
+        .astype(float)
     )
-    written = table.map(lambda x: f"{x:.2f}" if options.get("vmax", 100) < 2 else f"{x:.0f}").replace("-0", "0")
+    written = table.map(
+        lambda x: f"{x:.2f}" if options.get("vmax", 100) < 2 else f"{x:.0f}"
+    ).replace("-0", "0")
     written = written.where(table.abs() >= (0.005 if options.get("vmax", 100) < 2 else 0), "")
     if sure < 1:
         p = rows.pivot_table(index="component", columns="layer", values="p_adjusted", dropna=False)
         written = written.where(p.reindex(order) < sure, "")
     annotation = written.to_numpy() if table.size <= 200 else False
     sns.heatmap(
-        table, ax=ax, cmap=palette, annot=annotation, fmt="", annot_kws={"fontsize": 6.5},
-        cbar_kws={"label": label, "pad": 0.02} if options.get("cbar", True) else None, **options,
-    )  # fmt: skip
+        table,
+        ax=ax,
+        cmap=palette,
+        annot=annotation,
+        fmt="",
+        annot_kws={"fontsize": 6.5},
+        cbar_kws={"label": label, "pad": 0.02} if options.get("cbar", True) else None,
+        **options,
+    )
     step = 1 if table.shape[1] <= 16 else 4
-    ax.set_xticks([i + 0.5 for i in range(0, table.shape[1], step)], [str(c) for c in table.columns[::step]])
+    ax.set_xticks(
+        [i + 0.5 for i in range(0, table.shape[1], step)], [str(c) for c in table.columns[::step]]
+    )
     ax.tick_params(axis="both", rotation=0, length=0)
     ax.set_ylabel("")
     ax.set_xlabel("text layer")
 
 
-def _grid(rows: int, columns: int, *, width: float = 4.6, height: float = 3.0, **kwargs: Any) -> tuple[Any, Any]:
+def _grid(
+    rows: int, columns: int, *, width: float = 4.6, height: float = 3.0, **kwargs: Any
+) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(max(6.4, width * columns), height * rows + 0.9))
     return figure, figure.subplots(rows, columns, squeeze=False, **kwargs)
 
 
-def _finish(figure: Any, axes: Any, run: LoadedRun, title: str, rows: Any, unit: str, note: str = "") -> Any:
-    """Title (what was found), subtitle (model, n, how to read it), and one legend for the lines of all panels."""
+def _finish(
+    figure: Any, axes: Any, run: LoadedRun, title: str, rows: Any, unit: str, note: str = ""
+) -> Any:
+    """Title (what was found), subtitle (model, n, how to read it), and one legend for the lines of
+    all panels.
+    """
     counts = sorted({int(n) for n in rows["n"]})
     n = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     lines = textwrap.wrap(title, int(11.5 * figure.get_figwidth()))

@@ -21,7 +21,9 @@ METRICS = {
 
 
 def peak(rows: Any) -> list[int]:
-    """The layers whose interval overlaps that of the layer with the highest value. Empty without rows."""
+    """The layers whose interval overlaps that of the layer with the highest value. Empty without
+    rows.
+    """
     if not len(rows):
         return []
     best = rows.loc[rows["value"].astype(float).idxmax()]
@@ -60,7 +62,9 @@ def of_attention(rows: Any) -> str:
 
 
 def of_patching(rows: Any, method: str) -> str:
-    """What is patched, and from which layer the last token carries more than the image's tokens, over all tasks."""
+    """What is patched, and from which layer the last token carries more than the image's tokens,
+    over all tasks.
+    """
     site, _, direction = method.removeprefix("patch-").partition("-")
     what = {"residual": "residual stream", "attn": "attention outputs", "mlp": "MLP outputs"}[site]
     verb = "lost to the corrupt" if direction else "restored by the clean"
@@ -70,7 +74,9 @@ def of_patching(rows: Any, method: str) -> str:
     pooled = rows.groupby(["component", "layer"])["value"].mean()
     if site != "residual" or not {"image", "last"} <= set(rows["component"]):
         return text
-    over = [int(layer) for layer, x in pooled["last"].items() if x > pooled["image"].get(layer, 1.0)]
+    over = [
+        int(layer) for layer, x in pooled["last"].items() if x > pooled["image"].get(layer, 1.0)
+    ]
     return f"{text}: it has left the image for the last token by layer {over[0]}" if over else text
 
 
@@ -89,7 +95,9 @@ def of_patched_heads(rows: Any, method: str) -> str:
 
 
 def of_lens(rows: Any) -> str:
-    """From which layer on the right answer is read first, per task: at least half of the time, and in all layers above."""
+    """From which layer on the right answer is read first, per task: at least half of the time, and
+    in all layers above.
+    """
     first = rows[(rows["metric"] == "answer_is_first") & (rows["component"] == "all")]
     found = []
     for task in plots.task_names(first):

@@ -1,7 +1,8 @@
-"""The record of a study, `study.json`: which checkpoints, which hybrids, which runs, and what went wrong.
+"""The record of a study, `study.json`: which checkpoints, which hybrids, which runs, and what went
+wrong.
 
-The study writes it, the page reads it. Paths of runs are relative to the study's folder, so that the folder can be
-moved, zipped and sent.
+The study writes it, the page reads it. Paths of runs are relative to the study's folder, so that
+the folder can be moved, zipped and sent.
 """
 
 from __future__ import annotations
@@ -20,17 +21,21 @@ SCHEMA = 1
 
 @dataclass
 class Study:
-    """What an autopsy did. `models` maps a label (base, sft, rl, control, frozen-late …) to its checkpoint.
+    """What an autopsy did. `models` maps a label (base, sft, rl, control, frozen-late …) to its
+    checkpoint.
 
-    hybrids: label → {"pattern", "layers" (0-based text layers from the donor), "control" (True for random layers)}
-    frozen: label → 0-based text layers that were frozen in training
-    steps: {"id", "what", "verb", "model", "command", "seconds", "error", "folders", "optional"}; folders are relative to
+    hybrids: label → {"pattern", "layers" (0-based text layers from the donor), "control" (True for
+    random layers)} frozen: label → 0-based text layers that were frozen in training steps: {"id",
+    "what", "verb", "model", "command", "seconds", "error", "folders", "optional"}; folders are
+    relative to
       the study's folder; a step that was left out is not among them
-    notes: sentences about the whole study that its reader must see: sizes that a budget chose, models that were guessed
-    left_out: {"id", "what", "why", "command"} of steps that were not run on purpose: switched off, over the budget
-    budget: {"text" (as it was typed: 30m), "seconds", "estimate" (seconds or None), "chosen" {size: number}}, or None
-    made_of_runs: `franken report RUN...` wrote this record; its steps may `rename` models: {name in the run: label here}
-    sizes: how much was measured: samples, probe_samples, n, k, controls …; empty in records of older versions
+    notes: sentences about the whole study that its reader must see: sizes that a budget chose,
+    models that were guessed left_out: {"id", "what", "why", "command"} of steps that were not run
+    on purpose: switched off, over the budget budget: {"text" (as it was typed: 30m), "seconds",
+    "estimate" (seconds or None), "chosen" {size: number}}, or None made_of_runs: `franken report
+    RUN...` wrote this record; its steps may `rename` models: {name in the run: label here} sizes:
+    how much was measured: samples, probe_samples, n, k, controls …; empty in records of older
+    versions
     """
 
     title: str
@@ -67,7 +72,8 @@ class Study:
         return f"{self.parent}→rl"
 
     def beside(self, arm: str) -> dict[str, str | None]:
-        """The hybrids of the very layers that a frozen arm froze: `graft` has only RL's of these, `revert` RL's of all others.
+        """The hybrids of the very layers that a frozen arm froze: `graft` has only RL's of these,
+        `revert` RL's of all others.
 
         None where the study has no such hybrid.
         """
@@ -75,7 +81,9 @@ class Study:
         others = set(range(self.depth)) - frozen
 
         def of(layers: set[int]) -> str | None:
-            made = {label: set(h["layers"]) for label, h in self.hybrids.items() if not h.get("control")}
+            made = {
+                label: set(h["layers"]) for label, h in self.hybrids.items() if not h.get("control")
+            }
             return next((label for label, found in made.items() if found == layers), None)
 
         return {"graft": of(frozen), "revert": of(others)}
@@ -94,7 +102,9 @@ def read_study(folder: Path) -> Study:
     """Read the record of a study. Raises FrankenError where there is none."""
     path = folder / FILE
     if not path.exists():
-        raise FrankenError(f"{folder} holds no study", f"there is no {FILE}", "run franken autopsy --out there")
+        raise FrankenError(
+            f"{folder} holds no study", f"there is no {FILE}", "run franken autopsy --out there"
+        )
     again = "run the same franken autopsy again; it resumes"
     try:
         stored = json.loads(path.read_text())
@@ -102,7 +112,9 @@ def read_study(folder: Path) -> Study:
         raise FrankenError(f"{path} is damaged", str(e), again) from e
     schema = stored.get("schema") if isinstance(stored, dict) else None
     if schema != SCHEMA:
-        raise FrankenError(f"{path} has schema {schema}", f"this franken reads schema {SCHEMA}", again)
+        raise FrankenError(
+            f"{path} has schema {schema}", f"this franken reads schema {SCHEMA}", again
+        )
     unknown = set(stored) - set(Study.__dataclass_fields__)
     if unknown:
         newer = f"it has {', '.join(sorted(unknown))}, which this franken does not know"

@@ -1,7 +1,9 @@
-"""Where a number comes from: sentences that know their numbers' runs, and the anchors that the page links them to.
+"""Where a number comes from: sentences that know their numbers' runs, and the anchors that the page
+links them to.
 
-A number links to an anchor in the page's Runs section, and there stand the run folder's files and the command that makes
-them. So every number leads to its file without a script, and the links of a page that was moved still work inside it.
+A number links to an anchor in the page's Runs section, and there stand the run folder's files and
+the command that makes them. So every number leads to its file without a script, and the links of a
+page that was moved still work inside it.
 """
 
 from __future__ import annotations
@@ -38,8 +40,12 @@ class Sentence(str):
         return made
 
 
-def say(template: str, runs: Runs = (), at: Mapping[str, Runs] | None = None, **fields: Any) -> Sentence:
-    """Fill a template. `{gain:n}` is a number from `runs`, or from `at["gain"]`; `{who}` is plain text."""
+def say(
+    template: str, runs: Runs = (), at: Mapping[str, Runs] | None = None, **fields: Any
+) -> Sentence:
+    """Fill a template. `{gain:n}` is a number from `runs`, or from `at["gain"]`; `{who}` is plain
+    text.
+    """
     pieces: list[str | Number] = []
     for text, field, spec, _ in Formatter().parse(template):
         pieces.append(text)
@@ -59,7 +65,9 @@ def join(*sentences: str) -> Sentence:
 
 
 def numbers_of(text: str, runs: Runs) -> Sentence:
-    """Plain text with each number in it, its unit included, taken as one from `runs`; not those inside names like acc@4."""
+    """Plain text with each number in it, its unit included, taken as one from `runs`; not those
+    inside names like acc@4.
+    """
     pieces: list[str | Number] = []
     end = 0
     for found in NUMBERS.finditer(text):
@@ -68,8 +76,12 @@ def numbers_of(text: str, runs: Runs) -> Sentence:
     return Sentence([*pieces, text[end:]])
 
 
-def runs_of(found: Evidence, verb: str, models: Iterable[str] | None = None, method: str | None = None) -> Runs:
-    """The run folders of a verb that hold rows of these models (of one method or arm), relative to the study's folder."""
+def runs_of(
+    found: Evidence, verb: str, models: Iterable[str] | None = None, method: str | None = None
+) -> Runs:
+    """The run folders of a verb that hold rows of these models (of one method or arm), relative to
+    the study's folder.
+    """
     wanted = None if models is None else list(models)
     out: list[tuple[int, str]] = []
     for run in found.runs:

@@ -1,4 +1,6 @@
-"""The figure of a merge sweep: the gain of every window over the base, against random sets of as many layers."""
+"""The figure of a merge sweep: the gain of every window over the base, against random sets of as
+many layers.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ def draw_sweep(folder: Path, metric: str = "gain acc@1") -> Path:
 
 
 def draw_scores(folder: Path) -> Path:
-    """Write figures/gain_m.png: the gain in M_vis, M_v2r and M_rea, all tasks together, splices at the right."""
+    """Write figures/gain_m.png: the gain in M_vis, M_v2r and M_rea, all tasks together, splices at
+    the right.
+    """
     from matplotlib.figure import Figure
 
     run = load_run(folder)
@@ -49,7 +53,9 @@ def draw_scores(folder: Path) -> Path:
         figure = Figure(figsize=(13, 3.3), facecolor="white")
         axes = figure.subplots(1, 3, sharey=True)
         for ax, name in zip(axes, ("M_vis", "M_v2r", "M_rea"), strict=True):
-            rows = run.layers[(run.layers["metric"] == f"gain {name}") & (run.layers["task"] == "all")]
+            rows = run.layers[
+                (run.layers["metric"] == f"gain {name}") & (run.layers["task"] == "all")
+            ]
             plot_gain(rows, run.manifest, f"gain {name}", "all", ax=ax)
             ax.set_title(name)
         axes[0].set_ylabel("over the base, points")
@@ -62,19 +68,30 @@ def draw_scores(folder: Path) -> Path:
 
 
 def plot_gain(rows: Any, manifest: dict[str, Any], metric: str, task: str, *, ax: Axes) -> Axes:
-    """One panel: each window as a bar over its layers with its 95 % interval, the donor's gain, and the control band.
+    """One panel: each window as a bar over its layers with its 95 % interval, the donor's gain, and
+    the control band.
 
-    `rows`: those of the panel's metric and task. y in points. The band spans the random sets, lowest to highest.
+    `rows`: those of the panel's metric and task. y in points. The band spans the random sets,
+    lowest to highest.
     """
     mode, width, depth = look.LIGHT, manifest["config"]["window"], manifest["config"]["depth"]
     band = manifest["band"].get(metric, {}).get(task)
     if band:
         label = f"{band['n']} random sets of {width} layers"
-        ax.axhspan(100 * band["low"], 100 * band["high"], color=look.CHECKPOINTS["random"], alpha=0.3, label=label)
+        ax.axhspan(
+            100 * band["low"],
+            100 * band["high"],
+            color=look.CHECKPOINTS["random"],
+            alpha=0.3,
+            label=label,
+        )
     donor = rows[rows["method"] == "donor"]
     if len(donor):
         ax.axhline(
-            100 * float(donor["value"].iloc[0]), color=look.colour("rl"), linestyle=(0, (4, 3)), label="the donor"
+            100 * float(donor["value"].iloc[0]),
+            color=look.colour("rl"),
+            linestyle=(0, (4, 3)),
+            label="the donor",
         )
     ax.axhline(0, color=mode.muted, linewidth=0.8)
     tint = look.CHECKPOINTS["hybrid"]
@@ -83,7 +100,14 @@ def plot_gain(rows: Any, manifest: dict[str, Any], metric: str, task: str, *, ax
     value, low, high = (100 * shown[c].to_numpy(float) for c in ("value", "ci_low", "ci_high"))
     centres = starts + (width - 1) / 2
     ax.vlines(centres, low, high, color=tint, linewidth=1.2, alpha=0.6)
-    ax.hlines(value, starts - 0.4, starts + width - 0.6, color=tint, linewidth=2.6, label=f"window of {width} layers")
+    ax.hlines(
+        value,
+        starts - 0.4,
+        starts + width - 0.6,
+        color=tint,
+        linewidth=2.6,
+        label=f"window of {width} layers",
+    )
     ax.plot(centres, value, linestyle="", marker="o", color=tint, markersize=4)
     plots.shade_thirds(ax, depth, mode)
     ax.margins(y=0.14)  # room for the names of the thirds
@@ -91,7 +115,14 @@ def plot_gain(rows: Any, manifest: dict[str, Any], metric: str, task: str, *, ax
     for at, row in enumerate(splices, depth):
         ax.vlines(at, 100 * row["ci_low"], 100 * row["ci_high"], color=mode.ink, linewidth=1.2)
         ax.plot([at], [100 * row["value"]], marker="D", color=mode.ink, markersize=5)
-        ax.annotate(row["model"], (at, 100 * row["value"]), (4, 0), textcoords="offset points", fontsize=7, va="center")
+        ax.annotate(
+            row["model"],
+            (at, 100 * row["value"]),
+            (4, 0),
+            textcoords="offset points",
+            fontsize=7,
+            va="center",
+        )
     ax.set_xlim(-0.5, depth - 0.5 + len(splices))
     ax.set_xticks(range(depth) if depth <= 16 else range(0, depth, 4))
     ax.set_xlabel("text layer")

@@ -1,4 +1,6 @@
-"""The tables of the page: scores per checkpoint, paired comparisons, and what every run did and failed at."""
+"""The tables of the page: scores per checkpoint, paired comparisons, and what every run did and
+failed at.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ LONGEST = 300  # characters of a reason
 
 
 def model_table(found: Evidence) -> dict[str, Any]:
-    """Checkpoints × metrics in the image arm, macro over tasks, and acc@1 per task. Cells: text, interval, n."""
+    """Checkpoints × metrics in the image arm, macro over tasks, and acc@1 per task. Cells: text,
+    interval, n.
+    """
     rows = found.layers("eval")
     labels = [m for m in found.study.models if len(rows) and m in set(rows["model"])]
     if not labels:
@@ -34,7 +38,15 @@ def model_table(found: Evidence) -> dict[str, Any]:
     for label in labels:
         cells = [_cell(table, label, metric, task) for metric, task in columns]
         runs = runs_of(found, "eval", [label], "image")
-        body.append({"runs": runs, "label": label, "name": name(label), "colour": colour(label), "cells": cells})
+        body.append(
+            {
+                "runs": runs,
+                "label": label,
+                "name": name(label),
+                "colour": colour(label),
+                "cells": cells,
+            }
+        )
     return {"columns": heads, "pooled": len([c for c in columns if c[1] == "all"]), "rows": body}
 
 
@@ -48,13 +60,20 @@ def _cell(table: Any, label: str, metric: str, task: str) -> dict[str, Any]:
     if value != value:
         return {"text": "–", "range": "no data", "share": None, "n": 0}
     if metric == "strategies":
-        return {"text": f"{value:.2f}", "range": f"{low:.2f} to {high:.2f}", "share": None, "n": int(row["n"])}
+        return {
+            "text": f"{value:.2f}",
+            "range": f"{low:.2f} to {high:.2f}",
+            "share": None,
+            "n": int(row["n"]),
+        }
     span = f"{100 * low:.1f} to {100 * high:.1f}"
     return {"text": percent(value), "range": span, "share": value, "n": int(row["n"])}
 
 
 def comparison_table(found: Evidence) -> list[dict[str, Any]]:
-    """Paired differences in acc@1 per task and pooled: RL against its parent and against the control."""
+    """Paired differences in acc@1 per task and pooled: RL against its parent and against the
+    control.
+    """
     parent = found.study.parent
     wanted = [(parent, "rl"), ("control", "rl"), ("base", parent)]
     out = []
@@ -68,30 +87,48 @@ def comparison_table(found: Evidence) -> list[dict[str, Any]]:
             continue
         rows = [
             {
-                "task": r["task"], "before": percent(r["mean_a"]), "after": percent(r["mean_b"]),
-                "diff": points(r["diff"]), "range": f"{points(r['ci_low'])} to {points(r['ci_high'])}",
-                "p": p_text(r["p_adjusted"]), "n": int(r["n"]), "clear": bool(r["p_adjusted"] < 0.05),
+                "task": r["task"],
+                "before": percent(r["mean_a"]),
+                "after": percent(r["mean_b"]),
+                "diff": points(r["diff"]),
+                "range": f"{points(r['ci_low'])} to {points(r['ci_high'])}",
+                "p": p_text(r["p_adjusted"]),
+                "n": int(r["n"]),
+                "clear": bool(r["p_adjusted"] < 0.05),
             }
             for r in table.to_dict("records")
-        ]  # fmt: skip
+        ]
         runs = runs_of(found, "eval", [a, b], "image")
-        own = {f"runs_{side}": runs_of(found, "eval", [label], "image") for side, label in (("a", a), ("b", b))}
+        own = {
+            f"runs_{side}": runs_of(found, "eval", [label], "image")
+            for side, label in (("a", a), ("b", b))
+        }
         out.append(
-            {"title": f"{name(b)} against {name(a)}", "rows": rows, "a": name(a), "b": name(b), "runs": runs, **own}
+            {
+                "title": f"{name(b)} against {name(a)}",
+                "rows": rows,
+                "a": name(a),
+                "b": name(b),
+                "runs": runs,
+                **own,
+            }
         )
     return out
 
 
 def same_layers_table(found: Evidence) -> dict[str, Any] | None:
-    """Layer sets × (put in, put back, frozen): paired differences of acc@1, see `ranges.effects`; None without any."""
+    """Layer sets × (put in, put back, frozen): paired differences of acc@1, see `ranges.effects`;
+    None without any.
+    """
     shown = effects(found)
     if not shown:
         return None
     parent = name(found.study.parent)
     columns = {
-        "graft": f"put into {parent}, against {parent}", "revert": f"put back to {parent}, against RL",
+        "graft": f"put into {parent}, against {parent}",
+        "revert": f"put back to {parent}, against RL",
         "freeze": "frozen in training, against RL",
-    }  # fmt: skip
+    }
     known = {(e.kind, e.layers): e for e in shown}
     sets = list(dict.fromkeys(e.layers for e in shown))
     rows = []
@@ -102,16 +139,22 @@ def same_layers_table(found: Evidence) -> dict[str, Any] | None:
             if e is None:
                 cells.append({"text": "–", "range": "not run", "p": "", "runs": ()})
                 continue
-            cells.append({
-                "text": points(e.diff), "range": f"{points(e.low)} to {points(e.high)}, n = {e.n}", "p": p_text(e.p),
-                "runs": runs_of(found, "eval", [e.against, e.label], "image"),
-            })  # fmt: skip
+            cells.append(
+                {
+                    "text": points(e.diff),
+                    "range": f"{points(e.low)} to {points(e.high)}, n = {e.n}",
+                    "p": p_text(e.p),
+                    "runs": runs_of(found, "eval", [e.against, e.label], "image"),
+                }
+            )
         rows.append({"layers": layer_spans(list(layers)), "cells": cells})
     return {"columns": list(columns.values()), "rows": rows}
 
 
 def accounting(found: Evidence) -> list[dict[str, Any]]:
-    """One row per run folder: its files, what it was asked, what came back, what failed or was left out and why, the command."""
+    """One row per run folder: its files, what it was asked, what came back, what failed or was left
+    out and why, the command.
+    """
     commands = {f: s for s in found.study.steps for f in s.get("folders") or []}
     out = []
     for run in found.runs:
@@ -120,14 +163,24 @@ def accounting(found: Evidence) -> list[dict[str, Any]]:
         left = int(samples["ineligible"].notna().sum()) if "ineligible" in samples else 0
         files = [f for f in RUN_FILES if (run.folder / f).exists()]
         files += sorted(f"figures/{f.name}" for f in (run.folder / "figures").glob("*.png"))
-        out.append({
-            "folder": at, "href": quote(at), "files": files, "verb": run.manifest["verb"],
-            "label": run.manifest["label"], "requested": run.manifest["n_requested"],
-            "ok": run.manifest["n_ok"] - left, "failed": run.manifest["n_failed"], "ineligible": left,
-            "why": reasons(samples, "error"), "why_left": reasons(samples, "ineligible"),
-            "seconds": run.manifest.get("seconds"), "command": commands.get(at, {}).get("command", ""),
-            "warnings": run.manifest.get("warnings") or [],
-        })  # fmt: skip
+        out.append(
+            {
+                "folder": at,
+                "href": quote(at),
+                "files": files,
+                "verb": run.manifest["verb"],
+                "label": run.manifest["label"],
+                "requested": run.manifest["n_requested"],
+                "ok": run.manifest["n_ok"] - left,
+                "failed": run.manifest["n_failed"],
+                "ineligible": left,
+                "why": reasons(samples, "error"),
+                "why_left": reasons(samples, "ineligible"),
+                "seconds": run.manifest.get("seconds"),
+                "command": commands.get(at, {}).get("command", ""),
+                "warnings": run.manifest.get("warnings") or [],
+            }
+        )
     return out
 
 

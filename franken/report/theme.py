@@ -1,10 +1,12 @@
-"""One look for every figure: colours that mean the same thing everywhere, for a light and a dark page.
+"""One look for every figure: colours that mean the same thing everywhere, for a light and a dark
+page.
 
-Checkpoints keep one colour through the whole report, tasks another family of colours and their own marker, so that
-no figure depends on hue alone. Checkpoint colours are Okabe and Ito's with a darker blue and purple, task colours Paul
-Tol's "bright" with darker greens and yellows. A test holds every two checkpoint colours of one figure at least 11 apart
-(ΔE 1976) for normal, protanopic, deuteranopic and tritanopic eyes (simulation of Machado et al. 2009), and all text at a
-contrast of at least 4.5 : 1 on its ground.
+Checkpoints keep one colour through the whole report, tasks another family of colours and their own
+marker, so that no figure depends on hue alone. Checkpoint colours are Okabe and Ito's with a darker
+blue and purple, task colours Paul Tol's "bright" with darker greens and yellows. A test holds every
+two checkpoint colours of one figure at least 11 apart (ΔE 1976) for normal, protanopic,
+deuteranopic and tritanopic eyes (simulation of Machado et al. 2009), and all text at a contrast of
+at least 4.5 : 1 on its ground.
 """
 
 from __future__ import annotations
@@ -26,13 +28,31 @@ CHECKPOINTS: dict[str, str] = {
 }
 PARTS: dict[str, str] = {"vision": "#AA3377", "projector": "#BBA02B", "text": "#4477AA"}
 ARMS: dict[str, str] = {"image": "o", "text": "s", "blind": "X"}
-DELTAS: dict[str, str] = {"base→sft": CHECKPOINTS["sft"], "sft→rl": CHECKPOINTS["rl"], "base→rl": "#A1458A"}
-TASK_COLOURS = ("#4477AA", "#EE6677", "#2F9E44", "#C9A227", "#AA3377", "#4DB6D6", "#8C6D5A", "#7A86B8")
+DELTAS: dict[str, str] = {
+    "base→sft": CHECKPOINTS["sft"],
+    "sft→rl": CHECKPOINTS["rl"],
+    "base→rl": "#A1458A",
+}
+TASK_COLOURS = (
+    "#4477AA",
+    "#EE6677",
+    "#2F9E44",
+    "#C9A227",
+    "#AA3377",
+    "#4DB6D6",
+    "#8C6D5A",
+    "#7A86B8",
+)
 TASK_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 NAMES: dict[str, str] = {
-    "base": "Base", "sft": "SFT", "rl": "RL", "control": "SFT, continued", "frozen-early": "RL, early frozen",
-    "frozen-middle": "RL, middle frozen", "frozen-late": "RL, late frozen",
-}  # fmt: skip
+    "base": "Base",
+    "sft": "SFT",
+    "rl": "RL",
+    "control": "SFT, continued",
+    "frozen-early": "RL, early frozen",
+    "frozen-middle": "RL, middle frozen",
+    "frozen-late": "RL, late frozen",
+}
 
 
 @dataclass(frozen=True)
@@ -52,7 +72,9 @@ MODES: tuple[Mode, ...] = (LIGHT, DARK)
 
 
 def colour(label: str) -> str:
-    """The fixed colour of a checkpoint; labels outside the fixed set share the colour of hybrids or of controls."""
+    """The fixed colour of a checkpoint; labels outside the fixed set share the colour of hybrids or
+    of controls.
+    """
     if label.startswith("random"):
         return CHECKPOINTS["random"]
     return CHECKPOINTS.get(label, CHECKPOINTS["hybrid"])
@@ -66,7 +88,9 @@ def name(label: str) -> str:
 
 
 def literal(text: str) -> str:
-    """Text for a figure as it is written: a dollar sign would start a formula, and a broken one stops the drawing."""
+    """Text for a figure as it is written: a dollar sign would start a formula, and a broken one
+    stops the drawing.
+    """
     return text.replace("$", r"\$")
 
 
@@ -78,23 +102,49 @@ def task_style(task: str, tasks: list[str]) -> tuple[str, str]:
 
 @contextmanager
 def theme(mode: Mode = LIGHT) -> Iterator[None]:
-    """seaborn's whitegrid in the page's own inks, on a transparent ground. Restores matplotlib on the way out."""
+    """seaborn's whitegrid in the page's own inks, on a transparent ground. Restores matplotlib on
+    the way out.
+    """
     import matplotlib
     import seaborn as sns
 
     inks = {
-        "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none",
-        "text.color": mode.ink, "axes.labelcolor": mode.muted, "axes.edgecolor": mode.muted,
-        "xtick.color": mode.muted, "ytick.color": mode.muted, "grid.color": mode.grid, "axes.grid.axis": "y",
-        "axes.spines.left": False, "axes.spines.top": False, "axes.spines.right": False,
-        "axes.linewidth": 0.8, "grid.linewidth": 0.7, "xtick.bottom": True, "xtick.major.size": 3,
-        "xtick.major.width": 0.8, "ytick.left": False, "font.family": "sans-serif",
+        "figure.facecolor": "none",
+        "axes.facecolor": "none",
+        "savefig.facecolor": "none",
+        "text.color": mode.ink,
+        "axes.labelcolor": mode.muted,
+        "axes.edgecolor": mode.muted,
+        "xtick.color": mode.muted,
+        "ytick.color": mode.muted,
+        "grid.color": mode.grid,
+        "axes.grid.axis": "y",
+        "axes.spines.left": False,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.linewidth": 0.8,
+        "grid.linewidth": 0.7,
+        "xtick.bottom": True,
+        "xtick.major.size": 3,
+        "xtick.major.width": 0.8,
+        "ytick.left": False,
+        "font.family": "sans-serif",
         "font.sans-serif": ["DejaVu Sans"],
-        "font.size": 9, "axes.labelsize": 9, "xtick.labelsize": 8.5, "ytick.labelsize": 8.5, "axes.titlesize": 10,
-        "axes.titlelocation": "left", "axes.titlepad": 8, "axes.titleweight": "bold", "legend.frameon": False,
-        "legend.fontsize": 8, "lines.linewidth": 1.8, "lines.markersize": 4.5, "lines.solid_capstyle": "round",
+        "font.size": 9,
+        "axes.labelsize": 9,
+        "xtick.labelsize": 8.5,
+        "ytick.labelsize": 8.5,
+        "axes.titlesize": 10,
+        "axes.titlelocation": "left",
+        "axes.titlepad": 8,
+        "axes.titleweight": "bold",
+        "legend.frameon": False,
+        "legend.fontsize": 8,
+        "lines.linewidth": 1.8,
+        "lines.markersize": 4.5,
+        "lines.solid_capstyle": "round",
         "figure.constrained_layout.use": True,
-    }  # fmt: skip
+    }
     with matplotlib.rc_context():
         sns.set_theme(style="whitegrid", context="notebook", rc=inks)
         yield

@@ -1,7 +1,8 @@
 """A table of measurements as text cells, as LaTeX, or as tidy rows.
 
-A measurement is one row: its keys (model, arm, layer, task, metric …), `value`, `ci_low`, `ci_high`, `n`, `p_adjusted`. A table
-says which keys run down and which across; everything else follows. What is null is `–`, never 0.
+A measurement is one row: its keys (model, arm, layer, task, metric …), `value`, `ci_low`,
+`ci_high`, `n`, `p_adjusted`. A table says which keys run down and which across; everything else
+follows. What is null is `–`, never 0.
 """
 
 from __future__ import annotations
@@ -15,19 +16,39 @@ Key = tuple[str, ...]
 NUMBERS = ("value", "ci_low", "ci_high", "n", "p_adjusted")
 NOTHING = "–"
 _ESCAPES = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    '"': r"\textquotedbl{}", "→": r"$\to$", "–": "--", "−": r"$-$", "¬": r"$\neg$", "≥": r"$\ge$", "±": r"$\pm$", "‖": r"$\Vert$",
-    "Δ": r"$\Delta$", "\n": " ",
-}  # fmt: skip
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "|": r"\textbar{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    '"': r"\textquotedbl{}",
+    "→": r"$\to$",
+    "–": "--",
+    "−": r"$-$",
+    "¬": r"$\neg$",
+    "≥": r"$\ge$",
+    "±": r"$\pm$",
+    "‖": r"$\Vert$",
+    "Δ": r"$\Delta$",
+    "\n": " ",
+}
 
 
 @dataclass(frozen=True)
 class Table:
     """`rows` are measurements; `down` and `across` name their keys.
 
-    percent: values are shares, written × 100. pair: a cell is several measurements with a slash, without intervals (the
-    layout of acc@1/acc@4); the key that tells them apart. note: what a reader must know.
+    percent: values are shares, written × 100. pair: a cell is several measurements with a slash,
+    without intervals (the layout of acc@1/acc@4); the key that tells them apart. note: what a
+    reader must know.
     """
 
     name: str
@@ -41,13 +62,17 @@ class Table:
 
     def records(self) -> list[dict[str, Any]]:
         """The measurements, null as None, keys in the order down, across, numbers."""
-        keys = dict.fromkeys([*self.down, *self.across, *([self.pair] if self.pair else []), *NUMBERS])
+        keys = dict.fromkeys(
+            [*self.down, *self.across, *([self.pair] if self.pair else []), *NUMBERS]
+        )
         table = self.rows[[k for k in keys if k in self.rows]]
         return json.loads(table.to_json(orient="records", double_precision=12) or "[]")
 
 
 def layout(table: Table) -> tuple[list[str], list[list[str]]]:
-    """Heads and cells. `n` is a column where the cells of every row share it, else in the heads or in the cells."""
+    """Heads and cells. `n` is a column where the cells of every row share it, else in the heads or
+    in the cells.
+    """
     cells: dict[tuple[Key, Key], list[dict[str, Any]]] = {}
     by_row: dict[Key, set[int]] = {}
     by_column: dict[Key, set[int]] = {}
@@ -58,28 +83,45 @@ def layout(table: Table) -> tuple[list[str], list[list[str]]]:
         by_row[row] = by_row.get(row, set()) | n
         by_column[column] = by_column.get(column, set()) | n
     known = any(by_row.values()) and not table.pair
-    of_rows, of_columns = (known and all(len(n) <= 1 for n in by.values()) for by in (by_row, by_column))
+    of_rows, of_columns = (
+        known and all(len(n) <= 1 for n in by.values()) for by in (by_row, by_column)
+    )
     inside = known and not of_rows and not of_columns
     body = []
     for row, counts in by_row.items():
-        texts = [_cell(cells[row, c], table, with_n=inside) if (row, c) in cells else "" for c in by_column]
+        texts = [
+            _cell(cells[row, c], table, with_n=inside) if (row, c) in cells else ""
+            for c in by_column
+        ]
         body.append([*row, *texts, *([_counted(counts)] if of_rows else [])])
     heads = [" ".join(column).strip() for column in by_column]
     if of_columns and not of_rows:
-        heads = [f"{h} (n={_counted(n)})" if n else h for h, n in zip(heads, by_column.values(), strict=True)]
+        heads = [
+            f"{h} (n={_counted(n)})" if n else h
+            for h, n in zip(heads, by_column.values(), strict=True)
+        ]
     return [*table.down, *heads, *(["n"] if of_rows else [])], body
 
 
 def latex(table: Table) -> str:
-    """A `table` environment for booktabs: `\\usepackage{booktabs}` is all it needs. Text is escaped."""
+    """A `table` environment for booktabs: `\\usepackage{booktabs}` is all it needs. Text is
+    escaped.
+    """
     heads, body = layout(table)
     lines = [
-        r"\begin{table}", r"\centering", rf"\caption{{{escape(_caption(table))}}}", rf"\label{{tab:{_slug(table.name)}}}",
-        rf"\begin{{tabular}}{{{'l' * len(table.down)}{'r' * (len(heads) - len(table.down))}}}", r"\toprule",
-        " & ".join(map(escape, heads)) + r" \\", r"\midrule",
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{escape(_caption(table))}}}",
+        rf"\label{{tab:{_slug(table.name)}}}",
+        rf"\begin{{tabular}}{{{'l' * len(table.down)}{'r' * (len(heads) - len(table.down))}}}",
+        r"\toprule",
+        " & ".join(map(escape, heads)) + r" \\",
+        r"\midrule",
         *(" & ".join(map(_braced, cells)) + r" \\" for cells in body),
-        r"\bottomrule", r"\end{tabular}", r"\end{table}",
-    ]  # fmt: skip
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]
     return "\n".join(lines)
 
 
@@ -111,9 +153,17 @@ def has_intervals(table: Table) -> bool:
 
 
 def narrow(table: Table) -> Table:
-    """The table turned by a quarter where that makes it fit a terminal better: more than nine columns, and fewer rows."""
-    columns, rows = (len(table.rows[list(keys)].drop_duplicates()) for keys in (table.across, table.down))
-    return replace(table, down=table.across, across=table.down) if columns > 9 and rows < columns else table
+    """The table turned by a quarter where that makes it fit a terminal better: more than nine
+    columns, and fewer rows.
+    """
+    columns, rows = (
+        len(table.rows[list(keys)].drop_duplicates()) for keys in (table.across, table.down)
+    )
+    return (
+        replace(table, down=table.across, across=table.down)
+        if columns > 9 and rows < columns
+        else table
+    )
 
 
 def _caption(table: Table) -> str:
@@ -157,7 +207,9 @@ def _cell(cells: list[dict[str, Any]], table: Table, *, with_n: bool) -> str:
 
 
 def _value(value: Any, percent: bool, digits: str = ".3f") -> str:
-    """A number as text: in percent one decimal, else `digits` unless it is very large or small; never a negative zero."""
+    """A number as text: in percent one decimal, else `digits` unless it is very large or small;
+    never a negative zero.
+    """
     if _null(value):
         return NOTHING
     value = 0.0 if abs(value) < 1e-12 else float(value)

@@ -1,4 +1,6 @@
-"""What verdicts are made of: paired differences, tests, and numbers as text. Pure functions; the rules are in `headlines`."""
+"""What verdicts are made of: paired differences, tests, and numbers as text. Pure functions; the
+rules are in `headlines`.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,14 @@ from franken.report.sources import Sentence, say
 NB = "\N{NO-BREAK SPACE}"
 ALPHA = 0.05
 SUPPORTED, AGAINST, OPEN, ABSENT = "supported", "not supported", "inconclusive", "not measured"
-ONE_RUN = (
-    "Each checkpoint is one training run: the test is over prompts, so it does not cover another seed of training."
-)
+ONE_RUN = "Each checkpoint is one training run: the test is over prompts, so it does not cover another seed of training."
 
 
 @dataclass
 class Headline:
-    """An answer: `key` is its anchor on the page, `claim` what the verdict is about, `test` how it was decided."""
+    """An answer: `key` is its anchor on the page, `claim` what the verdict is about, `test` how it
+    was decided.
+    """
 
     key: str
     question: str
@@ -58,34 +60,39 @@ def n_text(n: int) -> str:
 def interval(row: Any) -> str:
     """A difference with its interval, in points: `+10.2 points (95 % +8.1 to +12.2)`.
 
-    Where all prompts differ by the same, resampling them gives an interval of no width, which would look like certainty.
+    Where all prompts differ by the same, resampling them gives an interval of no width, which would
+    look like certainty.
     """
     if row["ci_low"] == row["ci_high"]:
-        return (
-            f"{points(row['diff'])} points ({'no prompt differs' if row['diff'] == 0 else 'all prompts differ alike'})"
-        )
+        return f"{points(row['diff'])} points ({'no prompt differs' if row['diff'] == 0 else 'all prompts differ alike'})"
     return f"{points(row['diff'])} points (95{NB}% {points(row['ci_low'])} to {points(row['ci_high'])})"
 
 
 def paired(found: Evidence, a: str, b: str, metric: str = "acc@1", task: str = "all") -> Any | None:
     """The paired comparison b - a in the image arm, as a row; None when the two share no prompt.
 
-    Every pair is compared once per Evidence: the page, its figures and its tables ask for the same ones.
+    Every pair is compared once per Evidence: the page, its figures and its tables ask for the same
+    ones.
     """
     known: dict[tuple[str, str, str], Any] = vars(found).setdefault("_compared", {})
     if (a, b, metric) not in known:
         left, right = values(found, a, metric), values(found, b, metric)
         shared = len(left) > 0 and len(right) > 0 and len(left.index.intersection(right.index)) > 0
         known[a, b, metric] = (
-            compare_samples(found.samples("eval", a), found.samples("eval", b), metric).set_index("task")
-            if shared else None
-        )  # fmt: skip
+            compare_samples(found.samples("eval", a), found.samples("eval", b), metric).set_index(
+                "task"
+            )
+            if shared
+            else None
+        )
     table = known[a, b, metric]
     return None if table is None or task not in table.index else table.loc[task]
 
 
 def values(found: Evidence, label: str, metric: str = "acc@1") -> Any:
-    """A model's value per prompt in the image arm, indexed by (task, sample); empty when it was not evaluated."""
+    """A model's value per prompt in the image arm, indexed by (task, sample); empty when it was not
+    evaluated.
+    """
     import pandas as pd
 
     rows = found.samples("eval", label)
@@ -95,9 +102,11 @@ def values(found: Evidence, label: str, metric: str = "acc@1") -> Any:
 
 
 def above_half(found: Evidence, label: str) -> Any | None:
-    """A model against the middle between RL and its parent, paired by prompt: above 0, it keeps over half of RL's gain.
+    """A model against the middle between RL and its parent, paired by prompt: above 0, it keeps
+    over half of RL's gain.
 
-    Unlike a ratio of two differences, this contrast has an ordinary paired interval, also where RL's gain is small.
+    Unlike a ratio of two differences, this contrast has an ordinary paired interval, also where
+    RL's gain is small.
     """
     parent, rl, own = (values(found, m) for m in (found.study.parent, "rl", label))
     half = (parent + rl).dropna() / 2
@@ -107,7 +116,9 @@ def above_half(found: Evidence, label: str) -> Any | None:
 
 
 def side_of_half(half: Any) -> int:
-    """1 above half of RL's gain, -1 below it, 0 open: by the interval and the test, since few prompts make narrow intervals."""
+    """1 above half of RL's gain, -1 below it, 0 open: by the interval and the test, since few
+    prompts make narrow intervals.
+    """
     if not half["p"] < ALPHA:
         return 0
     return 1 if half["ci_low"] > 0 else -1 if half["ci_high"] < 0 else 0
@@ -126,7 +137,9 @@ def judged(row: Any, p: float) -> str:
 
 
 def permutation_p(a: np.ndarray, b: np.ndarray, *, n_perm: int = 10_000, seed: int = 0) -> float:
-    """Two-sided permutation p that two independent samples have equal means; never below 1/(n_perm + 1)."""
+    """Two-sided permutation p that two independent samples have equal means; never below 1/(n_perm
+    + 1).
+    """
     pool = np.concatenate([a, b])
     rng = np.random.default_rng(seed)
     seen = abs(a.mean() - b.mean())
@@ -138,7 +151,9 @@ def permutation_p(a: np.ndarray, b: np.ndarray, *, n_perm: int = 10_000, seed: i
     return (extreme + 1) / (n_perm + 1)
 
 
-def gap_interval(a: np.ndarray, b: np.ndarray, *, n_boot: int = 2000, seed: int = 0) -> tuple[float, float, float]:
+def gap_interval(
+    a: np.ndarray, b: np.ndarray, *, n_boot: int = 2000, seed: int = 0
+) -> tuple[float, float, float]:
     """Difference of two independent means, b - a, with a percentile bootstrap interval."""
     rng = np.random.default_rng(seed)
     draws = [x[rng.integers(0, len(x), (n_boot, len(x)))].mean(1) for x in (a, b)]
@@ -147,12 +162,16 @@ def gap_interval(a: np.ndarray, b: np.ndarray, *, n_boot: int = 2000, seed: int 
 
 
 def paired_gap(test: Any, later: str) -> tuple[float, float, float]:
-    """The difference over shared images and its interval, as the probe tested it, `later` minus the other task."""
+    """The difference over shared images and its interval, as the probe tested it, `later` minus the
+    other task.
+    """
     gap, (low, high) = test["difference"], test["ci"]
     return (gap, low, high) if test["tasks"][1] == later else (-gap, -high, -low)
 
 
-def ratio_interval(a: np.ndarray, b: np.ndarray, *, n_boot: int = 2000, seed: int = 0) -> tuple[float, float, float]:
+def ratio_interval(
+    a: np.ndarray, b: np.ndarray, *, n_boot: int = 2000, seed: int = 0
+) -> tuple[float, float, float]:
     """Ratio of two independent positive means, b / a, with a percentile bootstrap interval."""
     rng = np.random.default_rng(seed)
     draws = [x[rng.integers(0, len(x), (n_boot, len(x)))].mean(1) for x in (a, b)]
@@ -161,7 +180,9 @@ def ratio_interval(a: np.ndarray, b: np.ndarray, *, n_boot: int = 2000, seed: in
 
 
 def subset_p(values: np.ndarray, size: int, *, n_perm: int = 20_000, seed: int = 0) -> float:
-    """Two-sided p that the first `size` values differ in mean from the rest: exact, or drawn where subsets are many."""
+    """Two-sided p that the first `size` values differ in mean from the rest: exact, or drawn where
+    subsets are many.
+    """
     from math import comb
 
     n = len(values)

@@ -1,8 +1,10 @@
-"""What an autopsy does, step by step: settings in, steps out. Nothing is loaded and nothing runs here.
+"""What an autopsy does, step by step: settings in, steps out. Nothing is loaded and nothing runs
+here.
 
-Every stage is evaluated and probed, the weights are compared, the hybrids are evaluated. Around that, optional: other arms,
-attention from reasoning to vision, activation patching (asked for with `patch`), the M scores of stages and hybrids, and
-how varied answers are. Steps read each other's run folders by the ids of the steps that make them (`Step.reads`).
+Every stage is evaluated and probed, the weights are compared, the hybrids are evaluated. Around
+that, optional: other arms, attention from reasoning to vision, activation patching (asked for with
+`patch`), the M scores of stages and hybrids, and how varied answers are. Steps read each other's
+run folders by the ids of the steps that make them (`Step.reads`).
 """
 
 from __future__ import annotations
@@ -34,12 +36,15 @@ PATCHES = ("patch-residual", "patch-residual-noising")
 
 @dataclass(frozen=True)
 class Settings:
-    """How much to measure. `samples`: prompts per task in evaluations; `probe_samples`: image pairs per task.
+    """How much to measure. `samples`: prompts per task in evaluations; `probe_samples`: image pairs
+    per task.
 
-    Attention and patching look at one pair at a time and never at more pairs than the probe: `attention_samples`,
-    `patch_samples`. `score_samples`: prompts per task of the M scores, by default all `samples`. `controls`: random layer
-    sets of each size beside the hybrids; `without`: names of `SWITCHES` that are switched off; `dropped`: of `OPTIONAL`
-    those that a budget gave up.
+    Attention and patching look at one pair at a time and never at more pairs than the probe:
+    `attention_samples`,
+    `patch_samples`. `score_samples`: prompts per task of the M scores, by default all `samples`.
+    `controls`: random layer
+    sets of each size beside the hybrids; `without`: names of `SWITCHES` that are switched off;
+    `dropped`: of `OPTIONAL` those that a budget gave up.
     """
 
     tasks: tuple[str, ...] = ()
@@ -69,9 +74,13 @@ class Settings:
     def sizes(self) -> dict[str, Any]:
         """How much is measured, as study.json keeps it."""
         names = ("samples", "probe_samples", "n", "k", "arm_draws", "controls", "max_new_tokens")
-        found = {name: list(v) if isinstance(v := getattr(self, name), tuple) else v for name in names}
+        found = {
+            name: list(v) if isinstance(v := getattr(self, name), tuple) else v for name in names
+        }
         found |= {"score_samples": self.scored()} if self.on("scores") else {}
-        return found | {f"{kind}_samples": self.pairs(kind) for kind in ("attention", "patch") if self.on(kind)}
+        return found | {
+            f"{kind}_samples": self.pairs(kind) for kind in ("attention", "patch") if self.on(kind)
+        }
 
     def scored(self) -> int:
         """Prompts per task in the arms that only the M scores need."""
@@ -88,19 +97,31 @@ def check_switches(names: Sequence[str]) -> tuple[str, ...]:
     for name in names:
         if name not in SWITCHES:
             why = did_you_mean(name, SWITCHES) or "evaluations of the stages always run"
-            raise UsageError(f"--without {name}: no such part of an autopsy", why, f"choose from {', '.join(SWITCHES)}")
+            raise UsageError(
+                f"--without {name}: no such part of an autopsy",
+                why,
+                f"choose from {', '.join(SWITCHES)}",
+            )
     return tuple(dict.fromkeys(names))
 
 
 def study_steps(study: Study, s: Settings, out: Path, needs: Mapping[str, str]) -> list[Step]:
-    """All steps of a study in the order of its page; `needs` maps a label to the step that makes its checkpoint."""
+    """All steps of a study in the order of its page; `needs` maps a label to the step that makes
+    its checkpoint.
+    """
     make = _Maker(study, s, str(out / "runs"), needs)
     steps = [make.evaluation(label) for label in study.models]
     steps += [make.arms(label) for label in study.stages if s.on("arms")]
-    steps += [make.probe(label, "probe", SWAPS, "swap,zero", 9.0) for label in study.stages if s.on("probe")]
+    steps += [
+        make.probe(label, "probe", SWAPS, "swap,zero", 9.0)
+        for label in study.stages
+        if s.on("probe")
+    ]
     steps += [make.diff()] if s.on("diff") else []
     steps += [make.hybrid(number, label) for number, label in enumerate(study.hybrids)]
-    extra = [make.probe(label, "attention", ("attention",), "attention", 4.0) for label in study.stages]
+    extra = [
+        make.probe(label, "attention", ("attention",), "attention", 4.0) for label in study.stages
+    ]
     steps += extra if s.on("attention") else []
     extra = [make.probe(label, "patch", PATCHES, "patch", 9.0) for label in study.stages]
     steps += extra if s.on("patch") else []
@@ -141,21 +162,35 @@ class _Maker:
 
     def probe(self, label: str, kind: str, methods: Sequence[str], typed: str, cost: float) -> Step:
         args = {
-            **self._shared(), "model": self.study.models[label], "methods": list(methods),
-            "task_names": self.study.tasks, "samples": self.s.pairs(kind),
-        }  # fmt: skip
+            **self._shared(),
+            "model": self.study.models[label],
+            "methods": list(methods),
+            "task_names": self.study.tasks,
+            "samples": self.s.pairs(kind),
+        }
         command = f"franken probe {self._typed(label)} --method {typed} --samples {self.s.pairs(kind)}{self._on()}"
         what = {"probe": "probe", "attention": "attention of", "patch": "patch"}[kind]
         optional = "" if kind == "probe" else kind
-        return self._step(f"{kind}-{label}", f"{what} {label}", "probe", args, command, label, cost, kind=optional)
+        return self._step(
+            f"{kind}-{label}", f"{what} {label}", "probe", args, command, label, cost, kind=optional
+        )
 
     def diff(self) -> Step:
         stages = {label: self.study.models[label] for label in self.study.stages}
         spectra = self.s.on("spectra")
-        command = " ".join(["franken diff", *map(self._typed, stages), *(["--spectra"] if spectra else [])])
+        command = " ".join(
+            ["franken diff", *map(self._typed, stages), *(["--spectra"] if spectra else [])]
+        )
         args = {"checkpoints": stages, "spectra": spectra, "out": self.runs}
         return Step(
-            "diff", "compare the weights", "diff", args, command, None, tuple(stages.values()), self._after(*stages)
+            "diff",
+            "compare the weights",
+            "diff",
+            args,
+            command,
+            None,
+            tuple(stages.values()),
+            self._after(*stages),
         )
 
     def hybrid(self, number: int, label: str) -> Step:
@@ -173,19 +208,31 @@ class _Maker:
     def scores(self, steps: Sequence[Step]) -> Step:
         """The M scores of everything that answered in the arms that they need."""
         labels = [*self.study.stages, *self.study.hybrids]
-        groups = {label: [s.id for s in steps if s.verb == "eval" and s.model == label] for label in labels}
+        groups = {
+            label: [s.id for s in steps if s.verb == "eval" and s.model == label]
+            for label in labels
+        }
         args = {
-            "groups": groups, "parent": self.study.parent, "donor": "rl", "hybrids": self.study.hybrids,
-            "seed": self.s.seed, "out": self.runs,
-        }  # fmt: skip
+            "groups": groups,
+            "parent": self.study.parent,
+            "donor": "rl",
+            "hybrids": self.study.hybrids,
+            "seed": self.s.seed,
+            "out": self.runs,
+        }
         reads = tuple(i for ids in groups.values() for i in ids)
         hybrid = " HYBRID" if self.study.hybrids else ""
-        command = (
-            f"franken eval {self._typed(self.study.parent)} {self._typed('rl')}{hybrid} --samples {self.s.scored()}"
-        )
+        command = f"franken eval {self._typed(self.study.parent)} {self._typed('rl')}{hybrid} --samples {self.s.scored()}"
         command += f" --n 1 --k 1 --arms {','.join(('image', *M_ARMS))}"
         return Step(
-            "scores", "M scores", "scores", args, f"{command}{self._on()}", reads=reads, cost=0.1, kind="scores"
+            "scores",
+            "M scores",
+            "scores",
+            args,
+            f"{command}{self._on()}",
+            reads=reads,
+            cost=0.1,
+            kind="scores",
         )
 
     def diversity(self) -> Step:
@@ -196,41 +243,83 @@ class _Maker:
         args = {"seed": self.s.seed, "out": self.runs}
         reads = tuple(f"eval-{label}" for label in labels)
         what = "how varied the answers are"
-        return Step("diversity", what, "compare", args, command, reads=reads, cost=0.2, kind="diversity")
+        return Step(
+            "diversity", what, "compare", args, command, reads=reads, cost=0.2, kind="diversity"
+        )
 
     def _step(
-        self, name: str, what: str, verb: str, args: Mapping[str, Any], command: str, label: str, cost: float,
+        self,
+        name: str,
+        what: str,
+        verb: str,
+        args: Mapping[str, Any],
+        command: str,
+        label: str,
+        cost: float,
         kind: str = "",
-    ) -> Step:  # fmt: skip
+    ) -> Step:
         inputs = (self.study.models[label],)
-        return Step(name, what, verb, args, command, label, inputs, self._after(label), cost, kind=kind)
+        return Step(
+            name, what, verb, args, command, label, inputs, self._after(label), cost, kind=kind
+        )
 
     def _hybrid(
-        self, name: str, what: str, args: Mapping[str, Any], command: str, label: str, cost: float, kind: str = ""
+        self,
+        name: str,
+        what: str,
+        args: Mapping[str, Any],
+        command: str,
+        label: str,
+        cost: float,
+        kind: str = "",
     ) -> Step:
         parent, ranges = self.study.parent, self.study.hybrids[label]["ranges"]
         merge = f"franken merge {self._typed(parent)} {self._typed('rl')} --layers {ranges} --out HYBRID; "
         inputs = (self.study.models[parent], self.study.models["rl"])
         return Step(
-            name, what, "eval", args, merge + command, label, inputs, self._after(parent, "rl"), cost, kind=kind
+            name,
+            what,
+            "eval",
+            args,
+            merge + command,
+            label,
+            inputs,
+            self._after(parent, "rl"),
+            cost,
+            kind=kind,
         )
 
     def _shared(self) -> dict[str, Any]:
         s = self.s
         return {
-            "seed": s.seed, "device": s.device, "dtype": s.dtype, "data": s.data, "max_new_tokens": s.max_new_tokens,
+            "seed": s.seed,
+            "device": s.device,
+            "dtype": s.dtype,
+            "data": s.data,
+            "max_new_tokens": s.max_new_tokens,
             "out": self.runs,
-        }  # fmt: skip
+        }
 
     def _eval(self, label: str, n: int, arms: Sequence[str]) -> dict[str, Any]:
         known = self.study.models.get(label)
         return {
-            **self._shared(), "tasks": list(self.study.tasks), "samples": self.s.samples, "batch_size": self.s.batch_size,
-            "models": [known], "labels": [label], "n": n, "k": [1], "arms": list(arms),
-        }  # fmt: skip
+            **self._shared(),
+            "tasks": list(self.study.tasks),
+            "samples": self.s.samples,
+            "batch_size": self.s.batch_size,
+            "models": [known],
+            "labels": [label],
+            "n": n,
+            "k": [1],
+            "arms": list(arms),
+        }
 
     def _grafted(self, label: str, n: int, arms: Sequence[str]) -> dict[str, Any]:
-        graft = {"label": label, "donor": self.study.models["rl"], "layers": self.study.hybrids[label]["ranges"]}
+        graft = {
+            "label": label,
+            "donor": self.study.models["rl"],
+            "layers": self.study.hybrids[label]["ranges"],
+        }
         args = self._eval(self.study.parent, n, arms)
         del args["labels"]
         return args | {"grafts": [graft]}

@@ -1,9 +1,9 @@
 """`franken autopsy BASE [SFT] RL`: everything at once, on one page.
 
-Probe every stage, compare the weights, evaluate every checkpoint, evaluate the paper's six hybrids and random layer sets
-beside them (grafted in memory), and whatever else `franken.study.agenda` plans; then write `out/index.html`. Everything
-that is complete is skipped, so the same command goes on after an interrupt, and a study grows by calling it again with
-another checkpoint.
+Probe every stage, compare the weights, evaluate every checkpoint, evaluate the paper's six hybrids
+and random layer sets beside them (grafted in memory), and whatever else `franken.study.agenda`
+plans; then write `out/index.html`. Everything that is complete is skipped, so the same command goes
+on after an interrupt, and a study grows by calling it again with another checkpoint.
 
     out/study.json   what was done (franken/report/record.py)    out/runs/    the run folders
     out/steps/       records and logs of the steps               out/index.html
@@ -35,15 +35,26 @@ SMALL = 1 << 30  # bytes; checkpoints below this run side by side
 
 
 def plan_autopsy(
-    base: str, sft: str | None, rl: str, *, out: Path, settings: Settings, extra: Mapping[str, str] | None = None,
-    frozen: Mapping[str, Sequence[int]] | None = None, title: str = "", command: str = "",
+    base: str,
+    sft: str | None,
+    rl: str,
+    *,
+    out: Path,
+    settings: Settings,
+    extra: Mapping[str, str] | None = None,
+    frozen: Mapping[str, Sequence[int]] | None = None,
+    title: str = "",
+    command: str = "",
     needs: Mapping[str, str] | None = None,
-) -> tuple[Study, list[Step]]:  # fmt: skip
-    """The record of the study and its steps. `needs` maps a label to the step that makes its checkpoint.
+) -> tuple[Study, list[Step]]:
+    """The record of the study and its steps. `needs` maps a label to the step that makes its
+    checkpoint.
 
-    `extra` are further checkpoints to evaluate: `control`, or `frozen-RANGE` (`frozen-late`, `frozen-0-3`) for RL with
+    `extra` are further checkpoints to evaluate: `control`, or `frozen-RANGE` (`frozen-late`,
+    `frozen-0-3`) for RL with
     those text layers frozen; `frozen` says which layers a label froze where its name does not.
-    Raises UsageError for checkpoints that are not there or do not fit each other, unknown tasks, impossible numbers.
+    Raises UsageError for checkpoints that are not there or do not fit each other, unknown tasks,
+    impossible numbers.
     """
     needs = needs or {}
     _check_labels(extra or {})
@@ -52,48 +63,86 @@ def plan_autopsy(
     _check_different({label: paths[label] for label in ("base", "sft", "rl") if label in paths})
     depth = _check_fit({label: p for label, p in paths.items() if label not in needs})
     plan = plan_eval(
-        tasks=settings.tasks, samples=settings.samples, n=settings.n, k=settings.k, seed=settings.seed,
+        tasks=settings.tasks,
+        samples=settings.samples,
+        n=settings.n,
+        k=settings.k,
+        seed=settings.seed,
         data=Path(settings.data) if settings.data else None,
-    )  # fmt: skip
+    )
     check_switches(settings.without)
     arms = _frozen(models, depth) if frozen is None else {k: list(v) for k, v in frozen.items()}
     hybrids = plan_hybrids(
-        depth, "SFT" if sft else "Base", controls=settings.controls, seed=settings.seed, frozen=arms.values()
-    )  # fmt: skip
+        depth,
+        "SFT" if sft else "Base",
+        controls=settings.controls,
+        seed=settings.seed,
+        frozen=arms.values(),
+    )
     if taken := sorted({h.label for h in hybrids} & set(models)):
-        raise UsageError(f"--extra {taken[0]}=…: that is the name of a hybrid", fix="give the checkpoint another label")
+        raise UsageError(
+            f"--extra {taken[0]}=…: that is the name of a hybrid",
+            fix="give the checkpoint another label",
+        )
     study = Study(
-        title=title or name_of(paths["rl"]), models=paths, depth=depth, tasks=list(plan.tasks),
-        samples=settings.samples, seed=settings.seed, data=settings.data,
-        hybrids={h.label: h.to_dict() for h in hybrids} if settings.on("hybrids") else {}, frozen=arms,
-        command=command, left_out=_switched_off(settings), sizes=settings.sizes(),
-    )  # fmt: skip
+        title=title or name_of(paths["rl"]),
+        models=paths,
+        depth=depth,
+        tasks=list(plan.tasks),
+        samples=settings.samples,
+        seed=settings.seed,
+        data=settings.data,
+        hybrids={h.label: h.to_dict() for h in hybrids} if settings.on("hybrids") else {},
+        frozen=arms,
+        command=command,
+        left_out=_switched_off(settings),
+        sizes=settings.sizes(),
+    )
     return study, study_steps(study, settings, out, needs)
 
 
 def _check_labels(extra: Mapping[str, str]) -> None:
-    """Refuse labels that would take the place of a stage: the page would then be about another model, unsaid."""
+    """Refuse labels that would take the place of a stage: the page would then be about another
+    model, unsaid.
+    """
     for label in extra:
         if label in ("base", "sft", "rl") or not label.strip():
-            why = "base, sft and rl are the checkpoints of the study itself" if label.strip() else "it has no label"
+            why = (
+                "base, sft and rl are the checkpoints of the study itself"
+                if label.strip()
+                else "it has no label"
+            )
             fix = "give another label: --extra control=FOLDER, --extra frozen-late=FOLDER"
             raise UsageError(f"cannot use --extra {label}={extra[label]}", why, fix)
 
 
 def _switched_off(settings: Settings) -> list[dict[str, Any]]:
-    """The parts of a study that its settings leave out; patching is only named where it was asked for."""
+    """The parts of a study that its settings leave out; patching is only named where it was asked
+    for.
+    """
     why = dict.fromkeys(settings.without, "switched off with --without")
     why |= dict.fromkeys(settings.dropped, "to fit the budget")
-    return [{"id": name, "what": OPTIONAL.get(name, name), "why": text, "command": ""} for name, text in why.items()]
+    return [
+        {"id": name, "what": OPTIONAL.get(name, name), "why": text, "command": ""}
+        for name, text in why.items()
+    ]
 
 
 def fit_budget(
-    base: str, sft: str | None, rl: str, *, out: Path, settings: Settings, budget: str, jobs: int | None = None,
+    base: str,
+    sft: str | None,
+    rl: str,
+    *,
+    out: Path,
+    settings: Settings,
+    budget: str,
+    jobs: int | None = None,
     extra: Mapping[str, str] | None = None,
-) -> Fit:  # fmt: skip
+) -> Fit:
     """The study that fits `budget` (30m, 2h), by the rule of `franken.study.budget`.
 
-    A study that was begun under the same budget keeps the sizes that were chosen then. Raises UsageError.
+    A study that was begun under the same budget keeps the sizes that were chosen then. Raises
+    UsageError.
     """
     asked = settings.sizes() | {"parts": [name for name in OPTIONAL if settings.on(name)]}
     before = read_study(out).budget if (out / FILE).exists() else None
@@ -108,7 +157,9 @@ def fit_budget(
     @cache
     def price(smaller: Settings) -> float | None:
         steps = plan_autopsy(base, sft, rl, out=out, settings=smaller, extra=extra)[1]
-        return totals(lines(steps, stored_steps(steps, out).keys(), rates, memory), lanes)["seconds"]
+        return totals(lines(steps, stored_steps(steps, out).keys(), rates, memory), lanes)[
+            "seconds"
+        ]
 
     return fit(settings, budget, price)
 
@@ -116,36 +167,63 @@ def fit_budget(
 def _budget(asked: Settings, fitted: Fit, text: str) -> dict[str, Any]:
     """As stored in study.json."""
     return {
-        "text": text, "seconds": parse_budget(text), "estimate": fitted.estimate, "notes": list(fitted.notes),
+        "text": text,
+        "seconds": parse_budget(text),
+        "estimate": fitted.estimate,
+        "notes": list(fitted.notes),
         "asked": asked.sizes() | {"parts": [name for name in OPTIONAL if asked.on(name)]},
-        "chosen": {name: getattr(fitted.settings, name) for name in FLOOR}, "dropped": list(fitted.settings.dropped),
-    }  # fmt: skip
+        "chosen": {name: getattr(fitted.settings, name) for name in FLOOR},
+        "dropped": list(fitted.settings.dropped),
+    }
 
 
 def run_autopsy(
-    base: str, sft: str | None, rl: str, *, out: Path, settings: Settings | None = None,
-    extra_models: Mapping[str, str] | None = None, frozen: Mapping[str, Sequence[int]] | None = None, title: str = "",
-    command: str = "", jobs: int | None = None, before: Sequence[Step] = (), needs: Mapping[str, str] | None = None,
-    claimed: bool = False, report: Report | None = None, budget: str = "",
-) -> Path:  # fmt: skip
+    base: str,
+    sft: str | None,
+    rl: str,
+    *,
+    out: Path,
+    settings: Settings | None = None,
+    extra_models: Mapping[str, str] | None = None,
+    frozen: Mapping[str, Sequence[int]] | None = None,
+    title: str = "",
+    command: str = "",
+    jobs: int | None = None,
+    before: Sequence[Step] = (),
+    needs: Mapping[str, str] | None = None,
+    claimed: bool = False,
+    report: Report | None = None,
+    budget: str = "",
+) -> Path:
     """Run what is missing of an autopsy and write its page. Returns the page's path.
 
-    `before` are steps of the caller's own (training runs), `needs` says which of them makes which label's checkpoint.
-    `jobs` lanes side by side: by default two for small checkpoints, else one. Steps that failed are named on the page
-    and in study.json. With a `budget` (30m, 2h) sizes shrink until the study is expected to fit, and optional steps that have
-    not started when it is used up are left out; every call has the whole budget for what is still to do.
-    Raises UsageError if `out` holds something else, unless the caller has `claimed` it, and when no study fits the budget.
+    `before` are steps of the caller's own (training runs), `needs` says which of them makes which
+    label's checkpoint.
+    `jobs` lanes side by side: by default two for small checkpoints, else one. Steps that failed are
+    named on the page
+    and in study.json. With a `budget` (30m, 2h) sizes shrink until the study is expected to fit,
+    and optional steps that have not started when it is used up are left out; every call has the
+    whole budget for what is still to do. Raises UsageError if `out` holds something else, unless
+    the caller has `claimed` it, and when no study fits the budget.
     """
     asked, fitted = settings or Settings(), None
     if budget:
         fitted = fit_budget(
             base, sft, rl, out=out, settings=asked, budget=budget, jobs=jobs, extra=extra_models
-        )  # fmt: skip
+        )
     settings = fitted.settings if fitted else asked
     study, steps = plan_autopsy(
-        base, sft, rl, out=out, settings=settings, extra=extra_models, frozen=frozen, title=title, command=command,
+        base,
+        sft,
+        rl,
+        out=out,
+        settings=settings,
+        extra=extra_models,
+        frozen=frozen,
+        title=title,
+        command=command,
         needs=needs,
-    )  # fmt: skip
+    )
     if fitted:
         study.budget, study.notes = _budget(asked, fitted, budget), list(fitted.notes)
         for note in fitted.notes:
@@ -156,24 +234,41 @@ def run_autopsy(
         return _run(study, [*before, *steps], out, jobs, report, budget)
 
 
-def _run(study: Study, steps: Sequence[Step], out: Path, jobs: int | None, report: Report | None, budget: str) -> Path:
+def _run(
+    study: Study,
+    steps: Sequence[Step],
+    out: Path,
+    jobs: int | None,
+    report: Report | None,
+    budget: str,
+) -> Path:
     from franken.report.page import build_page
 
     outcomes = run_steps(
-        steps, folder=out, jobs=jobs or default_jobs(study), report=report, cost_of=recorder(steps),
+        steps,
+        folder=out,
+        jobs=jobs or default_jobs(study),
+        report=report,
+        cost_of=recorder(steps),
         budget=parse_budget(budget) if budget else None,
-    )  # fmt: skip
+    )
     study.steps = [_recorded(o, out) for o in outcomes if not o.left_out]
     study.left_out += [
-        {"id": o.step.id, "what": o.step.what, "why": o.left_out, "command": o.step.command} for o in outcomes if o.left_out
-    ]  # fmt: skip
+        {"id": o.step.id, "what": o.step.what, "why": o.left_out, "command": o.step.command}
+        for o in outcomes
+        if o.left_out
+    ]
     study.save(out)
     return build_page(out)
 
 
 def _frozen(models: Mapping[str, str], depth: int) -> dict[str, list[int]]:
-    """The text layers that labels of the form `frozen-RANGE` name. Raises UsageError where RANGE is none."""
-    named = {label: label.removeprefix("frozen-") for label in models if label.startswith("frozen-")}
+    """The text layers that labels of the form `frozen-RANGE` name. Raises UsageError where RANGE is
+    none.
+    """
+    named = {
+        label: label.removeprefix("frozen-") for label in models if label.startswith("frozen-")
+    }
     ranges = {label: parse_ranges(text, {"text": depth}) for label, text in named.items()}
     layers = {label: [i for r in found for i in r.layers] for label, found in ranges.items()}
     for label, said in layers.items():
@@ -182,19 +277,29 @@ def _frozen(models: Mapping[str, str], depth: int) -> dict[str, list[int]]:
 
 
 def _check_proof(label: str, said: Sequence[int], proof: Path) -> None:
-    """A checkpoint of `freeze-train` lies beside the proof of what was frozen: the label must say the same text layers."""
+    """A checkpoint of `freeze-train` lies beside the proof of what was frozen: the label must say
+    the same text layers.
+    """
     if not proof.exists():
         return
     stages = json.loads(proof.read_text()).values()
-    rows = [row for stage in stages for row in stage["table"] if row["part"] == "text" and row["layer"] is not None]
+    rows = [
+        row
+        for stage in stages
+        for row in stage["table"]
+        if row["part"] == "text" and row["layer"] is not None
+    ]
     moved = {row["layer"] for row in rows if not row["frozen"]}
     proved = sorted({row["layer"] for row in rows} - moved)
     if proved != sorted(said):
         named = Hybrid(label, tuple(proved)).ranges.replace("text:", "")
         raise UsageError(
-            f"{label} is not what that run froze", f"{proof} says text layers {proved or 'none'}",
-            f"call it frozen-{named}" if proved else "give the checkpoint of a run with frozen layers",
-        )  # fmt: skip
+            f"{label} is not what that run froze",
+            f"{proof} says text layers {proved or 'none'}",
+            f"call it frozen-{named}"
+            if proved
+            else "give the checkpoint of a run with frozen layers",
+        )
 
 
 def _silent(step: str, state: str, text: str) -> None:
@@ -210,10 +315,18 @@ def default_jobs(study: Study) -> int:
 def _recorded(outcome: Outcome, out: Path) -> dict[str, Any]:
     step = outcome.step
     return {
-        "id": step.id, "what": step.what, "verb": step.verb, "model": step.model, "command": step.command,
-        "seconds": outcome.seconds, "error": outcome.error, "optional": bool(step.kind),
-        "folders": [Path(f).resolve().relative_to(out.resolve()).as_posix() for f in outcome.folders],
-    }  # fmt: skip
+        "id": step.id,
+        "what": step.what,
+        "verb": step.verb,
+        "model": step.model,
+        "command": step.command,
+        "seconds": outcome.seconds,
+        "error": outcome.error,
+        "optional": bool(step.kind),
+        "folders": [
+            Path(f).resolve().relative_to(out.resolve()).as_posix() for f in outcome.folders
+        ],
+    }
 
 
 def _check(out: Path, study: Study, claimed: bool) -> None:
@@ -221,19 +334,33 @@ def _check(out: Path, study: Study, claimed: bool) -> None:
     if (out / FILE).exists():
         before = read_study(out)
         there = before.models
-        shared = [label for label in there if label in study.models and there[label] != study.models[label]]
+        shared = [
+            label
+            for label in there
+            if label in study.models and there[label] != study.models[label]
+        ]
         if shared:
             raise UsageError(
-                f"{out} holds another study", f"there, {shared[0]} is {there[shared[0]]}", "choose another --out"
+                f"{out} holds another study",
+                f"there, {shared[0]} is {there[shared[0]]}",
+                "choose another --out",
             )
         if before.made_of_runs:
-            raise UsageError(f"{out} holds a report over runs", "it is no autopsy", "choose another --out")
+            raise UsageError(
+                f"{out} holds a report over runs", "it is no autopsy", "choose another --out"
+            )
     elif not claimed and out.exists() and any(out.iterdir()):
-        raise UsageError(f"{out} holds something else", f"it has no {FILE}", "choose another --out, or move it away")
+        raise UsageError(
+            f"{out} holds something else",
+            f"it has no {FILE}",
+            "choose another --out, or move it away",
+        )
 
 
 def _claim(out: Path, study: Study) -> None:
-    """Make the folder this study's. A record that is there keeps its steps until this call has ended."""
+    """Make the folder this study's. A record that is there keeps its steps until this call has
+    ended.
+    """
     if (out / FILE).exists():  # what a budget chose holds for the call that resumes
         study = replace(read_study(out), budget=study.budget)
     out.mkdir(parents=True, exist_ok=True)
@@ -256,16 +383,29 @@ def _check_different(stages: Mapping[str, str]) -> None:
 
 
 def _check_fit(paths: Mapping[str, str]) -> int:
-    """All checkpoints must hold the same tensors in the same shapes. Returns the depth of the text decoder."""
+    """All checkpoints must hold the same tensors in the same shapes. Returns the depth of the text
+    decoder.
+    """
     opened = {label: open_checkpoint(path) for label, path in paths.items()}
     first, *others = opened
     for label in others:
         a, b = opened[first].tensors, opened[label].tensors
-        odd = next((n for n in a.keys() | b.keys() if n not in a or n not in b or a[n].shape != b[n].shape), None)
+        odd = next(
+            (
+                n
+                for n in a.keys() | b.keys()
+                if n not in a or n not in b or a[n].shape != b[n].shape
+            ),
+            None,
+        )
         if odd:
-            shapes = [f"{x}: {t[odd].shape if odd in t else 'not there'}" for x, t in ((first, a), (label, b))]
+            shapes = [
+                f"{x}: {t[odd].shape if odd in t else 'not there'}"
+                for x, t in ((first, a), (label, b))
+            ]
             raise UsageError(
-                f"{first} and {label} are not the same architecture", f"{odd} is {', '.join(shapes)}",
+                f"{first} and {label} are not the same architecture",
+                f"{odd} is {', '.join(shapes)}",
                 "an autopsy compares stages of one model",
-            )  # fmt: skip
+            )
     return opened[first].depths["text"]

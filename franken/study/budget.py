@@ -1,8 +1,10 @@
-"""`--budget 30m`: the largest study that is expected to fit, by a rule that is written here, and said on the page.
+"""`--budget 30m`: the largest study that is expected to fit, by a rule that is written here, and
+said on the page.
 
-Sizes only ever go down from what was asked for. First samples, image pairs and random sets shrink to a half together; then
-optional parts go, dearest first in the order of `OPTIONAL`; then everything shrinks further, down to `FLOOR`. Parts that
-still fit in the end come back. A budget below the smallest study is refused with what that would take.
+Sizes only ever go down from what was asked for. First samples, image pairs and random sets shrink
+to a half together; then optional parts go, dearest first in the order of `OPTIONAL`; then
+everything shrinks further, down to `FLOOR`. Parts that still fit in the end come back. A budget
+below the smallest study is refused with what that would take.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ Price = Callable[[Settings], float | None]  # about how many seconds a study tak
 
 @dataclass(frozen=True)
 class Fit:
-    """What a budget chose: the settings, their estimate in seconds, and sentences that say what became smaller."""
+    """What a budget chose: the settings, their estimate in seconds, and sentences that say what
+    became smaller.
+    """
 
     settings: Settings
     estimate: float
@@ -36,15 +40,25 @@ class Fit:
 def parse_budget(text: str) -> float:
     """Seconds of `30m`, `2h`, `90s`, `1h30m`. Raises UsageError."""
     pieces = re.findall(r"(\d+(?:\.\d+)?)([smh])", text)
-    if not pieces or "".join(a + b for a, b in pieces) != text or not sum(float(a) for a, _ in pieces):
-        raise UsageError(f"cannot read the budget {text!r}", "it is a time", "write --budget 30m, 2h, 90s or 1h30m")
+    if (
+        not pieces
+        or "".join(a + b for a, b in pieces) != text
+        or not sum(float(a) for a, _ in pieces)
+    ):
+        raise UsageError(
+            f"cannot read the budget {text!r}",
+            "it is a time",
+            "write --budget 30m, 2h, 90s or 1h30m",
+        )
     return sum(float(number) * UNITS[unit] for number, unit in pieces)
 
 
 def fit(asked: Settings, text: str, price: Price) -> Fit:
-    """The first study of the ladder whose price is within the budget, with all optional parts that fit as well.
+    """The first study of the ladder whose price is within the budget, with all optional parts that
+    fit as well.
 
-    Raises UsageError when even the smallest is dearer, or when nothing is known of how long a study takes.
+    Raises UsageError when even the smallest is dearer, or when nothing is known of how long a study
+    takes.
     """
     budget = parse_budget(text)
     chosen, cost = None, None
@@ -52,7 +66,9 @@ def fit(asked: Settings, text: str, price: Price) -> Fit:
         cost = price(rung)
         if cost is None:
             why = "nothing is known of this machine's speed"
-            raise UsageError(f"--budget {text} cannot be kept", why, "give --samples and --probe-samples instead")
+            raise UsageError(
+                f"--budget {text} cannot be kept", why, "give --samples and --probe-samples instead"
+            )
         if cost <= budget:
             chosen = rung
             break
@@ -64,7 +80,7 @@ def fit(asked: Settings, text: str, price: Price) -> Fit:
             f"the smallest ({smallest.samples} prompts and {smallest.probe_samples} image pairs a task, no optional part) "
             f"takes about {needs}",
             f"give --budget {_typed(cost or budget)}, fewer --tasks, or a smaller --n or --max-new-tokens",
-        )  # fmt: skip
+        )
     for name in reversed(chosen.dropped):
         fuller = replace(chosen, dropped=tuple(x for x in chosen.dropped if x != name))
         more = price(fuller)
@@ -92,7 +108,8 @@ def _ladder(asked: Settings, price: Price) -> Any:
 
 def _scaled(asked: Settings, share: float) -> Settings:
     sizes = {
-        name: min(getattr(asked, name), max(low, round(getattr(asked, name) * share))) for name, low in FLOOR.items()
+        name: min(getattr(asked, name), max(low, round(getattr(asked, name) * share)))
+        for name, low in FLOOR.items()
     }
     return replace(asked, **sizes)
 
@@ -105,8 +122,9 @@ def _said(asked: Settings, chosen: Settings, text: str, cost: float) -> tuple[st
     }
     smaller = [
         f"{getattr(chosen, name)} instead of {getattr(asked, name)} {what}"
-        for name, what in names.items() if getattr(chosen, name) < getattr(asked, name)
-    ]  # fmt: skip
+        for name, what in names.items()
+        if getattr(chosen, name) < getattr(asked, name)
+    ]
     lost = [OPTIONAL[name] for name in chosen.dropped]
     notes = [f"To fit a budget of {text}: {', '.join(smaller)}."] if smaller else []
     notes += [f"Left out to fit a budget of {text}: {'; '.join(lost)}."] if lost else []

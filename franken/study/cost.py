@@ -1,9 +1,13 @@
-"""What the steps of a study will take, before anything is loaded: forward passes, tensors and bytes to read, disk, seconds.
+"""What the steps of a study will take, before anything is loaded: forward passes, tensors and bytes
+to read, disk, seconds.
 
-Passes are counted to the longest answer, so that models which say less need less. Seconds come from records of steps that
-ran on this machine, `measured`: their seconds for each unit of work of the same kind. Where there are none they are
-`computed`: the operations over the rate of a matrix product that is timed here, and a fixed time a layer and pass; such
-numbers can be off by several times, and say so. Comparing weights is timed on the very files (franken/diff/estimate.py).
+Passes are counted to the longest answer, so that models which say less need less. Seconds come from
+records of steps that ran on this machine, `measured`: their seconds for each unit of work of the
+same kind. Where there are none they are
+`computed`: the operations over the rate of a matrix product that is timed here, and a fixed time a
+layer and pass; such
+numbers can be off by several times, and say so. Comparing weights is timed on the very files
+(franken/diff/estimate.py).
 """
 
 from __future__ import annotations
@@ -26,7 +30,13 @@ PIXELS_PER_TOKEN, LETTERS_PER_TOKEN = (
     3,
 )  # Qwen2.5-VL's, about; the true number is known once a prompt is processed
 CHUNK = 96  # prompts that `franken eval` asks between two writes
-BYTES_A_ROW = {"eval": 40, "probe": 20, "diff": 400, "compare": 10, "scores": 10}  # of the creature's Parquet files
+BYTES_A_ROW = {
+    "eval": 40,
+    "probe": 20,
+    "diff": 400,
+    "compare": 10,
+    "scores": 10,
+}  # of the creature's Parquet files
 PAGE = 4 << 20  # the page's figures
 EFFICIENCY = 0.6  # of a matrix product's rate, for a whole forward pass; the creature on a CPU reaches about that
 A_LAYER = {"cpu": 0.2e-3, "cuda": 0.2e-3}  # seconds that a pass through one layer takes at least
@@ -37,7 +47,9 @@ DISK = 1e9  # bytes a second, of loading
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one step. `calls` are forward passes over a batch, `tokens` all positions of them, `work` what time goes with."""
+    """Of one step. `calls` are forward passes over a batch, `tokens` all positions of them, `work`
+    what time goes with.
+    """
 
     calls: int = 0
     prompts: int = 0
@@ -90,7 +102,9 @@ def study_costs(steps: Sequence[Step], memory: dict[str, Any] | None = None) -> 
             found[step.id] = _diff_cost(step.args)
         else:
             answers = sum(found[i].answers for i in step.reads if i in found)
-            found[step.id] = Cost(written=answers * BYTES_A_ROW.get(step.verb, 0), work=float(answers))
+            found[step.id] = Cost(
+                written=answers * BYTES_A_ROW.get(step.verb, 0), work=float(answers)
+            )
     return found
 
 
@@ -107,9 +121,16 @@ def _eval_cost(args: Mapping[str, Any], memory: dict[str, Any]) -> Cost:
     donated = [open_checkpoint(graft["donor"]).nbytes for graft in args.get("grafts", [])]
     calls = batches * arms * new
     return Cost(
-        calls, prompts, answers, new, tokens, len(model.tensors), model.nbytes + sum(donated), answers * BYTES_A_ROW["eval"],
+        calls,
+        prompts,
+        answers,
+        new,
+        tokens,
+        len(model.tensors),
+        model.nbytes + sum(donated),
+        answers * BYTES_A_ROW["eval"],
         _flops(model, tokens),
-    )  # fmt: skip
+    )
 
 
 def _probe_cost(args: Mapping[str, Any], memory: dict[str, Any]) -> Cost:
@@ -123,13 +144,22 @@ def _probe_cost(args: Mapping[str, Any], memory: dict[str, Any]) -> Cost:
     tokens = 2 * pairs * prompt + rows * new + passes * prompt
     written = found["answers"] * BYTES_A_ROW["probe"]
     return Cost(
-        found["forwards"], pairs, found["answers"], new, tokens, len(model.tensors), model.nbytes, written,
+        found["forwards"],
+        pairs,
+        found["answers"],
+        new,
+        tokens,
+        len(model.tensors),
+        model.nbytes,
+        written,
         _flops(model, tokens),
-    )  # fmt: skip
+    )
 
 
 def _probe_plan(args: Mapping[str, Any], memory: dict[str, Any]) -> Any:
-    """The probe's plan; a smaller one is the first pairs of each task of a larger one, since making pairs takes a while."""
+    """The probe's plan; a smaller one is the first pairs of each task of a larger one, since making
+    pairs takes a while.
+    """
     from franken.probe.plan import plan_probe
 
     names = ("task_names", "data", "seed", "max_new_tokens")
@@ -151,19 +181,26 @@ def _diff_cost(args: Mapping[str, Any]) -> Cost:
     plan = plan_diff(list(args["checkpoints"].values()))
     rows = len(plan.tensors) * len(plan.deltas)
     return Cost(
-        tensors=len(plan.tensors) * len(args["checkpoints"]), read=plan.total_bytes,
-        written=rows * BYTES_A_ROW["diff"], work=float(plan.total_bytes),
-    )  # fmt: skip
+        tensors=len(plan.tensors) * len(args["checkpoints"]),
+        read=plan.total_bytes,
+        written=rows * BYTES_A_ROW["diff"],
+        work=float(plan.total_bytes),
+    )
 
 
 def _prompt_tokens(args: Mapping[str, Any], tasks: Sequence[str], memory: dict[str, Any]) -> int:
-    """About how long a prompt is, from the first question of every task: its letters, and the area of its images."""
+    """About how long a prompt is, from the first question of every task: its letters, and the area
+    of its images.
+    """
     named = json.dumps(["prompt", list(tasks), args["data"]])
     if named not in memory:
         from franken.tasks.sources import load_tasks
 
         items = [i for i in load_tasks(list(tasks), 1, args["seed"], args["data"]) if not i.error]
-        areas = [sum(x.width * x.height for x in (i.image, *i.more_images) if x is not None) for i in items]
+        areas = [
+            sum(x.width * x.height for x in (i.image, *i.more_images) if x is not None)
+            for i in items
+        ]
         letters = [len(i.question) for i in items]
         tokens = sum(areas) / PIXELS_PER_TOKEN + sum(letters) / LETTERS_PER_TOKEN
         memory[named] = max(1, round(tokens / max(1, len(items))))
@@ -171,13 +208,19 @@ def _prompt_tokens(args: Mapping[str, Any], tasks: Sequence[str], memory: dict[s
 
 
 def _flops(model: Checkpoint, tokens: int) -> float:
-    """Two operations a weight of the decoder and token; an embedding counts as the head that may be tied to it."""
-    weights = [math.prod(entry.shape) for entry in model.tensors.values() if entry.place.part == "text"]
+    """Two operations a weight of the decoder and token; an embedding counts as the head that may be
+    tied to it.
+    """
+    weights = [
+        math.prod(entry.shape) for entry in model.tensors.values() if entry.place.part == "text"
+    ]
     return 2.0 * sum(weights) * tokens
 
 
 def measured_rates(folder: Path) -> dict[str, float]:
-    """Seconds a unit of work of the steps that ran on this machine, by group, from `folder/steps/*.json`."""
+    """Seconds a unit of work of the steps that ran on this machine, by group, from
+    `folder/steps/*.json`.
+    """
     seconds: dict[str, float] = {}
     work: dict[str, float] = {}
     for file in sorted((folder / "steps").glob("*.json")):
@@ -191,7 +234,8 @@ def measured_rates(folder: Path) -> dict[str, float]:
 
 @cache
 def product_rate(device: str, threads: int) -> float:
-    """Operations a second of a square matrix product on `device`, the best of a few, timed once a process.
+    """Operations a second of a square matrix product on `device`, the best of a few, timed once a
+    process.
 
     fp32 on a CPU, bf16 on a GPU.
     """
@@ -238,7 +282,11 @@ def step_seconds(step: Step, cost: Cost, rates: Rates) -> tuple[float | None, st
     if step.verb in ("eval", "probe") and rates.flops:
         path = step.args["models"][0] if step.verb == "eval" else step.args["model"]
         model = open_checkpoint(path)
-        layers = cost.calls * model.depths["text"] * A_LAYER["cuda" if rates.device.startswith("cuda") else "cpu"]
+        layers = (
+            cost.calls
+            * model.depths["text"]
+            * A_LAYER["cuda" if rates.device.startswith("cuda") else "cpu"]
+        )
         return cost.work / (EFFICIENCY * rates.flops) + layers + cost.read / DISK, "computed"
     return None, "unknown"
 
@@ -261,7 +309,9 @@ def total_seconds(seconds: Sequence[float | None], jobs: int) -> float | None:
 
 
 def find_rates(folder: Path, *, device: str, jobs: int, needed: bool = True) -> Rates:
-    """What is known of this machine: times of the study in `folder`, and, if `needed`, a matrix product timed now."""
+    """What is known of this machine: times of the study in `folder`, and, if `needed`, a matrix
+    product timed now.
+    """
     rates = Rates(measured_rates(folder), device=device)
     if needed and not {"eval", "probe"} <= rates.measured.keys():
         from franken.models.loading import pick_device
@@ -278,7 +328,9 @@ def cores() -> int:
 
 @dataclass(frozen=True)
 class Line:
-    """A step in the table of `--dry-run`: what it takes, how long, how that is known, and whether it is done."""
+    """A step in the table of `--dry-run`: what it takes, how long, how that is known, and whether
+    it is done.
+    """
 
     step: Step
     cost: Cost
@@ -289,35 +341,54 @@ class Line:
     def to_dict(self) -> dict[str, Any]:
         """As `--json` prints it."""
         return {
-            "id": self.step.id, "what": self.step.what, "command": self.step.command, "optional": bool(self.step.kind),
-            **asdict(self.cost), "seconds": self.seconds, "how": self.how, "done": self.done,
-        }  # fmt: skip
+            "id": self.step.id,
+            "what": self.step.what,
+            "command": self.step.command,
+            "optional": bool(self.step.kind),
+            **asdict(self.cost),
+            "seconds": self.seconds,
+            "how": self.how,
+            "done": self.done,
+        }
 
 
 def lines(
     steps: Sequence[Step], done: Collection[str], rates: Rates, memory: dict[str, Any] | None = None
 ) -> list[Line]:
-    """What every step takes; a step that is done takes nothing, and is still counted. `memory` as of `study_costs`."""
+    """What every step takes; a step that is done takes nothing, and is still counted. `memory` as
+    of `study_costs`.
+    """
     costs = study_costs(steps, memory)
     found = []
     for step in steps:
         if step.id in done:
             found.append(Line(step, costs[step.id], 0.0, "done", True))
         else:
-            found.append(Line(step, costs[step.id], *step_seconds(step, costs[step.id], rates), False))
+            found.append(
+                Line(step, costs[step.id], *step_seconds(step, costs[step.id], rates), False)
+            )
     return found
 
 
 def totals(found: Sequence[Line], jobs: int) -> dict[str, Any]:
-    """What is still to do: sums over the steps that are not done, and about how long it takes in `jobs` lanes."""
+    """What is still to do: sums over the steps that are not done, and about how long it takes in
+    `jobs` lanes.
+    """
     todo = [x for x in found if not x.done]
     whole = sum((x.cost for x in todo), Cost())
     seconds = total_seconds([x.seconds for x in todo], jobs)
     return {
-        "steps": len(found), "done": len(found) - len(todo), "calls": whole.calls, "prompts": whole.prompts,
-        "answers": whole.answers, "tensors": whole.tensors, "read": whole.read, "written": whole.written + PAGE,
-        "seconds": seconds, "jobs": jobs,
-    }  # fmt: skip
+        "steps": len(found),
+        "done": len(found) - len(todo),
+        "calls": whole.calls,
+        "prompts": whole.prompts,
+        "answers": whole.answers,
+        "tensors": whole.tensors,
+        "read": whole.read,
+        "written": whole.written + PAGE,
+        "seconds": seconds,
+        "jobs": jobs,
+    }
 
 
 def explained(rates: Rates) -> str:

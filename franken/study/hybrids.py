@@ -1,9 +1,11 @@
 """The hybrids of the paper, by thirds, and random layer sets of equal size beside them.
 
-`SFT:RL:RL` reads early:middle:late: the middle and late thirds come from RL, the rest of the model, embeddings,
-vision tower and head included, is the parent's. The reference code starts from whichever model is named first, so
-that its six hybrids also exchange the vision tower and the embeddings (Frankenstein, arXiv 2602.12395, appendix E);
-here only decoder layers move. A random set answers whether it is these layers that matter or just how many.
+`SFT:RL:RL` reads early:middle:late: the middle and late thirds come from RL, the rest of the model,
+embeddings,
+vision tower and head included, is the parent's. The reference code starts from whichever model is
+named first, so that its six hybrids also exchange the vision tower and the embeddings
+(Frankenstein, arXiv 2602.12395, appendix E); here only decoder layers move. A random set answers
+whether it is these layers that matter or just how many.
 """
 
 from __future__ import annotations
@@ -16,15 +18,23 @@ from typing import Any
 from franken.errors import UsageError
 from franken.layers import neighbours, thirds
 
-# which thirds come from RL, in the order of the paper: IN:RL:RL, RL:IN:IN, IN:IN:RL, RL:RL:IN, IN:RL:IN, RL:IN:RL
+# which thirds come from RL, in the order of the paper: IN:RL:RL, RL:IN:IN, IN:IN:RL, RL:RL:IN,
+# IN:RL:IN, RL:IN:RL
 FROM_RL = (
-    ("middle", "late"), ("early",), ("late",), ("early", "middle"), ("middle",), ("early", "late"),
-)  # fmt: skip
+    ("middle", "late"),
+    ("early",),
+    ("late",),
+    ("early", "middle"),
+    ("middle",),
+    ("early", "late"),
+)
 
 
 @dataclass(frozen=True)
 class Hybrid:
-    """A layer set to take from the donor. `layers` are 0-based text layers; `control` marks a random set."""
+    """A layer set to take from the donor. `layers` are 0-based text layers; `control` marks a
+    random set.
+    """
 
     label: str
     layers: tuple[int, ...]
@@ -55,7 +65,10 @@ class Splice:
 def parse_splice(text: str) -> Splice:
     """`LABEL=DONOR:RANGES` and, after each further `+`, another `DONOR:RANGES`. Raises UsageError."""
     label, equals, rest = text.partition("=")
-    parts = tuple((donor, f"text:{ranges}") for donor, _, ranges in (p.rpartition(":") for p in rest.split("+")))
+    parts = tuple(
+        (donor, f"text:{ranges}")
+        for donor, _, ranges in (p.rpartition(":") for p in rest.split("+"))
+    )
     if not label or not equals or not all(donor for donor, _ in parts):
         raise UsageError(
             f"cannot read the hybrid {text!r}",
@@ -66,7 +79,9 @@ def parse_splice(text: str) -> Splice:
 
 
 def thirds_hybrids(depth: int, parent: str, donor: str = "RL") -> list[Hybrid]:
-    """The six hybrids of the paper for a decoder of `depth` layers; sets that are empty or everything are left out."""
+    """The six hybrids of the paper for a decoder of `depth` layers; sets that are empty or
+    everything are left out.
+    """
     bounds = thirds(depth)
     made: dict[tuple[int, ...], Hybrid] = {}
     for taken in FROM_RL:
@@ -78,7 +93,9 @@ def thirds_hybrids(depth: int, parent: str, donor: str = "RL") -> list[Hybrid]:
 
 
 def random_hybrids(depth: int, sizes: list[int], each: int, *, seed: int = 0) -> list[Hybrid]:
-    """`each` different random layer sets of every size, none of them a union of thirds; as many as there are."""
+    """`each` different random layer sets of every size, none of them a union of thirds; as many as
+    there are.
+    """
     taken = {h.layers for h in thirds_hybrids(depth, "a", "b")}
     rng = random.Random(f"random layers {seed}")
     made: list[Hybrid] = []
@@ -96,14 +113,19 @@ def random_hybrids(depth: int, sizes: list[int], each: int, *, seed: int = 0) ->
 def frozen_hybrids(
     depth: int, frozen: Iterable[Sequence[int]], taken: Iterable[Hybrid], donor: str = "RL"
 ) -> list[Hybrid]:
-    """Hybrids beside RL with layers frozen: the same layers from the donor, and all the others, where `taken` lacks them.
+    """Hybrids beside RL with layers frozen: the same layers from the donor, and all the others,
+    where `taken` lacks them.
 
-    The first asks whether RL's change there is enough alone, the second puts these layers back and leaves the rest to RL.
+    The first asks whether RL's change there is enough alone, the second puts these layers back and
+    leaves the rest to RL.
     """
     known = {h.layers for h in taken}
     made: list[Hybrid] = []
     for layers in frozen:
-        for chosen in (tuple(sorted(layers)), tuple(i for i in range(depth) if i not in set(layers))):
+        for chosen in (
+            tuple(sorted(layers)),
+            tuple(i for i in range(depth) if i not in set(layers)),
+        ):
             if chosen and len(chosen) < depth and chosen not in known:
                 known.add(chosen)
                 ranges = Hybrid("", chosen).ranges.replace("text:", "")
@@ -112,18 +134,29 @@ def frozen_hybrids(
 
 
 def plan_hybrids(
-    depth: int, parent: str, *, controls: int = 2, seed: int = 0, frozen: Iterable[Sequence[int]] = ()
+    depth: int,
+    parent: str,
+    *,
+    controls: int = 2,
+    seed: int = 0,
+    frozen: Iterable[Sequence[int]] = (),
 ) -> list[Hybrid]:
-    """The six hybrids and those beside the `frozen` layer sets, then `controls` random sets of equal sizes.
+    """The six hybrids and those beside the `frozen` layer sets, then `controls` random sets of
+    equal sizes.
 
-    The sizes are those of the middle third, of the middle and late ones, and of the hybrids beside frozen layers.
+    The sizes are those of the middle third, of the middle and late ones, and of the hybrids beside
+    frozen layers.
     """
     made = thirds_hybrids(depth, parent)
     beside = frozen_hybrids(depth, frozen, made)
     bounds = thirds(depth)
     one = len(range(*bounds["middle"]))
     two = depth - len(range(*bounds["early"]))
-    sizes = [s for s in dict.fromkeys((two, one, *(len(h.layers) for h in beside))) if 0 < s < depth]
+    sizes = [
+        s for s in dict.fromkeys((two, one, *(len(h.layers) for h in beside))) if 0 < s < depth
+    ]
     taken = {h.layers for h in beside}
-    randoms = [h for h in random_hybrids(depth, sizes, controls, seed=seed) if h.layers not in taken]
+    randoms = [
+        h for h in random_hybrids(depth, sizes, controls, seed=seed) if h.layers not in taken
+    ]
     return [*made, *beside, *randoms]

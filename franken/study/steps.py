@@ -1,11 +1,13 @@
 """Steps of a study and the lanes that run them side by side, resumably.
 
-A step is either one verb of franken, run inside a worker process that lives as long as its lane (importing torch and
-transformers takes longer than many a step), or a command of its own, such as a training run. Steps wait for the steps
-they need. What is complete is recorded under `steps/` and skipped next time, as long as its arguments and checkpoints
-are the same. One failed step does not stop the others; those that need it fail with it.
+A step is either one verb of franken, run inside a worker process that lives as long as its lane
+(importing torch and transformers takes longer than many a step), or a command of its own, such as a
+training run. Steps wait for the steps they need. What is complete is recorded under `steps/` and
+skipped next time, as long as its arguments and checkpoints are the same. One failed step does not
+stop the others; those that need it fail with it.
 
-Ctrl-C interrupts the children, waits for them to save what they do, and ends; no process is left behind.
+Ctrl-C interrupts the children, waits for them to save what they do, and ends; no process is left
+behind.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ from franken.checkpoints import fingerprint, open_checkpoint
 from franken.errors import FrankenError
 from franken.runs import atomic_write_text
 
-Report = Callable[[str, str, str], None]  # step id, state (start, progress, done, skipped, failed), text
+Report = Callable[
+    [str, str, str], None
+]  # step id, state (start, progress, done, skipped, failed), text
 GRACE = 30.0  # seconds that an interrupted child gets to save its state
 
 
@@ -37,11 +41,15 @@ GRACE = 30.0  # seconds that an interrupted child gets to save its state
 class Step:
     """One thing to do.
 
-    `verb` and `args` go to a worker (franken.study.worker); a step with `argv` runs that command instead, and
-    `is_done` tells whether it is complete. `inputs` are checkpoint folders whose contents the result depends on.
-    `command` is what a person would type to do the same. `cost` orders the work: dear steps first. `kind` names the optional
-    part of a study that a step belongs to; such steps come last, cheap ones first. `reads` are steps whose run folders the
-    worker gets as the argument `folders` (step → folders); it waits for all of them and does with those that ended well.
+    `verb` and `args` go to a worker (franken.study.worker); a step with `argv` runs that command
+    instead, and
+    `is_done` tells whether it is complete. `inputs` are checkpoint folders whose contents the
+    result depends on.
+    `command` is what a person would type to do the same. `cost` orders the work: dear steps first.
+    `kind` names the optional
+    part of a study that a step belongs to; such steps come last, cheap ones first. `reads` are
+    steps whose run folders the worker gets as the argument `folders` (step → folders); it waits for
+    all of them and does with those that ended well.
     """
 
     id: str
@@ -61,7 +69,9 @@ class Step:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a step ended: its run folders (as given by the verb), how long it took, the error, or why it was left out."""
+    """How a step ended: its run folders (as given by the verb), how long it took, the error, or why
+    it was left out.
+    """
 
     step: Step
     folders: tuple[str, ...] = ()
@@ -72,22 +82,31 @@ class Outcome:
 
 
 def run_steps(
-    steps: Sequence[Step], *, folder: Path, jobs: int = 2, report: Report | None = None,
-    cost_of: Callable[[Step], Mapping[str, Any]] | None = None, budget: float | None = None,
-) -> list[Outcome]:  # fmt: skip
-    """Run the steps in `jobs` lanes and return their outcomes in the order given. Records go to `folder/steps/`.
+    steps: Sequence[Step],
+    *,
+    folder: Path,
+    jobs: int = 2,
+    report: Report | None = None,
+    cost_of: Callable[[Step], Mapping[str, Any]] | None = None,
+    budget: float | None = None,
+) -> list[Outcome]:
+    """Run the steps in `jobs` lanes and return their outcomes in the order given. Records go to
+    `folder/steps/`.
 
-    What `cost_of` says of a step is stored beside its seconds, if it ran from beginning to end, for later estimates.
-    After `budget` seconds optional steps that have not started are left out; what runs goes on to its end.
-    With more than one lane every child computes with one thread, unless OMP_NUM_THREADS says otherwise.
-    Raises KeyboardInterrupt after the children have been stopped.
+    What `cost_of` says of a step is stored beside its seconds, if it ran from beginning to end, for
+    later estimates. After `budget` seconds optional steps that have not started are left out; what
+    runs goes on to its end. With more than one lane every child computes with one thread, unless
+    OMP_NUM_THREADS says otherwise. Raises KeyboardInterrupt after the children have been stopped.
     """
     (folder / "steps").mkdir(parents=True, exist_ok=True)
     board = _Board(list(steps), folder, report or (lambda *_: None), cost_of, budget)
     environment = dict(os.environ)
     if jobs > 1:
         environment.setdefault("OMP_NUM_THREADS", "1")
-    lanes = [threading.Thread(target=_lane, args=(board, i, environment), daemon=True) for i in range(max(1, jobs))]
+    lanes = [
+        threading.Thread(target=_lane, args=(board, i, environment), daemon=True)
+        for i in range(max(1, jobs))
+    ]
     with _terminations_interrupt():
         for lane in lanes:
             lane.start()
@@ -108,9 +127,13 @@ class _Board:
     """What is waiting, running and done; shared by the lanes under one lock."""
 
     def __init__(
-        self, steps: list[Step], folder: Path, report: Report, cost_of: Callable[[Step], Mapping[str, Any]] | None,
+        self,
+        steps: list[Step],
+        folder: Path,
+        report: Report,
+        cost_of: Callable[[Step], Mapping[str, Any]] | None,
         budget: float | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.waiting, self.folder, self.report, self.cost_of = steps, folder, report, cost_of
         self.budget, self.began = budget, time.monotonic()
         self.outcomes: dict[str, Outcome] = {}
@@ -120,13 +143,17 @@ class _Board:
         self.lock = threading.Condition()
 
     def take(self) -> Step | None:
-        """The dearest step that is ready, and then the cheapest optional one; waits while others run; None when nothing is left."""
+        """The dearest step that is ready, and then the cheapest optional one; waits while others
+        run; None when nothing is left.
+        """
         with self.lock:
             while not self.stopped and self.waiting:
                 for step in [s for s in self.waiting if self._broken(s)]:
                     self.waiting.remove(step)
                     self._close(Outcome(step, error=f"needs {self._broken(step)}, which failed"))
-                ready = [s for s in self.waiting if all(n in self.outcomes for n in (*s.needs, *s.reads))]
+                ready = [
+                    s for s in self.waiting if all(n in self.outcomes for n in (*s.needs, *s.reads))
+                ]
                 if ready:
                     step = max(ready, key=lambda s: (not s.kind, -s.cost if s.kind else s.cost))
                     self.waiting.remove(step)
@@ -155,9 +182,17 @@ class _Board:
     def _close(self, outcome: Outcome) -> None:
         self.outcomes[outcome.step.id] = outcome
         state = (
-            "failed" if outcome.error else "left out" if outcome.left_out else "skipped" if outcome.skipped else "done"
+            "failed"
+            if outcome.error
+            else "left out"
+            if outcome.left_out
+            else "skipped"
+            if outcome.skipped
+            else "done"
         )
-        self.report(outcome.step.id, state, outcome.error or outcome.left_out or f"{outcome.seconds:.0f} s")
+        self.report(
+            outcome.step.id, state, outcome.error or outcome.left_out or f"{outcome.seconds:.0f} s"
+        )
         self.lock.notify_all()
 
     def _broken(self, step: Step) -> str | None:
@@ -206,14 +241,25 @@ def _lane(board: _Board, number: int, environment: dict[str, str]) -> None:
             if step.argv is not None:
                 folders, error = _command(board, step, log, environment)
             else:
-                worker = worker if worker and worker.alive() else _Worker(board, number, environment)
+                worker = (
+                    worker if worker and worker.alive() else _Worker(board, number, environment)
+                )
                 folders, error = worker.do(step)
             if board.stopped:
                 return
             outcome = Outcome(step, tuple(folders), round(time.monotonic() - began, 1), error)
             if not error:
-                content: dict[str, Any] = {"key": key, "folders": folders, "seconds": outcome.seconds}
-                if board.cost_of and not step.argv and whole and all(_is_new(Path(f), mark) for f in folders):
+                content: dict[str, Any] = {
+                    "key": key,
+                    "folders": folders,
+                    "seconds": outcome.seconds,
+                }
+                if (
+                    board.cost_of
+                    and not step.argv
+                    and whole
+                    and all(_is_new(Path(f), mark) for f in folders)
+                ):
                     content["cost"] = dict(board.cost_of(taken))
                 atomic_write_text(record, json.dumps(content, indent=1))
                 mark.unlink()
@@ -227,13 +273,19 @@ def _lane(board: _Board, number: int, environment: dict[str, str]) -> None:
 
 
 def with_folders(step: Step, outcomes: Mapping[str, Outcome]) -> Step:
-    """The step with the argument `folders`: of each step that it reads and that ended well, its run folders."""
-    found = {i: list(outcomes[i].folders) for i in step.reads if i in outcomes and outcomes[i].folders}
+    """The step with the argument `folders`: of each step that it reads and that ended well, its run
+    folders.
+    """
+    found = {
+        i: list(outcomes[i].folders) for i in step.reads if i in outcomes and outcomes[i].folders
+    }
     return replace(step, args={**step.args, "folders": found})
 
 
 def _key(step: Step) -> str:
-    """A hash of everything a step's result depends on: its verb, its arguments, the contents of its checkpoints."""
+    """A hash of everything a step's result depends on: its verb, its arguments, the contents of its
+    checkpoints.
+    """
     prints = [fingerprint(open_checkpoint(path)) for path in step.inputs]
     asked = [step.verb, step.args, prints, *plugins.identity().values()]
     content = json.dumps(asked, sort_keys=True, default=str)
@@ -260,14 +312,18 @@ def _is_new(run: Path, mark: Path) -> bool:
 
 
 def stored_steps(steps: Sequence[Step], folder: Path) -> dict[str, Outcome]:
-    """The outcomes of those steps that are complete, as `run_steps` would find them; nothing is run."""
+    """The outcomes of those steps that are complete, as `run_steps` would find them; nothing is
+    run.
+    """
     found: dict[str, Outcome] = {}
     for step in steps:
         if not all(i in found for i in step.reads):
             continue
         filled = with_folders(step, found) if step.reads else step
         try:
-            stored = _stored(filled, folder / "steps" / f"{step.id}.json", "" if step.argv else _key(filled))
+            stored = _stored(
+                filled, folder / "steps" / f"{step.id}.json", "" if step.argv else _key(filled)
+            )
         except FrankenError:  # a checkpoint that is yet to be made
             continue
         if stored is not None:
@@ -275,7 +331,9 @@ def stored_steps(steps: Sequence[Step], folder: Path) -> dict[str, Outcome]:
     return found
 
 
-def _command(board: _Board, step: Step, log: Path, environment: dict[str, str]) -> tuple[list[str], str | None]:
+def _command(
+    board: _Board, step: Step, log: Path, environment: dict[str, str]
+) -> tuple[list[str], str | None]:
     """Run a step's own command; its lines go to the log and, as progress, to the reporter."""
     assert step.argv is not None
     with log.open("w") as file:
@@ -295,7 +353,9 @@ def _command(board: _Board, step: Step, log: Path, environment: dict[str, str]) 
 
 
 class _Worker:
-    """A process that does one step after the other; answers come as JSON lines on its standard output."""
+    """A process that does one step after the other; answers come as JSON lines on its standard
+    output.
+    """
 
     def __init__(self, board: _Board, number: int, environment: dict[str, str]) -> None:
         self.board = board
@@ -333,15 +393,25 @@ class _Worker:
         self.errors.close()
 
 
-def _start(board: _Board, argv: list[str], environment: dict[str, str], errors: int | IO[str]) -> subprocess.Popen[str]:
+def _start(
+    board: _Board, argv: list[str], environment: dict[str, str], errors: int | IO[str]
+) -> subprocess.Popen[str]:
     """A child in a session of its own, so that ctrl-C reaches it once, from here."""
     with board.lock:
         if board.stopped:
-            raise FrankenError("interrupted", "the study is being stopped", "run it again; it resumes")
+            raise FrankenError(
+                "interrupted", "the study is being stopped", "run it again; it resumes"
+            )
         child = subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment,
-            start_new_session=True, bufsize=1,
-        )  # fmt: skip
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=environment,
+            start_new_session=True,
+            bufsize=1,
+        )
         board.children.add(child)
         return child
 

@@ -1,8 +1,10 @@
-"""A worker of a study: reads steps as JSON lines on standard input, does them, answers on standard output.
+"""A worker of a study: reads steps as JSON lines on standard input, does them, answers on standard
+output.
 
-`python -m franken.study.worker`, started by `franken.study.steps`. It lives for many steps because importing torch
-and transformers costs more than most of them on a small model. Errors that a user can be told about are answered;
-anything else ends the process, and the traceback is in the log.
+`python -m franken.study.worker`, started by `franken.study.steps`. It lives for many steps because
+importing torch
+and transformers costs more than most of them on a small model. Errors that a user can be told about
+are answered; anything else ends the process, and the traceback is in the log.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ def main() -> None:
         for line in sys.stdin:
             request = json.loads(line)
             try:
-                answer: dict[str, Any] = {"folders": do(request["verb"], request["args"], _ticker(answers))}
+                answer: dict[str, Any] = {
+                    "folders": do(request["verb"], request["args"], _ticker(answers))
+                }
             except FrankenError as e:
                 answer = {"error": ". ".join(x for x in (e.what, e.why) if x)}
             _say(answers, answer)
@@ -49,16 +53,24 @@ def do(verb: str, args: dict[str, Any], tick: Tick) -> list[str]:
         grafts = options.pop("grafts", None)
         out, data = Path(options.pop("out")), options.pop("data", None)
         folders = run_eval(
-            options.pop("models"), out=out, data=Path(data) if data else None, progress=tick,
-            grafts=[Graft(**g) for g in grafts] if grafts else None, **options,
-        )  # fmt: skip
+            options.pop("models"),
+            out=out,
+            data=Path(data) if data else None,
+            progress=tick,
+            grafts=[Graft(**g) for g in grafts] if grafts else None,
+            **options,
+        )
         return [str(f) for f in folders]
     if verb == "probe":
         from franken.probe.plan import plan_probe
         from franken.probe.run import run_probe
 
         options = dict(args)
-        out, device, data = Path(options.pop("out")), options.pop("device"), options.pop("data", None)
+        out, device, data = (
+            Path(options.pop("out")),
+            options.pop("device"),
+            options.pop("data", None),
+        )
         plan = plan_probe(options.pop("model"), data=Path(data) if data else None, **options)
         return [str(run_probe(plan, out=out, device=device, dtype=options["dtype"], progress=tick))]
     if verb == "diff":
@@ -67,7 +79,9 @@ def do(verb: str, args: dict[str, Any], tick: Tick) -> list[str]:
         return [_compare(args)]
     if verb == "scores":
         return [_scores(args)]
-    raise FrankenError(f"a study has no step {verb!r}", "it knows eval, probe, diff, compare and scores")
+    raise FrankenError(
+        f"a study has no step {verb!r}", "it knows eval, probe, diff, compare and scores"
+    )
 
 
 def _diff(args: dict[str, Any], tick: Tick) -> str:
@@ -99,7 +113,10 @@ def _scores(args: dict[str, Any]) -> str:
     from franken.study.scores import run_scores
 
     made = args["folders"]
-    groups = {label: [Path(f) for i in ids for f in made.get(i, [])] for label, ids in args["groups"].items()}
+    groups = {
+        label: [Path(f) for i in ids for f in made.get(i, [])]
+        for label, ids in args["groups"].items()
+    }
     options = {name: args[name] for name in ("parent", "donor", "hybrids", "seed")}
     return str(run_scores(groups, out=Path(args["out"]), **options))
 

@@ -8,13 +8,28 @@ from franken.tasks.puzzle import Grade, Item, Pair, Puzzle
 from franken.tasks.puzzles import suite
 from franken.tasks.vision_functionality import grade_public, is_public, load_folder
 
-__all__ = ["Grade", "Item", "Pair", "Puzzle", "every_name", "get", "grade", "is_puzzle", "load_folder", "names"]
+__all__ = [
+    "Grade",
+    "Item",
+    "Pair",
+    "Puzzle",
+    "every_name",
+    "get",
+    "grade",
+    "is_puzzle",
+    "load_folder",
+    "names",
+]
 
-PUZZLES: dict[str, GridPuzzle] = {p.name: p for p in (Recognise(), Read(), Count(), Sum(), Compare())}
+PUZZLES: dict[str, GridPuzzle] = {
+    p.name: p for p in (Recognise(), Read(), Count(), Sum(), Compare())
+}
 
 
 def names() -> list[str]:
-    """The puzzles of the grid, which the creature can read, in their fixed order: what is asked by default."""
+    """The puzzles of the grid, which the creature can read, in their fixed order: what is asked by
+    default.
+    """
     return list(PUZZLES)
 
 
@@ -30,7 +45,9 @@ def is_puzzle(task: str) -> bool:
 
 
 def get(name: str) -> Puzzle:
-    """A puzzle by name; the eighteen types as `NAME[:LEVEL][@SIZE][+choice]`. Raises UsageError for an unknown one."""
+    """A puzzle by name; the eighteen types as `NAME[:LEVEL][@SIZE][+choice]`. Raises UsageError for
+    an unknown one.
+    """
     own = plugins.find("task", name, (*PUZZLES, *suite.NAMES))
     if own is not None:
         return own

@@ -1,8 +1,12 @@
-"""AlgoPuzzleVQA in its own format (Ghosal et al., 2024, arXiv:2403.03864): load it, and check its answers.
+"""AlgoPuzzleVQA in its own format (Ghosal et al., 2024, arXiv:2403.03864): load it, and check its
+answers.
 
-A folder holds one `<type>.json` a puzzle type, one JSON object a line: image, question, options, answer, solution. The
-`solution` holds the initial state and what solves it; `initial` keeps the first and drops the second before anything
-else sees the row, so that `verify` derives every answer from the initial state and the question alone.
+A folder holds one `<type>.json` a puzzle type, one JSON object a line: image, question, options,
+answer, solution. The
+`solution` holds the initial state and what solves it; `initial` keeps the first and drops the
+second before anything
+else sees the row, so that `verify` derives every answer from the initial state and the question
+alone.
 """
 
 import json
@@ -16,7 +20,8 @@ from franken.errors import FrankenError, UsageError
 from franken.tasks.algopuzzlevqa_rows import READERS
 from franken.tasks.puzzles.solved import Solved, Unsolvable
 
-# The fields of `solution` that describe the initial state (and the goal, where the picture shows one). Of `steps` and
+# The fields of `solution` that describe the initial state (and the goal, where the picture shows
+# one). Of `steps` and
 # `timestep` only the first entry is kept. Everything else solves the row, or repeats it.
 INITIAL = {
     "board_tile": ("rows", "columns", "removed_positions"),
@@ -42,7 +47,9 @@ INITIAL = {
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the benchmark. `solution` holds the initial state alone; a broken row carries an `error`."""
+    """One row of the benchmark. `solution` holds the initial state alone; a broken row carries an
+    `error`.
+    """
 
     id: str
     type: str
@@ -55,7 +62,9 @@ class Row:
 
 
 def initial(puzzle_type: str, solution: dict[str, Any]) -> dict[str, Any]:
-    """The part of a published `solution` that describes the initial state; the rest is dropped unread."""
+    """The part of a published `solution` that describes the initial state; the rest is dropped
+    unread.
+    """
     kept = {name: solution[name] for name in INITIAL[puzzle_type] if name in solution}
     if isinstance(kept.get("timestep"), dict):
         first = min(kept["timestep"], key=lambda name: int(name.rpartition("_")[2]), default="")
@@ -101,11 +110,22 @@ def _row(path: Path, number: int, line: str) -> Row:
             solution=initial(puzzle_type, raw["solution"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as e:
-        return Row(name, puzzle_type, None, "", (), "", {}, error=f"line {number + 1} is no row: {_reason(e)}")
+        return Row(
+            name,
+            puzzle_type,
+            None,
+            "",
+            (),
+            "",
+            {},
+            error=f"line {number + 1} is no row: {_reason(e)}",
+        )
 
 
 def solve(row: Row) -> Solved:
-    """Our answer to a row, from its initial state and its question. Raises FrankenError when it cannot be judged."""
+    """Our answer to a row, from its initial state and its question. Raises FrankenError when it
+    cannot be judged.
+    """
     if row.error:
         raise FrankenError("the row cannot be read", why=row.error)
     solver: Callable[..., Solved]
@@ -117,7 +137,9 @@ def solve(row: Row) -> Solved:
 
 
 def verify(rows: list[Row]) -> dict[str, Any]:
-    """`{"rows", "agree", "disagree": [{id, published, ours, why}]}`; `ours` is None where a row could not be judged."""
+    """`{"rows", "agree", "disagree": [{id, published, ours, why}]}`; `ours` is None where a row
+    could not be judged.
+    """
     agree, disagree = 0, []
     for row in rows:
         ours: str | None = None
@@ -136,7 +158,9 @@ def verify(rows: list[Row]) -> dict[str, Any]:
 
 
 def same(published: str, ours: str) -> bool:
-    """Whether two answers are the same one: case and outer space carry no meaning, and 0:15 is 12:15 on a clock."""
+    """Whether two answers are the same one: case and outer space carry no meaning, and 0:15 is
+    12:15 on a clock.
+    """
     return _plain(published) == _plain(ours)
 
 
@@ -147,4 +171,8 @@ def _plain(answer: str) -> str:
 
 
 def _reason(error: Exception) -> str:
-    return f"there is no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
+    return (
+        f"there is no {error}"
+        if isinstance(error, KeyError)
+        else str(error) or type(error).__name__
+    )

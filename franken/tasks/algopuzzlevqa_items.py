@@ -1,8 +1,10 @@
-"""AlgoPuzzleVQA's rows as questions for a model: open-ended or with the published options, the description from the initial state alone.
+"""AlgoPuzzleVQA's rows as questions for a model: open-ended or with the published options, the
+description from the initial state alone.
 
-Nothing is left out: a row whose image file is missing or broken keeps its question, answer and description, and carries the
-error for the arms that show the image; a row that cannot be read carries its error and no question, and so does, where
-options are asked for, a row whose answer is not one of its options.
+Nothing is left out: a row whose image file is missing or broken keeps its question, answer and
+description, and carries the error for the arms that show the image; a row that cannot be read
+carries its error and no question, and so does, where options are asked for, a row whose answer is
+not one of its options.
 """
 
 import importlib
@@ -28,8 +30,8 @@ def is_folder(folder: Path) -> bool:
 def load_items(folder: Path, *, choice: bool = False) -> list[Item]:
     """All rows of a folder, type by type, as items; the task of an item is its puzzle type.
 
-    With `choice` the published options stand behind the question, the answer is the letter of the right one, and the
-    task ends in `+choice`.
+    With `choice` the published options stand behind the question, the answer is the letter of the
+    right one, and the task ends in `+choice`.
     """
     return [_item(row, folder, choice) for path in files(folder).values() for row in load(path)]
 
@@ -41,7 +43,15 @@ def _item(row: Row, folder: Path, choice: bool) -> Item:
     image, error = _image(row.image, folder)
     state, query = _read(row)
     found = Item(
-        row.id, task, row.question, row.answer, image, _describe(row, state), state=state, query=query, error=error
+        row.id,
+        task,
+        row.question,
+        row.answer,
+        image,
+        _describe(row, state),
+        state=state,
+        query=query,
+        error=error,
     )
     return _as_choice(found, row.options) if choice else found
 
@@ -51,7 +61,9 @@ def _as_choice(item: Item, options: tuple[str, ...]) -> Item:
     if len(right) != 1:
         reason = f"{len(right)} of the {len(options)} options are the answer {item.answer!r}"
         return Item(item.id, item.task, "", item.answer, error=reason)
-    return replace(item, question=with_options(item.question, options), answer=right[0], options=options)
+    return replace(
+        item, question=with_options(item.question, options), answer=right[0], options=options
+    )
 
 
 def _image(path: Path | None, folder: Path) -> tuple[Image.Image | None, str | None]:
@@ -63,26 +75,44 @@ def _image(path: Path | None, folder: Path) -> tuple[Image.Image | None, str | N
         with Image.open(path) as opened:
             return opened.convert("RGB"), None
     except (OSError, SyntaxError, ValueError) as e:  # PIL raises SyntaxError on broken chunks
-        return None, f"{path.name} is missing" if isinstance(e, FileNotFoundError) else f"{path.name}: {e}"
+        return None, f"{path.name} is missing" if isinstance(
+            e, FileNotFoundError
+        ) else f"{path.name}: {e}"
 
 
 def _read(row: Row) -> tuple[Any, Any]:
-    """State and question for the solvers; (None, None) where they cannot be read, which the question itself survives."""
+    """State and question for the solvers; (None, None) where they cannot be read, which the
+    question itself survives.
+    """
     try:
         return READERS[row.type][1](row.question, row.solution)
-    except (FrankenError, ValueError, KeyError, TypeError, IndexError, AttributeError, StopIteration):
+    except (
+        FrankenError,
+        ValueError,
+        KeyError,
+        TypeError,
+        IndexError,
+        AttributeError,
+        StopIteration,
+    ):
         return None, None
 
 
 def _describe(row: Row, state: Any) -> str:
-    """The puzzle's own description where it has one, else the initial state as it is published, field by field."""
-    describe = getattr(importlib.import_module(f"franken.tasks.puzzles.{row.type}"), "describe", None)
+    """The puzzle's own description where it has one, else the initial state as it is published,
+    field by field.
+    """
+    describe = getattr(
+        importlib.import_module(f"franken.tasks.puzzles.{row.type}"), "describe", None
+    )
     if describe is not None and state is not None:
         try:
             return str(describe(state))
         except ValueError:  # a published map has outlines, and no layout in squares
             pass
-    return "; ".join(f"{name.replace('_', ' ')}: {_plain(value)}" for name, value in row.solution.items())
+    return "; ".join(
+        f"{name.replace('_', ' ')}: {_plain(value)}" for name, value in row.solution.items()
+    )
 
 
 def _plain(value: Any) -> str:

@@ -1,16 +1,20 @@
-"""What guessing scores, task by task and format by format: nobody may pass a task without looking and go unnoticed.
+"""What guessing scores, task by task and format by format: nobody may pass a task without looking
+and go unnoticed.
 
-Every baseline is blind: it sees the question and the options, never the image or the description. What it needs to know it
-learns from the train split, and it is scored on the test split by the task's own grader.
+Every baseline is blind: it sees the question and the options, never the image or the description.
+What it needs to know it learns from the train split, and it is scored on the test split by the
+task's own grader.
 
     chance      a uniform guess among the options, or among the answers that the train split has
     majority    the most frequent answer (in multiple choice: the most frequent letter)
-    question    the most frequent answer to this question; to questions that differ in numbers only; to any
+    question    the most frequent answer to this question; to questions that differ in numbers only;
+                to any
     words       naive Bayes over the question's words (multinomial; scikit-learn)
-    rank        multiple choice only: the option at the rank, in sorted order, that is right most often
+    rank        multiple choice only: the option at the rank, in sorted order, that is right most
+                often
 
-In multiple choice `question` and `words` choose among the options the one whose text was right most often. `chance` has the
-interval of what a guesser would score on as many questions.
+In multiple choice `question` and `words` choose among the options the one whose text was right most
+often. `chance` has the interval of what a guesser would score on as many questions.
 """
 
 import re
@@ -30,7 +34,9 @@ Predict = Callable[[Item], str]
 
 
 class Row(NamedTuple):
-    """One baseline of one task in one answer format; `value` is an accuracy, `says` the one answer that it gives, if it is one."""
+    """One baseline of one task in one answer format; `value` is an accuracy, `says` the one answer
+    that it gives, if it is one.
+    """
 
     task: str
     answer_type: str
@@ -44,22 +50,31 @@ class Row(NamedTuple):
 
 
 def baselines(train: Sequence[Item], test: Sequence[Item]) -> list[Row]:
-    """All baselines of every task and answer type among the test items. Items with an error carry no answer and are left out."""
+    """All baselines of every task and answer type among the test items. Items with an error carry
+    no answer and are left out.
+    """
     rows: list[Row] = []
     for task, kind in dict.fromkeys(map(_format, filter(_usable, test))):
-        fit, held = ([i for i in items if _usable(i) and _format(i) == (task, kind)] for items in (train, test))
+        fit, held = (
+            [i for i in items if _usable(i) and _format(i) == (task, kind)]
+            for items in (train, test)
+        )
         for name in STRATEGIES:
             choice = all(i.options for i in held)
             if (name == "rank" and not choice) or (not fit and not (name == "chance" and choice)):
                 continue  # nothing to rank, or nothing to learn from
             right, says = _score(name, fit, held)
             low, high = wilson(right, len(held))
-            rows.append(Row(task, kind, name, right / len(held), low, high, len(held), len(fit), says))
+            rows.append(
+                Row(task, kind, name, right / len(held), low, high, len(held), len(fit), says)
+            )
     return rows
 
 
 def cross_fitted(items: Sequence[Item]) -> list[Row]:
-    """The same for items without splits: each half, by the hash of the id, is scored by what the other half taught."""
+    """The same for items without splits: each half, by the hash of the id, is scored by what the
+    other half taught.
+    """
     from franken.tasks.puzzle import child_rng
 
     halves: tuple[list[Item], list[Item]] = ([], [])
@@ -78,7 +93,9 @@ def cross_fitted(items: Sequence[Item]) -> list[Row]:
 
 
 def of_tasks(names: Sequence[str], samples: int, seed: int) -> list[Row]:
-    """The baselines of built-in tasks: `samples` items of the train split teach, as many of the test split are asked."""
+    """The baselines of built-in tasks: `samples` items of the train split teach, as many of the
+    test split are asked.
+    """
     from franken.tasks import get
 
     rows = []
@@ -93,7 +110,11 @@ def default_names() -> list[str]:
     from franken.tasks import every_name
     from franken.tasks.puzzles import suite
 
-    return [form for name in every_name() for form in ([name, f"{name}+choice"] if name in suite.NAMES else [name])]
+    return [
+        form
+        for name in every_name()
+        for form in ([name, f"{name}+choice"] if name in suite.NAMES else [name])
+    ]
 
 
 def _usable(item: Item) -> bool:
@@ -120,7 +141,9 @@ def _score(name: str, train: Sequence[Item], test: Sequence[Item]) -> tuple[floa
 
 def _chance(train: Sequence[Item], test: Sequence[Item]) -> float:
     known = {i.answer for i in train}
-    return sum(1 / len(i.options) if i.options else (i.answer in known) / max(1, len(known)) for i in test)
+    return sum(
+        1 / len(i.options) if i.options else (i.answer in known) / max(1, len(known)) for i in test
+    )
 
 
 def _truth(item: Item) -> str:
@@ -132,15 +155,22 @@ def _truth(item: Item) -> str:
 
 
 def _most(counts: Counter[str]) -> str:
-    """The most frequent; of equals the first in alphabetical order, so that the order of items does not matter."""
+    """The most frequent; of equals the first in alphabetical order, so that the order of items does
+    not matter.
+    """
     return min(counts, key=lambda key: (-counts[key], key))
 
 
 def _among(counts: Counter[str], item: Item, fallback: Counter[str]) -> str:
-    """The likeliest answer that can be given: any, or of the options the one that was right most often."""
+    """The likeliest answer that can be given: any, or of the options the one that was right most
+    often.
+    """
     if not item.options:
         return _most(counts or fallback)
-    ranked = sorted(range(len(item.options)), key=lambda k: (-counts[item.options[k]], -fallback[item.options[k]], k))
+    ranked = sorted(
+        range(len(item.options)),
+        key=lambda k: (-counts[item.options[k]], -fallback[item.options[k]], k),
+    )
     return LETTERS[ranked[0]]
 
 
@@ -175,10 +205,21 @@ def _by_words(train: Sequence[Item]) -> Predict:
     model: Any = MultinomialNB(alpha=0.1).fit(counts, list(map(_truth, train)))
 
     def predict(item: Item) -> str:
-        scores = dict(zip(model.classes_, model.predict_log_proba(words.transform([_stem(item)]))[0], strict=True))
+        scores = dict(
+            zip(
+                model.classes_,
+                model.predict_log_proba(words.transform([_stem(item)]))[0],
+                strict=True,
+            )
+        )
         if not item.options:
             return str(max(scores, key=scores.__getitem__))
-        return LETTERS[max(range(len(item.options)), key=lambda k: (scores.get(item.options[k], -float("inf")), -k))]
+        return LETTERS[
+            max(
+                range(len(item.options)),
+                key=lambda k: (scores.get(item.options[k], -float("inf")), -k),
+            )
+        ]
 
     return predict
 
@@ -199,7 +240,9 @@ def _ranked(item: Item) -> list[str]:
 
 def _stem(item: Item) -> str:
     """The question without its list of options."""
-    return " ".join((LISTED.sub("", item.question) if item.options else item.question).lower().split())
+    return " ".join(
+        (LISTED.sub("", item.question) if item.options else item.question).lower().split()
+    )
 
 
 def _mask(question: str) -> str:

@@ -21,12 +21,19 @@ PLACE = re.compile(r"<image[ _]?(\d*)>")
 LABEL = re.compile(r"(?:^|(?<=[\s,;(]))\(?([A-Z])[:.)]\s*(?=\S)")
 
 
-def item_of(row: Mapping[str, Any], layout: Layout, name: str, number: int, folder: Path | None) -> Item:
-    """One row as an item; what is wrong with it is its `error`. `folder` is where the paths of its images start.
+def item_of(
+    row: Mapping[str, Any], layout: Layout, name: str, number: int, folder: Path | None
+) -> Item:
+    """One row as an item; what is wrong with it is its `error`. `folder` is where the paths of its
+    images start.
 
     A row without a right answer cannot be asked in any arm: its question is empty too.
     """
-    ids = [str(row[c]) for part in layout.id.split("+") if (c := _column(part, row)) and row[c] not in (None, "")]
+    ids = [
+        str(row[c])
+        for part in layout.id.split("+")
+        if (c := _column(part, row)) and row[c] not in (None, "")
+    ]
     question = question_of(row, layout)
     answer, problem = _read_answer(_value(row, layout.answer), layout.reads)
     options, listed, unread = _read_options(row, layout, question)
@@ -39,14 +46,26 @@ def item_of(row: Mapping[str, Any], layout: Layout, name: str, number: int, fold
     if problem is None:
         answer, kind, problem = _settle(answer, kind, options)
     images, trouble = _read_images(row, layout, folder)
-    prompt = "" if problem else _prompt(question, () if listed else options, kind, len(images), layout.ask)
+    prompt = (
+        ""
+        if problem
+        else _prompt(question, () if listed else options, kind, len(images), layout.ask)
+    )
     problem = problem or trouble or (None if prompt else "the row has no question")
     task = task_of(row, layout, name)
     return Item(
-        id=f"{name}-{'-'.join(ids) or number}", task=task, question=prompt, answer=answer, image=images[0] if images else None,
-        description=str(_value(row, layout.description) or ""), error=problem, options=options, answer_type=kind,
-        tolerance=layout.tolerance, more_images=tuple(images[1:]),
-    )  # fmt: skip
+        id=f"{name}-{'-'.join(ids) or number}",
+        task=task,
+        question=prompt,
+        answer=answer,
+        image=images[0] if images else None,
+        description=str(_value(row, layout.description) or ""),
+        error=problem,
+        options=options,
+        answer_type=kind,
+        tolerance=layout.tolerance,
+        more_images=tuple(images[1:]),
+    )
 
 
 def question_of(row: Mapping[str, Any], layout: Layout) -> str:
@@ -55,7 +74,9 @@ def question_of(row: Mapping[str, Any], layout: Layout) -> str:
 
 
 def task_of(row: Mapping[str, Any], layout: Layout, name: str) -> str:
-    """The task of a row. A name that a built-in task has gets `data-` in front, so that no other rule judges its answers."""
+    """The task of a row. A name that a built-in task has gets `data-` in front, so that no other
+    rule judges its answers.
+    """
     from franken.tasks import is_puzzle
     from franken.tasks.vision_functionality import is_public
 
@@ -98,7 +119,9 @@ def _read_answer(value: Any, reads: str) -> tuple[str, str | None]:
     return text, None
 
 
-def _read_options(row: Mapping[str, Any], layout: Layout, question: str) -> tuple[tuple[str, ...], bool, str | None]:
+def _read_options(
+    row: Mapping[str, Any], layout: Layout, question: str
+) -> tuple[tuple[str, ...], bool, str | None]:
     """(texts of the options, whether the question lists them already, what is wrong with them)."""
     if layout.options == IN_QUESTION:
         return options_in(question), True, None
@@ -118,7 +141,9 @@ def _read_options(row: Mapping[str, Any], layout: Layout, question: str) -> tupl
 
 
 def options_in(text: str) -> tuple[str, ...]:
-    """The options that a text lists as A, B, C, … in order ("A. 3; B. 4", "Choices: A:2 B:3"); none when the letters have gaps."""
+    """The options that a text lists as A, B, C, … in order ("A. 3; B. 4", "Choices: A:2 B:3"); none
+    when the letters have gaps.
+    """
     labels = list(LABEL.finditer(text))
     cuts: list[re.Match[str]] = []
     for start in (i for i, m in enumerate(labels) if m[1] == "A"):
@@ -130,7 +155,9 @@ def options_in(text: str) -> tuple[str, ...]:
     if len(cuts) < 2:
         return ()
     ends = [*(m.start() for m in cuts[1:]), len(text)]
-    return tuple(text[m.end() : end].strip().rstrip(",;").strip() for m, end in zip(cuts, ends, strict=True))
+    return tuple(
+        text[m.end() : end].strip().rstrip(",;").strip() for m, end in zip(cuts, ends, strict=True)
+    )
 
 
 def _is_letter(answer: str, options: Sequence[str]) -> bool:
@@ -141,7 +168,9 @@ def _is_letter(answer: str, options: Sequence[str]) -> bool:
 
 
 def _settle(answer: str, kind: str, options: tuple[str, ...]) -> tuple[str, str, str | None]:
-    """(answer, type, what is wrong): a letter for options, and a type under which the right answer is right."""
+    """(answer, type, what is wrong): a letter for options, and a type under which the right answer
+    is right.
+    """
     try:
         if kind == "option":
             return ", ".join(sorted(right_options(answer, options))), kind, None
@@ -151,10 +180,16 @@ def _settle(answer: str, kind: str, options: tuple[str, ...]) -> tuple[str, str,
     except ValueError as e:
         if kind:
             return answer, kind, str(e)
-    return (answer, kind, f"the answer {answer!r} cannot be read as {kind}") if kind else (answer, "expression", None)
+    return (
+        (answer, kind, f"the answer {answer!r} cannot be read as {kind}")
+        if kind
+        else (answer, "expression", None)
+    )
 
 
-def _read_images(row: Mapping[str, Any], layout: Layout, folder: Path | None) -> tuple[list[Any], str | None]:
+def _read_images(
+    row: Mapping[str, Any], layout: Layout, folder: Path | None
+) -> tuple[list[Any], str | None]:
     images, trouble = [], None
     for names in layout.images.split("+") if layout.images else []:
         value = _value(row, names)
@@ -168,16 +203,23 @@ def _read_images(row: Mapping[str, Any], layout: Layout, folder: Path | None) ->
 
 
 def _prompt(question: str, options: Sequence[str], kind: str, n_images: int, ask: str) -> str:
-    """The question as it is put. Marks of the image's place go; with several images they name which one is meant."""
+    """The question as it is put. Marks of the image's place go; with several images they name which
+    one is meant.
+    """
 
     def named(match: re.Match[str]) -> str:
         return f"[image {match[1]}]" if n_images > 1 and match[1] else ""
 
     lines = [PLACE.sub(named, question).strip()]
-    if list(options) != list(LETTERS[: len(options)]):  # bare letters say nothing that the image does not
+    if list(options) != list(
+        LETTERS[: len(options)]
+    ):  # bare letters say nothing that the image does not
         lines += [
-            f"({letter}) {PLACE.sub(named, text).strip()}" for letter, text in zip(LETTERS, options, strict=False)
+            f"({letter}) {PLACE.sub(named, text).strip()}"
+            for letter, text in zip(LETTERS, options, strict=False)
         ]
     lines += [ask] if ask else []
-    lines += ["Answer with the letter of the right option."] if kind == "option" and lines[0] else []
+    lines += (
+        ["Answer with the letter of the right option."] if kind == "option" and lines[0] else []
+    )
     return "\n".join(lines).strip()

@@ -11,36 +11,54 @@ from franken.tasks.puzzles import suite
 
 
 def catalogue() -> list[dict[str, Any]]:
-    """One row a task: `task`, `about`, `strategies`, and for the eighteen types the smallest picture's side in pixels."""
+    """One row a task: `task`, `about`, `strategies`, and for the eighteen types the smallest
+    picture's side in pixels.
+    """
     grid = [_row(name, type(tasks.get(name)).__doc__, None) for name in tasks.names()]
     types = []
     for name in suite.NAMES:
         module = importlib.import_module(f"franken.tasks.puzzles.{name}")
         types.append(_row(name, module.__doc__, module.SMALLEST))
-    return grid + types + [_row(name, type(tasks.get(name)).__doc__, None) for name in plugins.names("task")]
+    return (
+        grid
+        + types
+        + [_row(name, type(tasks.get(name)).__doc__, None) for name in plugins.names("task")]
+    )
 
 
 def _row(name: str, text: str | None, smallest: int | None) -> dict[str, Any]:
     about = (text or "").strip().splitlines()[0].partition(": ")
-    row = {"task": name, "about": about[2] or about[0], "strategies": list(tasks.get(name).strategies)}
+    row = {
+        "task": name,
+        "about": about[2] or about[0],
+        "strategies": list(tasks.get(name).strategies),
+    }
     return row if smallest is None else row | {"smallest": smallest}
 
 
 def shown(task: str, *, index: int, split: Split, seed: int, pairs: int) -> dict[str, Any]:
-    """The `index`-th item without its image, and how many of the first `pairs` pairs flip each fact."""
+    """The `index`-th item without its image, and how many of the first `pairs` pairs flip each
+    fact.
+    """
     puzzle = tasks.get(task)
     item = puzzle.items(index + 1, seed, split)[index]
     drawn = puzzle.pairs(pairs, seed, split)
     flipped = Counter(pair.fact for pair in drawn if not pair.ineligible)
     return {
-        "task": puzzle.name, "id": item.id, "question": item.question, "options": list(item.options),
-        "answer": item.answer, "description": item.description, "facts": puzzle.facts(item.state),
+        "task": puzzle.name,
+        "id": item.id,
+        "question": item.question,
+        "options": list(item.options),
+        "answer": item.answer,
+        "description": item.description,
+        "facts": puzzle.facts(item.state),
         "solutions": item.solutions,
         "pairs": {
-            "n": len(drawn), "ineligible": sum(bool(pair.ineligible) for pair in drawn),
+            "n": len(drawn),
+            "ineligible": sum(bool(pair.ineligible) for pair in drawn),
             "facts": dict(flipped.most_common()),
         },
-    }  # fmt: skip
+    }
 
 
 def split_named(text: str) -> Split:

@@ -1,4 +1,6 @@
-"""A contact sheet: many items of a task on one picture, each with its question and answer, to be looked at."""
+"""A contact sheet: many items of a task on one picture, each with its question and answer, to be
+looked at.
+"""
 
 from collections.abc import Sequence
 from functools import cache
@@ -21,9 +23,13 @@ def contact_sheet(items: Sequence[Item], *, columns: int = 4, side: int = 252) -
     if not items or columns < 1:
         raise ValueError("a contact sheet needs items and columns")
     captions = [_caption(item, side) for item in items]
-    rows = [range(start, min(start + columns, len(items))) for start in range(0, len(items), columns)]
+    rows = [
+        range(start, min(start + columns, len(items))) for start in range(0, len(items), columns)
+    ]
     heights = [side + LINE * max(len(captions[i]) for i in row) + 2 * GAP for row in rows]
-    sheet = Image.new("RGB", (GAP + min(columns, len(items)) * (side + GAP), GAP + sum(heights)), PAPER)
+    sheet = Image.new(
+        "RGB", (GAP + min(columns, len(items)) * (side + GAP), GAP + sum(heights)), PAPER
+    )
     pen = ImageDraw.Draw(sheet)
     top = GAP
     for row, height in zip(rows, heights, strict=True):
@@ -38,10 +44,14 @@ def contact_sheet(items: Sequence[Item], *, columns: int = 4, side: int = 252) -
 
 def pair_sheet(pairs: Sequence[Pair], *, side: int = 252) -> Image.Image:
     """Target and source side by side, a pair a row."""
-    return contact_sheet([item for pair in pairs for item in (pair.target, pair.source)], columns=2, side=side)
+    return contact_sheet(
+        [item for pair in pairs for item in (pair.target, pair.source)], columns=2, side=side
+    )
 
 
-def _place(sheet: Image.Image, pen: ImageDraw.ImageDraw, item: Item, left: int, top: int, side: int) -> None:
+def _place(
+    sheet: Image.Image, pen: ImageDraw.ImageDraw, item: Item, left: int, top: int, side: int
+) -> None:
     if item.image is None:
         pen.rectangle((left, top, left + side - 1, top + side - 1), None, INK)
         for n, line in enumerate(_wrap(item.error or "no image", side - 2 * GAP)):
@@ -63,7 +73,11 @@ def _wrap(text: str, width: int) -> list[str]:
     lines, line = [], ""
     for word in text.split():
         while _font().getlength(word) > width:
-            fits = next(n for n in range(len(word) - 1, 0, -1) if n == 1 or _font().getlength(word[:n]) <= width)
+            fits = next(
+                n
+                for n in range(len(word) - 1, 0, -1)
+                if n == 1 or _font().getlength(word[:n]) <= width
+            )
             lines, line, word = [*lines, *([line] if line else []), word[:fits]], "", word[fits:]
         longer = f"{line} {word}".strip()
         if _font().getlength(longer) <= width:

@@ -1,9 +1,9 @@
 """A 3×3 grid of coloured shapes or digits: the world in which the small puzzles live.
 
-A cell is empty or holds one object with a colour and a kind (a shape or a digit). The image is drawn with PIL, one
-28-pixel square a cell, which for a patch size of 14 merged 2×2 is exactly one visual token a cell. A faint tint of the
-background grows with row and column: with few rotary frequencies a small model has no other way to tell neighbouring
-columns apart.
+A cell is empty or holds one object with a colour and a kind (a shape or a digit). The image is
+drawn with PIL, one 28-pixel square a cell, which for a patch size of 14 merged 2×2 is exactly one
+visual token a cell. A faint tint of the background grows with row and column: with few rotary
+frequencies a small model has no other way to tell neighbouring columns apart.
 """
 
 import random
@@ -22,7 +22,12 @@ EMPTY = "empty"
 CELL_PIXELS = 28
 NOISE_SD = 8.0  # grey levels
 TINT = 35  # grey levels between the first and the last row or column
-RGB = {"red": (220, 40, 40), "green": (40, 170, 60), "blue": (50, 80, 220), "yellow": (230, 200, 40)}
+RGB = {
+    "red": (220, 40, 40),
+    "green": (40, 170, 60),
+    "blue": (50, 80, 220),
+    "yellow": (230, 200, 40),
+}
 PAPER = 245
 SHADE_JITTER = 20
 
@@ -65,7 +70,9 @@ def describe(grid: Grid, order: str = "rows") -> str:
 
 
 def parse(text: str) -> Grid:
-    """The inverse of `describe`, for cells in any order. Raises ValueError unless every cell is named once."""
+    """The inverse of `describe`, for cells in any order. Raises ValueError unless every cell is
+    named once.
+    """
     found = dict.fromkeys(CELLS)
     seen: set[str] = set()
     tokens = text.split()
@@ -97,7 +104,8 @@ def random_grid(rng: random.Random, kinds: tuple[str, ...], empty_share: float) 
     """Independent cells; never entirely empty."""
     while True:
         grid = tuple(
-            None if rng.random() < empty_share else Thing(rng.choice(COLORS), rng.choice(kinds)) for _ in CELLS
+            None if rng.random() < empty_share else Thing(rng.choice(COLORS), rng.choice(kinds))
+            for _ in CELLS
         )
         if any(grid):
             return grid
@@ -116,7 +124,9 @@ def clustered_grid(rng: random.Random) -> Grid:
 
 
 def render(grid: Grid, style: int = 0) -> Image.Image:
-    """Draw the grid, 84×84 RGB. `style` fixes size, place and shade per cell, and the noise: no fact depends on it."""
+    """Draw the grid, 84×84 RGB. `style` fixes size, place and shade per cell, and the noise: no
+    fact depends on it.
+    """
     side = SIDE * CELL_PIXELS
     canvas = Image.new("RGB", (side, side), (PAPER,) * 3)
     pen = ImageDraw.Draw(canvas)
@@ -134,14 +144,18 @@ def _draw(pen: ImageDraw.ImageDraw, thing: Thing, index: int, rng: random.Random
     room = CELL_PIXELS - size - 2
     left = (index % SIDE) * CELL_PIXELS + rng.uniform(2, room)
     top = (index // SIDE) * CELL_PIXELS + rng.uniform(2, room)
-    fill = tuple(max(0, min(255, v + rng.randint(-SHADE_JITTER, SHADE_JITTER))) for v in RGB[thing.color])
+    fill = tuple(
+        max(0, min(255, v + rng.randint(-SHADE_JITTER, SHADE_JITTER))) for v in RGB[thing.color]
+    )
     box = (left, top, left + size, top + size)
     if thing.kind == "circle":
         pen.ellipse(box, fill=fill)
     elif thing.kind == "square":
         pen.rectangle(box, fill=fill)
     elif thing.kind == "triangle":
-        pen.polygon([(left + size / 2, top), (left, top + size), (left + size, top + size)], fill=fill)
+        pen.polygon(
+            [(left + size / 2, top), (left, top + size), (left + size, top + size)], fill=fill
+        )
     else:
         centre = (left + size / 2, top + size / 2)
         pen.text(centre, thing.kind, fill=fill, font=_font(int(rng.uniform(19, 24))), anchor="mm")
@@ -149,7 +163,9 @@ def _draw(pen: ImageDraw.ImageDraw, thing: Thing, index: int, rng: random.Random
 
 @lru_cache(maxsize=16)
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size=size)  # the face that Pillow carries: the same on every machine
+    return ImageFont.load_default(
+        size=size
+    )  # the face that Pillow carries: the same on every machine
 
 
 @lru_cache(maxsize=1)

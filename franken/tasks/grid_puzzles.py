@@ -1,9 +1,11 @@
 """Five puzzles on the grid: recognise, read, count, sum, compare.
 
-`recognise` and `read` need one look at one cell. `count` needs all cells; `sum` and `compare` need two looks and a
-computation. The last three can be solved by several strategies that show in the chain of thought: walking the grid by
-rows or by columns, scanning for hits, going forwards or backwards, or answering at a glance. The strategies differ in how
-often they succeed, which is what reinforcement learning can find out.
+`recognise` and `read` need one look at one cell. `count` needs all cells; `sum` and `compare` need
+two looks and a
+computation. The last three can be solved by several strategies that show in the chain of thought:
+walking the grid by rows or by columns, scanning for hits, going forwards or backwards, or answering
+at a glance. The strategies differ in how often they succeed, which is what reinforcement learning
+can find out.
 """
 
 import random
@@ -74,9 +76,15 @@ class GridPuzzle:
         return first if first in self.strategies else "other" if first else NO_REASONING
 
     def misread(self, thought: str, item: Item) -> list[str] | None:
-        """The cells that a chain of thought states wrongly; None when it states nothing about any cell."""
+        """The cells that a chain of thought states wrongly; None when it states nothing about any
+        cell.
+        """
         said, facts = stated(thought, self.world), self.facts(item.state)
-        return [cell for cell, words in said if not words <= set(facts[cell].split())] if said else None
+        return (
+            [cell for cell, words in said if not words <= set(facts[cell].split())]
+            if said
+            else None
+        )
 
     def items(self, n: int, seed: int, split: Split = "train") -> list[Item]:
         return draw_items(self, n, seed, split)
@@ -169,7 +177,9 @@ class Read(GridPuzzle):
 
 
 class Count(GridPuzzle):
-    """How many things have a colour? By rows, by columns (a running count over all cells), or scanning the hits."""
+    """How many things have a colour? By rows, by columns (a running count over all cells), or
+    scanning the hits.
+    """
 
     name = "count"
     world = "shapes"
@@ -189,14 +199,19 @@ class Count(GridPuzzle):
 
     def solutions(self, state: Grid, query: str) -> dict[str, str]:
         total = self.answer(state, query)
-        chains = {order: f"{order} {tally(state, query, order)} total {total}" for order in ("rows", "cols")}
+        chains = {
+            order: f"{order} {tally(state, query, order)} total {total}"
+            for order in ("rows", "cols")
+        }
         hits = [i for i, thing in enumerate(state) if thing is not None and thing.color == query]
         seen = " ".join(f"{CELLS[i]} {n}" for n, i in enumerate(hits, 1))
         chains["scan"] = " ".join(f"scan {seen} total {total}".split())
         return chains
 
     def misread(self, thought: str, item: Item) -> list[str] | None:
-        """A scan names the cells of the colour and no others: each one too many or too few is misread."""
+        """A scan names the cells of the colour and no others: each one too many or too few is
+        misread.
+        """
         words = thought.split()
         if words[:1] != ["scan"]:
             return super().misread(thought, item)
@@ -272,9 +287,11 @@ class Compare(GridPuzzle):
 
 
 def stated(thought: str, kind: str) -> list[tuple[str, set[str]]]:
-    """What a chain says of cells before it concludes: (cell, words that name a colour, shape, digit or `empty`).
+    """What a chain says of cells before it concludes: (cell, words that name a colour, shape, digit
+    or `empty`).
 
-    Running counts are no facts in the world of shapes, digits are in the world of digits. Cells without words are left out.
+    Running counts are no facts in the world of shapes, digits are in the world of digits. Cells
+    without words are left out.
     """
     vocabulary = {*COLORS, world.EMPTY, *(DIGITS if kind == "digits" else SHAPES)}
     found: list[tuple[str, set[str]]] = []
@@ -289,7 +306,9 @@ def stated(thought: str, kind: str) -> list[tuple[str, set[str]]]:
 
 
 def tally(grid: Grid, color: str, order: str) -> str:
-    """Every cell in order with its colour and the running count of `color`: `r1c1 blue 1 r1c2 empty 1 …`."""
+    """Every cell in order with its colour and the running count of `color`: `r1c1 blue 1 r1c2 empty
+    1 …`.
+    """
     count, steps = 0, []
     for i in world.ORDERS[order]:
         thing = grid[i]
@@ -314,7 +333,9 @@ def _digit(grid: Grid, index: int) -> str:
     return thing.kind
 
 
-def _other_digit(grid: Grid, index: int, rng: random.Random, allowed: tuple[str, ...] | list[str]) -> Thing:
+def _other_digit(
+    grid: Grid, index: int, rng: random.Random, allowed: tuple[str, ...] | list[str]
+) -> Thing:
     thing = grid[index]
     assert thing is not None
     return Thing(thing.color, rng.choice([d for d in allowed if d != thing.kind]))

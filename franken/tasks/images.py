@@ -1,4 +1,6 @@
-"""Images as data sets store them: a path, bytes, a struct of both, base64 text, or an image already."""
+"""Images as data sets store them: a path, bytes, a struct of both, base64 text, or an image
+already.
+"""
 
 import base64
 import binascii
@@ -11,7 +13,9 @@ from PIL import Image
 
 
 def open_image(value: Any, folder: Path | None) -> tuple[Image.Image | None, str | None]:
-    """(image in RGB, what is wrong with it). Paths start at `folder` and may not leave it; nothing is fetched."""
+    """(image in RGB, what is wrong with it). Paths start at `folder` and may not leave it; nothing
+    is fetched.
+    """
     if isinstance(value, Mapping):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, Image.Image):

@@ -1,12 +1,15 @@
-"""An optional judge: a language model behind an OpenAI-compatible endpoint says whether a reply means the right answer.
+"""An optional judge: a language model behind an OpenAI-compatible endpoint says whether a reply
+means the right answer.
 
-It is asked only when a flag names the endpoint. The prompt holds question, options, right answer and the reply's answer; what
-comes back has to end in `VERDICT: right` or `VERDICT: wrong`. Whatever else happens (no connection, an HTTP error after the
-retries, a reply without a verdict) is an error of that sample and never "wrong". Verdicts are kept on disk by the sha256 of
-model and prompt, so that a second run sends nothing and gives the same numbers; errors are not kept.
+It is asked only when a flag names the endpoint. The prompt holds question, options, right answer
+and the reply's answer; what comes back has to end in `VERDICT: right` or `VERDICT: wrong`. Whatever
+else happens (no connection, an HTTP error after the retries, a reply without a verdict) is an error
+of that sample and never "wrong". Verdicts are kept on disk by the sha256 of model and prompt, so
+that a second run sends nothing and gives the same numbers; errors are not kept.
 
-What a reply says reaches the judge as text between marks. A judge can still be talked into a verdict; the rule-based
-graders cannot, which is why they stay the default and the two verdicts are stored side by side.
+What a reply says reaches the judge as text between marks. A judge can still be talked into a
+verdict; the rule-based graders cannot, which is why they stay the default and the two verdicts are
+stored side by side.
 """
 
 import hashlib
@@ -80,30 +83,46 @@ class Judge:
     def __post_init__(self) -> None:
         if not re.match(r"https?://[^/]", self.url):
             raise UsageError(
-                f"{self.url!r} is no endpoint", "it is not http:// or https://", "give http://host:port/v1"
+                f"{self.url!r} is no endpoint",
+                "it is not http:// or https://",
+                "give http://host:port/v1",
             )
         if not self.model:
-            raise UsageError("no judge's model", "an endpoint may serve several", "name one with --judge-model")
+            raise UsageError(
+                "no judge's model", "an endpoint may serve several", "name one with --judge-model"
+            )
 
 
 def prompt_of(question: str, gold: str, answer: str, options: Sequence[str] = ()) -> str:
     """What the judge is asked about one answer."""
     listed = "".join(f"({chr(65 + i)}) {text}\n" for i, text in enumerate(options))
     inner = answer
-    while any(mark in inner for mark in MARKS):  # until none is left: taking one out can make another
+    while any(
+        mark in inner for mark in MARKS
+    ):  # until none is left: taking one out can make another
         inner = inner.replace(MARKS[0], "").replace(MARKS[1], "")
     options_text = f"Options:\n{listed}" if listed else ""
     return PROMPT.format(
-        marks=" and ".join(MARKS), question=question, options=options_text, gold=gold, open=MARKS[0], reply=inner, close=MARKS[1]
-    )  # fmt: skip
+        marks=" and ".join(MARKS),
+        question=question,
+        options=options_text,
+        gold=gold,
+        open=MARKS[0],
+        reply=inner,
+        close=MARKS[1],
+    )
 
 
-def ask(judge: Judge, prompts: Sequence[str], progress: Callable[[int], None] | None = None) -> list[Opinion]:
+def ask(
+    judge: Judge, prompts: Sequence[str], progress: Callable[[int], None] | None = None
+) -> list[Opinion]:
     """The judge's opinion on every prompt, in order. Equal prompts are sent once."""
     unique = list(dict.fromkeys(prompts))
     found: dict[str, Opinion] = {}
     with ThreadPoolExecutor(judge.concurrency) as pool:
-        for prompt, opinion in zip(unique, pool.map(lambda p: _opinion(judge, p), unique), strict=True):
+        for prompt, opinion in zip(
+            unique, pool.map(lambda p: _opinion(judge, p), unique), strict=True
+        ):
             found[prompt] = opinion
             if progress:
                 progress(len(found))
@@ -126,7 +145,10 @@ def _opinion(judge: Judge, prompt: str) -> Opinion:
     if opinion.error is None:
         place.parent.mkdir(parents=True, exist_ok=True)
         atomic_write_text(
-            place, json.dumps({"model": judge.model, "prompt": prompt, "reply": reply}, ensure_ascii=False)
+            place,
+            json.dumps(
+                {"model": judge.model, "prompt": prompt, "reply": reply}, ensure_ascii=False
+            ),
         )
     return opinion
 
@@ -155,7 +177,12 @@ def _send(judge: Judge, prompt: str) -> tuple[str, str | None]:
             error = f"the judge answered {e.code} {e.reason}"
             if e.code not in RETRIED:
                 break
-        except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as e:
+        except (
+            urllib.error.URLError,
+            TimeoutError,
+            ConnectionError,
+            http.client.HTTPException,
+        ) as e:
             error = f"the judge cannot be reached: {getattr(e, 'reason', e)}"
         except (ValueError, KeyError, TypeError, IndexError) as e:
             error = f"the judge's reply has no chat completion: {type(e).__name__} {e}"
@@ -165,8 +192,11 @@ def _send(judge: Judge, prompt: str) -> tuple[str, str | None]:
 
 def _post(judge: Judge, prompt: str) -> str:
     body = {
-        "model": judge.model, "temperature": 0, "max_tokens": judge.max_tokens, "messages": [{"role": "user", "content": prompt}],
-    }  # fmt: skip
+        "model": judge.model,
+        "temperature": 0,
+        "max_tokens": judge.max_tokens,
+        "messages": [{"role": "user", "content": prompt}],
+    }
     headers = {"Content-Type": "application/json"}
     if os.environ.get(KEY):
         headers["Authorization"] = f"Bearer {os.environ[KEY]}"

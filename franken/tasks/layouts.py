@@ -1,7 +1,9 @@
-"""The published benchmarks as data: which columns hold question, answer, options and images, and how answers are written.
+"""The published benchmarks as data: which columns hold question, answer, options and images, and
+how answers are written.
 
-A layout is a map from what a question needs to the columns of a table. Those of the published data sets are here, after their
-dataset cards and the scripts that read them; any other table gets one from the user.
+A layout is a map from what a question needs to the columns of a table. Those of the published data
+sets are here, after their dataset cards and the scripts that read them; any other table gets one
+from the user.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,11 +16,15 @@ from franken.tasks.graders.compare import ANSWER_TYPES
 
 @dataclass(frozen=True)
 class Layout:
-    """The columns of one table. A name may hold alternatives (`solution|answer`): the first that a row has counts.
+    """The columns of one table. A name may hold alternatives (`solution|answer`): the first that a
+    row has counts.
 
-    `images` and `id` may name several columns with `+`. `type_column` holds names that `types` translates to answer types; `answer_type`
-    fixes one for all rows. `reads` says how the answer is written: `as is`, `boxed`, `tagged`, `last number mark` (#### 72), `zero or one`.
-    `options` may hold a list, a list as text, letters with texts ("A. 3; B. 4"), or `in question` when the question itself lists them.
+    `images` and `id` may name several columns with `+`. `type_column` holds names that `types`
+    translates to answer types; `answer_type`
+    fixes one for all rows. `reads` says how the answer is written: `as is`, `boxed`, `tagged`,
+    `last number mark` (#### 72), `zero or one`.
+    `options` may hold a list, a list as text, letters with texts ("A. 3; B. 4"), or `in question`
+    when the question itself lists them.
     """
 
     question: str = "question"
@@ -38,74 +44,150 @@ class Layout:
     config: str = ""
     split: str = ""
     tolerance: float = 0.0
-    marks: str = ""  # columns, with `+`, that only this data set has; without, it is known by its name alone
+    marks: str = (
+        ""  # columns, with `+`, that only this data set has; without, it is known by its name alone
+    )
 
 
 IN_QUESTION = "in question"
 READS = ("as is", "boxed", "tagged", "last number mark", "zero or one")
 GENERIC = Layout(
-    question="question|problem|prompt|query", answer="answer|gold|solution|label", id="id|", images="image|images|",
+    question="question|problem|prompt|query",
+    answer="answer|gold|solution|label",
+    id="id|",
+    images="image|images|",
     options="options|choices|",
-)  # fmt: skip
+)
 VISTA_TYPES = {"integer": "integer", "float": "number", "text": "word", "list": "expression"}
 IN_IMAGE = "Answer the question that the image shows."
 
 BENCHMARKS: dict[str, Layout] = {
     "mathvista": Layout(
-        id="pid", images="decoded_image|image", options="choices", type_column="answer_type", types=VISTA_TYPES,
-        marks="pid+question_type+answer_type", hub="AI4Math/MathVista", split="testmini",
+        id="pid",
+        images="decoded_image|image",
+        options="choices",
+        type_column="answer_type",
+        types=VISTA_TYPES,
+        marks="pid+question_type+answer_type",
+        hub="AI4Math/MathVista",
+        split="testmini",
     ),
     "mathverse": Layout(
-        id="sample_index", images="image", options=IN_QUESTION, type_column="question_type",
-        types={"multi-choice": "option", "free-form": ""}, empty=IN_IMAGE,
-        marks="sample_index+problem_version", hub="AI4Math/MathVerse", config="testmini", split="testmini",
+        id="sample_index",
+        images="image",
+        options=IN_QUESTION,
+        type_column="question_type",
+        types={"multi-choice": "option", "free-form": ""},
+        empty=IN_IMAGE,
+        marks="sample_index+problem_version",
+        hub="AI4Math/MathVerse",
+        config="testmini",
+        split="testmini",
     ),
     "mathvision": Layout(
-        id="id", images="decoded_image|image", options="options",
-        marks="level+subject+decoded_image", hub="MathLLMs/MathVision", split="test",
+        id="id",
+        images="decoded_image|image",
+        options="options",
+        marks="level+subject+decoded_image",
+        hub="MathLLMs/MathVision",
+        split="test",
     ),
     "logicvista": Layout(
-        id="id|question_id", images="image|imagename", options=IN_QUESTION, answer_type="option",
-        marks="reasoning+skill", hub="lscpku/LogicVista", split="test",
+        id="id|question_id",
+        images="image|imagename",
+        options=IN_QUESTION,
+        answer_type="option",
+        marks="reasoning+skill",
+        hub="lscpku/LogicVista",
+        split="test",
     ),
     "wemath": Layout(
-        id="ID+key", images="image_path", options="option", answer_type="option",
-        marks="knowledge concept+option+key", hub="We-Math/We-Math", split="testmini",
+        id="ID+key",
+        images="image_path",
+        options="option",
+        answer_type="option",
+        marks="knowledge concept+option+key",
+        hub="We-Math/We-Math",
+        split="testmini",
     ),
-    "geometry3k": Layout(question="problem", images="images", hub="hiyouga/geometry3k", split="test"),
+    "geometry3k": Layout(
+        question="problem", images="images", hub="hiyouga/geometry3k", split="test"
+    ),
     "mmstar": Layout(
-        id="index", images="image", options=IN_QUESTION, answer_type="option",
-        marks="l2_category+meta_info", hub="Lin-Chen/MMStar", split="val",
+        id="index",
+        images="image",
+        options=IN_QUESTION,
+        answer_type="option",
+        marks="l2_category+meta_info",
+        hub="Lin-Chen/MMStar",
+        split="val",
     ),
     "hallusionbench": Layout(
-        answer="gt_answer", id="category+subcategory+set_id+figure_id+question_id", images="image", answer_type="yes_no",
-        reads="zero or one", ask="Answer yes or no.",
-        marks="gt_answer+set_id+figure_id", hub="lmms-lab/HallusionBench", split="image",
+        answer="gt_answer",
+        id="category+subcategory+set_id+figure_id+question_id",
+        images="image",
+        answer_type="yes_no",
+        reads="zero or one",
+        ask="Answer yes or no.",
+        marks="gt_answer+set_id+figure_id",
+        hub="lmms-lab/HallusionBench",
+        split="image",
     ),
     "mmmu-pro": Layout(
-        id="id", images="image_1+image_2+image_3+image_4+image_5+image_6+image_7", options="options", answer_type="option",
-        marks="image_1+options+subject", hub="MMMU/MMMU_Pro", config="standard (10 options)", split="test",
+        id="id",
+        images="image_1+image_2+image_3+image_4+image_5+image_6+image_7",
+        options="options",
+        answer_type="option",
+        marks="image_1+options+subject",
+        hub="MMMU/MMMU_Pro",
+        config="standard (10 options)",
+        split="test",
     ),
     "mmmu-pro-vision": Layout(
-        question="question|", id="id", images="image", options="options", answer_type="option", empty=IN_IMAGE,
-        hub="MMMU/MMMU_Pro", config="vision", split="test",
+        question="question|",
+        id="id",
+        images="image",
+        options="options",
+        answer_type="option",
+        empty=IN_IMAGE,
+        hub="MMMU/MMMU_Pro",
+        config="vision",
+        split="test",
     ),
     "math-500": Layout(
-        question="problem", id="unique_id", answer_type="expression",
-        marks="unique_id+level", hub="HuggingFaceH4/MATH-500", split="test",
+        question="problem",
+        id="unique_id",
+        answer_type="expression",
+        marks="unique_id+level",
+        hub="HuggingFaceH4/MATH-500",
+        split="test",
     ),
     "gsm8k": Layout(
-        answer_type="number", reads="last number mark", hub="openai/gsm8k", config="main", split="test",
+        answer_type="number",
+        reads="last number mark",
+        hub="openai/gsm8k",
+        config="main",
+        split="test",
     ),
     "virl39k": Layout(
-        id="qid", images="image", options=IN_QUESTION, reads="boxed",
-        marks="PassRate_32BTrained+qid", hub="TIGER-Lab/ViRL39K", split="train",
+        id="qid",
+        images="image",
+        options=IN_QUESTION,
+        reads="boxed",
+        marks="PassRate_32BTrained+qid",
+        hub="TIGER-Lab/ViRL39K",
+        split="train",
     ),
     "clevr": Layout(
-        question="problem", answer="solution|answer", images="image|images", answer_type="integer", reads="tagged",
-        hub="leonardPKU/clevr_cogen_a_train", split="train",
+        question="problem",
+        answer="solution|answer",
+        images="image|images",
+        answer_type="integer",
+        reads="tagged",
+        hub="leonardPKU/clevr_cogen_a_train",
+        split="train",
     ),
-}  # fmt: skip
+}
 
 
 def layout_named(name: str) -> Layout:
@@ -113,15 +195,23 @@ def layout_named(name: str) -> Layout:
     if name.lower() not in BENCHMARKS:
         known = ", ".join(BENCHMARKS)
         raise UsageError(
-            f"unknown benchmark {name!r}", f"they are {known}", did_you_mean(name.lower(), BENCHMARKS) or "pick one"
+            f"unknown benchmark {name!r}",
+            f"they are {known}",
+            did_you_mean(name.lower(), BENCHMARKS) or "pick one",
         )
     return BENCHMARKS[name.lower()]
 
 
 def recognise(columns: Sequence[str]) -> tuple[str, Layout] | None:
-    """The benchmark that has these columns; `("", GENERIC)` for any table with a question and an answer; None."""
+    """The benchmark that has these columns; `("", GENERIC)` for any table with a question and an
+    answer; None.
+    """
     have = set(columns)
-    fits = [name for name, layout in BENCHMARKS.items() if layout.marks and set(layout.marks.split("+")) <= have]
+    fits = [
+        name
+        for name, layout in BENCHMARKS.items()
+        if layout.marks and set(layout.marks.split("+")) <= have
+    ]
     if fits:
         best = max(fits, key=lambda name: BENCHMARKS[name].marks.count("+"))
         return best, BENCHMARKS[best]
@@ -147,7 +237,9 @@ def layout_of(columns: Mapping[str, Any], base: Layout | None = None) -> Layout:
     for kind in [layout.answer_type, *layout.types.values()]:
         if kind and kind not in ANSWER_TYPES:
             raise UsageError(
-                f"unknown answer type {kind!r}", f"they are {', '.join(ANSWER_TYPES)}", did_you_mean(kind, ANSWER_TYPES)
+                f"unknown answer type {kind!r}",
+                f"they are {', '.join(ANSWER_TYPES)}",
+                did_you_mean(kind, ANSWER_TYPES),
             )
     if layout.reads not in READS:
         raise UsageError(

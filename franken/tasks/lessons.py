@@ -1,8 +1,9 @@
-"""What the creature's Base learns from: captions and short dialogues about grids, in the words of `describe`.
+"""What the creature's Base learns from: captions and short dialogues about grids, in the words of
+`describe`.
 
-These stand for pre-training. They teach to read every cell, to walk the grid, to keep a running count, to add and to
-compare; they hold no tags and none of the questions that the puzzles ask. A lesson is a list of (question, answer) turns
-about one grid.
+These stand for pre-training. They teach to read every cell, to walk the grid, to keep a running
+count, to add and to compare; they hold no tags and none of the questions that the puzzles ask. A
+lesson is a list of (question, answer) turns about one grid.
 """
 
 import random
@@ -15,11 +16,27 @@ from franken.tasks.grid_puzzles import digit_grid, look, shape_grid, tally
 Turn = tuple[str, str]
 
 LESSONS = ("caption", "tally", "dialogue")
-EARLY_SHARES = {"cell": 2.0, "line": 1.0, "color": 1.5, "shape": 1.0, "digit": 2.0, "add": 1.0, "sum": 1.0}
+EARLY_SHARES = {
+    "cell": 2.0,
+    "line": 1.0,
+    "color": 1.5,
+    "shape": 1.0,
+    "digit": 2.0,
+    "add": 1.0,
+    "sum": 1.0,
+}
 LATE_SHARES = {
-    "cell": 1.5, "named": 2.5, "line": 1.0, "color": 1.0, "shape": 0.5, "digit": 2.0,
-    "add": 5.0, "more": 2.0, "sum": 2.5, "larger": 2.5,
-}  # fmt: skip
+    "cell": 1.5,
+    "named": 2.5,
+    "line": 1.0,
+    "color": 1.0,
+    "shape": 0.5,
+    "digit": 2.0,
+    "add": 5.0,
+    "more": 2.0,
+    "sum": 2.5,
+    "larger": 2.5,
+}
 MAX_TURN_WORDS = 34
 
 
@@ -28,7 +45,9 @@ def lesson_grid(rng: random.Random) -> Grid:
     return shape_grid(rng) if rng.random() < 0.5 else digit_grid(rng)
 
 
-def lesson(kind: str, grid: Grid, rng: random.Random, shares: Mapping[str, float] = LATE_SHARES) -> list[Turn]:
+def lesson(
+    kind: str, grid: Grid, rng: random.Random, shares: Mapping[str, float] = LATE_SHARES
+) -> list[Turn]:
     """Turns about one grid. `shares` weighs the questions of a dialogue."""
     if kind == "caption":
         order = rng.choice(tuple(ORDERS))
@@ -69,7 +88,11 @@ def short_turn(kind: str, grid: Grid, rng: random.Random) -> Turn | None:
         return _attribute(kind, grid, rng)
     if kind in ("add", "more"):
         a, b = rng.randint(1, 9), rng.randint(1, 9)
-        return (f"Add {a} {b}", str(a + b)) if kind == "add" else (f"More {a} {b}", _more(a, b, str(a), str(b)))
+        return (
+            (f"Add {a} {b}", str(a + b))
+            if kind == "add"
+            else (f"More {a} {b}", _more(a, b, str(a), str(b)))
+        )
     digits = [i for i in full if _kind(grid, i) in DIGITS]
     if len(digits) < 2:
         return None

@@ -1,10 +1,12 @@
 """What a visual task is: a state with exact ground truth, and everything that follows from it.
 
-A puzzle draws a state, renders it, describes it in words, asks about it, answers, and judges replies. The description
-is lossless (`parse(describe(state)) == state`), so the same question can be put with the image, with the text, or with
-neither, and what a model says about an image can be scored fact by fact.
+A puzzle draws a state, renders it, describes it in words, asks about it, answers, and judges
+replies. The description is lossless (`parse(describe(state)) == state`), so the same question can
+be put with the image, with the text, or with neither, and what a model says about an image can be
+scored fact by fact.
 
-Train and test never share a state: `split_of` hashes the canonical description, and sampling rejects the other side.
+Train and test never share a state: `split_of` hashes the canonical description, and sampling
+rejects the other side.
 """
 
 import hashlib
@@ -21,10 +23,13 @@ TEST_SHARE = 0.2
 
 @dataclass(frozen=True)
 class Item:
-    """One question about one image, with its answer and worked solutions (strategy → chain of thought).
+    """One question about one image, with its answer and worked solutions (strategy → chain of
+    thought).
 
-    `answer_type` is one of `grading.ANSWER_TYPES`; empty means: to be inferred. `tolerance` is relative, for numbers.
-    A question about several images has the others in `more_images`, in the order in which it names them.
+    `answer_type` is one of `grading.ANSWER_TYPES`; empty means: to be inferred. `tolerance` is
+    relative, for numbers.
+    A question about several images has the others in `more_images`, in the order in which it names
+    them.
     """
 
     id: str
@@ -45,9 +50,11 @@ class Item:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two images under the same question, for swaps: `target` is asked about, `source` lends its visual tokens.
+    """Two images under the same question, for swaps: `target` is asked about, `source` lends its
+    visual tokens.
 
-    `fact` names what differs. A pair that cannot show an effect is `ineligible` with a reason; one whose files are
+    `fact` names what differs. A pair that cannot show an effect is `ineligible` with a reason; one
+    whose files are
     broken carries an `error`. Neither is dropped.
     """
 
@@ -62,7 +69,9 @@ class Pair:
 
 @dataclass(frozen=True)
 class Grade:
-    """The verdict on a reply: `score` in [0, 1], why, the answer as read, and whether the reply kept the format."""
+    """The verdict on a reply: `score` in [0, 1], why, the answer as read, and whether the reply
+    kept the format.
+    """
 
     score: float
     reason: str
@@ -80,7 +89,9 @@ class Puzzle(Protocol):
 
     @property
     def world(self) -> str:
-        """Puzzles of one world draw the same states, so that their items and pairs match image by image."""
+        """Puzzles of one world draw the same states, so that their items and pairs match image by
+        image.
+        """
         ...
 
     @property
@@ -97,7 +108,9 @@ class Puzzle(Protocol):
         ...
 
     def render(self, state: Any, *, style: int = 0) -> Image.Image:
-        """Draw the state; `style` seeds everything that carries no fact (position jitter, shade, noise)."""
+        """Draw the state; `style` seeds everything that carries no fact (position jitter, shade,
+        noise).
+        """
         ...
 
     def describe(self, state: Any) -> str:
@@ -129,7 +142,9 @@ class Puzzle(Protocol):
         ...
 
     def twin(self, state: Any, query: Any, rng: random.Random) -> tuple[Any, str]:
-        """A state that differs in exactly one fact and has another answer to `query`; and the fact's slot."""
+        """A state that differs in exactly one fact and has another answer to `query`; and the
+        fact's slot.
+        """
         ...
 
     def grade(self, reply: str, item: Item) -> Grade:
@@ -191,12 +206,18 @@ def draw_items(puzzle: Puzzle, n: int, seed: int, split: Split) -> list[Item]:
         rng = child_rng(puzzle.world, split, seed, i)
         state = draw_state(puzzle, rng, split)
         style = rng.getrandbits(32)
-        items.append(make_item(puzzle, f"{puzzle.name}-{split}-{seed}-{i}", state, puzzle.ask(state, rng), style))
+        items.append(
+            make_item(
+                puzzle, f"{puzzle.name}-{split}-{seed}-{i}", state, puzzle.ask(state, rng), style
+            )
+        )
     return items
 
 
 def draw_pairs(puzzle: Puzzle, n: int, seed: int, split: Split) -> list[Pair]:
-    """See `Puzzle.pairs`. Target and source share the style, so that only the one fact's pixels differ."""
+    """See `Puzzle.pairs`. Target and source share the style, so that only the one fact's pixels
+    differ.
+    """
     pairs = []
     for i in range(n):
         rng = child_rng(puzzle.world, "pair", split, seed, i)

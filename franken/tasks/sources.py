@@ -1,13 +1,18 @@
-"""Where questions come from: the built-in puzzles, image pairs on disk, published benchmarks, any table with a column map.
+"""Where questions come from: the built-in puzzles, image pairs on disk, published benchmarks, any
+table with a column map.
 
 One text names a source, so that a run can record it and ask the same questions again:
 
-    NAME                a benchmark of `franken.tasks.layouts` (mathvista, gsm8k, …) from the local cache of the hub
+    NAME                a benchmark of `franken.tasks.layouts` (mathvista, gsm8k, …) from the local
+                        cache of the hub
     NAME=PATH           the same from a local file or folder of Parquet, JSONL or JSON
-    PATH                a folder of image pairs (*/data.jsonl) or of AlgoPuzzleVQA (<type>.json), or a table whose columns are recognised
-    PATH+choice         AlgoPuzzleVQA with its options shown: the answer is a letter, the tasks are clock+choice, …
+    PATH                a folder of image pairs (*/data.jsonl) or of AlgoPuzzleVQA (<type>.json), or
+                        a table whose columns are recognised
+    PATH+choice         AlgoPuzzleVQA with its options shown: the answer is a letter, the tasks are
+                        clock+choice, …
     OWNER/NAME          any data set of the hub, from the local cache
-    …#question=prompt,answer=gold      with a column map (see `Layout`); `split=` and `config=` choose among several
+    …#question=prompt,answer=gold      with a column map (see `Layout`); `split=` and `config=`
+                                       choose among several
 
 Nothing is downloaded unless `fetch` is called.
 """
@@ -23,7 +28,14 @@ from franken.contents import of_path
 from franken.errors import UsageError
 from franken.tasks import algopuzzlevqa_items
 from franken.tasks.benchmarks import item_of, question_of, task_of
-from franken.tasks.layouts import BENCHMARKS, IN_QUESTION, Layout, layout_named, layout_of, recognise
+from franken.tasks.layouts import (
+    BENCHMARKS,
+    IN_QUESTION,
+    Layout,
+    layout_named,
+    layout_of,
+    recognise,
+)
 from franken.tasks.puzzle import Item
 from franken.tasks.tables import Table, open_hub, open_local
 
@@ -32,7 +44,9 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 class Source(NamedTuple):
-    """A parsed source: what it is called, a local path or a hub id, and the layout as far as it is known."""
+    """A parsed source: what it is called, a local path or a hub id, and the layout as far as it is
+    known.
+    """
 
     name: str
     path: Path | None
@@ -44,7 +58,8 @@ class Source(NamedTuple):
 
 
 def canonical(data: str | Path, columns: str = "") -> str:
-    """The text that names a source, with absolute paths and the column map (`a=b,c=d` or a YAML file) inside.
+    """The text that names a source, with absolute paths and the column map (`a=b,c=d` or a YAML
+    file) inside.
 
     Raises UsageError when nothing of that name exists.
     """
@@ -63,7 +78,9 @@ def canonical(data: str | Path, columns: str = "") -> str:
         base = base.lower()
     elif not HUB_ID.fullmatch(base):
         raise UsageError(
-            f"no data {base!r}", f"it is no path, no hub id, and no benchmark ({', '.join(BENCHMARKS)})", "check --data"
+            f"no data {base!r}",
+            f"it is no path, no hub id, and no benchmark ({', '.join(BENCHMARKS)})",
+            "check --data",
         )
     layout_of({k: v for k, v in pairs.items()})
     return base + ("#" + ",".join(f"{k}={v}" for k, v in sorted(pairs.items())) if pairs else "")
@@ -79,9 +96,15 @@ def parse(spec: str) -> Source:
     name, _, path = base.partition("=") if "=" in base else ("", "", base)
     if name or Path(path).exists():
         mapped = set(pairs) - {"split", "config"}
-        layout = layout_of(pairs, layout_named(name)) if name else layout_of(pairs) if mapped else None
+        layout = (
+            layout_of(pairs, layout_named(name)) if name else layout_of(pairs) if mapped else None
+        )
         return Source(name or Path(path).stem, Path(path), "", pairs.get("split", ""), "", layout)
-    name = base if base in BENCHMARKS else next((n for n, b in BENCHMARKS.items() if b.hub == base), "")
+    name = (
+        base
+        if base in BENCHMARKS
+        else next((n for n, b in BENCHMARKS.items() if b.hub == base), "")
+    )
     layout = layout_of(pairs, BENCHMARKS.get(name)) if name or pairs else None
     split, config = (layout.split, layout.config) if layout else ("", "")
     known = BENCHMARKS[base].hub if base in BENCHMARKS else base
@@ -89,7 +112,8 @@ def parse(spec: str) -> Source:
 
 
 def contents(spec: str) -> str | None:
-    """A fingerprint of what a local source holds, which a run is known by; None for one of the hub, known by its name.
+    """A fingerprint of what a local source holds, which a run is known by; None for one of the hub,
+    known by its name.
 
     Of a folder every file counts; of a file that names images elsewhere, the file alone.
     """
@@ -128,7 +152,9 @@ def _pairs(text: str) -> dict[str, str]:
     for piece in pieces:
         if "=" not in piece:
             raise UsageError(
-                f"{piece!r} names no column", "a map is written question=COLUMN,answer=COLUMN", "check --columns"
+                f"{piece!r} names no column",
+                "a map is written question=COLUMN,answer=COLUMN",
+                "check --columns",
             )
     return {key.strip(): value.strip() for key, _, value in (p.partition("=") for p in pieces)}
 
@@ -143,17 +169,24 @@ def _column_map(columns: str) -> dict[str, str]:
         content = yaml.safe_load(Path(columns).read_text())
     except (OSError, yaml.YAMLError) as e:
         raise UsageError(f"{columns} cannot be read", str(e), "check --columns") from e
-    if not isinstance(content, dict) or not all(isinstance(v, str | int | float) for v in content.values()):
-        raise UsageError(f"{columns} is no column map", "it should map keys to column names", "write question: COLUMN")
+    if not isinstance(content, dict) or not all(
+        isinstance(v, str | int | float) for v in content.values()
+    ):
+        raise UsageError(
+            f"{columns} is no column map",
+            "it should map keys to column names",
+            "write question: COLUMN",
+        )
     return {str(k): str(v) for k, v in content.items()}
 
 
 def load_tasks(tasks: Sequence[str], samples: int, seed: int, data: str | None) -> list[Item]:
-    """The questions of a run, task by task: held-out puzzles, or at most `samples` items of each task of `data`.
+    """The questions of a run, task by task: held-out puzzles, or at most `samples` items of each
+    task of `data`.
 
-    Image pairs give their target items in file order, AlgoPuzzleVQA its rows. Of a table,
-    the sample is drawn by the hash of (seed, row), so that a larger
-    one contains the smaller one; rows keep their order. Raises UsageError when there is nothing to ask.
+    Image pairs give their target items in file order, AlgoPuzzleVQA its rows. Of a table, the
+    sample is drawn by the hash of (seed, row), so that a larger one contains the smaller one; rows
+    keep their order. Raises UsageError when there is nothing to ask.
     """
     from franken import tasks as puzzles
 
@@ -163,26 +196,39 @@ def load_tasks(tasks: Sequence[str], samples: int, seed: int, data: str | None) 
     if source.path is not None and source.layout is None and is_pairs(source.path):
         items = [pair.target for pair in puzzles.load_folder(source.path)]
         chosen = _first(items, tasks, samples)
-    elif source.path is not None and source.layout is None and algopuzzlevqa_items.is_folder(source.path):
-        chosen = _first(algopuzzlevqa_items.load_items(source.path, choice=source.choice), tasks, samples)
+    elif (
+        source.path is not None
+        and source.layout is None
+        and algopuzzlevqa_items.is_folder(source.path)
+    ):
+        chosen = _first(
+            algopuzzlevqa_items.load_items(source.path, choice=source.choice), tasks, samples
+        )
     else:
         chosen = _from_table(source, tasks, samples, seed)
     if not chosen:
         wanted = ", ".join(tasks) or "any"
-        raise UsageError(f"no questions in {data}", f"tasks asked for: {wanted}", "check --tasks and --data")
+        raise UsageError(
+            f"no questions in {data}", f"tasks asked for: {wanted}", "check --tasks and --data"
+        )
     return chosen
 
 
 def _with_choice(base: str) -> bool:
-    """Whether a source asks for the options of AlgoPuzzleVQA; a path that ends in the same letters is that path."""
+    """Whether a source asks for the options of AlgoPuzzleVQA; a path that ends in the same letters
+    is that path.
+    """
     folder = base.removesuffix(CHOICE)
-    return folder != base and not Path(base).exists() and algopuzzlevqa_items.is_folder(Path(folder))
+    return (
+        folder != base and not Path(base).exists() and algopuzzlevqa_items.is_folder(Path(folder))
+    )
 
 
 class Stream(NamedTuple):
     """The questions of a source by row number, made when they are asked for.
 
-    `count` is how many there are; `texts` reads what all rows ask in their own words, without any image.
+    `count` is how many there are; `texts` reads what all rows ask in their own words, without any
+    image.
     """
 
     count: int
@@ -202,7 +248,9 @@ def open_stream(spec: str) -> Stream:
         if is_pairs(source.path):
             return _in_memory([pair.target for pair in load_folder(source.path)])
         if algopuzzlevqa_items.is_folder(source.path):
-            return _in_memory(list(algopuzzlevqa_items.load_items(source.path, choice=source.choice)))
+            return _in_memory(
+                list(algopuzzlevqa_items.load_items(source.path, choice=source.choice))
+            )
     table, layout, name = _recognised(source)
 
     def pick(rows: Sequence[int]) -> list[Item]:
@@ -214,13 +262,20 @@ def open_stream(spec: str) -> Stream:
         return [made[row] for row in rows]
 
     def texts() -> list[str]:
-        return [question_of(row, layout) for row in table.pick(range(table.n), layout.question.split("|"))]
+        return [
+            question_of(row, layout)
+            for row in table.pick(range(table.n), layout.question.split("|"))
+        ]
 
     return Stream(table.n, pick, texts)
 
 
 def _in_memory(items: list[Item]) -> Stream:
-    return Stream(len(items), lambda rows: [items[row] for row in rows], lambda: [item.question for item in items])
+    return Stream(
+        len(items),
+        lambda rows: [items[row] for row in rows],
+        lambda: [item.question for item in items],
+    )
 
 
 def _first(items: Iterable[Item], tasks: Sequence[str], samples: int) -> list[Item]:
@@ -259,21 +314,38 @@ def _recognised(source: Source) -> tuple[Table, Layout, str]:
 
 
 def _check_columns(layout: Layout, table: Table) -> None:
-    for what in ("question", "answer", "images", "options", "id", "task", "type_column", "description"):
+    for what in (
+        "question",
+        "answer",
+        "images",
+        "options",
+        "id",
+        "task",
+        "type_column",
+        "description",
+    ):
         names = getattr(layout, what)
         if what == "options" and names == IN_QUESTION:
             continue
         needed = (
-            [n for n in names.split("+") if n] if what in ("question", "answer", "task") else [names] if names else []
+            [n for n in names.split("+") if n]
+            if what in ("question", "answer", "task")
+            else [names]
+            if names
+            else []
         )
         for name in needed:
             if not set(re.split(r"[|+]", name)) & {*table.columns, ""}:
                 raise UsageError(
-                    f"no column {name!r} for {what}", f"the columns are {', '.join(table.columns)}", "check --columns"
+                    f"no column {name!r} for {what}",
+                    f"the columns are {', '.join(table.columns)}",
+                    "check --columns",
                 )
 
 
-def _draw(table: Table, layout: Layout, name: str, tasks: Sequence[str], samples: int, seed: int) -> list[int]:
+def _draw(
+    table: Table, layout: Layout, name: str, tasks: Sequence[str], samples: int, seed: int
+) -> list[int]:
     """Row numbers: at most `samples` of each task, by hash."""
     columns = [c for c in layout.task.split("|") if c]
     rows = table.pick(range(table.n), columns) if columns else ({} for _ in range(table.n))
@@ -282,8 +354,14 @@ def _draw(table: Table, layout: Layout, name: str, tasks: Sequence[str], samples
     for number, task in enumerate(names):
         if not tasks or task in tasks:
             groups.setdefault(task, []).append(number)
-    key = {n: hashlib.sha256(f"{seed}:{n}".encode()).digest() for group in groups.values() for n in group}
-    return sorted(n for group in groups.values() for n in sorted(group, key=key.__getitem__)[:samples])
+    key = {
+        n: hashlib.sha256(f"{seed}:{n}".encode()).digest()
+        for group in groups.values()
+        for n in group
+    }
+    return sorted(
+        n for group in groups.values() for n in sorted(group, key=key.__getitem__)[:samples]
+    )
 
 
 def _distinct(items: list[Item]) -> list[Item]:

@@ -1,6 +1,7 @@
 """Rows of a data set on disk or in the local cache of the hub, read when they are asked for.
 
-Parquet, JSONL and JSON are read with what the house has anyway. Only a hub id needs the `datasets` library (extra `data`), and only
+Parquet, JSONL and JSON are read with what the house has anyway. Only a hub id needs the `datasets`
+library (extra `data`), and only
 `fetch` lets it use the network.
 """
 
@@ -17,8 +18,9 @@ Row = Mapping[str, Any]
 
 
 class Table(NamedTuple):
-    """Rows of one data set: the columns, how many rows, and `pick`, which yields the rows of ascending numbers, restricted to some
-    columns if they are named. Paths of images start at `folder`."""
+    """Rows of one data set: the columns, how many rows, and `pick`, which yields the rows of
+    ascending numbers, restricted to some columns if they are named. Paths of images start at
+    `folder`."""
 
     columns: list[str]
     n: int
@@ -29,14 +31,19 @@ class Table(NamedTuple):
 def open_local(path: Path, split: str = "") -> Table:
     """A file, or all files of one kind in a folder, in the order of their names.
 
-    With `split` only the files whose name or folder begins with it (`test-00000-of-00001.parquet`, `test/0.parquet`).
-    Raises UsageError when there are none, or when a folder holds several splits and none is named.
+    With `split` only the files whose name or folder begins with it (`test-00000-of-00001.parquet`,
+    `test/0.parquet`). Raises UsageError when there are none, or when a folder holds several splits
+    and none is named.
     """
     files = [path] if path.is_file() else _files(path, split)
     folder = path.parent if path.is_file() else path
     if files[0].suffix == ".parquet":
         return _open_parquet(files, folder)
-    rows = [row for file in files for row in (_read_jsonl(file) if file.suffix == ".jsonl" else _read_json(file))]
+    rows = [
+        row
+        for file in files
+        for row in (_read_jsonl(file) if file.suffix == ".jsonl" else _read_json(file))
+    ]
     return in_memory(rows, folder)
 
 
@@ -53,7 +60,9 @@ def in_memory(rows: Sequence[Row], folder: Path | None) -> Table:
 def _files(folder: Path, split: str) -> list[Path]:
     for kind in KINDS:
         found = sorted(
-            f for f in folder.rglob(f"*{kind}") if not any(p.startswith(".") for p in f.relative_to(folder).parts)
+            f
+            for f in folder.rglob(f"*{kind}")
+            if not any(p.startswith(".") for p in f.relative_to(folder).parts)
         )
         if not found:
             continue
@@ -70,16 +79,28 @@ def _files(folder: Path, split: str) -> list[Path]:
             )
         if found:
             return found
-        raise UsageError(f"no split {split!r} in {folder}", f"there are {', '.join(sorted(splits))}", "check the split")
+        raise UsageError(
+            f"no split {split!r} in {folder}",
+            f"there are {', '.join(sorted(splits))}",
+            "check the split",
+        )
     raise UsageError(
-        f"no table in {folder}", f"it holds no {', '.join(KINDS)}", "give a file, or the folder that holds them"
+        f"no table in {folder}",
+        f"it holds no {', '.join(KINDS)}",
+        "give a file, or the folder that holds them",
     )
 
 
 def _split_of(file: Path, folder: Path) -> str:
     parts = file.relative_to(folder).parts
     stem = Path(parts[-1]).stem
-    return stem.partition("-0")[0] if "-of-" in stem else parts[-2] if len(parts) > 1 and stem.isdigit() else stem
+    return (
+        stem.partition("-0")[0]
+        if "-of-" in stem
+        else parts[-2]
+        if len(parts) > 1 and stem.isdigit()
+        else stem
+    )
 
 
 def _open_parquet(files: list[Path], folder: Path) -> Table:
@@ -89,7 +110,9 @@ def _open_parquet(files: list[Path], folder: Path) -> Table:
     try:
         opened = [pq.ParquetFile(file) for file in files]
     except (pa.ArrowException, OSError) as e:
-        raise FrankenError(f"{files[0].name} cannot be read as Parquet", str(e), "check the files") from e
+        raise FrankenError(
+            f"{files[0].name} cannot be read as Parquet", str(e), "check the files"
+        ) from e
     columns = list(dict.fromkeys(name for file in opened for name in file.schema_arrow.names))
 
     def pick(numbers: Iterable[int], only: Sequence[str] | None = None) -> Iterator[Row]:
@@ -98,7 +121,11 @@ def _open_parquet(files: list[Path], folder: Path) -> Table:
             for group in range(file.num_row_groups):
                 size = file.metadata.row_group(group).num_rows
                 if not wanted.isdisjoint(range(start, start + size)):
-                    names = [c for c in only if c in file.schema_arrow.names] if only is not None else None
+                    names = (
+                        [c for c in only if c in file.schema_arrow.names]
+                        if only is not None
+                        else None
+                    )
                     here = [n - start for n in sorted(wanted) if start <= n < start + size]
                     yield from file.read_row_group(group, columns=names).take(here).to_pylist()
                 start += size
@@ -111,7 +138,11 @@ def _read_jsonl(file: Path) -> list[Row]:
     with file.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
-                rows.append(_object(_parse(line, f"{file.name}, line {number}"), f"{file.name}, line {number}"))
+                rows.append(
+                    _object(
+                        _parse(line, f"{file.name}, line {number}"), f"{file.name}, line {number}"
+                    )
+                )
     return rows
 
 
@@ -125,7 +156,9 @@ def _read_json(file: Path) -> list[Row]:
         content = [{"id": key, **row} for key, row in content.items()]  # {id: row}
     if not isinstance(content, list):
         raise FrankenError(
-            f"{file.name} is no table", "it is neither a list of rows nor a map from ids to rows", "give JSONL"
+            f"{file.name} is no table",
+            "it is neither a list of rows nor a map from ids to rows",
+            "give JSONL",
         )
     return [_object(row, file.name) for row in content]
 
@@ -139,21 +172,29 @@ def _parse(text: str, where: str) -> Any:
 
 def _object(row: Any, where: str) -> Row:
     if not isinstance(row, dict):
-        raise FrankenError(f"{where} is not an object", f"it is a {type(row).__name__}", "a row maps columns to values")
+        raise FrankenError(
+            f"{where} is not an object",
+            f"it is a {type(row).__name__}",
+            "a row maps columns to values",
+        )
     return row
 
 
 def open_hub(hub: str, config: str, split: str, *, download: bool = False) -> Table:
-    """A data set of the hub, from the local cache; with `download` it is fetched into the cache first.
+    """A data set of the hub, from the local cache; with `download` it is fetched into the cache
+    first.
 
-    Raises UsageError when the `datasets` library is missing, FrankenError when the data set is not there.
+    Raises UsageError when the `datasets` library is missing, FrankenError when the data set is not
+    there.
     """
     try:
         import datasets
         from datasets.exceptions import DatasetsError
     except ImportError as e:
         raise UsageError(
-            f"{hub} is a data set of the hub", "the datasets library is not installed", "pip install 'franken[data]'"
+            f"{hub} is a data set of the hub",
+            "the datasets library is not installed",
+            "pip install 'franken[data]'",
         ) from e
     with _network(download):
         try:
@@ -166,12 +207,16 @@ def open_hub(hub: str, config: str, split: str, *, download: bool = False) -> Ta
                 else "add --download, or give a local folder: NAME=FOLDER"
             )
             raise FrankenError(
-                f"no data set {hub} in the local cache" if not download else f"cannot fetch {hub}", why, fix
+                f"no data set {hub} in the local cache" if not download else f"cannot fetch {hub}",
+                why,
+                fix,
             ) from e
     if isinstance(found, dict):
         if len(found) > 1:
             raise UsageError(
-                f"{hub} has several splits", f"they are {', '.join(found)}", "name one: --columns split=NAME"
+                f"{hub} has several splits",
+                f"they are {', '.join(found)}",
+                "name one: --columns split=NAME",
             )
         found = next(iter(found.values()))
     for name, feature in found.features.items():
@@ -179,7 +224,11 @@ def open_hub(hub: str, config: str, split: str, *, download: bool = False) -> Ta
             found = found.cast_column(name, datasets.Image(decode=False))
 
     def pick(numbers: Iterable[int], only: Sequence[str] | None = None) -> Iterator[Row]:
-        rows = found.select_columns([c for c in only if c in found.column_names]) if only is not None else found
+        rows = (
+            found.select_columns([c for c in only if c in found.column_names])
+            if only is not None
+            else found
+        )
         return (rows[n] for n in numbers)
 
     return Table(list(found.column_names), len(found), pick, None)
@@ -187,7 +236,9 @@ def open_hub(hub: str, config: str, split: str, *, download: bool = False) -> Ta
 
 @contextmanager
 def _network(allowed: bool) -> Iterator[None]:
-    """The hub's libraries kept from the network unless it is allowed; code that comes with a data set never runs (datasets ≥ 4)."""
+    """The hub's libraries kept from the network unless it is allowed; code that comes with a data
+    set never runs (datasets ≥ 4).
+    """
     import huggingface_hub
     from datasets import config
 

@@ -1,10 +1,13 @@
-"""The public vision_functionality layout: image pairs for visual-token swaps (Frankenstein paper, appendix D).
+"""The public vision_functionality layout: image pairs for visual-token swaps (Frankenstein paper,
+appendix D).
 
-A folder holds one sub-folder per function (counting, grounding, ocr, recognition), each with `data.jsonl` and the images it
-names. Every row becomes a Pair: one whose two answers agree is ineligible (a swap cannot change the answer), one whose
-files cannot be read carries the error. Nothing is dropped.
+A folder holds one sub-folder per function (counting, grounding, ocr, recognition), each with
+`data.jsonl` and the images it names. Every row becomes a Pair: one whose two answers agree is
+ineligible (a swap cannot change the answer), one whose files cannot be read carries the error.
+Nothing is dropped.
 
-Counting prompts of the published files begin with a literal `<image>`; it marks the place of the image and is removed.
+Counting prompts of the published files begin with a literal `<image>`; it marks the place of the
+image and is removed.
 """
 
 import json
@@ -36,10 +39,15 @@ def is_public(task: str) -> bool:
 def load_folder(folder: str | Path) -> list[Pair]:
     """All pairs of a folder, function by function, in file order.
 
-    Raises UsageError when the folder holds no `*/data.jsonl`, FrankenError on a line that is not JSON.
+    Raises UsageError when the folder holds no `*/data.jsonl`, FrankenError on a line that is not
+    JSON.
     """
     root = Path(folder)
-    files = [root / "data.jsonl"] if (root / "data.jsonl").exists() else sorted(root.glob("*/data.jsonl"))
+    files = (
+        [root / "data.jsonl"]
+        if (root / "data.jsonl").exists()
+        else sorted(root.glob("*/data.jsonl"))
+    )
     if not files:
         raise UsageError(
             f"no image pairs in {root}",
@@ -50,7 +58,9 @@ def load_folder(folder: str | Path) -> list[Pair]:
 
 
 def grade_public(reply: str, item: Item) -> Grade:
-    """Numbers for counting, IoU of boxes for grounding, the exact word for OCR, yes or no for recognition."""
+    """Numbers for counting, IoU of boxes for grounding, the exact word for OCR, yes or no for
+    recognition.
+    """
     formed = is_well_formed(reply)
     said = extract(reply)
     if said is None:
@@ -81,7 +91,9 @@ def _read(file: Path) -> list[Pair]:
         try:
             row = json.loads(line)
         except json.JSONDecodeError as e:
-            raise FrankenError(f"{file.name}, line {number} is not JSON", why=str(e), fix="repair the line") from e
+            raise FrankenError(
+                f"{file.name}, line {number} is not JSON", why=str(e), fix="repair the line"
+            ) from e
         pairs.append(_pair(row, file.parent, number))
     return pairs
 
@@ -112,7 +124,7 @@ def _pair(row: dict[str, Any], folder: Path, number: int) -> Pair:
                 state=meta,
                 error=trouble or problem,
                 answer_type=ANSWER_TYPES.get(task, ""),
-            )  # fmt: skip
+            )
         )
     return Pair(
         pair_id,

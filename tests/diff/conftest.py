@@ -39,10 +39,16 @@ def stored(tmp_path):
 @pytest.fixture
 def triple(tmp_path):
     """base, sft (moved everywhere), rl (layer 1 of sft moved): the models and their folders."""
-    models = {"base": tiny("qwen2_5_vl", 0), "sft": tiny("qwen2_5_vl", 1), "rl": tiny("qwen2_5_vl", 1)}
+    models = {
+        "base": tiny("qwen2_5_vl", 0),
+        "sft": tiny("qwen2_5_vl", 1),
+        "rl": tiny("qwen2_5_vl", 1),
+    }
     with torch.no_grad():
         for parameter in models["rl"].get_decoder().layers[1].parameters():
             parameter.add_(0.25)
     for stage, model in models.items():
-        model.requires_grad_(False).save_pretrained(tmp_path / stage, save_original_format=stage != "rl")
+        model.requires_grad_(False).save_pretrained(
+            tmp_path / stage, save_original_format=stage != "rl"
+        )
     return models, [tmp_path / stage for stage in models]

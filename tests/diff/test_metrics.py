@@ -29,7 +29,11 @@ def naive(a, b):
     d = y - x
     changed = a.view(np.uint32).ravel() != b.view(np.uint32).ravel()
     smaller = np.minimum(np.abs(x), np.abs(y))
-    unit = np.where(smaller > 2.0**-126, 2.0 ** (np.floor(np.log2(np.maximum(smaller, 2.0**-126))) - 7), 2.0**-133)
+    unit = np.where(
+        smaller > 2.0**-126,
+        2.0 ** (np.floor(np.log2(np.maximum(smaller, 2.0**-126))) - 7),
+        2.0**-133,
+    )
     near = changed & (np.abs(d) <= unit)
     return {
         "energy": np.linalg.norm(d),
@@ -48,21 +52,29 @@ def close(value):
     return None if value is None else pytest.approx(value, rel=2e-6, abs=1e-12)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
-    st.integers(1, 5000), st.integers(0, 2**31), st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
+    st.integers(1, 5000),
+    st.integers(0, 2**31),
     st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
-)  # fmt: skip
+    st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
+)
 def test_every_measure_equals_its_definition(stored, n, seed, one, two):
     """Blocks of unchanged, slightly moved, far moved and flipped weights, of any pair of types."""
     rng = np.random.default_rng(seed)
     a = as_float32((rng.normal(size=n) * 0.05).astype(np.float32), one)
     kind = rng.integers(0, 4, n)
-    moved = np.choose(kind, [a, a * (1 + rng.normal(size=n) * 2e-3), a + rng.normal(size=n) * 0.02, -a])
+    moved = np.choose(
+        kind, [a, a * (1 + rng.normal(size=n) * 2e-3), a + rng.normal(size=n) * 0.02, -a]
+    )
     b = as_float32(moved.astype(np.float32), two)
     found = measures(sums(stored(a, b, dtype=(one, two)))[0])
     expected = naive(a, b)
-    assert {k: v for k, v in found.items() if k not in FLAT} == {k: close(v) for k, v in expected.items()}
+    assert {k: v for k, v in found.items() if k not in FLAT} == {
+        k: close(v) for k, v in expected.items()
+    }
     assert {k: found[k] for k in FLAT} == FLAT
 
 
@@ -75,20 +87,27 @@ def test_three_checkpoints_in_one_pass_equal_three_pairs(stored):
     found = [measures(total) for total in sums(values)]
     for (x, y), three in zip(((0, 1), (1, 2), (0, 2)), found, strict=True):
         alone = measures(sums([values[x], values[y]])[0])
-        assert {k: v for k, v in three.items() if k not in FLAT} == {k: v for k, v in alone.items() if k not in FLAT}
+        assert {k: v for k, v in three.items() if k not in FLAT} == {
+            k: v for k, v in alone.items() if k not in FLAT
+        }
     first, second = (b - a).astype(np.float64), (c - b).astype(np.float64)
     cosine = first @ second / np.linalg.norm(first) / np.linalg.norm(second)
     assert [m["delta_cosine"] for m in found] == [None, pytest.approx(cosine, rel=1e-5), None]
     norm = np.linalg.norm(b.astype(np.float64))
     assert [m["relative_energy_sft"] for m in found] == [
-        pytest.approx(np.linalg.norm(x.astype(np.float64)) / norm, rel=1e-5) for x in (b - a, c - b, c - a)
+        pytest.approx(np.linalg.norm(x.astype(np.float64)) / norm, rel=1e-5)
+        for x in (b - a, c - b, c - a)
     ]
 
 
 def test_one_bf16_step_is_exactly_the_neighbouring_value(stored):
-    """Over all binades from 2⁻¹¹⁸ on, both directions and signs, and zero: against integer arithmetic on the bits."""
+    """Over all binades from 2⁻¹¹⁸ on, both directions and signs, and zero: against integer
+    arithmetic on the bits.
+    """
     rng = np.random.default_rng(1)
-    bits = rng.integers(0x0483, 0x7F00, 20000).astype(np.uint16) | (rng.integers(0, 2, 20000).astype(np.uint16) << 15)
+    bits = rng.integers(0x0483, 0x7F00, 20000).astype(np.uint16) | (
+        rng.integers(0, 2, 20000).astype(np.uint16) << 15
+    )
     bits[:6] = [0x0000, 0x8000, 0x0001, 0x8001, 0x3F80, 0xBF80]
     steps = rng.integers(-3, 4, bits.size)
     magnitude = np.clip((bits & 0x7FFF).astype(int) + steps, 0, 0x7F7F).astype(np.uint16)
@@ -105,7 +124,9 @@ def test_rounding_is_called_rounding_and_training_is_not(stored):
     rng = np.random.default_rng(2)
     exact = rng.normal(size=50_000).astype(np.float32)
     a = as_float32(exact, torch.bfloat16)
-    again = as_float32(exact * (1 + 1e-4 * rng.normal(size=exact.size).astype(np.float32)), torch.bfloat16)
+    again = as_float32(
+        exact * (1 + 1e-4 * rng.normal(size=exact.size).astype(np.float32)), torch.bfloat16
+    )
     trained = as_float32(a + 0.05 * rng.normal(size=a.size).astype(np.float32), torch.bfloat16)
     rounding = measures(sums(stored(a, again, dtype=torch.bfloat16))[0])
     training = measures(sums(stored(a, trained, dtype=torch.bfloat16))[0])
@@ -147,9 +168,18 @@ def test_zeros_have_no_ratios_and_unions_add_up(stored):
     zero = np.zeros(100, np.float32)
     found = measures(sums(stored(zero, zero))[0])
     assert found == {
-        "energy": 0.0, "relative_energy": None, "relative_energy_sft": None, "unchanged_fraction": 1.0, "sign_flip_fraction": 0.0,
-        "mean_abs": 0.0, "max_abs": 0.0, "cosine": None, "delta_cosine": None, "rounding_fraction": None, "rounding_energy": None,
-    }  # fmt: skip
+        "energy": 0.0,
+        "relative_energy": None,
+        "relative_energy_sft": None,
+        "unchanged_fraction": 1.0,
+        "sign_flip_fraction": 0.0,
+        "mean_abs": 0.0,
+        "max_abs": 0.0,
+        "cosine": None,
+        "delta_cosine": None,
+        "rounding_fraction": None,
+        "rounding_energy": None,
+    }
     a, b = np.random.default_rng(4).normal(size=(2, 400)).astype(np.float32)
     halves = add(sums(stored(a[:100], b[:100]))[0], sums(stored(a[100:], b[100:]))[0])
     assert halves == pytest.approx(sums(stored(a, b))[0], rel=1e-6)

@@ -1,4 +1,6 @@
-"""The streaming run: sums over layers, resuming, selections, frozen layers, and what cannot be compared."""
+"""The streaming run: sums over layers, resuming, selections, frozen layers, and what cannot be
+compared.
+"""
 
 import json
 
@@ -28,7 +30,9 @@ def test_layers_add_up_as_squares(triple, tmp_path):
                 if canonical(n, "qwen2_5_vl").startswith(f"text.layers.{layer}.")
             )
             row = table[
-                (table["method"] == f"{earlier}→{later}") & (table["part"] == "text") & (table["layer"] == layer)
+                (table["method"] == f"{earlier}→{later}")
+                & (table["part"] == "text")
+                & (table["layer"] == layer)
             ]
             assert row["value"].item() == pytest.approx(squares**0.5, rel=1e-6)
     moved = table[(table["method"] == "sft→rl") & (table["value"] > 0)]
@@ -53,7 +57,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one(triple, tmp_path, jobs):
     with pytest.raises(KeyboardInterrupt):
         run_diff(plan, out=tmp_path / "cut", options=options, jobs=jobs, progress=stop)
     seen = []
-    resumed = load_run(run_diff(plan, out=tmp_path / "cut", options=options, jobs=jobs, progress=seen.append))
+    resumed = load_run(
+        run_diff(plan, out=tmp_path / "cut", options=options, jobs=jobs, progress=seen.append)
+    )
     assert seen[0] == sum(plan.nbytes(t) for t in plan.tensors[:29])
     assert sum(seen) == plan.total_bytes
     assert resumed.layers.equals(whole.layers)
@@ -69,15 +75,23 @@ def test_spectra_and_subspaces_are_on_the_rows(triple, tmp_path):
         triple[0]["base"].get_decoder().layers[1].mlp.up_proj.weight
     )
     expected = torch.linalg.svdvals(delta.double())
-    assert rows.loc[("base→sft", key), "singular_values"] == pytest.approx(expected.numpy(), rel=1e-6)
-    assert rows.loc[("base→sft", key), "stable_rank"] == pytest.approx(float((expected**2).sum() / expected[0] ** 2))
+    assert rows.loc[("base→sft", key), "singular_values"] == pytest.approx(
+        expected.numpy(), rel=1e-6
+    )
+    assert rows.loc[("base→sft", key), "stable_rank"] == pytest.approx(
+        float((expected**2).sum() / expected[0] ** 2)
+    )
     constant = rows.loc[("sft→rl", key)]  # every weight moved by 0.25: one direction
     assert constant["numerical_rank"] == 1
     assert constant["subspace_k"] == 1
     assert 0 <= constant["left_overlap"] <= 1
     frozen = rows.loc[("sft→rl", "text.layers.0.mlp.up_proj.weight")]
     assert frozen[["effective_rank", "log_volume", "left_overlap"]].isna().all()
-    null = run.layers[(run.layers["method"] == "sft→rl") & (run.layers["layer"] == 0) & (run.layers["part"] == "text")]
+    null = run.layers[
+        (run.layers["method"] == "sft→rl")
+        & (run.layers["layer"] == 0)
+        & (run.layers["part"] == "text")
+    ]
     assert null[null["metric"] == "effective_rank"]["value"].isna().all()
 
 
@@ -108,31 +122,44 @@ def test_other_shapes_and_types_are_listed(tmp_path):
         save_tiny(tmp_path / name, "qwen2")
     rewrite(
         tmp_path / "b",
-        lambda t: t.update({"model.norm.weight": torch.zeros(7), "lm_head.weight": torch.zeros(96, 32).long()}),
+        lambda t: t.update(
+            {"model.norm.weight": torch.zeros(7), "lm_head.weight": torch.zeros(96, 32).long()}
+        ),
     )
     plan = plan_diff([tmp_path / "a", tmp_path / "b"])
     assert plan.problems == {
-        "text.norm.weight": "shapes differ: [32] in base, [7] in rl", "text.lm_head.weight": "I64 cannot be computed with"
-    }  # fmt: skip
+        "text.norm.weight": "shapes differ: [32] in base, [7] in rl",
+        "text.lm_head.weight": "I64 cannot be computed with",
+    }
 
 
 def test_nan_is_a_failed_row_not_a_number(tmp_path):
     for name in "ab":
         save_tiny(tmp_path / name, "qwen2")
-    rewrite(tmp_path / "b", lambda t: t["model.layers.1.mlp.up_proj.weight"].view(-1)[7:8].fill_(float("nan")))
+    rewrite(
+        tmp_path / "b",
+        lambda t: t["model.layers.1.mlp.up_proj.weight"].view(-1)[7:8].fill_(float("nan")),
+    )
     run = load_run(run_diff(plan_diff([tmp_path / "a", tmp_path / "b"]), out=tmp_path / "runs"))
     assert run.manifest["n_failed"] == 1
-    assert run.samples.set_index("tensor").loc["text.layers.1.mlp.up_proj.weight", "error"] == "NaN or infinite weights"
+    assert (
+        run.samples.set_index("tensor").loc["text.layers.1.mlp.up_proj.weight", "error"]
+        == "NaN or infinite weights"
+    )
     assert run.layers["value"].map(lambda v: v != float("inf")).all()
 
 
 def test_spelling_shards_and_types_do_not_matter(tmp_path):
     save_tiny(tmp_path / "a", "qwen2_5_vl")
-    tiny("qwen2_5_vl").bfloat16().save_pretrained(tmp_path / "b", save_original_format=False, max_shard_size="60KB")
+    tiny("qwen2_5_vl").bfloat16().save_pretrained(
+        tmp_path / "b", save_original_format=False, max_shard_size="60KB"
+    )
     plan = plan_diff([tmp_path / "a", tmp_path / "b"])
     assert not plan.problems
     run = load_run(run_diff(plan, out=tmp_path / "runs"))
-    energy = run.layers[(run.layers["metric"] == "relative_energy") & (run.layers["component"] == "all")]["value"]
+    energy = run.layers[
+        (run.layers["metric"] == "relative_energy") & (run.layers["component"] == "all")
+    ]["value"]
     assert (energy < 2**-8).all()
 
 
@@ -163,7 +190,9 @@ def test_selections(triple):
     plan = plan_diff(triple[1], layers="1-2")
     assert {plan.place(t).layer for t in plan.tensors} == {1}
     plan = plan_diff(triple[1], components=["attn"], parts=["vision"])
-    assert {(plan.place(t).part, plan.place(t).component) for t in plan.tensors} == {("vision", "attn")}
+    assert {(plan.place(t).part, plan.place(t).component) for t in plan.tensors} == {
+        ("vision", "attn")
+    }
     with pytest.raises(UsageError, match="unknown --parts"):
         plan_diff(triple[1], parts=["txt"])
     with pytest.raises(UsageError, match="nothing can be compared"):
@@ -191,7 +220,10 @@ def test_one_bit_is_enough(tmp_path):
     for name in "ab":
         save_tiny(tmp_path / name, "qwen2")
     rewrite(
-        tmp_path / "b", lambda t: t["model.layers.1.mlp.up_proj.weight"].view(torch.int32).view(-1)[5:6].bitwise_xor_(1)
+        tmp_path / "b",
+        lambda t: (
+            t["model.layers.1.mlp.up_proj.weight"].view(torch.int32).view(-1)[5:6].bitwise_xor_(1)
+        ),
     )
     plan = plan_diff([tmp_path / "a", tmp_path / "b"])
     rows = load_run(run_diff(plan, out=tmp_path / "runs")).samples.to_dict("records")
@@ -212,7 +244,11 @@ def test_frozen_tensors_that_are_missing_are_no_proof(tmp_path):
 
 def test_an_interrupted_run_has_no_manifest(triple, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        run_diff(plan_diff(triple[1]), out=tmp_path, progress=lambda n: (_ for _ in ()).throw(KeyboardInterrupt))
+        run_diff(
+            plan_diff(triple[1]),
+            out=tmp_path,
+            progress=lambda n: (_ for _ in ()).throw(KeyboardInterrupt),
+        )
     assert not list(tmp_path.rglob("run.json"))
     folder = run_diff(plan_diff(triple[1]), out=tmp_path)
     assert json.loads((folder / "run.json").read_text())["n_failed"] == 0

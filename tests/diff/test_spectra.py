@@ -23,7 +23,9 @@ def test_singular_values_equal_an_svd_in_float64(stored, shape, monkeypatch):
 
 
 def test_accuracy_over_six_decades(stored):
-    """Down to 1e-6 of the largest, as a float32 SVD is not; what is below the resolution is zero, not noise."""
+    """Down to 1e-6 of the largest, as a float32 SVD is not; what is below the resolution is zero,
+    not noise.
+    """
     sigma = np.logspace(0, -6, 40)
     delta = matrix((80, 50), sigma)
     found = singular_values(*stored(np.zeros_like(delta), delta))
@@ -40,9 +42,15 @@ def test_accuracy_over_six_decades(stored):
 def test_closed_forms():
     equal = spectrum(np.array([2.0] * 5), topk=3)
     assert equal == {
-        "spectral_norm": 2.0, "nuclear_norm": 10.0, "stable_rank": 5.0, "effective_rank": pytest.approx(5.0), "numerical_rank": 5.0,
-        "condition_number": 1.0, "log_volume": pytest.approx(3 * np.log(2)), "topk_energy": pytest.approx(0.6),
-    }  # fmt: skip
+        "spectral_norm": 2.0,
+        "nuclear_norm": 10.0,
+        "stable_rank": 5.0,
+        "effective_rank": pytest.approx(5.0),
+        "numerical_rank": 5.0,
+        "condition_number": 1.0,
+        "log_volume": pytest.approx(3 * np.log(2)),
+        "topk_energy": pytest.approx(0.6),
+    }
     single = spectrum(np.array([3.0, 0.0, 0.0]), topk=2)
     assert single["effective_rank"] == 1.0
     assert single["stable_rank"] == 1.0
@@ -63,13 +71,17 @@ def test_a_frozen_matrix_has_no_spectrum(stored):
 @pytest.mark.gpu
 def test_the_gpu_agrees(stored):
     a, b = np.random.default_rng(1).normal(size=(2, 300, 800)).astype(np.float32)
-    assert singular_values(*stored(a, b), "cuda") == pytest.approx(singular_values(*stored(a, b)), rel=1e-9)
+    assert singular_values(*stored(a, b), "cuda") == pytest.approx(
+        singular_values(*stored(a, b)), rel=1e-9
+    )
 
 
 @pytest.mark.parametrize("shape", [(90, 40), (40, 90)])
 def test_directions_equal_the_svds(stored, shape, monkeypatch):
     monkeypatch.setattr(spectra, "BLOCK", 500)
-    delta = matrix(shape, np.array([5.0, 3.0, 2.0, 1.0])) + 1e-3 * np.random.default_rng(3).normal(size=shape)
+    delta = matrix(shape, np.array([5.0, 3.0, 2.0, 1.0])) + 1e-3 * np.random.default_rng(3).normal(
+        size=shape
+    )
     left, right = subspaces.directions(*stored(np.zeros_like(delta), delta), 3)
     u, _, vt = np.linalg.svd(delta.astype(np.float32).astype(np.float64), full_matrices=False)
     assert np.abs((left * u[:, :3]).sum(0)) == pytest.approx(np.ones(3), abs=1e-7)
@@ -77,7 +89,9 @@ def test_directions_equal_the_svds(stored, shape, monkeypatch):
 
 
 def test_overlaps_of_planted_subspaces(stored):
-    """Updates that share 2 of 4 left directions and none on the right; the same update; a zero update."""
+    """Updates that share 2 of 4 left directions and none on the right; the same update; a zero
+    update.
+    """
     q = np.linalg.qr(np.random.default_rng(5).normal(size=(30, 30)))[0]
     p = np.linalg.qr(np.random.default_rng(6).normal(size=(50, 50)))[0]
     one = q[:, :4] @ p[:, :4].T

@@ -1,4 +1,6 @@
-"""The templates of docs/extending.md: each is loaded as a user loads it, and does its work on the creature."""
+"""The templates of docs/extending.md: each is loaded as a user loads it, and does its work on the
+creature.
+"""
 
 import json
 import shutil
@@ -24,12 +26,26 @@ def _forget():
 
 def franken(capsys, name: str, *arguments: str) -> dict:
     """What `franken --plugin NAME.py … --json` prints."""
-    assert run_command(["--plugin", str(TEMPLATES / f"{name}.py"), *arguments, "--json"], False) == 0
+    assert (
+        run_command(["--plugin", str(TEMPLATES / f"{name}.py"), *arguments, "--json"], False) == 0
+    )
     return json.loads(capsys.readouterr().out)
 
 
 def test_a_task(capsys, tmp_path):
-    given = ("creature:sft", "--tasks", "empties", "--samples", "4", "--n", "2", "--k", "1", "--out", str(tmp_path))
+    given = (
+        "creature:sft",
+        "--tasks",
+        "empties",
+        "--samples",
+        "4",
+        "--n",
+        "2",
+        "--k",
+        "1",
+        "--out",
+        str(tmp_path),
+    )
     found = franken(capsys, "task", "eval", *given)
     assert found["manifest"]["n_failed"] == 0
     puzzle = tasks.get("empties")
@@ -39,11 +55,18 @@ def test_a_task(capsys, tmp_path):
         assert puzzle.parse(item.description) == item.state
         assert int(item.answer) == list(item.state).count(None)
         assert split_of(item.description) == "train"
-        assert puzzle.grade(f"<think>{item.solutions['scan']}</think><answer>{item.answer}</answer>", item).score == 1.0
+        assert (
+            puzzle.grade(
+                f"<think>{item.solutions['scan']}</think><answer>{item.answer}</answer>", item
+            ).score
+            == 1.0
+        )
     for pair in puzzle.pairs(20, 0, "test"):
         assert pair.target.answer != pair.source.answer
         assert sum(a != b for a, b in zip(pair.target.state, pair.source.state, strict=True)) == 1
-    assert [row["task"] for row in franken(capsys, "task", "tasks", "list")["tasks"]][-1] == "empties"
+    assert [row["task"] for row in franken(capsys, "task", "tasks", "list")["tasks"]][
+        -1
+    ] == "empties"
     assert "empties" in default_names()
     assert all(tasks.get(name) for name in default_names())
 
@@ -54,7 +77,17 @@ def test_a_probe(capsys, tmp_path):
     from franken.models.loading import load
     from franken.probe.measures import prompt_of
 
-    given = ("creature:sft", "--method", "growth", "--tasks", "read", "--samples", "2", "--out", str(tmp_path))
+    given = (
+        "creature:sft",
+        "--method",
+        "growth",
+        "--tasks",
+        "read",
+        "--samples",
+        "2",
+        "--out",
+        str(tmp_path),
+    )
     found = franken(capsys, "probe", "probe", *given, "--no-figures")
     rows = {row["layer"]: row for row in found["layers"] if row["metric"] == "growth"}
     assert sorted(rows) == list(range(8))
@@ -64,9 +97,16 @@ def test_a_probe(capsys, tmp_path):
     for pair in tasks.get("read").pairs(2, 0, "test"):
         batch = encode_prompts(loaded, [prompt_of(pair.target)])
         states = loaded.model(**batch, output_hidden_states=True).hidden_states
-        expected.append([float(b[0, -1].norm() / a[0, -1].norm()) for a, b in zip(states, states[1:], strict=False)])
+        expected.append(
+            [
+                float(b[0, -1].norm() / a[0, -1].norm())
+                for a, b in zip(states, states[1:], strict=False)
+            ]
+        )
     other = franken(capsys, "probe", "probe", "creature:base", *given[1:], "--no-figures")
-    compared = franken(capsys, "probe", "probe-compare", found["folder"], other["folder"], "--out", str(tmp_path))
+    compared = franken(
+        capsys, "probe", "probe-compare", found["folder"], other["folder"], "--out", str(tmp_path)
+    )
     after = {row["layer"]: row["value"] for row in other["layers"] if row["metric"] == "growth"}
     for row in compared["layers"]:
         if row["metric"] == "growth_difference":
@@ -78,10 +118,15 @@ def test_a_probe(capsys, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "key", "value"),
-    [("reward", "rewards", "{brief: 1.0}"), ("advantage", "advantage", "{name: median, options: {floor: 0.01}}")],
+    [
+        ("reward", "rewards", "{brief: 1.0}"),
+        ("advantage", "advantage", "{name: median, options: {floor: 0.01}}"),
+    ],
 )
 def test_a_reward_and_an_advantage(name, key, value, capsys, tmp_path):
-    small = [f"stages.0.{k}={v}" for k, v in {"steps": 1, "prompts": 2, "group": 4, key: value}.items()]
+    small = [
+        f"stages.0.{k}={v}" for k, v in {"steps": 1, "prompts": 2, "group": 4, key: value}.items()
+    ]
     options = [word for pair in small for word in ("--set", pair)]
     run = tmp_path / "run"
     franken(capsys, name, "train", "creature-rl", "--out", str(run), *options)
@@ -108,7 +153,12 @@ def test_a_family(capsys, tmp_path):
 
     creature = open_checkpoint("creature:sft").folder
     size = json.loads((creature / "config.json").read_text())["text_config"]["vocab_size"]
-    shape = {"num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 512}
+    shape = {
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+    }
     config = Olmo2Config(vocab_size=size, hidden_size=32, intermediate_size=64, **shape)
     for seed, name in enumerate(("one", "two")):
         torch.manual_seed(seed)
@@ -122,19 +172,47 @@ def test_a_family(capsys, tmp_path):
     out = str(tmp_path / "runs")
     changed = franken(capsys, "family", "diff", one, two, "--out", out, "--no-figures")
     assert {row["layer"] for row in changed["layers"] if row["layer"] is not None} == {0, 1, 2}
-    franken(capsys, "family", "merge", one, two, "--layers", "1-2", "--out", str(tmp_path / "hybrid"))
-    given = (str(tmp_path / "hybrid"), "--arms", "text", "--tasks", "read", "--samples", "2", "--n", "1", "--k", "1")
+    franken(
+        capsys, "family", "merge", one, two, "--layers", "1-2", "--out", str(tmp_path / "hybrid")
+    )
+    given = (
+        str(tmp_path / "hybrid"),
+        "--arms",
+        "text",
+        "--tasks",
+        "read",
+        "--samples",
+        "2",
+        "--n",
+        "1",
+        "--k",
+        "1",
+    )
     asked = franken(capsys, "family", "eval", *given, "--out", out, "--max-new-tokens", "4")
     assert asked["manifest"]["n_failed"] == 0
 
 
 def test_runs_are_known_by_their_plugins(capsys, tmp_path):
-    given = ("creature:sft", "--method", "growth", "--tasks", "read", "--samples", "1", "--out", str(tmp_path))
+    given = (
+        "creature:sft",
+        "--method",
+        "growth",
+        "--tasks",
+        "read",
+        "--samples",
+        "1",
+        "--out",
+        str(tmp_path),
+    )
     first = franken(capsys, "probe", "probe", *given, "--no-figures")
     plugins.forget()
     changed = tmp_path / "probe.py"
-    changed.write_text((TEMPLATES / "probe.py").read_text().replace('{"growth": value}', '{"growth": 2 * value}'))
-    assert run_command(["probe", *given, "--no-figures", f"--plugin={changed}", "--json"], False) == 0
+    changed.write_text(
+        (TEMPLATES / "probe.py").read_text().replace('{"growth": value}', '{"growth": 2 * value}')
+    )
+    assert (
+        run_command(["probe", *given, "--no-figures", f"--plugin={changed}", "--json"], False) == 0
+    )
     second = json.loads(capsys.readouterr().out)
     assert first["folder"] != second["folder"]
     assert second["layers"][0]["value"] == pytest.approx(2 * first["layers"][0]["value"])
@@ -144,9 +222,10 @@ def test_plugins_that_cannot_be_used(tmp_path, capsys):
     file = tmp_path / "mine.py"
     begin = "from franken.plugins import register\n"
     for text, words in (
-        ("import no_such_module", "ModuleNotFoundError"), (begin + 'register("zap", "x", 1)', "unknown kind"),
+        ("import no_such_module", "ModuleNotFoundError"),
+        (begin + 'register("zap", "x", 1)', "unknown kind"),
         (begin + 'register("reward", "x", 1)', "not a function"),
-    ):  # fmt: skip
+    ):
         file.write_text(text)
         with pytest.raises(FrankenError, match="failed") as told:
             plugins.use(file)

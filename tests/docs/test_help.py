@@ -1,4 +1,6 @@
-"""`franken --help` is a page: every verb in a panel with one line, every verb's help with an example that can be run."""
+"""`franken --help` is a page: every verb in a panel with one line, every verb's help with an
+example that can be run.
+"""
 
 import shlex
 
@@ -56,7 +58,9 @@ def test_every_verb_shows_an_example(verb):
 def test_every_command_of_tasks_shows_an_example(command):
     line, what = TASKS[command]
     assert set(TASKS) == set(ROOT.commands["tasks"].commands)  # pyright: ignore[reportAttributeAccessIssue]
-    assert f"{line} # {what}" in " ".join(RUN.invoke(app, ["tasks", command, "--help"]).output.split())
+    assert f"{line} # {what}" in " ".join(
+        RUN.invoke(app, ["tasks", command, "--help"]).output.split()
+    )
     assert line.split()[1:3] == ["tasks", command]
     parses(line)
 
@@ -77,7 +81,9 @@ def test_a_line_that_does_not_parse_is_seen():
 
 @pytest.mark.parametrize("verb", ["probe", "eval", "diff"])
 def test_download_fetches_the_model(verb, monkeypatch, tmp_path):
-    """`--download` is what the error about the cache advises: it must reach the hub, and nothing else may."""
+    """`--download` is what the error about the cache advises: it must reach the hub, and nothing
+    else may.
+    """
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     from franken.cli import run_command

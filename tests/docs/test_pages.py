@@ -1,4 +1,6 @@
-"""README.md and docs/*.md hold what they promise: links lead somewhere, pictures exist, command lines parse."""
+"""README.md and docs/*.md hold what they promise: links lead somewhere, pictures exist, command
+lines parse.
+"""
 
 import re
 import shlex
@@ -10,7 +12,14 @@ import typer
 from franken.cli import app, plugin_files
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), *ROOT.glob("analyses/*.md")])
+PAGES = sorted(
+    [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *ROOT.glob("docs/*.md"),
+        *ROOT.glob("analyses/*.md"),
+    ]
+)
 COMMANDS = typer.main.get_command(app)
 README_LINES = 450
 
@@ -33,12 +42,16 @@ def anchors(text: str) -> set[str]:
 
 
 def command_lines(text: str) -> list[str]:
-    """Every `franken …` of a fenced block: chains taken apart, prompts, variables and comments taken off."""
+    """Every `franken …` of a fenced block: chains taken apart, prompts, variables and comments
+    taken off.
+    """
     found = []
     for block in re.findall(r"^```(?:bash|sh|console)?\n(.*?)^```$", text, re.M | re.S):
         for line in block.replace("\\\n", " ").splitlines():
             for piece in re.split(r"&&|;|\|(?!\|)", line.partition(" #")[0].removeprefix("$ ")):
-                piece = re.sub(r"^.*-m franken\.cli ", "franken ", piece)  # python, or torchrun with options of its own
+                piece = re.sub(
+                    r"^.*-m franken\.cli ", "franken ", piece
+                )  # python, or torchrun with options of its own
                 words = [w for w in piece.split() if not re.fullmatch(r"[A-Z_]+=\S+", w)]
                 if words and words[0] in ("franken", ".venv/bin/franken"):
                     found.append(" ".join(words))
@@ -47,7 +60,11 @@ def command_lines(text: str) -> list[str]:
 
 def inline_commands(text: str) -> list[str]:
     """`franken verb …` in running text, which may leave arguments out."""
-    return [span for span in re.findall(r"`(franken [a-z][^`]*)`", prose(text)) if not span.endswith(".py")]
+    return [
+        span
+        for span in re.findall(r"`(franken [a-z][^`]*)`", prose(text))
+        if not span.endswith(".py")
+    ]
 
 
 def check_words(line: str) -> None:
@@ -56,13 +73,19 @@ def check_words(line: str) -> None:
     while hasattr(command, "commands") and words:
         assert words[0].strip("…,") in {*command.commands, ""}, f"{line}: no verb {words[0]}"
         command, words = command.commands.get(words[0], command), words[1:]
-    known = {name for p in command.params for name in (*p.opts, *p.secondary_opts)} | {"--help", "--plugin", "--debug"}
+    known = {name for p in command.params for name in (*p.opts, *p.secondary_opts)} | {
+        "--help",
+        "--plugin",
+        "--debug",
+    }
     given = [word.partition("=")[0] for word in words if word.startswith("--")]
     assert set(given) <= known, f"{line}: {set(given) - known}"
 
 
 def parse(line: str) -> None:
-    """Raises what the parser says of a command line: an unknown verb or option, a missing argument, a word for a number."""
+    """Raises what the parser says of a command line: an unknown verb or option, a missing argument,
+    a word for a number.
+    """
     command, words = COMMANDS, plugin_files(shlex.split(line)[1:])[1]
     while hasattr(command, "commands"):
         assert words, f"{line}: no verb"
@@ -101,14 +124,18 @@ def test_every_command_line_parses(page):
 def test_the_readme_shows_every_verb_and_stays_short():
     text = (ROOT / "README.md").read_text()
     assert len(text.splitlines()) < README_LINES
-    assert [verb for verb in COMMANDS.commands if f"franken {verb}" not in text.replace("`", "")] == []
+    assert [
+        verb for verb in COMMANDS.commands if f"franken {verb}" not in text.replace("`", "")
+    ] == []
     assert {p.name for p in ROOT.glob("docs/*.md")} <= {Path(link).name for link in links(text)}
 
 
 def test_what_is_broken_is_seen():
     text = "[a](no/such.md) ![b](x.png)\n```\n[c](in/code.md)\n$ franken diff a b --nope && A=1 franken zap # franken y\n```\n"
     assert links(text) == ["no/such.md", "x.png"]
-    assert command_lines("```\n$ torchrun --n 2 -m franken.cli train x\n```\n") == ["franken train x"]
+    assert command_lines("```\n$ torchrun --n 2 -m franken.cli train x\n```\n") == [
+        "franken train x"
+    ]
     assert command_lines(text) == ["franken diff a b --nope", "franken zap"]
     with pytest.raises(typer.exceptions.TyperException):
         parse("franken diff a b --nope")

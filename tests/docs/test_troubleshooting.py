@@ -1,4 +1,6 @@
-"""docs/troubleshooting.md quotes errors as they are printed: each must be in the source, or the page has rotted."""
+"""docs/troubleshooting.md quotes errors as they are printed: each must be in the source, or the
+page has rotted.
+"""
 
 import ast
 import re
@@ -10,11 +12,19 @@ FOREIGN = "## Not franken's words"
 
 
 def templates(node: ast.expr | None) -> set[str]:
-    """What an expression can print, with `…` for everything that is filled in; both branches of a condition."""
+    """What an expression can print, with `…` for everything that is filled in; both branches of a
+    condition.
+    """
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return {node.value}
     if isinstance(node, ast.JoinedStr):
-        return {re.sub(r"…+", "…", "".join(v.value if isinstance(v, ast.Constant) else "…" for v in node.values))}
+        return {
+            re.sub(
+                r"…+",
+                "…",
+                "".join(v.value if isinstance(v, ast.Constant) else "…" for v in node.values),
+            )
+        }
     if isinstance(node, ast.IfExp):
         return templates(node.body) | templates(node.orelse)
     return set()
@@ -25,7 +35,11 @@ def printed() -> set[str]:
     kinds = ("FrankenError", "UsageError", "VerificationError", "RewardError")
     files = [path for package in ("franken", "trainer") for path in (ROOT / package).rglob("*.py")]
     nodes = (node for path in files for node in ast.walk(ast.parse(path.read_text())))
-    calls = (n for n in nodes if isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id in kinds)
+    calls = (
+        n
+        for n in nodes
+        if isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id in kinds
+    )
     return {text for call in calls if call.args for text in templates(call.args[0])}
 
 
@@ -43,9 +57,14 @@ def test_the_page_is_a_page_of_errors():
     assert len(found) == len(set(found)) >= 30
     own, _, foreign = PAGE.read_text().partition(FOREIGN)
     assert own.count("\n### ") == len(found), "a heading without backticks"
-    assert all(word in foreign for word in ("torchvision", "out of memory", "No space left", "MPS", "OFFLINE"))
+    assert all(
+        word in foreign
+        for word in ("torchvision", "out of memory", "No space left", "MPS", "OFFLINE")
+    )
     entries = re.split(r"^### .+$", own, flags=re.M)[1:]
-    assert all(len(entry.split("##")[0].split()) >= 5 for entry in entries), "an entry without a cause or a fix"
+    assert all(len(entry.split("##")[0].split()) >= 5 for entry in entries), (
+        "an entry without a cause or a fix"
+    )
 
 
 def test_a_symptom_that_nobody_prints_is_seen():

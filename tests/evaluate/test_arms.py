@@ -22,7 +22,12 @@ def items() -> list[Item]:
 
 
 def test_arms_with_aids_are_parsed_in_order_and_checked():
-    assert parse_arms("text+plan,image+think,image,text") == ("image", "image+think", "text", "text+plan")
+    assert parse_arms("text+plan,image+think,image,text") == (
+        "image",
+        "image+think",
+        "text",
+        "text+plan",
+    )
     with pytest.raises(UsageError, match="unknown aid 'plann'") as caught:
         parse_arms("image+plann")
     assert "did you mean 'plan'?" in caught.value.why
@@ -34,11 +39,19 @@ def test_each_view_shows_what_it_says(items):
     for item in items:
         assert item.image is not None
         shown = {arm: prompt_for(item, arm) for arm in ARMS}
-        assert {arm for arm, p in shown.items() if p.images} == set(ARMS) - {"text", "blind", "corrupted"}
+        assert {arm for arm, p in shown.items() if p.images} == set(ARMS) - {
+            "text",
+            "blind",
+            "corrupted",
+        }
         assert all(p.images[0].size == item.image.size for p in shown.values() if p.images)
         assert shown["image"].images[0] is item.image
         assert not np.asarray(shown["black"].images[0]).any()
-        assert {arm for arm, p in shown.items() if item.description in p.text} == {"text", "both", "black-text"}
+        assert {arm for arm, p in shown.items() if item.description in p.text} == {
+            "text",
+            "both",
+            "black-text",
+        }
         assert shown["blind"].text == shown["black"].text == shown["restyled"].text == item.question
         assert shown["describe"].text == "Describe rows"
         assert {p.key for p in shown.values()} == {item.id}
@@ -68,7 +81,10 @@ def test_a_restyled_image_keeps_every_colour_apart():
     item = Item("i", "count", "How many?", "1", render(grid), "d")
     faded = np.asarray(prompt_for(item, "restyled").images[0], float)
     centres = {i: faded[28 * (i // 3) + 14, 28 * (i % 3) + 14] for i in range(9)}
-    reference = {color: np.mean([c for i, c in centres.items() if grid[i].color == color], 0) for color in RGB}
+    reference = {
+        color: np.mean([c for i, c in centres.items() if grid[i].color == color], 0)
+        for color in RGB
+    }
     for i, pixel in centres.items():
         assert min(reference, key=lambda c: np.abs(reference[c] - pixel).sum()) == grid[i].color
     assert np.abs(faded - np.asarray(item.image, float)).mean() > 5
@@ -82,19 +98,28 @@ def test_hints_give_away_no_more_than_they_say(items):
         assert all((plan, asked, told))
         assert not values & set(plan.split())
         assert not values & set(asked.replace("?", "").split())
-        if item.task != "compare":  # there the answer is the name of a cell, and both cells are named
+        if (
+            item.task != "compare"
+        ):  # there the answer is the name of a cell, and both cells are named
             assert item.answer not in plan.split()
         else:
             assert len(plan.split()) == 4  # fwd, two cells, so
-        assert all(f"{slot} {facts[slot]}" in item.description for slot in facts if f"{slot} " in told)
+        assert all(
+            f"{slot} {facts[slot]}" in item.description for slot in facts if f"{slot} " in told
+        )
 
 
 def test_hints_by_hand():
     item = next(i for i in tasks.get("sum").items(50, 0, "test"))
-    first, second = (tasks.get("sum").question(item.state, item.query).split()[i].strip("?") for i in (2, 4))
+    first, second = (
+        tasks.get("sum").question(item.state, item.query).split()[i].strip("?") for i in (2, 4)
+    )
     assert hint(item, "plan") == f"fwd {first} {second} ="
     assert hint(item, "subquestions") == f"What is {first}? What is {second}?"
-    assert prompt_for(item, "text+plan").text == f"{item.description} fwd {first} {second} = {item.question}"
+    assert (
+        prompt_for(item, "text+plan").text
+        == f"{item.description} fwd {first} {second} = {item.question}"
+    )
     assert prompt_for(item, "image+think").text.startswith(f"{item.question} Think step by step")
     assert needed_slots("a b c", {"x": "1", "c": "2", "a": "3"}) == ["a", "c"]
     assert needed_slots("nothing named", {"x": "1", "y": "2"}) == ["x", "y"]
@@ -107,4 +132,7 @@ def test_public_items_are_ineligible_where_a_puzzle_is_needed():
         assert error is None
         assert ineligible
     assert obstacle(item, "image+think") == (None, None)
-    assert obstacle(Item("i", "ocr", "Read.", "1", None, "words", error="gone"), "black") == ("gone", None)
+    assert obstacle(Item("i", "ocr", "Read.", "1", None, "words", error="gone"), "black") == (
+        "gone",
+        None,
+    )

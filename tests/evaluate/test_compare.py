@@ -11,20 +11,33 @@ from franken.evaluate.run import run_eval
 from franken.runs import load_run
 
 ARMS = ("image", "text+plan", "conflict", "black", "restyled", "describe")
-OPTIONS = {"tasks": ["read", "count"], "samples": 4, "n": 3, "k": (1, 2), "max_new_tokens": 12, "device": "cpu"}
+OPTIONS = {
+    "tasks": ["read", "count"],
+    "samples": 4,
+    "n": 3,
+    "k": (1, 2),
+    "max_new_tokens": 12,
+    "device": "cpu",
+}
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs")
     return run_eval(
-        ["creature:sft", "creature:sft"], labels=["a", "b"], arms=ARMS, out=out, **OPTIONS,
-    )  # fmt: skip
+        ["creature:sft", "creature:sft"],
+        labels=["a", "b"],
+        arms=ARMS,
+        out=out,
+        **OPTIONS,
+    )
 
 
 @pytest.fixture(scope="module")
 def compared(folders, tmp_path_factory):
-    return load_run(compare_runs(folders, out=tmp_path_factory.mktemp("compared"), trained=["read"]))
+    return load_run(
+        compare_runs(folders, out=tmp_path_factory.mktemp("compared"), trained=["read"])
+    )
 
 
 def test_a_model_does_not_differ_from_itself(compared):
@@ -33,14 +46,17 @@ def test_a_model_does_not_differ_from_itself(compared):
     assert (same["value"] == 0).all()
     assert (same["p_adjusted"] == 1).all()
     solved = compared.layers[
-        compared.layers["metric"].str.startswith("solved") & compared.layers["model"].isin(["a, not b", "b, not a"])
+        compared.layers["metric"].str.startswith("solved")
+        & compared.layers["model"].isin(["a, not b", "b, not a"])
     ]
-    assert (solved["value"] == 0).all()  # fmt: skip
+    assert (solved["value"] == 0).all()
 
 
 def test_every_measure_has_its_rows_and_they_recount(compared, folders):
     rows = load_run(folders[0]).samples
-    of_a = compared.layers[(compared.layers["model"] == "a") & (compared.layers["task"] == "pooled")]
+    of_a = compared.layers[
+        (compared.layers["model"] == "a") & (compared.layers["task"] == "pooled")
+    ]
     found = of_a.set_index(["method", "metric"])["value"]
     drawn = rows[(rows["draw"] >= 0) & (rows["method"] == "image")]
     assert found["image", "acc@1"] == pytest.approx((drawn["score"] > 0.5).mean())
@@ -51,19 +67,29 @@ def test_every_measure_has_its_rows_and_they_recount(compared, folders):
     errors = sum(v for (_, name), v in found.items() if str(name).startswith("error: "))
     assert errors + found["image", "acc@1"] == pytest.approx(1)
     assert {arm for arm, _ in found.index} >= {*ARMS, "greedy", "sampled"}
-    assert {"diversity", "maj@2", "acc@3", "level: new state", "level: new puzzle type", "strategy look", "M_vis"} <= {
-        m for _, m in found.index
-    }
+    assert {
+        "diversity",
+        "maj@2",
+        "acc@3",
+        "level: new state",
+        "level: new puzzle type",
+        "strategy look",
+        "M_vis",
+    } <= {m for _, m in found.index}
     assert (of_a["n"] > 0).all()
 
 
-def test_points_and_values_are_kept_and_a_finished_comparison_is_not_repeated(compared, folders, monkeypatch):
+def test_points_and_values_are_kept_and_a_finished_comparison_is_not_repeated(
+    compared, folders, monkeypatch
+):
     points = pd.read_parquet(compared.folder / POINTS)
     assert len(points) == 2 * 2 * 4 * 3
     assert points[["x", "y"]].notna().all().all()
     assert compared.manifest["n_requested"] == len(compared.samples) == compared.manifest["n_ok"]
     monkeypatch.setattr("franken.evaluate.compare.summary", lambda *a, **k: pytest.fail("again"))
-    assert compare_runs(folders, out=compared.folder.parents[1], trained=["read"]) == compared.folder
+    assert (
+        compare_runs(folders, out=compared.folder.parents[1], trained=["read"]) == compared.folder
+    )
 
 
 def test_two_runs_of_one_name_cannot_be_compared(folders, tmp_path):
@@ -72,13 +98,22 @@ def test_two_runs_of_one_name_cannot_be_compared(folders, tmp_path):
 
 
 def answers(right: dict[str, list[int]]) -> pd.DataFrame:
-    return pd.DataFrame([
-        {
-            "method": "image", "task": "t", "sample": sample, "draw": draw, "score": float(r), "answer": "x",
-            "error": None, "ineligible": None,
-        }
-        for sample, found in right.items() for draw, r in zip((-1, 0, 1), found, strict=True)
-    ])  # fmt: skip
+    return pd.DataFrame(
+        [
+            {
+                "method": "image",
+                "task": "t",
+                "sample": sample,
+                "draw": draw,
+                "score": float(r),
+                "answer": "x",
+                "error": None,
+                "ineligible": None,
+            }
+            for sample, found in right.items()
+            for draw, r in zip((-1, 0, 1), found, strict=True)
+        ]
+    )
 
 
 def test_solved_by_one_by_hand():
@@ -87,23 +122,30 @@ def test_solved_by_one_by_hand():
     rows = solved_by_one("one", one, "two", two)
     value = {(r["model"], r["metric"]): r["value"] for r in rows if r["task"] == "pooled"}
     assert value == {
-        ("one, not two", "solved greedily"): 0.5, ("two, not one", "solved greedily"): 0.0,
-        ("one, not two", "solved in 2 draws"): 0.25, ("two, not one", "solved in 2 draws"): 0.25,
-    }  # fmt: skip
+        ("one, not two", "solved greedily"): 0.5,
+        ("two, not one", "solved greedily"): 0.0,
+        ("one, not two", "solved in 2 draws"): 0.25,
+        ("two, not one", "solved in 2 draws"): 0.25,
+    }
 
 
 def test_a_correlation_made_by_difficulty_alone_is_only_in_the_raw_version():
     rng = np.random.default_rng(0)
-    index = pd.MultiIndex.from_arrays([["t"] * 300, [f"s{i}" for i in range(300)]], names=["task", "sample"])
+    index = pd.MultiIndex.from_arrays(
+        [["t"] * 300, [f"s{i}" for i in range(300)]], names=["task", "sample"]
+    )
     ease = rng.uniform(0, 1, 300)
 
     def made(noise: float) -> pd.Series:
         return pd.Series(ease + noise * rng.normal(size=300), index=index)
 
     tables = {
-        name: {(m, "image"): Measure(m, "image", made(0.02 if m == "acc@1" else 0.3)) for m in ("diversity", "acc@1", "acc@4")}
+        name: {
+            (m, "image"): Measure(m, "image", made(0.02 if m == "acc@1" else 0.3))
+            for m in ("diversity", "acc@1", "acc@4")
+        }
         for name in ("one", "two")
-    }  # fmt: skip
+    }
     found = {(r["model"], r["metric"]): r for r in correlations(tables, [4])}
     raw = found["one", "Pearson diversity ~ acc@4"]
     given = found["one", "Pearson diversity ~ acc@4 | tasks and difficulty"]

@@ -1,4 +1,6 @@
-"""Diversity on constructed sets with known answers; correlations against scipy and the closed form of the partial one."""
+"""Diversity on constructed sets with known answers; correlations against scipy and the closed form
+of the partial one.
+"""
 
 import itertools
 
@@ -52,18 +54,32 @@ def test_entropy_of_answers():
 
 def test_measures_per_prompt_with_the_hashing_embedder():
     texts = {"same": ["a b c"] * 3, "other": ["a b", "c d", "e f"], "one": ["a b"]}
-    rows = pd.DataFrame([
-        {"task": "t", "sample": name, "draw": draw, "output": f"<think> {text} </think> <answer> {draw} </answer>", "answer": str(draw)}
-        for name, found in texts.items() for draw, text in [(-1, "never mind"), *enumerate(found)]
-    ])  # fmt: skip
-    found = {name: v.droplevel("task").to_dict() for name, v in diversity_measures(rows, embedder()).items()}
+    rows = pd.DataFrame(
+        [
+            {
+                "task": "t",
+                "sample": name,
+                "draw": draw,
+                "output": f"<think> {text} </think> <answer> {draw} </answer>",
+                "answer": str(draw),
+            }
+            for name, found in texts.items()
+            for draw, text in [(-1, "never mind"), *enumerate(found)]
+        ]
+    )
+    found = {
+        name: v.droplevel("task").to_dict()
+        for name, v in diversity_measures(rows, embedder()).items()
+    }
     assert found["diversity"] == pytest.approx({"same": 0, "other": 1}, abs=1e-6)
     assert found["distinct-2"] == pytest.approx({"same": 1 / 3, "other": 1})
     assert found["self-overlap"] == {"same": 1, "other": 0}
     assert found["answer entropy"] == pytest.approx({"same": np.log2(3), "other": np.log2(3)})
 
 
-@pytest.mark.parametrize(("ranks", "scipy"), [(False, reference.pearsonr), (True, reference.spearmanr)])
+@pytest.mark.parametrize(
+    ("ranks", "scipy"), [(False, reference.pearsonr), (True, reference.spearmanr)]
+)
 def test_correlations_equal_scipy(ranks, scipy):
     rng = np.random.default_rng(1)
     x = rng.normal(size=60)
@@ -105,7 +121,9 @@ def test_intervals_of_clustered_rows_are_wider_and_nothing_comes_of_nothing():
     rng = np.random.default_rng(4)
     x, y = rng.normal(size=(2, 40))
     x, y = np.repeat(x, 5), np.repeat(y, 5)
-    alone, clustered = (association(x, y, ranks=False, clusters=c) for c in (None, np.repeat(np.arange(40), 5)))
+    alone, clustered = (
+        association(x, y, ranks=False, clusters=c) for c in (None, np.repeat(np.arange(40), 5))
+    )
     assert clustered.high - clustered.low > 1.5 * (alone.high - alone.low)
     assert np.isnan(association(np.ones(20), y[:20], ranks=True).value)
     assert np.isnan(association(x[:3], y[:3], ranks=False).value)

@@ -14,7 +14,9 @@ from franken.models.tiny import tiny
 
 
 def test_hashing_gives_unit_vectors_that_know_words():
-    found = embedder()(["rows r1c1 red square", "rows r1c1 red square", "cols r3c3 blue circle", ""])
+    found = embedder()(
+        ["rows r1c1 red square", "rows r1c1 red square", "cols r3c3 blue circle", ""]
+    )
     assert found.shape == (4, 1024)
     assert found.norm(dim=1).tolist() == pytest.approx([1.0] * 4)
     assert torch.equal(found[0], found[1])
@@ -35,7 +37,9 @@ def test_a_model_folder_gives_the_last_tokens_state(tmp_path):
     found = embedder(str(tmp_path), batch_size=2)(texts)
     for text, row in zip(texts, found, strict=True):
         with torch.no_grad():
-            alone = model(**tokenizer(text, return_tensors="pt", return_token_type_ids=False)).last_hidden_state[0, -1]
+            alone = model(
+                **tokenizer(text, return_tensors="pt", return_token_type_ids=False)
+            ).last_hidden_state[0, -1]
         assert torch.allclose(row, alone / alone.norm(), atol=1e-5)
     with pytest.raises(UsageError):
         embedder(str(tmp_path / "nowhere"))(["x"])
@@ -53,15 +57,21 @@ def test_pickled_weights_are_refused(tmp_path):
 
 @pytest.fixture
 def endpoint():
-    """A local server that answers like an OpenAI-compatible one, out of order, and remembers what it was asked."""
+    """A local server that answers like an OpenAI-compatible one, out of order, and remembers what
+    it was asked.
+    """
     asked = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             asked.append((self.path, body, self.headers.get("Authorization")))
-            rows = [{"index": i, "embedding": [float(len(t)), 1.0]} for i, t in enumerate(body["input"])]
-            answer = json.dumps({"data": rows[::-1]} if body["model"] == "m" else {"error": "no such model"}).encode()
+            rows = [
+                {"index": i, "embedding": [float(len(t)), 1.0]} for i, t in enumerate(body["input"])
+            ]
+            answer = json.dumps(
+                {"data": rows[::-1]} if body["model"] == "m" else {"error": "no such model"}
+            ).encode()
             self.send_response(200)
             self.end_headers()
             self.wfile.write(answer)

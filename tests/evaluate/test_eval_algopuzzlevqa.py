@@ -16,11 +16,13 @@ from franken.tasks.sources import canonical, load_tasks, open_stream
 
 PUBLIC = Path(__file__).parents[2].parent / "shared" / "data" / "algopuzzlevqa"
 CLOCK = {
-    "image": "images/clock/clock_0000.jpg", "answer": "4:23", "options": ["1:14", "4:23"],
+    "image": "images/clock/clock_0000.jpg",
+    "answer": "4:23",
+    "options": ["1:14", "4:23"],
     "question": "Daniel's event is going to start in 1 hour 40 minutes. The current time is shown on the clock. "
     "What will be the time when the event starts?",
     "solution": {"current_hour": 2, "current_minute": 43, "add_hour": 1, "add_minute": 40},
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -29,7 +31,11 @@ def folder(tmp_path):
 
     (tmp_path / "images" / "clock").mkdir(parents=True)
     Image.new("RGB", (84, 84), "white").save(tmp_path / "images/clock/clock_0000.jpg")
-    rows = [CLOCK, {**CLOCK, "image": "images/clock/gone.jpg"}, {**CLOCK, "image": "../../outside.jpg"}]
+    rows = [
+        CLOCK,
+        {**CLOCK, "image": "images/clock/gone.jpg"},
+        {**CLOCK, "image": "../../outside.jpg"},
+    ]
     (tmp_path / "clock.json").write_text("\n".join([*map(json.dumps, rows), "not json"]))
     return tmp_path
 
@@ -52,8 +58,14 @@ def test_rows_without_an_image_keep_question_and_description(folder):
 def test_an_evaluation_accounts_for_every_row_in_every_arm(folder, tmp_path):
     creature.save(creature.build_model(0), tmp_path / "model")
     (done,) = run_eval(
-        [str(tmp_path / "model")], data=folder, arms="image,text,blind,black", n=1, k=(1,), max_new_tokens=3, out=tmp_path / "out"
-    )  # fmt: skip
+        [str(tmp_path / "model")],
+        data=folder,
+        arms="image,text,blind,black",
+        n=1,
+        k=(1,),
+        max_new_tokens=3,
+        out=tmp_path / "out",
+    )
     rows = load_run(done).samples
     assert len(rows) == 4 * 4 * 2
     failed = Counter(rows[rows["error"].notna()]["method"])
@@ -66,7 +78,9 @@ def test_changed_data_are_another_run(folder, tmp_path):
 
     def run() -> Path:
         model, out = str(tmp_path / "model"), tmp_path.with_name(f"{tmp_path.name}-out")
-        (done,) = run_eval([model], data=folder, samples=1, arms="text", n=1, k=(1,), max_new_tokens=2, out=out)
+        (done,) = run_eval(
+            [model], data=folder, samples=1, arms="text", n=1, k=(1,), max_new_tokens=2, out=out
+        )
         return done
 
     first = run()
@@ -115,7 +129,9 @@ def test_every_published_row_is_an_item_with_a_description_that_does_not_hold_it
 def test_every_published_row_has_its_answer_among_its_options():
     items = load_items(PUBLIC, choice=True)
     assert not [i.id for i in items if i.error and "options" in i.error]
-    assert all(i.task.endswith("+choice") and len(i.answer) == 1 and len(i.options) > 1 for i in items)
+    assert all(
+        i.task.endswith("+choice") and len(i.answer) == 1 and len(i.options) > 1 for i in items
+    )
 
 
 def test_training_draws_the_options_where_the_source_asks_for_them(folder):
@@ -124,5 +140,7 @@ def test_training_draws_the_options_where_the_source_asks_for_them(folder):
         stream = open_stream(spec)
         shown = load_tasks([], 9, 0, canonical(spec))
         drawn = stream.pick(range(stream.count))
-        assert [(i.task, i.question, i.answer) for i in drawn] == [(i.task, i.question, i.answer) for i in shown]
+        assert [(i.task, i.question, i.answer) for i in drawn] == [
+            (i.task, i.question, i.answer) for i in shown
+        ]
         assert stream.texts() == [i.question for i in drawn]

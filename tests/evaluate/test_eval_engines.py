@@ -1,4 +1,6 @@
-"""`franken eval` with engines other than the native one: hosted models beside checkpoints, and what is refused."""
+"""`franken eval` with engines other than the native one: hosted models beside checkpoints, and what
+is refused.
+"""
 
 import json
 
@@ -23,7 +25,9 @@ def stub(monkeypatch):
 
 def test_a_hosted_model_is_a_subject_beside_a_checkpoint(stub, tmp_path):
     models = ["openai:some/model", "creature:sft"]
-    hosted, local = run_eval(models, endpoint=stub.endpoint + "/", arms="image,blind", out=tmp_path, **OPTIONS)
+    hosted, local = run_eval(
+        models, endpoint=stub.endpoint + "/", arms="image,blind", out=tmp_path, **OPTIONS
+    )
     run, own = load_run(hosted), load_run(local)
     assert len(run.samples) == len(own.samples) == 2 * 3 * 3
     assert run.samples["output"].str.contains("answer").all()
@@ -97,6 +101,11 @@ def test_the_command_line_asks_an_endpoint(stub, tmp_path, capsys):
     assert code == 0
     json.loads(printed)
     assert len(stub.asked) == 6
-    assert run_command([*words, "--k", "1", "--out", str(tmp_path / "dry"), "--dry-run", "--json"], debug=True) == 0
+    assert (
+        run_command(
+            [*words, "--k", "1", "--out", str(tmp_path / "dry"), "--dry-run", "--json"], debug=True
+        )
+        == 0
+    )
     assert len(stub.asked) == 6
     assert not (tmp_path / "dry").exists()

@@ -19,17 +19,32 @@ from franken.evaluate.metrics import (
 from franken.tasks import Item
 
 
-def table(scores: dict[tuple[str, str], list[float]], *, model="m", arm="image", greedy=None) -> pd.DataFrame:
+def table(
+    scores: dict[tuple[str, str], list[float]], *, model="m", arm="image", greedy=None
+) -> pd.DataFrame:
     """Samples rows from (task, sample) → scores of the draws."""
     rows = []
     for (task, sample), draws in scores.items():
         first = [(GREEDY, greedy[(task, sample)])] if greedy else []
         for draw, score in [*first, *enumerate(draws)]:
-            rows.append({
-                "model": model, "method": arm, "task": task, "sample": sample, "draw": draw, "output": "x",
-                "answer": "1", "gold": "1", "score": score, "well_formed": bool(score), "strategy": f"s{draw % 2}",
-                "truncated": False, "error": None, "ineligible": None,
-            })  # fmt: skip
+            rows.append(
+                {
+                    "model": model,
+                    "method": arm,
+                    "task": task,
+                    "sample": sample,
+                    "draw": draw,
+                    "output": "x",
+                    "answer": "1",
+                    "gold": "1",
+                    "score": score,
+                    "well_formed": bool(score),
+                    "strategy": f"s{draw % 2}",
+                    "truncated": False,
+                    "error": None,
+                    "ineligible": None,
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -56,7 +71,9 @@ def test_failed_and_ineligible_rows_do_not_count():
 
 
 def test_strategies_are_distinct_ones_per_prompt():
-    assert per_prompt(table({("t", "a"): [1, 1, 0, 0], ("t", "b"): [1]}), "strategies").tolist() == [2.0, 1.0]
+    assert per_prompt(
+        table({("t", "a"): [1, 1, 0, 0], ("t", "b"): [1]}), "strategies"
+    ).tolist() == [2.0, 1.0]
 
 
 def test_a_binary_mean_keeps_an_interval_when_all_agree():
@@ -77,7 +94,9 @@ def test_macro_interval_covers_the_truth_about_as_often_as_it_says():
 
 
 def test_all_is_the_mean_of_tasks_and_an_empty_task_is_null():
-    samples = table({("t", "a"): [1, 1], ("t", "b"): [1, 1], ("u", "c"): [0, 0], ("v", "d"): [0, 0]})
+    samples = table(
+        {("t", "a"): [1, 1], ("t", "b"): [1, 1], ("u", "c"): [0, 0], ("v", "d"): [0, 0]}
+    )
     samples.loc[samples["task"] == "v", "error"] = "broken"
     rows = pd.DataFrame(summarise(samples, k=(1, 2)))
     acc = rows[rows["metric"] == "acc@1"].set_index("task")
@@ -158,7 +177,9 @@ def test_an_item_fails_only_where_what_is_broken_is_needed():
 
 
 def test_all_keeps_an_interval_when_every_prompt_fails():
-    rows = pd.DataFrame(summarise(table({(t, f"{t}{i}"): [0, 0] for t in "tu" for i in range(20)}), k=(1,)))
+    rows = pd.DataFrame(
+        summarise(table({(t, f"{t}{i}"): [0, 0] for t in "tu" for i in range(20)}), k=(1,))
+    )
     pooled = rows[(rows["metric"] == "acc@1") & (rows["task"] == "all")].iloc[0]
     assert pooled["value"] == pooled["ci_low"] == 0
     assert 0.05 < pooled["ci_high"] < 0.15

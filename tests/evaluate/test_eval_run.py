@@ -1,4 +1,6 @@
-"""Evaluations of a random creature: every row accounted for, resumed runs equal to uninterrupted ones."""
+"""Evaluations of a random creature: every row accounted for, resumed runs equal to uninterrupted
+ones.
+"""
 
 import json
 from pathlib import Path
@@ -11,7 +13,14 @@ from franken.evaluate.run import Graft, label_of, plan_eval, run_eval
 from franken.models import creature
 from franken.runs import load_run
 
-OPTIONS = {"tasks": ["recognise", "count"], "samples": 3, "n": 2, "k": (1, 2), "max_new_tokens": 6, "device": "cpu"}
+OPTIONS = {
+    "tasks": ["recognise", "count"],
+    "samples": 3,
+    "n": 2,
+    "k": (1, 2),
+    "max_new_tokens": 6,
+    "device": "cpu",
+}
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +84,9 @@ def test_a_complete_run_is_returned_without_loading_the_model(models, tmp_path, 
 
 
 def test_grafting_all_layers_of_a_twin_with_the_same_rest_gives_the_twin(models, tmp_path):
-    """All decoder layers from `two`, and the rest of `one` equal to `two`'s: the hybrid must answer like `two`."""
+    """All decoder layers from `two`, and the rest of `one` equal to `two`'s: the hybrid must answer
+    like `two`.
+    """
     from safetensors.torch import load_file, save_file
 
     mixed = tmp_path / "mixed"
@@ -84,7 +95,10 @@ def test_grafting_all_layers_of_a_twin_with_the_same_rest_gives_the_twin(models,
     ours, theirs = load_file(file), load_file(next(Path(models["two"]).glob("*.safetensors")))
     rest = {k: v for k, v in theirs.items() if ".layers." not in k}
     save_file(ours | rest, file, metadata={"format": "pt"})
-    grafts = [Graft("whole", models["two"], "text:all"), Graft("none-of-it", str(mixed), "text:all")]
+    grafts = [
+        Graft("whole", models["two"], "text:all"),
+        Graft("none-of-it", str(mixed), "text:all"),
+    ]
     whole, same = run_eval([str(mixed)], grafts=grafts, out=tmp_path, **OPTIONS)
     (donor,) = run_eval([models["two"]], out=tmp_path, **OPTIONS)
     (base,) = run_eval([str(mixed)], out=tmp_path, **OPTIONS)
@@ -104,14 +118,20 @@ def test_broken_images_fail_in_the_image_arm_only(models, tmp_path):
     (folder / "b.png").write_bytes((folder / "b.png").read_bytes()[:40])
     rows = [
         {
-            "id": f"ocr_{t}", "task": "ocr", "target_image": f"{t}.png", "source_image": "a.png",
-            "prompt": "Read the text.", "meta": {"target_text": "red", "source_text": "blue"},
+            "id": f"ocr_{t}",
+            "task": "ocr",
+            "target_image": f"{t}.png",
+            "source_image": "a.png",
+            "prompt": "Read the text.",
+            "meta": {"target_text": "red", "source_text": "blue"},
         }
         for t in ("a", "b")
-    ]  # fmt: skip
+    ]
     (folder / "data.jsonl").write_text("\n".join(json.dumps(r) for r in rows))
     options = {**OPTIONS, "tasks": None}
-    (done,) = run_eval([models["one"]], data=tmp_path / "data", arms="image,blind", out=tmp_path, **options)
+    (done,) = run_eval(
+        [models["one"]], data=tmp_path / "data", arms="image,blind", out=tmp_path, **options
+    )
     run = load_run(done)
     failed = run.samples[run.samples["error"].notna()]
     assert set(zip(failed["method"], failed["sample"], strict=True)) == {("image", "ocr_b-target")}
@@ -144,6 +164,8 @@ def test_a_donor_that_differs_is_a_warning_of_the_run(models, tmp_path):
     config = json.loads((odd / "config.json").read_text())
     config["text_config"]["rms_norm_eps"] = 1e-3
     (odd / "config.json").write_text(json.dumps(config))
-    (folder,) = run_eval([models["one"]], grafts=[Graft("late", str(odd), "late")], out=tmp_path, **OPTIONS)
+    (folder,) = run_eval(
+        [models["one"]], grafts=[Graft("late", str(odd), "late")], out=tmp_path, **OPTIONS
+    )
     (warning,) = load_run(folder).manifest["warnings"]
     assert "config: rms_norm_eps" in warning

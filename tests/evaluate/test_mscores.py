@@ -9,20 +9,35 @@ from franken.evaluate.metrics import GREEDY
 from franken.evaluate.mscores import ARMS, compare_m, m_rows, m_scores, transitions
 
 
-def answers(seed: int, prompts: int = 30, arms=ARMS, draws=(GREEDY, 0, 1), shift: float = 0.0) -> pd.DataFrame:
+def answers(
+    seed: int, prompts: int = 30, arms=ARMS, draws=(GREEDY, 0, 1), shift: float = 0.0
+) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     chance = {"image": 0.7, "black": 0.2, "black-text": 0.6, "text": 0.5}
-    return pd.DataFrame([
-        {
-            "model": "m", "method": arm, "task": f"t{i % 2}", "sample": f"s{i}", "draw": draw, "answer": "x",
-            "score": float(rng.random() < chance[arm] + shift * (arm == "text")), "error": None, "ineligible": None,
-        }
-        for i in range(prompts) for arm in arms for draw in draws
-    ])  # fmt: skip
+    return pd.DataFrame(
+        [
+            {
+                "model": "m",
+                "method": arm,
+                "task": f"t{i % 2}",
+                "sample": f"s{i}",
+                "draw": draw,
+                "answer": "x",
+                "score": float(rng.random() < chance[arm] + shift * (arm == "text")),
+                "error": None,
+                "ineligible": None,
+            }
+            for i in range(prompts)
+            for arm in arms
+            for draw in draws
+        ]
+    )
 
 
 def counted(samples: pd.DataFrame, draw: int) -> dict[str, float]:
-    right = {(r.sample, r.method): r.score == 1 for r in samples[samples["draw"] == draw].itertuples()}
+    right = {
+        (r.sample, r.method): r.score == 1 for r in samples[samples["draw"] == draw].itertuples()
+    }
     names = list(dict.fromkeys(samples["sample"]))
     return {
         "M_vis": float(np.mean([right[s, "image"] and not right[s, "black"] for s in names])),
@@ -36,7 +51,9 @@ def test_scores_equal_the_counts_of_the_paper():
     greedy = {name: v.mean() for name, v in m_scores(samples).items()}
     assert greedy == pytest.approx(counted(samples, GREEDY))
     drawn = {name: v.mean() for name, v in m_scores(samples, greedy=False).items()}
-    expected = {name: (counted(samples, 0)[name] + counted(samples, 1)[name]) / 2 for name in greedy}
+    expected = {
+        name: (counted(samples, 0)[name] + counted(samples, 1)[name]) / 2 for name in greedy
+    }
     assert drawn == pytest.approx(expected)
 
 
@@ -68,5 +85,15 @@ def test_transitions_by_hand():
     rows.loc[rows["method"] == "image", "score"] = [1.0, 1.0, 0.0, 0.0]
     rows.loc[rows["method"] == "black", "score"] = [1.0, 0.0, 0.0, 1.0]
     found = transitions(rows, "image", "black")
-    assert (found["TT"], found["TF"], found["FT"], found["FF"], found["net_gain"]) == (1, 1, 1, 1, 0)
-    assert (found["lift_rate"], found["side_effect_rate"], found["accuracy image"]) == (0.5, 0.5, 0.5)
+    assert (found["TT"], found["TF"], found["FT"], found["FF"], found["net_gain"]) == (
+        1,
+        1,
+        1,
+        1,
+        0,
+    )
+    assert (found["lift_rate"], found["side_effect_rate"], found["accuracy image"]) == (
+        0.5,
+        0.5,
+        0.5,
+    )

@@ -5,25 +5,51 @@ import pandas as pd
 import pytest
 
 from franken.evaluate.metrics import GREEDY, per_prompt
-from franken.evaluate.perception import DECOMPOSITION, decomposition, error_shares, facts_right, levels, misled
+from franken.evaluate.perception import (
+    DECOMPOSITION,
+    decomposition,
+    error_shares,
+    facts_right,
+    levels,
+    misled,
+)
 from franken.evaluate.reading import KINDS
 
 DRAWS = 8
 
 
 def model(see: float, reason: float, guess: float, prompts: int, seed: int = 0) -> pd.DataFrame:
-    """A model that sees the needed facts of a prompt or not, then answers rightly with `reason` or `guess`."""
+    """A model that sees the needed facts of a prompt or not, then answers rightly with `reason` or
+    `guess`.
+    """
     rng = np.random.default_rng(seed)
     rows = []
     for i in range(prompts):
         sees = rng.random() < see
-        head = {"model": "m", "task": f"t{i % 2}", "sample": f"s{i}", "error": None, "ineligible": None, "answer": "x"}
+        head = {
+            "model": "m",
+            "task": f"t{i % 2}",
+            "sample": f"s{i}",
+            "error": None,
+            "ineligible": None,
+            "answer": "x",
+        }
         for draw in (GREEDY, *range(DRAWS)):
             right = rng.random() < (reason if sees else guess)
             kind = None if right else KINDS[1 + int(sees)]
-            rows.append({**head, "method": "image", "draw": draw, "score": float(right), "kind": kind})
+            rows.append(
+                {**head, "method": "image", "draw": draw, "score": float(right), "kind": kind}
+            )
             share = 1.0 if sees else 0.5
-            rows.append({**head, "method": "describe", "draw": draw, "score": float(sees), "facts_right": share})
+            rows.append(
+                {
+                    **head,
+                    "method": "describe",
+                    "draw": draw,
+                    "score": float(sees),
+                    "facts_right": share,
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -61,8 +87,10 @@ def test_levels_split_by_training_and_rendering():
     restyled = samples[samples["method"] == "image"].assign(method="restyled", score=0.0)
     found = levels(pd.concat([samples, restyled]), ["t0"])
     assert {level: (v.mean(), len(v)) for level, v in found.items()} == {
-        "new state": (1.0, 10), "new rendering": (0.0, 10), "new puzzle type": (1.0, 10),
-    }  # fmt: skip
+        "new state": (1.0, 10),
+        "new rendering": (0.0, 10),
+        "new puzzle type": (1.0, 10),
+    }
     assert list(levels(samples, ["t0", "t1"])) == ["new state"]
 
 

@@ -89,7 +89,11 @@ def test_descriptions_are_read_fact_by_fact(name):
     puzzle = tasks.get(name)
     for item in items(name):
         for order in ("rows", "cols"):
-            assert compare_facts(f"<think> {describe(item.state, order)} </think>", item) == (1.0, [], True)
+            assert compare_facts(f"<think> {describe(item.state, order)} </think>", item) == (
+                1.0,
+                [],
+                True,
+            )
         twin, slot = puzzle.twin(item.state, item.query, random.Random(item.id))
         assert compare_facts(puzzle.describe(twin), item) == (pytest.approx(8 / 9), [slot], True)
         without_last = item.description.rsplit(" r3c3", 1)[0]
@@ -100,11 +104,17 @@ def test_descriptions_are_read_fact_by_fact(name):
 
 def test_the_shape_of_reasoning_by_hand():
     item = Item("i", "ocr", "q", "1")
-    reply = "<think>Look at the image. Wait, let me check\nthe figure; done</think><answer>1</answer>"
+    reply = (
+        "<think>Look at the image. Wait, let me check\nthe figure; done</think><answer>1</answer>"
+    )
     assert shape(reply, item) == {"steps": 4, "reflections": 2, "references": 3}
     assert shape("1", item) == {"steps": 0, "reflections": 0, "references": 0}
     one = items("sum")[0]
-    assert shape(f"<think>{one.solutions['fwd']}</think>", one) == {"steps": 3, "reflections": 0, "references": 2}
+    assert shape(f"<think>{one.solutions['fwd']}</think>", one) == {
+        "steps": 3,
+        "reflections": 0,
+        "references": 2,
+    }
 
 
 def test_rows_are_graded_and_say_whether_a_wrong_description_was_followed():
@@ -115,7 +125,13 @@ def test_rows_are_graded_and_say_whether_a_wrong_description_was_followed():
     assert found is not None
     reply = f"<think> scan = {found[1]} </think> <answer> {found[1]} </answer>"
     row = answer_row("m", "conflict", item, 0, reply, tokens=9, truncated=False)
-    assert (row["score"], row["misled"], row["kind"], row["tokens"], row["strategy"]) == (0.0, True, UNCLEAR, 9, "scan")
+    assert (row["score"], row["misled"], row["kind"], row["tokens"], row["strategy"]) == (
+        0.0,
+        True,
+        UNCLEAR,
+        9,
+        "scan",
+    )
     assert answer_row("m", "image", item, 0, reply, tokens=9, truncated=False)["misled"] is None
     described = answer_row("m", "describe", item, 0, item.description, tokens=30, truncated=False)
     assert (described["score"], described["facts_right"], described["kind"]) == (1.0, 1.0, None)

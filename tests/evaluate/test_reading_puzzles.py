@@ -1,4 +1,6 @@
-"""Error kinds of the eighteen puzzle types: chains with one planted fault, which is known to be of the eye or of the mind."""
+"""Error kinds of the eighteen puzzle types: chains with one planted fault, which is known to be of
+the eye or of the mind.
+"""
 
 import random
 import re
@@ -11,8 +13,16 @@ from franken.tasks.puzzles.looks import LOOKS
 from franken.tasks.puzzles.solved import Unsolvable
 from franken.tasks.puzzles.suite import NAMES, puzzle
 
-SILENT = {("board_tile", "cover"), ("number_slide", "walks")}  # solutions that never say what the picture shows
-HIDDEN = {"maze", "n_queens", "rotting_kiwi", "water_jugs"}  # a fact may change that some solution does not name
+SILENT = {
+    ("board_tile", "cover"),
+    ("number_slide", "walks"),
+}  # solutions that never say what the picture shows
+HIDDEN = {
+    "maze",
+    "n_queens",
+    "rotting_kiwi",
+    "water_jugs",
+}  # a fact may change that some solution does not name
 
 
 def kind_of(thought: str, answer: str, item: tasks.Item) -> str:
@@ -57,7 +67,9 @@ def test_right_looks_and_a_wrong_conclusion_are_an_algorithm_error(name):
     made = puzzle(name)
     for item in made.items(3, 13, "test"):
         wrong = {"Yes": "No", "No": "Yes"}.get(item.answer) or next(
-            option for option in made.options(item.state, item.query, random.Random(0)) if option != item.answer
+            option
+            for option in made.options(item.state, item.query, random.Random(0))
+            if option != item.answer
         )
         for strategy, chain in item.solutions.items():
             tampered = chain.removesuffix(item.answer) + wrong
@@ -67,7 +79,9 @@ def test_right_looks_and_a_wrong_conclusion_are_an_algorithm_error(name):
 
 
 def tampered(name: str, strategy: str, pattern: str, by: str) -> str:
-    """The kind of error of the first solution in which something can be replaced, with a wrong answer at its end."""
+    """The kind of error of the first solution in which something can be replaced, with a wrong
+    answer at its end.
+    """
     for item in puzzle(name).items(12, 14, "test"):
         chain = item.solutions.get(strategy, "")
         changed = re.sub(pattern, by, chain, count=1)
@@ -81,12 +95,24 @@ def tampered(name: str, strategy: str, pattern: str, by: str) -> str:
     [
         ("rotting_kiwi", "waves", r"rotten are r\dc\d", "rotten are r9c9", PERCEPTION),
         ("rotting_kiwi", "waves", r"minute 1 rots r\dc\d", "minute 1 rots r9c9", PERCEPTION),
-        ("rotting_kiwi", "each", r"; minute \d rots r\dc\d", "", UNCLEAR),  # not seen, or not thought of
+        (
+            "rotting_kiwi",
+            "each",
+            r"; minute \d rots r\dc\d",
+            "",
+            UNCLEAR,
+        ),  # not seen, or not thought of
         ("rotting_kiwi", "waves", r"minute 1", "minute 2", UNCLEAR),
         ("maze", "walk", r"enter at r\d+c\d+", "enter at r2c2", PERCEPTION),
         ("maze", "flood", r"(\d) left and", r"1\1 left and", ALGORITHM),
         ("water_jugs", "pours", r"gives \d", "gives 77", ALGORITHM),
-        ("water_jugs", "pours", r"goal \d", "goal 77", ALGORITHM),  # the goal stands in the question
+        (
+            "water_jugs",
+            "pours",
+            r"goal \d",
+            "goal 77",
+            ALGORITHM,
+        ),  # the goal stands in the question
         ("wheel_of_fortune", "wheel", r"begins at \d+", "begins at 1", PERCEPTION),
         ("wheel_of_fortune", "wheel", r"= -?\d+ and", "= 1000 and", ALGORITHM),
         ("n_queens", "scan", r"hit by r\dc\d", "hit by r9c9", PERCEPTION),
@@ -105,7 +131,9 @@ def test_one_planted_fault(name, strategy, pattern, by, kind):
 def test_the_order_of_a_list_is_no_misreading():
     for item in puzzle("rotting_kiwi", level=3).items(8, 15, "test"):
         turned = re.sub(
-            r"rotten are ([^;]*)", lambda m: "rotten are " + " ".join(m[1].split()[::-1]), item.solutions["waves"]
+            r"rotten are ([^;]*)",
+            lambda m: "rotten are " + " ".join(m[1].split()[::-1]),
+            item.solutions["waves"],
         )
         assert puzzle("rotting_kiwi", level=3).misread(turned, item) == []
 
@@ -118,7 +146,12 @@ def test_free_words_and_unknown_strategies_are_unclear():
 
 def test_in_multiple_choice_the_chain_may_end_in_the_options_text():
     for item in puzzle("clock", choice=True).items(5, 17, "test"):
-        letter, text = next((x, t) for x, t in zip("ABCD", item.options, strict=True) if x != item.answer)
+        letter, text = next(
+            (x, t) for x, t in zip("ABCD", item.options, strict=True) if x != item.answer
+        )
         chain = item.solutions["parts"].rsplit(" ", 1)[0]
         assert kind_of(f"{chain} {text}", letter, item) == ALGORITHM
-        assert kind_of(f"{chain} {item.options['ABCD'.index(item.answer)]}", letter, item) == CONTRADICTION
+        assert (
+            kind_of(f"{chain} {item.options['ABCD'.index(item.answer)]}", letter, item)
+            == CONTRADICTION
+        )

@@ -1,4 +1,6 @@
-"""Regrading stored answers: a new run, the source untouched, changes counted both ways; with a judge, whose errors stay errors."""
+"""Regrading stored answers: a new run, the source untouched, changes counted both ways; with a
+judge, whose errors stay errors.
+"""
 
 import hashlib
 import http.server
@@ -25,10 +27,24 @@ CHOICE = Item("mine-2", "mine", "Which?", "B", options=("red", "blue"), answer_t
 
 def stored(item, output, score, draw=-1, **more):
     return {
-        "model": "m", "method": "image", "task": item.task, "sample": item.id, "draw": draw, "output": output, "answer": None,
-        "gold": item.answer, "score": score, "reason": "old", "well_formed": False, "strategy": "none", "truncated": False,
-        "error": None, "ineligible": None, **graded_by(item), **more,
-    }  # fmt: skip
+        "model": "m",
+        "method": "image",
+        "task": item.task,
+        "sample": item.id,
+        "draw": draw,
+        "output": output,
+        "answer": None,
+        "gold": item.answer,
+        "score": score,
+        "reason": "old",
+        "well_formed": False,
+        "strategy": "none",
+        "truncated": False,
+        "error": None,
+        "ineligible": None,
+        **graded_by(item),
+        **more,
+    }
 
 
 ROWS = [
@@ -52,7 +68,9 @@ def run(tmp_path):
 
 
 def content(folder):
-    return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in folder.iterdir() if f.is_file()}
+    return {
+        f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in folder.iterdir() if f.is_file()
+    }
 
 
 def test_verdicts_change_in_a_new_run_and_the_source_stays(run):
@@ -65,8 +83,16 @@ def test_verdicts_change_in_a_new_run_and_the_source_stays(run):
     assert done.samples["score"].tolist()[:7] == [1, 1, 0, 0, 1, 0, 1]
     assert done.samples["error"].tolist()[7] == "the image is broken"
     assert all(reason != "old" for reason in done.samples["reason"][:7])
-    assert done.manifest["changes"]["all"] == {"unchanged": 3, "wrong_to_right": 2, "right_to_wrong": 3}
-    assert done.manifest["changes"]["read"] == {"unchanged": 1, "wrong_to_right": 1, "right_to_wrong": 1}
+    assert done.manifest["changes"]["all"] == {
+        "unchanged": 3,
+        "wrong_to_right": 2,
+        "right_to_wrong": 3,
+    }
+    assert done.manifest["changes"]["read"] == {
+        "unchanged": 1,
+        "wrong_to_right": 1,
+        "right_to_wrong": 1,
+    }
     assert (folder / done.manifest["source"]).resolve() == run.resolve()
     greedy = done.layers[(done.layers["metric"] == "greedy") & (done.layers["task"] == "read")]
     assert greedy["value"].tolist() == [pytest.approx(2 / 3)]
@@ -77,7 +103,10 @@ def test_again_is_the_same_run_and_regrading_it_changes_nothing(run):
     assert regrade(run) == folder
     twice = regrade(folder)
     assert twice != folder
-    assert set(load_run(twice).manifest["changes"]["all"].items()) >= {("wrong_to_right", 0), ("right_to_wrong", 0)}
+    assert set(load_run(twice).manifest["changes"]["all"].items()) >= {
+        ("wrong_to_right", 0),
+        ("right_to_wrong", 0),
+    }
 
 
 def test_preview_writes_nothing(run, tmp_path):
@@ -90,7 +119,8 @@ def test_preview_writes_nothing(run, tmp_path):
 
 def test_old_runs_without_the_columns_are_rebuilt(tmp_path):
     rows = [
-        {k: v for k, v in r.items() if k not in ("question", "answer_type", "options", "tolerance")} for r in ROWS[:4]
+        {k: v for k, v in r.items() if k not in ("question", "answer_type", "options", "tolerance")}
+        for r in ROWS[:4]
     ]
     config = {"tasks": ["read"], "samples": 3, "seed": 0, "data": None, "k": [1]}
     made = open_run("eval", "old", {"x": 2}, tmp_path, config=config)
@@ -110,7 +140,9 @@ class Server:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self):
-                prompt = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["messages"][0]["content"]
+                prompt = json.loads(self.rfile.read(int(self.headers["Content-Length"])))[
+                    "messages"
+                ][0]["content"]
                 server.asked.append(prompt)
                 status, text = answer(prompt)
                 self.send_response(status)
@@ -144,7 +176,11 @@ def serve():
 
 def test_a_judges_verdict_stands_beside_the_rules_and_its_errors_stay_errors(run, serve, tmp_path):
     server = serve(
-        lambda p: (400, "") if "(A) red" in p else (200, "VERDICT: right" if "seven" in p else "VERDICT: wrong")
+        lambda p: (
+            (400, "")
+            if "(A) red" in p
+            else (200, "VERDICT: right" if "seven" in p else "VERDICT: wrong")
+        )
     )
     judge = Judge(server.url, "stub", tmp_path / "cache", sleep=lambda s: None)
     plan = preview(run, judge)
@@ -174,7 +210,9 @@ def test_the_command(run, tmp_path, capsys):
     assert run_command(["regrade", str(run), "--dry-run", "--json"], False) == 0
     assert json.loads(capsys.readouterr().out)["changes"]["all"]["right_to_wrong"] == 3
     assert not (run.parent.parent / "regrade").exists()
-    assert run_command(["regrade", str(run), "--json", "--out", str(tmp_path / "other")], False) == 3
+    assert (
+        run_command(["regrade", str(run), "--json", "--out", str(tmp_path / "other")], False) == 3
+    )
     found = json.loads(capsys.readouterr().out)
     assert found["changes"]["all"]["wrong_to_right"] == 2
     assert found["folder"].startswith(str(tmp_path / "other"))
@@ -193,5 +231,15 @@ def test_only_answers_can_be_graded(tmp_path):
 
 def test_changes_by_direction():
     old = [{"task": "a", "score": s, "error": None} for s in (0.0, 1.0, 1.0, None)]
-    new = [{"task": "a", "score": 1.0, "error": None}, {"task": "a", "score": None, "error": "e"}, old[2], old[3]]
-    assert changes(old, new)["a"] == {"unchanged": 1, "wrong_to_right": 1, "right_to_wrong": 0, "right_to_error": 1}
+    new = [
+        {"task": "a", "score": 1.0, "error": None},
+        {"task": "a", "score": None, "error": "e"},
+        old[2],
+        old[3],
+    ]
+    assert changes(old, new)["a"] == {
+        "unchanged": 1,
+        "wrong_to_right": 1,
+        "right_to_wrong": 0,
+        "right_to_error": 1,
+    }

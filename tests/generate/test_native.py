@@ -23,7 +23,9 @@ def test_greedy_equals_transformers(sft_creature):
         batch = encode_prompts(sft_creature, [prompt])
         del batch["position_ids"]
         sft_creature.model.model.rope_deltas = None
-        batch["mm_token_type_ids"] = (batch["input_ids"] == sft_creature.model.config.image_token_id).int()
+        batch["mm_token_type_ids"] = (
+            batch["input_ids"] == sft_creature.model.config.image_token_id
+        ).int()
         whole = sft_creature.model.generate(**batch, max_new_tokens=40, do_sample=False)
         assert row[0].ids == whole[0, batch["input_ids"].shape[1] :].tolist()
 
@@ -31,7 +33,9 @@ def test_greedy_equals_transformers(sft_creature):
 def test_samples_do_not_depend_on_the_batch(sft_creature):
     asked = prompts(5) + prompts(5, "read")
     together = generate(sft_creature, asked, Sampling(4, 1.0, 40, seed=1), batch_size=64)
-    apart = [generate(sft_creature, [p], Sampling(4, 1.0, 40, seed=1))[0] for p in reversed(asked)][::-1]
+    apart = [generate(sft_creature, [p], Sampling(4, 1.0, 40, seed=1))[0] for p in reversed(asked)][
+        ::-1
+    ]
     assert [[r.ids for r in row] for row in together] == [[r.ids for r in row] for row in apart]
     first = generate(sft_creature, asked, Sampling(1, 1.0, 40, seed=1))
     assert [row[0].ids for row in first] == [row[0].ids for row in together]
@@ -41,9 +45,17 @@ def test_samples_do_not_depend_on_the_batch(sft_creature):
 
 def test_random_models_never_say_image_tokens(fresh_creature):
     replies = generate(fresh_creature, prompts(4), Sampling(8, 2.0, 24))
-    banned = set(fresh_creature.family.banned_token_ids(fresh_creature.model.config, fresh_creature.tokenizer))
+    banned = set(
+        fresh_creature.family.banned_token_ids(
+            fresh_creature.model.config, fresh_creature.tokenizer
+        )
+    )
     assert not banned & {t for row in replies for r in row for t in r.ids}
-    assert all(r.truncated == (r.ids[-1] != fresh_creature.tokenizer.eos_token_id) for row in replies for r in row)
+    assert all(
+        r.truncated == (r.ids[-1] != fresh_creature.tokenizer.eos_token_id)
+        for row in replies
+        for r in row
+    )
 
 
 def test_tags_survive_decoding(sft_creature):
@@ -91,7 +103,10 @@ def test_unexpanded_ids_are_the_text(sft_creature):
     two = Prompt(item.question, (item.image, item.image.resize((140, 84))), "two")
     asked = [*prompts(3), two, Prompt("How many red", (), "blind")]
     as_ids = [
-        Prompt("", p.images, p.key, tuple(raw_ids(sft_creature.processor, sft_creature.tokenizer, p))) for p in asked
+        Prompt(
+            "", p.images, p.key, tuple(raw_ids(sft_creature.processor, sft_creature.tokenizer, p))
+        )
+        for p in asked
     ]
     marks = [p.ids.count(sft_creature.model.config.image_token_id) for p in as_ids]
     assert marks == [1, 1, 1, 2, 0]
@@ -120,8 +135,14 @@ def test_stop_strings_end_a_sample_where_its_text_first_has_one(sft_creature, st
     asked = prompts(6)
     free = generate(sft_creature, asked, Sampling(4, 1.0, 40))
     stopped = generate(sft_creature, asked, Sampling(4, 1.0, 40, stop=stop))
-    for a, b in zip([r for row in free for r in row], [r for row in stopped for r in row], strict=True):
-        ends = [t for t in range(1, len(a.ids) + 1) if any(s in whole_text(sft_creature, a.ids[:t]) for s in stop)]
+    for a, b in zip(
+        [r for row in free for r in row], [r for row in stopped for r in row], strict=True
+    ):
+        ends = [
+            t
+            for t in range(1, len(a.ids) + 1)
+            if any(s in whole_text(sft_creature, a.ids[:t]) for s in stop)
+        ]
         assert b.ids == (a.ids[: ends[0]] if ends else a.ids)
         assert b.text == min((a.text.split(s)[0] for s in stop), key=len).strip()
         assert b.finish == ("stop" if ends else a.finish)
@@ -132,9 +153,17 @@ def test_stop_strings_end_a_sample_where_its_text_first_has_one(sft_creature, st
 def test_stop_strings_in_bytes_and_spaces(fresh_creature):
     free = [r for row in generate(fresh_creature, prompts(3), Sampling(8, 2.0, 40)) for r in row]
     stop = tuple(r.text[12:15] for r in free[:4])
-    stopped = [r for row in generate(fresh_creature, prompts(3), Sampling(8, 2.0, 40, stop=stop)) for r in row]
+    stopped = [
+        r
+        for row in generate(fresh_creature, prompts(3), Sampling(8, 2.0, 40, stop=stop))
+        for r in row
+    ]
     for a, b in zip(free, stopped, strict=True):
-        ends = [t for t in range(1, len(a.ids) + 1) if any(s in whole_text(fresh_creature, a.ids[:t]) for s in stop)]
+        ends = [
+            t
+            for t in range(1, len(a.ids) + 1)
+            if any(s in whole_text(fresh_creature, a.ids[:t]) for s in stop)
+        ]
         assert b.ids == (a.ids[: ends[0]] if ends else a.ids)
     assert any(len(b.ids) < len(a.ids) for a, b in zip(free, stopped, strict=True))
 
@@ -143,7 +172,9 @@ def test_stop_ids_end_a_sample(sft_creature):
     end = sft_creature.tokenizer.convert_tokens_to_ids("</think>")
     free = generate(sft_creature, prompts(4), Sampling(2, 1.0, 40))
     stopped = generate(sft_creature, prompts(4), Sampling(2, 1.0, 40, stop_ids=(end,)))
-    for a, b in zip([r for row in free for r in row], [r for row in stopped for r in row], strict=True):
+    for a, b in zip(
+        [r for row in free for r in row], [r for row in stopped for r in row], strict=True
+    ):
         assert b.ids == (a.ids[: a.ids.index(end) + 1] if end in a.ids else a.ids)
         assert b.text == a.text.split("</think>")[0].strip()
         assert not b.truncated
@@ -156,9 +187,17 @@ def test_batches_are_by_length_only_where_it_saves():
 
 
 def test_long_and_short_prompts_come_back_in_order(sft_creature):
-    asked = [p for pair in zip(prompts(4), [Prompt("What", (), f"{i}") for i in range(4)], strict=True) for p in pair]
+    asked = [
+        p
+        for pair in zip(prompts(4), [Prompt("What", (), f"{i}") for i in range(4)], strict=True)
+        for p in pair
+    ]
     heard = []
-    drawn = Native(sft_creature, batch_size=4).generate(asked, Sampling(2, 1.0, 12), on_batch=heard.append)
+    drawn = Native(sft_creature, batch_size=4).generate(
+        asked, Sampling(2, 1.0, 12), on_batch=heard.append
+    )
     assert sum(heard) == len(asked)
     for prompt, row in zip(asked, drawn, strict=True):
-        assert [r.ids for r in row] == [r.ids for r in generate(sft_creature, [prompt], Sampling(2, 1.0, 12))[0]]
+        assert [r.ids for r in row] == [
+            r.ids for r in generate(sft_creature, [prompt], Sampling(2, 1.0, 12))[0]
+        ]

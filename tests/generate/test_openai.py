@@ -35,7 +35,9 @@ def test_what_is_asked(stub):
     image, text = asked["messages"][0]["content"]
     head, data = image["image_url"]["url"].split(",")
     assert head == "data:image/png;base64"
-    assert np.array_equal(np.array(Image.open(io.BytesIO(base64.b64decode(data)))), np.array(PICTURE))
+    assert np.array_equal(
+        np.array(Image.open(io.BytesIO(base64.b64decode(data)))), np.array(PICTURE)
+    )
     assert text == {"type": "text", "text": "How many?"}
     assert (asked["model"], asked["temperature"], asked["max_tokens"]) == ("m", 0.7, 9)
     assert asked["stop"] == ["</answer>"]
@@ -73,37 +75,53 @@ def test_nothing_is_asked_twice(stub, tmp_path):
 
 def test_busy_endpoints_are_asked_again(stub, tmp_path):
     stub.faults = [(429, {}, {"Retry-After": "0"}), (503, b"busy", {})]
-    assert engine(stub, cache=tmp_path).generate([Prompt("q")], Sampling(1, 0.0))[0][0].text == "q greedy"
+    assert (
+        engine(stub, cache=tmp_path).generate([Prompt("q")], Sampling(1, 0.0))[0][0].text
+        == "q greedy"
+    )
     assert len(stub.asked) == 3
 
 
 @pytest.mark.parametrize(
     ("fault", "error"),
     [
-        ((500, {"error": {"message": "out of\nmemory"}}, {}), r"HTTP 500: out of memory \(3 attempts\)"),
+        (
+            (500, {"error": {"message": "out of\nmemory"}}, {}),
+            r"HTTP 500: out of memory \(3 attempts\)",
+        ),
         ((400, {"error": {"message": "too long", "param": "messages"}}, {}), "HTTP 400: too long"),
         ((400, {"error": {"message": "no", "param": "temperature"}}, {}), "HTTP 400: no"),
         ((403, {"error": "flagged"}, {}), "HTTP 403: flagged"),
         ((200, b"<html>", {}), "the answer is not JSON"),
         ((200, {"choices": []}, {}), "the answer has no choice in it"),
         ((200, {"choices": [{"message": {"refusal": "I can't"}}]}, {}), "refused: I can't"),
-        ((200, {"choices": [{"message": {}, "finish_reason": "content_filter"}]}, {}), "refused: content filter"),
+        (
+            (200, {"choices": [{"message": {}, "finish_reason": "content_filter"}]}, {}),
+            "refused: content filter",
+        ),
     ],
 )
 def test_a_request_that_fails_is_a_row_with_its_error(stub, tmp_path, fault, error):
     stub.faults = [fault] * (3 if fault[0] == 500 else 1)
     asked = [Prompt("bad"), Prompt("good")]
-    bad, good = (row[0] for row in engine(stub, workers=1, cache=tmp_path).generate(asked, Sampling(1, 0.0)))
+    bad, good = (
+        row[0] for row in engine(stub, workers=1, cache=tmp_path).generate(asked, Sampling(1, 0.0))
+    )
     assert bad.finish == "error"
     assert bad.text == ""
     assert re.fullmatch(error, bad.error)
     assert (good.error, good.text) == (None, "good greedy")
     if "refused" not in error:
-        assert engine(stub, cache=tmp_path).generate(asked, Sampling(1, 0.0))[0][0].text == "bad greedy"
+        assert (
+            engine(stub, cache=tmp_path).generate(asked, Sampling(1, 0.0))[0][0].text
+            == "bad greedy"
+        )
 
 
 @pytest.mark.parametrize("status", [401, 402, 404])
-def test_an_endpoint_that_knows_us_not_ends_the_run_without_saying_the_key(stub, monkeypatch, status):
+def test_an_endpoint_that_knows_us_not_ends_the_run_without_saying_the_key(
+    stub, monkeypatch, status
+):
     monkeypatch.setenv(KEY, "sk-secret")
     stub.faults = [(status, {"error": {"message": "not sk-secret"}}, {})] * 3
     with pytest.raises(FrankenError) as caught:
@@ -127,7 +145,10 @@ def test_the_key_is_not_sent_in_the_open(monkeypatch):
 
 
 def test_endpoints_that_want_other_words(stub, tmp_path):
-    refusal = [(400, {"error": {"message": "unsupported", "param": p}}, {}) for p in ("max_tokens", "seed", "logprobs")]
+    refusal = [
+        (400, {"error": {"message": "unsupported", "param": p}}, {})
+        for p in ("max_tokens", "seed", "logprobs")
+    ]
     stub.faults = list(refusal)
     stub.choice = {"logprobs": None}
     ours = engine(stub, workers=1, retries=0, cache=tmp_path)
@@ -139,13 +160,24 @@ def test_endpoints_that_want_other_words(stub, tmp_path):
 
 
 def test_finish_and_reasoning(stub):
-    stub.choice = {"message": {"content": "4", "reasoning_content": "2+2"}, "finish_reason": "length"}
+    stub.choice = {
+        "message": {"content": "4", "reasoning_content": "2+2"},
+        "finish_reason": "length",
+    }
     reply = engine(stub).generate([Prompt("q")], Sampling())[0][0]
     assert (reply.text, reply.truncated, reply.finish) == ("<think>2+2</think>4", True, "length")
 
 
 @pytest.mark.parametrize(
-    "endpoint", ["localhost:8000/v1", "ftp://a/v1", "https://me:pw@a/v1", "https://a/v1?key=1", "http://a:b/v1", ""]
+    "endpoint",
+    [
+        "localhost:8000/v1",
+        "ftp://a/v1",
+        "https://me:pw@a/v1",
+        "https://a/v1?key=1",
+        "http://a:b/v1",
+        "",
+    ],
 )
 def test_addresses_that_are_none(endpoint):
     with pytest.raises(UsageError):

@@ -1,4 +1,5 @@
-"""vLLM against the native engine on the creature, for real. `make test-vllm` makes an environment where this is not skipped.
+"""vLLM against the native engine on the creature, for real. `make test-vllm` makes an environment
+where this is not skipped.
 
 With VLLM_REPORT=FILE the comparison is also written there.
 """
@@ -46,16 +47,23 @@ def questions(arm: str, each: int) -> list[Prompt]:
         return [Prompt(i.question, (i.image, w), i.id) for i, w in zip(items, wide, strict=True)]
     text = {"image": "{q}", "text": "{d} {q}", "blind": "{q}"}[arm]
     return [
-        Prompt(text.format(q=i.question, d=i.description), (i.image,) if arm == "image" else (), i.id) for i in items
+        Prompt(
+            text.format(q=i.question, d=i.description), (i.image,) if arm == "image" else (), i.id
+        )
+        for i in items
     ]
 
 
 def gap(loaded, prompt: Prompt, ours: list[int], theirs: list[int]) -> float:
-    """How much likelier the native engine finds its own token than the other's, where two answers part, in nats."""
+    """How much likelier the native engine finds its own token than the other's, where two answers
+    part, in nats.
+    """
     from trainer.policy import response_logprobs, take_rows
 
     at = next(i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b)
-    rows = take_rows(loaded, encode_prompts(loaded, [prompt]), [0, 0], [ours[: at + 1], theirs[: at + 1]])
+    rows = take_rows(
+        loaded, encode_prompts(loaded, [prompt]), [0, 0], [ours[: at + 1], theirs[: at + 1]]
+    )
     with torch.no_grad():
         last = response_logprobs(loaded, rows, 1.0)[0][:, -1]
     return (last[0] - last[1]).item()
@@ -66,12 +74,18 @@ def compare(loaded, engine, arm: str, asked: list[Prompt]) -> tuple[str, list[fl
     sampling = Sampling(1, 0.0, LONGEST)
     ours = [row[0] for row in generate(loaded, asked, sampling)]
     theirs = [row[0] for row in engine.generate(asked, sampling)]
-    assert [r.prompt_ids for r in ours] == [r.prompt_ids for r in theirs], "the engines saw different prompts"
+    assert [r.prompt_ids for r in ours] == [r.prompt_ids for r in theirs], (
+        "the engines saw different prompts"
+    )
     equal = [a.ids == b.ids for a, b in zip(ours, theirs, strict=True)]
     pairs = [(a, b) for a, b, same in zip(ours, theirs, equal, strict=True) if same]
     assert all((a.text, a.finish) == (b.text, b.finish) for a, b in pairs)
     off = max(np.abs(np.subtract(a.logprobs, b.logprobs)).max() for a, b in pairs)
-    gaps = [gap(loaded, p, a.ids, b.ids) for p, a, b in zip(asked, ours, theirs, strict=True) if a.ids != b.ids]
+    gaps = [
+        gap(loaded, p, a.ids, b.ids)
+        for p, a, b in zip(asked, ours, theirs, strict=True)
+        if a.ids != b.ids
+    ]
     tokens = sum(len(r.ids) for r in ours)
     listed = ", ".join(f"{g:.1e}" for g in gaps) or "none"
     assert off < CLOSE
@@ -79,7 +93,10 @@ def compare(loaded, engine, arm: str, asked: list[Prompt]) -> tuple[str, list[fl
 
 
 def test_greedy_answers_equal_the_native_ones_token_for_token(sft_creature, engine):
-    found = [compare(sft_creature, engine, arm, questions(arm, 24)) for arm in ("image", "text", "blind", "two images")]
+    found = [
+        compare(sft_creature, engine, arm, questions(arm, 24))
+        for arm in ("image", "text", "blind", "two images")
+    ]
     lines = [
         "| arm | prompts | equal prompt ids | tokens | equal answers | top-2 gap where they part | log-probabilities within |",
         "|---|---|---|---|---|---|---|",
@@ -91,7 +108,9 @@ def test_greedy_answers_equal_the_native_ones_token_for_token(sft_creature, engi
         versions = ", ".join(f"{n} {metadata.version(n)}" for n in names if n in installed)
         head = "# vLLM against the native engine: greedy answers of the creature (sft), fp32, token for token\n\n"
         head += f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, {versions}; "
-        head += f"{time.strftime('%Y-%m-%d')}; `make test-vllm`. A gap above {CLOSE:g} nats fails.\n\n"
+        head += (
+            f"{time.strftime('%Y-%m-%d')}; `make test-vllm`. A gap above {CLOSE:g} nats fails.\n\n"
+        )
         Path(where).write_text(head + "\n".join(lines) + "\n")
     assert all(abs(g) <= CLOSE for _, gaps in found for g in gaps), "\n".join(lines)
 
@@ -113,7 +132,9 @@ def test_log_probabilities_are_those_of_the_sampled_distribution(sft_creature, e
     asked = questions("image", 2)[:3]
     drawn = engine.generate(asked, Sampling(2, 1.7, 24, seed=3))
     for prompt, row in zip(asked, drawn, strict=True):
-        rows = take_rows(sft_creature, encode_prompts(sft_creature, [prompt]), [0, 0], [r.ids for r in row])
+        rows = take_rows(
+            sft_creature, encode_prompts(sft_creature, [prompt]), [0, 0], [r.ids for r in row]
+        )
         with torch.no_grad():
             expected = response_logprobs(sft_creature, rows, 1.7)[0]
         for reply, values in zip(row, expected, strict=True):
@@ -139,7 +160,9 @@ def test_a_temperature_that_vllm_does_not_sample_is_refused(engine):
         engine.generate(questions("blind", 1), Sampling(1, 3.0))
 
 
-@pytest.mark.parametrize("stop", [{"stop": ("</think>",)}, {"stop": (" total", "r2c")}, {"stop_ids": (8,)}])
+@pytest.mark.parametrize(
+    "stop", [{"stop": ("</think>",)}, {"stop": (" total", "r2c")}, {"stop_ids": (8,)}]
+)
 def test_stop_conditions_are_the_native_ones(sft_creature, engine, stop):
     asked = questions("image", 4)
     sampling = Sampling(1, 0.0, 40, **stop)
@@ -148,7 +171,9 @@ def test_stop_conditions_are_the_native_ones(sft_creature, engine, stop):
         assert (a.ids, a.text, a.finish) == (b.ids, b.text, b.finish)
     assert any(
         len(a.ids) < len(b.ids)
-        for (a,), (b,) in zip(ours, generate(sft_creature, asked, Sampling(1, 0.0, 40)), strict=True)
+        for (a,), (b,) in zip(
+            ours, generate(sft_creature, asked, Sampling(1, 0.0, 40)), strict=True
+        )
     )
 
 
@@ -156,7 +181,9 @@ def test_a_prompt_that_cannot_be_asked_is_a_row_with_its_error(engine):
     good = questions("image", 1)[0]
     long = Prompt("red " * 400, (), "long")
     many = Prompt("What", (Image.new("RGB", (84, 84)),) * 5, "many")
-    first, second, third, last = (row[0] for row in engine.generate([good, long, many, good], Sampling(1, 0.0, 32)))
+    first, second, third, last = (
+        row[0] for row in engine.generate([good, long, many, good], Sampling(1, 0.0, 32))
+    )
     assert second.finish == "error"
     assert "256" in second.error
     assert third.finish == "error"

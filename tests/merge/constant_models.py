@@ -1,4 +1,6 @@
-"""Constant-weight checkpoints: every weight 1 in the base, 2 in the first donor, 4 in the second. A sum tells who is in it."""
+"""Constant-weight checkpoints: every weight 1 in the base, 2 in the first donor, 4 in the second. A
+sum tells who is in it.
+"""
 
 from pathlib import Path
 
@@ -9,11 +11,17 @@ from franken.models.tiny import save_tiny
 
 
 def folders(root: Path, model_type: str = "qwen2_5_vl", donors: int = 1, **kwargs) -> list[str]:
-    """A base under its published names (sharded, if asked for), donors under those in memory and unsharded."""
+    """A base under its published names (sharded, if asked for), donors under those in memory and
+    unsharded.
+    """
     made = [save_tiny(root / "base", model_type, value=1.0, **kwargs)]
     kwargs.pop("max_shard_size", None)
     for i in range(donors):
-        made.append(save_tiny(root / f"donor{i}", model_type, value=2.0 ** (i + 1), original_names=False, **kwargs))
+        made.append(
+            save_tiny(
+                root / f"donor{i}", model_type, value=2.0 ** (i + 1), original_names=False, **kwargs
+            )
+        )
     return [str(folder) for folder in made]
 
 

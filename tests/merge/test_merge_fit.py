@@ -1,4 +1,6 @@
-"""Each difference between two checkpoints is named, refused, and let through by its own word; spellings are no difference."""
+"""Each difference between two checkpoints is named, refused, and let through by its own word;
+spellings are no difference.
+"""
 
 import json
 from pathlib import Path
@@ -50,10 +52,19 @@ def more_tokens(folder):
 
 CHANGES = {
     "config": (lambda f: edit(f, "config.json", text_config__rms_norm_eps=1e-3), "rms_norm_eps"),
-    "rope": (lambda f: edit(f, "config.json", text_config__rope_parameters__rope_theta=5e5), "rope_theta is 10000.0"),
+    "rope": (
+        lambda f: edit(f, "config.json", text_config__rope_parameters__rope_theta=5e5),
+        "rope_theta is 10000.0",
+    ),
     "vocab": (lambda f: edit(f, "config.json", text_config__vocab_size=97), "vocab_size is 96"),
-    "tokenizer": (more_tokens, "1 token differs, for example '<plan>': None in the base, 5000 in the donor"),
-    "processor": (lambda f: edit(f, "processor_config.json", image_processor__patch_size=7), "patch_size"),
+    "tokenizer": (
+        more_tokens,
+        "1 token differs, for example '<plan>': None in the base, 5000 in the donor",
+    ),
+    "processor": (
+        lambda f: edit(f, "processor_config.json", image_processor__patch_size=7),
+        "patch_size",
+    ),
 }
 
 
@@ -80,7 +91,10 @@ def test_depth_and_architecture_are_differences_and_missing_layers_no_matter_of_
     llama = str(save_tiny(tmp_path / "llama", "llama", value=2.0))
     assert plan([base, deeper], Rule(("d0",), "1"), allow=frozenset({"depth"}))
     assert plan([base, llama], Rule(("d0",), "1"), allow=frozenset({"architecture"}))
-    for other, kind, words in ((deeper, "depth", "3 layers in the base and 4"), (llama, "architecture", "mistral")):
+    for other, kind, words in (
+        (deeper, "depth", "3 layers in the base and 4"),
+        (llama, "architecture", "mistral"),
+    ):
         with pytest.raises(UsageError) as caught:
             plan([base, other], Rule(("d0",), "1"))
         assert kind in caught.value.fix
@@ -152,5 +166,7 @@ def test_every_kind_of_difference_can_be_met(tmp_path):
     """No word of --allow is a dead letter."""
     met = {*CHANGES, "depth", "architecture", "tied", "dtype"}
     assert met == set(DIFFERENCES)
-    base, donor = open_all(Recipe(*(f := folders(tmp_path))[:1], {"d": f[1]}, (Rule(("d",), "1"),))).values()
+    base, donor = open_all(
+        Recipe(*(f := folders(tmp_path))[:1], {"d": f[1]}, (Rule(("d",), "1"),))
+    ).values()
     assert differences(base, donor, list(base.tensors)) == []

@@ -1,4 +1,6 @@
-"""Every method of mergekit's against a few lines of numpy, and whole models against mergekit's own command."""
+"""Every method of mergekit's against a few lines of numpy, and whole models against mergekit's own
+command.
+"""
 
 import math
 
@@ -34,7 +36,9 @@ def arc(t, a, b):
 
 
 def agreeing(deltas, weights, *, mean, votes=None):
-    """TIES: at every place, only the deltas whose sign is that of the weighted sum; SCE's vote has no weights."""
+    """TIES: at every place, only the deltas whose sign is that of the weighted sum; SCE's vote has
+    no weights.
+    """
     out = np.zeros(SHAPE)
     for at in np.ndindex(SHAPE):
         shares = [w * d[at] for d, w in zip(deltas, weights, strict=True)]
@@ -83,7 +87,9 @@ def nuslerp():
 def multislerp():
     units = [unit(ONE - BASE), unit(TWO - BASE)]
     mean = unit(0.25 * units[0] + 0.75 * units[1])
-    tangent = sum(w * (u - (u * mean).sum() * mean) for w, u in zip((0.25, 0.75), units, strict=True))
+    tangent = sum(
+        w * (u - (u * mean).sum() * mean) for w, u in zip((0.25, 0.75), units, strict=True)
+    )
     angle = np.linalg.norm(tangent)
     size = 0.25 * np.linalg.norm(ONE - BASE) + 0.75 * np.linalg.norm(TWO - BASE)
     return BASE + size * (math.cos(angle) * mean + math.sin(angle) * tangent / angle)
@@ -120,7 +126,9 @@ def della_linear():
 
 def della():
     deltas = [ONE - BASE, TWO - BASE]
-    return BASE + agreeing(dropped(deltas, [rank_chances(d, 0.6, 0.2) for d in deltas]), (0.4, 0.7), mean=True)
+    return BASE + agreeing(
+        dropped(deltas, [rank_chances(d, 0.6, 0.2) for d in deltas]), (0.4, 0.7), mean=True
+    )
 
 
 def breadcrumbs():
@@ -128,7 +136,9 @@ def breadcrumbs():
 
 
 def breadcrumbs_ties():
-    return BASE + agreeing([strongest(d - BASE, 0.5, 0.25) for d in (ONE, TWO)], (0.4, 0.7), mean=False)
+    return BASE + agreeing(
+        [strongest(d - BASE, 0.5, 0.25) for d in (ONE, TWO)], (0.4, 0.7), mean=False
+    )
 
 
 def sce():
@@ -147,7 +157,9 @@ def model_stock():
 
 
 def karcher():
-    half = arc(0.5, unit(ONE), unit(TWO))  # the mean of two points is the middle of the arc between them
+    half = arc(
+        0.5, unit(ONE), unit(TWO)
+    )  # the mean of two points is the middle of the arc between them
     return half * (np.linalg.norm(ONE) + np.linalg.norm(TWO)) / 2
 
 
@@ -165,7 +177,11 @@ def arcee_fusion():
 def ram(lift=(1.0, 1.0)):
     out = BASE.copy()
     for at in np.ndindex(SHAPE):
-        moved = [(d[at] - BASE[at], s) for d, s in zip((ONE, TWO), lift, strict=True) if abs(d[at] - BASE[at]) > 0.2]
+        moved = [
+            (d[at] - BASE[at], s)
+            for d, s in zip((ONE, TWO), lift, strict=True)
+            if abs(d[at] - BASE[at]) > 0.2
+        ]
         if len(moved) == 1:
             out[at] += moved[0][0] * moved[0][1]
         elif moved:
@@ -176,7 +192,10 @@ def ram(lift=(1.0, 1.0)):
 def ramplus_tl():
     one, two = abs(ONE - BASE) > 0.2, abs(TWO - BASE) > 0.2
     shared = (one & two).sum()
-    lift = [1 + 0.1 * min(shared / (mine & ~theirs).sum(), 0.5) for mine, theirs in ((one, two), (two, one))]
+    lift = [
+        1 + 0.1 * min(shared / (mine & ~theirs).sum(), 0.5)
+        for mine, theirs in ((one, two), (two, one))
+    ]
     return ram(lift)
 
 
@@ -225,20 +244,36 @@ def test_methods_equal_their_definition(method):
     values = compute(method, tensors, inputs, parameters, origin=origin, seed=SEED)
     assert torch.equal(before, torch.random.get_rng_state())
     assert values.dtype == torch.float64
-    in_fp32 = ("della", "della_linear", "dare_ties", "dare_linear", "multislerp", "karcher", "ramplus_tl")
-    precision = 1e-6 if method in in_fp32 else 1e-9  # some compute masks, counts or epsilons in fp32
+    in_fp32 = (
+        "della",
+        "della_linear",
+        "dare_ties",
+        "dare_linear",
+        "multislerp",
+        "karcher",
+        "ramplus_tl",
+    )
+    precision = (
+        1e-6 if method in in_fp32 else 1e-9
+    )  # some compute masks, counts or epsilons in fp32
     assert np.allclose(values.numpy(), oracle(), atol=precision, rtol=precision)
-    assert torch.equal(values, compute(method, tensors, inputs, parameters, origin=origin, seed=SEED))
+    assert torch.equal(
+        values, compute(method, tensors, inputs, parameters, origin=origin, seed=SEED)
+    )
 
 
 def test_noise_has_the_spread_of_the_weights_and_a_seed_of_its_own():
     weights = torch.randn(200, 300, generator=torch.Generator().manual_seed(0)) * 0.02 + 0.5
-    noised = compute("noise", [weights], ["base"], {"ratio": 0.25}, origin=None, seed=seed_of(0, "a"))
+    noised = compute(
+        "noise", [weights], ["base"], {"ratio": 0.25}, origin=None, seed=seed_of(0, "a")
+    )
     noise = (noised - 0.75 * weights) / 0.25
     assert abs(noise.mean()) < 3e-4
     assert abs(noise.std() / weights.std() - 1) < 0.01
     assert abs(np.corrcoef(noise.flatten(), weights.flatten())[0, 1]) < 0.02
-    other = compute("noise", [weights], ["base"], {"ratio": 0.25}, origin=None, seed=seed_of(0, "b"))
+    other = compute(
+        "noise", [weights], ["base"], {"ratio": 0.25}, origin=None, seed=seed_of(0, "b")
+    )
     assert not torch.equal(noised, other)
     assert seed_of(0, "a") != seed_of(1, "a")
 
@@ -277,13 +312,17 @@ def three(tmp_path_factory):
     return made
 
 
-WHOLE = {"qwen2": ("all", ("embed", "norm", "head")),
-         "qwen2_5_vl": ("text:all,vision:all", ("embed", "norm", "head", "vision", "projector"))}  # fmt: skip
+WHOLE = {
+    "qwen2": ("all", ("embed", "norm", "head")),
+    "qwen2_5_vl": ("text:all,vision:all", ("embed", "norm", "head", "vision", "projector")),
+}
 DETERMINISTIC = [m for m in CASES if m not in ("dare_linear", "dare_ties", "della", "della_linear")]
 
 
 MODELS = [("qwen2", m) for m in DETERMINISTIC]
-MODELS += [("qwen2_5_vl", m) for m in ("linear", "ties", "slerp", "task_arithmetic")]  # the towers are merged alike
+MODELS += [
+    ("qwen2_5_vl", m) for m in ("linear", "ties", "slerp", "task_arithmetic")
+]  # the towers are merged alike
 
 
 @pytest.mark.parametrize(("family", "method"), MODELS)
@@ -303,8 +342,13 @@ def test_whole_models_equal_mergekits_own_command(three, tmp_path, family, metho
         )
         for name, number in pairs:
             own[name][key] = number
-    config = {"models": [{"model": folder[n], "parameters": own[n]} for n in inputs], "merge_method": method,
-              "parameters": shared, "dtype": "float32", "out_dtype": "bfloat16"}  # fmt: skip
+    config = {
+        "models": [{"model": folder[n], "parameters": own[n]} for n in inputs],
+        "merge_method": method,
+        "parameters": shared,
+        "dtype": "float32",
+        "out_dtype": "bfloat16",
+    }
     if "base" in inputs:
         config["base_model"] = folder["base"]
     expected = mergekit(yaml.safe_dump(config), tmp_path / "theirs")
@@ -312,14 +356,23 @@ def test_whole_models_equal_mergekits_own_command(three, tmp_path, family, metho
     layers, take = WHOLE[family]
     ours = {"one": "d0", "two": "d1"}
     values = {
-        key: {ours[n]: v for n, v in value.items()} if isinstance(value, dict) else
-        {ours[n]: v for n, v in zip(inputs, value, strict=True)} if isinstance(value, list) else value
+        key: {ours[n]: v for n, v in value.items()}
+        if isinstance(value, dict)
+        else {ours[n]: v for n, v in zip(inputs, value, strict=True)}
+        if isinstance(value, list)
+        else value
         for key, value in parameters.items()
-    }  # fmt: skip
+    }
     rule = Rule(
-        tuple(ours[n] for n in inputs if n != "base"), layers.replace(",vision:all", ""), take, (), method, None, values,
+        tuple(ours[n] for n in inputs if n != "base"),
+        layers.replace(",vision:all", ""),
+        take,
+        (),
+        method,
+        None,
+        values,
         "base" if method == "multislerp" else None,
-    )  # fmt: skip
+    )
     result = open_checkpoint(run_merge(plan(three[family], rule), tmp_path / "ours"))
     assert set(result.tensors) == set(expected.tensors)
     for key, entry in result.tensors.items():

@@ -14,35 +14,75 @@ PAIR = ["my/sft", "my/rl"]
         ({"layers": "16-28"}, "{from: rl, layers: 16-28}", Rule(("rl",), "16-28")),
         ({"layers": "16:28"}, "{from: rl, layers: 16:28}", Rule(("rl",), "16:28")),
         ({"layers": "3"}, "{from: rl, layers: 3}", Rule(("rl",), "3")),
-        ({"layers": "late", "components": "attn,norm"}, "{from: rl, layers: late, components: [attn, norm]}",
-         Rule(("rl",), "late", components=("attn", "norm"))),
-        ({"layers": "all", "alpha": "0.5"}, "{from: rl, layers: all, alpha: 0.5}",
-         Rule(("rl",), "all", method="linear", alpha=(0.5,))),
-        ({"layers": "all", "alpha": "0,0.5,1"}, "{from: rl, layers: all, alpha: [0, 0.5, 1]}",
-         Rule(("rl",), "all", method="linear", alpha=(0, 0.5, 1))),
-        ({"take": "vision,head"}, "{from: rl, take: [vision, head]}", Rule(("rl",), take=("vision", "head"))),
-        ({"layers": "1", "method": "ties", "param": ["density=0.2,0.8", "weight.rl=1", "normalize=false"]},
-         "{from: rl, layers: 1, method: ties, parameters: {density: [0.2, 0.8], weight: {rl: 1}, normalize: false}}",
-         Rule(("rl",), "1", method="ties", parameters={"density": [0.2, 0.8], "weight": {"rl": 1}, "normalize": False})),
-        ({"layers": "1", "method": "linear", "param": ["weight.base=1", "weight.rl=3"]},
-         "{from: [base, rl], layers: 1, method: linear, parameters: {weight: {base: 1, rl: 3}}}",
-         Rule(("base", "rl"), "1", method="linear", parameters={"weight": {"base": 1, "rl": 3}})),
-        ({"layers": "1", "method": "nuslerp", "param": ["weight=1"], "relative_to": "sft"},
-         "{from: rl, layers: 1, method: nuslerp, parameters: {weight: 1}, relative_to: base}",
-         Rule(("rl",), "1", method="nuslerp", parameters={"weight": 1}, relative_to="base")),
-        ({"graft": ["rl:text:16-28,vision:0-4,head"]}, "{from: rl, layers: 'text:16-28,vision:0-4', take: head}",
-         Rule(("rl",), "text:16-28,vision:0-4", ("head",))),
+        (
+            {"layers": "late", "components": "attn,norm"},
+            "{from: rl, layers: late, components: [attn, norm]}",
+            Rule(("rl",), "late", components=("attn", "norm")),
+        ),
+        (
+            {"layers": "all", "alpha": "0.5"},
+            "{from: rl, layers: all, alpha: 0.5}",
+            Rule(("rl",), "all", method="linear", alpha=(0.5,)),
+        ),
+        (
+            {"layers": "all", "alpha": "0,0.5,1"},
+            "{from: rl, layers: all, alpha: [0, 0.5, 1]}",
+            Rule(("rl",), "all", method="linear", alpha=(0, 0.5, 1)),
+        ),
+        (
+            {"take": "vision,head"},
+            "{from: rl, take: [vision, head]}",
+            Rule(("rl",), take=("vision", "head")),
+        ),
+        (
+            {
+                "layers": "1",
+                "method": "ties",
+                "param": ["density=0.2,0.8", "weight.rl=1", "normalize=false"],
+            },
+            "{from: rl, layers: 1, method: ties, parameters: {density: [0.2, 0.8], weight: {rl: 1}, normalize: false}}",
+            Rule(
+                ("rl",),
+                "1",
+                method="ties",
+                parameters={"density": [0.2, 0.8], "weight": {"rl": 1}, "normalize": False},
+            ),
+        ),
+        (
+            {"layers": "1", "method": "linear", "param": ["weight.base=1", "weight.rl=3"]},
+            "{from: [base, rl], layers: 1, method: linear, parameters: {weight: {base: 1, rl: 3}}}",
+            Rule(("base", "rl"), "1", method="linear", parameters={"weight": {"base": 1, "rl": 3}}),
+        ),
+        (
+            {"layers": "1", "method": "nuslerp", "param": ["weight=1"], "relative_to": "sft"},
+            "{from: rl, layers: 1, method: nuslerp, parameters: {weight: 1}, relative_to: base}",
+            Rule(("rl",), "1", method="nuslerp", parameters={"weight": 1}, relative_to="base"),
+        ),
+        (
+            {"graft": ["rl:text:16-28,vision:0-4,head"]},
+            "{from: rl, layers: 'text:16-28,vision:0-4', take: head}",
+            Rule(("rl",), "text:16-28,vision:0-4", ("head",)),
+        ),
         ({"graft": ["my/rl:late"]}, "{from: rl, layers: late}", Rule(("rl",), "late")),
-        ({"splice": "sft:rl:rl"}, "{from: rl, layers: 'middle,late'}", Rule(("rl",), "middle,late")),
-        ({"splice": "donor:base:donor", "alpha": "0.1"}, "{from: rl, layers: 'early,late', alpha: 0.1}",
-         Rule(("rl",), "early,late", method="linear", alpha=(0.1,))),
+        (
+            {"splice": "sft:rl:rl"},
+            "{from: rl, layers: 'middle,late'}",
+            Rule(("rl",), "middle,late"),
+        ),
+        (
+            {"splice": "donor:base:donor", "alpha": "0.1"},
+            "{from: rl, layers: 'early,late', alpha: 0.1}",
+            Rule(("rl",), "early,late", method="linear", alpha=(0.1,)),
+        ),
     ],
-)  # fmt: skip
+)
 def test_both_spellings_mean_the_same(tmp_path, options, yaml, rule):
     said = recipe_from_options(PAIR, **options, seed=3, allow="dtype,rope")
     assert said.rules == (rule,)
     file = tmp_path / "recipe.yaml"
-    file.write_text(f"base: my/sft\ndonors: {{rl: my/rl}}\nseed: 3\nallow: [dtype, rope]\nrules:\n  - {yaml}\n")
+    file.write_text(
+        f"base: my/sft\ndonors: {{rl: my/rl}}\nseed: 3\nallow: [dtype, rope]\nrules:\n  - {yaml}\n"
+    )
     assert read_recipe(file) == said
 
 
@@ -53,11 +93,15 @@ def test_noise_needs_no_donor():
 
 
 def test_checkpoints_are_called_by_their_folder_or_as_told(tmp_path):
-    recipe = recipe_from_options(["creature:base", "A=creature:sft", "x/rl", "y/rl"], graft=["A:1", "rl:2", "rl-2:3"])
+    recipe = recipe_from_options(
+        ["creature:base", "A=creature:sft", "x/rl", "y/rl"], graft=["A:1", "rl:2", "rl-2:3"]
+    )
     assert recipe.base == "creature:base"
     assert dict(recipe.donors) == {"A": "creature:sft", "rl": "x/rl", "rl-2": "y/rl"}
     assert [r.inputs for r in recipe.rules] == [("A",), ("rl",), ("rl-2",)]
-    assert recipe_from_options(["b", "creature:sft"], graft=["creature:sft:2-4"]).rules[0].inputs == ("creature-sft",)
+    assert recipe_from_options(["b", "creature:sft"], graft=["creature:sft:2-4"]).rules[
+        0
+    ].inputs == ("creature-sft",)
     odd = tmp_path / "a=b"
     odd.mkdir()
     assert recipe_from_options(["m", str(odd)], layers="1").donors == {"a-b": str(odd)}
@@ -80,7 +124,11 @@ def test_checkpoints_are_called_by_their_folder_or_as_told(tmp_path):
         (PAIR, {"layers": "1", "allow": "ropes"}, "unknown difference"),
         (PAIR, {"layers": "1", "alpha": "2"}, "out of range"),
         (PAIR, {"layers": "1", "alpha": "half"}, "not a number"),
-        (PAIR, {"layers": "1", "method": "slerp", "alpha": "0.5"}, "alpha does not belong to slerp"),
+        (
+            PAIR,
+            {"layers": "1", "method": "slerp", "alpha": "0.5"},
+            "alpha does not belong to slerp",
+        ),
         (PAIR, {"layers": "1", "method": "ties", "param": ["density"]}, "cannot read --param"),
         (PAIR, {"layers": "1", "noise": 0.5}, "--noise stands alone"),
         (PAIR, {"splice": "sft:rl:rl", "method": "ties"}, "--method goes with"),

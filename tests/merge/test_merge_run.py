@@ -1,4 +1,6 @@
-"""What is written: bit for bit what was planned, complete, proven; and nothing that looks finished when it is not."""
+"""What is written: bit for bit what was planned, complete, proven; and nothing that looks finished
+when it is not.
+"""
 
 import errno
 import json
@@ -26,7 +28,10 @@ MIDDLE = Rule(("d0",), "1")
 
 
 def random_pair(tmp_path, **kwargs):
-    return [str(save_tiny(tmp_path / n, "qwen2_5_vl", i, **kwargs)) for i, n in enumerate(("base", "donor"))]
+    return [
+        str(save_tiny(tmp_path / n, "qwen2_5_vl", i, **kwargs))
+        for i, n in enumerate(("base", "donor"))
+    ]
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -34,15 +39,23 @@ def random_pair(tmp_path, **kwargs):
 def test_transplants_are_bit_exact_and_load(tmp_path, tied, shards):
     made = random_pair(tmp_path, tied=tied, **({"max_shard_size": shards} if shards else {}))
     base, donor = map(open_checkpoint, made)
-    result = open_checkpoint(run_merge(plan(made, Rule(("d0",), "0,2", ("projector",))), tmp_path / "hybrid"))
+    result = open_checkpoint(
+        run_merge(plan(made, Rule(("d0",), "0,2", ("projector",))), tmp_path / "hybrid")
+    )
     for key, entry in result.tensors.items():
         place = entry.place
-        source = donor if (place.part == "text" and place.layer in (0, 2)) or place.part == "projector" else base
+        source = (
+            donor
+            if (place.part == "text" and place.layer in (0, 2)) or place.part == "projector"
+            else base
+        )
         assert read_bytes(entry) == read_bytes(source.tensors[key])
         assert entry.file.name == base.tensors[key].file.name
     from transformers import Qwen2_5_VLForConditionalGeneration
 
-    _, report = Qwen2_5_VLForConditionalGeneration.from_pretrained(result.folder, output_loading_info=True)
+    _, report = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        result.folder, output_loading_info=True
+    )
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]
 
@@ -51,9 +64,13 @@ def test_transplants_are_bit_exact_and_load(tmp_path, tied, shards):
 def test_all_layers_and_all_the_rest_of_b_make_b(tmp_path, tied):
     made = random_pair(tmp_path, tied=tied, max_shard_size="40KB")
     everything = ("vision", "projector", "embed", "norm", "head")
-    result = open_checkpoint(run_merge(plan(made, Rule(("d0",), "all", everything)), tmp_path / "hybrid"))
+    result = open_checkpoint(
+        run_merge(plan(made, Rule(("d0",), "all", everything)), tmp_path / "hybrid")
+    )
     donor = open_checkpoint(made[1])
-    assert {k: read_bytes(e) for k, e in result.tensors.items()} == {k: read_bytes(e) for k, e in donor.tensors.items()}
+    assert {k: read_bytes(e) for k, e in result.tensors.items()} == {
+        k: read_bytes(e) for k, e in donor.tensors.items()
+    }
 
 
 def test_other_names_shards_and_types_fit_when_allowed(tmp_path):
@@ -70,7 +87,11 @@ def test_other_names_shards_and_types_fit_when_allowed(tmp_path):
     for key, entry in result.tensors.items():
         assert entry.dtype == "BF16"
         if (entry.place.part, entry.place.layer) == ("text", 1):
-            expected = torch.tensor(read_array(open_checkpoint(donor).tensors[key])).to(torch.bfloat16).float()
+            expected = (
+                torch.tensor(read_array(open_checkpoint(donor).tensors[key]))
+                .to(torch.bfloat16)
+                .float()
+            )
             assert torch.equal(torch.tensor(read_array(entry)), expected)
     record = json.loads((result.folder / "franken_merge.json").read_text())
     assert "dtype" in record["allowed"]["d0"][0]
@@ -81,14 +102,18 @@ def test_a_shard_of_one_source_is_one_stretch(tmp_path):
     planned = plan(made, MIDDLE)
     shards = dict(pieces(planned.base, planned.rows))
     own = [
-        parts for shard, parts in shards.items() if not any(r.changed for r in planned.rows if r.target.file == shard)
+        parts
+        for shard, parts in shards.items()
+        if not any(r.changed for r in planned.rows if r.target.file == shard)
     ]
     assert own
     assert all(len(parts) == 1 and parts[0].length == parts[0].file.stat().st_size for parts in own)
     for shard, parts in shards.items():
         assert sum(p.length for p in parts) == shard.stat().st_size
     several = sum(r.changed for r in planned.rows)
-    taken = [p for parts in shards.values() for p in parts if p.file and p.file.parent.name == "donor"]
+    taken = [
+        p for parts in shards.values() for p in parts if p.file and p.file.parent.name == "donor"
+    ]
     assert 0 < len(taken) < several / 2
 
 
@@ -106,7 +131,9 @@ def test_the_shipped_creature_brings_all_its_files_along(tmp_path):
     ):
         assert (out / name).read_bytes() == (base.folder / name).read_bytes()
     shard = base.folder / "model.safetensors"
-    assert sum(heard) == shard.stat().st_size + base.nbytes  # written, header included, and verified
+    assert (
+        sum(heard) == shard.stat().st_size + base.nbytes
+    )  # written, header included, and verified
     stamp = (out / "model.safetensors").stat().st_mtime_ns
     assert run_merge(planned, out).samefile(out)
     assert (out / "model.safetensors").stat().st_mtime_ns == stamp
@@ -118,7 +145,10 @@ def test_the_record_and_the_card_tell_how_to_make_it_again(tmp_path):
     import hashlib
 
     made = folders(tmp_path)
-    out = run_merge(plan(made, Rule(("d0",), "1-3", method="linear", alpha=(0.25, 0.75)), seed=3), tmp_path / "hybrid")
+    out = run_merge(
+        plan(made, Rule(("d0",), "1-3", method="linear", alpha=(0.25, 0.75)), seed=3),
+        tmp_path / "hybrid",
+    )
     record = json.loads((out / "franken_merge.json").read_text())
     result = open_checkpoint(out)
     assert {t["tensor"] for t in record["tensors"]} == {e.name for e in result.tensors.values()}
@@ -156,7 +186,14 @@ def test_what_comes_along_is_what_a_model_needs(tmp_path):
         "LICENSE",
         "preprocessor_config.json",
     )
-    left = ("modeling_x.py", "tokenizer_x.py", "optimizer.pt", "trainer_state.json", "README.md", "notes.txt")
+    left = (
+        "modeling_x.py",
+        "tokenizer_x.py",
+        "optimizer.pt",
+        "trainer_state.json",
+        "README.md",
+        "notes.txt",
+    )
     for name in (*kept, *left):
         (tmp_path / "base" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "base" / name).write_text("{}")
@@ -169,7 +206,9 @@ def test_processor_files_that_are_missing_fail_verification(tmp_path, monkeypatc
     base, donor = open_checkpoint("creature:base"), open_checkpoint("creature:sft")
     real = merge_run.shutil.copyfile
     monkeypatch.setattr(
-        merge_run.shutil, "copyfile", lambda a, b: None if a.name == "processor_config.json" else real(a, b)
+        merge_run.shutil,
+        "copyfile",
+        lambda a, b: None if a.name == "processor_config.json" else real(a, b),
     )
     with pytest.raises(VerificationError, match=r"processor_config\.json is missing"):
         run_merge(plan_layers(base, donor, "2-4"), tmp_path / "hybrid")
@@ -216,7 +255,9 @@ def test_a_folder_with_other_things_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("after", [0, 3, 9])
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")]
+)
 def test_an_interrupt_or_a_full_disk_leaves_nothing(tmp_path, monkeypatch, error, after):
     made = folders(tmp_path, max_shard_size="40KB")
     copy, calls = os.copy_file_range, []
@@ -238,7 +279,9 @@ def test_an_interrupt_or_a_full_disk_leaves_nothing(tmp_path, monkeypatch, error
 
 def test_too_little_space_is_said_before_anything_is_written(tmp_path, monkeypatch):
     made = folders(tmp_path)
-    monkeypatch.setattr(merge_run.shutil, "disk_usage", lambda path: type("U", (), {"free": 1024})())
+    monkeypatch.setattr(
+        merge_run.shutil, "disk_usage", lambda path: type("U", (), {"free": 1024})()
+    )
     with pytest.raises(FrankenError, match="KiB are missing"):
         run_merge(plan(made, MIDDLE), tmp_path / "hybrid")
     assert not list(tmp_path.glob("*hybrid*"))
@@ -264,7 +307,9 @@ def test_a_small_file_system_that_fills_up_says_how_much_is_missing(tmp_path, mo
     small = tmp_path / "small"
     small.mkdir()
     half = planned.base.nbytes // 2
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={half}", "tmpfs", str(small)], capture_output=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={half}", "tmpfs", str(small)], capture_output=True
+    )
     if mounted.returncode:
         pytest.skip("mounting a file system is not allowed here")
     try:
@@ -272,8 +317,12 @@ def test_a_small_file_system_that_fills_up_says_how_much_is_missing(tmp_path, mo
             run_merge(planned, small / "hybrid")  # seen beforehand
         assert not list(small.iterdir())
         usage = merge_run.shutil.disk_usage
-        looks = iter([type("U", (), {"free": 1 << 40})()])  # the first look is wrong, as when others fill the disk
-        monkeypatch.setattr(merge_run.shutil, "disk_usage", lambda path: next(looks, None) or usage(path))
+        looks = iter(
+            [type("U", (), {"free": 1 << 40})()]
+        )  # the first look is wrong, as when others fill the disk
+        monkeypatch.setattr(
+            merge_run.shutil, "disk_usage", lambda path: next(looks, None) or usage(path)
+        )
         with pytest.raises(FrankenError, match="KiB are missing") as caught:
             run_merge(planned, small / "hybrid")
         assert isinstance(caught.value.__cause__, OSError)
@@ -313,7 +362,19 @@ def test_a_killed_merge_leaves_nothing_finished_and_the_next_one_finishes(tmp_pa
         "sys.exit(run_command(sys.argv[1:], False))\n"
     )
     out = tmp_path / "hybrid"
-    command = [sys.executable, "-c", script, "merge", made[0], made[1], "--layers", "1", "--out", str(out), "--json"]
+    command = [
+        sys.executable,
+        "-c",
+        script,
+        "merge",
+        made[0],
+        made[1],
+        "--layers",
+        "1",
+        "--out",
+        str(out),
+        "--json",
+    ]
     for delay in (0.15, 0.4):
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert process.stdout is not None
@@ -329,7 +390,9 @@ def test_a_killed_merge_leaves_nothing_finished_and_the_next_one_finishes(tmp_pa
         assert [p.name for p in tmp_path.glob(".hybrid.partial")] == [".hybrid.partial"]
     run_merge(plan_layers(open_checkpoint(made[0]), open_checkpoint(made[1]), "1"), out)
     assert not list(tmp_path.glob(".hybrid.partial"))
-    assert {k for k, v in values(out).items() if v == 2} == {k for k in values(out) if k.startswith("text.layers.1.")}
+    assert {k for k, v in values(out).items() if v == 2} == {
+        k for k in values(out) if k.startswith("text.layers.1.")
+    }
 
 
 def test_comparing_spans_more_than_one_stride(tmp_path, monkeypatch):

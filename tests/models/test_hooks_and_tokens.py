@@ -63,7 +63,9 @@ def test_a_hook_equals_nnsight():
         ours = model(**inputs).logits
     traced = NNsight(model)
     with traced.trace(**inputs):
-        traced.model.language_model.layers[1].output[:] = traced.model.language_model.layers[1].output * 0.5
+        traced.model.language_model.layers[1].output[:] = (
+            traced.model.language_model.layers[1].output * 0.5
+        )
         theirs = traced.output.logits.save()
     assert torch.equal(ours, theirs)
 
@@ -96,9 +98,17 @@ def test_positions_equal_the_models_own(model_type):
 
 
 def test_vision_tokens_are_banned_and_the_end_is_not(fresh_creature):
-    banned = fresh_creature.family.banned_token_ids(fresh_creature.model.config, fresh_creature.tokenizer)
+    banned = fresh_creature.family.banned_token_ids(
+        fresh_creature.model.config, fresh_creature.tokenizer
+    )
     names = set(fresh_creature.tokenizer.convert_ids_to_tokens(banned))
-    assert {"<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|im_start|>"} <= names
+    assert {
+        "<|image_pad|>",
+        "<|video_pad|>",
+        "<|vision_start|>",
+        "<|vision_end|>",
+        "<|im_start|>",
+    } <= names
     assert fresh_creature.tokenizer.eos_token_id not in banned
 
 

@@ -8,7 +8,9 @@ from franken.models.tiny import TINY_FAMILIES, constant, real_size, tiny, tiny_i
 from franken.names import place
 
 
-@pytest.mark.parametrize("model_type", ["qwen2_5_vl", "qwen3_vl", "llava_onevision", "qwen2", "qwen3"])
+@pytest.mark.parametrize(
+    "model_type", ["qwen2_5_vl", "qwen3_vl", "llava_onevision", "qwen2", "qwen3"]
+)
 def test_real_sizes_have_real_names_and_no_memory(model_type):
     model = real_size(model_type)
     places = [place(name, model_type) for name, _ in model.named_parameters()]

@@ -1,4 +1,6 @@
-"""Ids and pixels by hand for tiny models of every family that probing speaks of: one image, then a question, then a reply."""
+"""Ids and pixels by hand for tiny models of every family that probing speaks of: one image, then a
+question, then a reply.
+"""
 
 import torch
 
@@ -12,11 +14,21 @@ PIXELS = {  # shape of the pixels, and how many visual tokens they become
     "llava": ((1, 3, 28, 28), 4),
     "qwen2_vl": ((16, 3 * 2 * 14 * 14), 4),
 }
-FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava_onevision", "internvl", "gemma3", "smolvlm")
+FAMILIES = (
+    "qwen2_vl",
+    "qwen2_5_vl",
+    "qwen3_vl",
+    "llava_onevision",
+    "internvl",
+    "gemma3",
+    "smolvlm",
+)
 
 
 def hand_built(family: str, seed: int = 0) -> dict[str, torch.Tensor]:
-    """A batch of one row, of text alone for text models; the ids are the same for every seed, the pixels differ."""
+    """A batch of one row, of text alone for text models; the ids are the same for every seed, the
+    pixels differ.
+    """
     if family not in PIXELS:
         pixels = {k: v for k, v in tiny_inputs(family, seed=seed).items() if k == "pixel_values"}
         return tiny_inputs(family) | pixels
@@ -26,7 +38,10 @@ def hand_built(family: str, seed: int = 0) -> dict[str, torch.Tensor]:
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     batch["pixel_values"] = torch.randn(shape, generator=generator)
     if family == "qwen2_vl":
-        batch |= {"image_grid_thw": torch.tensor([[1, 4, 4]]), "mm_token_type_ids": (ids == IMAGE).int()}
+        batch |= {
+            "image_grid_thw": torch.tensor([[1, 4, 4]]),
+            "mm_token_type_ids": (ids == IMAGE).int(),
+        }
     if family == "gemma3":  # its image tokens attend both ways, and are known by this
         batch["token_type_ids"] = (ids == IMAGE).long()
     return batch

@@ -80,7 +80,9 @@ def test_the_model_is_as_it_was_also_after_an_exception(sft_creature, monkeypatc
 
 
 def test_positions_go_on_behind_the_prompt(sft_creature):
-    """Teacher forcing the greedy reply gives the tokens that generation gave, which needs the right positions."""
+    """Teacher forcing the greedy reply gives the tokens that generation gave, which needs the right
+    positions.
+    """
     prompt = Prompt("What is r1c3 plus r2c1?", (get("sum").pairs(1, 0)[0].target.image,), "a")
     reply = generate(sft_creature, [prompt], Sampling(1, 0.0, 48))[0][0]
     batch, spans = attention.reasoning_batch(sft_creature, prompt, reply.ids)
@@ -95,11 +97,15 @@ def test_what_cannot_be_measured_says_so(sft_creature):
         look_at_image(sft_creature, Prompt("Hello?", (), "a"), [7, 8])
     assert "no image" in caught.value.why
     with pytest.raises(FrankenError, match="no attention"):
-        look_at_image(sft_creature, Prompt("?", (get("read").pairs(1, 0)[0].target.image,), "a"), [])
+        look_at_image(
+            sft_creature, Prompt("?", (get("read").pairs(1, 0)[0].target.image,), "a"), []
+        )
 
 
 def test_attention_runs_and_both_normalisations_are_there(tmp_path):
-    plan = plan_probe("creature:sft", methods=["attention"], task_names=["read"], samples=6, layers="1-4")
+    plan = plan_probe(
+        "creature:sft", methods=["attention"], task_names=["read"], samples=6, layers="1-4"
+    )
     run = load_run(run_probe(plan, out=tmp_path, device="cpu"))
     assert len(run.samples) == plan.n_requested == 6 * 3
     table = run.layers.set_index(["metric", "component", "layer"])["value"]

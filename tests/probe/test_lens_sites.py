@@ -1,4 +1,6 @@
-"""The lens where the answer begins and at image tokens: both engines, against the model's own answer and sums by hand."""
+"""The lens where the answer begins and at image tokens: both engines, against the model's own
+answer and sums by hand.
+"""
 
 import math
 
@@ -29,8 +31,13 @@ def test_the_bridge_and_our_own_lens_agree_at_every_position(family):
     batch = hand_built(family)
     tokenizer = creature.build_processor().tokenizer
     bridge = lens.bridge_lens(wrap(seeing(family), None, tokenizer))
-    positions = [len(batch["input_ids"][0]) - 1, *(batch["input_ids"][0] == IMAGE).nonzero()[:, 0].tolist()]
-    theirs, ours = (lens.read(x, batch, positions, 7) for x in (bridge, lens.own_lens(seeing(family))))
+    positions = [
+        len(batch["input_ids"][0]) - 1,
+        *(batch["input_ids"][0] == IMAGE).nonzero()[:, 0].tolist(),
+    ]
+    theirs, ours = (
+        lens.read(x, batch, positions, 7) for x in (bridge, lens.own_lens(seeing(family)))
+    )
     assert torch.equal(theirs.rank_gold, ours.rank_gold)
     assert torch.equal(theirs.top, ours.top)
     assert torch.allclose(theirs.p_gold, ours.p_gold, atol=1e-5)
@@ -43,7 +50,10 @@ def test_they_agree_on_the_creature_and_end_in_its_answer(sft_creature):
     batch = lens.answer_batch(sft_creature, asked(), reply.ids)
     tokens = batch["input_ids"].shape[1]
     after_tag = reply.ids[tokens - encode_prompts(sft_creature, [asked()])["input_ids"].shape[1]]
-    theirs, ours = (lens.read(x, batch, [tokens - 1], after_tag) for x in (bridge, lens.own_lens(sft_creature.model)))
+    theirs, ours = (
+        lens.read(x, batch, [tokens - 1], after_tag)
+        for x in (bridge, lens.own_lens(sft_creature.model))
+    )
     assert torch.allclose(theirs.p_gold, ours.p_gold, atol=1e-3)
     assert torch.allclose(theirs.entropy, ours.entropy, atol=1e-2)
     assert int(ours.top[-1, 0]) == int(theirs.top[-1, 0]) == after_tag
@@ -91,7 +101,11 @@ def test_a_tag_of_several_tokens_is_found(sft_creature):
     from dataclasses import replace
 
     letters = replace(sft_creature, tokenizer=Letters())
-    for text, answer in (("so <answer>42</answer>", "42"), (r"so \boxed{7} it is", "7"), (r"\boxed{1}<answer>2", "2")):
+    for text, answer in (
+        ("so <answer>42</answer>", "42"),
+        (r"so \boxed{7} it is", "7"),
+        (r"\boxed{1}<answer>2", "2"),
+    ):
         assert text[lens.answer_start(letters, [*map(ord, text)]) :].startswith(answer)
 
 
@@ -108,7 +122,13 @@ def test_the_lens_runs_and_sharpens_with_depth(tmp_path):
 
 
 def test_the_summary_of_ranks_is_their_geometric_mean():
-    blank = {"image_p_gold": None, "image_rank_gold": None, "image_entropy": None, "p_gold": 0.5, "entropy": 1.0}
+    blank = {
+        "image_p_gold": None,
+        "image_rank_gold": None,
+        "image_entropy": None,
+        "p_gold": 0.5,
+        "entropy": 1.0,
+    }
     head = {"model": "m", "method": "lens", "part": "text", "task": "t"}
     rows = {
         (r["metric"], r["component"]): r

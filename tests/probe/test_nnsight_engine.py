@@ -18,12 +18,17 @@ def test_swaps_are_the_same_in_both_engines(sft_creature):
     pair = tasks.get("read").pairs(1, 3)[0]
     target, source = (Prompt(i.question, (i.image,), i.id) for i in (pair.target, pair.source))
     encoded = [swap.encode_pair(sft_creature, target, source)]
-    sets = [frozenset(), *(s for mode in ("suffix", "single") for s in swap.swap_sets(mode, (0, 4, 7), DEPTH))]
+    sets = [
+        frozenset(),
+        *(s for mode in ("suffix", "single") for s in swap.swap_sets(mode, (0, 4, 7), DEPTH)),
+    ]
     ours = swap.swapped_batch(sft_creature, encoded, sets, 12, measure=True)[0]
     theirs = nnsight_engine.swapped_batch(sft_creature, encoded, sets, 12, measure=True)[0]
     assert [r.answer.ids for r in ours] == [r.answer.ids for r in theirs]
     assert [r.kl for r in ours] == pytest.approx([r.kl for r in theirs], abs=1e-3)
-    assert [r.logit_difference for r in ours] == pytest.approx([r.logit_difference for r in theirs], abs=1e-3)
+    assert [r.logit_difference for r in ours] == pytest.approx(
+        [r.logit_difference for r in theirs], abs=1e-3
+    )
     assert len({tuple(r.answer.ids) for r in theirs}) > 1
 
 
@@ -41,10 +46,24 @@ def test_ablations_are_the_same_in_both_engines(sft_creature):
 def test_a_run_of_either_engine_holds_the_same_rows(tmp_path):
     def run(engine):
         plan = plan_probe(
-            "creature:sft", methods=["swap-suffix", "zero"], task_names=["read"], samples=1, layers="2,6", max_new_tokens=6,
+            "creature:sft",
+            methods=["swap-suffix", "zero"],
+            task_names=["read"],
+            samples=1,
+            layers="2,6",
+            max_new_tokens=6,
             engine=engine,
-        )  # fmt: skip
+        )
         return load_run(run_probe(plan, out=tmp_path, device="cpu")).samples
 
-    columns = ["method", "sample", "layer", "output", "baseline", "changed", "task_changed", "score"]
+    columns = [
+        "method",
+        "sample",
+        "layer",
+        "output",
+        "baseline",
+        "changed",
+        "task_changed",
+        "score",
+    ]
     assert run("torch")[columns].equals(run("nnsight")[columns])

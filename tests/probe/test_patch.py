@@ -1,4 +1,6 @@
-"""Patching against a hook loop on the whole model, and its ends: everything restores, nothing changes nothing."""
+"""Patching against a hook loop on the whole model, and its ends: everything restores, nothing
+changes nothing.
+"""
 
 import pytest
 import torch
@@ -27,7 +29,11 @@ def groups_of(batch, image_id=90):
     ids = batch["input_ids"][0].tolist()
     image = slice(ids.index(image_id), len(ids) - ids[::-1].index(image_id))
     spans = TokenMap(
-        slice(0, 0), slice(0, image.start), (image,), slice(image.stop, len(ids) - 2), slice(len(ids) - 2, len(ids))
+        slice(0, 0),
+        slice(0, image.start),
+        (image,),
+        slice(image.stop, len(ids) - 2),
+        slice(len(ids) - 2, len(ids)),
     )
     return token_groups(spans, len(ids))
 
@@ -39,7 +45,9 @@ def logits(model, batch):
 
 @torch.no_grad()
 def by_hand(model, base, donor, site, layer, at, head):
-    """Store the donor's activation with a hook, put it into the base with another: no resuming, no rows."""
+    """Store the donor's activation with a hook, put it into the base with another: no resuming, no
+    rows.
+    """
     layers = model.get_decoder().layers
     block = layers[layer]
     last = layer == len(layers) - 1
@@ -48,7 +56,9 @@ def by_hand(model, base, donor, site, layer, at, head):
     )
     before = site == "heads" or (site == "residual" and not last)
     width = (
-        model.config.get_text_config().hidden_size if head is None else model.get_decoder().layers[0].self_attn.head_dim
+        model.config.get_text_config().hidden_size
+        if head is None
+        else model.get_decoder().layers[0].self_attn.head_dim
     )
     columns = slice(None) if head is None else slice(head * width, (head + 1) * width)
     stored = []
@@ -68,7 +78,9 @@ def by_hand(model, base, donor, site, layer, at, head):
         def post(_, args, out):
             return (change(out[0]), *out[1:]) if isinstance(out, tuple) else change(out)
 
-        return module.register_forward_pre_hook(pre) if before else module.register_forward_hook(post)
+        return (
+            module.register_forward_pre_hook(pre) if before else module.register_forward_hook(post)
+        )
 
     for put, batch in ((False, donor), (True, base)):
         handle = hook(put)
@@ -93,7 +105,15 @@ def test_effects_equal_a_loop_of_hooks(family, site):
     up, down = difference(logits(model, clean)), difference(logits(model, corrupt))
     for direction in ("denoising", "noising"):
         found, ends = patch_effects(
-            model, clean, corrupt, parting, groups, site=site, layers=[0, 2], denoising=direction == "denoising", rows=3
+            model,
+            clean,
+            corrupt,
+            parting,
+            groups,
+            site=site,
+            layers=[0, 2],
+            denoising=direction == "denoising",
+            rows=3,
         )
         assert ends == pytest.approx((up, down), abs=1e-5)
         base, donor = (corrupt, clean) if direction == "denoising" else (clean, corrupt)
@@ -101,15 +121,23 @@ def test_effects_equal_a_loop_of_hooks(family, site):
             for (name, head), effect in effects.items():
                 at = groups.get(name, torch.arange(clean["input_ids"].shape[1]))
                 now = difference(by_hand(model, base, donor, site, layer, at, head))
-                expected = (now - down) / (up - down) if direction == "denoising" else (up - now) / (up - down)
+                expected = (
+                    (now - down) / (up - down)
+                    if direction == "denoising"
+                    else (up - now) / (up - down)
+                )
                 assert effect == pytest.approx(expected, abs=2e-4), (layer, name, head)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_everything_restores_and_nothing_changes_nothing(family):
-    """The last residual stream is the answer; the first is too, unless the image enters later again (deepstack)."""
+    """The last residual stream is the answer; the first is too, unless the image enters later again
+    (deepstack).
+    """
     model, (clean, corrupt) = seeing(family), runs(family)
-    groups = groups_of(clean) | {"nobody": torch.tensor([0])}  # the token before the image: the same in both runs
+    groups = groups_of(clean) | {
+        "nobody": torch.tensor([0])
+    }  # the token before the image: the same in both runs
     gap = logits(model, clean) - logits(model, corrupt)
     parting = (int(gap.argmax()), int(gap.argmin()))
     for direction in ("denoising", "noising"):
@@ -131,16 +159,26 @@ def test_everything_restores_and_nothing_changes_nothing(family):
             assert abs(whole[0] - 1) > 1e-3
         assert [effects["nobody", None] for effects in found] == pytest.approx([0, 0, 0], abs=1e-4)
         assert found[2]["last", None] == pytest.approx(1, abs=1e-4)
-        assert [found[2][name, None] for name in ("image", "question", "answer")] == pytest.approx([0, 0, 0], abs=1e-4)
+        assert [found[2][name, None] for name in ("image", "question", "answer")] == pytest.approx(
+            [0, 0, 0], abs=1e-4
+        )
 
 
 def test_every_token_is_in_one_group():
-    spans = TokenMap(slice(0, 1), slice(1, 3), (slice(3, 5), slice(6, 8)), slice(8, 10), slice(10, 12))
+    spans = TokenMap(
+        slice(0, 1), slice(1, 3), (slice(3, 5), slice(6, 8)), slice(8, 10), slice(10, 12)
+    )
     groups = token_groups(spans, 12)
     assert {name: at.tolist() for name, at in groups.items()} == {
-        "system": [1, 2], "image": [3, 4, 6, 7], "question": [5, 8, 9], "answer": [10], "last": [11],
-    }  # fmt: skip
-    without_reply = token_groups(TokenMap(slice(0, 0), slice(0, 2), (), slice(2, 5), slice(5, 5)), 5)
+        "system": [1, 2],
+        "image": [3, 4, 6, 7],
+        "question": [5, 8, 9],
+        "answer": [10],
+        "last": [11],
+    }
+    without_reply = token_groups(
+        TokenMap(slice(0, 0), slice(0, 2), (), slice(2, 5), slice(5, 5)), 5
+    )
     assert without_reply["last"].tolist() == [4]
     assert without_reply["question"].tolist() == [2, 3]
     assert not len(without_reply["answer"])
@@ -175,20 +213,30 @@ def test_replies_part_at_their_first_difference():
     assert parting_of([5, 6, 7, 1], [5, 6, 8, 1]) == ([5, 6], (7, 8))
     assert parting_of([5], [6]) == ([], (5, 6))
     assert parting_of([5, 6], [5, 6]) is None
-    assert parting_of([5, 6], [5, 6, 7]) is None  # cut off by the limit: what would have come next is not known
+    assert (
+        parting_of([5, 6], [5, 6, 7]) is None
+    )  # cut off by the limit: what would have come next is not known
 
 
 def test_patching_runs_on_the_creature(tmp_path):
     plan = plan_probe(
-        "creature:sft", methods=["patch", "patch-heads-noising"], task_names=["read"], samples=4, max_new_tokens=24
+        "creature:sft",
+        methods=["patch", "patch-heads-noising"],
+        task_names=["read"],
+        samples=4,
+        max_new_tokens=24,
     )
     assert plan.methods == ("patch-residual", "patch-residual-noising", "patch-heads-noising")
     run = load_run(run_probe(plan, out=tmp_path, device="cpu"))
     assert len(run.samples) == plan.n_requested == 3 * 4 * DEPTH
     table = run.layers.set_index(["method", "metric", "component", "layer"])["value"]
     for method, metric in (("patch-residual", "restored"), ("patch-residual-noising", "lost")):
-        assert [table[method, metric, "all", layer] for layer in range(DEPTH)] == pytest.approx([1] * DEPTH, abs=1e-3)
-        assert table[method, metric, "image", 0] > 0.9  # below every reading of it the image is all that matters
+        assert [table[method, metric, "all", layer] for layer in range(DEPTH)] == pytest.approx(
+            [1] * DEPTH, abs=1e-3
+        )
+        assert (
+            table[method, metric, "image", 0] > 0.9
+        )  # below every reading of it the image is all that matters
         assert table[method, metric, "image", DEPTH - 1] == pytest.approx(0, abs=1e-3)
         assert table[method, metric, "last", DEPTH - 1] == pytest.approx(1, abs=1e-3)
     assert ("patch-heads-noising", "lost", "image, head 1", 3) in table
@@ -199,8 +247,13 @@ def test_patching_runs_on_the_creature(tmp_path):
 def test_the_summary_tests_effects_but_not_rounding():
     head = {"model": "m", "method": "patch-attn-noising", "part": "text", "task": "t"}
     blank = {f"effect_{group}": None for group in ("system", "question", "answer")}
-    cell = [blank | {"effect_image": 0.4 + 0.01 * i, "effect_last": 3e-8, "effect_all": 1.0} for i in range(12)]
-    rows = {(r["component"], r["layer"]): r for r in summarise_patch(head, {0: cell, 1: cell, 2: []})}
+    cell = [
+        blank | {"effect_image": 0.4 + 0.01 * i, "effect_last": 3e-8, "effect_all": 1.0}
+        for i in range(12)
+    ]
+    rows = {
+        (r["component"], r["layer"]): r for r in summarise_patch(head, {0: cell, 1: cell, 2: []})
+    }
     assert {r["metric"] for r in rows.values()} == {"lost"}
     assert rows["image", 0]["value"] == pytest.approx(0.455)
     one = sign_flip_test([0.4 + 0.01 * i for i in range(12)])
@@ -212,7 +265,12 @@ def test_the_summary_tests_effects_but_not_rounding():
 def test_pairs_that_cannot_part_are_accounted_for(tmp_path, monkeypatch):
     monkeypatch.setattr(patch, "parting_of", lambda *_: None)
     plan = plan_probe(
-        "creature:sft", methods=["patch-mlp"], task_names=["read"], samples=2, layers="0-2", max_new_tokens=2
+        "creature:sft",
+        methods=["patch-mlp"],
+        task_names=["read"],
+        samples=2,
+        layers="0-2",
+        max_new_tokens=2,
     )
     run = load_run(run_probe(plan, out=tmp_path, device="cpu"))
     assert len(run.samples) == 4

@@ -31,10 +31,11 @@ def pair_prompts(name: str, index: int = 0) -> tuple[Prompt, Prompt]:
 
 @torch.no_grad()
 def swapped_by_hand(loaded, target, source, chosen, steps):
-    """No cache, no batching: run the source, then the target with its layers' k and v overwritten, at every step anew.
+    """No cache, no batching: run the source, then the target with its layers' k and v overwritten,
+    at every step anew.
 
-    Up to the end of the image every layer's output is put back to the target's own, so that the swap reaches the
-    question and the answer only.
+    Up to the end of the image every layer's output is put back to the target's own, so that the
+    swap reaches the question and the answer only.
     """
     ids = encode_prompts(loaded, [target])
     image = token_map(ids["input_ids"], loaded.model.config)[0].images[0]
@@ -84,7 +85,9 @@ def swapped_by_hand(loaded, target, source, chosen, steps):
             positions = ids["position_ids"]
             batch["input_ids"] = torch.cat([ids["input_ids"], tail], 1)
             batch["attention_mask"] = torch.ones_like(batch["input_ids"])
-            batch["position_ids"] = torch.cat([positions, positions[..., -1:] + torch.arange(1, len(answer) + 1)], -1)
+            batch["position_ids"] = torch.cat(
+                [positions, positions[..., -1:] + torch.arange(1, len(answer) + 1)], -1
+            )
         edits = {getattr(layers[i].self_attn, kind): put(i, kind) for i, kind in projections}
         with edit(edits | {block: own(i) for i, block in enumerate(layers)}):
             logits = loaded.model(**batch).logits[0, -1]
@@ -111,7 +114,9 @@ def test_swap_sets_written_out():
     assert swap_sets("window:3", [0, 4, 7], DEPTH) == [{0, 1}, {3, 4, 5}, {6, 7}]
     assert swap_sets("window:4", [4], DEPTH) == [{3, 4, 5, 6}]
     assert swap_sets("window:1", range(DEPTH), DEPTH) == swap_sets("single", range(DEPTH), DEPTH)
-    assert swap_sets(f"window:{DEPTH}", [(DEPTH - 1) // 2], DEPTH) == swap_sets("suffix", [0], DEPTH)
+    assert swap_sets(f"window:{DEPTH}", [(DEPTH - 1) // 2], DEPTH) == swap_sets(
+        "suffix", [0], DEPTH
+    )
     for mode in ("window:0", "window:x", "window", "middle"):
         with pytest.raises(UsageError, match="unknown swap mode"):
             swap_sets(mode, [0], DEPTH)
@@ -138,7 +143,9 @@ def test_the_ends_of_a_swap_are_known(sft_creature):
         *swap_sets("single", range(DEPTH), DEPTH),
     ]
     answers = swapped_answers(sft_creature, target, source, sets, max_new_tokens=40)
-    plain, other = (generate(sft_creature, [p], Sampling(1, 0.0, 40))[0][0] for p in (target, source))
+    plain, other = (
+        generate(sft_creature, [p], Sampling(1, 0.0, 40))[0][0] for p in (target, source)
+    )
     assert answers[0].ids == plain.ids
     assert answers[1].ids == answers[2].ids == other.ids
     assert plain.ids != other.ids
@@ -147,7 +154,9 @@ def test_the_ends_of_a_swap_are_known(sft_creature):
     assert [a.ids for a in suffix] != [a.ids for a in single]
     same = swapped_answers(sft_creature, target, target, sets, max_new_tokens=40)
     assert {tuple(a.ids) for a in same} == {tuple(plain.ids)}
-    alone = [swapped_answers(sft_creature, target, source, [s], max_new_tokens=40)[0].ids for s in sets]
+    alone = [
+        swapped_answers(sft_creature, target, source, [s], max_new_tokens=40)[0].ids for s in sets
+    ]
     assert alone == [a.ids for a in answers]
 
 
@@ -165,17 +174,28 @@ def test_ablation_equals_a_model_without_the_layer(sft_creature):
     asked = [pair_prompts("read", i)[0] for i in range(3)]
     ours = ablated_answers(sft_creature, asked, 6, max_new_tokens=20)
     plain = ablated_answers(sft_creature, asked, None, max_new_tokens=20)
-    assert [r.ids for r in plain] == [r[0].ids for r in generate(sft_creature, asked, Sampling(1, 0.0, 20))]
+    assert [r.ids for r in plain] == [
+        r[0].ids for r in generate(sft_creature, asked, Sampling(1, 0.0, 20))
+    ]
     shorter = load("creature:sft", device="cpu")
     decoder = shorter.model.get_decoder()
     del decoder.layers[6]
     decoder.layers[6].self_attn.layer_idx = 6
     decoder.config.num_hidden_layers = 7
-    assert [r[0].ids for r in generate(shorter, asked, Sampling(1, 0.0, 20))] == [r.ids for r in ours]
+    assert [r[0].ids for r in generate(shorter, asked, Sampling(1, 0.0, 20))] == [
+        r.ids for r in ours
+    ]
 
 
 def row(sample, layer, changed, task="read", method="swap-suffix", world="digits", **extra):
-    blank = {"model": "m", "error": None, "ineligible": None, "to_source": changed, "score": 0.0, "baseline_score": 1.0}
+    blank = {
+        "model": "m",
+        "error": None,
+        "ineligible": None,
+        "to_source": changed,
+        "score": 0.0,
+        "baseline_score": 1.0,
+    }
     return {
         **blank,
         "method": method,
@@ -206,7 +226,9 @@ def test_rates_leave_out_what_cannot_be_measured():
 
 def test_ablation_drops_are_paired_and_corrected():
     rows = [
-        row(str(i), layer, None, method="zero", score=float(layer == 1 or i < 5)) for i in range(20) for layer in (0, 1)
+        row(str(i), layer, None, method="zero", score=float(layer == 1 or i < 5))
+        for i in range(20)
+        for layer in (0, 1)
     ]
     found = {(r["layer"], r["metric"]): r for r in layer_rows(rows)}
     assert found[0, "accuracy_drop"]["value"] == pytest.approx(0.75)
@@ -221,7 +243,9 @@ def test_tasks_that_fall_at_different_layers_are_told_apart():
         for layer in range(8):
             rows.append(row(f"read-test-pair-0-{i}", layer, layer < 4))
             rows.append(row(f"sum-test-pair-0-{i}", layer, layer < 6, task="sum"))
-            rows.append(row(f"count-test-pair-0-{i}", layer, layer < 2, task="count", world="shapes"))
+            rows.append(
+                row(f"count-test-pair-0-{i}", layer, layer < 2, task="count", world="shapes")
+            )
     assert set(fall_layers([r for r in rows if r["task"] == "sum"]).values()) == {6.0}
     tests = fall_tests(rows)
     assert [t["tasks"] for t in tests] == [["read", "sum"]]
@@ -234,7 +258,9 @@ def public_folder(tmp_path):
     (folder / "images").mkdir(parents=True)
     rng = np.random.default_rng(0)
     for name in ("a", "b"):
-        Image.fromarray(rng.integers(0, 255, (84, 84, 3), dtype=np.uint8)).save(folder / "images" / f"{name}.png")
+        Image.fromarray(rng.integers(0, 255, (84, 84, 3), dtype=np.uint8)).save(
+            folder / "images" / f"{name}.png"
+        )
     (folder / "images" / "cut.png").write_bytes((folder / "images" / "a.png").read_bytes()[:300])
     Image.new("RGB", (112, 84)).save(folder / "images" / "wide.png")
     rows = [
@@ -244,10 +270,16 @@ def public_folder(tmp_path):
         ("wide", "a", "wide", "one", "two"),
     ]
     lines = [
-        {"id": i, "task": "ocr", "target_image": f"images/{t}.png", "source_image": f"images/{s}.png", "prompt": "Read.",
-         "meta": {"target_text": x, "source_text": y}}
+        {
+            "id": i,
+            "task": "ocr",
+            "target_image": f"images/{t}.png",
+            "source_image": f"images/{s}.png",
+            "prompt": "Read.",
+            "meta": {"target_text": x, "source_text": y},
+        }
         for i, t, s, x, y in rows
-    ]  # fmt: skip
+    ]
     (folder / "data.jsonl").write_text("\n".join(map(json.dumps, lines)))
     return tmp_path / "data"
 
@@ -269,7 +301,9 @@ def test_every_public_row_is_accounted_for(tmp_path):
 
 def test_an_interrupted_probe_resumes_to_the_same(tmp_path, monkeypatch):
     def plan():
-        return plan_probe("creature:sft", task_names=["read", "sum"], samples=4, layers="3-5", max_new_tokens=24)
+        return plan_probe(
+            "creature:sft", task_names=["read", "sum"], samples=4, layers="3-5", max_new_tokens=24
+        )
 
     whole = load_run(run_probe(plan(), out=tmp_path / "whole", device="cpu"))
     monkeypatch.setattr(interventions, "FLUSH", 2)
@@ -284,9 +318,14 @@ def test_an_interrupted_probe_resumes_to_the_same(tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             run_probe(plan(), out=tmp_path / "cut", device="cpu", progress=stop)
     resumed = load_run(run_probe(plan(), out=tmp_path / "cut", device="cpu", progress=stop))
-    pd.testing.assert_frame_equal(resumed.layers, whole.layers, atol=1e-4)  # batches of other sizes round differently
+    pd.testing.assert_frame_equal(
+        resumed.layers, whole.layers, atol=1e-4
+    )  # batches of other sizes round differently
     key = ["method", "sample", "layer"]
-    assert resumed.samples.sort_values(key)["output"].tolist() == whole.samples.sort_values(key)["output"].tolist()
+    assert (
+        resumed.samples.sort_values(key)["output"].tolist()
+        == whole.samples.sort_values(key)["output"].tolist()
+    )
 
 
 def test_a_failing_control_fails_the_run(sft_creature, monkeypatch):

@@ -18,7 +18,13 @@ METHODS = ["attention", "lens", "zero", "swap-suffix", "patch-attn", "patch-head
 
 
 def probed(model, out, **kwargs):
-    given = {"methods": METHODS, "task_names": ["read"], "samples": 3, "layers": "2-4", "max_new_tokens": 6}
+    given = {
+        "methods": METHODS,
+        "task_names": ["read"],
+        "samples": 3,
+        "layers": "2-4",
+        "max_new_tokens": 6,
+    }
     return run_probe(plan_probe(model, **given | kwargs), out=out, device="cpu")
 
 
@@ -31,13 +37,19 @@ def folders(tmp_path_factory):
 def test_attention_shift_is_the_paired_difference(folders, tmp_path):
     run = load_run(compare_probes(*folders, out=tmp_path))
     assert run.manifest["label"] == "creature-base→creature-sft"
-    a, b = (load_run(f).samples.query("method == 'attention'").sort_values("sample") for f in folders)
+    a, b = (
+        load_run(f).samples.query("method == 'attention'").sort_values("sample") for f in folders
+    )
     shown = run.layers[(run.layers["method"] == "attention") & (run.layers["component"] == "all")]
     p_values = []
     for layer in (2, 3):
         before, after = (t[t["layer"] == layer]["mass"].to_numpy(float) for t in (a, b))
-        row = shown[(shown["layer"] == layer) & (shown["metric"] == "attention_mass_difference")].iloc[0]
-        assert row[["value", "ci_low", "ci_high"]].tolist() == pytest.approx([*paired_bootstrap(after, before)])
+        row = shown[
+            (shown["layer"] == layer) & (shown["metric"] == "attention_mass_difference")
+        ].iloc[0]
+        assert row[["value", "ci_low", "ci_high"]].tolist() == pytest.approx(
+            [*paired_bootstrap(after, before)]
+        )
         assert row["n"] == 3
         p_values.append(sign_flip_test(after - before))
     adjusted = shown[shown["metric"] == "attention_mass_difference"]["p_adjusted"].tolist()
@@ -92,17 +104,38 @@ def test_other_questions_are_refused(folders, tmp_path):
 def test_holm_runs_over_layers_and_heads_of_one_metric():
     rng = np.random.default_rng(0)
     rows = [
-        {"method": "attention", "task": "t", "metric": "attention_mass", "component": component, "layer": layer,
-         "first": 0.0, "second": float(rng.normal(shift)), "error": None, "ineligible": None}
-        for layer in range(2) for component, shift in (("all", 3), ("head 0", 3), ("head 1", 0)) for _ in range(12)
-    ]  # fmt: skip
+        {
+            "method": "attention",
+            "task": "t",
+            "metric": "attention_mass",
+            "component": component,
+            "layer": layer,
+            "first": 0.0,
+            "second": float(rng.normal(shift)),
+            "error": None,
+            "ineligible": None,
+        }
+        for layer in range(2)
+        for component, shift in (("all", 3), ("head 0", 3), ("head 1", 0))
+        for _ in range(12)
+    ]
     found = difference_rows("m", rows)
-    raw = {(r["component"], r["layer"]): sign_flip_test(
-        [x["second"] for x in rows if (x["component"], x["layer"]) == (r["component"], r["layer"])]) for r in found}  # fmt: skip
+    raw = {
+        (r["component"], r["layer"]): sign_flip_test(
+            [
+                x["second"]
+                for x in rows
+                if (x["component"], x["layer"]) == (r["component"], r["layer"])
+            ]
+        )
+        for r in found
+    }
     for kind in (["all"], ["head 0", "head 1"]):
         members = [(r["component"], r["layer"]) for r in found if r["component"] in kind]
         expected = dict(zip(members, holm([raw[m] for m in members]), strict=True))
-        assert {(r["component"], r["layer"]): r["p_adjusted"] for r in found if r["component"] in kind} == expected
+        assert {
+            (r["component"], r["layer"]): r["p_adjusted"] for r in found if r["component"] in kind
+        } == expected
 
 
 def test_the_command_line(folders, tmp_path, capsys):
@@ -114,9 +147,25 @@ def test_the_command_line(folders, tmp_path, capsys):
     found = json.loads(said.out)
     assert code == 0
     assert (Path(found["folder"]) / "figures" / "attention-shift.png").exists()
-    assert asked("probe-compare", *folders, "--no-figures")[1].out.count("attention attention_mass_difference") == 1
+    assert (
+        asked("probe-compare", *folders, "--no-figures")[1].out.count(
+            "attention attention_mass_difference"
+        )
+        == 1
+    )
     assert asked("probe-compare", folders[0], tmp_path / "nothing")[0] == 1
-    patching = ("probe", "creature:sft", "--method", "patch", "--tasks", "read", "--samples", 2, "--layers", "3-5")
+    patching = (
+        "probe",
+        "creature:sft",
+        "--method",
+        "patch",
+        "--tasks",
+        "read",
+        "--samples",
+        2,
+        "--layers",
+        "3-5",
+    )
     code, said = asked(*patching, "--site", "attn", "--no-figures")
     assert code == 0
     assert "patch-attn read: share of the logit difference restored" in said.out

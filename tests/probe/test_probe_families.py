@@ -1,4 +1,6 @@
-"""Swap and ablation on every family: against passes written with nnsight, which cache and batch nothing."""
+"""Swap and ablation on every family: against passes written with nnsight, which cache and batch
+nothing.
+"""
 
 from pathlib import Path
 
@@ -14,36 +16,60 @@ from franken.probe.ablate import METHODS, ablate, ablations_of, calibrate
 from franken.probe.swap import stackable, swap_sets, swapped_batch
 
 LAYERS = 3
-COVERED = {"swap": TINY_VISION, "ablation": TINY_FAMILIES}  # what the tests below run, and the README's table says
+COVERED = {
+    "swap": TINY_VISION,
+    "ablation": TINY_FAMILIES,
+}  # what the tests below run, and the README's table says
 NAMES = {
-    "qwen2_vl": "Qwen2-VL", "qwen2_5_vl": "Qwen2.5-VL", "qwen3_vl": "Qwen3-VL", "llava_onevision": "LLaVA-OneVision",
-    "internvl": "InternVL", "gemma3": "Gemma 3", "smolvlm": "SmolVLM", "qwen2": "Qwen2", "qwen3": "Qwen3",
-}  # fmt: skip
+    "qwen2_vl": "Qwen2-VL",
+    "qwen2_5_vl": "Qwen2.5-VL",
+    "qwen3_vl": "Qwen3-VL",
+    "llava_onevision": "LLaVA-OneVision",
+    "internvl": "InternVL",
+    "gemma3": "Gemma 3",
+    "smolvlm": "SmolVLM",
+    "qwen2": "Qwen2",
+    "qwen3": "Qwen3",
+}
 SETS = [
     frozenset(),
-    *(s for m in ("suffix", "single", "prefix", "window:2") for s in swap_sets(m, range(LAYERS), LAYERS)),
+    *(
+        s
+        for m in ("suffix", "single", "prefix", "window:2")
+        for s in swap_sets(m, range(LAYERS), LAYERS)
+    ),
 ]
 
 
 def model_of(model_type):
     model = tiny(model_type, layers=LAYERS)
     if model_type == "gemma3":  # its projection starts at zero: every image would look the same
-        torch.nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight, generator=torch.Generator())
+        torch.nn.init.normal_(
+            model.model.multi_modal_projector.mm_input_projection_weight,
+            generator=torch.Generator(),
+        )
     return wrap(model, None, build_tokenizer())
 
 
 def encoded(loaded, seed=0, images=1, rows=1):
     kind = loaded.model.config.model_type
-    batch = {k: v for k, v in tiny_inputs(kind, rows, seed, images).items() if k != "mm_token_type_ids"}
+    batch = {
+        k: v for k, v in tiny_inputs(kind, rows, seed, images).items() if k != "mm_token_type_ids"
+    }
     batch["input_ids"] = batch["input_ids"][:1].expand(rows, -1).clone()
     grid = batch.get("image_grid_thw")
-    batch["position_ids"] = position_ids(loaded.model, batch["input_ids"], batch["attention_mask"], grid)
+    batch["position_ids"] = position_ids(
+        loaded.model, batch["input_ids"], batch["attention_mask"], grid
+    )
     return batch
 
 
 def pair_of(loaded, seed=0, images=1):
     batch = encoded(loaded, seed, images, rows=2)
-    return {**batch, "is_image": batch["input_ids"][0] == loaded.family.image_token_id(loaded.model.config)}
+    return {
+        **batch,
+        "is_image": batch["input_ids"][0] == loaded.family.image_token_id(loaded.model.config),
+    }
 
 
 def ids(rows):
@@ -62,8 +88,9 @@ def test_swaps_on_every_family(model_type, images):
     assert max(r.kl for r in ours) > 1e-3  # the source's image is seen
     source = {
         k: v[..., [1, 0], :] if k == "position_ids" else torch.cat(v.chunk(2)[::-1])
-        for k, v in pair.items() if k != "is_image"
-    }  # fmt: skip
+        for k, v in pair.items()
+        if k != "is_image"
+    }
     other = swapped_batch(loaded, [{**source, "is_image": pair["is_image"]}], [frozenset()], 4)[0]
     assert ids(ours)[1] == ids(other)[0]  # suffix at 0 is the source's own answer
 
@@ -74,7 +101,9 @@ def test_pairs_stack_on_every_family(model_type):
     pairs = [pair_of(loaded, seed, images=2) for seed in (0, 1)]
     assert stackable(*pairs)
     together = swapped_batch(loaded, pairs, SETS, 3)
-    assert [ids(rows) for rows in together] == [ids(swapped_batch(loaded, [p], SETS, 3)[0]) for p in pairs]
+    assert [ids(rows) for rows in together] == [
+        ids(swapped_batch(loaded, [p], SETS, 3)[0]) for p in pairs
+    ]
 
 
 @pytest.mark.parametrize("model_type", COVERED["ablation"])
@@ -85,7 +114,9 @@ def test_ablations_on_every_family(model_type, monkeypatch):
     calibration = calibrate(loaded, [encoded(loaded, seed=3)], range(LAYERS))
     wanted = [a for method in METHODS for a in ablations_of(method, range(LAYERS))]
     given = {"max_new_tokens": 4, "calibration": calibration}
-    ours, theirs = (engine(loaded, batch, wanted, **given) for engine in (ablate, nnsight_engine.ablate))
+    ours, theirs = (
+        engine(loaded, batch, wanted, **given) for engine in (ablate, nnsight_engine.ablate)
+    )
     assert [r.ids for r in ours] == [r.ids for r in theirs]
     assert len({tuple(r.ids) for r in ours}) > 1
 
@@ -106,7 +137,11 @@ def family_table() -> str:
     """The table, in docs/probing.md, of what runs on which family, from what is tested here."""
     lines = ["| | " + " | ".join(NAMES.values()) + " |", "|---|" + "---|" * len(NAMES)]
     for method, families in COVERED.items():
-        lines.append(f"| {method} | " + " | ".join("yes" if name in families else "-" for name in NAMES) + " |")
+        lines.append(
+            f"| {method} | "
+            + " | ".join("yes" if name in families else "-" for name in NAMES)
+            + " |"
+        )
     return "\n".join(lines)
 
 

@@ -1,4 +1,6 @@
-"""Rows that share: swaps and ablations of a batch against one at a time, and against hand-written ones."""
+"""Rows that share: swaps and ablations of a batch against one at a time, and against hand-written
+ones.
+"""
 
 import pytest
 import torch
@@ -18,7 +20,9 @@ DEPTH = 8
 
 def prompts(name: str, count: int = 4) -> list[tuple[Prompt, Prompt]]:
     pairs = tasks.get(name).pairs(count, 0)
-    return [tuple(Prompt(i.question, (i.image,), i.id) for i in (p.target, p.source)) for p in pairs]
+    return [
+        tuple(Prompt(i.question, (i.image,), i.id) for i in (p.target, p.source)) for p in pairs
+    ]
 
 
 def weights(loaded) -> dict[str, torch.Tensor]:
@@ -36,11 +40,18 @@ def test_pairs_of_one_batch_answer_as_alone_and_in_small_batches(sft_creature):
     encoded = [encode_pair(sft_creature, *pair) for pair in asked]
     same = [pair for pair in encoded if stackable(encoded[0], pair)]
     assert len(same) > 1
-    sets = [frozenset(), *swap_sets("suffix", range(DEPTH), DEPTH), *swap_sets("single", range(DEPTH), DEPTH)]
+    sets = [
+        frozenset(),
+        *swap_sets("suffix", range(DEPTH), DEPTH),
+        *swap_sets("single", range(DEPTH), DEPTH),
+    ]
     together = swapped_batch(sft_creature, same, sets, 30)
     alone = [swapped_batch(sft_creature, [pair], sets, 30)[0] for pair in same]
     small = swapped_batch(sft_creature, same, sets, 30, batch_size=5)
-    ids = [[[row.answer.ids for row in answers] for answers in rows] for rows in (together, alone, small)]
+    ids = [
+        [[row.answer.ids for row in answers] for answers in rows]
+        for rows in (together, alone, small)
+    ]
     assert ids[0] == ids[1] == ids[2]
     assert len({tuple(row) for row in ids[0][0]}) > 1
 
@@ -50,7 +61,9 @@ def test_the_model_is_as_before_also_after_an_exception(sft_creature, monkeypatc
     decoder = sft_creature.model.get_decoder().config
     implementation = decoder._attn_implementation
     target, source = prompts("sum", 1)[0]
-    swapped_answers(sft_creature, target, source, swap_sets("single", range(DEPTH), DEPTH), max_new_tokens=4)
+    swapped_answers(
+        sft_creature, target, source, swap_sets("single", range(DEPTH), DEPTH), max_new_tokens=4
+    )
     ablate(sft_creature, target, ablations_of("zero", range(DEPTH)), max_new_tokens=4)
     assert unchanged(sft_creature, before)
 
@@ -69,15 +82,21 @@ def test_the_model_is_as_before_also_after_an_exception(sft_creature, monkeypatc
 
 @torch.no_grad()
 def by_hand(loaded, prompt, change, steps):
-    """The whole row anew for every token, without a cache, under hooks that `change` makes from the row's length."""
+    """The whole row anew for every token, without a cache, under hooks that `change` makes from the
+    row's length.
+    """
     batch = encode_prompts(loaded, [prompt])
     banned = loaded.family.banned_token_ids(loaded.model.config, loaded.tokenizer)
     positions, said = batch["position_ids"], []
     while len(said) < steps:
         row = dict(batch)
-        row["input_ids"] = torch.cat([batch["input_ids"], torch.tensor([said], dtype=torch.long)], 1)
+        row["input_ids"] = torch.cat(
+            [batch["input_ids"], torch.tensor([said], dtype=torch.long)], 1
+        )
         row["attention_mask"] = torch.ones_like(row["input_ids"])
-        row["position_ids"] = torch.cat([positions, positions[..., -1:] + torch.arange(1, len(said) + 1)], -1)
+        row["position_ids"] = torch.cat(
+            [positions, positions[..., -1:] + torch.arange(1, len(said) + 1)], -1
+        )
         with edit(change(row["input_ids"].shape[1])):
             logits = loaded.model(**row, use_cache=False).logits[0, -1]
         logits[banned] = -torch.inf
@@ -94,12 +113,20 @@ def test_ablations_equal_those_written_by_hand(sft_creature, method):
     calibration = calibrate(sft_creature, asked[1:], range(DEPTH), seed=5)
     kind, _, site = method.partition("-")
     rows = ablate(
-        sft_creature, asked[0], ablations_of(method, range(DEPTH)), max_new_tokens=12, calibration=calibration
+        sft_creature,
+        asked[0],
+        ablations_of(method, range(DEPTH)),
+        max_new_tokens=12,
+        calibration=calibration,
     )
     assert rows[0].ids == generate(sft_creature, [asked[0]], Sampling(1, 0.0, 12))[0][0].ids
     for layer in (0, 3, 7):
         key = site or "layer", layer
-        module = {"layer": layers[layer], "attention": layers[layer].self_attn, "mlp": loaded_layers[layer].mlp}[key[0]]
+        module = {
+            "layer": layers[layer],
+            "attention": layers[layer].self_attn,
+            "mlp": loaded_layers[layer].mlp,
+        }[key[0]]
         table = ablation.replacements([Ablation(layer, kind, key[0])], calibration, 100)
 
         def change(length, module=module, key=key, table=table):
@@ -119,11 +146,13 @@ def test_calibration_is_the_mean_and_spread_of_what_a_site_adds(sft_creature):
     added = {"layer": [], "attention": [], "mlp": []}
     with torch.no_grad():
         for prompt in asked:
-            with edit({
-                layers[2]: lambda o, c: added["layer"].append((o - c.input)[0]) or o,
-                layers[2].self_attn: lambda o, c: added["attention"].append(o[0]) or o,
-                layers[2].mlp: lambda o, c: added["mlp"].append(o[0]) or o,
-            }):  # fmt: skip
+            with edit(
+                {
+                    layers[2]: lambda o, c: added["layer"].append((o - c.input)[0]) or o,
+                    layers[2].self_attn: lambda o, c: added["attention"].append(o[0]) or o,
+                    layers[2].mlp: lambda o, c: added["mlp"].append(o[0]) or o,
+                }
+            ):
                 sft_creature.model(**encode_prompts(sft_creature, [prompt]))
     for site, values in added.items():
         rows = torch.cat(values)
@@ -135,8 +164,12 @@ def test_noise_is_seeded_and_ablations_do_not_depend_on_the_batch(sft_creature):
     asked = [target for target, _ in prompts("sum", 2)]
     methods = [a for m in ablation.METHODS for a in ablations_of(m, range(DEPTH))]
     seeds = [calibrate(sft_creature, asked, range(DEPTH), seed=s) for s in (0, 0, 1)]
-    rows = [ablate(sft_creature, asked[0], methods, max_new_tokens=10, calibration=c) for c in seeds]
-    small = ablate(sft_creature, asked[0], methods, max_new_tokens=10, calibration=seeds[0], batch_size=4)
+    rows = [
+        ablate(sft_creature, asked[0], methods, max_new_tokens=10, calibration=c) for c in seeds
+    ]
+    small = ablate(
+        sft_creature, asked[0], methods, max_new_tokens=10, calibration=seeds[0], batch_size=4
+    )
     ids = [[r.ids for r in answers] for answers in (*rows, small)]
     assert ids[0] == ids[1] == ids[3]
     assert ids[0] != ids[2]
@@ -166,7 +199,9 @@ def test_the_distributions_are_those_after_what_both_answers_share(sft_creature)
         positions = batch["position_ids"]
         batch["input_ids"] = torch.cat([batch["input_ids"], torch.tensor([plain[:place]])], 1)
         batch["attention_mask"] = torch.ones_like(batch["input_ids"])
-        batch["position_ids"] = torch.cat([positions, positions[..., -1:] + torch.arange(1, place + 1)], -1)
+        batch["position_ids"] = torch.cat(
+            [positions, positions[..., -1:] + torch.arange(1, place + 1)], -1
+        )
         logp.append(loaded.model(**batch).logits[0, -1])
     banned = torch.tensor(loaded.family.banned_token_ids(loaded.model.config, loaded.tokenizer))
     allowed = torch.ones(len(logp[0]), dtype=torch.bool)
@@ -175,7 +210,9 @@ def test_the_distributions_are_those_after_what_both_answers_share(sft_creature)
     assert rows[0].kl == pytest.approx(0.0, abs=1e-6)
     assert rows[1].kl == pytest.approx(float(torch.distributions.kl_divergence(p, q)), rel=1e-3)
     for row, x in zip(rows, logp, strict=False):
-        assert row.logit_difference == pytest.approx(float(x[plain[place]] - x[other[place]]), rel=1e-3)
+        assert row.logit_difference == pytest.approx(
+            float(x[plain[place]] - x[other[place]]), rel=1e-3
+        )
     assert rows[0].logit_difference > 0 > rows[1].logit_difference
 
 

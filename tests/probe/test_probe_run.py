@@ -54,9 +54,13 @@ def test_questions_of_a_table_are_graded_by_their_type_and_never_swapped(tmp_pat
 
 def test_text_questions_are_ablated_and_every_row_is_accounted_for(tmp_path):
     plan = plan_probe(
-        "creature:sft", methods=["zero", "mean-attention", "noise-mlp", "swap-single"], data=questions(tmp_path),
-        layers="0,4", max_new_tokens=5, samples=3,
-    )  # fmt: skip
+        "creature:sft",
+        methods=["zero", "mean-attention", "noise-mlp", "swap-single"],
+        data=questions(tmp_path),
+        layers="0,4",
+        max_new_tokens=5,
+        samples=3,
+    )
     assert [item.id for item in plan.calibration] == ["gsm8k-b"]  # the row that is not probed
     run = load_run(run_probe(plan, out=tmp_path, device="cpu"))
     assert len(run.samples) == plan.n_requested == 4 * 3 * 2
@@ -74,30 +78,58 @@ def test_text_questions_are_ablated_and_every_row_is_accounted_for(tmp_path):
 def test_a_peak_is_every_layer_that_the_data_cannot_tell_from_the_best():
     def row(layer, value, low, high, metric="change_rate"):
         return layer_row(
-            model="m", method="swap-single", part="text", task="t", layer=layer, metric=metric, value=value, ci_low=low,
-            ci_high=high, n=9,
-        )  # fmt: skip
+            model="m",
+            method="swap-single",
+            part="text",
+            task="t",
+            layer=layer,
+            metric=metric,
+            value=value,
+            ci_low=low,
+            ci_high=high,
+            n=9,
+        )
 
-    rows = [row(0, 0.2, 0.1, 0.3), row(1, 0.6, 0.4, 0.8), row(2, 0.7, 0.5, 0.9), row(3, 0.45, 0.3, 0.49)]
+    rows = [
+        row(0, 0.2, 0.1, 0.3),
+        row(1, 0.6, 0.4, 0.8),
+        row(2, 0.7, 0.5, 0.9),
+        row(3, 0.45, 0.3, 0.49),
+    ]
     assert peaks(rows) == [
-        {"model": "m", "method": "swap-single", "task": "t", "metric": "change_rate", "best": 2, "layers": [1, 2]}
+        {
+            "model": "m",
+            "method": "swap-single",
+            "task": "t",
+            "metric": "change_rate",
+            "best": 2,
+            "layers": [1, 2],
+        }
     ]
     assert peaks([row(0, 0.0, 0.0, 0.3)]) == []
     assert peaks([row(0, 0.5, 0.2, 0.9, metric="kl")]) == []
 
 
 def test_a_run_reports_peaks_and_measures(tmp_path):
-    plan = plan_probe("creature:sft", methods=["swap-single"], task_names=["read"], samples=6, max_new_tokens=40)
-    run = load_run(run_probe(plan, out=tmp_path, device="cpu"))
-    assert {"change_rate", "task_change_rate", "flip_to_source_rate", "kl", "logit_difference"} <= set(
-        run.layers["metric"]
+    plan = plan_probe(
+        "creature:sft", methods=["swap-single"], task_names=["read"], samples=6, max_new_tokens=40
     )
+    run = load_run(run_probe(plan, out=tmp_path, device="cpu"))
+    assert {
+        "change_rate",
+        "task_change_rate",
+        "flip_to_source_rate",
+        "kl",
+        "logit_difference",
+    } <= set(run.layers["metric"])
     assert all(peak["best"] in peak["layers"] for peak in run.manifest["peaks"])
     usable = run.samples[run.samples["ineligible"].isna() & run.samples["error"].isna()]
     assert (usable["kl"] >= 0).all()
 
 
-@pytest.mark.parametrize("broken", ["franken.probe.swap.swapped_answers", "franken.probe.ablate.ablate"])
+@pytest.mark.parametrize(
+    "broken", ["franken.probe.swap.swapped_answers", "franken.probe.ablate.ablate"]
+)
 def test_a_control_that_fails_ends_with_code_4(tmp_path, monkeypatch, broken):
     def wrong(*arguments, **_):
         count = len(arguments[3]) if "swap" in broken else 1 + len(arguments[2])
@@ -131,10 +163,14 @@ def test_controls_of_the_measures(tmp_path, monkeypatch, method, broken, message
         "patched_logits": wrong_rows(right),
         "_weights": lambda *arguments, **options: right(*arguments, **options) * 1.01,
         "read": right,
-        "lens_for": lambda loaded, _: replace(own_lens(loaded.model), unembed=loaded.model.get_output_embeddings()),
+        "lens_for": lambda loaded, _: replace(
+            own_lens(loaded.model), unembed=loaded.model.get_output_embeddings()
+        ),
     }
     monkeypatch.setattr(broken, changed[name])
-    plan = plan_probe("creature:sft", methods=[method], task_names=["read"], samples=1, max_new_tokens=3)
+    plan = plan_probe(
+        "creature:sft", methods=[method], task_names=["read"], samples=1, max_new_tokens=3
+    )
     if message is None:
         assert load_run(run_probe(plan, out=tmp_path, device="cpu")).manifest["warnings"] == []
         return
@@ -154,7 +190,9 @@ def test_the_control_on_patching_holds_for_every_site(sft_creature, site):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_controls_of_the_measures_hold_in_every_family(family, monkeypatch):
     loaded = wrap(seeing(family), None, None)
-    monkeypatch.setattr(controls, "encode_prompts", lambda _, prompts: hand_built(family, seed=int(prompts[0].key)))
+    monkeypatch.setattr(
+        controls, "encode_prompts", lambda _, prompts: hand_built(family, seed=int(prompts[0].key))
+    )
     clean, corrupt = Prompt("", (), "1"), Prompt("", (), "2")
     assert controls.check_patching(loaded, [(clean, corrupt)], ["attn", "mlp", "heads"]) == []
     assert controls.check_attention(loaded, [clean]) == []
@@ -163,7 +201,14 @@ def test_the_controls_of_the_measures_hold_in_every_family(family, monkeypatch):
 def test_weights_that_change_fail_the_run(tmp_path, monkeypatch):
     digests = iter([1, 2])
     monkeypatch.setattr(controls, "weights_digest", lambda _: next(digests))
-    plan = plan_probe("creature:sft", methods=["zero"], task_names=["read"], samples=1, layers="0", max_new_tokens=3)
+    plan = plan_probe(
+        "creature:sft",
+        methods=["zero"],
+        task_names=["read"],
+        samples=1,
+        layers="0",
+        max_new_tokens=3,
+    )
     with pytest.raises(VerificationError, match="weights changed"):
         run_probe(plan, out=tmp_path, device="cpu")
 
@@ -171,16 +216,23 @@ def test_weights_that_change_fail_the_run(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "methods",
     [
-        ["swap"], ["zero", "swap-suffix"], ["attention", "lens"], ["patch-residual", "patch-heads-noising"],
+        ["swap"],
+        ["zero", "swap-suffix"],
+        ["attention", "lens"],
+        ["patch-residual", "patch-heads-noising"],
         ["attention", "patch-attn", "zero-mlp"],
     ],
-)  # fmt: skip
+)
 def test_the_dry_run_counts_the_forwards_that_are_run(tmp_path, sft_creature, methods, monkeypatch):
-    plan = plan_probe("creature:sft", methods=methods, task_names=["read"], samples=4, max_new_tokens=STEPS)
+    plan = plan_probe(
+        "creature:sft", methods=methods, task_names=["read"], samples=4, max_new_tokens=STEPS
+    )
     monkeypatch.setattr("franken.probe.run.check_controls", lambda *_: [])
     monkeypatch.setattr("franken.models.loading.load", lambda *_, **__: sft_creature)
     monkeypatch.setattr("franken.probe.lens.BRIDGED", ())
-    monkeypatch.setattr("franken.generate.native.end_ids", lambda *_: [-2])  # every answer is the longest
+    monkeypatch.setattr(
+        "franken.generate.native.end_ids", lambda *_: [-2]
+    )  # every answer is the longest
     calls, layers = [], []
     decoder = sft_creature.family.decoder_layers(sft_creature.model)
     handles = [sft_creature.model.register_forward_hook(lambda *_: calls.append(1))]
@@ -201,9 +253,9 @@ def test_the_dry_run_counts_the_forwards_that_are_run(tmp_path, sft_creature, me
 
 def test_the_dry_run_counts_activations_and_a_second_copy():
     def memory(*methods, **options):
-        return cost(plan_probe("creature:sft", methods=methods, task_names=["read"], samples=2, **options))[
-            "memory_mib"
-        ]
+        return cost(
+            plan_probe("creature:sft", methods=methods, task_names=["read"], samples=2, **options)
+        )["memory_mib"]
 
     weights = plan_probe("creature:sft", samples=1).checkpoint.nbytes / 2**20
     assert memory("attention") > weights
@@ -215,7 +267,12 @@ def test_the_dry_run_counts_activations_and_a_second_copy():
 @pytest.mark.parametrize("dtype", ["bf16", "fp32"])
 def test_in_16_bits_rows_that_changed_are_run_again_alone(tmp_path, dtype):
     plan = plan_probe(
-        "creature:sft", methods=["swap-suffix", "zero"], task_names=["read"], samples=2, max_new_tokens=24, dtype=dtype
+        "creature:sft",
+        methods=["swap-suffix", "zero"],
+        task_names=["read"],
+        samples=2,
+        max_new_tokens=24,
+        dtype=dtype,
     )
     run = load_run(run_probe(plan, out=tmp_path, device="cpu", dtype=dtype))
     again = run.samples[run.samples["rerun"] == True]  # noqa: E712
@@ -246,7 +303,14 @@ def test_a_change_that_is_the_batchs_rounding_is_none(tmp_path, monkeypatch, met
 
     monkeypatch.setattr(swap, "swapped_batch", wrong_swaps)
     monkeypatch.setattr(ablate, "ablate", wrong_ablations)
-    plan = plan_probe("creature:sft", methods=[method], task_names=["read"], samples=1, layers="6,7", max_new_tokens=3)
+    plan = plan_probe(
+        "creature:sft",
+        methods=[method],
+        task_names=["read"],
+        samples=1,
+        layers="6,7",
+        max_new_tokens=3,
+    )
     row = load_run(run_probe(plan, out=tmp_path, device="cpu", dtype="bf16")).samples.iloc[-1]
     assert (row["rerun"], row["batched_output"], row["layer"]) == (True, "rounded", 7)
     assert row["output"] != "rounded"
@@ -257,8 +321,25 @@ def test_one_pair_is_probed_and_drawn(tmp_path, capsys):
     files = [tmp_path / "a.png", tmp_path / "b.png"]
     pair.target.image.save(files[0])
     pair.source.image.save(files[1])
-    command = ["probe", "creature:sft", "--pair", *map(str, files), "--ask", pair.target.question, "--method", "swap"]
-    command += ["--max-new-tokens", "30", "--out", str(tmp_path / "runs"), "--device", "cpu", "--json"]
+    command = [
+        "probe",
+        "creature:sft",
+        "--pair",
+        *map(str, files),
+        "--ask",
+        pair.target.question,
+        "--method",
+        "swap",
+    ]
+    command += [
+        "--max-new-tokens",
+        "30",
+        "--out",
+        str(tmp_path / "runs"),
+        "--device",
+        "cpu",
+        "--json",
+    ]
     assert run_command(command, debug=True) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["manifest"]["n_ok"] == 2 * DEPTH

@@ -1,4 +1,6 @@
-"""A study made of runs that exist: who is who by content, nothing counted twice, and clear words for what cannot be."""
+"""A study made of runs that exist: who is who by content, nothing counted twice, and clear words
+for what cannot be.
+"""
 
 import json
 import shutil
@@ -16,25 +18,62 @@ HASHES = {"base": "b" * 16, "sft": "5" * 16, "rl": "a" * 16, "other": "0" * 16}
 
 def evaluation(folder, label, content, *, arms=("image",), n=2, **graft):
     identity = {"label": label, "model": content, "arms": arms, "n": n}
-    config = {"tasks": ["read"], "samples": n, "seed": 3, "data": None, "arms": list(arms), "graft": None}
+    config = {
+        "tasks": ["read"],
+        "samples": n,
+        "seed": 3,
+        "data": None,
+        "arms": list(arms),
+        "graft": None,
+    }
     if graft:
         identity["donor"] = graft.pop("donor")
         config["graft"] = {"label": label, "donor": "x", "take": [], "more": [], **graft}
     models = {} if config["graft"] else {label: str(folder / label)}
     run = open_run("eval", label, identity, folder, config=config, models=models)
-    run.append([
-        {"model": label, "method": arm, "task": "read", "sample": f"q{i}", "draw": -1, "score": 1.0, "error": None,
-         "ineligible": None} for arm in arms for i in range(n)
-    ])  # fmt: skip
-    rows = [layer_row(model=label, method=arm, part="text", layer=7, metric="x", value=1.0, n=n) for arm in arms]
+    run.append(
+        [
+            {
+                "model": label,
+                "method": arm,
+                "task": "read",
+                "sample": f"q{i}",
+                "draw": -1,
+                "score": 1.0,
+                "error": None,
+                "ineligible": None,
+            }
+            for arm in arms
+            for i in range(n)
+        ]
+    )
+    rows = [
+        layer_row(model=label, method=arm, part="text", layer=7, metric="x", value=1.0, n=n)
+        for arm in arms
+    ]
     return run.finish(rows, n_requested=n)
 
 
 def diff(folder, *stages):
     made = {stage: HASHES[of] for stage, _, of in (s.partition("=") for s in stages)}
-    run = open_run("diff", "final", {"checkpoints": made}, folder, config={}, models={s: f"m-{s}" for s in made})
+    run = open_run(
+        "diff",
+        "final",
+        {"checkpoints": made},
+        folder,
+        config={},
+        models={s: f"m-{s}" for s in made},
+    )
     run.append([{"tensor": "t", "error": None}])
-    row = layer_row(model="final", method="base→rl", part="text", layer=7, metric="relative_energy", value=0.1, n=1)
+    row = layer_row(
+        model="final",
+        method="base→rl",
+        part="text",
+        layer=7,
+        metric="relative_energy",
+        value=0.1,
+        n=1,
+    )
     return run.finish([row], n_requested=1)
 
 
@@ -55,18 +94,26 @@ def test_models_are_told_apart_by_content_and_links_are_relative(runs, tmp_path)
     out = assemble([runs], out=tmp_path / "page")
     study = read_study(out)
     assert study.models == {
-        stage: str(runs / name) for stage, name in
-        {"base": "one", "sft": "two", "rl": "three", "fourth": "fourth"}.items()
-    }  # fmt: skip
+        stage: str(runs / name)
+        for stage, name in {"base": "one", "sft": "two", "rl": "three", "fourth": "fourth"}.items()
+    }
     assert (study.depth, study.tasks, study.seed) == (8, ["read"], 3)
     assert {h: (v["layers"], v["control"]) for h, v in study.hybrids.items()} == {
-        "mix": ([5, 6, 7], False), "random-3a": ([0, 1, 4], True),
-    }  # fmt: skip
+        "mix": ([5, 6, 7], False),
+        "random-3a": ([0, 1, 4], True),
+    }
     assert any("strange" in note and "RL started from" in note for note in study.notes)
     assert all(f.startswith("../runs/") for f in study.folders())
     found = gather(out, study)
     assert not found.missing
-    assert set(found.samples("eval")["model"]) == {"base", "sft", "rl", "fourth", "mix", "random-3a"}
+    assert set(found.samples("eval")["model"]) == {
+        "base",
+        "sft",
+        "rl",
+        "fourth",
+        "mix",
+        "random-3a",
+    }
     shutil.move(str(runs.parent), tmp_path.parent / f"{tmp_path.name}-moved")
     moved = tmp_path.parent / f"{tmp_path.name}-moved" / "page"
     assert not gather(moved, read_study(moved)).missing
@@ -85,15 +132,22 @@ def test_two_runs_of_the_same_are_counted_once_and_the_larger_wins(runs, tmp_pat
 def test_names_decide_where_no_diff_does(tmp_path):
     for label, stage in (("creature-base", "base"), ("my_rl_7b", "rl")):
         evaluation(tmp_path / "runs", label, HASHES[stage])
-    assert set(read_study(assemble([tmp_path / "runs"], out=tmp_path / "o")).models) == {"base", "rl"}
+    assert set(read_study(assemble([tmp_path / "runs"], out=tmp_path / "o")).models) == {
+        "base",
+        "rl",
+    }
 
 
 def test_what_is_unclear_is_asked_for_and_can_be_said(tmp_path):
-    first, second = (evaluation(tmp_path / "runs", label, HASHES[s]) for label, s in (("x", "base"), ("y", "rl")))
+    first, second = (
+        evaluation(tmp_path / "runs", label, HASHES[s]) for label, s in (("x", "base"), ("y", "rl"))
+    )
     with pytest.raises(UsageError, match="cannot tell which") as e:
         assemble([first, second])
     assert "x (bbbbbbbb), y (aaaaaaaa)" in e.value.why
-    out = assemble([first, second], out=tmp_path / "o", given={"rl": "aaaa", "base": "x", "sft": ""})
+    out = assemble(
+        [first, second], out=tmp_path / "o", given={"rl": "aaaa", "base": "x", "sft": ""}
+    )
     assert read_study(out).models == {
         stage: str(tmp_path / "runs" / name) for stage, name in (("base", "x"), ("rl", "y"))
     }

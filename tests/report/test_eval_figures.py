@@ -1,4 +1,6 @@
-"""The figures of evaluations: all of them from a full comparison, and whatever there is from a bare one."""
+"""The figures of evaluations: all of them from a full comparison, and whatever there is from a bare
+one.
+"""
 
 from franken.evaluate.compare import compare_runs
 from franken.evaluate.run import run_eval
@@ -9,9 +11,14 @@ OPTIONS = {"tasks": ["read", "count"], "samples": 3, "max_new_tokens": 8, "devic
 
 def test_a_full_comparison_has_four_figures(tmp_path):
     folders = run_eval(
-        ["creature:base", "creature:sft"], labels=["base", "sft"], arms="image,text,black,describe", n=2, k=(1, 2),
-        out=tmp_path, **OPTIONS,
-    )  # fmt: skip
+        ["creature:base", "creature:sft"],
+        labels=["base", "sft"],
+        arms="image,text,black,describe",
+        n=2,
+        k=(1, 2),
+        out=tmp_path,
+        **OPTIONS,
+    )
     made = draw_eval(compare_runs(folders, out=tmp_path))
     assert [p.stem for p in made] == ["coverage", "perception", "diversity", "shape"]
     assert all(p.stat().st_size > 10_000 for p in made)

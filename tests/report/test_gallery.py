@@ -11,7 +11,14 @@ from PIL import Image
 
 from franken import tasks as puzzles
 from franken.report.evidence import gather
-from franken.report.gallery import LARGEST, MOST_PAIRS, filter_rules, image_uri, pair_gallery, reasoning_gallery
+from franken.report.gallery import (
+    LARGEST,
+    MOST_PAIRS,
+    filter_rules,
+    image_uri,
+    pair_gallery,
+    reasoning_gallery,
+)
 from franken.report.record import Study, read_study
 from franken.runs import open_run
 
@@ -30,15 +37,26 @@ def test_cards_hold_what_the_run_says(found):
     for card in gallery["cards"][:4]:
         for strip in card["strips"]:
             own = rows[
-                (rows["sample"] == card["id"]) & (rows["model"] == strip["model"]) & (rows["method"] == "swap-suffix")
+                (rows["sample"] == card["id"])
+                & (rows["model"] == strip["model"])
+                & (rows["method"] == "swap-suffix")
             ]
             own = own.sort_values("layer")
             states = [
-                "source" if s else "changed" if c else "same" for s, c in zip(own.to_source, own.changed, strict=True)
+                "source" if s else "changed" if c else "same"
+                for s, c in zip(own.to_source, own.changed, strict=True)
             ]
             assert [c["state"] for c in strip["cells"]] == states
         moved = [i for i, state in enumerate(states) if state != "same"]  # of the last checkpoint
-        third = "never" if not moved else "early" if moved[-1] < 2 else "middle" if moved[-1] < 5 else "late"
+        third = (
+            "never"
+            if not moved
+            else "early"
+            if moved[-1] < 2
+            else "middle"
+            if moved[-1] < 5
+            else "late"
+        )
         assert card["until"] == third
     failed = rows[rows["error"].notna() | rows["ineligible"].notna()]
     assert not {c["id"] for c in gallery["cards"]} & set(failed[failed["model"] == "rl"]["sample"])
@@ -51,10 +69,17 @@ def test_the_rules_hide_just_the_other_cards_and_say_when_none_is_left(found):
     assert len(hidden) == sum(len(f["choices"]) - 1 for f in gallery["filters"])
     assert all((a, i) == (b, j) for a, i, b, j in hidden)
     blank = set(
-        re.findall(r"#task-(\d+):checked\):has\(#did-(\d+):checked\):has\(#until-(\d+):checked\) \.none-fits", rules)
+        re.findall(
+            r"#task-(\d+):checked\):has\(#did-(\d+):checked\):has\(#until-(\d+):checked\) \.none-fits",
+            rules,
+        )
     )
     for chosen in product(*(range(len(f["choices"])) for f in gallery["filters"])):
-        fits = [c for c in gallery["cards"] if all(x in (0, y) for x, y in zip(chosen, c["places"], strict=True))]
+        fits = [
+            c
+            for c in gallery["cards"]
+            if all(x in (0, y) for x, y in zip(chosen, c["places"], strict=True))
+        ]
         assert (tuple(map(str, chosen)) in blank) == (not fits)
 
 
@@ -77,21 +102,49 @@ def test_large_images_are_scaled_down():
 def thousand(tmp_path_factory):
     """A probe of 1,000 pairs over 28 layers, as of a 7B model, with long replies."""
     folder = tmp_path_factory.mktemp("thousand")
-    run = open_run("probe", "rl", {}, folder / "runs", config={"samples": THOUSAND, "seed": 0, "data": None}, models={})
+    run = open_run(
+        "probe",
+        "rl",
+        {},
+        folder / "runs",
+        config={"samples": THOUSAND, "seed": 0, "data": None},
+        models={},
+    )
     reply = "<think> " + "step by step " * 40 + "</think> <answer> {} </answer>"
     rows = []
     for pair in puzzles.get("count").pairs(THOUSAND, 0):
         before, after = reply.format(pair.target.answer), reply.format(pair.source.answer)
         for layer in range(28):
             changed = layer < 14
-            rows.append({
-                "model": "rl", "method": "swap-suffix", "part": "text", "layer": layer, "task": "count", "sample": pair.id,
-                "output": after if changed else before, "baseline": before, "source_output": after, "changed": changed,
-                "to_source": changed, "score": 0.0, "baseline_score": 1.0, "error": None, "ineligible": None,
-            })  # fmt: skip
+            rows.append(
+                {
+                    "model": "rl",
+                    "method": "swap-suffix",
+                    "part": "text",
+                    "layer": layer,
+                    "task": "count",
+                    "sample": pair.id,
+                    "output": after if changed else before,
+                    "baseline": before,
+                    "source_output": after,
+                    "changed": changed,
+                    "to_source": changed,
+                    "score": 0.0,
+                    "baseline_score": 1.0,
+                    "error": None,
+                    "ineligible": None,
+                }
+            )
     run.append(rows)
     done = run.finish([], n_requested=len(rows))
-    step = {"id": "p", "what": "p", "model": "rl", "command": "franken probe", "seconds": 1, "error": None}
+    step = {
+        "id": "p",
+        "what": "p",
+        "model": "rl",
+        "command": "franken probe",
+        "seconds": 1,
+        "error": None,
+    }
     step["folders"] = [str(done.relative_to(folder))]
     study = Study("large", {"base": "b", "rl": "r"}, 28, ["count"], THOUSAND, 0, steps=[step])
     study.save(folder)

@@ -27,7 +27,7 @@ from franken.report.verdicts import (
     ratio_interval,
     subset_p,
     values,
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +47,12 @@ def test_planted_effects_are_found(found):
     assert transfer.verdict in (SUPPORTED, OPEN)
     assert necessary.verdict in (SUPPORTED, OPEN, AGAINST)
     assert [h.key for h in (gain, where, change, transfer, necessary)] == [
-        "gain", "where", "what", "transfer", "necessary",
-    ]  # fmt: skip
+        "gain",
+        "where",
+        "what",
+        "transfer",
+        "necessary",
+    ]
 
 
 def test_a_stage_that_does_not_keep_the_format_is_named(found):
@@ -78,9 +82,20 @@ def test_reading_depth_counts_layers_of_pairs_that_follow_the_image(found):
 
 
 def test_paired_tests_of_the_probe_stand_for_their_pairs_of_tasks(found):
-    run = next(r for r in found.runs if r.manifest["verb"] == "probe" and (r.samples["model"] == "rl").all())
+    run = next(
+        r
+        for r in found.runs
+        if r.manifest["verb"] == "probe" and (r.samples["model"] == "rl").all()
+    )
     depth = reading_depths(found, "rl")
-    wide = {"tasks": ["recognise", "compare"], "difference": 3.0, "ci": [1, 5], "p": 0.4, "p_adjusted": 0.4, "n": 31}
+    wide = {
+        "tasks": ["recognise", "compare"],
+        "difference": 3.0,
+        "ci": [1, 5],
+        "p": 0.4,
+        "p_adjusted": 0.4,
+        "n": 31,
+    }
     try:
         run.manifest["fall_tests"] = [wide]
         hidden = all_headlines(found)[1]
@@ -89,10 +104,14 @@ def test_paired_tests_of_the_probe_stand_for_their_pairs_of_tasks(found):
     finally:
         del run.manifest["fall_tests"]
     assert max(depth, key=lambda t: depth[t].mean()) == "compare"
-    assert hidden.answer.split(", n")[0] == shown.answer.split(", n")[0]  # the widest gap is shown, whatever its p
+    assert (
+        hidden.answer.split(", n")[0] == shown.answer.split(", n")[0]
+    )  # the widest gap is shown, whatever its p
     assert hidden.verdict != SUPPORTED
     assert "n = 31 images" in shown.test
-    assert "3.0 layers (95 % 1.0 to 5.0) later" in shown.answer.replace("\N{NO-BREAK SPACE}", " ")  # of the paired test
+    assert "3.0 layers (95 % 1.0 to 5.0) later" in shown.answer.replace(
+        "\N{NO-BREAK SPACE}", " "
+    )  # of the paired test
     assert "answers to recognise" in shown.answer
     assert "answers to compare" in shown.answer
     assert shown.verdict == SUPPORTED
@@ -101,7 +120,9 @@ def test_paired_tests_of_the_probe_stand_for_their_pairs_of_tasks(found):
 def test_the_exact_layer_permutation_equals_enumeration():
     values = np.array([1.0, 2.0, 5.0, 6.0, 9.0])
     seen = abs(values[:2].mean() - values[2:].mean())
-    gaps = [abs(values[list(c)].mean() - np.delete(values, c).mean()) for c in combinations(range(5), 2)]
+    gaps = [
+        abs(values[list(c)].mean() - np.delete(values, c).mean()) for c in combinations(range(5), 2)
+    ]
     assert subset_p(values, 2) == pytest.approx(np.mean(np.array(gaps) >= seen - 1e-12))
     drawn = subset_p(values, 2, n_perm=9)
     assert 0 < drawn <= 1
@@ -109,13 +130,18 @@ def test_the_exact_layer_permutation_equals_enumeration():
 
 def test_two_sample_permutation_is_uniform_without_an_effect_and_small_with_one():
     rng = np.random.default_rng(0)
-    null = [permutation_p(rng.normal(size=12), rng.normal(size=15), n_perm=400, seed=i) for i in range(120)]
+    null = [
+        permutation_p(rng.normal(size=12), rng.normal(size=15), n_perm=400, seed=i)
+        for i in range(120)
+    ]
     assert 0.01 <= np.mean(np.array(null) < 0.05) <= 0.12
     assert permutation_p(rng.normal(size=20), rng.normal(size=20) + 3) < 0.001
 
 
 def planted(found: Evidence, right: dict[str, float]) -> Evidence:
-    """The study with given shares of right answers per model: the same for all prompts of an even number, 0 for others."""
+    """The study with given shares of right answers per model: the same for all prompts of an even
+    number, 0 for others.
+    """
     runs = []
     for run in found.runs:
         samples = run.samples
@@ -128,15 +154,21 @@ def planted(found: Evidence, right: dict[str, float]) -> Evidence:
 
 
 @pytest.mark.parametrize(
-    ("share", "verdict"), [(0.8, SUPPORTED), (0.5, OPEN), (0.2, AGAINST)], ids=["all", "half", "none"]
+    ("share", "verdict"),
+    [(0.8, SUPPORTED), (0.5, OPEN), (0.2, AGAINST)],
+    ids=["all", "half", "none"],
 )
 def test_transfer_is_judged_against_half_of_the_gain_and_random_sets(found, share, verdict):
-    """sft 0.2, rl 0.8, random sets 0.3: the middle and late layers carry all, half or nothing of the gain."""
+    """sft 0.2, rl 0.8, random sets 0.3: the middle and late layers carry all, half or nothing of
+    the gain.
+    """
     answered = {"sft": 0.2, "rl": 0.8, "SFT:RL:RL": share, "random-6a": 0.3}
     assert transfer(planted(found, answered)).verdict == verdict
 
 
-@pytest.mark.parametrize(("random", "sure"), [(0.3, ["SFT:RL:RL"]), (0.79, [])], ids=["far", "near"])
+@pytest.mark.parametrize(
+    ("random", "sure"), [(0.3, ["SFT:RL:RL"]), (0.79, [])], ids=["far", "near"]
+)
 def test_a_hybrid_is_above_the_random_sets_only_by_a_test(found, random, sure):
     hybrids = [
         SimpleNamespace(label="SFT:RL:RL", layers=range(2, 8)),
@@ -152,24 +184,34 @@ def test_a_hybrid_is_above_the_random_sets_only_by_a_test(found, random, sure):
 
 def test_without_random_sets_nothing_is_said_about_these_layers(found):
     planned = planted(found, {"sft": 0.2, "rl": 0.8, "SFT:RL:RL": 0.8})
-    planned.study = replace(planned.study, hybrids={h: i for h, i in planned.study.hybrids.items() if not i["control"]})
+    planned.study = replace(
+        planned.study, hybrids={h: i for h, i in planned.study.hybrids.items() if not i["control"]}
+    )
     said = transfer(planned)
     assert said.verdict == OPEN
     assert "No random layer set of this size was evaluated" in said.facts[-1]
 
 
 @pytest.mark.parametrize(
-    ("share", "verdict"), [(0.8, AGAINST), (0.5, OPEN), (0.2, SUPPORTED)], ids=["keeps", "half", "loses"]
+    ("share", "verdict"),
+    [(0.8, AGAINST), (0.5, OPEN), (0.2, SUPPORTED)],
+    ids=["keeps", "half", "loses"],
 )
 def test_necessity_is_judged_against_half_of_the_gain(found, share, verdict):
-    assert necessary(planted(found, {"sft": 0.2, "rl": 0.8, "frozen-late": share})).verdict == verdict
+    assert (
+        necessary(planted(found, {"sft": 0.2, "rl": 0.8, "frozen-late": share})).verdict == verdict
+    )
 
 
 def test_an_interval_that_its_test_does_not_bear_out_decides_nothing(found, monkeypatch):
-    """Three prompts that agree have a bootstrap interval of no width, and no test that could be significant."""
+    """Three prompts that agree have a bootstrap interval of no width, and no test that could be
+    significant.
+    """
     narrow = {"diff": 0.3, "ci_low": 0.3, "ci_high": 0.3, "p": 0.25}
     monkeypatch.setattr(headlines, "above_half", lambda *_: narrow)
-    all_kept = planted(found, {"sft": 0.2, "rl": 0.8, "SFT:RL:RL": 0.8, "random-6a": 0.3, "frozen-late": 0.8})
+    all_kept = planted(
+        found, {"sft": 0.2, "rl": 0.8, "SFT:RL:RL": 0.8, "random-6a": 0.3, "frozen-late": 0.8}
+    )
     assert [transfer(all_kept).verdict, necessary(all_kept).verdict] == [OPEN, OPEN]
     narrow["p"] = 0.01
     assert [transfer(all_kept).verdict, necessary(all_kept).verdict] == [SUPPORTED, AGAINST]
@@ -207,8 +249,9 @@ def test_intervals_of_gaps_and_ratios_cover_the_truth():
     for seed in range(100):
         a, b = rng.normal(2, 0.5, 30), rng.normal(3, 0.5, 30)
         for name, truth, (_, low, high) in (
-            ("gap", 1.0, gap_interval(a, b, seed=seed)), ("ratio", 1.5, ratio_interval(a, b, seed=seed)),
-        ):  # fmt: skip
+            ("gap", 1.0, gap_interval(a, b, seed=seed)),
+            ("ratio", 1.5, ratio_interval(a, b, seed=seed)),
+        ):
             hits[name] += low <= truth <= high
     assert all(88 <= h <= 99 for h in hits.values()), hits
 
@@ -233,8 +276,13 @@ def test_an_update_that_is_larger_in_early_layers_speaks_against_the_claim(found
 def test_numbers_as_text():
     assert points(0.1024) == "+10.2"
     assert "(95" in interval({"diff": 0.1, "ci_low": 0.05, "ci_high": 0.15})
-    assert interval({"diff": 0.0, "ci_low": 0.0, "ci_high": 0.0}) == "0.0 points (no prompt differs)"
-    assert interval({"diff": 0.5, "ci_low": 0.5, "ci_high": 0.5}) == "+50.0 points (all prompts differ alike)"
+    assert (
+        interval({"diff": 0.0, "ci_low": 0.0, "ci_high": 0.0}) == "0.0 points (no prompt differs)"
+    )
+    assert (
+        interval({"diff": 0.5, "ci_low": 0.5, "ci_high": 0.5})
+        == "+50.0 points (all prompts differ alike)"
+    )
     assert points(-0.05) == "\N{MINUS SIGN}5.0"
     assert p_text(0.0002).replace("\N{NO-BREAK SPACE}", " ") == "p < 0.001"
     assert p_text(0.034).replace("\N{NO-BREAK SPACE}", " ") == "p = 0.034"

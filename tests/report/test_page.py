@@ -66,11 +66,43 @@ def test_every_figure_is_on_the_page_in_both_modes(found, sections, page):
         assert shown[panel.alt].startswith("data:image/png;base64,")
     assert len(page.all("source")) == len(panels) + 1
     keys = {p.key for p in panels}
-    assert {"swap-suffix-rl", "swap-single-rl", "flip-to-source-rl", "zero", "diff-relative_energy"} <= keys
-    assert {"diff-unchanged_fraction", "diff-effective_rank", "hybrids-acc@1", "freeze-acc@1"} <= keys
-    assert {"acck-all", "arms-all", "acck-count", "arms-count", "hybrids-layers", "same-graft", "same-loss"} <= keys
-    assert {"attention", "attention-shift", "spectra-sft→rl", "spectra-surface-sft→rl", "mscores-gain"} <= keys
-    assert {"mscores-lag", "plane-model", "diversity-success", "what-it-takes", "errors", "strategies"} <= keys
+    assert {
+        "swap-suffix-rl",
+        "swap-single-rl",
+        "flip-to-source-rl",
+        "zero",
+        "diff-relative_energy",
+    } <= keys
+    assert {
+        "diff-unchanged_fraction",
+        "diff-effective_rank",
+        "hybrids-acc@1",
+        "freeze-acc@1",
+    } <= keys
+    assert {
+        "acck-all",
+        "arms-all",
+        "acck-count",
+        "arms-count",
+        "hybrids-layers",
+        "same-graft",
+        "same-loss",
+    } <= keys
+    assert {
+        "attention",
+        "attention-shift",
+        "spectra-sft→rl",
+        "spectra-surface-sft→rl",
+        "mscores-gain",
+    } <= keys
+    assert {
+        "mscores-lag",
+        "plane-model",
+        "diversity-success",
+        "what-it-takes",
+        "errors",
+        "strategies",
+    } <= keys
 
 
 def test_nothing_is_fetched_and_no_script_runs(page):
@@ -88,11 +120,15 @@ def test_an_injected_script_is_text(folder, page):
     assert "<script>" not in raw
     assert 'onerror="' not in raw
     assert "&lt;script&gt;document.title" in raw
-    assert "<script>document.title = window.owned = 'owned'</script><img src=x onerror=" in page.text
+    assert (
+        "<script>document.title = window.owned = 'owned'</script><img src=x onerror=" in page.text
+    )
 
 
 def test_names_of_others_are_text_too(make_study, tmp_path):
-    """A task's name, a step's error, a reason and a checkpoint's path that are HTML, or break matplotlib's formulas."""
+    """A task's name, a step's error, a reason and a checkpoint's path that are HTML, or break
+    matplotlib's formulas.
+    """
     evil = "<img src=x onerror='window.owned=1'>$\\frac{$</style>"
     found = gather(tmp_path, read_study(make_study(tmp_path, failed=True, samples=2)))
     runs = []
@@ -103,7 +139,10 @@ def test_names_of_others_are_text_too(make_study, tmp_path):
         layers = run.layers.assign(task=run.layers["task"].replace(names))
         runs.append(type(run)(run.folder, run.manifest | {"warnings": [evil]}, samples, layers))
     study = replace(
-        found.study, title=evil, tasks=[evil if t == "read" else t for t in found.study.tasks], notes=[evil]
+        found.study,
+        title=evil,
+        tasks=[evil if t == "read" else t for t in found.study.tasks],
+        notes=[evil],
     )
     study.models = study.models | {"rl": f"models/{evil}"}
     study.steps = [{**s, "error": evil, "command": evil} for s in study.steps]
@@ -116,7 +155,9 @@ def test_names_of_others_are_text_too(make_study, tmp_path):
     assert "<img src=x" not in html
     assert html.count("</style>") == 1
     assert "&lt;img src=x onerror=" in html
-    assert not [a for _, attributes in Document(html).tags for a in attributes if a.startswith("on")]
+    assert not [
+        a for _, attributes in Document(html).tags for a in attributes if a.startswith("on")
+    ]
 
 
 def test_links_lead_to_run_folders_and_sections(folder, page):
@@ -131,7 +172,9 @@ def test_failed_and_ineligible_samples_are_counted_with_their_reasons(page):
     assert "image file is truncated" in page.text
     assert "the image cannot be read" in page.text
     assert "models/lost is not a checkpoint" in page.text
-    counts = re.search(r"Rows: (\d+) asked for, (\d+) usable, (\d+) failed, (\d+) ineligible", page.text)
+    counts = re.search(
+        r"Rows: (\d+) asked for, (\d+) usable, (\d+) failed, (\d+) ineligible", page.text
+    )
     assert counts
     asked, usable, failed, ineligible = map(int, counts.groups())
     assert failed == 10 + 24
@@ -145,7 +188,9 @@ def test_every_run_says_what_failed_in_it(folder, page):
     for run in found.runs:
         samples, row = run.samples, rows[run.folder.relative_to(folder).as_posix()]
         assert row["failed"] == samples["error"].notna().sum()
-        assert row["ineligible"] == (samples["ineligible"].notna().sum() if "ineligible" in samples else 0)
+        assert row["ineligible"] == (
+            samples["ineligible"].notna().sum() if "ineligible" in samples else 0
+        )
         assert row["ok"] + row["failed"] + row["ineligible"] == row["requested"] == len(samples)
     assert "failed: the image cannot be read (24)" in page.text
     assert "ineligible: both answers agree (24)" in page.text
@@ -164,7 +209,9 @@ def test_many_reasons_are_counted_not_listed():
 
 
 def test_numbers_lead_to_files_and_commands(folder, page):
-    """Every number's link ends at a row with the run's files and its command, straight or over a list of several runs."""
+    """Every number's link ends at a row with the run's files and its command, straight or over a
+    list of several runs.
+    """
     html = (folder / "index.html").read_text()
     numbers = [a["href"][1:] for a in page.all("a") if a.get("class") == "n"]
     assert len(numbers) > 150
@@ -185,9 +232,14 @@ def test_figures_are_saved_for_a_paper(folder, sections, tmp_path):
         png = folder / "figures" / f"{key}.png"
         assert png.read_bytes().startswith(b"\x89PNG")
         assert png.stat().st_size < 900_000
-    few = [replace(s, groups=[g for g in s.groups if g.key in ("spectra", "hybrids", "swap-single")]) for s in sections]
+    few = [
+        replace(s, groups=[g for g in s.groups if g.key in ("spectra", "hybrids", "swap-single")])
+        for s in sections
+    ]
     made = save_figures(few, tmp_path)  # a surface, bars and curves
-    assert {file.name for file in tmp_path.iterdir()} == {name for names in made.values() for name in names}
+    assert {file.name for file in tmp_path.iterdir()} == {
+        name for names in made.values() for name in names
+    }
     assert sorted(made) == ["hybrids", "spectra", "swap-single"]
     for key, names in made.items():
         assert names == [f"{key}.png", f"{key}.pdf"]
@@ -222,7 +274,11 @@ def test_a_study_without_any_finished_run_says_so(make_study, tmp_path):
     folder = make_study(tmp_path, samples=2)
     shutil.rmtree(folder / "runs")
     page = Document(build_page(folder, files=False).read_text())
-    for words in ("No probe was run.", "The parameters were not compared.", "No hybrid was evaluated."):
+    for words in (
+        "No probe was run.",
+        "The parameters were not compared.",
+        "No hybrid was evaluated.",
+    ):
         assert words in page.text
     assert "is not there any more" in page.text
 
@@ -230,9 +286,19 @@ def test_a_study_without_any_finished_run_says_so(make_study, tmp_path):
 def test_links_lead_to_runs_outside_of_the_page_s_folder(folder, tmp_path):
     run = next(iter((folder / "runs" / "diff").iterdir()))
     study = read_study(folder)
-    steps = [{**study.steps[0], "model": None, "folders": [Path(os.path.relpath(run, tmp_path)).as_posix()]}]
+    steps = [
+        {
+            **study.steps[0],
+            "model": None,
+            "folders": [Path(os.path.relpath(run, tmp_path)).as_posix()],
+        }
+    ]
     replace(study, steps=steps).save(tmp_path)
     made = build_page(tmp_path, files=False)
-    links = [unquote(a["href"]) for a in Document(made.read_text()).all("a") if not a["href"].startswith("#")]
+    links = [
+        unquote(a["href"])
+        for a in Document(made.read_text()).all("a")
+        if not a["href"].startswith("#")
+    ]
     assert len(links) == 3
     assert all((tmp_path / link).is_file() for link in links)

@@ -1,7 +1,8 @@
-"""The page in a real browser: headless Chromium looks at it at phone and desktop width, from a frame around it.
+"""The page in a real browser: headless Chromium looks at it at phone and desktop width, from a
+frame around it.
 
-The page itself is left as it is, its content policy included; the frame's script asks it questions and writes the
-answers where `--dump-dom` shows them. Skipped where there is no Chromium.
+The page itself is left as it is, its content policy included; the frame's script asks it questions
+and writes the answers where `--dump-dom` shows them. Skipped where there is no Chromium.
 """
 
 import json
@@ -13,13 +14,22 @@ from pathlib import Path
 
 import pytest
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 PHONE, DESKTOP = 390, 1280
 FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars", "--no-first-run",
-    "--disable-background-networking", "--host-resolver-rules=MAP * ~NOTFOUND", "--allow-file-access-from-files",
-]  # fmt: skip
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--hide-scrollbars",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--host-resolver-rules=MAP * ~NOTFOUND",
+    "--allow-file-access-from-files",
+]
 FRAME = """<!doctype html><body style="margin:0"><pre id="out"></pre>
 <iframe id="phone" width="390" height="800" src="index.html"></iframe>
 <iframe id="desktop" width="1280" height="900" src="index.html"></iframe>
@@ -68,13 +78,18 @@ def folder(built) -> Path:
 
 def chromium(*arguments: str) -> subprocess.CompletedProcess[str]:
     assert CHROMIUM is not None
-    return subprocess.run([CHROMIUM, *FLAGS, *arguments], capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        [CHROMIUM, *FLAGS, *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 @pytest.fixture(scope="module")
 def seen(folder) -> dict:
     ran = chromium(
-        "--enable-logging=stderr", "--virtual-time-budget=8000", "--dump-dom", (folder / "frame.html").as_uri()
+        "--enable-logging=stderr",
+        "--virtual-time-budget=8000",
+        "--dump-dom",
+        (folder / "frame.html").as_uri(),
     )
     found = re.search(r'<pre id="out">(.*?)</pre>', ran.stdout, re.DOTALL)
     assert found, ran.stderr[-2000:]
@@ -130,7 +145,11 @@ def test_it_can_be_used_with_the_keyboard(seen):
 
 
 def test_it_prints(folder, tmp_path):
-    chromium("--no-pdf-header-footer", f"--print-to-pdf={tmp_path / 'page.pdf'}", (folder / "index.html").as_uri())
+    chromium(
+        "--no-pdf-header-footer",
+        f"--print-to-pdf={tmp_path / 'page.pdf'}",
+        (folder / "index.html").as_uri(),
+    )
     made = (tmp_path / "page.pdf").read_bytes()
     assert made.startswith(b"%PDF")
     assert len(re.findall(rb"/Type\s*/Page\b", made)) > 3

@@ -38,7 +38,12 @@ def test_every_plot_returns_axes_with_a_band_or_bars(found):
         assert len(ax.collections) >= len([x for x in ax.lines if len(x.get_xdata()) > 2])
         assert ax.collections
     points = plots.plot_points(evals, labels=["sft", "SFT:RL:RL", "random-3a", "rl"])
-    assert [t.get_text() for t in points.get_yticklabels()] == ["SFT", "SFT:RL:RL", "3 random layers (a)", "RL"]
+    assert [t.get_text() for t in points.get_yticklabels()] == [
+        "SFT",
+        "SFT:RL:RL",
+        "3 random layers (a)",
+        "RL",
+    ]
     arms = plots.plot_arms(evals, models=["base", "sft", "rl"])
     assert len(arms.containers) == 3
 
@@ -46,7 +51,11 @@ def test_every_plot_returns_axes_with_a_band_or_bars(found):
 def test_a_swap_curve_shows_the_rates_of_the_table(found):
     probe = found.layers("probe")
     ax = plots.plot_swap(probe, model="sft", tasks=["count"])
-    rows = probe[(probe["model"] == "sft") & (probe["method"] == "swap-suffix") & (probe["metric"] == "change_rate")]
+    rows = probe[
+        (probe["model"] == "sft")
+        & (probe["method"] == "swap-suffix")
+        & (probe["metric"] == "change_rate")
+    ]
     expected = rows[rows["task"] == "count"].sort_values("layer")["value"].to_numpy(float) * 100
     assert np.allclose(ax.lines[0].get_ydata(), expected)
     assert list(ax.lines[0].get_xdata()) == list(range(8))
@@ -54,17 +63,26 @@ def test_a_swap_curve_shows_the_rates_of_the_table(found):
 
 def test_checkpoints_keep_their_colour_in_every_figure(found):
     evals, probe = found.layers("eval"), found.layers("probe")
-    for ax in (plots.plot_acc_at_k(evals, models=["rl", "base"]), plots.plot_zero(probe, models=["rl", "base"])):
+    for ax in (
+        plots.plot_acc_at_k(evals, models=["rl", "base"]),
+        plots.plot_zero(probe, models=["rl", "base"]),
+    ):
         colours = {line.get_label(): line.get_color() for line in ax.lines}
         assert colours["RL"] == look.CHECKPOINTS["rl"]
         assert colours["Base"] == look.CHECKPOINTS["base"]
 
 
 def test_pooling_over_tasks_is_their_mean_with_an_independent_interval():
-    rows = pd.DataFrame({
-        "task": ["a", "b", "all"], "layer": [0, 0, 0], "value": [0.2, 0.6, 9.0], "ci_low": [0.1, 0.5, 9.0],
-        "ci_high": [0.3, 0.7, 9.0], "n": [10, 10, 20],
-    })  # fmt: skip
+    rows = pd.DataFrame(
+        {
+            "task": ["a", "b", "all"],
+            "layer": [0, 0, 0],
+            "value": [0.2, 0.6, 9.0],
+            "ci_low": [0.1, 0.5, 9.0],
+            "ci_high": [0.3, 0.7, 9.0],
+            "n": [10, 10, 20],
+        }
+    )
     pooled = plots.pool_tasks(rows)
     assert pooled["value"].tolist() == pytest.approx([0.4])
     assert pooled["ci_high"].iloc[0] - 0.4 == pytest.approx(0.1 / np.sqrt(2))
@@ -74,7 +92,12 @@ def test_pooling_over_tasks_is_their_mean_with_an_independent_interval():
 def test_vision_projector_and_text_stand_side_by_side(found):
     places = plots.diff_places(plots.number_projector(found.layers("diff")))
     order = sorted(places, key=lambda key: places[key])
-    assert order == [("vision", 0), ("vision", 1), ("projector", 0), *[("text", i) for i in range(8)]]
+    assert order == [
+        ("vision", 0),
+        ("vision", 1),
+        ("projector", 0),
+        *[("text", i) for i in range(8)],
+    ]
 
 
 def test_an_empty_table_gives_an_empty_figure_not_an_error(found):

@@ -14,11 +14,21 @@ DEPTH = 6
 def rows(method, metric, values, *, task="read", component="all", half=0.05, p=None, n=12):
     return [
         layer_row(
-            model="m", method=method, part="text", task=task, component=component, layer=i, metric=metric, value=v,
-            ci_low=v - half, ci_high=v + half, n=n, p_adjusted=p[i] if p else None,
+            model="m",
+            method=method,
+            part="text",
+            task=task,
+            component=component,
+            layer=i,
+            metric=metric,
+            value=v,
+            ci_low=v - half,
+            ci_high=v + half,
+            n=n,
+            p_adjusted=p[i] if p else None,
         )
         for i, v in enumerate(values)
-    ]  # fmt: skip
+    ]
 
 
 def finished(tmp_path, summary, verb="probe", label="m"):
@@ -28,8 +38,19 @@ def finished(tmp_path, summary, verb="probe", label="m"):
 
 
 def everything():
-    found = [layer_row(model="m", method="swap-suffix", part="text", task="read", metric="fall_layer", value=3.5,
-                       ci_low=3.0, ci_high=4.0, n=12)]  # fmt: skip
+    found = [
+        layer_row(
+            model="m",
+            method="swap-suffix",
+            part="text",
+            task="read",
+            metric="fall_layer",
+            value=3.5,
+            ci_low=3.0,
+            ci_high=4.0,
+            n=12,
+        )
+    ]
     for task in ("read", "sum"):
         for metric in ("change_rate", "flip_to_source_rate"):
             found += rows("swap-suffix", metric, [1, 1, 1, 0.5, 0, 0], task=task)
@@ -37,20 +58,34 @@ def everything():
         found += rows("attention", "attention_mass", [0, 0.1, 0.3, 0.28, 0.1, 0], task=task)
         for head in range(3):
             found += rows(
-                "attention", "attention_mass", [0, 0.1, 0.3, 0.28, 0.1, 0], task=task, component=f"head {head}"
+                "attention",
+                "attention_mass",
+                [0, 0.1, 0.3, 0.28, 0.1, 0],
+                task=task,
+                component=f"head {head}",
             )
             found += rows(
-                "patch-heads-noising", "lost", [0, 0, head, 0, 0, 0], task=task, component=f"last, head {head}"
+                "patch-heads-noising",
+                "lost",
+                [0, 0, head, 0, 0, 0],
+                task=task,
+                component=f"last, head {head}",
             )
         for component, values in (
             ("image", [1, 1, 0.6, 0.2, 0, 0]),
             ("last", [0, 0, 0.4, 0.8, 1, 1]),
             ("all", [1] * 6),
         ):
-            found += rows("patch-residual", "restored", values, task=task, component=component, p=[0.01] * 6)
+            found += rows(
+                "patch-residual", "restored", values, task=task, component=component, p=[0.01] * 6
+            )
         for component in ("all", "image"):
-            found += rows("lens", "answer_probability", [0, 0, 0, 0.2, 0.6, 1], task=task, component=component)
-            found += rows("lens", "answer_rank", [40, 20, 9, 4, 1.2, 1], task=task, component=component)
+            found += rows(
+                "lens", "answer_probability", [0, 0, 0, 0.2, 0.6, 1], task=task, component=component
+            )
+            found += rows(
+                "lens", "answer_rank", [40, 20, 9, 4, 1.2, 1], task=task, component=component
+            )
             found += rows("lens", "entropy", [3, 3, 2, 2, 1, 0], task=task, component=component)
         found += rows("lens", "answer_is_first", [0, 0.6, 0.2, 0.4, 0.7, 1], task=task)
     return found
@@ -59,14 +94,24 @@ def everything():
 def test_every_method_gets_its_picture(tmp_path):
     drawn = draw_probe(finished(tmp_path, everything()))
     assert [path.stem for path in drawn] == [
-        "change-rate", "ablation", "attention", "patch-heads-noising", "patch-residual", "lens",
-    ]  # fmt: skip
+        "change-rate",
+        "ablation",
+        "attention",
+        "patch-heads-noising",
+        "patch-residual",
+        "lens",
+    ]
     for path in drawn:
         assert path.stat().st_size > 10_000
 
 
 def test_a_comparison_gets_a_picture_a_method(tmp_path):
-    shift = rows("attention", "attention_mass_difference", [0, 0.1, -0.2, 0, 0, 0], p=[1, 0.01, 0.02, 1, 1, 1])
+    shift = rows(
+        "attention",
+        "attention_mass_difference",
+        [0, 0.1, -0.2, 0, 0, 0],
+        p=[1, 0.01, 0.02, 1, 1, 1],
+    )
     shift += rows("attention", "attention_mass_difference", [0] * 6, component="head 0", p=[1] * 6)
     shift += rows("patch-mlp", "restored_difference", [0.1] * 6, component="image", p=[1] * 6)
     drawn = draw_comparison(finished(tmp_path, shift, "probe-compare", "sft→rl"))
@@ -77,7 +122,11 @@ def test_lines_and_cells_are_the_rows(tmp_path, monkeypatch):
     from franken.report import probe_figures
 
     kept = {}
-    monkeypatch.setattr(probe_figures, "_save", lambda folder, makers: kept.update({k: m() for k, m in makers.items()}))
+    monkeypatch.setattr(
+        probe_figures,
+        "_save",
+        lambda folder, makers: kept.update({k: m() for k, m in makers.items()}),
+    )
     draw_probe(finished(tmp_path, everything()))
     line = kept["ablation"].axes[0].lines[0]
     assert line.get_ydata() == pytest.approx([100, 0, 0, 0, 50, 98])
@@ -107,7 +156,9 @@ def test_titles_say_what_the_rows_say():
     assert say.of_ablation(of("zero")).startswith("Layers 0, 5 cost most: 100 points")
     attention = of("attention")
     assert "layers 2-3: 30 %" in say.of_attention(attention[attention["component"] == "all"])
-    assert "left the image for the last token by layer 3" in say.of_patching(of("patch-residual"), "patch-residual")
+    assert "left the image for the last token by layer 3" in say.of_patching(
+        of("patch-residual"), "patch-residual"
+    )
     assert "layer 2, head 2, last tokens, 2.00" in say.of_patched_heads(
         of("patch-heads-noising"), "patch-heads-noising"
     )

@@ -1,4 +1,6 @@
-"""`franken show`: the numbers of the run, in every format; the papers' tables against tests made by hand."""
+"""`franken show`: the numbers of the run, in every format; the papers' tables against tests made by
+hand.
+"""
 
 import io
 import json
@@ -31,31 +33,79 @@ def show(capsys, *arguments: object) -> tuple[int, str, str]:
 def table(**options) -> Table:
     rows = pd.DataFrame(
         [
-            {"model": "a_b", "metric": "acc@1", "value": 0.25, "ci_low": 0.1, "ci_high": 0.5, "n": 8, "p_adjusted": None},
-            {"model": "a_b", "metric": "kl", "value": None, "ci_low": None, "ci_high": None, "n": 0, "p_adjusted": None},
-            {"model": "c&d", "metric": "acc@1", "value": -1e-17, "ci_low": 0.0, "ci_high": 0.3, "n": 9, "p_adjusted": 0.0421},
+            {
+                "model": "a_b",
+                "metric": "acc@1",
+                "value": 0.25,
+                "ci_low": 0.1,
+                "ci_high": 0.5,
+                "n": 8,
+                "p_adjusted": None,
+            },
+            {
+                "model": "a_b",
+                "metric": "kl",
+                "value": None,
+                "ci_low": None,
+                "ci_high": None,
+                "n": 0,
+                "p_adjusted": None,
+            },
+            {
+                "model": "c&d",
+                "metric": "acc@1",
+                "value": -1e-17,
+                "ci_low": 0.0,
+                "ci_high": 0.3,
+                "n": 9,
+                "p_adjusted": 0.0421,
+            },
         ]
-    )  # fmt: skip
+    )
     return Table("t", "50 % of a_b", rows, ("model",), ("metric",), **options)
 
 
 def test_cells_show_value_interval_p_and_n_and_null_is_never_0():
     heads, body = layout(table())
     assert heads == ["model", "acc@1", "kl"]
-    assert body == [["a_b", "0.250 [0.10, 0.50] n=8", "–"], ["c&d", "0.000 [0.00, 0.30] p=.042 n=9", ""]]
+    assert body == [
+        ["a_b", "0.250 [0.10, 0.50] n=8", "–"],
+        ["c&d", "0.000 [0.00, 0.30] p=.042 n=9", ""],
+    ]
     assert layout(table(percent=True))[1][0][1] == "25.0 [10.0, 50.0] n=8"
 
 
 def test_n_is_a_column_where_rows_share_it_and_in_the_heads_where_columns_do():
     by_row = table().rows.assign(n=[8, 8, 9])
-    assert layout(Table("t", "", by_row, ("model",), ("metric",)))[0] == ["model", "acc@1", "kl", "n"]
+    assert layout(Table("t", "", by_row, ("model",), ("metric",)))[0] == [
+        "model",
+        "acc@1",
+        "kl",
+        "n",
+    ]
     by_column = table().rows.assign(n=[8, 9, 8])
-    assert layout(Table("t", "", by_column, ("model",), ("metric",)))[0] == ["model", "acc@1 (n=8)", "kl (n=9)"]
+    assert layout(Table("t", "", by_column, ("model",), ("metric",)))[0] == [
+        "model",
+        "acc@1 (n=8)",
+        "kl (n=9)",
+    ]
 
 
 def test_a_wide_table_is_turned_on_a_terminal():
-    rows = pd.DataFrame([{"model": f"m{i}", "task": "x", "value": 0.1, "ci_low": None, "ci_high": None, "n": 1, "p_adjusted": None}
-                         for i in range(12)])  # fmt: skip
+    rows = pd.DataFrame(
+        [
+            {
+                "model": f"m{i}",
+                "task": "x",
+                "value": 0.1,
+                "ci_low": None,
+                "ci_high": None,
+                "n": 1,
+                "p_adjusted": None,
+            }
+            for i in range(12)
+        ]
+    )
     wide = Table("t", "", rows, ("task",), ("model",))
     assert (narrow(wide).down, narrow(table()).down) == (("model",), ("model",))
     assert len(layout(narrow(wide))[1]) == 12
@@ -63,7 +113,10 @@ def test_a_wide_table_is_turned_on_a_terminal():
 
 def test_latex_is_escaped_and_every_row_has_as_many_cells_as_columns():
     text = latex(table())
-    assert all(name in text for name in (r"\toprule", r"\midrule", r"\bottomrule", r"a\_b", r"c\&d", r"50 \% of a\_b"))
+    assert all(
+        name in text
+        for name in (r"\toprule", r"\midrule", r"\bottomrule", r"a\_b", r"c\&d", r"50 \% of a\_b")
+    )
     columns = len(re.search(r"\\begin\{tabular\}\{(\w+)\}", text)[1])  # pyright: ignore[reportOptionalSubscript]
     lines = text[text.index(r"\toprule") :].split(r"\bottomrule")[0].splitlines()
     rows = [line for line in lines if line.endswith(r"\\")]
@@ -111,7 +164,9 @@ def test_hybrids_are_paired_with_their_parent_and_corrected_over_the_row(study):
     assert "SFT:RL:RL" in order
     answers = open_folder(study).answers()
     others = [m for m in order if m != "sft"]
-    p = [compare_samples(answers["sft"], answers[m]).set_index("task")["p"]["count"] for m in others]
+    p = [
+        compare_samples(answers["sft"], answers[m]).set_index("task")["p"]["count"] for m in others
+    ]
     mine = made.rows[made.rows["task"] == "count"].set_index("model")["p_adjusted"]
     assert mine[others].tolist() == pytest.approx(holm(p))
 
@@ -119,13 +174,29 @@ def test_hybrids_are_paired_with_their_parent_and_corrected_over_the_row(study):
 def test_models_with_other_numbers_of_draws_are_other_tables_of_acc_at_k(tmp_path):
     for name, tries in (("a", (1, 0)), ("b", (1, 0, 0, 0))):
         run = open_run("eval", name, {"m": name}, tmp_path, config={})
-        run.append([
-            {"model": name, "method": "image", "task": task, "sample": "s", "draw": i, "score": float(ok), "answer": str(i), "error": None,
-             "ineligible": None} for task in ("t", "u") for i, ok in enumerate(tries)
-        ])  # fmt: skip
+        run.append(
+            [
+                {
+                    "model": name,
+                    "method": "image",
+                    "task": task,
+                    "sample": "s",
+                    "draw": i,
+                    "score": float(ok),
+                    "answer": str(i),
+                    "error": None,
+                    "ineligible": None,
+                }
+                for task in ("t", "u")
+                for i, ok in enumerate(tries)
+            ]
+        )
         run.finish([], n_requested=1)
     four, two = tables(open_folder(tmp_path), "acc@k")
-    assert layout(four) == (["model", "t", "u", "average"], [["b", "25.0/100.0", "25.0/100.0", "25.0/100.0"]])
+    assert layout(four) == (
+        ["model", "t", "u", "average"],
+        [["b", "25.0/100.0", "25.0/100.0", "25.0/100.0"]],
+    )
     assert layout(two)[1] == [["a", "50.0/100.0", "50.0/100.0", "50.0/100.0"]]
 
 
@@ -153,12 +224,18 @@ def test_a_comparison_is_measures_then_paired_differences_then_the_rest(tmp_path
     run = open_run("compare", "a-b", {"x": 1}, tmp_path, config={"models": ["a", "b"]})
     names = ("a", "b", "b - a", "baseline")
     run.finish(
-        [layer_row(model=m, method="image", task="all", metric="acc@1", value=0.5, n=4) for m in names], n_requested=0
+        [
+            layer_row(model=m, method="image", task="all", metric="acc@1", value=0.5, n=4)
+            for m in names
+        ],
+        n_requested=0,
     )
     found = tables(open_folder(tmp_path))
     assert [(t.name, list(t.rows["model"])) for t in found] == [
-        ("compare", ["a", "b"]), ("compare differences", ["b - a"]), ("compare beside", ["baseline"]),
-    ]  # fmt: skip
+        ("compare", ["a", "b"]),
+        ("compare differences", ["b - a"]),
+        ("compare beside", ["baseline"]),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -173,7 +250,16 @@ def test_heads_are_shown_only_where_there_is_nothing_above_them(tmp_path, compon
     run = open_run("probe", "m", {"x": 1}, tmp_path, config={})
     run.finish(
         [
-            layer_row(model="m", method="patch", layer=0, component=c, task="t", metric="restored", value=0.5, n=3)
+            layer_row(
+                model="m",
+                method="patch",
+                layer=0,
+                component=c,
+                task="t",
+                metric="restored",
+                value=0.5,
+                n=3,
+            )
             for c in components
         ],
         n_requested=0,
@@ -191,7 +277,10 @@ def test_a_damaged_study_is_refused(tmp_path, capsys):
 
 def test_an_unfinished_run_is_named_and_left_out(tmp_path, capsys):
     done = open_run("probe", "m", {"x": 1}, tmp_path, config={})
-    done.finish([layer_row(model="m", method="zero", layer=0, task="t", metric="x", value=0.5, n=3)], n_requested=3)
+    done.finish(
+        [layer_row(model="m", method="zero", layer=0, task="t", metric="x", value=0.5, n=3)],
+        n_requested=3,
+    )
     open_run("probe", "m", {"x": 2}, tmp_path, config={}).append([{"sample": "a", "error": None}])
     code, _, err = show(capsys, tmp_path)
     assert code == 0
@@ -201,7 +290,15 @@ def test_an_unfinished_run_is_named_and_left_out(tmp_path, capsys):
 
 
 def test_the_same_model_asked_twice_is_told_apart(tmp_path):
-    row = {"model": "rl", "method": "image", "task": "t", "sample": "s", "draw": -1, "score": 1.0, "error": None}
+    row = {
+        "model": "rl",
+        "method": "image",
+        "task": "t",
+        "sample": "s",
+        "draw": -1,
+        "score": 1.0,
+        "error": None,
+    }
     for x in (1, 2):
         run = open_run("eval", "rl", {"x": x}, tmp_path, config={})
         run.append([row])
@@ -211,10 +308,27 @@ def test_the_same_model_asked_twice_is_told_apart(tmp_path):
 
 
 def test_a_freeze_study_shows_its_arms(tmp_path, capsys):
-    row = {"kind": "freeze", "arm": "late", "layers": "text:5-8", "control": False, "metric": "acc@1", "value": 0.97, "low": 0.95,
-           "high": 0.98, "minus_none": 0.001, "minus_none_low": -0.01, "minus_none_high": 0.011, "seeds": 3, "n": 200,
-           "minus_start": 0.14, "minus_start_low": 0.11, "minus_start_high": 0.16}  # fmt: skip
-    pd.DataFrame([row, row | {"kind": "", "arm": "none", "layers": ""}]).to_csv(tmp_path / "summary.csv", index=False)
+    row = {
+        "kind": "freeze",
+        "arm": "late",
+        "layers": "text:5-8",
+        "control": False,
+        "metric": "acc@1",
+        "value": 0.97,
+        "low": 0.95,
+        "high": 0.98,
+        "minus_none": 0.001,
+        "minus_none_low": -0.01,
+        "minus_none_high": 0.011,
+        "seeds": 3,
+        "n": 200,
+        "minus_start": 0.14,
+        "minus_start_low": 0.11,
+        "minus_start_high": 0.16,
+    }
+    pd.DataFrame([row, row | {"kind": "", "arm": "none", "layers": ""}]).to_csv(
+        tmp_path / "summary.csv", index=False
+    )
     code, out, _ = show(capsys, tmp_path, "--table", "freezing")
     assert code == 0
     assert "97.0 [95.0, 98.0]" in out
@@ -236,8 +350,17 @@ def test_training_runs_show_their_last_look_and_rewards(tmp_path):
     folder.mkdir()
     (folder / "train.json").write_text("{}")
     stage = {"kind": "grpo", "rewards": {"accuracy": 1.0, "format": 0.1}}
-    (folder / "recipe.json").write_text(json.dumps({"recipe": {"stages": [{"kind": "sft"}, stage]}}))
-    lines = [{"update": 1, "held_out": {"acc@1": 0.2}}, {"update": 2, "held_out": {"acc@1": 0.5}}, {"update": 3}]
+    (folder / "recipe.json").write_text(
+        json.dumps({"recipe": {"stages": [{"kind": "sft"}, stage]}})
+    )
+    lines = [
+        {"update": 1, "held_out": {"acc@1": 0.2}},
+        {"update": 2, "held_out": {"acc@1": 0.5}},
+        {"update": 3},
+    ]
     (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
     (made,) = tables(open_folder(tmp_path), "designs")
-    assert layout(made) == (["run", "rewards", "acc@1"], [["rl", "1 accuracy + 0.1 format", "50.0"]])
+    assert layout(made) == (
+        ["run", "rewards", "acc@1"],
+        [["rl", "1 accuracy + 0.1 format", "50.0"]],
+    )

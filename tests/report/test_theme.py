@@ -22,9 +22,21 @@ REFERENCE = Path(__file__).with_name("reference_zero.png")
 # Machado, Oliveira and Fernandes 2009, severity 1, on linear RGB
 DEFICIENCIES = {
     "none": np.eye(3),
-    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
-    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
-    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "tritanopia": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.303900],
+    ],
 }
 
 
@@ -35,7 +47,9 @@ def linear(colour: str) -> np.ndarray:
 
 def lab(rgb: np.ndarray) -> np.ndarray:
     """CIE L*a*b* under D65 of linear sRGB."""
-    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ np.clip(rgb, 0, 1)
+    xyz = np.array(
+        [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    ) @ np.clip(rgb, 0, 1)
     t = xyz / np.array([0.9505, 1.0, 1.089])
     f = np.where(t > (6 / 29) ** 3, np.cbrt(t), t / (3 * (6 / 29) ** 2) + 4 / 29)
     return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
@@ -49,7 +63,9 @@ def distance(a: str, b: str, deficiency: str) -> float:
 
 def contrast(a: str, b: str) -> float:
     """WCAG contrast ratio."""
-    one, two = sorted((float(np.array([0.2126, 0.7152, 0.0722]) @ linear(c)) for c in (a, b)), reverse=True)
+    one, two = sorted(
+        (float(np.array([0.2126, 0.7152, 0.0722]) @ linear(c)) for c in (a, b)), reverse=True
+    )
     return (one + 0.05) / (two + 0.05)
 
 
@@ -61,21 +77,27 @@ def test_the_measures_are_right():
     assert contrast("#000000", "#ffffff") == pytest.approx(21)
     assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)
     assert lab(linear("#ff0000")) == pytest.approx([53.24, 80.09, 67.20], abs=0.1)
-    assert distance("#ff0000", "#00ff00", "deuteranopia") < distance("#ff0000", "#00ff00", "none") / 2
+    assert (
+        distance("#ff0000", "#00ff00", "deuteranopia") < distance("#ff0000", "#00ff00", "none") / 2
+    )
 
 
 @pytest.mark.parametrize("deficiency", DEFICIENCIES)
 def test_colours_that_share_a_figure_are_told_apart_by_every_eye(deficiency):
-    """Checkpoints of one figure by colour alone; tasks, of which there are eight, by colour or marker."""
+    """Checkpoints of one figure by colour alone; tasks, of which there are eight, by colour or
+    marker.
+    """
     together = [
-        ["base", "sft", "rl", "control"], ["sft", "rl", "hybrid", "random"],
+        ["base", "sft", "rl", "control"],
+        ["sft", "rl", "hybrid", "random"],
         ["sft", "rl", "control", "frozen-early", "frozen-middle", "frozen-late"],
-    ]  # fmt: skip
+    ]
     close = [
         (a, b, round(distance(look.CHECKPOINTS[a], look.CHECKPOINTS[b], deficiency)))
-        for group in together for a, b in itertools.combinations(group, 2)
+        for group in together
+        for a, b in itertools.combinations(group, 2)
         if distance(look.CHECKPOINTS[a], look.CHECKPOINTS[b], deficiency) < 11
-    ]  # fmt: skip
+    ]
     close += [
         (a, b, round(distance(a, b, deficiency)))
         for palette in (look.PARTS, TINTS, look.DELTAS)
@@ -89,9 +111,24 @@ def test_colours_that_share_a_figure_are_told_apart_by_every_eye(deficiency):
 def test_text_has_contrast_on_every_ground_of_its_mode():
     light, dark = CSS.split("prefers-color-scheme: dark", 1)
     for colours in (variables(light), {**variables(light), **variables(dark.split("}")[0])}):
-        pairs = [(ink, ground) for ink in ("ink", "soft", "faint", "good", "bad") for ground in ("paper", "card")]
-        pairs += [("soft", "wash"), ("good", "good-wash"), ("bad", "bad-wash"), ("open", "open-wash"), ("soft", "same")]
-        pairs += [("on-source", "source"), ("on-changed", "changed"), ("faint", "wash"), ("ink", "open-wash")]
+        pairs = [
+            (ink, ground)
+            for ink in ("ink", "soft", "faint", "good", "bad")
+            for ground in ("paper", "card")
+        ]
+        pairs += [
+            ("soft", "wash"),
+            ("good", "good-wash"),
+            ("bad", "bad-wash"),
+            ("open", "open-wash"),
+            ("soft", "same"),
+        ]
+        pairs += [
+            ("on-source", "source"),
+            ("on-changed", "changed"),
+            ("faint", "wash"),
+            ("ink", "open-wash"),
+        ]
         low = {(a, b): round(contrast(colours[a], colours[b]), 2) for a, b in pairs}
         assert {pair: ratio for pair, ratio in low.items() if ratio < 4.5} == {}
         assert contrast(colours["accent"], colours["paper"]) >= 3  # the focus ring
@@ -126,10 +163,21 @@ def drawn() -> np.ndarray:
     """A layered panel of planted numbers as grey values, without any text, shrunk to 84 × 59."""
     layers = np.tile(np.arange(8), 2)
     value = np.concatenate([np.linspace(0.9, 0.1, 8), np.linspace(0.1, 0.5, 8)])
-    table = pd.DataFrame({
-        "model": ["sft"] * 8 + ["rl"] * 8, "method": "zero", "metric": "accuracy_drop", "task": "all", "layer": layers,
-        "component": "all", "part": "text", "value": value, "ci_low": value - 0.08, "ci_high": value + 0.08, "n": 10,
-    })  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "model": ["sft"] * 8 + ["rl"] * 8,
+            "method": "zero",
+            "metric": "accuracy_drop",
+            "task": "all",
+            "layer": layers,
+            "component": "all",
+            "part": "text",
+            "value": value,
+            "ci_low": value - 0.08,
+            "ci_high": value + 0.08,
+            "n": 10,
+        }
+    )
 
     def plot(ax, mode):
         plots.plot_zero(table, models=["sft", "rl"], depth=8, mode=mode, ax=ax)
@@ -147,7 +195,9 @@ def drawn() -> np.ndarray:
 
 
 def test_a_figure_looks_as_it_did():
-    """Against a picture in the repository, shrunk so that fonts and anti-aliasing do not count. FRANKEN_REFERENCE=1 renews it."""
+    """Against a picture in the repository, shrunk so that fonts and anti-aliasing do not count.
+    FRANKEN_REFERENCE=1 renews it.
+    """
     import os
 
     now = drawn()
@@ -157,4 +207,6 @@ def test_a_figure_looks_as_it_did():
     assert now.shape == then.shape
     assert float(np.sqrt(((now - then) ** 2).mean())) < 3  # of 255
     moved = np.roll(then, 2, axis=0)
-    assert float(np.sqrt(((moved - then) ** 2).mean())) > 6  # a shift by two of the shrunk pixels is seen
+    assert (
+        float(np.sqrt(((moved - then) ** 2).mean())) > 6
+    )  # a shift by two of the shrunk pixels is seen

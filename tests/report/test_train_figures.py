@@ -1,4 +1,6 @@
-"""Figures of training: bands against plain numpy, runs that stopped early, and the command that draws them."""
+"""Figures of training: bands against plain numpy, runs that stopped early, and the command that
+draws them.
+"""
 
 import json
 
@@ -28,7 +30,9 @@ def test_bands_are_means_of_running_means_and_the_extremes(tmp_path):
     rng = np.random.default_rng(0)
     values = rng.random((3, 12))
     for seed, row in enumerate(values):
-        make_run(tmp_path / str(seed), "a", seed, row if seed else row[:9])  # the first seed stopped early
+        make_run(
+            tmp_path / str(seed), "a", seed, row if seed else row[:9]
+        )  # the first seed stopped early
     found = bands(training_table([tmp_path / str(s) for s in range(3)]), "reward", 4)
     smooth = np.array([[row[max(0, i - 3) : i + 1].mean() for i in range(9)] for row in values])
     np.testing.assert_allclose(found["mean"], smooth.mean(0))
@@ -37,8 +41,12 @@ def test_bands_are_means_of_running_means_and_the_extremes(tmp_path):
 
 
 def test_the_command_draws_what_the_runs_have(tmp_path, capsys):
-    runs = [str(make_run(tmp_path / f"{r}{s}", r, s, np.arange(5) + s)) for r in "ab" for s in range(2)]
-    assert run_command(["train-figures", *runs, "--out", str(tmp_path / "x.png"), "--json"], True) == 0
+    runs = [
+        str(make_run(tmp_path / f"{r}{s}", r, s, np.arange(5) + s)) for r in "ab" for s in range(2)
+    ]
+    assert (
+        run_command(["train-figures", *runs, "--out", str(tmp_path / "x.png"), "--json"], True) == 0
+    )
     assert json.loads(capsys.readouterr().out)["figure"].endswith("x.png")
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(UsageError, match="no training run"):

@@ -13,13 +13,23 @@ from franken.study import steps as lanes
 from franken.study.autopsy import Settings, plan_autopsy, run_autopsy
 
 TINY = Settings(
-    tasks=("recognise", "read"), samples=2, n=2, k=(1, 2), probe_samples=2, arm_draws=1, controls=1, device="cpu",
-    max_new_tokens=3, without=("spectra", "attention", "scores", "diversity"),
-)  # fmt: skip
+    tasks=("recognise", "read"),
+    samples=2,
+    n=2,
+    k=(1, 2),
+    probe_samples=2,
+    arm_draws=1,
+    controls=1,
+    device="cpu",
+    max_new_tokens=3,
+    without=("spectra", "attention", "scores", "diversity"),
+)
 
 
 class InProcess:
-    """A worker that does its steps here: importing torch in a process of its own would take longer than all of them."""
+    """A worker that does its steps here: importing torch in a process of its own would take longer
+    than all of them.
+    """
 
     asked: list[str] = []
 
@@ -32,7 +42,9 @@ class InProcess:
     def do(self, step):
         InProcess.asked.append(step.id)
         try:
-            return worker.do(step.verb, json.loads(json.dumps(dict(step.args))), lambda *_: None), None
+            return worker.do(
+                step.verb, json.loads(json.dumps(dict(step.args))), lambda *_: None
+            ), None
         except FrankenError as e:
             return [], e.what
 
@@ -70,7 +82,13 @@ def test_a_whole_autopsy_and_again(stages, tmp_path, request):
     assert not [s for s in study.steps if s["error"]]
     assert study.frozen == {"frozen-late": [5, 6, 7]}
     kinds = [s["id"].split("-")[0] for s in study.steps]
-    assert {k: kinds.count(k) for k in kinds} == {"eval": 5, "arms": 3, "probe": 3, "diff": 1, "hybrid": 8}
+    assert {k: kinds.count(k) for k in kinds} == {
+        "eval": 5,
+        "arms": 3,
+        "probe": 3,
+        "diff": 1,
+        "hybrid": 8,
+    }
     assert all((page.parent / f / "run.json").exists() for s in study.steps for f in s["folders"])
     assert len(InProcess.asked) == 20
     request.getfixturevalue("undrawn")
@@ -87,16 +105,30 @@ def test_every_optional_part_runs_and_reads_what_others_measured(stages, tmp_pat
     from franken.report.evidence import gather
 
     extra = {"frozen-0-3": stages["frozen-late"]}
-    settings = dataclasses.replace(TINY, without=("spectra",), patch=True, tasks=("recognise",), probe_samples=1)
+    settings = dataclasses.replace(
+        TINY, without=("spectra",), patch=True, tasks=("recognise",), probe_samples=1
+    )
     page = run_autopsy(
-        stages["base"], None, stages["rl"], out=tmp_path / "s", settings=settings, extra_models=extra, jobs=1
+        stages["base"],
+        None,
+        stages["rl"],
+        out=tmp_path / "s",
+        settings=settings,
+        extra_models=extra,
+        jobs=1,
     )
     study = read_study(page.parent)
     assert not [s for s in study.steps if s["error"]]
     kinds = [s["id"].rsplit("-", 1)[0] for s in study.steps if s["optional"]]
     assert {k: kinds.count(k) for k in kinds} == {
-        "arms": 2, "attention": 2, "patch": 2, "m": 2, "m-hybrid": len(study.hybrids), "scores": 1, "diversity": 1,
-    }  # fmt: skip
+        "arms": 2,
+        "attention": 2,
+        "patch": 2,
+        "m": 2,
+        "m-hybrid": len(study.hybrids),
+        "scores": 1,
+        "diversity": 1,
+    }
     assert study.beside("frozen-0-3") == {"graft": "RL 0-3", "revert": "RL 3-8"}
     found = gather(page.parent, study)
     assert set(found.samples("probe")["method"]) >= {"swap-suffix", "attention", "patch-residual"}
@@ -104,21 +136,35 @@ def test_every_optional_part_runs_and_reads_what_others_measured(stages, tmp_pat
     for label in ("base", "rl", "RL 0-3"):
         by_hand = m_scores(found.samples("eval", label))
         for score in ("M_vis", "M_v2r", "M_rea"):
-            row = layers[(layers["model"] == label) & (layers["metric"] == score) & (layers["task"] == "recognise")]
+            row = layers[
+                (layers["model"] == label)
+                & (layers["metric"] == score)
+                & (layers["task"] == "recognise")
+            ]
             assert row["value"].item() == by_hand[score].mean()
     gains = layers[layers["metric"] == "gain M_rea"]
     assert set(gains["method"]) == {"hybrid", "random", "donor"}
     (compared,) = [r for r in found.runs if r.manifest["verb"] == "compare"]
     assert set(compared.manifest["config"]["models"]) == {"base", "rl"}
     asked = len(InProcess.asked)
-    run_autopsy(stages["base"], None, stages["rl"], out=tmp_path / "s", settings=settings, extra_models=extra, jobs=1)
+    run_autopsy(
+        stages["base"],
+        None,
+        stages["rl"],
+        out=tmp_path / "s",
+        settings=settings,
+        extra_models=extra,
+        jobs=1,
+    )
     assert len(InProcess.asked) == asked
 
 
 def test_what_is_switched_off_is_named_and_unknown_switches_are_refused(stages, tmp_path):
     import dataclasses
 
-    off = dataclasses.replace(TINY, without=("hybrids", "probe", "diff", "arms", "diversity", "scores"))
+    off = dataclasses.replace(
+        TINY, without=("hybrids", "probe", "diff", "arms", "diversity", "scores")
+    )
     study, steps = plan_autopsy(stages["base"], None, stages["rl"], out=tmp_path, settings=off)
     assert {s.id.split("-")[0] for s in steps} == {"eval", "attention"}
     assert {x["id"] for x in study.left_out} == set(off.without)
@@ -133,7 +179,11 @@ def test_without_sft_the_base_is_the_parent(stages, tmp_path):
     assert list(study.hybrids)[0] == "Base:RL:RL"
     hybrid = next(s for s in steps if s.id == "hybrid-0")
     assert hybrid.args["models"] == [stages["base"]]
-    assert hybrid.args["grafts"][0] == {"label": "Base:RL:RL", "donor": stages["rl"], "layers": "text:2-8"}
+    assert hybrid.args["grafts"][0] == {
+        "label": "Base:RL:RL",
+        "donor": stages["rl"],
+        "layers": "text:2-8",
+    }
     assert "--layers text:2-8" in hybrid.command
 
 
@@ -145,13 +195,27 @@ def test_what_breaks_is_on_the_page_and_the_rest_is_done(stages, tmp_path):
     file = next(broken.glob("*.safetensors"))
     file.write_bytes(file.read_bytes()[:-1000])
     with pytest.raises(FrankenError):
-        plan_autopsy(stages["base"], None, stages["rl"], out=tmp_path, settings=TINY, extra={"control": str(broken)})
+        plan_autopsy(
+            stages["base"],
+            None,
+            stages["rl"],
+            out=tmp_path,
+            settings=TINY,
+            extra={"control": str(broken)},
+        )
     needs = {"control": "train"}
     train = lanes.Step("train", "train", "train", argv=lambda: ["true"], is_done=lambda: True)
     page = run_autopsy(
-        stages["base"], None, stages["rl"], out=tmp_path / "study", settings=TINY, jobs=1, needs=needs, before=[train],
+        stages["base"],
+        None,
+        stages["rl"],
+        out=tmp_path / "study",
+        settings=TINY,
+        jobs=1,
+        needs=needs,
+        before=[train],
         extra_models={"control": str(broken)},
-    )  # fmt: skip
+    )
     failed = [s for s in read_study(page.parent).steps if s["error"]]
     assert [s["id"] for s in failed] == ["eval-control"]
     assert "evaluate control failed" in page.read_text()
@@ -162,15 +226,33 @@ def test_refusals_come_before_anything_is_written(stages, tmp_path):
     with pytest.raises(UsageError, match="holds something else"):
         run_autopsy(stages["base"], None, stages["rl"], out=tmp_path, settings=TINY)
     with pytest.raises(UsageError, match="unknown task"):
-        run_autopsy(stages["base"], None, stages["rl"], out=tmp_path / "x", settings=Settings(tasks=("raed",)))
+        run_autopsy(
+            stages["base"],
+            None,
+            stages["rl"],
+            out=tmp_path / "x",
+            settings=Settings(tasks=("raed",)),
+        )
     for label in ("rl", "sft", "base", "", "Base:RL:RL", "random-6a"):
         with pytest.raises(UsageError, match="--extra"):
             plan_autopsy(
-                stages["base"], None, stages["rl"], out=tmp_path / "x", settings=TINY, extra={label: stages["sft"]}
+                stages["base"],
+                None,
+                stages["rl"],
+                out=tmp_path / "x",
+                settings=TINY,
+                extra={label: stages["sft"]},
             )
     with pytest.raises(UsageError, match="cannot read the layer range"):
         extra = {"frozen-lately": stages["sft"]}
-        run_autopsy(stages["base"], None, stages["rl"], out=tmp_path / "x", settings=TINY, extra_models=extra)
+        run_autopsy(
+            stages["base"],
+            None,
+            stages["rl"],
+            out=tmp_path / "x",
+            settings=TINY,
+            extra_models=extra,
+        )
     assert [p.name for p in tmp_path.iterdir()] == ["note.txt"]
 
 
@@ -205,7 +287,9 @@ def test_default_lanes_follow_the_size_of_the_checkpoints(stages, tmp_path, monk
     assert Path(study.models["rl"]).is_absolute()
 
 
-def test_a_budget_is_recorded_kept_when_resumed_and_what_it_drops_is_named(stages, tmp_path, monkeypatch, undrawn):
+def test_a_budget_is_recorded_kept_when_resumed_and_what_it_drops_is_named(
+    stages, tmp_path, monkeypatch, undrawn
+):
     import dataclasses
 
     from franken.study import autopsy
@@ -226,7 +310,9 @@ def test_a_budget_is_recorded_kept_when_resumed_and_what_it_drops_is_named(stage
     assert study.notes == study.budget["notes"]
     assert {x["id"]: x["why"] for x in study.left_out}["diversity"] == "switched off with --without"
     assert {x["id"]: x["why"] for x in study.left_out}["scores"] == "to fit the budget"
-    monkeypatch.setattr(autopsy, "totals", lambda found, jobs: {"seconds": 1.0})  # now all of it would fit
+    monkeypatch.setattr(
+        autopsy, "totals", lambda found, jobs: {"seconds": 1.0}
+    )  # now all of it would fit
     asked = len(InProcess.asked)
     again = read_study(run_autopsy(stages["base"], None, stages["rl"], **options).parent)
     assert again.samples == study.samples
@@ -237,28 +323,38 @@ def test_an_overrun_leaves_out_optional_steps_that_have_not_started(tmp_path, mo
     import sys
 
     def step(name, kind=""):
-        return lanes.Step(name, name, "x", argv=lambda: [sys.executable, "-c", ""], is_done=None, kind=kind)
+        return lanes.Step(
+            name, name, "x", argv=lambda: [sys.executable, "-c", ""], is_done=None, kind=kind
+        )
 
     def outcomes(budget):
-        found = lanes.run_steps([step("a"), step("b", "arms"), step("c")], folder=tmp_path, jobs=1, budget=budget)
+        found = lanes.run_steps(
+            [step("a"), step("b", "arms"), step("c")], folder=tmp_path, jobs=1, budget=budget
+        )
         return {o.step.id: (bool(o.left_out), o.error) for o in found}
 
     assert outcomes(0.0) == {"a": (False, None), "b": (True, None), "c": (False, None)}
     assert outcomes(1000.0)["b"] == (False, None)
 
 
-def test_two_autopsies_in_one_folder_are_refused_and_a_stop_gives_it_back(stages, tmp_path, monkeypatch):
+def test_two_autopsies_in_one_folder_are_refused_and_a_stop_gives_it_back(
+    stages, tmp_path, monkeypatch
+):
     from franken.study import autopsy
 
     def meanwhile(*_, **__):
         with pytest.raises(UsageError, match="is in use"):
-            run_autopsy(stages["base"], None, stages["rl"], out=tmp_path / "s", settings=TINY, jobs=1)
+            run_autopsy(
+                stages["base"], None, stages["rl"], out=tmp_path / "s", settings=TINY, jobs=1
+            )
         raise KeyboardInterrupt
 
     monkeypatch.setattr(autopsy, "run_steps", meanwhile)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            run_autopsy(stages["base"], None, stages["rl"], out=tmp_path / "s", settings=TINY, jobs=1)
+            run_autopsy(
+                stages["base"], None, stages["rl"], out=tmp_path / "s", settings=TINY, jobs=1
+            )
     assert read_study(tmp_path / "s").steps == []
     assert [p.name for p in tmp_path.iterdir()] == ["s"]
 
@@ -270,13 +366,42 @@ def test_the_command_line_says_what_failed_and_ends_with_3(stages, tmp_path, cap
     from franken.runs import open_run
 
     run = open_run("eval", "rl", {"x": 1}, tmp_path / "s" / "runs", config={})
-    row = {"model": "rl", "method": "image", "task": "read", "sample": "a", "draw": -1, "error": "no image"}
-    asked = ("score", "ineligible", "strategy", "well_formed", "truncated", "answer", "output", "gold", "reason")
+    row = {
+        "model": "rl",
+        "method": "image",
+        "task": "read",
+        "sample": "a",
+        "draw": -1,
+        "error": "no image",
+    }
+    asked = (
+        "score",
+        "ineligible",
+        "strategy",
+        "well_formed",
+        "truncated",
+        "answer",
+        "output",
+        "gold",
+        "reason",
+    )
     run.append([row | dict.fromkeys(asked)])
     folder = run.finish([], n_requested=1).relative_to(tmp_path / "s").as_posix()
-    step = {"id": "eval-rl", "what": "evaluate rl", "command": "", "seconds": 1.0, "error": None, "model": "rl"}
-    study = Study("t", {"rl": "r"}, 8, ["read"], 1, 0, steps=[step | {"verb": "eval", "folders": [folder]}])
-    study.notes, study.left_out = ["small"], [{"id": "arms", "what": "arms", "why": "switched off", "command": ""}]
+    step = {
+        "id": "eval-rl",
+        "what": "evaluate rl",
+        "command": "",
+        "seconds": 1.0,
+        "error": None,
+        "model": "rl",
+    }
+    study = Study(
+        "t", {"rl": "r"}, 8, ["read"], 1, 0, steps=[step | {"verb": "eval", "folders": [folder]}]
+    )
+    study.notes, study.left_out = (
+        ["small"],
+        [{"id": "arms", "what": "arms", "why": "switched off", "command": ""}],
+    )
     study.save(tmp_path / "s")
     assert run_command(["report", str(tmp_path / "s")], debug=True) == 3
     said = capsys.readouterr()
@@ -314,14 +439,23 @@ def test_a_dry_run_prints_the_costs_and_writes_nothing(stages, tmp_path, capsys)
 
 def test_a_frozen_label_must_say_what_its_run_froze(tmp_path):
     def row(layer, frozen):
-        return {"part": "text", "layer": layer, "component": "attn", "frozen": frozen, "tensors": 1, "parameters": 1}
+        return {
+            "part": "text",
+            "layer": layer,
+            "component": "attn",
+            "frozen": frozen,
+            "tensors": 1,
+            "parameters": 1,
+        }
 
     def stage(*frozen):
         return {"table": [row(layer, layer in frozen) for layer in range(8)]}
 
     final = tmp_path / "run" / "final"
     final.mkdir(parents=True)
-    (tmp_path / "run" / "freeze.json").write_text(json.dumps({"0": stage(0, 1, 5, 6), "1": stage(0, 1, 5)}))
+    (tmp_path / "run" / "freeze.json").write_text(
+        json.dumps({"0": stage(0, 1, 5, 6), "1": stage(0, 1, 5)})
+    )
     assert autopsy._frozen({"frozen-0-2,5-6": str(final)}, 8) == {"frozen-0-2,5-6": [0, 1, 5]}
     with pytest.raises(UsageError, match="not what that run froze") as e:
         autopsy._frozen({"frozen-late": str(final)}, 8)
@@ -330,4 +464,6 @@ def test_a_frozen_label_must_say_what_its_run_froze(tmp_path):
 
 def test_a_stage_is_not_compared_with_itself(stages, tmp_path):
     with pytest.raises(UsageError, match="sft and rl are the same checkpoint"):
-        plan_autopsy(stages["base"], stages["sft"], stages["sft"], out=tmp_path / "o", settings=TINY)
+        plan_autopsy(
+            stages["base"], stages["sft"], stages["sft"], out=tmp_path / "o", settings=TINY
+        )

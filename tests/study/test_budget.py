@@ -1,4 +1,6 @@
-"""A budget: read as typed, kept by a stated ladder, never silently; what is too small is refused with what is not."""
+"""A budget: read as typed, kept by a stated ladder, never silently; what is too small is refused
+with what is not.
+"""
 
 import dataclasses
 
@@ -9,16 +11,27 @@ from franken.study.agenda import OPTIONAL, Settings
 from franken.study.budget import fit, parse_budget
 
 ASKED = Settings(samples=100, probe_samples=40, controls=2)
-WEIGHTS = {"scores": 3.0, "attention": 1.0, "diversity": 0.001, "arms": 1.0, "spectra": 0.0, "patch": 5.0}
+WEIGHTS = {
+    "scores": 3.0,
+    "attention": 1.0,
+    "diversity": 0.001,
+    "arms": 1.0,
+    "spectra": 0.0,
+    "patch": 5.0,
+}
 
 
 def price(s: Settings) -> float:
-    """An invented study: a second a prompt, a probe's pair and a control, more for each optional part."""
+    """An invented study: a second a prompt, a probe's pair and a control, more for each optional
+    part.
+    """
     parts = sum(weight for name, weight in WEIGHTS.items() if s.on(name))
     return 4 + (1 + parts) * s.samples + s.probe_samples + 10 * s.controls
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("30m", 1800), ("2h", 7200), ("90s", 90), ("1h30m", 5400), ("1.5m", 90)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("30m", 1800), ("2h", 7200), ("90s", 90), ("1h30m", 5400), ("1.5m", 90)]
+)
 def test_budgets_as_typed(text, seconds):
     assert parse_budget(text) == seconds
 
@@ -46,7 +59,9 @@ def test_the_choice_fits_and_nothing_asked_for_grew(seconds):
 def test_smaller_before_fewer_parts_and_both_are_said():
     half = fit(ASKED, "400s", price)
     assert (half.settings.samples, half.settings.dropped) == (50, ())
-    assert half.notes[0].startswith("To fit a budget of 400s: 50 instead of 100 prompts a task, 20 instead of 40")
+    assert half.notes[0].startswith(
+        "To fit a budget of 400s: 50 instead of 100 prompts a task, 20 instead of 40"
+    )
     less = fit(ASKED, "220s", price)
     assert less.settings.samples == 50
     assert less.settings.dropped == ("scores",)
@@ -60,7 +75,9 @@ def test_parts_that_cost_nothing_are_kept():
 
 
 def test_too_little_is_refused_with_the_cost_of_the_smallest():
-    smallest = dataclasses.replace(ASKED, samples=10, probe_samples=5, controls=1, dropped=tuple(OPTIONAL))
+    smallest = dataclasses.replace(
+        ASKED, samples=10, probe_samples=5, controls=1, dropped=tuple(OPTIONAL)
+    )
     assert price(smallest) == 29
     with pytest.raises(UsageError) as e:
         fit(ASKED, "20s", price)

@@ -1,4 +1,6 @@
-"""What a study will take: counted against the engine itself, timed from records, done steps for nothing."""
+"""What a study will take: counted against the engine itself, timed from records, done steps for
+nothing.
+"""
 
 import dataclasses
 import json
@@ -41,7 +43,9 @@ def planned(tmp_path_factory):
     root = tmp_path_factory.mktemp("cost")
     for seed, name in enumerate(("base", "rl")):
         creature.save(creature.build_model(seed), root / name)
-    _, steps = plan_autopsy(str(root / "base"), None, str(root / "rl"), out=root / "study", settings=TINY)
+    _, steps = plan_autopsy(
+        str(root / "base"), None, str(root / "rl"), out=root / "study", settings=TINY
+    )
     return root / "study", {s.id: s for s in steps}
 
 
@@ -76,14 +80,21 @@ def test_probes_are_counted_by_their_own_plan(planned):
     found = study_costs([steps["probe-rl"], steps["attention-rl"]])
     for name, made in found.items():
         args = steps[name].args
-        plan = plan_probe(args["model"], methods=args["methods"], task_names=["recognise"], samples=3, max_new_tokens=3)
+        plan = plan_probe(
+            args["model"],
+            methods=args["methods"],
+            task_names=["recognise"],
+            samples=3,
+            max_new_tokens=3,
+        )
         assert made.calls == cost(plan)["forwards"]
 
 
 def test_a_smaller_probe_costs_what_its_own_plan_says(planned):
     _, steps = planned
     small = {
-        n: dataclasses.replace(steps[n], args={**steps[n].args, "samples": 2}) for n in ("probe-rl", "attention-rl")
+        n: dataclasses.replace(steps[n], args={**steps[n].args, "samples": 2})
+        for n in ("probe-rl", "attention-rl")
     }
     memory = {}
     study_costs(list(steps.values()), memory)
@@ -97,7 +108,10 @@ def test_measured_seconds_are_proportional_to_work(planned, tmp_path):
     few, many = (study_costs([s])["eval-base"] for s in (step, more))
     (tmp_path / "steps").mkdir()
     done = {"seconds": 3.0, "cost": {"machine": machine(), "group": "eval", "work": few.work}}
-    elsewhere = {"seconds": 999.0, "cost": {"machine": "another", "group": "eval", "work": few.work}}
+    elsewhere = {
+        "seconds": 999.0,
+        "cost": {"machine": "another", "group": "eval", "work": few.work},
+    }
     for name, content in (("a", done), ("b", elsewhere), ("c", {"seconds": 1.0})):
         (tmp_path / "steps" / f"{name}.json").write_text(json.dumps(content))
     rates = Rates(measured_rates(tmp_path))
@@ -149,7 +163,9 @@ def test_a_matrix_product_is_timed():
     assert 1e7 < module.product_rate("cpu", 1) < 1e15
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(None, "unknown"), (3.2, "3 s"), (600.0, "10 min"), (9000.0, "2.5 h")])
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(None, "unknown"), (3.2, "3 s"), (600.0, "10 min"), (9000.0, "2.5 h")]
+)
 def test_times_are_said_as_people_say_them(seconds, text):
     assert span(seconds) == text
 

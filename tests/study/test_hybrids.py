@@ -3,7 +3,13 @@
 import pytest
 
 from franken.layers import parse_ranges
-from franken.study.hybrids import FROM_RL, frozen_hybrids, plan_hybrids, random_hybrids, thirds_hybrids
+from franken.study.hybrids import (
+    FROM_RL,
+    frozen_hybrids,
+    plan_hybrids,
+    random_hybrids,
+    thirds_hybrids,
+)
 
 
 def test_the_six_hybrids_of_the_paper_at_its_depth():

@@ -1,4 +1,6 @@
-"""M scores over evaluations that exist: counted by hand, gains paired with the parent, and nothing left out unsaid."""
+"""M scores over evaluations that exist: counted by hand, gains paired with the parent, and nothing
+left out unsaid.
+"""
 
 import pytest
 
@@ -16,20 +18,34 @@ HYBRIDS = {"RL 0-3": {"layers": [0, 1, 2]}, "random-3a": {"layers": [0, 2, 4], "
 
 def evaluation(folder, label, arms):
     run = open_run("eval", label, {"label": label, "arms": list(arms)}, folder, config={})
-    run.append([
-        {"model": label, "method": arm, "task": "read", "sample": s, "draw": -1, "score": float(RIGHT[label][arm][i]),
-         "error": None, "ineligible": None}
-        for arm in arms for i, s in enumerate("abcd")
-    ])  # fmt: skip
+    run.append(
+        [
+            {
+                "model": label,
+                "method": arm,
+                "task": "read",
+                "sample": s,
+                "draw": -1,
+                "score": float(RIGHT[label][arm][i]),
+                "error": None,
+                "ineligible": None,
+            }
+            for arm in arms
+            for i, s in enumerate("abcd")
+        ]
+    )
     return run.finish([], n_requested=4)
 
 
 @pytest.fixture
 def scored(tmp_path):
     groups = {
-        label: [evaluation(tmp_path, label, ["image"]), evaluation(tmp_path, label, ["text", "black", "black-text"])]
+        label: [
+            evaluation(tmp_path, label, ["image"]),
+            evaluation(tmp_path, label, ["text", "black", "black-text"]),
+        ]
         for label in RIGHT
-    }  # fmt: skip
+    }
     groups["lost"] = []
     groups["half"] = [evaluation(tmp_path, "sft", ["image"])]
     return load_run(run_scores(groups, parent="sft", donor="rl", hybrids=HYBRIDS, out=tmp_path))
@@ -39,8 +55,10 @@ def test_scores_and_gains_are_those_counted_by_hand(scored):
     rows = scored.layers[scored.layers["task"] == "read"].set_index(["model", "metric"])["value"]
     assert rows["sft"].to_dict() == {"M_vis": 0.5, "M_v2r": 0.25, "M_rea": 0.25}
     assert rows["RL 0-3"].drop(["gain M_vis", "gain M_v2r", "gain M_rea"]).to_dict() == {
-        "M_vis": 1.0, "M_v2r": 0.5, "M_rea": 1.0,
-    }  # fmt: skip
+        "M_vis": 1.0,
+        "M_v2r": 0.5,
+        "M_rea": 1.0,
+    }
     assert rows["rl", "gain M_vis"] == 0.0
     assert rows["rl", "gain M_v2r"] == 0.5
     assert rows["RL 0-3", "gain M_rea"] == 0.75
@@ -49,6 +67,7 @@ def test_scores_and_gains_are_those_counted_by_hand(scored):
 
 def test_what_cannot_be_scored_is_a_warning(scored):
     assert scored.manifest["warnings"] == [
-        "lost: its evaluations failed", "half: no M score can be had: the run's arms are image",
-    ]  # fmt: skip
+        "lost: its evaluations failed",
+        "half: no M score can be had: the run's arms are image",
+    ]
     assert len(scored.samples) == 4 * 3 * 4

@@ -27,7 +27,10 @@ def test_steps_run_after_what_they_need_and_are_skipped_next_time(tmp_path):
         shell("a", "print('hello')", tmp_path),
     ]
     first = run_steps(steps, folder=tmp_path, jobs=2, report=lambda *x: said.append(x))
-    assert [(o.step.id, o.error, o.skipped) for o in first] == [("b", None, False), ("a", None, False)]
+    assert [(o.step.id, o.error, o.skipped) for o in first] == [
+        ("b", None, False),
+        ("a", None, False),
+    ]
     assert ("a", "progress", "hello") in said
     again = run_steps(steps, folder=tmp_path, jobs=2)
     assert all(o.skipped for o in again)
@@ -48,7 +51,12 @@ def test_a_failed_step_takes_only_its_dependants_with_it(tmp_path):
 def test_two_lanes_work_at_the_same_time(tmp_path):
     wait = "import time, pathlib\nfor _ in range(600):\n  if pathlib.Path({!r}).exists(): break\n  time.sleep(.05)\nelse: 1/0"
     meet = [
-        shell(a, f"open({str(tmp_path / (a + '.here'))!r}, 'w')\n" + wait.format(str(tmp_path / f"{b}.here")), tmp_path)
+        shell(
+            a,
+            f"open({str(tmp_path / (a + '.here'))!r}, 'w')\n"
+            + wait.format(str(tmp_path / f"{b}.here")),
+            tmp_path,
+        )
         for a, b in (("x", "y"), ("y", "x"))
     ]
     assert [o.error for o in run_steps(meet, folder=tmp_path, jobs=2)] == [None, None]
@@ -128,5 +136,7 @@ def test_records_are_good_only_for_the_same_arguments_and_existing_runs(tmp_path
     assert [go(1), go(1), go(2), go(1)] == [False, True, False, False]
     (tmp_path / "run-1" / "run.json").unlink()
     assert go(1) is False
-    assert json.loads((tmp_path / "steps" / "one.json").read_text())["folders"] == [str(tmp_path / "run-1")]
+    assert json.loads((tmp_path / "steps" / "one.json").read_text())["folders"] == [
+        str(tmp_path / "run-1")
+    ]
     assert asked == [1, 2, 1, 1]

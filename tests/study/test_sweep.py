@@ -1,4 +1,6 @@
-"""A merge sweep: which layer sets are tried, that each checkpoint is read once, and gains that must come out as they do."""
+"""A merge sweep: which layer sets are tried, that each checkpoint is read once, and gains that must
+come out as they do.
+"""
 
 import itertools
 
@@ -11,7 +13,14 @@ from franken.report.sweep_figure import draw_sweep
 from franken.runs import load_run
 from franken.study.sweep import control_band, plan_sweep, random_sets, run_sweep, verdict, windows
 
-OPTIONS = {"tasks": ["recognise"], "samples": 3, "n": 2, "k": (1,), "max_new_tokens": 6, "device": "cpu"}
+OPTIONS = {
+    "tasks": ["recognise"],
+    "samples": 3,
+    "n": 2,
+    "k": (1,),
+    "max_new_tokens": 6,
+    "device": "cpu",
+}
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +42,11 @@ def test_random_sets_are_no_windows_and_as_many_as_there_are():
     swept = windows(6, 2, 1)
     sets = random_sets(6, 2, 100, seed=0, without=swept)
     assert sorted(sets) == sorted(set(itertools.combinations(range(6), 2)) - set(swept))
-    assert random_sets(28, 4, 5, seed=1) == random_sets(28, 4, 5, seed=1) != random_sets(28, 4, 5, seed=2)
+    assert (
+        random_sets(28, 4, 5, seed=1)
+        == random_sets(28, 4, 5, seed=1)
+        != random_sets(28, 4, 5, seed=2)
+    )
 
 
 def test_a_sweep_loads_each_checkpoint_once_and_its_gains_are_paired(models, tmp_path, monkeypatch):
@@ -42,7 +55,9 @@ def test_a_sweep_loads_each_checkpoint_once_and_its_gains_are_paired(models, tmp
 
     reads, loads = [], []
     read, load = merge_graft.read_tensor, loading.load
-    monkeypatch.setattr(merge_graft, "read_tensor", lambda entry: reads.append(str(entry)) or read(entry))
+    monkeypatch.setattr(
+        merge_graft, "read_tensor", lambda entry: reads.append(str(entry)) or read(entry)
+    )
     monkeypatch.setattr(loading, "load", lambda *a, **k: loads.append(a) or load(*a, **k))
     sweep = plan_sweep(*models, window=3, stride=2, controls=2)
     assert [h.label for h in sweep.hybrids] == [
@@ -80,8 +95,12 @@ def test_a_sweep_loads_each_checkpoint_once_and_its_gains_are_paired(models, tmp
     assert not loads
     assert draw_sweep(folder).stat().st_size > 10_000
     best = max(v for v, m in zip(gains["value"], gains["method"], strict=True) if m == "random")
-    above = sum(v > best for v, m in zip(gains["value"], gains["method"], strict=True) if m == "window")
-    assert verdict(folder).startswith(f"{above} of 4 windows gain more than each of 2 random sets of 3 layers")
+    above = sum(
+        v > best for v, m in zip(gains["value"], gains["method"], strict=True) if m == "window"
+    )
+    assert verdict(folder).startswith(
+        f"{above} of 4 windows gain more than each of 2 random sets of 3 layers"
+    )
 
 
 def test_the_donor_of_a_sweep_is_the_donor(models, tmp_path):
@@ -93,7 +112,8 @@ def test_the_donor_of_a_sweep_is_the_donor(models, tmp_path):
     grafted = load_run(folder).samples.set_index("model")["eval"]["donor"]
     keys = ["method", "task", "sample", "draw"]
     one, two = (
-        load_run(f).samples.sort_values(keys)["output"].tolist() for f in (alone, tmp_path / "eval" / str(grafted))
+        load_run(f).samples.sort_values(keys)["output"].tolist()
+        for f in (alone, tmp_path / "eval" / str(grafted))
     )
     assert one == two
     assert load_run(folder).manifest["band"] == {}
@@ -123,19 +143,30 @@ def test_sweeps_that_cannot_be_are_refused(models, numbers, words):
 
 
 def test_a_figure_shows_what_the_rows_say(tmp_path):
-    """Drawn by hand from rows: one panel a task, a bar a window, the band where the manifest has it."""
+    """Drawn by hand from rows: one panel a task, a bar a window, the band where the manifest has
+    it.
+    """
     from matplotlib.figure import Figure
 
     from franken.report.sweep_figure import plot_gain
 
     rows = pd.DataFrame(
         [
-            {"method": "window", "layer": i, "value": i / 10, "ci_low": i / 10 - 0.1, "ci_high": i / 10 + 0.1}
+            {
+                "method": "window",
+                "layer": i,
+                "value": i / 10,
+                "ci_low": i / 10 - 0.1,
+                "ci_high": i / 10 + 0.1,
+            }
             for i in range(5)
         ]
         + [{"method": "donor", "layer": None, "value": 0.5, "ci_low": 0.4, "ci_high": 0.6}]
     )
-    manifest = {"config": {"window": 4, "depth": 8}, "band": {"gain acc@1": {"all": {"low": 0.0, "high": 0.2, "n": 3}}}}
+    manifest = {
+        "config": {"window": 4, "depth": 8},
+        "band": {"gain acc@1": {"all": {"low": 0.0, "high": 0.2, "n": 3}}},
+    }
     ax = plot_gain(rows, manifest, "gain acc@1", "all", ax=Figure().add_subplot())
     (points,) = [line for line in ax.lines if line.get_marker() == "o"]
     assert points.get_xdata().tolist() == [1.5, 2.5, 3.5, 4.5, 5.5]
@@ -160,7 +191,9 @@ def test_m_scores_and_splices_of_several_donors(models, tmp_path):
         assert gains.loc[("own", f"gain {name}"), "value"] == 0
         assert ("both", f"gain {name}") in gains.index
     assert set(gains.loc["own", "method"]) == {"splice"}
-    assert run.samples.set_index("model").loc["both", "layers"] == f"{donor}:text:0-2+{base}:text:4-6"
+    assert (
+        run.samples.set_index("model").loc["both", "layers"] == f"{donor}:text:0-2+{base}:text:4-6"
+    )
     assert draw_scores(folder).stat().st_size > 10_000
 
 
@@ -180,7 +213,8 @@ def test_a_splice_of_one_donor_equals_the_same_window(models, tmp_path):
     rows = load_run(run_sweep(sweep, out=tmp_path, **OPTIONS))
     folders = rows.samples.set_index("model")["eval"]
     answers = [
-        load_run(tmp_path / "eval" / folders[name]).samples["output"].tolist() for name in ("same", "window-0-7")
+        load_run(tmp_path / "eval" / folders[name]).samples["output"].tolist()
+        for name in ("same", "window-0-7")
     ]
     assert answers[0] == answers[1]
     with pytest.raises(UsageError, match="one name"):

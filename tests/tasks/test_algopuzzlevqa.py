@@ -9,20 +9,60 @@ from franken.errors import FrankenError, UsageError
 from franken.tasks import algopuzzlevqa as apv
 
 PUBLIC = Path(__file__).parents[3] / "shared" / "data" / "algopuzzlevqa"
-public = pytest.mark.skipif(not PUBLIC.is_dir(), reason="the public benchmark is not on this machine")
+public = pytest.mark.skipif(
+    not PUBLIC.is_dir(), reason="the public benchmark is not on this machine"
+)
 TYPES = sorted(apv.READERS)
 WHOLE = ("clock", "maze", "move_box", "n_queens", "number_slide")
 
 # What the issue of the benchmark lists, and every other field that repeats what solves the row.
 SOLVING = {
-    "add_hour", "add_minute", "subtract_hour", "subtract_minute", "optimal_path", "optimal_path_length", "left_turns",
-    "right_turns", "total_turns", "box_location", "missing_queen_positions", "total_moves", "path_track",
-    "possible_states", "unique_positions", "board", "cuts", "joins", "each_cut_time", "each_join_time", "total_time",
-    "num_steps", "swaps", "in_position", "out_of_position", "shuffled_order", "possible_colours_of_unknown",
-    "unique_maps", "state_after_moves", "final_state", "effective_rotation", "direction", "rotated_colors",
-    "rotated_boundaries", "rotated_prizes", "squares_of_color1", "squares_of_color2", "query_year", "query_month",
-    "query_day", "query_face", "query_colour", "polygon_adjacency_list", "end", "moves",
-}  # fmt: skip
+    "add_hour",
+    "add_minute",
+    "subtract_hour",
+    "subtract_minute",
+    "optimal_path",
+    "optimal_path_length",
+    "left_turns",
+    "right_turns",
+    "total_turns",
+    "box_location",
+    "missing_queen_positions",
+    "total_moves",
+    "path_track",
+    "possible_states",
+    "unique_positions",
+    "board",
+    "cuts",
+    "joins",
+    "each_cut_time",
+    "each_join_time",
+    "total_time",
+    "num_steps",
+    "swaps",
+    "in_position",
+    "out_of_position",
+    "shuffled_order",
+    "possible_colours_of_unknown",
+    "unique_maps",
+    "state_after_moves",
+    "final_state",
+    "effective_rotation",
+    "direction",
+    "rotated_colors",
+    "rotated_boundaries",
+    "rotated_prizes",
+    "squares_of_color1",
+    "squares_of_color2",
+    "query_year",
+    "query_month",
+    "query_day",
+    "query_face",
+    "query_colour",
+    "polygon_adjacency_list",
+    "end",
+    "moves",
+}
 
 
 def bare(puzzle_type: str, solution: dict) -> dict:
@@ -79,7 +119,15 @@ def test_rows_that_cannot_be_judged_are_counted_and_say_why(tmp_path):
     good = {"current_hour": 2, "current_minute": 43}
     question = "Ann's event is going to start in 1 hour 40 minutes."
     rows = [
-        json.dumps({"image": "a/c_1.jpg", "question": question, "options": [], "answer": "4:23", "solution": good}),
+        json.dumps(
+            {
+                "image": "a/c_1.jpg",
+                "question": question,
+                "options": [],
+                "answer": "4:23",
+                "solution": good,
+            }
+        ),
         "{no json",
         json.dumps({"question": question, "answer": "4:23", "solution": {"current_hour": 2}}),
         json.dumps({"question": "What is it?", "answer": "4:23", "solution": good}),
@@ -92,8 +140,12 @@ def test_rows_that_cannot_be_judged_are_counted_and_say_why(tmp_path):
     assert found["rows"] == 6
     assert found["agree"] == 1
     assert [(d["id"], d["ours"]) for d in found["disagree"]] == [
-        ("clock_0001", None), ("clock_0002", None), ("clock_0003", None), ("clock_0004", "4:23"), ("clock_0005", None)
-    ]  # fmt: skip
+        ("clock_0001", None),
+        ("clock_0002", None),
+        ("clock_0003", None),
+        ("clock_0004", "4:23"),
+        ("clock_0005", None),
+    ]
     assert all(d["why"] for d in found["disagree"])
 
 

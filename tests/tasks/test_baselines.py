@@ -35,7 +35,12 @@ def test_chance_counts_answers_that_train_never_had():
 def test_what_the_question_gives_away_is_found():
     def some(n):
         return [
-            Item(f"{i}", "leak", f"Is it {'red' if i % 2 else 'blue'} number {i}?", "yes" if i % 2 else "no")
+            Item(
+                f"{i}",
+                "leak",
+                f"Is it {'red' if i % 2 else 'blue'} number {i}?",
+                "yes" if i % 2 else "no",
+            )
             for i in range(n)
         ]
 
@@ -65,7 +70,10 @@ def test_options_that_give_themselves_away_are_found():
 
 def test_in_multiple_choice_the_likeliest_text_is_chosen_and_not_the_letter():
     options = [("red", "blue"), ("blue", "red")]
-    items = [Item(f"{i}", "t", "Which?", "AB"[options[i % 2].index("red")], options=options[i % 2]) for i in range(20)]
+    items = [
+        Item(f"{i}", "t", "Which?", "AB"[options[i % 2].index("red")], options=options[i % 2])
+        for i in range(20)
+    ]
     found = table(baselines(items, items))
     assert found["t", "option", "majority"].value == 0.5
     assert found["t", "option", "question"].value == 1
@@ -93,7 +101,9 @@ def test_cross_fitting_asks_every_item_once():
 
 def test_nothing_learned_is_no_row():
     assert {r.baseline for r in baselines([], numbers([1]))} == set()
-    assert {r.baseline for r in baselines([], [Item("x", "t", "?", "A", options=("1", "2"))])} == {"chance"}
+    assert {r.baseline for r in baselines([], [Item("x", "t", "?", "A", options=("1", "2"))])} == {
+        "chance"
+    }
 
 
 def test_built_in_tasks_on_both_splits():

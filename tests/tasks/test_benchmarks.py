@@ -1,4 +1,6 @@
-"""Each public benchmark from a small file of our own in its own column layout; and any table with a column map."""
+"""Each public benchmark from a small file of our own in its own column layout; and any table with a
+column map.
+"""
 
 import io
 import json
@@ -27,99 +29,281 @@ BLOB = {"bytes": png(), "path": None}
 LAYOUTS = {
     "mathvista": (
         [
-            {"pid": "1", "question": "How far?", "image": "images/1.png", "decoded_image": BLOB, "choices": None, "unit": None,
-             "precision": 1.0, "answer": "1.2", "question_type": "free_form", "answer_type": "float", "metadata": {"grade": "x"}},
-            {"pid": "2", "question": "Which?", "image": "images/2.png", "decoded_image": BLOB, "choices": ["145°", "35°"],
-             "answer": "145°", "question_type": "multi_choice", "answer_type": "text", "metadata": {"grade": "x"}},
+            {
+                "pid": "1",
+                "question": "How far?",
+                "image": "images/1.png",
+                "decoded_image": BLOB,
+                "choices": None,
+                "unit": None,
+                "precision": 1.0,
+                "answer": "1.2",
+                "question_type": "free_form",
+                "answer_type": "float",
+                "metadata": {"grade": "x"},
+            },
+            {
+                "pid": "2",
+                "question": "Which?",
+                "image": "images/2.png",
+                "decoded_image": BLOB,
+                "choices": ["145°", "35°"],
+                "answer": "145°",
+                "question_type": "multi_choice",
+                "answer_type": "text",
+                "metadata": {"grade": "x"},
+            },
         ],
         [("1.2", "number", ()), ("A", "option", ("145°", "35°"))],
     ),
     "mathverse": (
         [
-            {"sample_index": "1", "problem_index": "1", "problem_version": "Text Dominant", "image": BLOB, "answer": "C",
-             "question": "How long is BC?\nChoices:\nA:2\nB:2√{3}\nC:√{3}\nD:2√{2}", "question_type": "multi-choice"},
-            {"sample_index": "5", "problem_index": "1", "problem_version": "Vision Only", "image": BLOB, "answer": "C",
-             "question": "", "question_type": "multi-choice"},
-            {"sample_index": "9", "problem_index": "2", "problem_version": "Text Lite", "image": BLOB, "answer": "14.5",
-             "question": "Find x.", "question_type": "free-form"},
+            {
+                "sample_index": "1",
+                "problem_index": "1",
+                "problem_version": "Text Dominant",
+                "image": BLOB,
+                "answer": "C",
+                "question": "How long is BC?\nChoices:\nA:2\nB:2√{3}\nC:√{3}\nD:2√{2}",
+                "question_type": "multi-choice",
+            },
+            {
+                "sample_index": "5",
+                "problem_index": "1",
+                "problem_version": "Vision Only",
+                "image": BLOB,
+                "answer": "C",
+                "question": "",
+                "question_type": "multi-choice",
+            },
+            {
+                "sample_index": "9",
+                "problem_index": "2",
+                "problem_version": "Text Lite",
+                "image": BLOB,
+                "answer": "14.5",
+                "question": "Find x.",
+                "question_type": "free-form",
+            },
         ],
-        [("C", "option", ("2", "2√{3}", "√{3}", "2√{2}")), ("C", "option", ()), ("14.5", "number", ())],
+        [
+            ("C", "option", ("2", "2√{3}", "√{3}", "2√{2}")),
+            ("C", "option", ()),
+            ("14.5", "number", ()),
+        ],
     ),
     "mathvision": (
         [
-            {"id": "4", "question": "Which is it?\n<image1>", "options": ["A", "B", "C", "D", "E"], "image": "images/4.jpg",
-             "decoded_image": BLOB, "answer": "B", "solution": None, "level": 2, "subject": "combinatorics"},
-            {"id": "9", "question": "How many cuts? <image1>", "options": [], "image": "images/9.jpg", "decoded_image": BLOB,
-             "answer": "8", "solution": None, "level": 2, "subject": "combinatorics"},
+            {
+                "id": "4",
+                "question": "Which is it?\n<image1>",
+                "options": ["A", "B", "C", "D", "E"],
+                "image": "images/4.jpg",
+                "decoded_image": BLOB,
+                "answer": "B",
+                "solution": None,
+                "level": 2,
+                "subject": "combinatorics",
+            },
+            {
+                "id": "9",
+                "question": "How many cuts? <image1>",
+                "options": [],
+                "image": "images/9.jpg",
+                "decoded_image": BLOB,
+                "answer": "8",
+                "solution": None,
+                "level": 2,
+                "subject": "combinatorics",
+            },
         ],
         [("B", "option", ("A", "B", "C", "D", "E")), ("8", "integer", ())],
     ),
     "logicvista": (
         [
-            {"id": "v1", "question": "Which comes next? Select from A, B, C, D, E.", "answer": "A, C", "reasoning": "r",
-             "skill": ["inductive"], "image": BLOB},
-            {"id": "v2", "question": "Which?\nA. three\nB. four", "answer": "B", "reasoning": "r", "skill": ["x"], "image": BLOB},
+            {
+                "id": "v1",
+                "question": "Which comes next? Select from A, B, C, D, E.",
+                "answer": "A, C",
+                "reasoning": "r",
+                "skill": ["inductive"],
+                "image": BLOB,
+            },
+            {
+                "id": "v2",
+                "question": "Which?\nA. three\nB. four",
+                "answer": "B",
+                "reasoning": "r",
+                "skill": ["x"],
+                "image": BLOB,
+            },
         ],
         [("A, C", "option", ()), ("B", "option", ("three", "four"))],
     ),
     "wemath": (
         [
-            {"ID": "15", "split": "testmini", "knowledge concept": "Area", "question": "How large?", "answer": "B",
-             "option": "A. 3; B. 4; C. 5; D. No correct answer", "image_path": BLOB, "key": "2steps_1"},
-            {"ID": "15", "split": "testmini", "knowledge concept": "Area", "question": "And then?", "answer": "D",
-             "option": "A. 3; B. 4; C. 5; D. No correct answer", "image_path": BLOB, "key": "2steps_multi"},
+            {
+                "ID": "15",
+                "split": "testmini",
+                "knowledge concept": "Area",
+                "question": "How large?",
+                "answer": "B",
+                "option": "A. 3; B. 4; C. 5; D. No correct answer",
+                "image_path": BLOB,
+                "key": "2steps_1",
+            },
+            {
+                "ID": "15",
+                "split": "testmini",
+                "knowledge concept": "Area",
+                "question": "And then?",
+                "answer": "D",
+                "option": "A. 3; B. 4; C. 5; D. No correct answer",
+                "image_path": BLOB,
+                "key": "2steps_multi",
+            },
         ],
-        [("B", "option", ("3", "4", "5", "No correct answer")), ("D", "option", ("3", "4", "5", "No correct answer"))],
+        [
+            ("B", "option", ("3", "4", "5", "No correct answer")),
+            ("D", "option", ("3", "4", "5", "No correct answer")),
+        ],
     ),
     "geometry3k": (
-        [{"images": [BLOB], "problem": "<image>Find x.", "answer": "2 \\sqrt { 221 }"},
-         {"images": [BLOB], "problem": "<image>y?", "answer": "3"}],
+        [
+            {"images": [BLOB], "problem": "<image>Find x.", "answer": "2 \\sqrt { 221 }"},
+            {"images": [BLOB], "problem": "<image>y?", "answer": "3"},
+        ],
         [("2 \\sqrt { 221 }", "expression", ()), ("3", "integer", ())],
     ),
     "mmstar": (
-        [{"index": 0, "question": "Which view?\nOptions: A: Front, top, B: Back, C: Left", "image": BLOB, "answer": "A",
-          "category": "coarse", "l2_category": "style", "meta_info": {"source": "x"}}],
+        [
+            {
+                "index": 0,
+                "question": "Which view?\nOptions: A: Front, top, B: Back, C: Left",
+                "image": BLOB,
+                "answer": "A",
+                "category": "coarse",
+                "l2_category": "style",
+                "meta_info": {"source": "x"},
+            }
+        ],
         [("A", "option", ("Front, top", "Back", "Left"))],
     ),
     "hallusionbench": (
         [
-            {"category": "VD", "subcategory": "illusion", "visual_input": "1", "set_id": "0", "figure_id": "1", "sample_note": "n",
-             "question_id": "0", "question": "Is it?", "gt_answer_details": "d", "gt_answer": "1", "filename": "./a.png", "image": BLOB},
-            {"category": "VD", "subcategory": "illusion", "visual_input": "1", "set_id": "0", "figure_id": "2", "sample_note": "n",
-             "question_id": "0", "question": "Is it?", "gt_answer_details": "d", "gt_answer": "0", "filename": "./b.png", "image": BLOB},
+            {
+                "category": "VD",
+                "subcategory": "illusion",
+                "visual_input": "1",
+                "set_id": "0",
+                "figure_id": "1",
+                "sample_note": "n",
+                "question_id": "0",
+                "question": "Is it?",
+                "gt_answer_details": "d",
+                "gt_answer": "1",
+                "filename": "./a.png",
+                "image": BLOB,
+            },
+            {
+                "category": "VD",
+                "subcategory": "illusion",
+                "visual_input": "1",
+                "set_id": "0",
+                "figure_id": "2",
+                "sample_note": "n",
+                "question_id": "0",
+                "question": "Is it?",
+                "gt_answer_details": "d",
+                "gt_answer": "0",
+                "filename": "./b.png",
+                "image": BLOB,
+            },
         ],
         [("yes", "yes_no", ()), ("no", "yes_no", ())],
     ),
     "mmmu-pro": (
-        [{"id": "test_Art_1", "question": "What is in <image 1> but not in <image 2>?",
-          "options": "['a tree', \"the dog's tail\", '<image 2>']",
-          "explanation": "?", "image_1": BLOB, "image_2": BLOB, "image_3": None, "img_type": "x", "answer": "B", "subject": "Art"}],
+        [
+            {
+                "id": "test_Art_1",
+                "question": "What is in <image 1> but not in <image 2>?",
+                "options": "['a tree', \"the dog's tail\", '<image 2>']",
+                "explanation": "?",
+                "image_1": BLOB,
+                "image_2": BLOB,
+                "image_3": None,
+                "img_type": "x",
+                "answer": "B",
+                "subject": "Art",
+            }
+        ],
         [("B", "option", ("a tree", "the dog's tail", "<image 2>"))],
     ),
     "mmmu-pro-vision": (
-        [{"id": "test_Art_1", "image": BLOB, "options": "['a', 'b']", "answer": "B", "subject": "Art"}],
+        [
+            {
+                "id": "test_Art_1",
+                "image": BLOB,
+                "options": "['a', 'b']",
+                "answer": "B",
+                "subject": "Art",
+            }
+        ],
         [("B", "option", ("a", "b"))],
     ),
     "math-500": (
-        [{"problem": "Convert.", "solution": "…", "answer": "\\left( 3, \\frac{\\pi}{2} \\right)", "subject": "p",
-          "level": 2, "unique_id": "test/1.json"}],
+        [
+            {
+                "problem": "Convert.",
+                "solution": "…",
+                "answer": "\\left( 3, \\frac{\\pi}{2} \\right)",
+                "subject": "p",
+                "level": 2,
+                "unique_id": "test/1.json",
+            }
+        ],
         [("\\left( 3, \\frac{\\pi}{2} \\right)", "expression", ())],
     ),
-    "gsm8k": ([{"question": "How many?", "answer": "She has 9 * 2 = <<9*2=18>>18.\n#### 1,800"}], [("1,800", "number", ())]),
+    "gsm8k": (
+        [{"question": "How many?", "answer": "She has 9 * 2 = <<9*2=18>>18.\n#### 1,800"}],
+        [("1,800", "number", ())],
+    ),
     "virl39k": (
         [
-            {"question": "<image>Which?\nA. 3\nB. 4", "answer": "\\boxed{B}", "PassRate_32BTrained": 0.5, "PassRate_7BBase": 0.2,
-             "category": "c", "source": "s", "qid": "q1", "image": ["images/0.png"]},
-            {"question": "<image>How much?", "answer": "\\boxed{\\frac{1}{2}}", "PassRate_32BTrained": 0.5, "PassRate_7BBase": 0.2,
-             "category": "c", "source": "s", "qid": "q2", "image": ["images/0.png"]},
+            {
+                "question": "<image>Which?\nA. 3\nB. 4",
+                "answer": "\\boxed{B}",
+                "PassRate_32BTrained": 0.5,
+                "PassRate_7BBase": 0.2,
+                "category": "c",
+                "source": "s",
+                "qid": "q1",
+                "image": ["images/0.png"],
+            },
+            {
+                "question": "<image>How much?",
+                "answer": "\\boxed{\\frac{1}{2}}",
+                "PassRate_32BTrained": 0.5,
+                "PassRate_7BBase": 0.2,
+                "category": "c",
+                "source": "s",
+                "qid": "q2",
+                "image": ["images/0.png"],
+            },
         ],
         [("B", "option", ("3", "4")), ("\\frac{1}{2}", "number", ())],
     ),
     "clevr": (
-        [{"image": BLOB, "problem": "How many items are there?", "solution": "<answer> 3 </answer>"}],
+        [
+            {
+                "image": BLOB,
+                "problem": "How many items are there?",
+                "solution": "<answer> 3 </answer>",
+            }
+        ],
         [("3", "integer", ())],
     ),
-}  # fmt: skip
+}
 TEXT_ONLY = {"math-500", "gsm8k"}
 
 
@@ -141,7 +325,9 @@ def test_a_published_layout_as_parquet(name, folder):
     pd.DataFrame(rows).to_parquet(folder / "test-00000-of-00001.parquet")
     items = load_tasks((), 100, 0, canonical(f"{name}={folder}"))
     assert [(i.answer, i.answer_type, i.options) for i in items] == expected
-    assert all(i.task == name and i.question and i.error is None for i in items), [i.error for i in items]
+    assert all(i.task == name and i.question and i.error is None for i in items), [
+        i.error for i in items
+    ]
     assert len({i.id for i in items}) == len(items)
     assert all((i.image is None) == (name in TEXT_ONLY) for i in items)
     for item in items:
@@ -189,7 +375,12 @@ def test_any_jsonl_with_a_column_map(folder):
     file.write_text("\n".join(json.dumps(r) for r in rows))
     spec = canonical(file, "question=prompt,answer=gold,images=picture,task=kind")
     items = load_tasks((), 10, 0, spec)
-    assert [i.task for i in items] == ["data-count", "place", "place", "place"]  # count is a built-in task
+    assert [i.task for i in items] == [
+        "data-count",
+        "place",
+        "place",
+        "place",
+    ]  # count is a built-in task
     assert [i.answer_type for i in items][:2] == ["integer", "word"]
     assert items[0].error is None
     assert items[0].image is not None
@@ -204,8 +395,12 @@ def test_any_jsonl_with_a_column_map(folder):
 
 def test_a_larger_sample_contains_the_smaller_one(tmp_path):
     file = tmp_path / "rows.jsonl"
-    file.write_text("\n".join(json.dumps({"question": f"{i}?", "answer": str(i), "id": i}) for i in range(50)))
-    few, many, other = ([i.id for i in load_tasks((), n, s, canonical(file))] for n, s in ((5, 0), (20, 0), (5, 1)))
+    file.write_text(
+        "\n".join(json.dumps({"question": f"{i}?", "answer": str(i), "id": i}) for i in range(50))
+    )
+    few, many, other = (
+        [i.id for i in load_tasks((), n, s, canonical(file))] for n, s in ((5, 0), (20, 0), (5, 1))
+    )
     assert set(few) < set(many)
     assert few != other
     assert many == sorted(many, key=lambda x: int(x.rpartition("-")[2]))
@@ -215,10 +410,14 @@ def test_bytes_base64_and_json_maps(tmp_path):
     import base64
 
     text = "data:image/png;base64," + base64.b64encode(png()).decode()
-    (tmp_path / "rows.json").write_text(json.dumps({"v1": {"question": "How many?", "answer": 3, "image": text}}))
+    (tmp_path / "rows.json").write_text(
+        json.dumps({"v1": {"question": "How many?", "answer": 3, "image": text}})
+    )
     (item,) = load_tasks((), 5, 0, canonical(tmp_path / "rows.json"))
     assert (item.id, item.answer, item.image.size) == ("rows-v1", "3", (8, 6))
-    pd.DataFrame([{"question": "q", "answer": "3", "image": png()}]).to_parquet(tmp_path / "a.parquet")
+    pd.DataFrame([{"question": "q", "answer": "3", "image": png()}]).to_parquet(
+        tmp_path / "a.parquet"
+    )
     (item,) = load_tasks((), 5, 0, canonical(tmp_path / "a.parquet"))
     assert item.image.size == (8, 6)
 
@@ -273,11 +472,20 @@ def test_what_cannot_be_says_why(tmp_path):
 
 def test_splits_of_a_folder(tmp_path):
     for split in ("train", "test"):
-        pd.DataFrame([{"question": split, "answer": "1"}]).to_parquet(tmp_path / f"{split}-00000-of-00001.parquet")
+        pd.DataFrame([{"question": split, "answer": "1"}]).to_parquet(
+            tmp_path / f"{split}-00000-of-00001.parquet"
+        )
     with pytest.raises(UsageError, match="several splits"):
         load_tasks((), 5, 0, canonical(tmp_path, "question=question,answer=answer"))
-    assert load_tasks((), 5, 0, canonical(tmp_path, "split=test,question=question,answer=answer"))[0].question == "test"
-    pd.DataFrame([{"question": "main", "answer": "#### 1"}]).to_parquet(tmp_path / "test-00000-of-00001.parquet")
+    assert (
+        load_tasks((), 5, 0, canonical(tmp_path, "split=test,question=question,answer=answer"))[
+            0
+        ].question
+        == "test"
+    )
+    pd.DataFrame([{"question": "main", "answer": "#### 1"}]).to_parquet(
+        tmp_path / "test-00000-of-00001.parquet"
+    )
     assert load_tasks((), 5, 0, canonical(f"gsm8k={tmp_path}"))[0].question == "main"
 
 

@@ -8,7 +8,11 @@ QUESTION = "Ann's event is going to start in 1 hour 40 minutes."
 
 
 def row(answer: str, **solution: int) -> str:
-    shown = {"image": f"images/clock/clock_{answer.replace(':', '')}.jpg", "question": QUESTION, "options": []}
+    shown = {
+        "image": f"images/clock/clock_{answer.replace(':', '')}.jpg",
+        "question": QUESTION,
+        "options": [],
+    }
     return json.dumps({**shown, "answer": answer, "solution": solution})
 
 
@@ -24,7 +28,12 @@ def test_disagreement_is_data(capsys, tmp_path):
     (tmp_path / "other.json").write_text("{}")
     code, out, _ = run(capsys, "verify", tmp_path, "--json")
     assert code == 0
-    found = {"id": "clock_422", "published": "4:22", "ours": "4:23", "why": "2:43 +100 minutes is 4:23"}
+    found = {
+        "id": "clock_422",
+        "published": "4:22",
+        "ours": "4:23",
+        "why": "2:43 +100 minutes is 4:23",
+    }
     assert json.loads(out) == {"tasks": {"clock": {"rows": 2, "agree": 1, "disagree": [found]}}}
     code, out, _ = run(capsys, "verify", tmp_path)
     assert code == 0

@@ -39,7 +39,15 @@ def test_render_writes_a_png(tmp_path, capsys):
     assert code == 0
     assert Image.open(tmp_path / "deep" / "sheet.png").width == GAP + 3 * (252 + GAP)
     code, printed = run(
-        capsys, "render", "rotting_kiwi+choice", "--pairs", "--n", 2, "--out", tmp_path / "p.png", "--json"
+        capsys,
+        "render",
+        "rotting_kiwi+choice",
+        "--pairs",
+        "--n",
+        2,
+        "--out",
+        tmp_path / "p.png",
+        "--json",
     )
     assert (code, json.loads(printed.out)["task"]) == (0, "rotting_kiwi+choice")
 
@@ -49,10 +57,16 @@ def test_list_names_every_task_and_show_counts_the_facts_of_pairs(capsys):
     assert (code, [t["task"] for t in json.loads(printed.out)["tasks"]]) == (0, tasks.every_name())
     code, printed = run(capsys, "show", "count", "--pairs", 20, "--json")
     found = json.loads(printed.out)
-    assert sum(found["pairs"]["facts"].values()) + found["pairs"]["ineligible"] == found["pairs"]["n"] == 20
+    assert (
+        sum(found["pairs"]["facts"].values()) + found["pairs"]["ineligible"]
+        == found["pairs"]["n"]
+        == 20
+    )
     assert set(found["pairs"]["facts"]) <= set(found["facts"])
 
 
-@pytest.mark.parametrize("bad", [["show", "klock"], ["show", "clock:7"], ["render", "clock", "--split", "dev"]])
+@pytest.mark.parametrize(
+    "bad", [["show", "klock"], ["show", "clock:7"], ["render", "clock", "--split", "dev"]]
+)
 def test_bad_names_are_usage_errors(bad, capsys):
     assert run(capsys, *bad)[0] == 2

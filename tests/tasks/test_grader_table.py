@@ -1,6 +1,7 @@
 """The graders against hand-written cases: gold answer, reply, right or wrong.
 
-`+` lines must score 1, `-` lines 0. Lines under "reference" are extraction errors of the reference implementation.
+`+` lines must score 1, `-` lines 0. Lines under "reference" are extraction errors of the reference
+implementation.
 """
 
 import pytest
@@ -530,16 +531,30 @@ BOX = (
 )
 
 TABLES = {
-    "integer": [INTEGER, INTEGER_REFERENCE], "number": [NUMBER], "clock": [CLOCK], "word": [WORD, WORD_REFERENCE],
-    "yes_no": [YES_NO], "expression": [EXPRESSION], "box": [BOX],
-    "option": [OPTION, OPTION_REFERENCE, OPTION_BARE, OPTION_OF_LETTERS, OPTION_OF_FORMULAS, OPTION_TEN],
-}  # fmt: skip
+    "integer": [INTEGER, INTEGER_REFERENCE],
+    "number": [NUMBER],
+    "clock": [CLOCK],
+    "word": [WORD, WORD_REFERENCE],
+    "yes_no": [YES_NO],
+    "expression": [EXPRESSION],
+    "box": [BOX],
+    "option": [
+        OPTION,
+        OPTION_REFERENCE,
+        OPTION_BARE,
+        OPTION_OF_LETTERS,
+        OPTION_OF_FORMULAS,
+        OPTION_TEN,
+    ],
+}
 
 
 def cases():
     for kind, tables in TABLES.items():
         for table, options in tables:
-            entries = table.strip("\n").replace("\n+ The answer is 7.", "\\nThe answer is 7.").split("\n")
+            entries = (
+                table.strip("\n").replace("\n+ The answer is 7.", "\\nThe answer is 7.").split("\n")
+            )
             for entry in entries:
                 sign, gold, reply = (part.strip() for part in entry.split("|", 2))
                 yield kind, gold, reply.replace("\\nThe", "\nThe"), float(sign == "+"), options

@@ -1,4 +1,6 @@
-"""What the table of cases does not show: types inferred, tolerances, boxes at the threshold, threads, gold answers that are none."""
+"""What the table of cases does not show: types inferred, tolerances, boxes at the threshold,
+threads, gold answers that are none.
+"""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,14 +18,31 @@ from franken.tasks.puzzle import Item
 @pytest.mark.parametrize(
     ("gold", "options", "kind"),
     [
-        ("7", (), "integer"), ("-7", (), "integer"), ("1,234", (), "integer"), ("7.5", (), "number"), ("7.0", (), "number"),
-        ("1/2", (), "number"), ("25%", (), "number"), ("\\frac{1}{2}", (), "number"), ("5 cm", (), "number"),
-        ("2:43", (), "clock"), ("red", (), "word"), ("seven dwarfs", (), "word"), ("New York", (), "word"), ("Yes", (), "yes_no"),
-        ("B", ("x", "y"), "option"), ("7", ("6", "7"), "option"), ("2\\sqrt{3}", (), "expression"), ("x^2+1", (), "expression"),
-        ("(1, 2)", (), "expression"), ("[2, 7]", (), "expression"), ("3,4", (), "expression"), ("2x", (), "expression"),
+        ("7", (), "integer"),
+        ("-7", (), "integer"),
+        ("1,234", (), "integer"),
+        ("7.5", (), "number"),
+        ("7.0", (), "number"),
+        ("1/2", (), "number"),
+        ("25%", (), "number"),
+        ("\\frac{1}{2}", (), "number"),
+        ("5 cm", (), "number"),
+        ("2:43", (), "clock"),
+        ("red", (), "word"),
+        ("seven dwarfs", (), "word"),
+        ("New York", (), "word"),
+        ("Yes", (), "yes_no"),
+        ("B", ("x", "y"), "option"),
+        ("7", ("6", "7"), "option"),
+        ("2\\sqrt{3}", (), "expression"),
+        ("x^2+1", (), "expression"),
+        ("(1, 2)", (), "expression"),
+        ("[2, 7]", (), "expression"),
+        ("3,4", (), "expression"),
+        ("2x", (), "expression"),
         ("10_8", (), "word"),
     ],
-)  # fmt: skip
+)
 def test_inferred_types(gold, options, kind):
     assert infer_type(gold, options) == kind
 
@@ -45,13 +64,17 @@ def test_the_box_threshold_is_the_rows():
 def test_expressions_are_compared_in_threads_too():
     with ThreadPoolExecutor(2) as pool:
         scores = list(
-            pool.map(lambda reply: grade_typed(reply, "2\\sqrt{2}", "expression").score, ["\\sqrt{8}", "\\sqrt{3}"])
+            pool.map(
+                lambda reply: grade_typed(reply, "2\\sqrt{2}", "expression").score,
+                ["\\sqrt{8}", "\\sqrt{3}"],
+            )
         )
     assert scores == [1.0, 0.0]
 
 
 @pytest.mark.parametrize(
-    ("gold", "kind"), [("red", "integer"), ("red", "clock"), ("red", "yes_no"), ("1,2,3", "box"), ("7", "colour")]
+    ("gold", "kind"),
+    [("red", "integer"), ("red", "clock"), ("red", "yes_no"), ("1,2,3", "box"), ("7", "colour")],
 )
 def test_a_gold_answer_of_another_type_is_an_error_and_not_a_verdict(gold, kind):
     with pytest.raises(ValueError, match=r"answer"):
@@ -67,7 +90,12 @@ def test_items_are_judged_by_their_row():
     item = Item("1", "mine", "which?", "B", options=("24", "25"))
     assert tasks.grade("The answer is 25", item).score == 1
     assert tasks.grade("24", item).score == 0
-    assert tasks.grade("about 26", Item("1", "mine", "?", "25", answer_type="number", tolerance=0.1)).score == 1
+    assert (
+        tasks.grade(
+            "about 26", Item("1", "mine", "?", "25", answer_type="number", tolerance=0.1)
+        ).score
+        == 1
+    )
 
 
 @given(st.integers(-(10**9), 10**9))
@@ -100,7 +128,15 @@ def test_any_reply_gets_a_verdict_with_a_reason(reply, kind):
 
 @pytest.mark.parametrize(
     "reply",
-    ["9" * 20000, "9^{9^{9^{9}}}", "9^9^9^9", "99999999!", "2^{99999999}", "the answer is " * 2000, "(A) " * 5000],
+    [
+        "9" * 20000,
+        "9^{9^{9^{9}}}",
+        "9^9^9^9",
+        "99999999!",
+        "2^{99999999}",
+        "the answer is " * 2000,
+        "(A) " * 5000,
+    ],
 )
 @pytest.mark.parametrize("kind", ["integer", "option", "expression"])
 def test_replies_that_never_end_are_judged_at_once(reply, kind):

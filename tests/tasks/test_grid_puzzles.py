@@ -1,4 +1,6 @@
-"""The five grid puzzles: descriptions are lossless, answers right, twins minimal, splits disjoint, pixels honest."""
+"""The five grid puzzles: descriptions are lossless, answers right, twins minimal, splits disjoint,
+pixels honest.
+"""
 
 import random
 import re
@@ -14,7 +16,9 @@ from franken.tasks import grid as world
 from franken.tasks import lessons
 from franken.tasks.puzzle import split_of
 
-THINGS = st.none() | st.builds(world.Thing, st.sampled_from(world.COLORS), st.sampled_from(world.SHAPES + world.DIGITS))
+THINGS = st.none() | st.builds(
+    world.Thing, st.sampled_from(world.COLORS), st.sampled_from(world.SHAPES + world.DIGITS)
+)
 GRIDS = st.tuples(*[THINGS] * 9)
 
 
@@ -29,7 +33,9 @@ def test_facts_name_every_cell(grid):
     assert world.parse(described) == grid
 
 
-@pytest.mark.parametrize("text", ["", "r1c1 red", "r1c1 purple square", "r9c9 empty", "r1c1 empty r1c1 empty"])
+@pytest.mark.parametrize(
+    "text", ["", "r1c1 red", "r1c1 purple square", "r9c9 empty", "r1c1 empty r1c1 empty"]
+)
 def test_parse_refuses_what_is_no_description(text):
     with pytest.raises(ValueError, match="cell|holds"):
         world.parse(text)
@@ -75,7 +81,9 @@ def test_pairs_differ_in_one_fact_and_its_pixels_only(name):
         changed = [i for i in range(9) if pair.target.state[i] != pair.source.state[i]]
         assert [world.CELLS[i] for i in changed] == [pair.fact]
         row, col = divmod(changed[0], 3)
-        difference = np.abs(np.asarray(pair.target.image, int) - np.asarray(pair.source.image, int)).sum(-1)
+        difference = np.abs(
+            np.asarray(pair.target.image, int) - np.asarray(pair.source.image, int)
+        ).sum(-1)
         inside = difference[row * 28 : row * 28 + 28, col * 28 : col * 28 + 28].sum()
         assert inside > 0
         assert difference.sum() == inside

@@ -11,7 +11,9 @@ from franken.tasks.judge import KEY, Judge, ask, cached, prompt_of
 
 
 class Stub:
-    """An endpoint that answers by a function of (prompt, how often it was asked); (status, reply) each."""
+    """An endpoint that answers by a function of (prompt, how often it was asked); (status, reply)
+    each.
+    """
 
     def __init__(self, answer):
         self.requests = []
@@ -21,13 +23,20 @@ class Stub:
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 prompt = body["messages"][0]["content"]
-                stub.requests.append({"path": self.path, "body": body, "key": self.headers.get("Authorization")})
+                stub.requests.append(
+                    {"path": self.path, "body": body, "key": self.headers.get("Authorization")}
+                )
                 status, reply = answer(
-                    prompt, sum(r["body"]["messages"][0]["content"] == prompt for r in stub.requests)
+                    prompt,
+                    sum(r["body"]["messages"][0]["content"] == prompt for r in stub.requests),
                 )
                 self.send_response(status)
                 self.end_headers()
-                content = {"choices": [{"message": {"content": reply}}]} if isinstance(reply, str) else reply
+                content = (
+                    {"choices": [{"message": {"content": reply}}]}
+                    if isinstance(reply, str)
+                    else reply
+                )
                 self.wfile.write(json.dumps(content).encode())
 
             def log_message(self, *_):
@@ -53,7 +62,9 @@ def judge(stub, tmp_path, **options):
 
 def test_verdicts_in_order_and_sent_once(tmp_path):
     prompts = [prompt_of("How many?", "7", said) for said in ("seven", "eight", "seven")]
-    with Stub(lambda p, n: (200, "Same.\nVERDICT: right" if "\nseven\n" in p else "**VERDICT: wrong**")) as stub:
+    with Stub(
+        lambda p, n: (200, "Same.\nVERDICT: right" if "\nseven\n" in p else "**VERDICT: wrong**")
+    ) as stub:
         opinions = ask(judge(stub, tmp_path), prompts)
         assert [o.score for o in opinions] == [1.0, 0.0, 1.0]
         assert all(o.error is None and o.reason for o in opinions)
@@ -63,7 +74,9 @@ def test_verdicts_in_order_and_sent_once(tmp_path):
         assert cached(judge(stub, tmp_path), prompts) == 2
         assert ask(judge(stub, tmp_path), prompts) == opinions
         assert len(stub.requests) == 2
-    assert ask(Judge(stub.url, "stub", tmp_path / "cache"), prompts) == opinions  # nobody is there any more
+    assert (
+        ask(Judge(stub.url, "stub", tmp_path / "cache"), prompts) == opinions
+    )  # nobody is there any more
 
 
 def test_another_model_is_another_opinion(tmp_path):
@@ -75,7 +88,9 @@ def test_another_model_is_another_opinion(tmp_path):
 
 def test_what_passes_is_tried_again(tmp_path):
     waits = []
-    with Stub(lambda p, n: (200, "VERDICT: right") if n == 3 else (503 if n == 1 else 429, {})) as stub:
+    with Stub(
+        lambda p, n: (200, "VERDICT: right") if n == 3 else (503 if n == 1 else 429, {})
+    ) as stub:
         one = Judge(stub.url, "stub", tmp_path, sleep=waits.append)
         assert ask(one, ["x"])[0].score == 1
         assert len(stub.requests) == 3

@@ -37,7 +37,12 @@ def test_eval_on_a_table_of_ones_own(table, tmp_path, capsys):
         "--arms",
         "image,blind",
     ]
-    assert run_command([*arguments, "--out", str(tmp_path / "runs"), "--json", "--max-new-tokens", "2"], False) == 3
+    assert (
+        run_command(
+            [*arguments, "--out", str(tmp_path / "runs"), "--json", "--max-new-tokens", "2"], False
+        )
+        == 3
+    )
     folder = json.loads(capsys.readouterr().out)["runs"][0]
     rows = pd.read_parquet(f"{folder}/samples.parquet")
     assert set(rows["task"]) == {"rows"}
@@ -51,7 +56,17 @@ def test_eval_on_a_table_of_ones_own(table, tmp_path, capsys):
 
 def test_a_download_is_never_done_unasked(tmp_path, capsys):
     assert (
-        run_command(["eval", "creature:sft", "--data", "nobody-of-that-name/nothing", "--out", str(tmp_path)], False)
+        run_command(
+            [
+                "eval",
+                "creature:sft",
+                "--data",
+                "nobody-of-that-name/nothing",
+                "--out",
+                str(tmp_path),
+            ],
+            False,
+        )
         == 1
     )
     assert "--download" in capsys.readouterr().err

@@ -24,13 +24,20 @@ def write(folder: Path, task: str, rows: list[dict]) -> None:
 
 def row(i: int, task: str, meta: dict, target: str = "a.png", source: str = "b.png") -> dict:
     return {
-        "id": f"{task}_{i}", "task": task, "prompt": "<image>How many?", "meta": meta,
-        "target_image": f"images/{target}", "source_image": f"images/{source}",
-    }  # fmt: skip
+        "id": f"{task}_{i}",
+        "task": task,
+        "prompt": "<image>How many?",
+        "meta": meta,
+        "target_image": f"images/{target}",
+        "source_image": f"images/{source}",
+    }
 
 
 def test_every_row_is_accounted_for(tmp_path):
-    three, five = {"target_answer": "3", "source_answer": "5"}, {"target_answer": "5", "source_answer": "5"}
+    three, five = (
+        {"target_answer": "3", "source_answer": "5"},
+        {"target_answer": "5", "source_answer": "5"},
+    )
     rows = [
         row(0, "counting", three),
         row(1, "counting", five),
@@ -52,7 +59,11 @@ def test_every_row_is_accounted_for(tmp_path):
 
 
 def test_overlapping_boxes_are_ineligible(tmp_path):
-    meta = {"target_bbox_xyxy": [0, 0, 10, 10], "source_bbox_xyxy": [0, 0, 10, 9], "iou_threshold": 0.5}
+    meta = {
+        "target_bbox_xyxy": [0, 0, 10, 10],
+        "source_bbox_xyxy": [0, 0, 10, 9],
+        "iou_threshold": 0.5,
+    }
     write(tmp_path, "grounding", [row(0, "grounding", meta)])
     assert "overlap" in load_folder(tmp_path)[0].ineligible
 
@@ -64,7 +75,12 @@ def test_recognition_reads_target_and_source(tmp_path):
         [row(0, "recognition", {"target": "Yes", "source": "No", "category_name": "dog"})],
     )
     pair = load_folder(tmp_path)[0]
-    assert (pair.target.answer, pair.source.answer, pair.fact, pair.error) == ("Yes", "No", "dog", None)
+    assert (pair.target.answer, pair.source.answer, pair.fact, pair.error) == (
+        "Yes",
+        "No",
+        "dog",
+        None,
+    )
 
 
 def test_errors_name_the_place(tmp_path):
@@ -99,7 +115,9 @@ def test_iou_closed_forms():
     assert iou((0, 0, 0, 0), (0, 0, 0, 0)) == 0.0
 
 
-@pytest.mark.skipif(not PUBLIC.exists(), reason="the public vision_functionality data is not beside the checkout")
+@pytest.mark.skipif(
+    not PUBLIC.exists(), reason="the public vision_functionality data is not beside the checkout"
+)
 def test_the_published_rows():
     pairs = load_folder(PUBLIC)
     usable = {

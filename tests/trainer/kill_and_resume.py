@@ -1,10 +1,12 @@
-"""Kill a training run at random moments, resume it, and compare with one that nobody killed, bit for bit.
+"""Kill a training run at random moments, resume it, and compare with one that nobody killed, bit
+for bit.
 
-    OMP_NUM_THREADS=1 python tests/trainer/kill_and_resume.py --kills 24 --report benchmarks/results/resume.md
+    OMP_NUM_THREADS=1 python tests/trainer/kill_and_resume.py --kills 24 --report
+    benchmarks/results/resume.md
 
-Every attempt is a process forked from this one, so that torch is imported once. A third of the kills wait until a checkpoint
-is being written; the others come at a random moment. When a run has come to its end it is compared, and another one starts.
-Exits with 1 where anything differs.
+Every attempt is a process forked from this one, so that torch is imported once. A third of the
+kills wait until a checkpoint is being written; the others come at a random moment. When a run has
+come to its end it is compared, and another one starts. Exits with 1 where anything differs.
 """
 
 import argparse
@@ -25,7 +27,14 @@ from trainer.state import finished
 
 SHARED = {"batch": 2, "save_every": 2, "freeze": ["vision", "projector"]}
 SFT = {"kind": "sft", "steps": 9, "lr": 1e-3, "tasks": {"read": 1.0}, "eval_every": 4, **SHARED}
-RL: dict[str, Any] = {"kind": "grpo", "steps": 12, "prompts": 2, "group": 4, "max_new_tokens": 24, "lr": 3e-4}
+RL: dict[str, Any] = {
+    "kind": "grpo",
+    "steps": 12,
+    "prompts": 2,
+    "group": 4,
+    "max_new_tokens": 24,
+    "lr": 3e-4,
+}
 RL |= {
     "tasks": {"sum": 1.0, "count": 1.0},
     "save_every": 1,
@@ -33,7 +42,13 @@ RL |= {
     "freeze": ["text:0-2", "vision"],
     "beta": 0.01,
 }
-RECIPE = {"name": "soak", "model": "creature:sft", "device": "cpu", "stages": [SFT, RL], "keep": {"last": 2, "best": 1}}
+RECIPE = {
+    "name": "soak",
+    "model": "creature:sft",
+    "device": "cpu",
+    "stages": [SFT, RL],
+    "keep": {"last": 2, "best": 1},
+}
 
 
 def attempt(out: Path) -> int:
@@ -53,10 +68,14 @@ def attempt(out: Path) -> int:
 
 
 def kill(child: int, out: Path, number: int, *, delay: float, writing: bool) -> bool:
-    """Send a signal after `delay` seconds, or after that as soon as a checkpoint is being written. False if it ended before."""
+    """Send a signal after `delay` seconds, or after that as soon as a checkpoint is being written.
+    False if it ended before.
+    """
     began = time.monotonic()
     while not os.waitpid(child, os.WNOHANG)[0]:
-        if time.monotonic() - began > delay and (not writing or any((out / "state").glob(".step-*"))):
+        if time.monotonic() - began > delay and (
+            not writing or any((out / "state").glob(".step-*"))
+        ):
             os.kill(child, number)
             os.waitpid(child, 0)
             return True
@@ -67,7 +86,9 @@ def kill(child: int, out: Path, number: int, *, delay: float, writing: bool) -> 
 def compare(whole: Path, cut: Path) -> list[str]:
     """What differs between two finished runs. Seconds differ by nature and are left out."""
     found = [
-        p.name for p in sorted((whole / "final").iterdir()) if p.read_bytes() != (cut / "final" / p.name).read_bytes()
+        p.name
+        for p in sorted((whole / "final").iterdir())
+        if p.read_bytes() != (cut / "final" / p.name).read_bytes()
     ]
     if metrics(whole) != metrics(cut):
         found.append("metrics.jsonl")
@@ -86,7 +107,9 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 def soak(folder: Path, kills: int, seed: int) -> dict[str, Any]:
     """Kill runs in `folder` until there were `kills`; the table of kills, and what differs, by run."""
     dice = random.Random(seed)
-    load(RECIPE["model"], device="cpu", dtype="fp32")  # imports what a run imports, so that a kill hits the training
+    load(
+        RECIPE["model"], device="cpu", dtype="fp32"
+    )  # imports what a run imports, so that a kill hits the training
     began = time.monotonic()
     if os.waitpid(attempt(folder / "whole"), 0)[1]:
         raise RuntimeError((folder / "stderr.txt").read_text())
@@ -148,7 +171,9 @@ def report(found: dict[str, Any]) -> str:
 
 def main() -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=24)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--report", type=Path)

@@ -42,7 +42,11 @@ def test_grpo_equals_the_definition_at_every_scale():
     rewards = batch()[0]
     whole = statistics.stdev(rewards.flatten().tolist())
     for row, own, wide, bare in zip(
-        rewards.tolist(), grpo(rewards), grpo(rewards, scale="batch"), grpo(rewards, scale="none"), strict=True
+        rewards.tolist(),
+        grpo(rewards),
+        grpo(rewards, scale="batch"),
+        grpo(rewards, scale="none"),
+        strict=True,
     ):
         mean = statistics.fmean(row)
         assert own.tolist() == pytest.approx(normalised(row))
@@ -50,7 +54,9 @@ def test_grpo_equals_the_definition_at_every_scale():
         assert bare.tolist() == pytest.approx([r - mean for r in row])
     assert torch.equal(dr_grpo(rewards), grpo(rewards, scale="none"))
     small = torch.tensor([[0.0, 0.01, 0.0, 0.02]])
-    assert grpo(small, std_floor=0.5)[0].tolist() == pytest.approx(normalised(small[0].tolist(), floor=0.5), rel=1e-4)
+    assert grpo(small, std_floor=0.5)[0].tolist() == pytest.approx(
+        normalised(small[0].tolist(), floor=0.5), rel=1e-4
+    )
     with pytest.raises(UsageError):
         grpo(rewards, scale="prompt")
 
@@ -59,7 +65,9 @@ def test_rloo_compares_with_the_others():
     rewards = batch(group=5)[0]
     for b, i in itertools.product(range(3), range(5)):
         others = [r for j, r in enumerate(rewards[b].tolist()) if j != i]
-        assert rloo(rewards)[b, i].item() == pytest.approx(rewards[b, i].item() - statistics.fmean(others))
+        assert rloo(rewards)[b, i].item() == pytest.approx(
+            rewards[b, i].item() - statistics.fmean(others)
+        )
 
 
 def test_reinforce_baseline_and_gdpo():
@@ -78,7 +86,9 @@ def test_reinforce_baseline_and_gdpo():
 
 @pytest.mark.parametrize(("n", "k"), [(6, 2), (8, 4), (5, 5), (4, 1)])
 def test_passk_equals_the_average_over_all_sets(n, k):
-    """A response's advantage is the mean over the k-sets that hold it of the normalised success of the set."""
+    """A response's advantage is the mean over the k-sets that hold it of the normalised success of
+    the set.
+    """
     for c in range(n + 1):
         correct = torch.tensor([[True] * c + [False] * (n - c)])
         sets = list(itertools.combinations(range(n), k))
@@ -99,7 +109,9 @@ def test_dra_divides_by_similarity():
     for b in range(3):
         units = [e / e.norm() for e in embeddings[b]]
         adjusted = [
-            rewards[b, i].item() / (1 + sum((units[i] @ units[j]).item() for j in range(5) if j != i)) for i in range(5)
+            rewards[b, i].item()
+            / (1 + sum((units[i] @ units[j]).item() for j in range(5) if j != i))
+            for i in range(5)
         ]
         assert dra(rewards, embeddings)[b].tolist() == pytest.approx(normalised(adjusted))
     with pytest.raises(UsageError):
@@ -110,12 +122,20 @@ def test_grpo_diversity_pays_right_answers_only():
     rewards, correct, embeddings = batch(group=6)
     for b in range(3):
         units = [e / e.norm() for e in embeddings[b]]
-        distance = [statistics.fmean(1 - (units[i] @ units[j]).item() for j in range(6) if j != i) for i in range(6)]
+        distance = [
+            statistics.fmean(1 - (units[i] @ units[j]).item() for j in range(6) if j != i)
+            for i in range(6)
+        ]
         assert pairwise_diversity(embeddings)[b].tolist() == pytest.approx(distance)
         total = [
-            r + 0.3 * d * c for r, d, c in zip(rewards[b].tolist(), distance, correct[b].double().tolist(), strict=True)
+            r + 0.3 * d * c
+            for r, d, c in zip(
+                rewards[b].tolist(), distance, correct[b].double().tolist(), strict=True
+            )
         ]
-        found = grpo_diversity(rewards, correct=correct, embeddings=embeddings, diversity_weight=0.3)
+        found = grpo_diversity(
+            rewards, correct=correct, embeddings=embeddings, diversity_weight=0.3
+        )
         assert found[b].tolist() == pytest.approx(normalised(total))
 
 
@@ -143,15 +163,28 @@ def mupo_by_hand(rewards, correct, embeddings, labels, *, clusters, beta, weight
 def test_mupo_equals_the_equations(weighting, beta):
     rewards, correct, embeddings = batch()
     found = mupo(
-        rewards, correct=correct, embeddings=embeddings, clusters=3, min_size=3, beta=beta, diversity_weight=0.25,
-        weighting=weighting, seed=0,
-    )  # fmt: skip
+        rewards,
+        correct=correct,
+        embeddings=embeddings,
+        clusters=3,
+        min_size=3,
+        beta=beta,
+        diversity_weight=0.25,
+        weighting=weighting,
+        seed=0,
+    )
     for b in range(3):
         labels = found.labels[b].tolist()
         expected = mupo_by_hand(
-            rewards[b].tolist(), correct[b].tolist(), embeddings[b], labels, clusters=3, beta=beta, weight=0.25,
+            rewards[b].tolist(),
+            correct[b].tolist(),
+            embeddings[b],
+            labels,
+            clusters=3,
+            beta=beta,
+            weight=0.25,
             weighting=weighting,
-        )  # fmt: skip
+        )
         assert found.advantages[b].tolist() == pytest.approx(expected, rel=1e-6, abs=1e-9)
 
 
@@ -173,7 +206,14 @@ def test_the_mean_over_responses_is_the_papers_objective_over_k():
 @given(st.integers(2, 16), st.integers(1, 5), st.integers(2, 4), st.integers(0, 10**6))
 def test_what_holds_for_every_group(group, clusters, min_size, seed):
     rewards, correct, embeddings = batch(2, group, seed=seed)
-    found = mupo(rewards, correct=correct, embeddings=embeddings, clusters=clusters, min_size=min_size, seed=seed)
+    found = mupo(
+        rewards,
+        correct=correct,
+        embeddings=embeddings,
+        clusters=clusters,
+        min_size=min_size,
+        seed=seed,
+    )
     assert (found.diversity[~correct] == 0).all()
     assert (found.diversity[correct] >= 0).all()
     for b in range(2):
@@ -184,9 +224,13 @@ def test_what_holds_for_every_group(group, clusters, min_size, seed):
             assert found.advantages[b, found.labels[b] == k].sum().abs() < 1e-9
     order = torch.randperm(group, generator=torch.Generator().manual_seed(seed))
     again = mupo(
-        rewards[:, order], correct=correct[:, order], embeddings=embeddings[:, order], clusters=clusters,
-        min_size=min_size, seed=seed,
-    )  # fmt: skip
+        rewards[:, order],
+        correct=correct[:, order],
+        embeddings=embeddings[:, order],
+        clusters=clusters,
+        min_size=min_size,
+        seed=seed,
+    )
     assert torch.allclose(again.advantages, found.advantages[:, order])
     assert torch.equal(again.labels, found.labels[:, order])
 
@@ -197,7 +241,9 @@ def test_one_cluster_is_grpo(weighting):
     one = mupo(rewards, correct=correct, embeddings=embeddings, clusters=1, weighting=weighting)
     assert torch.equal(one.advantages, grpo(rewards))
     assert (one.diversity == 0).all()
-    few = mupo(rewards[:, :5], correct=correct[:, :5], embeddings=embeddings[:, :5], clusters=3, min_size=3)
+    few = mupo(
+        rewards[:, :5], correct=correct[:, :5], embeddings=embeddings[:, :5], clusters=3, min_size=3
+    )
     assert torch.equal(few.advantages, grpo(rewards[:, :5]))
 
 
@@ -225,7 +271,9 @@ def test_lambda_cancels_among_right_answers_unless_the_std_is_floored():
 
     def at(weight, **options):
         options = {"clusters": 2, "min_size": 3, "eps": 0.0, **options}
-        found = mupo(rewards, correct=correct, embeddings=embeddings, diversity_weight=weight, **options)
+        found = mupo(
+            rewards, correct=correct, embeddings=embeddings, diversity_weight=weight, **options
+        )
         return found.advantages
 
     assert torch.allclose(at(0.4), at(0.1))
@@ -237,7 +285,9 @@ def test_lambda_cancels_among_right_answers_unless_the_std_is_floored():
 def test_named_options_of_the_release():
     rewards, correct, embeddings = batch()
     plain = mupo(rewards, correct=correct, embeddings=embeddings)
-    double = mupo(rewards, correct=correct, embeddings=embeddings, distance_scale=2.0, mixing="code")
+    double = mupo(
+        rewards, correct=correct, embeddings=embeddings, distance_scale=2.0, mixing="code"
+    )
     assert torch.allclose(double.diversity, 2 * plain.diversity)
     formatted = (rewards - correct.double()) / 0.1
     released = (1 - 0.1 - 0.4) * correct + 0.1 * formatted + 0.4 * correct * double.diversity

@@ -1,4 +1,6 @@
-"""Constrained k-means against enumeration and against k-means-constrained, which solves the same flow problem."""
+"""Constrained k-means against enumeration and against k-means-constrained, which solves the same
+flow problem.
+"""
 
 import itertools
 
@@ -29,7 +31,9 @@ def test_assignment_is_the_best_of_all_partitions(points, clusters, min_size, se
     assert squared[np.arange(points), found].sum() == pytest.approx(min(feasible))
 
 
-@pytest.mark.parametrize(("points", "clusters", "min_size"), [(15, 3, 3), (12, 2, 4), (40, 5, 6), (9, 3, 3)])
+@pytest.mark.parametrize(
+    ("points", "clusters", "min_size"), [(15, 3, 3), (12, 2, 4), (40, 5, 6), (9, 3, 3)]
+)
 def test_fixed_centres_give_the_labels_of_k_means_constrained(points, clusters, min_size):
     """Its costs are plain distances in thousandths; on those, both solve the same flow problem."""
     for seed in range(20):
@@ -46,13 +50,17 @@ def test_fixed_centres_give_the_labels_of_k_means_constrained(points, clusters, 
 def test_clusters_are_as_tight_as_those_of_k_means_constrained():
     """Both find local optima, so the sums over twenty clouds of noise are compared."""
     clouds = [np.random.default_rng(seed).normal(size=(15, 6)) for seed in range(20)]
-    theirs = sum(KMeansConstrained(3, size_min=3, random_state=0, n_init=10).fit(x).inertia_ for x in clouds)
+    theirs = sum(
+        KMeansConstrained(3, size_min=3, random_state=0, n_init=10).fit(x).inertia_ for x in clouds
+    )
     assert sum(constrained_kmeans(x, 3, 3).inertia for x in clouds) <= theirs * 1.005
 
 
 def test_well_apart_clusters_are_found_as_k_means_constrained_finds_them():
     generator = np.random.default_rng(0)
-    x = np.concatenate([generator.normal(center, 0.1, size=(n, 4)) for center, n in ((0, 7), (3, 5), (-3, 3))])
+    x = np.concatenate(
+        [generator.normal(center, 0.1, size=(n, 4)) for center, n in ((0, 7), (3, 5), (-3, 3))]
+    )
     theirs = KMeansConstrained(3, size_min=3, random_state=0).fit(x)
     ours = constrained_kmeans(x, 3, 3)
     assert len({*zip(ours.labels.tolist(), theirs.labels_.tolist(), strict=True)}) == 3

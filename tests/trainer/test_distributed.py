@@ -1,6 +1,8 @@
-"""Two processes train as one: the same loss and weights to rounding; sharded checkpoints move between numbers of processes.
+"""Two processes train as one: the same loss and weights to rounding; sharded checkpoints move
+between numbers of processes.
 
-All runs of two processes happen in one pair of them (`two_ranks`), forked from a server that has imported what they need.
+All runs of two processes happen in one pair of them (`two_ranks`), forked from a server that has
+imported what they need.
 """
 
 import errno
@@ -33,19 +35,50 @@ from trainer.state import Position
 from trainer.watch import watcher
 
 GRPO = {
-    "kind": "grpo", "steps": 1, "prompts": 3, "group": 4, "max_new_tokens": 24, "lr": 1e-4, "tasks": {"sum": 1.0},
-    "advantage": {"scale": "batch"}, "beta": 0.05, "entropy_bonus": 0.01, "freeze": ["vision", "early"], "micro_rows": 5,
-    "seed": 4, "temperature": 0.6, "filter": "accuracy", "refill": 1, "save_every": 1,
-}  # fmt: skip  # of its stream's five groups only those of the second rank are kept, one of them a refill
-SFT = {"kind": "sft", "steps": 1, "batch": 3, "lr": 1e-4, "tasks": {"read": 1.0, "count": 1.0}, "freeze": ["vision"]}
+    "kind": "grpo",
+    "steps": 1,
+    "prompts": 3,
+    "group": 4,
+    "max_new_tokens": 24,
+    "lr": 1e-4,
+    "tasks": {"sum": 1.0},
+    "advantage": {"scale": "batch"},
+    "beta": 0.05,
+    "entropy_bonus": 0.01,
+    "freeze": ["vision", "early"],
+    "micro_rows": 5,
+    "seed": 4,
+    "temperature": 0.6,
+    "filter": "accuracy",
+    "refill": 1,
+    "save_every": 1,
+}
+SFT = {
+    "kind": "sft",
+    "steps": 1,
+    "batch": 3,
+    "lr": 1e-4,
+    "tasks": {"read": 1.0, "count": 1.0},
+    "freeze": ["vision"],
+}
 MUPO = {
-    **GRPO, "advantage": {"name": "mupo", "partition": "random", "clusters": 2, "min_size": 2}, "beta": 0.0,
-    "group": 6, "packed": True, "inner_steps": 2, "entropy_bonus": 0.0, "temperature": 1.0, "filter": "none",
-}  # fmt: skip
+    **GRPO,
+    "advantage": {"name": "mupo", "partition": "random", "clusters": 2, "min_size": 2},
+    "beta": 0.0,
+    "group": 6,
+    "packed": True,
+    "inner_steps": 2,
+    "entropy_bonus": 0.0,
+    "temperature": 1.0,
+    "filter": "none",
+}
 STAGES = [
-    GRPO, {**SFT, "packed": True, "token_budget": 120}, {**SFT, "eval_every": 1}, MUPO,
+    GRPO,
+    {**SFT, "packed": True, "token_budget": 120},
+    {**SFT, "eval_every": 1},
+    MUPO,
     {"kind": "align", "steps": 1, "batch": 3, "lr": 1e-4, "freeze": ["vision"]},
-]  # fmt: skip
+]
 SHARDED = {"sharding": "fsdp"}
 RUNS = {
     "whole": ({}, STAGES),
@@ -64,7 +97,10 @@ RUNS = {
             }
         ],
     ),
-    "mixed": ({**SHARDED, "precision": "bf16-mixed"}, [SFT, {**GRPO, "filter": "none", "kl_in": "reward"}]),
+    "mixed": (
+        {**SHARDED, "precision": "bf16-mixed"},
+        [SFT, {**GRPO, "filter": "none", "kl_in": "reward"}],
+    ),
 }
 RUNS["sharded-lora"] = ({**SHARDED, **RUNS["lora"][0]}, RUNS["lora"][1])
 
@@ -72,8 +108,13 @@ RUNS["sharded-lora"] = ({**SHARDED, **RUNS["lora"][0]}, RUNS["lora"][1])
 def train(run, out, *, until=0):
     """Run to the end; with `until`, stop as ctrl-C on one process does, after that update."""
     options, stages = RUNS[run]
-    stages = [{**stage, "data": str(out.parent / stage["data"])} if "data" in stage else stage for stage in stages]
-    recipe = parse_recipe({"name": run, "model": "creature:sft", "device": "cpu", **options, "stages": stages})
+    stages = [
+        {**stage, "data": str(out.parent / stage["data"])} if "data" in stage else stage
+        for stage in stages
+    ]
+    recipe = parse_recipe(
+        {"name": run, "model": "creature:sft", "device": "cpu", **options, "stages": stages}
+    )
 
     def stop(line):
         if line["update"] == until:
@@ -87,7 +128,13 @@ def train(run, out, *, until=0):
 @contextmanager
 def one_of_two(number, port):
     """What torchrun tells its processes."""
-    told = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    told = {
+        "RANK": number,
+        "LOCAL_RANK": number,
+        "WORLD_SIZE": 2,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+    }
     os.environ |= {name: str(value) for name, value in told.items()}
     with joined():
         assert rank() == number
@@ -117,7 +164,9 @@ def full_disk(out, number):
     fully_shard(model)
     first = sharded_state.save(out, model, None, Position(updates=1))
     broken = patch.object(
-        filesystem.FileSystemWriter, "write_data", side_effect=OSError(errno.ENOSPC, "no space is left")
+        filesystem.FileSystemWriter,
+        "write_data",
+        side_effect=OSError(errno.ENOSPC, "no space is left"),
     )
     with broken if number else nullcontext(), pytest.raises(FrankenError) as caught:
         sharded_state.save(out, model, None, Position(updates=2))
@@ -134,8 +183,15 @@ def runs(tmp_path_factory) -> Path:
         for item in tasks.get("sum").items(6, 5, "test"):
             assert item.image
             item.image.save(folder / f"{item.id}.png")
-            rows.write(json.dumps({"question": item.question, "answer": item.answer, "image": f"{item.id}.png"}) + "\n")
-    get_context("forkserver").set_forkserver_preload(["trainer.loop", "trainer.watch", "franken.models.loading"])
+            rows.write(
+                json.dumps(
+                    {"question": item.question, "answer": item.answer, "image": f"{item.id}.png"}
+                )
+                + "\n"
+            )
+    get_context("forkserver").set_forkserver_preload(
+        ["trainer.loop", "trainer.watch", "franken.models.loading"]
+    )
     ports = []
     for _ in range(2):
         with socket.socket() as free:
@@ -167,15 +223,21 @@ def apart(a, b):
     return sum(float((one[n] - two[n]).norm()) for n in one) / sum(norm.values())
 
 
-# Rounding: sums run in another order, so losses differ by a few float32 steps of their largest terms (1e-6 of themselves is
-# seen); Adam divides a gradient by its own size, which turns that into 1e-4 of the way a run has moved, seen over five updates.
+# Rounding: sums run in another order, so losses differ by a few float32 steps of their largest
+# terms (1e-6 of themselves is
+# seen); Adam divides a gradient by its own size, which turns that into 1e-4 of the way a run has
+# moved, seen over five updates.
 REL, ABS = 2e-5, 1e-6
 WEIGHTS = 2e-3
 
 
-@pytest.mark.parametrize(("alone", "other"), [("one", "two"), ("one", "moving"), ("lora", "sharded-lora")])
+@pytest.mark.parametrize(
+    ("alone", "other"), [("one", "two"), ("one", "moving"), ("lora", "sharded-lora")]
+)
 def test_two_processes_equal_one(runs, alone, other):
-    """`two` was interrupted and went on; `moving` was sharded over two, then one, then two; adapters train on rows of a table."""
+    """`two` was interrupted and went on; `moving` was sharded over two, then one, then two;
+    adapters train on rows of a table.
+    """
     one, two = lines(runs / alone), lines(runs / other)
     assert [line["update"] for line in two] == list(range(1, len(one) + 1))
     for a, b in zip(one, two, strict=True):
@@ -192,7 +254,12 @@ def test_two_processes_equal_one(runs, alone, other):
 def test_the_filter_draws_what_one_process_draws(runs):
     for run in ("one", "two", "moving"):
         first = lines(runs / run)[0]
-        assert [first[name] for name in ("groups", "tried", "all_right", "all_wrong")] == [2, 5, 3, 0], run
+        assert [first[name] for name in ("groups", "tried", "all_right", "all_wrong")] == [
+            2,
+            5,
+            3,
+            0,
+        ], run
 
 
 @pytest.mark.parametrize("run", ["one", "two", "moving", "mixed", "sharded-lora"])
@@ -210,7 +277,9 @@ def test_what_is_frozen_stays_and_the_export_is_complete(runs, run):
 
 def test_adapters_alone_have_moved(runs):
     after, before = weights(runs / "sharded-lora"), start()
-    assert sum(not torch.equal(after[name], before[name]) for name in after) == 12  # q, k, v, o of three layers
+    assert (
+        sum(not torch.equal(after[name], before[name]) for name in after) == 12
+    )  # q, k, v, o of three layers
 
 
 def test_mixed_precision_updates_float32_weights(runs):

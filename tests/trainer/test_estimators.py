@@ -1,4 +1,6 @@
-"""The extension point: what a recipe may name, and that every built-in is reached with the recipe's options."""
+"""The extension point: what a recipe may name, and that every built-in is reached with the recipe's
+options.
+"""
 
 import sys
 import types
@@ -27,12 +29,16 @@ def groups(prompts=2, group=9, seed=0, **changes):
         "embed": lambda: embeddings,
         **changes,
     }
-    rewards = torch.stack([correct.float(), (torch.rand(prompts, group, generator=generator) < 0.8).float()], -1)
+    rewards = torch.stack(
+        [correct.float(), (torch.rand(prompts, group, generator=generator) < 0.8).float()], -1
+    )
     return rewards, Groups(**fields)
 
 
 def test_lambda_at_the_start_the_middle_and_the_end():
-    assert [cosine_anneal(p, start=0.4, end=0.1) for p in (0, 0.5, 1)] == pytest.approx([0.4, 0.25, 0.1])
+    assert [cosine_anneal(p, start=0.4, end=0.1) for p in (0, 0.5, 1)] == pytest.approx(
+        [0.4, 0.25, 0.1]
+    )
     assert Anneal().at(0, 0.0) == pytest.approx(0.4)
     assert Anneal().at(50, 0.5) == pytest.approx(0.25)
     assert Anneal().at(100, 1.0) == pytest.approx(0.1)
@@ -53,17 +59,28 @@ def test_every_built_in_gives_what_its_function_gives():
         "gdpo": advantages.gdpo(rewards, torch.tensor([1.0, 0.1])),
         "passk": advantages.passk(c, k=4),
         "dra": advantages.dra(total, e),
-        "grpo_diversity": advantages.grpo_diversity(total, correct=c, embeddings=e, diversity_weight=0.25),
+        "grpo_diversity": advantages.grpo_diversity(
+            total, correct=c, embeddings=e, diversity_weight=0.25
+        ),
         "mupo": advantages.mupo(total, correct=c, embeddings=e, diversity_weight=0.25).advantages,
     }
     assert set(expected) == set(READS)
     for name, wanted in expected.items():
         assert torch.allclose(estimator(Advantage(name=name))(rewards, g).advantages, wanted), name
-    options = {"clusters": 2, "min_size": 4, "beta": 0.5, "weighting": "code", "std_floor": 0.2, "distance_scale": 2.0}
+    options = {
+        "clusters": 2,
+        "min_size": 4,
+        "beta": 0.5,
+        "weighting": "code",
+        "std_floor": 0.2,
+        "distance_scale": 2.0,
+    }
     found = estimator(Advantage(name="mupo", **options))(rewards, g)
     assert torch.allclose(
         found.advantages,
-        advantages.mupo(total, correct=c, embeddings=e, diversity_weight=0.25, **options).advantages,
+        advantages.mupo(
+            total, correct=c, embeddings=e, diversity_weight=0.25, **options
+        ).advantages,
     )
 
 
@@ -76,7 +93,9 @@ def test_what_mupo_logs():
     off = estimator(Advantage(name="mupo", diversity=Anneal(start=0, end=0)))(rewards, g).metrics
     assert off["diversity_share"] == 0
     right = rewards * 0 + 1
-    alone = estimator(Advantage(name="mupo"))(right, groups(correct=torch.ones(2, 9, dtype=torch.bool))[1]).metrics
+    alone = estimator(Advantage(name="mupo"))(
+        right, groups(correct=torch.ones(2, 9, dtype=torch.bool))[1]
+    ).metrics
     assert alone["diversity_share"] == 1
     wrong = estimator(Advantage(name="mupo"))(
         rewards * 0, groups(correct=torch.zeros(2, 9, dtype=torch.bool))[1]
@@ -98,7 +117,11 @@ def test_a_function_of_ones_own(monkeypatch):
     rewards, g = groups()
     found = estimator(Advantage(name="mine:centred", options={"power": 2.0}))(rewards, g).advantages
     assert torch.allclose(found, 2 * (rewards[..., 0] + 0.1 * rewards[..., 1] - 0.5))
-    assert estimator(Advantage(name="mine:by_token"))(rewards, g).advantages.shape == (2, 9, g.lengths.max())
+    assert estimator(Advantage(name="mine:by_token"))(rewards, g).advantages.shape == (
+        2,
+        9,
+        g.lengths.max(),
+    )
     assert estimator(Advantage(name="mine:logged"))(rewards, g).metrics == {"seen": 1.0}
     for name in ("flat", "broken", "too_few"):
         with pytest.raises(FrankenError):

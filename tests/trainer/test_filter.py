@@ -1,4 +1,6 @@
-"""Prompt filtering: groups all right or all wrong are dropped and drawn anew, by accuracy, up to a bound, and resumably."""
+"""Prompt filtering: groups all right or all wrong are dropped and drawn anew, by accuracy, up to a
+bound, and resumably.
+"""
 
 import json
 import signal
@@ -12,8 +14,20 @@ from trainer.grpo import grpo_step
 from trainer.rollout import draw
 from trainer.stages import GrpoStage, parse_recipe
 
-BASE = {"kind": "grpo", "steps": 4, "prompts": 4, "group": 4, "max_new_tokens": 24, "lr": 3e-4, "save_every": 1}
-BASE |= {"tasks": {"sum": 1.0, "count": 1.0}, "filter": "accuracy", "freeze": ["vision", "projector"]}
+BASE = {
+    "kind": "grpo",
+    "steps": 4,
+    "prompts": 4,
+    "group": 4,
+    "max_new_tokens": 24,
+    "lr": 3e-4,
+    "save_every": 1,
+}
+BASE |= {
+    "tasks": {"sum": 1.0, "count": 1.0},
+    "filter": "accuracy",
+    "freeze": ["vision", "projector"],
+}
 
 
 def numbers(items):
@@ -35,16 +49,31 @@ def scripted(monkeypatch):
 
 @pytest.mark.parametrize(
     ("refill", "kept", "tried", "right", "wrong"),
-    [(0, [2], 4, 2, 1), (1, [2, 5], 7, 3, 2), (2, [2, 5, 8], 9, 3, 3), (9, [2, 5, 8, 11], 12, 4, 4)],
+    [
+        (0, [2], 4, 2, 1),
+        (1, [2, 5], 7, 3, 2),
+        (2, [2, 5, 8], 9, 3, 3),
+        (9, [2, 5, 8, 11], 12, 4, 4),
+    ],
 )
-def test_groups_that_teach_nothing_are_drawn_anew(sft_creature, scripted, refill, kept, tried, right, wrong):
+def test_groups_that_teach_nothing_are_drawn_anew(
+    sft_creature, scripted, refill, kept, tried, right, wrong
+):
     found = draw(sft_creature, GrpoStage(**{**BASE, "refill": refill}), seed=3, step=0)
     assert numbers(found.items) == kept
     assert {k: found.counts[k] for k in ("groups", "tried", "all_right", "all_wrong")} == {
-        "groups": len(kept), "tried": tried, "all_right": right, "all_wrong": wrong
-    }  # fmt: skip
+        "groups": len(kept),
+        "tried": tried,
+        "all_right": right,
+        "all_wrong": wrong,
+    }
     assert found.counts["correct"] == pytest.approx((right + 0.5 * len(kept)) / tried)
-    assert found.batch.encoded["input_ids"].shape[0] == len(kept) == len(found.batch.groups) == len(found.grades)
+    assert (
+        found.batch.encoded["input_ids"].shape[0]
+        == len(kept)
+        == len(found.batch.groups)
+        == len(found.grades)
+    )
 
 
 def test_what_is_kept_was_sampled_as_without_a_filter(sft_creature):
@@ -66,9 +95,14 @@ def test_rewards_that_differ_do_not_save_a_group(sft_creature, monkeypatch, scor
     stage = GrpoStage(**{**BASE, "refill": 2, "temperature": 1.5, "overlong_buffer": 23})
     metrics = grpo_step(sft_creature, stage, lambda: pytest.fail("an update"), None, seed=0, step=0)
     assert metrics == {
-        "loss": 0.0, "grad_norm": 0.0, "correct": score, "groups": 0.0, "tried": 12.0,
-        "all_right": 12.0 * score, "all_wrong": 12.0 * (1 - score),
-    }  # fmt: skip
+        "loss": 0.0,
+        "grad_norm": 0.0,
+        "correct": score,
+        "groups": 0.0,
+        "tried": 12.0,
+        "all_right": 12.0 * score,
+        "all_wrong": 12.0 * (1 - score),
+    }
 
 
 def test_a_filtered_run_resumes_bit_for_bit(tmp_path):
@@ -84,7 +118,9 @@ def test_a_filtered_run_resumes_bit_for_bit(tmp_path):
     cut = loop.run_train(recipe, tmp_path / "cut")
     a, b = (load_file(f / "model.safetensors") for f in (whole, cut))
     assert all((a[n] == b[n]).all() for n in a)
-    lines = [[json.loads(x) for x in (tmp_path / n / "metrics.jsonl").open()] for n in ("whole", "cut")]
+    lines = [
+        [json.loads(x) for x in (tmp_path / n / "metrics.jsonl").open()] for n in ("whole", "cut")
+    ]
     assert [x | {"cpu_seconds": 0} for x in lines[0]] == [x | {"cpu_seconds": 0} for x in lines[1]]
     assert any(x["all_right"] + x["all_wrong"] for x in lines[0])
     assert all(x["zero_variance_groups"] == 0 for x in lines[0] if x["groups"])

@@ -26,9 +26,16 @@ def operations(loaded, freeze, packed):
     """Of an RL step, sampling included, which is the same for every freeze."""
     apply_freeze(loaded.model, freeze)
     stage = GrpoStage(
-        kind="grpo", steps=1, lr=1e-4, tasks={"count": 1.0}, prompts=2, group=3, max_new_tokens=8, packed=packed,
+        kind="grpo",
+        steps=1,
+        lr=1e-4,
+        tasks={"count": 1.0},
+        prompts=2,
+        group=3,
+        max_new_tokens=8,
+        packed=packed,
         entropy_bonus=0.01,
-    )  # fmt: skip
+    )
     loaded.model.zero_grad()
     with FlopCounterMode(display=False) as counter:
         grpo_step(loaded, stage, lambda: 0.0, None, seed=0, step=0)
@@ -37,20 +44,30 @@ def operations(loaded, freeze, packed):
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_every_layer_frozen_from_below_saves_its_whole_backward_pass(creature, packed):
-    """All depths alike; and where the gradient has to pass through what is frozen, only half of it is saved."""
-    counts = [operations(creature, [*BELOW, *([f"text:0-{k}"] if k else [])], packed) for k in range(8)]
+    """All depths alike; and where the gradient has to pass through what is frozen, only half of it
+    is saved.
+    """
+    counts = [
+        operations(creature, [*BELOW, *([f"text:0-{k}"] if k else [])], packed) for k in range(8)
+    ]
     saved = [one - other for one, other in zip(counts, counts[1:], strict=False)]
     assert len(set(saved)) == 1
     assert saved[0] > 0
     upper = operations(creature, ["text:4-8"], packed)
     assert upper > counts[4]  # the gradient passes through what is frozen above
-    through = operations(creature, ["vision", "projector", "text:0-4"], packed)  # the embeddings train
-    assert through - counts[4] == pytest.approx(4 * saved[0] / 2, rel=0.25)  # the gradient of the inputs of four layers
+    through = operations(
+        creature, ["vision", "projector", "text:0-4"], packed
+    )  # the embeddings train
+    assert through - counts[4] == pytest.approx(
+        4 * saved[0] / 2, rel=0.25
+    )  # the gradient of the inputs of four layers
 
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_what_is_frozen_from_below_is_not_run_again(creature, packed):
-    """With activation checkpointing a layer that trains runs once more, up to the last thing that its backward pass needs."""
+    """With activation checkpointing a layer that trains runs once more, up to the last thing that
+    its backward pass needs.
+    """
     again = replace(creature, model=deepcopy(creature.model))
     checkpoint_activations(again)
     saved = {}

@@ -1,4 +1,6 @@
-"""The freeze study: its arms, its pairing, and that freezing and merging of the same layers stand side by side."""
+"""The freeze study: its arms, its pairing, and that freezing and merging of the same layers stand
+side by side.
+"""
 
 import json
 
@@ -31,7 +33,9 @@ def test_arms_are_thirds_their_complements_ranges_and_random_sets_of_equal_size(
     assert [len(layers) for layers in set(drawn)] == [9, 9]
 
 
-@pytest.mark.parametrize("names", [[], ["early", "early"], ["0-28"], ["random:x"], ["earlier"], ["3-99"]])
+@pytest.mark.parametrize(
+    "names", [[], ["early", "early"], ["0-28"], ["random:x"], ["earlier"], ["3-99"]]
+)
 def test_bad_arms_are_usage_errors(names):
     with pytest.raises(UsageError):
         plan_arms(names, 28)
@@ -50,7 +54,9 @@ def test_the_study_trains_merges_and_resumes(tmp_path):
     out, said = tmp_path / "study", []
     found = run_freeze_study(recipe, arms, [0], out, items=2, report=said.append)
     kinds = set(zip(found["arm"], found["kind"], strict=True))
-    thirds = {(third, kind) for third in ("early", "late") for kind in ("freeze", "revert", "graft")}
+    thirds = {
+        (third, kind) for third in ("early", "late") for kind in ("freeze", "revert", "graft")
+    }
     assert kinds == {(NONE, ""), ("start", ""), *thirds}
     plain = found[(found["arm"] == NONE) & (found["metric"] == "acc@1")].iloc[0]
     assert plain["minus_none"] == 0
@@ -67,7 +73,13 @@ def test_the_study_trains_merges_and_resumes(tmp_path):
 
 
 def test_the_command_plans_a_study_and_wants_one_of_both(capsys):
-    assert run_command(["freeze-train", "creature-rl", "--arms", "early,random:2", "--dry-run", "--json"], False) == 0
+    assert (
+        run_command(
+            ["freeze-train", "creature-rl", "--arms", "early,random:2", "--dry-run", "--json"],
+            False,
+        )
+        == 0
+    )
     assert json.loads(capsys.readouterr().out)["runs"] == 12
     assert run_command(["freeze-train", "creature-rl", "--dry-run"], False) == 2
     assert run_command(["freeze-train", "creature-rl", "--arms", "early"], False) == 2

@@ -1,4 +1,6 @@
-"""The RL step with every option: gradients invariant to how it is cut, KL, entropy, correction, masking, packing."""
+"""The RL step with every option: gradients invariant to how it is cut, KL, entropy, correction,
+masking, packing.
+"""
 
 import json
 
@@ -19,7 +21,15 @@ TASKS = {"count": 1.0, "sum": 1.0}
 
 
 def stage(**changes):
-    base = {"kind": "grpo", "steps": 1, "lr": 1e-4, "tasks": TASKS, "prompts": 3, "group": 4, "max_new_tokens": 40}
+    base = {
+        "kind": "grpo",
+        "steps": 1,
+        "lr": 1e-4,
+        "tasks": TASKS,
+        "prompts": 3,
+        "group": 4,
+        "max_new_tokens": 40,
+    }
     return GrpoStage(**{**base, **changes})
 
 
@@ -41,7 +51,12 @@ def policy(sft_creature):
     sft_creature.model.requires_grad_(True)
 
 
-CUTS = ({"micro_rows": 5}, {"packed": True}, {"packed": True, "token_budget": 150}, {"token_budget": 300})
+CUTS = (
+    {"micro_rows": 5},
+    {"packed": True},
+    {"packed": True, "token_budget": 150},
+    {"token_budget": 300},
+)
 
 
 @pytest.mark.parametrize("loss", ["grpo", "dr_grpo", "dapo", "gspo", "cispo"])
@@ -111,7 +126,9 @@ def test_the_correction_is_one_for_our_own_sampler_and_undoes_another(policy, mo
 
 
 def test_two_inner_steps_start_from_the_same_policy(policy):
-    """At the first of two inner steps the ratio is one: without an update in between, both have the on-policy gradient."""
+    """At the first of two inner steps the ratio is one: without an update in between, both have the
+    on-policy gradient.
+    """
     once, _ = gradient(policy, stage())
     for importance in ("none", "token_truncate"):
         twice, metrics = gradient(policy, stage(inner_steps=2, importance=importance))
@@ -162,19 +179,28 @@ def test_vision_tokens_are_never_sampled(fresh_creature):
     from trainer.rollout import next_items
 
     items = next_items(TASKS, 3, seed=0, step=0)
-    banned = set(fresh_creature.family.banned_token_ids(fresh_creature.model.config, fresh_creature.tokenizer))
-    for groups in generate(fresh_creature, [Prompt(i.question, (i.image,)) for i in items], Sampling(8, 5.0, 40)):
+    banned = set(
+        fresh_creature.family.banned_token_ids(
+            fresh_creature.model.config, fresh_creature.tokenizer
+        )
+    )
+    for groups in generate(
+        fresh_creature, [Prompt(i.question, (i.image,)) for i in items], Sampling(8, 5.0, 40)
+    ):
         assert not banned & {token for r in groups for token in r.ids}
 
 
 @pytest.mark.parametrize(
-    "name", ["creature-mupo", "creature-mupo-random", "creature-grpo-diversity", "creature-grpo-entropy"]
+    "name",
+    ["creature-mupo", "creature-mupo-random", "creature-grpo-diversity", "creature-grpo-entropy"],
 )
 def test_recipes_run_and_log(tmp_path, name):
     short = {"steps": 2, "prompts": 2, "group": 6, "inner_steps": 1, "max_new_tokens": 24}
     recipe = load_recipe(name, tuple(f"stages.0.{k}={v}" for k, v in short.items()))
     loop.run_train(recipe, tmp_path / "run")
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
     wanted = {"entropy", "reward_accuracy", "zero_variance_groups", "strategies"}
     if "entropy" not in name:
         wanted |= {"lambda", "diversity_reward", "diversity_share"}
@@ -191,7 +217,18 @@ def test_no_reference_without_beta(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "load", lambda *a, **k: loads.append(a) or honest(*a, **k))
     for beta, expected in ((0.0, 1), (0.1, 2)):
         loads.clear()
-        raw = {"prompts": 2, "group": 2, "max_new_tokens": 8, "steps": 1, "beta": beta, "freeze": ("vision",)}
-        recipe = {"name": "t", "model": "creature:sft", "stages": [stage(**raw).model_dump(mode="json")]}
+        raw = {
+            "prompts": 2,
+            "group": 2,
+            "max_new_tokens": 8,
+            "steps": 1,
+            "beta": beta,
+            "freeze": ("vision",),
+        }
+        recipe = {
+            "name": "t",
+            "model": "creature:sft",
+            "stages": [stage(**raw).model_dump(mode="json")],
+        }
         loop.run_train(parse_recipe(recipe), tmp_path / str(beta))
         assert len(loads) == expected

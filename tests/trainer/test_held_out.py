@@ -1,4 +1,6 @@
-"""Held-out rows of public data: never trained on, the same for every seed, asked as the stage asks, refused where too few."""
+"""Held-out rows of public data: never trained on, the same for every seed, asked as the stage asks,
+refused where too few.
+"""
 
 import json
 
@@ -32,8 +34,18 @@ def table(tmp_path):
 
 
 def stage_on(data, **changes):
-    defaults = {"kind": "grpo", "steps": 4, "lr": 1e-4, "data": str(data), "prompts": 2, "group": 3, "eval_every": 2}
-    return GrpoStage(**{**defaults, "max_new_tokens": 6, "held_out": 3, "entropy_bonus": 0.01, **changes})
+    defaults = {
+        "kind": "grpo",
+        "steps": 4,
+        "lr": 1e-4,
+        "data": str(data),
+        "prompts": 2,
+        "group": 3,
+        "eval_every": 2,
+    }
+    return GrpoStage(
+        **{**defaults, "max_new_tokens": 6, "held_out": 3, "entropy_bonus": 0.01, **changes}
+    )
 
 
 def recipe_on(data, *stages, **keys):
@@ -49,7 +61,10 @@ def test_what_is_held_out_is_never_trained_on(table):
     held = answers(held_out_items(str(table), 3))
     assert len(set(held)) == 3
     for seed in range(3):
-        steps = [answers(public_items(str(table), 2, seed=seed, step=step, held_out=3)) for step in range(9)]
+        steps = [
+            answers(public_items(str(table), 2, seed=seed, step=step, held_out=3))
+            for step in range(9)
+        ]
         seen = [row for step in steps for row in step]
         for epoch in range(3):  # every other row once an epoch
             assert sorted([*seen[6 * epoch : 6 * epoch + 6], *held]) == list(range(ROWS))
@@ -67,14 +82,18 @@ def test_more_held_out_rows_hold_out_the_fewer_as_well(table):
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
 def test_a_question_that_stands_twice_is_on_one_side(tmp_path, kind, monkeypatch):
-    """The same words about the same pixels, in a file of another name and kind; the same words about others are no twin."""
+    """The same words about the same pixels, in a file of another name and kind; the same words
+    about others are no twin.
+    """
     rows = []
     for i in range(40):
         colour = (5 * (i % 20), 0, 0)  # rows i and i + 20 show the same
         name = f"{i}.{'png' if i < 20 else 'bmp'}"
         Image.new("RGB", (28, 28), colour).save(tmp_path / name)
         text = "How many are red?" if i % 2 else f"How many are  red? {i % 20}"
-        rows.append({"question": f" {text}" if i < 20 else text, "answer": str(i), "image": str(name)})
+        rows.append(
+            {"question": f" {text}" if i < 20 else text, "answer": str(i), "image": str(name)}
+        )
     file = tmp_path / f"rows.{kind}"
     if kind == "jsonl":
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -86,7 +105,9 @@ def test_a_question_that_stands_twice_is_on_one_side(tmp_path, kind, monkeypatch
     assert not {row % 20 for row in learnt} & {row % 20 for row in held}
     assert {row % 20 for row in [*learnt, *held]} == set(range(20))  # nothing else is left out
     assert len(learnt) == 40 - 2 * len({row % 20 for row in held})
-    steps = [answers(public_items(str(file), 4, seed=0, step=step, held_out=8)) for step in range(8)]
+    steps = [
+        answers(public_items(str(file), 4, seed=0, step=step, held_out=8)) for step in range(8)
+    ]
     assert {row for step in steps for row in step} == set(learnt)
     with pytest.raises(UsageError) as caught:
         check_held_out(str(file), 8, len(learnt) + 1)
@@ -95,7 +116,9 @@ def test_a_question_that_stands_twice_is_on_one_side(tmp_path, kind, monkeypatch
 
 
 def test_a_run_evaluates_the_held_out_rows(table, tmp_path, monkeypatch):
-    """What is graded while training and what is graded in an evaluation are different rows; the best is kept by them."""
+    """What is graded while training and what is graded in an evaluation are different rows; the
+    best is kept by them.
+    """
     trained, asked = set(), set()
     grade = evaluate.tasks.grade
 
@@ -130,7 +153,9 @@ def test_accuracy_is_that_of_the_replies(sft_creature, table, monkeypatch):
 
     def grade(text, item):
         said = verdicts.setdefault(item.id, [])
-        said.append(float(len(said) < len(verdicts) - 1))  # none of the first row's replies, one of the second's, two …
+        said.append(
+            float(len(said) < len(verdicts) - 1)
+        )  # none of the first row's replies, one of the second's, two …
         return Grade(said[-1], "", "", True)
 
     monkeypatch.setattr(evaluate.tasks, "grade", grade)
@@ -158,7 +183,9 @@ def test_too_few_rows_are_refused_before_anything_is_trained(table, tmp_path, ca
         loop.run_train(recipe_on(table, stage_on(table, held_out=8)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
     file = tmp_path / "few.yaml"
-    file.write_text(json.dumps(recipe_on(table, stage_on(table, held_out=8)).model_dump(mode="json")))
+    file.write_text(
+        json.dumps(recipe_on(table, stage_on(table, held_out=8)).model_dump(mode="json"))
+    )
     assert run_command(["train", str(file), "--dry-run"], debug=False) == 2
     assert "too few rows" in capsys.readouterr().err
 
@@ -177,7 +204,9 @@ def test_recipes_that_make_no_sense_are_refused(table):
 
 
 def test_a_freeze_study_on_data_asks_the_held_out_rows(table, tmp_path):
-    recipe = recipe_on(table, stage_on(table, steps=1, eval_every=1, instruct=True, freeze=("vision", "projector")))
+    recipe = recipe_on(
+        table, stage_on(table, steps=1, eval_every=1, instruct=True, freeze=("vision", "projector"))
+    )
     arms = plan_arms(["early"], 8)
     found = run_freeze_study(recipe, arms, [0], tmp_path / "study")
     assert set(found["arm"]) == {"none", "start", "early"}
@@ -187,5 +216,7 @@ def test_a_freeze_study_on_data_asks_the_held_out_rows(table, tmp_path):
     assert answers_of["strategies"].isna().all()
     assert found[found["metric"] == "acc@1"]["value"].notna().all()
     with pytest.raises(UsageError, match="holds no rows of its data out") as caught:
-        run_freeze_study(recipe_on(table, stage_on(table, held_out=0)), arms, [0], tmp_path / "none")
+        run_freeze_study(
+            recipe_on(table, stage_on(table, held_out=0)), arms, [0], tmp_path / "none"
+        )
     assert "held_out=200" in caught.value.fix

@@ -1,4 +1,6 @@
-"""LoRA: only the adapters train, the merged export is W + s·B·A and loads completely, and a run resumes bit for bit."""
+"""LoRA: only the adapters train, the merged export is W + s·B·A and loads completely, and a run
+resumes bit for bit.
+"""
 
 import signal
 
@@ -15,10 +17,20 @@ from trainer.stages import parse_recipe
 
 
 def recipe(**changes):
-    stage = {"kind": "grpo", "steps": 3, "prompts": 2, "group": 6, "max_new_tokens": 24, "lr": 3e-3, "save_every": 1}
+    stage = {
+        "kind": "grpo",
+        "steps": 3,
+        "prompts": 2,
+        "group": 6,
+        "max_new_tokens": 24,
+        "lr": 3e-3,
+        "save_every": 1,
+    }
     stage |= {"tasks": {"count": 1.0}, "temperature": 1.2, "beta": 0.01, **changes}
     lora = {"rank": 4, "alpha": 8, "targets": ["text:0-3.attn"]}
-    return parse_recipe({"name": "t", "model": "creature:sft", "device": "cpu", "lora": lora, "stages": [stage]})
+    return parse_recipe(
+        {"name": "t", "model": "creature:sft", "device": "cpu", "lora": lora, "stages": [stage]}
+    )
 
 
 def test_the_export_is_the_base_plus_the_products_and_resumes(tmp_path):
@@ -70,4 +82,6 @@ def test_an_adapter_changes_nothing_before_it_trains():
 @pytest.mark.parametrize("target", ["norm", "head", "text.atn"])
 def test_targets_without_a_linear_layer_are_refused(target):
     with pytest.raises(UsageError):
-        add_lora(load("creature:sft", device="cpu").model, rank=2, alpha=2, targets=[target], seed=0)
+        add_lora(
+            load("creature:sft", device="cpu").model, rank=2, alpha=2, targets=[target], seed=0
+        )

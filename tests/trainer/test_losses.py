@@ -44,10 +44,27 @@ def trl_loss():
     """TRL's own `_compute_loss`, with the model's part replaced by given log-probabilities."""
     from trl.trainer import grpo_trainer as trainer
 
-    def compute(new, advantages, mask, *, kind, old=None, reference=None, sampled=None, beta=0.0, low=0.2, high=0.2,
-                delta=None, correction=None, cap=2.0):  # fmt: skip
+    def compute(
+        new,
+        advantages,
+        mask,
+        *,
+        kind,
+        old=None,
+        reference=None,
+        sampled=None,
+        beta=0.0,
+        low=0.2,
+        high=0.2,
+        delta=None,
+        correction=None,
+        cap=2.0,
+    ):
         accelerator = SimpleNamespace(
-            num_processes=1, gather=lambda x: x, reduce=lambda x, reduction: x, gather_for_metrics=lambda x: x
+            num_processes=1,
+            gather=lambda x: x,
+            reduce=lambda x, reduction: x,
+            gather_for_metrics=lambda x: x,
         )
         from collections import defaultdict
 
@@ -114,13 +131,31 @@ def test_losses_and_gradients_equal_trls(trl_loss, kind, options):
         a, b = new.clone().requires_grad_(), new.clone().requires_grad_()
         beta = options.get("beta", 0.0)
         found = ours(
-            a, advantages, mask, kind=kind, beta=beta, reference=reference, old_logprobs=old_or_none, clip_low=low,
-            clip_high=high, dual_clip=options.get("dual_clip"), correction=correction,
-        )  # fmt: skip
+            a,
+            advantages,
+            mask,
+            kind=kind,
+            beta=beta,
+            reference=reference,
+            old_logprobs=old_or_none,
+            clip_low=low,
+            clip_high=high,
+            dual_clip=options.get("dual_clip"),
+            correction=correction,
+        )
         expected = trl_loss(
-            b, advantages, mask, kind=kind, beta=beta, reference=reference, old=old_or_none, low=low, high=high,
-            delta=options.get("dual_clip"), correction=correction,
-        )  # fmt: skip
+            b,
+            advantages,
+            mask,
+            kind=kind,
+            beta=beta,
+            reference=reference,
+            old=old_or_none,
+            low=low,
+            high=high,
+            delta=options.get("dual_clip"),
+            correction=correction,
+        )
         found.backward()
         expected.backward()
         assert found.item() == pytest.approx(expected.item(), rel=1e-5)
@@ -130,7 +165,9 @@ def test_losses_and_gradients_equal_trls(trl_loss, kind, options):
 
 def test_token_loss_equals_a_loop():
     new, old, _, _, advantages, mask = tensors()
-    found = token_loss(new, advantages, mask, old_logprobs=old, clip_low=0.2, clip_high=0.28, dual_clip=3.0)
+    found = token_loss(
+        new, advantages, mask, old_logprobs=old, clip_low=0.2, clip_high=0.28, dual_clip=3.0
+    )
     for i in range(new.shape[0]):
         for t in range(new.shape[1]):
             ratio, a = math.exp(float(new[i, t] - old[i, t])), float(advantages[i])
@@ -153,7 +190,9 @@ def test_kl_estimates():
     new = torch.full((1, 3), -2.0)
     assert token_kl(new, new + x, "k1")[0].tolist() == [-0.5, 1.0, 0.0]
     assert token_kl(new, new + x, "k2")[0].tolist() == pytest.approx([0.125, 0.5, 0.0])
-    assert token_kl(new, new + x, "k3")[0].tolist() == pytest.approx([math.exp(0.5) - 1.5, math.exp(-1), 0.0])
+    assert token_kl(new, new + x, "k3")[0].tolist() == pytest.approx(
+        [math.exp(0.5) - 1.5, math.exp(-1), 0.0]
+    )
 
 
 def test_the_mean_of_k1_and_k3_is_the_kl_divergence():
@@ -161,7 +200,9 @@ def test_the_mean_of_k1_and_k3_is_the_kl_divergence():
     p, q = torch.log_softmax(torch.randn(2, 5, generator=generator), -1)
     exact = float((p.exp() * (p - q)).sum())
     for kind in ("k1", "k3"):
-        assert float((p.exp() * token_kl(p[None], q[None], kind)[0]).sum()) == pytest.approx(exact, rel=1e-5)
+        assert float((p.exp() * token_kl(p[None], q[None], kind)[0]).sum()) == pytest.approx(
+            exact, rel=1e-5
+        )
 
 
 def test_the_correction_is_truncated_or_masked():
@@ -177,12 +218,16 @@ def test_the_correction_is_truncated_or_masked():
         ("sequence_truncate", 2.0, [half]),
         ("sequence_mask", 1.2, [0.0]),
     ):
-        assert sampler_correction(trained, sampled, mask, kind, cap=cap)[0].tolist() == pytest.approx(expected)
+        assert sampler_correction(trained, sampled, mask, kind, cap=cap)[
+            0
+        ].tolist() == pytest.approx(expected)
 
 
 def test_the_soft_penalty_is_a_ramp():
     lengths = torch.tensor([1, 80, 90, 100, 120])
-    assert overlong_penalty(lengths, 100, 20).tolist() == pytest.approx([0.0, 0.0, -0.5, -1.0, -1.0])
+    assert overlong_penalty(lengths, 100, 20).tolist() == pytest.approx(
+        [0.0, 0.0, -0.5, -1.0, -1.0]
+    )
 
 
 def test_unknown_names():
@@ -206,8 +251,16 @@ def test_the_loss_does_not_depend_on_micro_batches(kind):
     for cuts in ([7], [1] * 7, [2, 4, 1]):
         total = 0.0
         for part in torch.arange(7).split(cuts):
-            weights = row_weights(mask[part].sum(1), AGGREGATION[kind], max_tokens=MAX_TOKENS, rows=rows, tokens=tokens)
-            loss = token_loss(new[part], advantages[part], mask[part], kind=kind, old_logprobs=old[part])
+            weights = row_weights(
+                mask[part].sum(1),
+                AGGREGATION[kind],
+                max_tokens=MAX_TOKENS,
+                rows=rows,
+                tokens=tokens,
+            )
+            loss = token_loss(
+                new[part], advantages[part], mask[part], kind=kind, old_logprobs=old[part]
+            )
             total += float((loss.sum(1) * weights).sum())
         assert total == pytest.approx(whole.item(), rel=1e-5)
 
@@ -219,18 +272,26 @@ def test_a_masked_row_counts_as_a_row_but_has_no_tokens():
 
 
 def _rank(rank, folder):
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2
+    )
     new, old, _, _, advantages, mask = tensors(rows=7)
     part = torch.arange(7)[:3] if rank == 0 else torch.arange(7)[3:]
     rows, tokens = global_totals(mask[part].sum(1))
     for kind in AGGREGATION:
         mine = new[part].clone().requires_grad_()
-        weights = row_weights(mask[part].sum(1), AGGREGATION[kind], max_tokens=MAX_TOKENS, rows=rows, tokens=tokens)
+        weights = row_weights(
+            mask[part].sum(1), AGGREGATION[kind], max_tokens=MAX_TOKENS, rows=rows, tokens=tokens
+        )
         loss = (
-            token_loss(mine, advantages[part], mask[part], kind=kind, old_logprobs=old[part]).sum(1) * weights
+            token_loss(mine, advantages[part], mask[part], kind=kind, old_logprobs=old[part]).sum(1)
+            * weights
         ).sum()
         loss.backward()
-        torch.save({"loss": loss.detach(), "gradient": mine.grad}, os.path.join(folder, f"{kind}-{rank}.pt"))
+        torch.save(
+            {"loss": loss.detach(), "gradient": mine.grad},
+            os.path.join(folder, f"{kind}-{rank}.pt"),
+        )
     torch.distributed.destroy_process_group()
 
 
@@ -247,7 +308,9 @@ def test_the_loss_does_not_depend_on_ranks(tmp_path):
 
 
 def test_clipped_tokens_are_those_whose_gradient_the_clip_takes():
-    """Of every loss, by autograd: where the surrogate is cut, the gradient is zero (cispo: the weight is the bound)."""
+    """Of every loss, by autograd: where the surrogate is cut, the gradient is zero (cispo: the
+    weight is the bound).
+    """
     made = torch.Generator().manual_seed(0)
     old = -3 * torch.rand(5, 7, generator=made)
     shift = torch.tensor([0.4, -0.4, 0.1, -0.1, 0.4])[:, None]
@@ -256,7 +319,8 @@ def test_clipped_tokens_are_those_whose_gradient_the_clip_takes():
     mask = torch.arange(7) < torch.tensor([7, 3, 5, 1, 4])[:, None]
     for kind in ("grpo", "gspo"):
         slope = torch.autograd.grad(
-            token_loss(new, advantages, mask, kind=kind, old_logprobs=old, clip_high=0.28).sum(), new
+            token_loss(new, advantages, mask, kind=kind, old_logprobs=old, clip_high=0.28).sum(),
+            new,
         )[0]
         cut = ((slope == 0) & mask & (advantages != 0)[:, None]).sum().item()
         assert 0 < cut < mask.sum()

@@ -1,4 +1,6 @@
-"""The memory plan: closed forms, the measured peak of real updates, and refusals that say what to change."""
+"""The memory plan: closed forms, the measured peak of real updates, and refusals that say what to
+change.
+"""
 
 import itertools
 import json
@@ -31,7 +33,14 @@ def fresh_sft_creature():
 
 
 def grpo(**changes):
-    defaults = {"kind": "grpo", "steps": 1, "lr": 1e-4, "tasks": {"count": 1.0}, "prompts": 8, "group": 8}
+    defaults = {
+        "kind": "grpo",
+        "steps": 1,
+        "lr": 1e-4,
+        "tasks": {"count": 1.0},
+        "prompts": 8,
+        "group": 8,
+    }
     return GrpoStage(**{**defaults, "max_new_tokens": 8, "entropy_bonus": 1e-4, **changes})
 
 
@@ -40,7 +49,9 @@ def recipe_of(stage, model="creature:sft", dtype="fp32"):
 
 
 def measured_peak(loaded, stage):
-    """Bytes at the fullest moment of a second update: parameters and moments, and every allocation and release."""
+    """Bytes at the fullest moment of a second update: parameters and moments, and every allocation
+    and release.
+    """
     apply_freeze(loaded.model, stage.freeze)
     parameters = [p for p in loaded.model.parameters() if p.requires_grad]
     optimizer = _optimizer(stage, parameters)
@@ -56,7 +67,9 @@ def measured_peak(loaded, stage):
         else:
             batch = sft.next_batch(loaded, stage.tasks, stage.batch, seed=0, step=0)
             if stage.packed:
-                sft_packing.backward(loaded, sft_packing.pack_examples(loaded, batch, stage.token_budget))
+                sft_packing.backward(
+                    loaded, sft_packing.pack_examples(loaded, batch, stage.token_budget)
+                )
             else:
                 sft.loss(loaded.model, batch)[0].backward()
             update()
@@ -78,7 +91,15 @@ def measured_peak(loaded, stage):
         grpo(micro_rows=8),
         grpo(freeze=("vision", "projector", "embed", "text:0-5")),
         SftStage(kind="sft", steps=1, lr=1e-4, tasks={"count": 1.0}, batch=32),
-        SftStage(kind="sft", steps=1, lr=1e-4, tasks={"count": 1.0}, batch=32, packed=True, token_budget=700),
+        SftStage(
+            kind="sft",
+            steps=1,
+            lr=1e-4,
+            tasks={"count": 1.0},
+            batch=32,
+            packed=True,
+            token_budget=700,
+        ),
     ],
     ids=["padded", "packed", "small", "frozen", "sft", "sft packed"],
 )
@@ -128,17 +149,27 @@ def test_weights_gradients_and_moments_in_closed_form():
         assert masters.parts[part] == halves.parts[part]
 
 
-@pytest.mark.parametrize(("keep", "states"), [({"last": 1}, 2), ({"last": 3}, 4), ({"last": 2, "best": 3}, 6)])
+@pytest.mark.parametrize(
+    ("keep", "states"), [({"last": 1}, 2), ({"last": 3}, 4), ({"last": 2, "best": 3}, 6)]
+)
 def test_the_disk_has_room_for_what_the_recipe_keeps(keep, states, tmp_path):
-    """Against the states that a run really has on disk at once: those it keeps, and the one being written."""
-    raw = recipe_of(grpo(prompts=2, group=2, steps=8, eval_every=1, save_every=1)).model_dump(mode="json")
+    """Against the states that a run really has on disk at once: those it keeps, and the one being
+    written.
+    """
+    raw = recipe_of(grpo(prompts=2, group=2, steps=8, eval_every=1, save_every=1)).model_dump(
+        mode="json"
+    )
     recipe = parse_recipe(raw | {"keep": keep})
     plan = plan_stage(recipe, 0, shapes_of("creature:sft"), Lengths(30, 9, 8, "given"))
     state = 3 * 4 * plan.parameters
     assert plan.disk == states * state + 4 * plan.parameters
     model = torch.nn.Linear(2, 2)
-    for update in range(1, 9):  # the earliest are the best, so that best and last are different ones
-        save_state(tmp_path, model, None, Position(0, update, update), score=Score(0, -update), **keep)
+    for update in range(
+        1, 9
+    ):  # the earliest are the best, so that best and last are different ones
+        save_state(
+            tmp_path, model, None, Position(0, update, update), score=Score(0, -update), **keep
+        )
     assert len(finished(tmp_path)) + 1 == states
     unscored = plan_stage(
         recipe_of(grpo()).model_copy(update={"keep": recipe.keep}),
@@ -156,12 +187,21 @@ def test_the_plan_knows_what_the_command_line_freezes(capsys):
 
     shapes = shapes_of("creature:sft")
     size = {
-        layer: sum(numel(s) for s, spot in shapes.tensors.values() if spot.part == "text" and spot.layer == layer)
+        layer: sum(
+            numel(s)
+            for s, spot in shapes.tensors.values()
+            if spot.part == "text" and spot.layer == layer
+        )
         for layer in range(8)
     }
     assert training("--train", "text:6-8") == size[6] + size[7]
     assert training() - training("--freeze", "text:0-3") == size[0] + size[1] + size[2]
-    assert run_command(["train", "creature-rl", "--plan", "--train", "vision", "--freeze", "text:0"], False) == 2
+    assert (
+        run_command(
+            ["train", "creature-rl", "--plan", "--train", "vision", "--freeze", "text:0"], False
+        )
+        == 2
+    )
 
 
 @pytest.mark.parametrize(
@@ -173,7 +213,9 @@ def test_with_lora_only_adapters_have_gradients_and_moments(fresh_sft_creature, 
     pytest.importorskip("peft")
     lora, shapes = Lora(rank=4, alpha=8, targets=targets), shapes_of("creature:sft")
     stage = grpo(freeze=freeze, packed=True)
-    plan = plan_stage(recipe_of(stage).model_copy(update={"lora": lora}), 0, shapes, lengths_of(stage, shapes))
+    plan = plan_stage(
+        recipe_of(stage).model_copy(update={"lora": lora}), 0, shapes, lengths_of(stage, shapes)
+    )
     add_lora(fresh_sft_creature.model, **lora.model_dump(), seed=0)
     measured = measured_peak(fresh_sft_creature, stage)
     parameters = dict(fresh_sft_creature.model.named_parameters())
@@ -191,12 +233,16 @@ def test_freezing_from_below_saves_gradients_moments_and_activations():
     ]
     free, lower, upper = plans
     assert lower.parts["activations"] < 0.51 * free.parts["activations"]
-    assert upper.parts["activations"] == free.parts["activations"]  # the gradient still passes through
+    assert (
+        upper.parts["activations"] == free.parts["activations"]
+    )  # the gradient still passes through
     assert lower.parts["optimizer"] == 4 * lower.training < 0.55 * free.parts["optimizer"]
     assert lower.flops < free.flops
     assert lower.checkpointed < free.checkpointed < free.parts["activations"]
     again = recipe_of(grpo(), SEVEN, "bf16").model_copy(update={"activation_checkpointing": True})
-    assert free.flops < plan_stage(again, 0, shapes_of(SEVEN), lengths).flops < 1.34 * free.flops  # layers run twice
+    assert (
+        free.flops < plan_stage(again, 0, shapes_of(SEVEN), lengths).flops < 1.34 * free.flops
+    )  # layers run twice
     with pytest.raises(UsageError, match="past the end"):
         plan_stage(recipe_of(grpo(freeze=("text:40-50",)), SEVEN), 0, shapes_of(SEVEN), lengths)
 
@@ -209,15 +255,21 @@ def test_what_cannot_fit_is_refused_with_changes_that_were_planned():
         refuse_what_cannot_fit(plan)
     for word in ("packed=true", "token_budget", "freeze:", "dtype=bf16", "all of these"):
         assert word in caught.value.fix
-    sampler = recipe_of(grpo(prompts=256, packed=True, max_new_tokens=4096), "Qwen/Qwen2.5-VL-3B-Instruct", "bf16")
+    sampler = recipe_of(
+        grpo(prompts=256, packed=True, max_new_tokens=4096), "Qwen/Qwen2.5-VL-3B-Instruct", "bf16"
+    )
     changes = memory_plan(sampler, memory=80)["changes"]
     assert "group=4" in "".join(changes)  # here the cache of sampling is what is large
     assert [c for c in changes if "sample_batch=64 needs" in c]
     taught = SftStage(kind="sft", steps=1, lr=1e-4, tasks={"count": 1.0}, batch=256)
     shapes, lengths = shapes_of(SEVEN), Lengths(100, 60, 300, "given")
     packed = taught.model_copy(update={"packed": True, "token_budget": 1200})
-    padded, rows = (plan_stage(recipe_of(s, SEVEN), 0, shapes, lengths).parts for s in (taught, packed))
-    assert padded["activations"] * 3 == rows["activations"] * 256  # three examples of 400 tokens a row
+    padded, rows = (
+        plan_stage(recipe_of(s, SEVEN), 0, shapes, lengths).parts for s in (taught, packed)
+    )
+    assert (
+        padded["activations"] * 3 == rows["activations"] * 256
+    )  # three examples of 400 tokens a row
     assert rows["logits"] < padded["logits"]
     assert "packed=true" in "".join(memory_plan(recipe_of(taught, SEVEN), memory=80)["changes"])
     roomy = memory_plan(recipe_of(grpo()), memory=80)
@@ -245,5 +297,7 @@ def test_plan_on_the_command_line_loads_no_model(capsys, monkeypatch, tmp_path):
 
 def test_data_that_is_not_here_is_assumed_and_said(capsys, monkeypatch):
     monkeypatch.setattr("trainer.plan.is_here", lambda data: False)
-    assert run_command(["train", "mupo-3b", "--plan", "--device-memory", "2000", "--json"], True) == 0
+    assert (
+        run_command(["train", "mupo-3b", "--plan", "--device-memory", "2000", "--json"], True) == 0
+    )
     assert json.loads(capsys.readouterr().out)["stages"][0]["lengths"]["known"] == "assumed"

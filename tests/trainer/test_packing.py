@@ -25,7 +25,7 @@ from trainer.packing import (
     packed_logprobs,
     share_frozen,
     token_mask,
-)  # fmt: skip
+)
 from trainer.policy import response_logprobs, take_rows, with_features
 
 RESPONSES = [[7, 9, 11, 8], [12], [9, 9, 30, 31, 32, 33], [14, 15]]
@@ -47,7 +47,11 @@ def encoded(model_type):
     lead = torch.tensor([[0, 0], [5, 6]])
     ids = torch.cat([lead, inputs["input_ids"]], 1)
     mask = torch.cat([torch.tensor([[0, 0], [1, 1]]), inputs["attention_mask"]], 1)
-    batch = {k: v for k, v in inputs.items() if k not in ("mm_token_type_ids", "input_ids", "attention_mask")}
+    batch = {
+        k: v
+        for k, v in inputs.items()
+        if k not in ("mm_token_type_ids", "input_ids", "attention_mask")
+    }
     batch |= {"input_ids": ids, "attention_mask": mask}
     batch["position_ids"] = position_ids(loaded.model, ids, mask, batch.get("image_grid_thw"))
     return loaded, batch
@@ -70,7 +74,9 @@ def gradients(model):
     ],
 )
 def test_a_packed_group_equals_its_rows(model_type, prompt, features):
-    """Log-probabilities, entropies, and the gradients of a weighted sum, with and without a trained vision tower."""
+    """Log-probabilities, entropies, and the gradients of a weighted sum, with and without a trained
+    vision tower.
+    """
     loaded, batch = encoded(model_type)
     if features:
         family = family_of(model_type)
@@ -107,7 +113,12 @@ def test_the_prompt_is_there_once():
 
 def naive_mask(lengths, prompt):
     owner = [0] * prompt + [j + 1 for j, n in enumerate(lengths) for _ in range(n)]
-    return torch.tensor([[k <= q and owner[k] in (0, owner[q]) for k in range(len(owner))] for q in range(len(owner))])
+    return torch.tensor(
+        [
+            [k <= q and owner[k] in (0, owner[q]) for k in range(len(owner))]
+            for q in range(len(owner))
+        ]
+    )
 
 
 @given(st.integers(1, 9), st.lists(st.integers(1, 7), min_size=1, max_size=5))
@@ -125,7 +136,9 @@ def test_the_block_mask_is_the_dense_one():
     assert torch.equal(rule, dense)
     size = blocks.BLOCK_SIZE[0]
     coarse = blocks.to_dense()[0, 0].bool()
-    for i, j in torch.cartesian_prod(torch.arange(coarse.shape[0]), torch.arange(coarse.shape[1])).tolist():
+    for i, j in torch.cartesian_prod(
+        torch.arange(coarse.shape[0]), torch.arange(coarse.shape[1])
+    ).tolist():
         seen = dense[i * size : (i + 1) * size, j * size : (j + 1) * size].any()
         assert bool(coarse[i, j]) == bool(seen), (i, j)
     assert not coarse.all()
@@ -172,13 +185,17 @@ def test_chunks_do_not_show_and_the_logits_are_never_whole():
     assert torch.allclose(gradient, hidden.grad, atol=1e-5)
 
 
-@given(st.integers(1, 50), st.lists(st.integers(1, 40), min_size=1, max_size=20), st.integers(20, 120))
+@given(
+    st.integers(1, 50), st.lists(st.integers(1, 40), min_size=1, max_size=20), st.integers(20, 120)
+)
 def test_token_budgets_hold(prompt, lengths, budget):
     rows = by_budget(prompt, lengths, budget)
     assert sorted(i for row in rows for i in row) == list(range(len(lengths)))
     for row in rows:
         assert len(row) == 1 or prompt + sum(lengths[i] for i in row) <= budget
-    for one, two in pairwise(rows):  # first fit: what opened the second row did not fit into the first
+    for one, two in pairwise(
+        rows
+    ):  # first fit: what opened the second row did not fit into the first
         longest = max(lengths[i] for i in two)
         earlier = [lengths[i] for i in one if lengths[i] >= longest]
         assert prompt + sum(earlier) + longest > budget
@@ -192,7 +209,9 @@ def test_frozen_lower_layers_have_no_graph():
         module.requires_grad_(False)
     needs = []
     hooks = [
-        layer.register_forward_hook(lambda m, i, o: needs.append((o[0] if isinstance(o, tuple) else o).requires_grad))
+        layer.register_forward_hook(
+            lambda m, i, o: needs.append((o[0] if isinstance(o, tuple) else o).requires_grad)
+        )
         for layer in layers
     ]
     packed_logprobs(loaded, pack(loaded, batch, 0, RESPONSES), 1.0)
@@ -228,31 +247,41 @@ GRIDS = [(1, 4, 4), (1, 4, 8), (1, 8, 4)]
 
 
 def sized(family, frozen=()):
-    """Three prompts whose images differ in size, left-padded: the batch as encoded, and with features where frozen."""
+    """Three prompts whose images differ in size, left-padded: the batch as encoded, and with
+    features where frozen.
+    """
     loaded = wrap(tiny(family), None, None)
     apply_freeze(loaded.model, list(frozen))
     generator = torch.Generator().manual_seed(0)
     words = [torch.randint(2, 60, (3 + i,), generator=generator).tolist() for i in range(3)]
-    prompts = [[5, *[IMAGE] * (h * w // 4), *tail] for (_, h, w), tail in zip(GRIDS, words, strict=True)]
+    prompts = [
+        [5, *[IMAGE] * (h * w // 4), *tail] for (_, h, w), tail in zip(GRIDS, words, strict=True)
+    ]
     width = max(map(len, prompts))
     ids = torch.tensor([[0] * (width - len(p)) + p for p in prompts])
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
     grids = torch.tensor(GRIDS)
     raw = {"input_ids": ids, "attention_mask": mask, "image_grid_thw": grids}
-    raw["pixel_values"] = torch.randn(int(grids.prod(1).sum()), 3 * 2 * 14 * 14, generator=generator)
+    raw["pixel_values"] = torch.randn(
+        int(grids.prod(1).sum()), 3 * 2 * 14 * 14, generator=generator
+    )
     raw["position_ids"] = position_ids(loaded.model, ids, mask, grids)
     return loaded, raw, with_features(loaded, raw)
 
 
 def alone(loaded, raw, prompt, response, temperature):
-    """A response by itself after its prompt, without padding, with the model's own positions and causal mask."""
+    """A response by itself after its prompt, without padding, with the model's own positions and
+    causal mask.
+    """
     kept = raw["input_ids"][prompt][raw["attention_mask"][prompt].bool()]
     ids = torch.cat([kept, torch.tensor(response)])[None]
     ends = raw["image_grid_thw"].prod(1).cumsum(0).tolist()
     grid = raw["image_grid_thw"][prompt : prompt + 1]
     pixels = raw["pixel_values"][ends[prompt] - int(grid.prod()) : ends[prompt]]
     kinds = (ids == IMAGE).int()
-    output = loaded.model(input_ids=ids, pixel_values=pixels, image_grid_thw=grid, mm_token_type_ids=kinds)
+    output = loaded.model(
+        input_ids=ids, pixel_values=pixels, image_grid_thw=grid, mm_token_type_ids=kinds
+    )
     banned = torch.tensor(loaded.family.banned_token_ids(loaded.model.config, None))
     logits = (output.logits[0, len(kept) - 1 : -1] / temperature).index_fill(1, banned, -1e9)
     spread = torch.distributions.Categorical(logits=logits)
@@ -260,7 +289,9 @@ def alone(loaded, raw, prompt, response, temperature):
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
-@pytest.mark.parametrize("frozen", [(), ("vision", "projector"), ("vision", "projector", "embed", "text:0-2")])
+@pytest.mark.parametrize(
+    "frozen", [(), ("vision", "projector"), ("vision", "projector", "embed", "text:0-2")]
+)
 def test_packed_equals_each_response_alone_for_images_of_every_size(family, frozen):
     """Log-probabilities, entropies and the gradient of both, against the model's own forward."""
     loaded, raw, batch = sized(family, frozen)

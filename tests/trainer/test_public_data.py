@@ -80,11 +80,15 @@ def test_a_run_on_public_rows_is_the_same_twice(table, tmp_path):
 
 def test_rows_that_cannot_be_asked_are_named(table, tmp_path):
     bad = tmp_path / "bad.jsonl"
-    bad.write_text(table.read_text() + json.dumps({"question": "?", "answer": "1", "image": "none.png"}) + "\n")
+    bad.write_text(
+        table.read_text() + json.dumps({"question": "?", "answer": "1", "image": "none.png"}) + "\n"
+    )
     with pytest.raises(FrankenError, match="row 5"):
         public_items(str(bad), 6, seed=0, step=0)
     mixed = tmp_path / "mixed.jsonl"
-    mixed.write_text(table.read_text() + json.dumps({"question": "2+2", "answer": "4", "image": None}) + "\n")
+    mixed.write_text(
+        table.read_text() + json.dumps({"question": "2+2", "answer": "4", "image": None}) + "\n"
+    )
     with pytest.raises(FrankenError, match="images"):
         public_items(str(mixed), 6, seed=0, step=0)
 

@@ -1,4 +1,6 @@
-"""The quickstart's plan: what trains, after what, and with which options; the runs themselves are the trainer's."""
+"""The quickstart's plan: what trains, after what, and with which options; the runs themselves are
+the trainer's.
+"""
 
 import json
 
@@ -10,15 +12,33 @@ from trainer.quickstart import FULL, plan_quickstart, run_quickstart
 
 def test_the_shipped_checkpoints_come_first_and_five_trainings_follow(tmp_path):
     paths, steps, needs = plan_quickstart(tmp_path)
-    assert list(paths) == ["base", "sft", "rl", "control", "frozen-late", "frozen-middle", "frozen-early"]
+    assert list(paths) == [
+        "base",
+        "sft",
+        "rl",
+        "control",
+        "frozen-late",
+        "frozen-middle",
+        "frozen-early",
+    ]
     assert {s.id: s.needs for s in steps} == {
-        "train-rl": (), "train-frozen-late": (), "train-frozen-middle": (), "train-frozen-early": (),
+        "train-rl": (),
+        "train-frozen-late": (),
+        "train-frozen-middle": (),
+        "train-frozen-early": (),
         "train-control": ("train-rl",),
-    }  # fmt: skip
+    }
     assert set(needs) == set(paths) - {"base", "sft"}
     late = next(s for s in steps if s.id == "train-frozen-late")
     assert late.argv is not None
-    assert late.argv()[2:8] == ["franken.cli", "freeze-train", "creature-rl", "--freeze", "text:late", "--out"]
+    assert late.argv()[2:8] == [
+        "franken.cli",
+        "freeze-train",
+        "creature-rl",
+        "--freeze",
+        "text:late",
+        "--out",
+    ]
 
 
 def test_the_control_gets_the_cpu_time_that_rl_took(tmp_path):

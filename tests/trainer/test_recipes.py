@@ -1,4 +1,6 @@
-"""The recipes of the papers: they parse, plan and validate without their models, and say what they are."""
+"""The recipes of the papers: they parse, plan and validate without their models, and say what they
+are.
+"""
 
 import json
 
@@ -43,7 +45,10 @@ def test_dry_run_validates_without_the_model(name, no_network, capsys):
     assert run_command(["train", name, "--dry-run", "--json"], True) == 0
     stage = json.loads(capsys.readouterr().out)["stages"][0]
     assert sum(row["parameters"] for row in stage["table"]) > 3e9
-    assert run_command(["train", name, "--dry-run", "--set", "stages.0.freeze=[text:30-99]"], False) == 2
+    assert (
+        run_command(["train", name, "--dry-run", "--set", "stages.0.freeze=[text:30-99]"], False)
+        == 2
+    )
     assert "past the end" in capsys.readouterr().err
 
 
@@ -57,7 +62,9 @@ def test_the_table_from_shapes_is_the_one_of_the_model(freeze):
     assert not torch.cuda.is_initialized()
 
 
-@pytest.mark.parametrize(("targets", "freeze"), [(("text.attn", "text.mlp"), ()), (("text:2-5.mlp",), ("text:0-3",))])
+@pytest.mark.parametrize(
+    ("targets", "freeze"), [(("text.attn", "text.mlp"), ()), (("text:2-5.mlp",), ("text:0-3",))]
+)
 def test_with_lora_the_table_from_shapes_has_adapters_and_frozen_weights(targets, freeze):
     pytest.importorskip("peft")
     loaded = load("creature:sft", device="cpu")

@@ -65,23 +65,45 @@ def test_the_sentence_term_rewards_distinct_and_charges_repeated_ones():
 
 RIGHT, WRONG = "<think> a </think><answer> 7 </answer>", "<think> a </think><answer> 6 </answer>"
 CASES = [
-    ("accuracy", RIGHT, 1), ("accuracy", WRONG, 0), ("accuracy", "<answer> 7 </answer>", 0),
-    ("correct", "<answer> 7 </answer>", 1), ("correct", WRONG, 0),
-    ("format", WRONG, 1), ("format", "7", 0),
-    ("only_accuracy", "so it is <answer> 7 </answer>", 1), ("only_accuracy", "7", 0),
+    ("accuracy", RIGHT, 1),
+    ("accuracy", WRONG, 0),
+    ("accuracy", "<answer> 7 </answer>", 0),
+    ("correct", "<answer> 7 </answer>", 1),
+    ("correct", WRONG, 0),
+    ("format", WRONG, 1),
+    ("format", "7", 0),
+    ("only_accuracy", "so it is <answer> 7 </answer>", 1),
+    ("only_accuracy", "7", 0),
     ("only_accuracy", "<answer> 7 </answer><answer> 7 </answer>", 0),
-    ("vanilla", RIGHT, 0.1 * ONE + 0.9), ("vanilla", "<think> a. a </think><answer> 6 </answer>", 0),
+    ("vanilla", RIGHT, 0.1 * ONE + 0.9),
+    ("vanilla", "<think> a. a </think><answer> 6 </answer>", 0),
     ("vanilla", "<think> a. b. c <answer> 7 </answer>", 0.9),
-    ("mixture", full(), 0.06 * TWO + 0.06 * THREE + 0.08 * ONE + 0.8), ("mixture", full(a="1"), 0.06 * (TWO + THREE) + 0.08 * ONE),
+    ("mixture", full(), 0.06 * TWO + 0.06 * THREE + 0.08 * ONE + 0.8),
+    ("mixture", full(a="1"), 0.06 * (TWO + THREE) + 0.08 * ONE),
     ("mixture", RIGHT, 0.06 * ONE + 0.8),
-    ("continuous", full(d="", t="", r=""), 0.8), ("continuous", full(d="", t="", r="", a="5"), 0.8 / 3),
-    ("continuous", full(d="", t="", r="", a="1"), 0), ("continuous", full(d="", t="", r="", a="red"), 0),
-    ("visual_fusion", "<think> a <visual> r. s </visual> </think><answer> 7 </answer>", 0.1 * ONE + 0.1 * TWO + 0.8),
-    ("visual_fusion", "<visual> r </visual><think> a </think><answer> 7 </answer>", 0.1 * ONE + 0.8),
-    ("no_accuracy", full(a="99"), 0.3 * (TWO + THREE + ONE) + 0.1), ("no_accuracy", "7", 0),
-    ("router", WRONG, 0.5), ("router", RIGHT, 1), ("router", "6", 0),
-    ("repetition", "a b c d", 0), ("repetition", "a b c a b c", -0.25), ("repetition", "a b", 0),
-]  # fmt: skip
+    ("continuous", full(d="", t="", r=""), 0.8),
+    ("continuous", full(d="", t="", r="", a="5"), 0.8 / 3),
+    ("continuous", full(d="", t="", r="", a="1"), 0),
+    ("continuous", full(d="", t="", r="", a="red"), 0),
+    (
+        "visual_fusion",
+        "<think> a <visual> r. s </visual> </think><answer> 7 </answer>",
+        0.1 * ONE + 0.1 * TWO + 0.8,
+    ),
+    (
+        "visual_fusion",
+        "<visual> r </visual><think> a </think><answer> 7 </answer>",
+        0.1 * ONE + 0.8,
+    ),
+    ("no_accuracy", full(a="99"), 0.3 * (TWO + THREE + ONE) + 0.1),
+    ("no_accuracy", "7", 0),
+    ("router", WRONG, 0.5),
+    ("router", RIGHT, 1),
+    ("router", "6", 0),
+    ("repetition", "a b c d", 0),
+    ("repetition", "a b c a b c", -0.25),
+    ("repetition", "a b", 0),
+]
 
 
 @pytest.mark.parametrize(("name", "text", "value"), CASES)
@@ -98,10 +120,17 @@ def test_every_reward_has_a_case():
 @pytest.mark.parametrize(
     ("said", "value"),
     [
-        ("11:58", 1), ("12:58", 0.5 * 0.8 + 0.5), ("1:58", 0.5 * 0.6 + 0.5), ("2:58", 0.5), ("11:48", 0.5 + 0.5 * 0.5),
-        ("11:47", 0.5), ("12:03", 0.5 * 0.8 + 0.5 * 0.75), ("5:30", 0), ("noon", 0),
+        ("11:58", 1),
+        ("12:58", 0.5 * 0.8 + 0.5),
+        ("1:58", 0.5 * 0.6 + 0.5),
+        ("2:58", 0.5),
+        ("11:48", 0.5 + 0.5 * 0.5),
+        ("11:47", 0.5),
+        ("12:03", 0.5 * 0.8 + 0.5 * 0.75),
+        ("5:30", 0),
+        ("noon", 0),
     ],
-)  # fmt: skip
+)
 def test_partial_credit_of_clocks(said, value):
     text = full(d="", t="", r="", a=said)
     assert paid("continuous", text, CLOCK) == pytest.approx(0.8 * value)
@@ -190,7 +219,9 @@ def endless(replies, rows, context):
     return [float("nan")] * len(replies)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # `leaves` ends its thread
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnhandledThreadExceptionWarning"
+)  # `leaves` ends its thread
 @pytest.mark.parametrize(
     ("name", "timeout", "says"),
     [
@@ -247,7 +278,9 @@ def test_metrics_tell_groups_that_differ_in_format_only():
     format_, correct = torch.tensor([[1.0, 0], [1, 1], [1, 1]]), right.float()
     rewards = torch.stack([format_, correct], -1)
     texts = [[RIGHT, "7"], [RIGHT, WRONG], [WRONG, WRONG]]
-    found = reward_metrics(["format", "correct"], rewards, rewards.sum(-1), right, texts, TEMPLATES[DEFAULT])
+    found = reward_metrics(
+        ["format", "correct"], rewards, rewards.sum(-1), right, texts, TEMPLATES[DEFAULT]
+    )
     assert found["format_only_groups"] == pytest.approx(1 / 3)
     assert found["corr_correct"] == pytest.approx(1)
     flat = torch.stack([format_.flatten(), correct.flatten()])
@@ -265,8 +298,13 @@ def test_the_watch_finds_a_reward_that_rises_while_correctness_falls():
 
     def log(reward, correct, n=60):
         late = (torch.arange(n) - 30).clamp(min=0) / 30
-        columns = [slope * late + 0.02 * torch.randn(n, generator=noise) for slope in (reward, correct)]
-        return [{"update": i + 1, "reward": columns[0][i].item(), "correct": columns[1][i].item()} for i in range(n)]
+        columns = [
+            slope * late + 0.02 * torch.randn(n, generator=noise) for slope in (reward, correct)
+        ]
+        return [
+            {"update": i + 1, "reward": columns[0][i].item(), "correct": columns[1][i].item()}
+            for i in range(n)
+        ]
 
     spans = hacked(log(0.5, -0.5))
     assert len(spans) == 1
@@ -284,7 +322,9 @@ def test_equal_scores_do_not_depend_on_who_else_is_in_the_group():
         grades = [[tasks.grading.grade_item(t, item) for t in texts]]
         whole = score([group], [item], grades, [name], Settings(PAYS_FOR.get(name, DEFAULT), {}))
         alone = [
-            score([[one]], [item], [[grade]], [name], Settings(PAYS_FOR.get(name, DEFAULT), {})).item()
+            score(
+                [[one]], [item], [[grade]], [name], Settings(PAYS_FOR.get(name, DEFAULT), {})
+            ).item()
             for one, grade in zip(group, grades[0], strict=True)
         ]
         assert whole.flatten().tolist() == alone, name

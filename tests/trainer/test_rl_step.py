@@ -1,4 +1,6 @@
-"""The whole RL step against one written out: each response alone, unpacked, REINFORCE times the advantage asked for."""
+"""The whole RL step against one written out: each response alone, unpacked, REINFORCE times the
+advantage asked for.
+"""
 
 import json
 import signal
@@ -18,8 +20,16 @@ from trainer.policy import response_logprobs, take_rows, with_features
 from trainer.rollout import next_items
 from trainer.stages import GrpoStage, load_recipe
 
-BASE = {"kind": "grpo", "steps": 2, "lr": 1e-4, "tasks": {"count": 1.0, "sum": 1.0}, "prompts": 3, "group": 8,
-        "max_new_tokens": 40, "freeze": ["vision", "projector"]}  # fmt: skip
+BASE = {
+    "kind": "grpo",
+    "steps": 2,
+    "lr": 1e-4,
+    "tasks": {"count": 1.0, "sum": 1.0},
+    "prompts": 3,
+    "group": 8,
+    "max_new_tokens": 40,
+    "freeze": ["vision", "projector"],
+}
 MUPO = {"name": "mupo", "clusters": 2, "min_size": 3}
 
 
@@ -47,15 +57,21 @@ def drawn(policy):
     items = next_items(BASE["tasks"], 3, seed=5, step=0)
     prompts = [Prompt(i.question, (i.image,), i.id) for i in items]
     groups = generate(policy, prompts, Sampling(8, 1.0, 40, 5))
-    grades = [[grade(r.text, item) for r in group] for item, group in zip(items, groups, strict=True)]
+    grades = [
+        [grade(r.text, item) for r in group] for item, group in zip(items, groups, strict=True)
+    ]
     correct = torch.tensor([[g.score == 1 and g.well_formed for g in row] for row in grades])
-    rewards = correct.float() + 0.1 * torch.tensor([[float(g.well_formed) for g in row] for row in grades])
+    rewards = correct.float() + 0.1 * torch.tensor(
+        [[float(g.well_formed) for g in row] for row in grades]
+    )
     vectors = embedder()([segment(r.text) for g in groups for r in g])
     return prompts, groups, rewards, correct, vectors.view(3, 8, -1)
 
 
 def reinforce(policy, prompts, groups, advantages, reduce):
-    """The on-policy gradient, response by response; `reduce(logprobs of one response, its entropy)` is its share."""
+    """The on-policy gradient, response by response; `reduce(logprobs of one response, its entropy)`
+    is its share.
+    """
     policy.model.zero_grad()
     batch = with_features(policy, encode_prompts(policy, prompts))
     for i, group in enumerate(groups):
@@ -72,10 +88,14 @@ def test_the_gradient_of_mupo_is_the_naive_one(policy):
         rewards, correct=correct, embeddings=vectors, clusters=2, diversity_weight=0.25, seed=5
     ).advantages
     tokens = sum(len(r.ids) for g in groups for r in g)
-    expected = reinforce(policy, prompts, groups, advantages, lambda logp, entropy: logp.sum() / tokens)
+    expected = reinforce(
+        policy, prompts, groups, advantages, lambda logp, entropy: logp.sum() / tokens
+    )
     found, metrics = step(policy, advantage=MUPO, progress=0.5)
     assert torch.allclose(found, expected, atol=1e-5)
-    assert torch.allclose(step(policy, advantage=MUPO, progress=0.5, packed=True)[0], expected, atol=1e-5)
+    assert torch.allclose(
+        step(policy, advantage=MUPO, progress=0.5, packed=True)[0], expected, atol=1e-5
+    )
     assert found.norm() > 0.01
     assert metrics["lambda"] == pytest.approx(0.25)
     assert metrics["clusters"] == 2
@@ -104,7 +124,11 @@ def test_the_entropy_bonus_reaches_all_responses(policy):
     prompts, groups, rewards, _, _ = drawn(policy)
     tokens = sum(len(r.ids) for g in groups for r in g)
     expected = reinforce(
-        policy, prompts, groups, grpo(rewards), lambda logp, entropy: (logp.sum() + 0.5 * entropy.sum()) / tokens
+        policy,
+        prompts,
+        groups,
+        grpo(rewards),
+        lambda logp, entropy: (logp.sum() + 0.5 * entropy.sum()) / tokens,
     )
     found, _ = step(policy, entropy_bonus=0.5)
     assert torch.allclose(found, expected, atol=1e-5)
@@ -124,7 +148,9 @@ def test_kl_in_the_reward_is_the_sum_over_tokens(policy, fresh_creature):
     assert metrics["reward_kl"] == pytest.approx(divergence.mean().item(), rel=1e-3)
     tokens = sum(len(r.ids) for g in groups for r in g)
     advantages = grpo(rewards - 0.01 * divergence)
-    expected = reinforce(policy, prompts, groups, advantages, lambda logp, entropy: logp.sum() / tokens)
+    expected = reinforce(
+        policy, prompts, groups, advantages, lambda logp, entropy: logp.sum() / tokens
+    )
     assert torch.allclose(found, expected, atol=1e-4)
 
 
@@ -133,7 +159,9 @@ def test_functions_of_the_users_train(policy):
     prompts, groups, _, _, _ = drawn(policy)
     tokens = sum(len(r.ids) for g in groups for r in g)
     lengths = torch.tensor([[float(len(r.ids)) for r in g] for g in groups])
-    expected = reinforce(policy, prompts, groups, -lengths / 10, lambda logp, entropy: logp.sum() / tokens)
+    expected = reinforce(
+        policy, prompts, groups, -lengths / 10, lambda logp, entropy: logp.sum() / tokens
+    )
     for per_token in (False, True):
         found, _ = step(policy, advantage={"name": here, "options": {"per_token": per_token}})
         assert torch.allclose(found, expected, atol=1e-5)
@@ -141,7 +169,9 @@ def test_functions_of_the_users_train(policy):
 
 def minus_length(rewards, groups, per_token):
     advantages = -groups.lengths.float() / 10
-    return advantages[..., None].repeat(1, 1, int(groups.lengths.max())) if per_token else advantages
+    return (
+        advantages[..., None].repeat(1, 1, int(groups.lengths.max())) if per_token else advantages
+    )
 
 
 def test_advantages_for_fewer_tokens_than_were_said_are_refused(policy):
@@ -195,7 +225,9 @@ def test_sampled_entropy_is_of_everything_that_was_sampled(policy):
     ],
 )
 def test_the_arms_differ_from_grpo_in_one_thing_alone(arm, changed):
-    base, other = (flat(load_recipe(name).model_dump()["stages"][0]) for name in ("creature-grpo", arm))
+    base, other = (
+        flat(load_recipe(name).model_dump()["stages"][0]) for name in ("creature-grpo", arm)
+    )
     assert {key for key in base if base[key] != other[key]} == changed
 
 

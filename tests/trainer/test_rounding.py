@@ -1,4 +1,6 @@
-"""bfloat16 weights and small learning rates: what is said to stand still stands still in a real optimiser."""
+"""bfloat16 weights and small learning rates: what is said to stand still stands still in a real
+optimiser.
+"""
 
 import logging
 
@@ -36,7 +38,13 @@ def test_it_is_said_where_most_weights_would_stand_still(caplog, capsys):
     assert not lines("dtype=bf16", "stages.0.lr=1.0e-4")
     assert not lines(*low, "lora={rank: 4}")
     with caplog.at_level(logging.WARNING):
-        assert run_command(["train", "creature-grpo", "--dry-run", "--json", *[f"--set={x}" for x in low]], False) == 0
+        assert (
+            run_command(
+                ["train", "creature-grpo", "--dry-run", "--json", *[f"--set={x}" for x in low]],
+                False,
+            )
+            == 0
+        )
     assert "no weight above" in caplog.text
 
 

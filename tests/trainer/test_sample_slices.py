@@ -28,7 +28,10 @@ def test_slices_say_what_all_at_once_says(sft_creature, monkeypatch, frozen_visi
     monkeypatch.setattr(policy, "sample", counted)
     sft_creature.model.requires_grad_(not frozen_vision)
     try:
-        drawn = {k: draw(sft_creature, GrpoStage(**BASE, sample_batch=k), seed=2, step=3) for k in (0, 1, 2, 7)}
+        drawn = {
+            k: draw(sft_creature, GrpoStage(**BASE, sample_batch=k), seed=2, step=3)
+            for k in (0, 1, 2, 7)
+        }
     finally:
         sft_creature.model.requires_grad_(True)
     assert rows == [7, *[1] * 7, 2, 2, 2, 1, 7]
@@ -44,13 +47,17 @@ def test_slices_say_what_all_at_once_says(sft_creature, monkeypatch, frozen_visi
 
 
 def test_a_prompts_samples_do_not_depend_on_its_slice(sft_creature):
-    """The stream follows from the prompt's key alone: other neighbours, another place, the same words."""
+    """The stream follows from the prompt's key alone: other neighbours, another place, the same
+    words.
+    """
     found = draw(sft_creature, GrpoStage(**BASE), seed=2, step=3)
     keys = [item.id for item in found.items]
     places = [5, 0, 3]
     some = policy._prompts_of(found.batch.encoded, places)
     again = sample_slices(sft_creature, some, [keys[i] for i in places], Sampling(5, 1.0, 40, 2), 2)
-    assert [[r.ids for r in g] for g in again] == [[r.ids for r in found.batch.groups[i]] for i in places]
+    assert [[r.ids for r in g] for g in again] == [
+        [r.ids for r in found.batch.groups[i]] for i in places
+    ]
 
 
 @pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
@@ -61,7 +68,9 @@ def test_features_of_slices_are_the_features(family):
     everything, sliced = (with_features(loaded, dict(batch), at_once) for at_once in (0, 2))
     assert "pixel_values" not in sliced
     for place in range(5):
-        one, other = (image_inputs(b, [place])["mm_encoder_outputs"]["image"] for b in (everything, sliced))
+        one, other = (
+            image_inputs(b, [place])["mm_encoder_outputs"]["image"] for b in (everything, sliced)
+        )
         torch.testing.assert_close(one.pooler_output[0], other.pooler_output[0])
         for level, theirs in zip(
             getattr(one, "deepstack_features", None) or (),

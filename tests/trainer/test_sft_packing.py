@@ -1,4 +1,6 @@
-"""Packed supervised rows against each example alone, and against the padded batch: losses, gradients, whole runs."""
+"""Packed supervised rows against each example alone, and against the padded batch: losses,
+gradients, whole runs.
+"""
 
 import json
 from copy import deepcopy
@@ -33,7 +35,9 @@ def gradients(model):
 def assert_equal(found, wanted, tolerance):
     assert found.keys() == wanted.keys()
     for name, gradient in wanted.items():
-        assert (found[name] - gradient).abs().max() <= tolerance * gradient.abs().max().clamp(min=1e-6), name
+        assert (found[name] - gradient).abs().max() <= tolerance * gradient.abs().max().clamp(
+            min=1e-6
+        ), name
 
 
 @pytest.fixture
@@ -53,7 +57,11 @@ def test_packed_equals_every_example_alone_and_the_padded_batch(fresh_creature, 
     losses, weights, seen = [], [], 0
     for example in examples:  # alone: no padding, no mask, the model's own positions
         own = encode(loaded, [example])
-        kept = {k: v for k, v in own.inputs.items() if k in ("input_ids", "pixel_values", "image_grid_thw")}
+        kept = {
+            k: v
+            for k, v in own.inputs.items()
+            if k in ("input_ids", "pixel_values", "image_grid_thw")
+        }
         kinds = (kept["input_ids"] == model.config.image_token_id).int()
         logits = model(**kept, mm_token_type_ids=kinds).logits[0, :-1].float()
         wanted = own.labels[0, 1:]
@@ -69,7 +77,9 @@ def test_packed_equals_every_example_alone_and_the_padded_batch(fresh_creature, 
     padded = gradients(model)
     rows = pack_examples(loaded, batch, budget)
     lengths = batch.inputs["attention_mask"].sum(1)
-    assert sum(len(row.segments) for row in rows) == int(lengths.sum())  # nothing is padded, nothing is lost
+    assert sum(len(row.segments) for row in rows) == int(
+        lengths.sum()
+    )  # nothing is padded, nothing is lost
     assert (len(rows) == 1) == (budget == 0)
     assert all(len(row.segments) <= budget or row.segments.max() == 1 for row in rows) or not budget
     metrics = backward(loaded, rows)
@@ -86,16 +96,28 @@ def by_hand(family, frozen):
     loaded = wrap(tiny(family), None, None)
     apply_freeze(loaded.model, frozen)
     generator = torch.Generator().manual_seed(0)
-    rows = [[5, *([IMAGE] * (g[1] * g[2] // 4) if g else ()), *range(7, 12 + 2 * i)] for i, g in enumerate(GRIDS)]
+    rows = [
+        [5, *([IMAGE] * (g[1] * g[2] // 4) if g else ()), *range(7, 12 + 2 * i)]
+        for i, g in enumerate(GRIDS)
+    ]
     width = max(map(len, rows))
     ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
     mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
-    labels = torch.tensor([[-100] * (len(r) - 4) + r[-4:] + [-100] * (width - len(r)) for r in rows])
+    labels = torch.tensor(
+        [[-100] * (len(r) - 4) + r[-4:] + [-100] * (width - len(r)) for r in rows]
+    )
     grids = torch.tensor([grid for grid in GRIDS if grid])
     pixels = torch.randn(int(grids.prod(1).sum()), 3 * 2 * 14 * 14, generator=generator)
-    inputs = {"input_ids": ids, "attention_mask": mask, "image_grid_thw": grids, "pixel_values": pixels}
+    inputs = {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "image_grid_thw": grids,
+        "pixel_values": pixels,
+    }
     inputs["position_ids"] = position_ids(loaded.model, ids, mask, grids)
-    return loaded, Batch(inputs, labels, torch.tensor([1.0, 2.0, 1.0, 0.5, 1.0]), [int(bool(g)) for g in GRIDS])
+    return loaded, Batch(
+        inputs, labels, torch.tensor([1.0, 2.0, 1.0, 0.5, 1.0]), [int(bool(g)) for g in GRIDS]
+    )
 
 
 @pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
@@ -106,7 +128,9 @@ def test_images_of_every_size_stay_with_their_example(family, frozen):
     loss.backward()
     wanted = gradients(loaded.model)
     for budget in (0, 40, 25):
-        assert backward(loaded, pack_examples(loaded, batch, budget)) == pytest.approx(metrics, rel=1e-5)
+        assert backward(loaded, pack_examples(loaded, batch, budget)) == pytest.approx(
+            metrics, rel=1e-5
+        )
         assert_equal(gradients(loaded.model), wanted, 1e-4)
 
 
@@ -125,13 +149,26 @@ def test_chunks_of_the_head_do_not_show(fresh_creature, examples):
 
 
 def recipe(**stage):
-    base = {"kind": "sft", "steps": 3, "lr": 1e-3, "batch": 5, "tasks": MIXTURE, "freeze": ["vision", "projector"]}
+    base = {
+        "kind": "sft",
+        "steps": 3,
+        "lr": 1e-3,
+        "batch": 5,
+        "tasks": MIXTURE,
+        "freeze": ["vision", "projector"],
+    }
     return parse_recipe({"name": "x", "model": "creature:base", "stages": [base | stage]})
 
 
 def test_a_packed_run_is_the_padded_run_to_rounding(tmp_path):
-    settings = {"padded": {}, "packed": {"packed": True}, "budget": {"packed": True, "token_budget": 300}}
-    runs = {name: loop.run_train(recipe(**keys), tmp_path / name) for name, keys in settings.items()}
+    settings = {
+        "padded": {},
+        "packed": {"packed": True},
+        "budget": {"packed": True, "token_budget": 300},
+    }
+    runs = {
+        name: loop.run_train(recipe(**keys), tmp_path / name) for name, keys in settings.items()
+    }
     weights = {name: load_file(run / "model.safetensors") for name, run in runs.items()}
     logs = {
         name: [json.loads(line) for line in (run.parent / "metrics.jsonl").read_text().splitlines()]
@@ -142,8 +179,11 @@ def test_a_packed_run_is_the_padded_run_to_rounding(tmp_path):
             assert line["loss"] == pytest.approx(other["loss"], abs=1e-4)
             assert line["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-3)
             assert line["tokens"] == other["tokens"]
-        # Adam's first steps are of the size lr whatever the gradient's: where that is nearly zero, rounding decides the sign
-        moved = torch.cat([(weights[name][n] - w).abs().flatten() for n, w in weights["padded"].items()])
+        # Adam's first steps are of the size lr whatever the gradient's: where that is nearly zero,
+        # rounding decides the sign
+        moved = torch.cat(
+            [(weights[name][n] - w).abs().flatten() for n, w in weights["padded"].items()]
+        )
         assert (moved > 1e-4).float().mean() < 0.01
 
 

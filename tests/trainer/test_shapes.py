@@ -9,7 +9,10 @@ from trainer.shapes import QWEN, shapes_of
 
 @pytest.mark.parametrize(
     ("name", "bytes_published"),  # total_size of the published model.safetensors.index.json, bf16
-    [("Qwen/Qwen2.5-VL-3B-Instruct", 7_509_245_952), ("Qwen/Qwen2.5-VL-7B-Instruct", 16_584_333_312)],
+    [
+        ("Qwen/Qwen2.5-VL-3B-Instruct", 7_509_245_952),
+        ("Qwen/Qwen2.5-VL-7B-Instruct", 16_584_333_312),
+    ],
 )
 def test_published_models_have_their_published_size(name, bytes_published):
     assert 2 * shapes_of(name).parameters == bytes_published
@@ -22,7 +25,9 @@ def test_fine_tunes_have_the_shape_of_their_base():
 
 
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("model_type", ["qwen2_5_vl", "qwen2_vl", "qwen3_vl", "qwen3", "llava_onevision"])
+@pytest.mark.parametrize(
+    "model_type", ["qwen2_5_vl", "qwen2_vl", "qwen3_vl", "qwen3", "llava_onevision"]
+)
 def test_shapes_from_headers_are_those_in_memory(model_type, tied, tmp_path):
     folder = save_tiny(tmp_path / "model", model_type, tied=tied)
     model = tiny(model_type, tied=tied)

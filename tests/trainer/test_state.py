@@ -1,4 +1,6 @@
-"""Checkpoints survive full disks and damage: what is there is whole, and what is not whole is never loaded."""
+"""Checkpoints survive full disks and damage: what is there is whole, and what is not whole is never
+loaded.
+"""
 
 import errno
 import json
@@ -17,9 +19,18 @@ from trainer.stages import parse_recipe
 
 
 def recipe(**changes):
-    stage = {"kind": "sft", "steps": 3, "batch": 2, "lr": 1e-3, "tasks": {"read": 1.0}, "save_every": 1}
+    stage = {
+        "kind": "sft",
+        "steps": 3,
+        "batch": 2,
+        "lr": 1e-3,
+        "tasks": {"read": 1.0},
+        "save_every": 1,
+    }
     stage |= {"freeze": ["vision", "projector"], **changes.pop("stage", {})}
-    return parse_recipe({"name": "t", "model": "creature:sft", "device": "cpu", "stages": [stage], **changes})
+    return parse_recipe(
+        {"name": "t", "model": "creature:sft", "device": "cpu", "stages": [stage], **changes}
+    )
 
 
 def trained(out, updates, wide=4):
@@ -68,7 +79,9 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch, at):
 
 @pytest.mark.parametrize("share", [0.3, 0.6])
 def test_the_system_refuses_more_bytes_in_the_middle_of_a_file(tmp_path, share):
-    """No injected exception: the kernel stops the writes of safetensors (written first) and of torch.save (twice as large)."""
+    """No injected exception: the kernel stops the writes of safetensors (written first) and of
+    torch.save (twice as large).
+    """
     model, optimizer = trained(tmp_path, 1, wide=300)
     before = everything(tmp_path)
     largest = (tmp_path / "state" / "step-00000001" / "optimizer.pt").stat().st_size
@@ -140,7 +153,9 @@ def test_a_run_whose_disk_fills_up_goes_on_when_there_is_room(tmp_path, monkeypa
             loop.run_train(recipe(), tmp_path / "cut")
     assert [p.name for p in (tmp_path / "cut" / "state").iterdir()] == ["step-00000001"]
     log = tmp_path / "cut" / "metrics.jsonl"
-    log.write_text(log.read_text() + '{"stage": 0, "update": 3, "held_out": {"acc@1": 0.5}')  # a line cut off
+    log.write_text(
+        log.read_text() + '{"stage": 0, "update": 3, "held_out": {"acc@1": 0.5}'
+    )  # a line cut off
     found = loop.run_train(recipe(), tmp_path / "cut")
     assert (found / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     assert [json.loads(line)["update"] for line in log.read_text().splitlines()] == [1, 2, 3]
@@ -160,10 +175,16 @@ def test_a_disk_that_is_full_at_the_export_says_so(tmp_path, monkeypatch):
 
 def test_the_best_checkpoints_stay_beside_the_last(tmp_path):
     model, optimizer = trained(tmp_path, 0)
-    for update, (stage, value) in enumerate([(0, 0.9), (1, 0.2), (1, 0.5), (1, 0.5), (1, 0.1), (1, 0.3)], 1):
+    for update, (stage, value) in enumerate(
+        [(0, 0.9), (1, 0.2), (1, 0.5), (1, 0.5), (1, 0.1), (1, 0.3)], 1
+    ):
         position, score = state.Position(stage, update, update), state.Score(stage, value)
         state.save_state(tmp_path, model, optimizer, position, score=score, last=1, best=2)
-    assert [f.name[-1] for f in state.finished(tmp_path)] == ["3", "4", "6"]  # stage 0 does not compare
+    assert [f.name[-1] for f in state.finished(tmp_path)] == [
+        "3",
+        "4",
+        "6",
+    ]  # stage 0 does not compare
     assert [f.name[-1] for f in state.ranked(tmp_path)] == ["3", "4", "6"]
     (tmp_path / "state" / "step-00000003" / "model.safetensors").write_bytes(b"")
     assert state.best_whole(tmp_path).name[-1] == "4"

@@ -1,4 +1,6 @@
-"""The benchmark of whole steps: its timers add up, its memory figures are what they say, and the 3B path is the published one."""
+"""The benchmark of whole steps: its timers add up, its memory figures are what they say, and the 3B
+path is the published one.
+"""
 
 import json
 import sys
@@ -14,16 +16,29 @@ from trainer.public import public_items
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from benchmarks import step
 
-NARROW = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 2}
+NARROW = {
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
 NARROW |= {"num_key_value_heads": 1, "vocab_size": 2048, "tie_word_embeddings": True}
-TOWER = {"depth": 2, "hidden_size": 64, "intermediate_size": 128, "num_heads": 2, "fullatt_block_indexes": [1]}
+TOWER = {
+    "depth": 2,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_heads": 2,
+    "fullatt_block_indexes": [1],
+}
 
 
 def rows_of(file):
     rows = json.loads(file.read_text())
     for row in rows:
         assert sum(row[part] for part in step.PARTS) == pytest.approx(row["seconds"], rel=1e-6)
-        assert all(row[part] > 0 for part in ("sampling", "rewards", "forward", "backward", "optimiser"))
+        assert all(
+            row[part] > 0 for part in ("sampling", "rewards", "forward", "backward", "optimiser")
+        )
         assert 0 <= row["rest"] < row["seconds"]
         assert row["peak"] >= 0.99 * row["held"] > 0
         assert row["grad_norm"] > 0  # every group teaches something
@@ -31,7 +46,19 @@ def rows_of(file):
 
 
 def test_a_small_run_on_the_cpu(tmp_path, capsys):
-    asked = ["--small", "--device", "cpu", "--steps", "3", "--prompts", "2", "--group", "3", "--new-tokens", "8"]
+    asked = [
+        "--small",
+        "--device",
+        "cpu",
+        "--steps",
+        "3",
+        "--prompts",
+        "2",
+        "--group",
+        "3",
+        "--new-tokens",
+        "8",
+    ]
     assert step.main([*asked, "--save-every", "2", "--json", str(tmp_path / "rows.json")]) == 0
     rows = rows_of(tmp_path / "rows.json")
     assert [row["checkpoint"] > 0 for row in rows] == [False, True, False]
@@ -41,19 +68,46 @@ def test_a_small_run_on_the_cpu(tmp_path, capsys):
 
 
 def test_the_published_shapes_sample_and_train(tmp_path, monkeypatch):
-    """The path of the 3B model, its config made narrow: pictures larger than the built-in model's, 128 wide heads."""
+    """The path of the 3B model, its config made narrow: pictures larger than the built-in model's,
+    128 wide heads.
+    """
     monkeypatch.setitem(shapes.QWEN, step.PUBLISHED, NARROW)
     monkeypatch.setattr(shapes, "TOWER", {**shapes.TOWER, **TOWER})
-    asked = ["--device", "cpu", "--steps", "2", "--prompts", "2", "--group", "4", "--new-tokens", "6", "--side", "336"]
+    asked = [
+        "--device",
+        "cpu",
+        "--steps",
+        "2",
+        "--prompts",
+        "2",
+        "--group",
+        "4",
+        "--new-tokens",
+        "6",
+        "--side",
+        "336",
+    ]
     assert (
-        step.main([*asked, "--save-every", "0", "--freeze", "vision,projector", "--json", str(tmp_path / "r.json")])
+        step.main(
+            [
+                *asked,
+                "--save-every",
+                "0",
+                "--freeze",
+                "vision,projector",
+                "--json",
+                str(tmp_path / "r.json"),
+            ]
+        )
         == 0
     )
     assert len(rows_of(tmp_path / "r.json")) == 2
     loaded = step.build(False, 336, "cpu", torch.float32)
     picture = public_items(str(step.questions(tmp_path, 336, count=1)), 1, seed=0, step=0)[0].image
     encoded = encode_prompts(loaded, [Prompt("How many?", (picture,), "x")])
-    assert int((encoded["input_ids"] == loaded.model.config.image_token_id).sum()) == (336 // 28) ** 2
+    assert (
+        int((encoded["input_ids"] == loaded.model.config.image_token_id).sum()) == (336 // 28) ** 2
+    )
 
 
 def test_the_model_has_the_published_size():
@@ -71,6 +125,9 @@ def test_growth_is_of_the_last_third_against_the_first():
 @pytest.mark.gpu
 def test_a_few_steps_of_the_3b_model_on_cuda(tmp_path):
     file = tmp_path / "rows.json"
-    assert step.main(["--device", "cuda", "--steps", "7", "--save-every", "0", "--json", str(file)]) == 0
+    assert (
+        step.main(["--device", "cuda", "--steps", "7", "--save-every", "0", "--json", str(file)])
+        == 0
+    )
     rows = rows_of(file)
     assert abs(step.growth([row["held"] for row in rows])) < 0.01

@@ -40,7 +40,10 @@ def test_a_study_resumes_and_does_nothing_twice(tmp_path, monkeypatch):
     run_study(arms(), [0], tmp_path / "cut", LOOK)
     assert len(calls) == 7
     start = whole[whole["step"] == 0]
-    assert start[start["arm"] == "grpo"]["right"].tolist() == start[start["arm"] == "mupo"]["right"].tolist()
+    assert (
+        start[start["arm"] == "grpo"]["right"].tolist()
+        == start[start["arm"] == "mupo"]["right"].tolist()
+    )
 
 
 def test_the_summary_pairs_by_seed_and_puzzle():
@@ -51,7 +54,9 @@ def test_the_summary_pairs_by_seed_and_puzzle():
         for arm, gain in (("a", 0.0), ("b", 0.1)):
             for item in range(50):
                 value = hard[item] + gain + 0.01 * generator.random()
-                rows.append({"arm": arm, "seed": seed, "step": 9, "task": "t", "item": f"{item:02}"})
+                rows.append(
+                    {"arm": arm, "seed": seed, "step": 9, "task": "t", "item": f"{item:02}"}
+                )
                 rows[-1] |= dict.fromkeys(METRICS, value)
     looks = pd.DataFrame(rows)
     found = summarise(looks.sample(frac=1, random_state=0), ["a", "b"], baseline="a", draws=300)
@@ -60,7 +65,9 @@ def test_the_summary_pairs_by_seed_and_puzzle():
     assert b["value"] == pytest.approx(means.mean())
     assert json.loads(b["by_seed"]) == pytest.approx(means.tolist(), abs=1e-4)
     assert b["minus_baseline"] == pytest.approx(0.1, abs=0.003)
-    assert 0.09 < b["minus_low"] < b["minus_baseline"] < b["minus_high"] < 0.11  # puzzles differ, the gain does not
+    assert (
+        0.09 < b["minus_low"] < b["minus_baseline"] < b["minus_high"] < 0.11
+    )  # puzzles differ, the gain does not
     assert b["high"] - b["low"] > 0.1
     a = found[(found["arm"] == "a") & (found["metric"] == "acc@1")].iloc[0]
     assert a["minus_low"] == a["minus_high"] == 0

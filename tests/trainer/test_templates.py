@@ -8,7 +8,17 @@ from franken import tasks
 from franken.errors import UsageError
 from franken.models import creature
 from franken.tasks.grading import is_well_formed
-from trainer.templates import DEFAULT, TEMPLATES, agreed, instruction, section, template, thought, well_formed, write
+from trainer.templates import (
+    DEFAULT,
+    TEMPLATES,
+    agreed,
+    instruction,
+    section,
+    template,
+    thought,
+    well_formed,
+    write,
+)
 
 ITEM = tasks.get("count").items(1, 0)[0]
 THINK = TEMPLATES[DEFAULT]
@@ -46,9 +56,15 @@ def test_every_template_writes_what_it_calls_well_formed(name):
 
 
 def test_the_default_is_what_grading_calls_well_formed():
-    replies = ["<think> a </think><answer> 1 </answer>", " <think>\na</think> \n <answer>1</answer> ", "<answer> 1 </answer>",
-               "<think> a </think> so <answer> 1 </answer>", "<think> a <answer> 1 </answer></think>", "<think> a </think>",
-               "<think> a </think><answer> 1 </answer><answer> 1 </answer>"]  # fmt: skip
+    replies = [
+        "<think> a </think><answer> 1 </answer>",
+        " <think>\na</think> \n <answer>1</answer> ",
+        "<answer> 1 </answer>",
+        "<think> a </think> so <answer> 1 </answer>",
+        "<think> a <answer> 1 </answer></think>",
+        "<think> a </think>",
+        "<think> a </think><answer> 1 </answer><answer> 1 </answer>",
+    ]
     verdicts = [well_formed(reply, THINK) for reply in replies]
     assert verdicts == [is_well_formed(reply) for reply in replies]
     assert verdicts == [True, True, False, False, False, False, False]

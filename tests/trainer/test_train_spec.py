@@ -1,4 +1,6 @@
-"""Every kind of freeze, and of `train`: after real RL updates what is frozen has not moved and has no optimiser state."""
+"""Every kind of freeze, and of `train`: after real RL updates what is frozen has not moved and has
+no optimiser state.
+"""
 
 import json
 from pathlib import Path
@@ -21,7 +23,9 @@ def untied(tmp_path_factory):
     """The creature with an output head of its own."""
     folder = tmp_path_factory.mktemp("untied")
     loaded = load("creature:sft", device="cpu")
-    loaded.model.config.tie_word_embeddings = loaded.model.config.text_config.tie_word_embeddings = False
+    loaded.model.config.tie_word_embeddings = (
+        loaded.model.config.text_config.tie_word_embeddings
+    ) = False
     head = loaded.model.get_input_embeddings().weight.detach().clone()
     loaded.model.lm_head.weight = torch.nn.Parameter(head)
     loaded.model.save_pretrained(folder)
@@ -30,7 +34,15 @@ def untied(tmp_path_factory):
 
 
 def recipe(model, **what):
-    stage = {"kind": "grpo", "steps": 2, "prompts": 2, "group": 6, "max_new_tokens": 24, "lr": 1e-3, "save_every": 1}
+    stage = {
+        "kind": "grpo",
+        "steps": 2,
+        "prompts": 2,
+        "group": 6,
+        "max_new_tokens": 24,
+        "lr": 1e-3,
+        "save_every": 1,
+    }
     stage |= {"tasks": {"count": 1.0}, "temperature": 1.2, **what}
     return parse_recipe({"name": "t", "model": str(model), "device": "cpu", "stages": [stage]})
 
@@ -60,7 +72,10 @@ def test_what_is_frozen_does_not_move_and_costs_no_memory(untied, tmp_path, verb
     model = load(str(untied), device="cpu").model
     named = {name for name, spot in parameter_places(model).items() if KINDS[spec](spot)}
     frozen = named if verb == "freeze" else {n for n, _ in model.named_parameters()} - named
-    before, after = dict(model.named_parameters()), dict(load(str(final), device="cpu").model.named_parameters())
+    before, after = (
+        dict(model.named_parameters()),
+        dict(load(str(final), device="cpu").model.named_parameters()),
+    )
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert named
     assert not moved & frozen
@@ -85,9 +100,11 @@ def test_train_is_the_complement_of_freeze():
     for spec in ("vision", "text:0-2", "text.attn", "head", "early"):
         assert frozen_names(model, (), [spec]) == everything - frozen_names(model, [spec])
     only = everything - frozen_names(model, ["text:0-1"], ["text:0-2", "vision"])
-    assert {(s.part, s.layer) for n, s in parameter_places(model).items() if n in only and s.part == "text"} == {
-        ("text", 1)
-    }
+    assert {
+        (s.part, s.layer)
+        for n, s in parameter_places(model).items()
+        if n in only and s.part == "text"
+    } == {("text", 1)}
 
 
 @pytest.mark.parametrize("verb", ["freeze", "train"])
@@ -117,24 +134,34 @@ def test_the_command_line_says_what_trains(capsys):
     assert run_command([*command, "--train", "text:0-2"], debug=False) == 0
     stage = json.loads(capsys.readouterr().out)["stages"][0]
     assert (stage["train"], stage["freeze"]) == (["text:0-2"], [])
-    assert {(r["part"], r["layer"]) for r in stage["table"] if not r["frozen"]} == {("text", 0), ("text", 1)}
+    assert {(r["part"], r["layer"]) for r in stage["table"] if not r["frozen"]} == {
+        ("text", 0),
+        ("text", 1),
+    }
     assert run_command([*command, "--train", "vision", "--freeze", "text:0"], debug=False) == 2
     assert run_command([*command, "--train", "head"], debug=False) == 2
 
 
 def test_a_mistyped_part_is_named_with_its_neighbour(capsys):
-    assert run_command(["train", "creature-grpo", "--freeze", "vison", "--dry-run"], debug=False) == 2
+    assert (
+        run_command(["train", "creature-grpo", "--freeze", "vison", "--dry-run"], debug=False) == 2
+    )
     said = capsys.readouterr().err
     assert "unknown part 'vison'" in said
     assert "did you mean 'vision'?" in said
 
 
 def test_a_mistake_in_a_stage_is_said_once(capsys):
-    assert run_command(["train", "creature-grpo", "--set", "stages.0.lr=-1", "--dry-run"], debug=False) == 2
+    assert (
+        run_command(["train", "creature-grpo", "--set", "stages.0.lr=-1", "--dry-run"], debug=False)
+        == 2
+    )
     said = capsys.readouterr().err
     assert "stages.0.lr" in said
     assert "Tuple" not in said
-    assert run_command(["train", "creature-grpo", "--set", "stages=[]", "--dry-run"], debug=False) == 2
+    assert (
+        run_command(["train", "creature-grpo", "--set", "stages=[]", "--dry-run"], debug=False) == 2
+    )
     assert "at least 1 item" in capsys.readouterr().err
 
 

@@ -1,4 +1,6 @@
-"""The trainer: advantages and losses against definitions, freezing proved, resume exact, groups invariant to batching."""
+"""The trainer: advantages and losses against definitions, freezing proved, resume exact, groups
+invariant to batching.
+"""
 
 import json
 import signal
@@ -29,7 +31,9 @@ def test_schedule():
 
 
 def test_recipes_are_checked():
-    assert {"creature-base", "creature-sft", "creature-rl", "creature-sft-more"} <= set(recipe_names())
+    assert {"creature-base", "creature-sft", "creature-rl", "creature-sft-more"} <= set(
+        recipe_names()
+    )
     for name in recipe_names():
         load_recipe(name)
     assert load_recipe("creature-rl", ("stages.0.steps=7", "seed=3")).stages[0].steps == 7
@@ -118,7 +122,11 @@ def test_the_gradient_does_not_depend_on_micro_batches(sft_creature):
         )
         sft_creature.model.zero_grad()
         metrics = grpo_step(sft_creature, stage, lambda: 0.0, None, seed=5, step=0)
-        gradients.append(torch.cat([p.grad.flatten() for p in sft_creature.model.parameters() if p.grad is not None]))
+        gradients.append(
+            torch.cat(
+                [p.grad.flatten() for p in sft_creature.model.parameters() if p.grad is not None]
+            )
+        )
     sft_creature.model.zero_grad()
     sft_creature.model.requires_grad_(True)
     assert metrics["zero_variance_groups"] < 1.0
@@ -139,7 +147,9 @@ def test_the_gradient_does_not_depend_on_micro_batches(sft_creature):
 def test_freezing_selects_what_it_says(specs, part, layers):
     model = tiny("qwen2_5_vl")
     table = apply_freeze(model, specs)
-    assert {(r["part"], r["layer"]) for r in table if r["frozen"]} == {(part, layer) for layer in layers}
+    assert {(r["part"], r["layer"]) for r in table if r["frozen"]} == {
+        (part, layer) for layer in layers
+    }
     assert sum(r["parameters"] for r in table) == sum(p.numel() for p in model.parameters())
 
 
@@ -187,7 +197,14 @@ def recipe(**stage):
         "save_every": 1,
         "freeze": ["vision", "projector"],
     }
-    return parse_recipe({"name": "test", "model": "creature:sft", "device": "cpu", "stages": [sft_stage, grpo_stage]})
+    return parse_recipe(
+        {
+            "name": "test",
+            "model": "creature:sft",
+            "device": "cpu",
+            "stages": [sft_stage, grpo_stage],
+        }
+    )
 
 
 def weights(folder):
@@ -196,7 +213,9 @@ def weights(folder):
     return load_file(folder / "model.safetensors")
 
 
-@pytest.mark.parametrize(("after", "number"), [(1, signal.SIGINT), (3, signal.SIGTERM), (4, signal.SIGINT)])
+@pytest.mark.parametrize(
+    ("after", "number"), [(1, signal.SIGINT), (3, signal.SIGTERM), (4, signal.SIGINT)]
+)
 def test_resumed_equals_uninterrupted(tmp_path, after, number):
     whole = loop.run_train(recipe(), tmp_path / "whole", freeze=("text:0-3",))
     seen = []
@@ -213,10 +232,15 @@ def test_resumed_equals_uninterrupted(tmp_path, after, number):
     a, b = weights(whole), weights(resumed)
     assert set(a) == set(b)
     assert all(torch.equal(a[n], b[n]) for n in a)
-    updates = [json.loads(line)["update"] for line in (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()]
+    updates = [
+        json.loads(line)["update"]
+        for line in (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert updates == [1, 2, 3, 4, 5]
     proofs = json.loads((tmp_path / "cut" / "freeze.json").read_text())
-    assert all(p["verified"]["bit_identical"] and p["verified"]["tensors"] > 40 for p in proofs.values())
+    assert all(
+        p["verified"]["bit_identical"] and p["verified"]["tensors"] > 40 for p in proofs.values()
+    )
     start = open_checkpoint("creature:sft")
     for name, entry in open_checkpoint(resumed).tensors.items():
         from franken.checkpoints import read_bytes
@@ -242,7 +266,9 @@ def test_state_restores_weights_and_a_cut_off_one_is_not_taken(tmp_path):
     optimizer = torch.optim.AdamW(model.parameters())
     folder = state.save_state(tmp_path, model, optimizer, state.Position(0, 3, 3, 1.5))
     state.load_weights(folder, other)
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True)
+    )
     assert state.read_position(folder).step == 3
     (tmp_path / "state" / ".step-00000009.1").mkdir()
     (tmp_path / "state" / "step-00000008").mkdir()
@@ -254,7 +280,9 @@ def test_state_restores_weights_and_a_cut_off_one_is_not_taken(tmp_path):
 def test_a_cpu_budget_ends_the_stage(tmp_path):
     timed = recipe(steps=None, cpu_seconds=0.2)
     loop.run_train(timed, tmp_path / "run")
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
     last = [line for line in lines if line["stage"] == 0][-1]
     assert last["cpu_seconds"] >= 0.2
 
@@ -270,5 +298,7 @@ def test_ten_steps_on_cuda(tmp_path):
         "lr": 3e-4,
         "tasks": {"sum": 1.0, "count": 1.0},
     }
-    on_gpu = parse_recipe({"name": "gpu", "model": "creature:sft", "device": "cuda", "stages": [stage]})
+    on_gpu = parse_recipe(
+        {"name": "gpu", "model": "creature:sft", "device": "cuda", "stages": [stage]}
+    )
     open_checkpoint(loop.run_train(on_gpu, tmp_path / "run"))

@@ -1,4 +1,6 @@
-"""Our advantages and losses in verl's registries: a stand-in with its signatures, and verl itself where it is installed."""
+"""Our advantages and losses in verl's registries: a stand-in with its signatures, and verl itself
+where it is installed.
+"""
 
 import zlib
 from types import SimpleNamespace
@@ -13,7 +15,9 @@ from franken.models.creature import build_processor
 from trainer import advantages
 from trainer.plugins.verl import LOSSES, group_rows, register
 
-UIDS = np.array(["a", "b", "a", "b", "b", "a", "a", "b"], dtype=object)  # two groups of four, mixed up
+UIDS = np.array(
+    ["a", "b", "a", "b", "b", "a", "a", "b"], dtype=object
+)  # two groups of four, mixed up
 ROWS = [[0, 2, 5, 6], [1, 3, 4, 7]]
 LENGTHS = [3, 5, 1, 2, 4, 5, 2, 3]
 
@@ -21,8 +25,8 @@ LENGTHS = [3, 5, 1, 2, 4, 5, 2, 3]
 def standing_in():
     """verl.trainer.ppo.core_algos 0.9.1, as far as a plug-in sees it."""
     core = SimpleNamespace(ADV_ESTIMATOR_REGISTRY={}, POLICY_LOSS_REGISTRY={})
-    core.ADV_ESTIMATOR_REGISTRY["gdpo"] = lambda token_level_rewards, response_mask, index, config=None, **_: (
-        "verl's own"
+    core.ADV_ESTIMATOR_REGISTRY["gdpo"] = (
+        lambda token_level_rewards, response_mask, index, config=None, **_: "verl's own"
     )
 
     def register_adv_est(name):
@@ -39,14 +43,20 @@ def standing_in():
         assert loss_agg_mode == "token-mean"
         return (loss_mat * loss_mask).sum() / (batch_num_tokens or loss_mask.sum()) * dp_size
 
-    core.register_adv_est, core.register_policy_loss, core.agg_loss = register_adv_est, register_policy_loss, agg_loss
+    core.register_adv_est, core.register_policy_loss, core.agg_loss = (
+        register_adv_est,
+        register_policy_loss,
+        agg_loss,
+    )
     return core
 
 
 @pytest.fixture(params=["stand-in", "verl"])
 def core(request):
     if request.param == "verl":
-        found = pytest.importorskip("verl.trainer.ppo.core_algos", reason="verl is not installed", exc_type=ImportError)
+        found = pytest.importorskip(
+            "verl.trainer.ppo.core_algos", reason="verl is not installed", exc_type=ImportError
+        )
     else:
         found = standing_in()
     register(found)
@@ -63,12 +73,18 @@ def step():
     rewards = torch.zeros(8, 5)
     rewards[torch.arange(8), torch.tensor(LENGTHS) - 1] = totals
     ids = torch.randint(10, 60, (8, 5), generator=generator)
-    return SimpleNamespace(mask=mask, totals=totals, rewards=rewards, ids=ids, right=np.array([t >= 1 for t in totals]))
+    return SimpleNamespace(
+        mask=mask, totals=totals, rewards=rewards, ids=ids, right=np.array([t >= 1 for t in totals])
+    )
 
 
 def ask(core, step, name, settings, **more):
     return core.ADV_ESTIMATOR_REGISTRY[name](
-        token_level_rewards=step.rewards, response_mask=step.mask, index=UIDS, config={"franken": settings}, **more
+        token_level_rewards=step.rewards,
+        response_mask=step.mask,
+        index=UIDS,
+        config={"franken": settings},
+        **more,
     )
 
 
@@ -88,7 +104,9 @@ def test_advantages_of_group_rewards(core, step, name):
         for row in ROWS:
             for i in row:
                 others = [float(step.totals[j]) for j in row if j != i]
-                assert found[i, 0].item() == pytest.approx(float(step.totals[i]) - sum(others) / 3, abs=1e-6)
+                assert found[i, 0].item() == pytest.approx(
+                    float(step.totals[i]) - sum(others) / 3, abs=1e-6
+                )
     if "rloo" in core.ADV_ESTIMATOR_REGISTRY:  # verl's
         theirs = {"rloo": "rloo", "grpo": "grpo"}.get(name)
         if theirs:
@@ -105,13 +123,21 @@ def test_mupo_reads_the_replies_where_verl_hands_them_over(core, step, tmp_path)
     settings["diversity"] = {"start": 0.4, "end": 0.4, "shape": "constant"}
     handed = {"batch": {"responses": step.ids}, "non_tensor_batch": {"acc": step.right}}
     found, _ = ask(core, step, "gdpo", settings, **handed)
-    texts = [tokenizer.decode(row[:n], skip_special_tokens=True) for row, n in zip(step.ids, LENGTHS, strict=True)]
+    texts = [
+        tokenizer.decode(row[:n], skip_special_tokens=True)
+        for row, n in zip(step.ids, LENGTHS, strict=True)
+    ]
     vectors = embedder("hashing")([segment(t) for t in texts])
     rows = torch.tensor(ROWS)
     expected = advantages.mupo(
-        step.totals[rows], correct=torch.tensor(step.right)[rows], embeddings=vectors[rows], clusters=2, min_size=2,
-        diversity_weight=0.4, seed=zlib.crc32(step.totals[rows].numpy().tobytes()),
-    )  # fmt: skip
+        step.totals[rows],
+        correct=torch.tensor(step.right)[rows],
+        embeddings=vectors[rows],
+        clusters=2,
+        min_size=2,
+        diversity_weight=0.4,
+        seed=zlib.crc32(step.totals[rows].numpy().tobytes()),
+    )
     assert found.abs().sum() > 0
     assert torch.allclose(found, as_tokens(expected.advantages, step.mask), atol=1e-6)
     with pytest.raises(UsageError, match="responses"):
@@ -125,7 +151,9 @@ def test_mupo_reads_the_replies_where_verl_hands_them_over(core, step, tmp_path)
 
 
 def test_gdpo_without_our_settings_is_verls_own(core, step):
-    found = core.ADV_ESTIMATOR_REGISTRY["gdpo"](token_level_rewards=step.rewards, response_mask=step.mask, index=UIDS)
+    found = core.ADV_ESTIMATOR_REGISTRY["gdpo"](
+        token_level_rewards=step.rewards, response_mask=step.mask, index=UIDS
+    )
     if isinstance(found, str):
         assert found == "verl's own"
     else:
@@ -154,8 +182,15 @@ def test_losses_token_by_token(core, step, name):
     corrections = torch.rand(8, 5, generator=generator)
     new.requires_grad_()
     actor = Actor(clip_ratio_c=3.0)
-    given = {"old_log_prob": old, "log_prob": new, "advantages": weights, "response_mask": step.mask}
-    found, metrics = core.POLICY_LOSS_REGISTRY[name](**given, config=actor, rollout_is_weights=corrections)
+    given = {
+        "old_log_prob": old,
+        "log_prob": new,
+        "advantages": weights,
+        "response_mask": step.mask,
+    }
+    found, metrics = core.POLICY_LOSS_REGISTRY[name](
+        **given, config=actor, rollout_is_weights=corrections
+    )
     expected, clipped = torch.zeros(()), 0
     for i, length in enumerate(LENGTHS):
         for t in range(length):
@@ -177,5 +212,7 @@ def test_losses_token_by_token(core, step, name):
     assert torch.allclose(ours, theirs, atol=1e-6)
     assert metrics["actor/pg_clipfrac"] == pytest.approx(clipped / sum(LENGTHS))
     if name == "franken_clip" and "vanilla" in core.POLICY_LOSS_REGISTRY:
-        same, _ = core.POLICY_LOSS_REGISTRY["vanilla"](**given, config=actor, rollout_is_weights=corrections)
+        same, _ = core.POLICY_LOSS_REGISTRY["vanilla"](
+            **given, config=actor, rollout_is_weights=corrections
+        )
         assert found.item() == pytest.approx(same.item(), rel=1e-5)

@@ -1,4 +1,6 @@
-"""The gallery of replies and TensorBoard: what is said is text, and what is logged is what was measured."""
+"""The gallery of replies and TensorBoard: what is said is text, and what is logged is what was
+measured.
+"""
 
 import json
 import sys
@@ -29,9 +31,18 @@ class Tags(HTMLParser):
 
 
 def test_a_script_in_a_reply_is_text(tmp_path):
-    card = {"id": EVIL, "question": EVIL, "answer": EVIL, "reply": EVIL, "verdict": EVIL, "right": False}
+    card = {
+        "id": EVIL,
+        "question": EVIL,
+        "answer": EVIL,
+        "reply": EVIL,
+        "verdict": EVIL,
+        "right": False,
+    }
     card["image"] = {"uri": "data:image/png;base64,AAAA", "pixelated": True}
-    page = write_look(tmp_path, EVIL, {"stage": 0, "step": 1, "update": 1, "cards": [card]}).read_text()
+    page = write_look(
+        tmp_path, EVIL, {"stage": 0, "step": 1, "update": 1, "cards": [card]}
+    ).read_text()
     parsed = Tags()
     parsed.feed(page)
     assert [a["src"] for tag, a in parsed.tags if tag == "img"] == ["data:image/png;base64,AAAA"]
@@ -42,8 +53,12 @@ def test_a_script_in_a_reply_is_text(tmp_path):
 
 
 def test_a_run_leaves_five_replies_with_images_an_evaluation(tmp_path):
-    recipe = load_recipe("creature-rl", ("stages.0.steps=3", "stages.0.prompts=2", "stages.0.group=2"))
-    recipe = recipe.model_copy(update={"stages": (recipe.stages[0].model_copy(update={"eval_every": 2}),)})
+    recipe = load_recipe(
+        "creature-rl", ("stages.0.steps=3", "stages.0.prompts=2", "stages.0.group=2")
+    )
+    recipe = recipe.model_copy(
+        update={"stages": (recipe.stages[0].model_copy(update={"eval_every": 2}),)}
+    )
     for name, observe in (("seen", watcher(recipe, tmp_path / "seen")), ("unseen", None)):
         run_train(recipe, tmp_path / name, observe=observe)
     looks = [json.loads(f.read_text()) for f in sorted((tmp_path / "seen" / "gallery").iterdir())]
@@ -53,7 +68,8 @@ def test_a_run_leaves_five_replies_with_images_an_evaluation(tmp_path):
     assert page.count("<img") == 10
     assert "http://" not in page
     logs = [
-        [json.loads(x) for x in (tmp_path / n / "metrics.jsonl").read_text().splitlines()] for n in ("seen", "unseen")
+        [json.loads(x) for x in (tmp_path / n / "metrics.jsonl").read_text().splitlines()]
+        for n in ("seen", "unseen")
     ]
     assert [x["loss"] for x in logs[0]] == [x["loss"] for x in logs[1]]  # looking changes nothing
 
@@ -85,8 +101,23 @@ def test_tensorboard_gets_the_numbers_of_every_update(monkeypatch, tmp_path):
         def flush(self):
             pass
 
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", types.SimpleNamespace(SummaryWriter=Writer))
+    monkeypatch.setitem(
+        sys.modules, "torch.utils.tensorboard", types.SimpleNamespace(SummaryWriter=Writer)
+    )
     report = tensorboard.scalars(tmp_path)
     assert not written  # nothing is opened before the first update
-    report({"stage": 0, "step": 4, "update": 9, "kind": "grpo", "reward": 0.5, "held_out": {"acc@1": 0.25}})
-    assert written == [(str(tmp_path / "tensorboard"), 9), ("reward", 0.5, 9), ("held_out/acc@1", 0.25, 9)]
+    report(
+        {
+            "stage": 0,
+            "step": 4,
+            "update": 9,
+            "kind": "grpo",
+            "reward": 0.5,
+            "held_out": {"acc@1": 0.25},
+        }
+    )
+    assert written == [
+        (str(tmp_path / "tensorboard"), 9),
+        ("reward", 0.5, 9),
+        ("held_out/acc@1", 0.25, 9),
+    ]

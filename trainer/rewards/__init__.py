@@ -1,8 +1,9 @@
-"""What RL is paid for: pure functions (replies, rows, context) → a number a reply, one file each, named in the recipe.
+"""What RL is paid for: pure functions (replies, rows, context) → a number a reply, one file each,
+named in the recipe.
 
-A recipe gives each a weight (`rewards: {accuracy: 1.0, format: 0.1}`), options where it has some, and adds them up; every
-one is logged alone. `package.module:function` names one of your own. The six designs of arXiv 2601.00215 and `fidelity`
-come with the template that they pay for.
+A recipe gives each a weight (`rewards: {accuracy: 1.0, format: 0.1}`), options where it has some,
+and adds them up; every one is logged alone. `package.module:function` names one of your own. The
+six designs of arXiv 2601.00215 and `fidelity` come with the template that they pay for.
 """
 
 import importlib
@@ -37,20 +38,36 @@ from trainer.rewards.visual_fusion import visual_fusion
 from trainer.templates import template
 
 REWARDS: dict[str, Reward] = {
-    "accuracy": accuracy, "correct": correct, "format": format, "vanilla": vanilla, "only_accuracy": only_accuracy,
-    "mixture": mixture, "continuous": continuous, "visual_fusion": visual_fusion, "no_accuracy": no_accuracy,
-    "fidelity": fidelity, "router": router, "repetition": repetition, "confidence": confidence,
-}  # fmt: skip
+    "accuracy": accuracy,
+    "correct": correct,
+    "format": format,
+    "vanilla": vanilla,
+    "only_accuracy": only_accuracy,
+    "mixture": mixture,
+    "continuous": continuous,
+    "visual_fusion": visual_fusion,
+    "no_accuracy": no_accuracy,
+    "fidelity": fidelity,
+    "router": router,
+    "repetition": repetition,
+    "confidence": confidence,
+}
 PAYS_FOR = {  # the template that a reward belongs to; the others pay in any
-    "vanilla": "think-answer", "only_accuracy": "answer", "mixture": "describe-think-rethink-answer",
-    "continuous": "describe-think-rethink-answer", "no_accuracy": "describe-think-rethink-answer",
-    "visual_fusion": "visual-think-answer", "fidelity": "describe-think-answer",
-}  # fmt: skip
+    "vanilla": "think-answer",
+    "only_accuracy": "answer",
+    "mixture": "describe-think-rethink-answer",
+    "continuous": "describe-think-rethink-answer",
+    "no_accuracy": "describe-think-rethink-answer",
+    "visual_fusion": "visual-think-answer",
+    "fidelity": "describe-think-answer",
+}
 SHOWN = 120  # characters of a reply in an error
 
 
 class RewardError(FrankenError):
-    """A reward failed on a sample. The run has stopped before the step's update and can go on from there."""
+    """A reward failed on a sample. The run has stopped before the step's update and can go on from
+    there.
+    """
 
 
 @dataclass(frozen=True)
@@ -69,7 +86,9 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def resolve(name: str) -> Reward:
-    """A reward by name, built in or of a plugin, or one of the user's as `package.module:function`. Raises UsageError."""
+    """A reward by name, built in or of a plugin, or one of the user's as `package.module:function`.
+    Raises UsageError.
+    """
     own = plugins.find("reward", name, REWARDS)
     if own is not None:
         return own
@@ -85,16 +104,22 @@ def resolve(name: str) -> Reward:
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as e:
-        raise UsageError(f"cannot import the reward {name}", why=str(e), fix="check the name and PYTHONPATH") from e
+        raise UsageError(
+            f"cannot import the reward {name}", why=str(e), fix="check the name and PYTHONPATH"
+        ) from e
 
 
 def score(
-    groups: Sequence[Sequence[Response]], items: Sequence[Item], grades: Sequence[Sequence[Grade]], names: Sequence[str],
+    groups: Sequence[Sequence[Response]],
+    items: Sequence[Item],
+    grades: Sequence[Sequence[Grade]],
+    names: Sequence[str],
     settings: Settings,
-) -> Float[Tensor, "prompts group rewards"]:  # fmt: skip
+) -> Float[Tensor, "prompts group rewards"]:
     """One column a reward, before any weight.
 
-    Raises RewardError that names the reward and the sample where a reward raises, is late, or returns no finite numbers.
+    Raises RewardError that names the reward and the sample where a reward raises, is late, or
+    returns no finite numbers.
     """
     columns = []
     for name in names:
@@ -107,13 +132,20 @@ def score(
 
 
 def _of_group(
-    name: str, reward: Reward, replies: Sequence[Response], item: Item, grades: Sequence[Grade], settings: Settings
+    name: str,
+    reward: Reward,
+    replies: Sequence[Response],
+    item: Item,
+    grades: Sequence[Grade],
+    settings: Settings,
 ) -> list[float]:
     options = dict(settings.options.get(name, {}))
 
     def call(chosen: Sequence[int]) -> list[float]:
         context = Context(template(settings.template), [grades[i] for i in chosen], options)
-        return [float(x) for x in reward([replies[i] for i in chosen], [item] * len(chosen), context)]
+        return [
+            float(x) for x in reward([replies[i] for i in chosen], [item] * len(chosen), context)
+        ]
 
     values = _attempt(lambda: call(range(len(replies))), settings.timeout)
     if isinstance(values, Exception):
@@ -131,9 +163,14 @@ def _of_group(
 
 
 def _culprit(
-    call: Callable[[Sequence[int]], list[float]], replies: Sequence[Response], error: Exception, timeout: float
+    call: Callable[[Sequence[int]], list[float]],
+    replies: Sequence[Response],
+    error: Exception,
+    timeout: float,
 ) -> str:
-    """Which reply a reward fails on by itself; a reward that only fails on the group, or hangs, is not asked again."""
+    """Which reply a reward fails on by itself; a reward that only fails on the group, or hangs, is
+    not asked again.
+    """
     for i, reply in enumerate(replies if not isinstance(error, TimeoutError) else ()):
         if isinstance(_attempt(lambda i=i: call([i]), timeout), Exception):
             return f"reply {i}: {reply.text[:SHOWN]!r}"
@@ -141,7 +178,9 @@ def _culprit(
 
 
 def _attempt(call: Callable[[], list[float]], seconds: float) -> list[float] | Exception:
-    """What the call returns or raises; TimeoutError after `seconds` (the thread stays behind: Python cannot stop one)."""
+    """What the call returns or raises; TimeoutError after `seconds` (the thread stays behind:
+    Python cannot stop one).
+    """
     outcome: list[list[float] | Exception] = [RuntimeError("it ended the thread that it ran in")]
 
     def work() -> None:

@@ -1,5 +1,5 @@
-"""`accuracy`: 1 for a right answer in the right format, else 0: the hard "format and result" reward of Vision-R1
-(arXiv 2503.06749). It is the AND of `correct` and `format`."""
+"""`accuracy`: 1 for a right answer in the right format, else 0: the hard "format and result" reward
+of Vision-R1 (arXiv 2503.06749). It is the AND of `correct` and `format`."""
 
 from collections.abc import Sequence
 

@@ -1,9 +1,11 @@
-"""`confidence`: the outcome weighted by the model's own confidence, and clipped (after ConfClip, arXiv 2509.17730).
+"""`confidence`: the outcome weighted by the model's own confidence, and clipped (after ConfClip,
+arXiv 2509.17730).
 
-    s · clip(c, low, high),  s = +1 for a right answer, −1 for a wrong one,  c = exp(mean log-probability of the reply)
+    s · clip(c, low, high),  s = +1 for a right answer, −1 for a wrong one,  c = exp(mean
+                             log-probability of the reply)
 
-The paper's exact formula is not public; this is one reading of its abstract. The log-probabilities are the sampler's, so
-nothing is differentiated through them. Options `low` (0.2) and `high` (0.9).
+The paper's exact formula is not public; this is one reading of its abstract. The log-probabilities
+are the sampler's, so nothing is differentiated through them. Options `low` (0.2) and `high` (0.9).
 """
 
 import math

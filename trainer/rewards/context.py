@@ -11,7 +11,9 @@ from trainer.templates import Template
 
 @dataclass(frozen=True)
 class Context:
-    """`template` is the shape asked for; `grades[i]` the verdict on reply i; `options` the recipe's, by name."""
+    """`template` is the shape asked for; `grades[i]` the verdict on reply i; `options` the
+    recipe's, by name.
+    """
 
     template: Template
     grades: Sequence[Grade]
@@ -19,4 +21,5 @@ class Context:
 
 
 Reward = Callable[[Sequence[Response], Sequence[Item], Context], Sequence[float]]
-"""(replies, their rows, context) → a number a reply. Pure: the same input gives the same numbers."""
+"""(replies, their rows, context) → a number a reply. Pure: the same input gives the same numbers.
+"""

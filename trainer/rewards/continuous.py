@@ -1,6 +1,7 @@
 """`continuous` (arXiv 2601.00215): `mixture` with partial credit for an answer that is near.
 
-    clock     ½·hour + ½·minute; hour: 1 − d/5 for a circular distance d ≤ 2, else 0; minute: 1 − d/20 for d ≤ 10, else 0
+    clock     ½·hour + ½·minute; hour: 1 − d/5 for a circular distance d ≤ 2, else 0; minute: 1 −
+              d/20 for d ≤ 10, else 0
     number    1 / (1 + d) for a distance d ≤ 5, else 0
     other     1[right]
 
@@ -48,7 +49,9 @@ def partial_credit(reply: str, item: Item, grade: Grade) -> float:
 def _clock(said: re.Match[str], right: re.Match[str]) -> float:
     hour = _circular(int(said[1]) - int(right[1]), 12)
     minute = _circular(int(said[2]) - int(right[2]), 60)
-    return 0.5 * (1 - hour / 5 if hour <= 2 else 0.0) + 0.5 * (1 - minute / 20 if minute <= 10 else 0.0)
+    return 0.5 * (1 - hour / 5 if hour <= 2 else 0.0) + 0.5 * (
+        1 - minute / 20 if minute <= 10 else 0.0
+    )
 
 
 def _circular(difference: int, period: int) -> int:

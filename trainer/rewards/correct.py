@@ -1,4 +1,6 @@
-"""`correct`: 1 for a right answer, whatever its format, else 0. A partly right answer (a box, say) is not right."""
+"""`correct`: 1 for a right answer, whatever its format, else 0. A partly right answer (a box, say)
+is not right.
+"""
 
 from collections.abc import Sequence
 

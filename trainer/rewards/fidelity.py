@@ -1,12 +1,13 @@
-"""`fidelity`: what the description says, against what is there. F1 over facts; the perception-aware reward that
-arXiv 2601.00215 calls for and nobody has tried.
+"""`fidelity`: what the description says, against what is there. F1 over facts; the perception-aware
+reward that arXiv 2601.00215 calls for and nobody has tried.
 
     said = the distinct (slot, value) statements of the image description; true = those of the state
     precision = |said ∩ true| / |said|, recall = |said ∩ true| / |true|, F1 their harmonic mean
 
-Saying a fact twice changes nothing, and listing several values for one slot costs precision: neither repeating nor listing
-everything raises it. A description that the puzzle can parse is read so; any other is read slot by slot: what stands
-between the name of a slot and the next one is its value. A row without facts is an error, since nothing could be paid.
+Saying a fact twice changes nothing, and listing several values for one slot costs precision:
+neither repeating nor listing everything raises it. A description that the puzzle can parse is read
+so; any other is read slot by slot: what stands between the name of a slot and the next one is its
+value. A row without facts is an error, since nothing could be paid.
 """
 
 import re
@@ -25,7 +26,10 @@ Statements = set[tuple[str, str]]
 
 def fidelity(replies: Sequence[Response], rows: Sequence[Item], context: Context) -> list[float]:
     """F1 in [0, 1]; 0 without a description."""
-    return [f1(section(reply.text, DESCRIPTION) or "", item) for reply, item in zip(replies, rows, strict=True)]
+    return [
+        f1(section(reply.text, DESCRIPTION) or "", item)
+        for reply, item in zip(replies, rows, strict=True)
+    ]
 
 
 def f1(description: str, item: Item) -> float:
@@ -40,7 +44,9 @@ def true_facts(item: Item) -> Statements:
     """The facts of the item's state. Raises FrankenError where there are none."""
     if item.state is None or not tasks.is_puzzle(item.task):
         raise FrankenError(
-            f"{item.id} has no facts", why="fidelity pays for facts of puzzles", fix="use another reward"
+            f"{item.id} has no facts",
+            why="fidelity pays for facts of puzzles",
+            fix="use another reward",
         )
     facts: Mapping[str, str] = tasks.get(item.task).facts(item.state)
     return {(slot, normalise(value)) for slot, value in facts.items()}
@@ -56,4 +62,7 @@ def stated(description: str, item: Item, slots: Sequence[str]) -> Statements:
     except ValueError:  # not a whole description
         names = "|".join(re.escape(slot) for slot in sorted(slots, key=len, reverse=True))
         pieces = re.split(rf"(?<!\w)({names})(?!\w)", text)
-        return {(slot, normalise(value.strip(" :,;."))) for slot, value in zip(pieces[1::2], pieces[2::2], strict=True)}
+        return {
+            (slot, normalise(value.strip(" :,;.")))
+            for slot, value in zip(pieces[1::2], pieces[2::2], strict=True)
+        }

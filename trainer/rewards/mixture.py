@@ -1,5 +1,6 @@
 """`mixture` (arXiv 2601.00215): the reward spread over stages,
-0.06 · sentences(image description) + 0.06 · sentences(think) + 0.08 · sentences(rethink) + 0.80 · 1[right]."""
+0.06 · sentences(image description) + 0.06 · sentences(think) + 0.08 · sentences(rethink) + 0.80 ·
+1[right]."""
 
 from collections.abc import Sequence
 

@@ -1,5 +1,6 @@
 """`no_accuracy` (arXiv 2601.00215): nothing verifiable is paid,
-0.30 · sentences(image description) + 0.30 · sentences(think) + 0.30 · sentences(rethink) + 0.10 · 1[an answer section is there]."""
+0.30 · sentences(image description) + 0.30 · sentences(think) + 0.30 · sentences(rethink) + 0.10 ·
+1[an answer section is there]."""
 
 from collections.abc import Sequence
 
@@ -15,4 +16,7 @@ ANSWER = 0.10
 
 def no_accuracy(replies: Sequence[Response], rows: Sequence[Item], context: Context) -> list[float]:
     """In [−0.9, 1]."""
-    return [section_sum(r.text, WEIGHTS) + ANSWER * (section(r.text, "answer") is not None) for r in replies]
+    return [
+        section_sum(r.text, WEIGHTS) + ANSWER * (section(r.text, "answer") is not None)
+        for r in replies
+    ]

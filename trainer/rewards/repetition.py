@@ -1,5 +1,6 @@
-"""`repetition`: −(1 − distinct / all) over the n-grams of words, in [−1, 0] (arXiv 2502.03373, "Demystifying Long
-Chain-of-Thought Reasoning", charges repeated n-grams; this is the share of them). Option `n`, 3 by default."""
+"""`repetition`: −(1 − distinct / all) over the n-grams of words, in [−1, 0] (arXiv 2502.03373,
+"Demystifying Long Chain-of-Thought Reasoning", charges repeated n-grams; this is the share of
+them). Option `n`, 3 by default."""
 
 from collections.abc import Sequence
 

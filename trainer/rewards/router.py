@@ -22,8 +22,10 @@ def router(replies: Sequence[Response], rows: Sequence[Item], context: Context) 
     for reply, item, grade in zip(replies, rows, context.grades, strict=True):
         kind = item.answer_type or infer_type(item.answer, item.options)
         paid.append(
-            partial_credit(reply.text, item, grade) if kind in NEAR
-            else grade.score if kind == "box"
+            partial_credit(reply.text, item, grade)
+            if kind in NEAR
+            else grade.score
+            if kind == "box"
             else float(grade.score == 1.0)
-        )  # fmt: skip
+        )
     return paid

@@ -1,11 +1,13 @@
-"""How much is written in a section: the sentence term that the six designs of arXiv 2601.00215 share.
+"""How much is written in a section: the sentence term that the six designs of arXiv 2601.00215
+share.
 
     score = tanh(number of distinct sentences) − tanh(number of repeated ones)
 
-The paper does not say what a sentence is. Here: what stands between line breaks, semicolons, and full stops, question or
-exclamation marks that end a word; compared in lower case, single-spaced, without closing punctuation. A repeated one is
-every copy after the first, counted within its section. A section that is not there (see `trainer.templates.section`)
-scores 0. Note that the term saturates at three sentences: it asks for a few distinct sentences, not for length.
+The paper does not say what a sentence is. Here: what stands between line breaks, semicolons, and
+full stops, question or exclamation marks that end a word; compared in lower case, single-spaced,
+without closing punctuation. A repeated one is every copy after the first, counted within its
+section. A section that is not there (see `trainer.templates.section`) scores 0. Note that the term
+saturates at three sentences: it asks for a few distinct sentences, not for length.
 """
 
 import math

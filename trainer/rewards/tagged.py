@@ -1,4 +1,6 @@
-"""What the six designs of arXiv 2601.00215 add up: Σ weight · score over sections; the answer's score is 0 or 1."""
+"""What the six designs of arXiv 2601.00215 add up: Σ weight · score over sections; the answer's
+score is 0 or 1.
+"""
 
 from collections.abc import Mapping
 
@@ -8,7 +10,9 @@ from trainer.templates import section
 
 
 def answer_right(reply: str, grade: Grade) -> float:
-    """1 for a right answer that stands in one answer section; the rest of the format does not matter to it."""
+    """1 for a right answer that stands in one answer section; the rest of the format does not
+    matter to it.
+    """
     return float(section(reply, "answer") is not None and grade.score == 1.0)
 
 

@@ -1,8 +1,8 @@
 """`visual_fusion` (arXiv 2601.00215): grounding forced into the reasoning,
 0.10 · sentences(think without visual) + 0.10 · sentences(visual) + 0.80 · 1[right].
 
-The paper's formula for `visual` is not public: it is scored like the other sections, where it stands inside `think`, and its
-sentences do not count for `think` again.
+The paper's formula for `visual` is not public: it is scored like the other sections, where it
+stands inside `think`, and its sentences do not count for `think` again.
 """
 
 import re
@@ -18,7 +18,9 @@ from trainer.templates import section
 THINK, VISUAL, ANSWER = 0.10, 0.10, 0.80
 
 
-def visual_fusion(replies: Sequence[Response], rows: Sequence[Item], context: Context) -> list[float]:
+def visual_fusion(
+    replies: Sequence[Response], rows: Sequence[Item], context: Context
+) -> list[float]:
     """In [−0.2, 1]."""
     return [
         _grounding(reply.text) + ANSWER * answer_right(reply.text, grade)

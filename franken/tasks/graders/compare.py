@@ -1,8 +1,9 @@
 """Typed comparison of an answer with the right one. Every verdict says why.
 
-The type is data on the row (`Item.answer_type`) and inferred where absent. What a type accepts is narrow on purpose: the
-answer is the whole text, or what follows the last mark of an answer in it; several candidates are no answer; a substring
-never counts. The extraction errors of the reference code (0.25 read as 25, the article "A" as option A, `red` found in
+The type is data on the row (`Item.answer_type`) and inferred where absent. What a type accepts is
+narrow on purpose: the answer is the whole text, or what follows the last mark of an answer in it;
+several candidates are no answer; a substring never counts. The extraction errors of the reference
+code (0.25 read as 25, the article "A" as option A, `red` found in
 `not red`) are rows of the test table.
 """
 
@@ -30,14 +31,32 @@ LEAD = re.compile(r"^(?:so|thus|therefore|hence|finally)\b,?\s*", re.IGNORECASE)
 ARTICLE = re.compile(r"^(?:an?|the) (?=\S)")
 YES, NO = {"yes", "true"}, {"no", "false"}
 FOLLOWS_YES_NO = {
-    "it", "there", "the", "this", "that", "these", "those", "he", "she", "they", "because", "since", "as", "we", "i", "you",
-    "both", "neither",
-}  # fmt: skip
+    "it",
+    "there",
+    "the",
+    "this",
+    "that",
+    "these",
+    "those",
+    "he",
+    "she",
+    "they",
+    "because",
+    "since",
+    "as",
+    "we",
+    "i",
+    "you",
+    "both",
+    "neither",
+}
 Box = tuple[float, float, float, float]
 
 
 class Verdict(NamedTuple):
-    """Score in [0, 1], why, and the answer as it was read (None: the text gives no answer of this type)."""
+    """Score in [0, 1], why, and the answer as it was read (None: the text gives no answer of this
+    type).
+    """
 
     score: float
     reason: str
@@ -54,8 +73,18 @@ def infer_type(gold: str, options: Sequence[str] = ()) -> str:
     if re.fullmatch(r"\d{1,2}:\d\d(?::\d\d)?(?:\s*[ap]\.?m\.?)?", text, re.IGNORECASE):
         return "clock"
     found = read_numbers(text)
-    if len(found) == 1 and not is_formula(text) and re.search(r"\d", text) and _only(text, found[0]):
-        whole = found[0].value.denominator == 1 and not found[0].percent and not found[0].decimals and not found[0].unit
+    if (
+        len(found) == 1
+        and not is_formula(text)
+        and re.search(r"\d", text)
+        and _only(text, found[0])
+    ):
+        whole = (
+            found[0].value.denominator == 1
+            and not found[0].percent
+            and not found[0].decimals
+            and not found[0].unit
+        )
         return "integer" if whole else "number"
     if re.fullmatch(r"[-+]?[\d.,]+\s*[A-Za-z]+/[A-Za-z]+[²³]?", text):  # 5 km/h
         return "number"
@@ -69,15 +98,24 @@ def _only(text: str, number: Quantity) -> bool:
 
 
 def compare(
-    said: str, gold: str, kind: str, *, options: Sequence[str] = (), tolerance: float = 0.0, iou_threshold: float = IOU
+    said: str,
+    gold: str,
+    kind: str,
+    *,
+    options: Sequence[str] = (),
+    tolerance: float = 0.0,
+    iou_threshold: float = IOU,
 ) -> Verdict:
     """Compare the answer text of a reply with the right one.
 
-    `tolerance` is relative and for numbers; without it a number must round to the right one at the digits that one has.
+    `tolerance` is relative and for numbers; without it a number must round to the right one at the
+    digits that one has.
     Raises ValueError for an unknown type.
     """
     if len(said) > LONGEST and kind != "box":
-        said = said[-LONGEST:].partition(" ")[2]  # a reply without an end: its answer is at the end, if there is one
+        said = said[-LONGEST:].partition(" ")[
+            2
+        ]  # a reply without an end: its answer is at the end, if there is one
     text = plain(said)
     if kind == "option":
         return compare_option(text, plain(gold), [plain(o) for o in options])
@@ -90,8 +128,11 @@ def compare(
 
         return compare_expression(said, gold)
     simple: dict[str, Callable[[str, str], Verdict]] = {
-        "integer": compare_integer, "clock": compare_clock, "word": compare_word, "yes_no": compare_yes_no,
-    }  # fmt: skip
+        "integer": compare_integer,
+        "clock": compare_clock,
+        "word": compare_word,
+        "yes_no": compare_yes_no,
+    }
     if kind not in simple:
         raise ValueError(f"unknown answer type {kind!r}; they are {', '.join(ANSWER_TYPES)}")
     return simple[kind](text, plain(gold))
@@ -99,12 +140,16 @@ def compare(
 
 def _verdict(right: bool, said: str, gold: str) -> Verdict:
     return (
-        Verdict(1.0, f"{said!r} is right", said) if right else Verdict(0.0, f"said {said!r}, right is {gold!r}", said)
+        Verdict(1.0, f"{said!r} is right", said)
+        if right
+        else Verdict(0.0, f"said {said!r}, right is {gold!r}", said)
     )
 
 
 def one_number(text: str) -> tuple[Quantity | None, str]:
-    """The one number that a text gives as its answer, or why there is none. After the last `=` or mark, if there is one."""
+    """The one number that a text gives as its answer, or why there is none. After the last `=` or
+    mark, if there is one.
+    """
     rest = affirmed(narrow(text))
     rest = re.split(r"=|≈|\\approx", rest)[-1] if re.search(r"=|≈|\\approx", rest) else rest
     if is_formula(rest):
@@ -129,12 +174,13 @@ def compare_integer(said: str, gold: str) -> Verdict:
 
 
 def compare_number(said: str, gold: str, tolerance: float = 0.0) -> Verdict:
-    """Numbers: equal, or within `tolerance` (relative), or equal once rounded to the digits of the right answer.
+    """Numbers: equal, or within `tolerance` (relative), or equal once rounded to the digits of the
+    right answer.
 
     A fraction that has no last decimal may be written with three decimals or more.
 
-    A percent sign is a unit: 25 % is right for 25, for 25 % and for 0.25; but 0.25 is not right for 25. Units that are known on both sides
-    are converted; one that only one side has is ignored.
+    A percent sign is a unit: 25 % is right for 25, for 25 % and for 0.25; but 0.25 is not right for
+    25. Units that are known on both sides are converted; one that only one side has is ignored.
     """
     right, _ = one_number(gold)
     if right is None:
@@ -144,9 +190,15 @@ def compare_number(said: str, gold: str, tolerance: float = 0.0) -> Verdict:
         return Verdict(0.0, why, None)
     given = number.decimals + 2 * number.percent
     if not tolerance and given >= DIGITS and _endless(right.value):  # 0.333 for 1/3
-        return _verdict(abs(_ratio(number) - _ratio(right)) * 2 * 10**given <= 1, _show(number), _show(right))
+        return _verdict(
+            abs(_ratio(number) - _ratio(right)) * 2 * 10**given <= 1, _show(number), _show(right)
+        )
     slack = Fraction(tolerance) * abs(right.value) if tolerance else Fraction(0)
-    rounding = Fraction(1, 2 * 10**right.decimals) if right.decimals and not tolerance else abs(right.value) * EXACT
+    rounding = (
+        Fraction(1, 2 * 10**right.decimals)
+        if right.decimals and not tolerance
+        else abs(right.value) * EXACT
+    )
     return _verdict(_same_value(number, right, max(slack, rounding)), _show(number), _show(right))
 
 
@@ -186,7 +238,9 @@ def _show(number: Quantity) -> str:
 
 
 def compare_clock(said: str, gold: str) -> Verdict:
-    """Times of a dial: 2:43, 02:43, 14:43, half past two; 0:37 is 12:37. A gold with am or pm, or from 13:00, is a time of day."""
+    """Times of a dial: 2:43, 02:43, 14:43, half past two; 0:37 is 12:37. A gold with am or pm, or
+    from 13:00, is a time of day.
+    """
     right = read_times(gold)
     if len(right) != 1:
         raise ValueError(f"the right answer {gold!r} is not a time")
@@ -199,13 +253,17 @@ def compare_clock(said: str, gold: str) -> Verdict:
     truth, time = right[0], times[0]
     if truth.fixed:
         if not time.fixed and truth.shown != time.shown:
-            return Verdict(0.0, f"{time} does not say which half of the day, right is {truth}", str(time))
+            return Verdict(
+                0.0, f"{time} does not say which half of the day, right is {truth}", str(time)
+            )
         return _verdict(time.seconds == truth.seconds, str(time), str(truth))
     return _verdict(time.seconds % 43200 == truth.seconds % 43200, str(time), str(truth))
 
 
 def compare_word(said: str, gold: str) -> Verdict:
-    """Words: the whole answer, or all that follows its mark or its subject ("the colour is red"); articles do not count."""
+    """Words: the whole answer, or all that follows its mark or its subject ("the colour is red");
+    articles do not count.
+    """
     right = word_of(gold)
     for reading in readings(said):
         if word_of(reading) == right:
@@ -228,7 +286,9 @@ def word_of(text: str) -> str:
 
 
 def compare_yes_no(said: str, gold: str) -> Verdict:
-    """Yes or no (true, false) as the first word of the answer, unless both are said or the word means something else."""
+    """Yes or no (true, false) as the first word of the answer, unless both are said or the word
+    means something else.
+    """
     right = read_yes_no(gold)
     if right is None:
         raise ValueError(f"the right answer {gold!r} is neither yes nor no")
@@ -243,11 +303,15 @@ def compare_yes_no(said: str, gold: str) -> Verdict:
 def read_yes_no(text: str) -> str | None:
     """`yes` or `no`, or None: "no idea" and "yes and no" are neither."""
     for reading in readings(text):
-        found = re.match(r"['\"(]*(yes|no|true|false)\b['\")]*\s*([/,.;:!?—–-]?)\s*(\w*)", reading, re.IGNORECASE)
+        found = re.match(
+            r"['\"(]*(yes|no|true|false)\b['\")]*\s*([/,.;:!?—–-]?)\s*(\w*)", reading, re.IGNORECASE
+        )
         if not found:
             continue
         word, mark, follower = found[1].lower(), found[2], found[3].lower()
-        if (mark == "/" or follower in ("and", "or")) or (not mark and follower and follower not in FOLLOWS_YES_NO):
+        if (mark == "/" or follower in ("and", "or")) or (
+            not mark and follower and follower not in FOLLOWS_YES_NO
+        ):
             return None
         other = NO if word in YES else YES
         if not mark.strip(",.;:!?—–-") and follower in other:
@@ -257,7 +321,9 @@ def read_yes_no(text: str) -> str | None:
 
 
 def compare_option(said: str, gold: str, options: Sequence[str]) -> Verdict:
-    """Letters or texts of options; several layouts. A gold of several letters ("A, C") needs all of them and no other."""
+    """Letters or texts of options; several layouts. A gold of several letters ("A, C") needs all of
+    them and no other.
+    """
     from franken.tasks.graders.options import read_options, right_options
 
     right = right_options(gold, options)
@@ -281,10 +347,15 @@ def _area(box: Box) -> float:
 
 
 def read_boxes(text: str) -> list[Box] | None:
-    """Boxes (x1, y1, x2, y2) from lists, JSON objects (`bbox_2d`) or bare numbers in fours; None when it is not fours."""
+    """Boxes (x1, y1, x2, y2) from lists, JSON objects (`bbox_2d`) or bare numbers in fours; None
+    when it is not fours.
+    """
     try:
         numbers = _numbers_in(json.loads(text))
-    except (ValueError, RecursionError):  # no JSON, a number too long for Python, or brackets too deep
+    except (
+        ValueError,
+        RecursionError,
+    ):  # no JSON, a number too long for Python, or brackets too deep
         numbers = [float(x) for x in re.findall(r"(?<![\w.])[-+]?\d+(?:\.\d+)?(?![\w])", text)]
     if not numbers or len(numbers) % 4 or not all(map(math.isfinite, numbers)):
         return None
@@ -296,11 +367,17 @@ def _numbers_in(content: object) -> list[float]:
         return [x for key, value in content.items() if key != "label" for x in _numbers_in(value)]
     if isinstance(content, list):
         return [x for value in content for x in _numbers_in(value)]
-    return [float(content)] if isinstance(content, int | float) and not isinstance(content, bool) else []
+    return (
+        [float(content)]
+        if isinstance(content, int | float) and not isinstance(content, bool)
+        else []
+    )
 
 
 def compare_boxes(said: str, gold: str, threshold: float = IOU) -> Verdict:
-    """Every right box is met by one of the said ones with an IoU above the threshold, one to one, and none is left over."""
+    """Every right box is met by one of the said ones with an IoU above the threshold, one to one,
+    and none is left over.
+    """
     right = read_boxes(gold)
     if right is None:
         raise ValueError(f"the right answer {gold!r} is not a box")

@@ -1,15 +1,18 @@
 """Reading the answer out of a reply.
 
-The answer is the text of the first `<answer>` element, else the last `\\boxed{}` (braces nest), else the last non-empty
-line. A reply is well-formed when it is one `<think>` element followed by one `<answer>` element, and nothing else.
+The answer is the text of the first `<answer>` element, else the last `\\boxed{}` (braces nest),
+else the last non-empty line. A reply is well-formed when it is one `<think>` element followed by
+one `<answer>` element, and nothing else.
 
-From a sentence (`narrow`), the answer is what stands after the last mark of an answer ("the answer is …"); nothing is
-ever searched for inside of it, so that no substring can pass for an answer.
+From a sentence (`narrow`), the answer is what stands after the last mark of an answer ("the answer
+is …"); nothing is ever searched for inside of it, so that no substring can pass for an answer.
 """
 
 import re
 
-WELL_FORMED = re.compile(r"\s*<think>(?P<think>.*?)</think>\s*<answer>(?P<answer>.*?)</answer>\s*", re.DOTALL)
+WELL_FORMED = re.compile(
+    r"\s*<think>(?P<think>.*?)</think>\s*<answer>(?P<answer>.*?)</answer>\s*", re.DOTALL
+)
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 MARK = re.compile(
     r"\b(?:answer|result|solution|choice|option)(?:\s+(?:here|to (?:the|this) (?:question|problem)))?\s*"
@@ -40,8 +43,15 @@ def extract(reply: str) -> str | None:
 
 
 def unfinished(reply: str) -> bool:
-    """Whether the reasoning was opened and never closed, and nothing marks an answer: the last line is mid-thought."""
-    return "<think>" in reply and "</think>" not in reply and "<answer>" not in reply and last_boxed(reply) is None
+    """Whether the reasoning was opened and never closed, and nothing marks an answer: the last line
+    is mid-thought.
+    """
+    return (
+        "<think>" in reply
+        and "</think>" not in reply
+        and "<answer>" not in reply
+        and last_boxed(reply) is None
+    )
 
 
 def reasoning(reply: str) -> str:
@@ -74,9 +84,11 @@ def normalise(answer: str) -> str:
 
 
 def plain(text: str) -> str:
-    """An answer without what only sets it: tags, a box, markdown, dollars of LaTeX, `\\text{}`, LaTeX spaces.
+    """An answer without what only sets it: tags, a box, markdown, dollars of LaTeX, `\\text{}`,
+    LaTeX spaces.
 
-    A dollar before a digit outside of paired LaTeX dollars is money; it carries no number either, and goes too.
+    A dollar before a digit outside of paired LaTeX dollars is money; it carries no number either,
+    and goes too.
     """
     inner = extract(text) if "<answer>" in text or "\\boxed{" in text else text
     bare = TEXT.sub(r" \1 ", (inner or "").replace("\\$", ""))

@@ -1,8 +1,9 @@
 """Numbers and clock times as people and models write them.
 
-`read_numbers` finds every quantity in a text: sign, thousands separators, decimals, fractions (1/2, 3 1/2, \\frac{1}{2}, ½),
-powers of ten, percent, number words, and the unit behind it. Values are exact fractions, so that no comparison depends on
-rounding that the answer did not ask for.
+`read_numbers` finds every quantity in a text: sign, thousands separators, decimals, fractions (1/2,
+3 1/2, \\frac{1}{2}, ½),
+powers of ten, percent, number words, and the unit behind it. Values are exact fractions, so that no
+comparison depends on rounding that the answer did not ask for.
 """
 
 import re
@@ -11,33 +12,101 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 WORDS = [
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen",
-    "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
-]  # fmt: skip
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+    "twenty",
+]
 TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 LENGTHS = {"mm": "1/1000", "cm": "1/100", "dm": "1/10", "m": "1", "km": "1000"}
 UNITS: dict[str, tuple[str, Fraction]] = {
     **{name: ("length", Fraction(value)) for name, value in LENGTHS.items()},
-    **{f"{name}{p}": (f"length^{p}", Fraction(value) ** int(p)) for name, value in LENGTHS.items() for p in "23"},
+    **{
+        f"{name}{p}": (f"length^{p}", Fraction(value) ** int(p))
+        for name, value in LENGTHS.items()
+        for p in "23"
+    },
     **{n: ("imperial", Fraction(v)) for n, v in {"in": 1, "ft": 12, "yd": 36, "mi": 63360}.items()},
-    **{n: ("mass", Fraction(v)) for n, v in {"mg": "1/1000", "g": "1", "kg": "1000", "t": "1000000"}.items()},
-    **{n: ("time", Fraction(v)) for n, v in {"ms": "1/1000", "s": "1", "min": "60", "h": "3600"}.items()},
+    **{
+        n: ("mass", Fraction(v))
+        for n, v in {"mg": "1/1000", "g": "1", "kg": "1000", "t": "1000000"}.items()
+    },
+    **{
+        n: ("time", Fraction(v))
+        for n, v in {"ms": "1/1000", "s": "1", "min": "60", "h": "3600"}.items()
+    },
     **{n: ("volume", Fraction(v)) for n, v in {"ml": "1/1000", "cl": "1/100", "l": "1"}.items()},
     "degrees": ("angle", Fraction(1)),
 }
 ALIASES = {
-    **{f"{long}{s}": short for short, long in {"mm": "millimet", "cm": "centimet", "dm": "decimet", "m": "met",
-       "km": "kilomet"}.items() for s in ("er", "ers", "re", "res")},
-    "inch": "in", "inches": "in", "feet": "ft", "foot": "ft", "yard": "yd", "yards": "yd", "mile": "mi", "miles": "mi",
-    "gram": "g", "grams": "g", "kilogram": "kg", "kilograms": "kg", "tonne": "t", "tonnes": "t", "milligrams": "mg",
-    "second": "s", "seconds": "s", "sec": "s", "minute": "min", "minutes": "min", "mins": "min", "hour": "h",
-    "hours": "h", "hr": "h", "hrs": "h", "liter": "l", "liters": "l", "litre": "l", "litres": "l", "L": "l",
-    "°": "degrees", "degree": "degrees", "deg": "degrees",
-}  # fmt: skip
+    **{
+        f"{long}{s}": short
+        for short, long in {
+            "mm": "millimet",
+            "cm": "centimet",
+            "dm": "decimet",
+            "m": "met",
+            "km": "kilomet",
+        }.items()
+        for s in ("er", "ers", "re", "res")
+    },
+    "inch": "in",
+    "inches": "in",
+    "feet": "ft",
+    "foot": "ft",
+    "yard": "yd",
+    "yards": "yd",
+    "mile": "mi",
+    "miles": "mi",
+    "gram": "g",
+    "grams": "g",
+    "kilogram": "kg",
+    "kilograms": "kg",
+    "tonne": "t",
+    "tonnes": "t",
+    "milligrams": "mg",
+    "second": "s",
+    "seconds": "s",
+    "sec": "s",
+    "minute": "min",
+    "minutes": "min",
+    "mins": "min",
+    "hour": "h",
+    "hours": "h",
+    "hr": "h",
+    "hrs": "h",
+    "liter": "l",
+    "liters": "l",
+    "litre": "l",
+    "litres": "l",
+    "L": "l",
+    "°": "degrees",
+    "degree": "degrees",
+    "deg": "degrees",
+}
 LONGEST = 300  # characters of a number; Python refuses to read integers of thousands of digits
 SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "dozen": 12}
 ONES = f"(?:{'|'.join(sorted(WORDS, key=len, reverse=True))})"
-WORD_NUMBER = rf"\b(?:(?:{'|'.join(TENS)})[ -](?:{'|'.join(WORDS[1:10])})|(?:{'|'.join(TENS)})|{ONES})\b"
+WORD_NUMBER = (
+    rf"\b(?:(?:{'|'.join(TENS)})[ -](?:{'|'.join(WORDS[1:10])})|(?:{'|'.join(TENS)})|{ONES})\b"
+)
 DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?![\d])(?:\.\d+)?|\d{1,3}(?:[ ]\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
 QUANTITY = re.compile(
     rf"(?P<sign>(?<![\w)\]}}])[-+−–]\s?)?(?:"
@@ -51,11 +120,15 @@ QUANTITY = re.compile(
     re.IGNORECASE,
 )
 NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")  # a numeral in digits, with nothing around it
-UNIT = re.compile(r"\s*(?:\^?\s*\{?\s*\\circ\s*\}?|°|([A-Za-z]+)\s*(?:\^?\s*\{?\s*([23])\s*\}?(?!\d)|([²³]))?)")
+UNIT = re.compile(
+    r"\s*(?:\^?\s*\{?\s*\\circ\s*\}?|°|([A-Za-z]+)\s*(?:\^?\s*\{?\s*([23])\s*\}?(?!\d)|([²³]))?)"
+)
 FACTOR = re.compile(
     r"[A-Za-z]{1,2}(?![A-Za-z])|_|(?:sin|cos|tan|log|sqrt|pi)|\s*(?:\\[A-Za-z]|[\^√π∛])|\s+[abcdknpqrtxyz]\b(?![/'])"
 )
-INSIDE = re.compile(r"(?:[A-Za-z_√^{]|[A-Za-z]\s*\(\s*|\^\s*[({]?\s*[-−]?|\\(?:sqrt|pi|log|ln|sin|cos|tan)\s*)$")
+INSIDE = re.compile(
+    r"(?:[A-Za-z_√^{]|[A-Za-z]\s*\(\s*|\^\s*[({]?\s*[-−]?|\\(?:sqrt|pi|log|ln|sin|cos|tan)\s*)$"
+)
 OPERATOR = re.compile(
     r"\\(?:sqrt|pi|cdot|log|ln|sin|cos|tan|pm)\b|(?:\\times|×)(?!\s*10)|[√π÷]|\d\s*[*+]\s*\d|\bsqrt\b"
 )
@@ -64,7 +137,9 @@ SQUARE = re.compile(r"\s*(square|cubic|sq\.?|cu\.?)\s+([A-Za-z]+)", re.IGNORECAS
 
 @dataclass(frozen=True)
 class Quantity:
-    """A number as written: exact value (of 25 % it is 25), whether a percent sign follows, its unit, digits after the point."""
+    """A number as written: exact value (of 25 % it is 25), whether a percent sign follows, its
+    unit, digits after the point.
+    """
 
     value: Fraction
     percent: bool
@@ -77,8 +152,9 @@ class Quantity:
 def read_numbers(text: str) -> list[Quantity]:
     """Every quantity in a text, in order.
 
-    A numeral that is only part of something else is none: digits inside of words (`r1c2`, `bbox_2d`), factors (2x, 2π,
-    2√3), powers and their exponents, radicands, arguments, numerals with a base.
+    A numeral that is only part of something else is none: digits inside of words (`r1c2`,
+    `bbox_2d`), factors (2x, 2π, 2√3), powers and their exponents, radicands, arguments, numerals
+    with a base.
     """
     found: list[Quantity] = []
     for match in QUANTITY.finditer(text):
@@ -86,18 +162,31 @@ def read_numbers(text: str) -> list[Quantity]:
             continue  # the exponent of a unit
         value = _value(match)
         unit, end = (None, match.end()) if match["percent"] else _unit(text, match.end())
-        if value is None or INSIDE.search(_before(text, match)) or (unit is None and FACTOR.match(text[match.end() :])):
+        if (
+            value is None
+            or INSIDE.search(_before(text, match))
+            or (unit is None and FACTOR.match(text[match.end() :]))
+        ):
             continue
         decimals = len(match["digits"].partition(".")[2]) if match["digits"] else 0
         scaled = bool(match["power"] or match["exp"] or match["scale"])
-        found.append(Quantity(value, bool(match["percent"]), unit, 0 if scaled else decimals, match.start(), end))
+        found.append(
+            Quantity(
+                value, bool(match["percent"]), unit, 0 if scaled else decimals, match.start(), end
+            )
+        )
     return found
 
 
 def is_formula(text: str) -> bool:
-    """Whether the text calculates with its numbers, so that none of them alone is what it says: 2x + 1, 2√3, 3 × 4."""
+    """Whether the text calculates with its numbers, so that none of them alone is what it says: 2x
+    + 1, 2√3, 3 × 4.
+    """
     return any(
-        FACTOR.match(text[m.end() :]) and not m["percent"] and _unit(text, m.end())[0] is None and not _in_word(text, m)
+        FACTOR.match(text[m.end() :])
+        and not m["percent"]
+        and _unit(text, m.end())[0] is None
+        and not _in_word(text, m)
         for m in QUANTITY.finditer(text)
     ) or bool(OPERATOR.search(text))
 
@@ -111,7 +200,9 @@ def _in_word(text: str, match: re.Match[str]) -> bool:
 
 
 def in_base(a: Quantity) -> tuple[str | None, Fraction]:
-    """A quantity as (dimension, value in the base unit); the dimension is None without a unit that is known."""
+    """A quantity as (dimension, value in the base unit); the dimension is None without a unit that
+    is known.
+    """
     if a.unit is None:
         return None, a.value
     dimension, factor = UNITS[a.unit]
@@ -127,7 +218,10 @@ def _unscaled(match: re.Match[str]) -> Fraction | None:
     if len(match[0]) > LONGEST:
         return None
     sign = -1 if (match["sign"] or "+").strip() in "-−–" else 1
-    top, bottom = match["n1"] or match["n2"] or match["num"], match["d1"] or match["d2"] or match["den"]
+    top, bottom = (
+        match["n1"] or match["n2"] or match["num"],
+        match["d1"] or match["d2"] or match["den"],
+    )
     if top:
         if int(bottom) == 0:
             return None
@@ -166,4 +260,8 @@ def _unit(text: str, start: int) -> tuple[str | None, int]:
     end = start + match.end()
     a_word = short == "in" and re.match(r"[A-Za-z]", text[end:])  # 5 in the box
     ratio = text[end : end + 1] == "/"  # km/h is not km
-    return (f"{short}{power}", end) if f"{short}{power}" in UNITS and not (a_word or ratio) else (None, start)
+    return (
+        (f"{short}{power}", end)
+        if f"{short}{power}" in UNITS and not (a_word or ratio)
+        else (None, start)
+    )

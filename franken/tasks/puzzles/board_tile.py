@@ -38,17 +38,28 @@ def solve(state: Board, query: Coverable = Coverable()) -> Solved:
     if pairs is not None:
         return Solved("Yes", f"dominoes on (row, column from 0) {sorted(pairs.items())}")
     if dark != light:
-        return Solved("No", f"a domino covers one square of each colour, and {dark} and {light} remain")
-    return Solved("No", f"no perfect matching between the {dark} squares of one colour and those of the other")
+        return Solved(
+            "No", f"a domino covers one square of each colour, and {dark} and {light} remain"
+        )
+    return Solved(
+        "No", f"no perfect matching between the {dark} squares of one colour and those of the other"
+    )
 
 
 def squares(state: Board) -> list[Square]:
     """The squares that remain."""
-    return [(r, c) for r in range(state.rows) for c in range(state.columns) if (r, c) not in state.removed]
+    return [
+        (r, c)
+        for r in range(state.rows)
+        for c in range(state.columns)
+        if (r, c) not in state.removed
+    ]
 
 
 def tiling(state: Board) -> dict[Square, Square] | None:
-    """A domino a square of the first colour, as a perfect matching by augmenting paths; None when there is none."""
+    """A domino a square of the first colour, as a perfect matching by augmenting paths; None when
+    there is none.
+    """
     dark, light = counts(state)
     partner, stuck = _match(state, 0)
     return None if stuck or dark != light else {square: other for other, square in partner.items()}
@@ -61,15 +72,21 @@ def counts(state: Board) -> tuple[int, int]:
 
 
 def blocked(state: Board) -> tuple[list[Square], list[Square]] | None:
-    """Squares of one colour and the fewer ones that they touch: why dominoes cannot cover the board.
+    """Squares of one colour and the fewer ones that they touch: why dominoes cannot cover the
+    board.
 
-    None when they can: a board that cannot be covered always has such squares (Hall's marriage theorem).
+    None when they can: a board that cannot be covered always has such squares (Hall's marriage
+    theorem).
     """
     return _match(state, 0)[1] or _match(state, 1)[1]
 
 
-def _match(state: Board, colour: int) -> tuple[dict[Square, Square], tuple[list[Square], list[Square]] | None]:
-    """Square of the other colour → its square of this one; and the squares that block the first one without a partner."""
+def _match(
+    state: Board, colour: int
+) -> tuple[dict[Square, Square], tuple[list[Square], list[Square]] | None]:
+    """Square of the other colour → its square of this one; and the squares that block the first one
+    without a partner.
+    """
     remaining = set(squares(state))
     partner: dict[Square, Square] = {}
 
@@ -90,7 +107,8 @@ def _match(state: Board, colour: int) -> tuple[dict[Square, Square], tuple[list[
 
 
 def sample(rng: random.Random, level: int) -> Board:
-    """A board with one or two squares removed; at level 3 up to six, where equal colours are not always enough.
+    """A board with one or two squares removed; at level 3 up to six, where equal colours are not
+    always enough.
 
     Half of the boards can be covered.
     """
@@ -100,7 +118,13 @@ def sample(rng: random.Random, level: int) -> Board:
         odd = rows * columns % 2
         if odd and rng.random() < 0.7:  # a board without one square has few states
             continue
-        removed = _remove(rng, rows, columns, 2 - odd if level < 3 else rng.choice((3, 5) if odd else (4, 6)), wanted)
+        removed = _remove(
+            rng,
+            rows,
+            columns,
+            2 - odd if level < 3 else rng.choice((3, 5) if odd else (4, 6)),
+            wanted,
+        )
         if level == 3 and wanted == "No" and rng.random() < 0.5:
             removed = _cut_corner(rng, rows, columns, 5 if odd else 4)
         state = Board(rows, columns, removed)
@@ -110,17 +134,25 @@ def sample(rng: random.Random, level: int) -> Board:
 
 def _remove(rng: random.Random, rows: int, columns: int, n: int, wanted: str) -> frozenset[Square]:
     """`n` squares: as many of each colour remain when "Yes" is wanted."""
-    dark, light = ([(r, c) for r in range(rows) for c in range(columns) if (r + c) % 2 == i] for i in (0, 1))
+    dark, light = (
+        [(r, c) for r in range(rows) for c in range(columns) if (r + c) % 2 == i] for i in (0, 1)
+    )
     balanced = (n + len(dark) - len(light)) // 2
     n_dark = balanced if wanted == "Yes" else rng.choice([i for i in range(n + 1) if i != balanced])
     return frozenset(rng.sample(dark, n_dark) + rng.sample(light, n - n_dark))
 
 
 def _cut_corner(rng: random.Random, rows: int, columns: int, n: int) -> frozenset[Square]:
-    """The two neighbours of a corner and others, so that as many squares of each colour remain, but one is alone."""
+    """The two neighbours of a corner and others, so that as many squares of each colour remain, but
+    one is alone.
+    """
     down, right = rng.choice(CORNERS)
     corner = (down % rows, right % columns)
-    cut = {square for square in beside(corner) if square[0] in range(rows) and square[1] in range(columns)}
+    cut = {
+        square
+        for square in beside(corner)
+        if square[0] in range(rows) and square[1] in range(columns)
+    }
     others = [(r, c) for r in range(rows) for c in range(columns) if (r, c) not in cut | {corner}]
     while True:
         state = Board(rows, columns, frozenset(cut | set(rng.sample(others, n - 2))))
@@ -145,7 +177,9 @@ def questions(state: Board, query: Coverable) -> tuple[str, ...]:
 
 
 def steps(state: Board, query: Coverable) -> dict[str, tuple[str, ...]]:
-    """The colours counted, which settles most boards; or the dominoes laid, or the squares that block one another."""
+    """The colours counted, which settles most boards; or the dominoes laid, or the squares that
+    block one another.
+    """
     pairs, stuck, (dark, light) = tiling(state), blocked(state), counts(state)
     answer = "answer No" if pairs is None else "answer Yes"
     if pairs is not None:
@@ -153,7 +187,10 @@ def steps(state: Board, query: Coverable) -> dict[str, tuple[str, ...]]:
     else:
         inner, outer = stuck or ([], [])
         touch = named(outer) if outer else "nothing"
-        cover = (f"{named(inner)} touch only {touch}", f"{len(inner)} squares are more than {len(outer)}")
+        cover = (
+            f"{named(inner)} touch only {touch}",
+            f"{len(inner)} squares are more than {len(outer)}",
+        )
     rows = []
     for r in range(state.rows):
         left = [sum((r, c)) % 2 for c in range(state.columns) if (r, c) not in state.removed]
@@ -169,12 +206,16 @@ def steps(state: Board, query: Coverable) -> dict[str, tuple[str, ...]]:
 
 
 def balance_suffices(state: Board) -> bool:
-    """Whether equal colours mean that dominoes can cover the board: at most two squares are missing (Gomory)."""
+    """Whether equal colours mean that dominoes can cover the board: at most two squares are missing
+    (Gomory).
+    """
     return min(state.rows, state.columns) >= 2 and len(state.removed) <= 2
 
 
 def check(state: Board, query: Coverable, steps: tuple[str, ...]) -> str | None:
-    """See `suite.Module.check`. An answer needs its proof: all squares covered, unequal colours, or squares blocked."""
+    """See `suite.Module.check`. An answer needs its proof: all squares covered, unequal colours, or
+    squares blocked.
+    """
     left, proved, outnumbered = set(squares(state)), "", None
     for step in steps:
         wrong = f"{step!r} is wrong or cannot be read"
@@ -209,7 +250,9 @@ def check(state: Board, query: Coverable, steps: tuple[str, ...]) -> str | None:
         elif step == "equal colours are not enough when more are missing":
             if balance_suffices(state):
                 return wrong
-        elif step not in ("answer Yes", "answer No") or step != f"answer {proved if left else 'Yes'}":
+        elif (
+            step not in ("answer Yes", "answer No") or step != f"answer {proved if left else 'Yes'}"
+        ):
             return wrong
     return None if steps and steps[-1].startswith("answer ") else "there is no answer"
 
@@ -225,7 +268,9 @@ def parse(text: str) -> Board:
     if not found:
         raise ValueError(f"{text!r} is no board")
     state = Board(int(found[1]), int(found[2]), frozenset(read(found[3])))
-    if describe(state) != text or any(r >= state.rows or c >= state.columns for r, c in state.removed):
+    if describe(state) != text or any(
+        r >= state.rows or c >= state.columns for r, c in state.removed
+    ):
         raise ValueError(f"{text!r} names squares off the board, twice or out of order")
     return state
 
@@ -245,7 +290,9 @@ def change(state: Board, rng: random.Random) -> Board:
     i = rng.randrange(len(order))
     after = order[i - 1] if i else (-1, -1)
     before = order[i + 1] if i + 1 < len(order) else (state.rows, 0)
-    free = [square for square in everywhere if after < square < before and square != order[i]] or [order[i]]
+    free = [square for square in everywhere if after < square < before and square != order[i]] or [
+        order[i]
+    ]
     return Board(state.rows, state.columns, state.removed - {order[i]} | {rng.choice(free)})
 
 
@@ -255,7 +302,9 @@ def distractors(state: Board, query: Coverable) -> list[str]:
 
 
 def render(state: Board, size: int, style: int = 0) -> Image.Image:
-    """The public pictures' two yellows, dark at the top left; missing squares are white with a thin edge."""
+    """The public pictures' two yellows, dark at the top left; missing squares are white with a thin
+    edge.
+    """
     image, pen = paper(size, style)
     for r, c, box in cells(state.rows, state.columns, (2, 2, size - 2, size - 2)):
         if (r, c) in state.removed:

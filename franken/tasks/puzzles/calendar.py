@@ -1,4 +1,6 @@
-"""Calendar: one month's page of a year. Which weekday is a date of that year, the one before or the one after?"""
+"""Calendar: one month's page of a year. Which weekday is a date of that year, the one before or the
+one after?
+"""
 
 import random
 import re
@@ -15,9 +17,19 @@ from franken.tasks.puzzles.solved import Solved, Unsolvable
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 MONTHS = (
-    "January", "February", "March", "April", "May", "June",
-    "July", "August", "September", "October", "November", "December",
-)  # fmt: skip
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+)
 SMALLEST = 84
 STRATEGIES = ("days", "months")
 STARTS = {1: 0, 2: 6, 3: 5}  # level → weekday of the first column
@@ -26,9 +38,11 @@ YEARS = {-1: "previous", 0: "same", 1: "next"}
 
 @dataclass(frozen=True)
 class Page:
-    """A month's page: `month` 1-12, the weekday of its first day (0 is Monday), and whether its year is a leap year.
+    """A month's page: `month` 1-12, the weekday of its first day (0 is Monday), and whether its
+    year is a leap year.
 
-    `starts` is the weekday of the first column. Whether the year is a leap year shows in February alone.
+    `starts` is the weekday of the first column. Whether the year is a leap year shows in February
+    alone.
     """
 
     month: int
@@ -39,7 +53,9 @@ class Page:
 
 @dataclass(frozen=True)
 class Date:
-    """A date of the page's year (`year` 0), the year before (-1) or after (1); `leap` tells of the date's year."""
+    """A date of the page's year (`year` 0), the year before (-1) or after (1); `leap` tells of the
+    date's year.
+    """
 
     year: Literal[-1, 0, 1]
     month: int
@@ -50,14 +66,18 @@ class Date:
 def solve(state: Page, query: Date) -> Solved:
     """The weekday's name. Raises Unsolvable when the date does not exist."""
     if not 1 <= query.day <= month_length(query.month, query.leap):
-        raise Unsolvable(f"there is no {MONTHS[query.month - 1]} {query.day}", why="the month is shorter")
+        raise Unsolvable(
+            f"there is no {MONTHS[query.month - 1]} {query.day}", why="the month is shorter"
+        )
     days = day_of_year(query.month, query.day, query.leap) - day_of_year(state.month, 1, state.leap)
     if query.year == 1:
         days += 365 + state.leap
     elif query.year == -1:
         days -= 365 + query.leap
     first = f"{MONTHS[state.month - 1]} 1 is a {DAYS[state.first]}"
-    return Solved(DAYS[(state.first + days) % 7], f"{first}, and the date is {days:+d} days from it")
+    return Solved(
+        DAYS[(state.first + days) % 7], f"{first}, and the date is {days:+d} days from it"
+    )
 
 
 def day_of_year(month: int, day: int, leap: bool) -> int:
@@ -71,13 +91,18 @@ def month_length(month: int, leap: bool) -> int:
 
 
 def sample(rng: random.Random, level: int) -> Page:
-    """A page that starts its weeks on Monday, on Sunday (of a common year) or on Saturday, by level. See `ask`."""
-    return Page(rng.randint(1, 12), rng.randrange(7), level != 2 and rng.random() < 0.5, STARTS[level])
+    """A page that starts its weeks on Monday, on Sunday (of a common year) or on Saturday, by
+    level. See `ask`.
+    """
+    return Page(
+        rng.randint(1, 12), rng.randrange(7), level != 2 and rng.random() < 0.5, STARTS[level]
+    )
 
 
 def ask(state: Page, rng: random.Random) -> Date:
-    """A date of another month. How far follows from the page: weeks from Monday are asked about their own year, weeks
-    from Sunday about the year before or after, weeks from Saturday across a leap year."""
+    """A date of another month. How far follows from the page: weeks from Monday are asked about
+    their own year, weeks from Sunday about the year before or after, weeks from Saturday across a
+    leap year."""
     year = 0 if state.starts == STARTS[1] else rng.choice((-1, 1))
     leap = state.leap if year == 0 else not state.leap and state.starts == STARTS[3]
     month = rng.choice([m for m in range(1, 13) if year or m != state.month])
@@ -109,12 +134,17 @@ def distractors(state: Page, query: Date) -> list[str]:
 
 
 def steps(state: Page, query: Date) -> dict[str, tuple[str, ...]]:
-    """All days between counted, and whole weeks left out; or from the first of one month to that of the next."""
+    """All days between counted, and whole weeks left out; or from the first of one month to that of
+    the next.
+    """
     answer = solve(state, query).answer
     first = f"{MONTHS[state.month - 1]} 1 is a {DAYS[state.first]}"
     lengths, back = _between(state, query)
     if back:
-        terms = [*lengths[:-1], lengths[-1] - query.day + 1]  # the rest of the date's own month, the date with it
+        terms = [
+            *lengths[:-1],
+            lengths[-1] - query.day + 1,
+        ]  # the rest of the date's own month, the date with it
     else:
         terms = [*lengths, query.day - 1]
     total, side = sum(terms), "before" if back else "after"
@@ -131,7 +161,9 @@ def steps(state: Page, query: Date) -> dict[str, tuple[str, ...]]:
 
 
 def _between(state: Page, query: Date) -> tuple[list[int], bool]:
-    """The lengths of the months that lie between the two firsts, in the order of walking there; and whether back."""
+    """The lengths of the months that lie between the two firsts, in the order of walking there; and
+    whether back.
+    """
     here, there = state.month, query.month + 12 * query.year
     back = there < here
 
@@ -139,7 +171,9 @@ def _between(state: Page, query: Date) -> tuple[list[int], bool]:
         return month_length((month - 1) % 12 + 1, state.leap if 1 <= month <= 12 else query.leap)
 
     return (
-        [length(m) for m in range(here - 1, there - 1, -1)] if back else [length(m) for m in range(here, there)]
+        [length(m) for m in range(here - 1, there - 1, -1)]
+        if back
+        else [length(m) for m in range(here, there)]
     ), back
 
 
@@ -153,7 +187,9 @@ def _firsts(state: Page, query: Date, lengths: list[int], back: bool) -> Iterato
 
 
 def check(state: Page, query: Date, steps: tuple[str, ...]) -> str | None:
-    """See `suite.Module.check`. Looks every date up in a real year that has such a page and neighbour."""
+    """See `suite.Module.check`. Looks every date up in a real year that has such a page and
+    neighbour.
+    """
     try:
         page = _real(state, query.year, query.leap)
         asked = date(page.year + query.year, query.month, query.day)
@@ -167,7 +203,9 @@ def check(state: Page, query: Date, steps: tuple[str, ...]) -> str | None:
             f"{total % 7} days {side} {_day(page)} is {_day(asked)}",
         )
         if found := re.fullmatch(r"the date is (\d+(?: \+ \d+)*) = (\d+) days (\w+)", step):
-            right = sum(map(int, found[1].split(" + "))) == int(found[2]) == total and found[3] == side
+            right = (
+                sum(map(int, found[1].split(" + "))) == int(found[2]) == total and found[3] == side
+            )
         elif found := re.fullmatch(r"\w+ \d+ is (\d{1,2}) days (on|back), a \w+", step):
             days = int(found[1])
             at += timedelta(days if found[2] == "on" else -days)
@@ -176,7 +214,9 @@ def check(state: Page, query: Date, steps: tuple[str, ...]) -> str | None:
             return f"{step!r} is wrong or cannot be read"
     if at not in (page, asked):
         return f"the steps end at {_month(at)} {at.day}"
-    return None if steps and steps[-1] == f"answer {_day(asked)}" else "the answer is wrong or missing"
+    return (
+        None if steps and steps[-1] == f"answer {_day(asked)}" else "the answer is wrong or missing"
+    )
 
 
 def _day(when: date) -> str:
@@ -189,7 +229,9 @@ def _month(when: date) -> str:
 
 @cache
 def _real(state: Page, year: int, leap: bool) -> date:
-    """The page's first day in some year of our calendar. Raises StopIteration where no year is like it."""
+    """The page's first day in some year of our calendar. Raises StopIteration where no year is like
+    it.
+    """
 
     def is_leap(y: int) -> bool:
         return (date(y + 1, 1, 1) - date(y, 1, 1)).days == 366
@@ -197,7 +239,9 @@ def _real(state: Page, year: int, leap: bool) -> date:
     return next(
         first
         for first in (date(y, state.month, 1) for y in range(1901, 2301))
-        if first.weekday() == state.first and is_leap(first.year) == state.leap and is_leap(first.year + year) == leap
+        if first.weekday() == state.first
+        and is_leap(first.year) == state.leap
+        and is_leap(first.year + year) == leap
     )
 
 
@@ -210,15 +254,26 @@ def describe(state: Page) -> str:
 def parse(text: str) -> Page:
     """The inverse of `describe`. Raises ValueError."""
     days = "|".join(DAYS)
-    found = re.fullmatch(rf"calendar ({'|'.join(MONTHS)}) from ({days}), weeks from ({days}), (leap|common) year", text)
+    found = re.fullmatch(
+        rf"calendar ({'|'.join(MONTHS)}) from ({days}), weeks from ({days}), (leap|common) year",
+        text,
+    )
     if not found:
         raise ValueError(f"{text!r} is no page of a calendar")
-    return Page(MONTHS.index(found[1]) + 1, DAYS.index(found[2]), found[4] == "leap", DAYS.index(found[3]))
+    return Page(
+        MONTHS.index(found[1]) + 1, DAYS.index(found[2]), found[4] == "leap", DAYS.index(found[3])
+    )
 
 
 def facts(state: Page) -> dict[str, str]:
-    """The month, the weekday of its first day and of the first column; of February, the number of days as well."""
-    found = {"month": MONTHS[state.month - 1], "first day": DAYS[state.first], "week starts": DAYS[state.starts]}
+    """The month, the weekday of its first day and of the first column; of February, the number of
+    days as well.
+    """
+    found = {
+        "month": MONTHS[state.month - 1],
+        "first day": DAYS[state.first],
+        "week starts": DAYS[state.starts],
+    }
     return found | ({"days": str(month_length(2, state.leap))} if state.month == 2 else {})
 
 

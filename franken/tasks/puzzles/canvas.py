@@ -12,14 +12,18 @@ Colour = tuple[int, int, int]
 
 
 def paper(size: int, style: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    """An empty square picture and its pen. The shade of the paper carries no fact and follows from `style`."""
+    """An empty square picture and its pen. The shade of the paper carries no fact and follows from
+    `style`.
+    """
     shade = random.Random(style)
     image = Image.new("RGB", (size, size), tuple(shade.randrange(236, 250) for _ in range(3)))
     return image, ImageDraw.Draw(image)
 
 
 def cells(rows: int, columns: int, area: Box) -> Iterator[tuple[int, int, Box]]:
-    """(row, column, box) of a grid of square cells centred in `area`; corners included, as PIL draws them."""
+    """(row, column, box) of a grid of square cells centred in `area`; corners included, as PIL
+    draws them.
+    """
     left, top, right, bottom = area
     side = min((right - left) / columns, (bottom - top) / rows)
     x0, y0 = left + (right - left - side * columns) / 2, top + (bottom - top - side * rows) / 2
@@ -41,7 +45,12 @@ def shrink(box: Box, share: float) -> Box:
 
 
 def write(
-    pen: ImageDraw.ImageDraw, at: tuple[float, float], text: str, height: float, fill: Colour = INK, anchor: str = "mm"
+    pen: ImageDraw.ImageDraw,
+    at: tuple[float, float],
+    text: str,
+    height: float,
+    fill: Colour = INK,
+    anchor: str = "mm",
 ) -> None:
     """Text of a height in pixels, centred at a point unless `anchor` says otherwise."""
     pen.text(at, text, fill=fill, font=_font(max(6, round(height))), anchor=anchor)

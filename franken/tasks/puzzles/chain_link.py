@@ -1,7 +1,8 @@
-"""Chain link: segments of closed pieces and single open ones. The least time to make one necklace of them all.
+"""Chain link: segments of closed pieces and single open ones. The least time to make one necklace
+of them all.
 
-A cut opens a closed piece, which then stands alone and can join two neighbours; a weld closes an open piece. In the
-necklace every junction of two closed segments needs an open piece between them.
+A cut opens a closed piece, which then stands alone and can join two neighbours; a weld closes an
+open piece. In the necklace every junction of two closed segments needs an open piece between them.
 """
 
 import random
@@ -44,7 +45,9 @@ class Times:
 def solve(state: Chains, query: Times) -> Solved:
     """The least total time in minutes. Raises Unsolvable when the pieces are too few for a ring."""
     if state.open_pieces + sum(state.segments) < 3:
-        raise Unsolvable("no necklace", why="fewer than three pieces cannot each have two neighbours")
+        raise Unsolvable(
+            "no necklace", why="fewer than three pieces cannot each have two neighbours"
+        )
     cuts = fewest_cuts(state)
     welds = state.open_pieces + cuts  # each open piece must be closed in the end
     total = cuts * query.cut + welds * query.weld
@@ -58,9 +61,9 @@ def solve(state: Chains, query: Times) -> Solved:
 def fewest_cuts(state: Chains) -> int:
     """The least number of cuts until there is an open piece for every junction of closed segments.
 
-    A cut at a segment's end brings the open pieces one nearer to the closed segments, the cut of a single closed piece
-    two nearer, a cut inside a segment none. So `n` cuts are worth n + the segments they open up whole, and those are
-    most when the shortest go first.
+    A cut at a segment's end brings the open pieces one nearer to the closed segments, the cut of a
+    single closed piece two nearer, a cut inside a segment none. So `n` cuts are worth n + the
+    segments they open up whole, and those are most when the shortest go first.
     """
     missing = len(state.segments) - state.open_pieces
     cuts, opened = 0, 0
@@ -72,7 +75,9 @@ def fewest_cuts(state: Chains) -> int:
 
 
 def sample(rng: random.Random, level: int) -> Chains:
-    """3 to 5, 6 to 8 or 9 to 14 segments and a few open pieces. At level 1 the shortest come first, as one would sort them."""
+    """3 to 5, 6 to 8 or 9 to 14 segments and a few open pieces. At level 1 the shortest come first,
+    as one would sort them.
+    """
     fewest, most, longest, opened = SIZES[level]
     while True:
         segments = [rng.randint(1, longest) for _ in range(rng.randint(fewest, most))]
@@ -102,24 +107,41 @@ def questions(state: Chains, query: Times) -> tuple[str, ...]:
 
 
 def distractors(state: Chains, query: Times) -> list[str]:
-    """The usual slips: a cut for every junction, the open pieces not welded or not used, a cut or a weld too many or few."""
+    """The usual slips: a cut for every junction, the open pieces not welded or not used, a cut or a
+    weld too many or few.
+    """
     cuts, closed = fewest_cuts(state), len(state.segments)
     simple, without = max(0, closed - state.open_pieces), fewest_cuts(replace(state, open_pieces=0))
-    pairs = [(simple, simple + state.open_pieces), (cuts, cuts), (closed, closed), (without, without)]
-    pairs += [(cuts + 1, state.open_pieces + cuts + 1), (cuts, closed), (cuts, state.open_pieces + cuts + 1)]
+    pairs = [
+        (simple, simple + state.open_pieces),
+        (cuts, cuts),
+        (closed, closed),
+        (without, without),
+    ]
+    pairs += [
+        (cuts + 1, state.open_pieces + cuts + 1),
+        (cuts, closed),
+        (cuts, state.open_pieces + cuts + 1),
+    ]
     if cuts:
         pairs += [(cuts - 1, state.open_pieces + cuts - 1)]
     return [str(c * query.cut + w * query.weld) for c, w in pairs if c + w]
 
 
 def steps(state: Chains, query: Times) -> dict[str, tuple[str, ...]]:
-    """Cut by cut, the shortest segment first; or more and more cuts tried, until there are enough open pieces."""
+    """Cut by cut, the shortest segment first; or more and more cuts tried, until there are enough
+    open pieces.
+    """
     cuts, opened = fewest_cuts(state), state.open_pieces
     total = cuts * query.cut + (opened + cuts) * query.weld
     last = (f"{cuts} * {query.cut} + {opened + cuts} * {query.weld} = {total}", f"answer {total}")
     return {
         "cuts": (_pieces(opened, state.segments), *_cut(state, cuts), *last),
-        "tries": (f"{opened} open {len(state.segments)} closed segments", *_tries(state, cuts), *last),
+        "tries": (
+            f"{opened} open {len(state.segments)} closed segments",
+            *_tries(state, cuts),
+            *last,
+        ),
     }
 
 
@@ -145,7 +167,9 @@ def _tries(state: Chains, cuts: int) -> Iterator[str]:
 
 
 def check(state: Chains, query: Times, steps: tuple[str, ...]) -> str | None:
-    """See `suite.Module.check`. Cuts pieces off a list; how many segments some cuts can open up comes from a knapsack."""
+    """See `suite.Module.check`. Cuts pieces off a list; how many segments some cuts can open up
+    comes from a knapsack.
+    """
     opened, closed = state.open_pieces, sorted(state.segments)
     answer = solve(state, query).answer
     for step in steps[:-1]:
@@ -158,16 +182,29 @@ def check(state: Chains, query: Times, steps: tuple[str, ...]) -> str | None:
             right = step == f"cut the {length} leaves {_pieces(opened, closed)}"
         elif found := re.fullmatch(r"(\d+) \* (\d+) \+ (\d+) \* (\d+) = (\d+)", step):
             cuts, cut, welds, weld, total = map(int, found.groups())
-            right = (cut, weld, str(total)) == (query.cut, query.weld, answer) and total == cuts * cut + welds * weld
+            right = (cut, weld, str(total)) == (
+                query.cut,
+                query.weld,
+                answer,
+            ) and total == cuts * cut + welds * weld
             right = right and welds - cuts == state.open_pieces
         elif found := re.fullmatch(r"(\d{1,2}) cuts give .+", step):
             cuts = int(found[1])
-            have, need = state.open_pieces + cuts, len(state.segments) - _whole(state.segments, cuts)
+            have, need = (
+                state.open_pieces + cuts,
+                len(state.segments) - _whole(state.segments, cuts),
+            )
             enough = "enough" if have >= need else "too few"
             right = step == f"{cuts} cuts give {have} open for {need} closed: {enough}"
         else:
-            enough = opened >= len(closed) and step == f"{opened} open are enough for {len(closed)} closed segments"
-            start = (_pieces(state.open_pieces, state.segments), f"{opened} open {len(closed)} closed segments")
+            enough = (
+                opened >= len(closed)
+                and step == f"{opened} open are enough for {len(closed)} closed segments"
+            )
+            start = (
+                _pieces(state.open_pieces, state.segments),
+                f"{opened} open {len(closed)} closed segments",
+            )
             right = enough or step in start
         if not right:
             return f"{step!r} is wrong or cannot be read"
@@ -190,7 +227,9 @@ def describe(state: Chains) -> str:
 
 def parse(text: str) -> Chains:
     """The inverse of `describe`. Raises ValueError."""
-    found = re.fullmatch(r"chains (0|[1-9]\d*) open, closed ([1-9]\d*(?: [1-9]\d*)*)", text, re.ASCII)
+    found = re.fullmatch(
+        r"chains (0|[1-9]\d*) open, closed ([1-9]\d*(?: [1-9]\d*)*)", text, re.ASCII
+    )
     if not found:
         raise ValueError(f"{text!r} is no heap of chains")
     return Chains(int(found[1]), tuple(map(int, found[2].split(" "))))
@@ -218,7 +257,9 @@ def _widest(state: Chains) -> int:
 
 
 def render(state: Chains, size: int, style: int = 0) -> Image.Image:
-    """Segments of linked pieces in reading order, then the open pieces, each with a gap on its right."""
+    """Segments of linked pieces in reading order, then the open pieces, each with a gap on its
+    right.
+    """
     image, pen = paper(size, style)
     shapes = [*state.segments, *([0] * state.open_pieces)]
     columns = 2 if len(shapes) <= 10 else 3
@@ -250,4 +291,6 @@ def _piece(
     gap: int,
 ) -> None:
     """An oval ring; `gap` degrees to either side of its right end are left open."""
-    pen.arc((round(x), round(y), round(x + width), round(y + height)), gap, 360 - gap, colour, thick)
+    pen.arc(
+        (round(x), round(y), round(x + width), round(y + height)), gap, 360 - gap, colour, thick
+    )

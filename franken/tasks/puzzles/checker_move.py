@@ -51,9 +51,11 @@ def moves(row: str) -> Iterator[tuple[str, str]]:
 
 
 def sample(rng: random.Random, level: int) -> Checkers:
-    """A row of 4 to 11 squares with an empty one, and another row that some number of moves leads to, drawn first.
+    """A row of 4 to 11 squares with an empty one, and another row that some number of moves leads
+    to, drawn first.
 
-    All ways from one row to another take as many moves (see `steps`), so those walked at random are the fewest.
+    All ways from one row to another take as many moves (see `steps`), so those walked at random are
+    the fewest.
     """
     wanted = rng.randint(1, MOST[level])
     while True:
@@ -88,7 +90,9 @@ def questions(state: Checkers, query: Moves) -> tuple[str, ...]:
 
 
 def _places(row: str) -> dict[tuple[str, int], int]:
-    """(colour, which of that colour from the left, from 1) → square from 1. No checker passes one of its colour."""
+    """(colour, which of that colour from the left, from 1) → square from 1. No checker passes one
+    of its colour.
+    """
     found: dict[tuple[str, int], int] = {}
     for square, checker in enumerate(row, 1):
         if checker != "_":
@@ -97,7 +101,9 @@ def _places(row: str) -> dict[tuple[str, int], int]:
 
 
 def _passes(state: Checkers) -> dict[int, int]:
-    """How many red checkers each green one passes: they change sides, which takes a jump, and never change back."""
+    """How many red checkers each green one passes: they change sides, which takes a jump, and never
+    change back.
+    """
     start, end = _places(state.start), _places(state.end)
     red = [which for which in start if which[0] == "R"]
     return {
@@ -108,7 +114,9 @@ def _passes(state: Checkers) -> dict[int, int]:
 
 
 def steps(state: Checkers, query: Moves) -> dict[str, tuple[str, ...]]:
-    """Move by move; or by arithmetic: what all checkers travel, less one for each jump, which travels two."""
+    """Move by move; or by arithmetic: what all checkers travel, less one for each jump, which
+    travels two.
+    """
     path = shortest(state.start, lambda row: row == state.end, moves) or []
     answer = f"answer {solve(state, query).answer}"
     ends = (f"start is {state.start}", f"end is {state.end}")
@@ -202,7 +210,9 @@ def parse(text: str) -> Checkers:
 
 
 def facts(state: Checkers) -> dict[str, str]:
-    """How many squares there are, and where each checker is in either row, counted by colour from the left."""
+    """How many squares there are, and where each checker is in either row, counted by colour from
+    the left.
+    """
     rows = {"start": state.start, "end": state.end}
     places = {
         f"{name} {NAMES[colour]} {i}": str(square)
@@ -213,7 +223,9 @@ def facts(state: Checkers) -> dict[str, str]:
 
 
 def change(state: Checkers, rng: random.Random) -> Checkers:
-    """In one row one checker on an empty square; it passes none of its colour, so that no other one is counted anew."""
+    """In one row one checker on an empty square; it passes none of its colour, so that no other one
+    is counted anew.
+    """
     name = rng.choice(("start", "end"))
     row = state.start if name == "start" else state.end
     others = []
@@ -229,7 +241,16 @@ def change(state: Checkers, rng: random.Random) -> Checkers:
 def distractors(state: Checkers, query: Moves) -> list[str]:
     """A jump counted as two moves or not at all, the jumps alone, and numbers nearby."""
     right, jumps = int(solve(state, query).answer), sum(_passes(state).values())
-    slips = [right + jumps, right - jumps, jumps, right + 1, right + 2, right - 1, right - 2, right + 3]
+    slips = [
+        right + jumps,
+        right - jumps,
+        jumps,
+        right + 1,
+        right + 2,
+        right - 1,
+        right - 2,
+        right + 3,
+    ]
     return [str(n) for n in dict.fromkeys(slips) if n > 0]
 
 

@@ -55,7 +55,9 @@ def ask(state: Clock, rng: random.Random) -> Shift:
 def questions(state: Clock, query: Shift) -> tuple[str, ...]:
     """In words, two wordings."""
     hours, minutes = divmod(abs(query.minutes), 60)
-    parts = [f"{n} {word}{'s' * (n != 1)}" for n, word in ((hours, "hour"), (minutes, "minute")) if n]
+    parts = [
+        f"{n} {word}{'s' * (n != 1)}" for n, word in ((hours, "hour"), (minutes, "minute")) if n
+    ]
     length = " ".join(parts) or "0 minutes"
     if query.minutes < 0:
         return (
@@ -148,7 +150,9 @@ def change(state: Clock, rng: random.Random) -> Clock:
 
 
 def distractors(state: Clock, query: Shift) -> list[str]:
-    """The usual slips: the other direction, hands swapped, an hour too many or few, the hours or minutes forgotten."""
+    """The usual slips: the other direction, hands swapped, an hour too many or few, the hours or
+    minutes forgotten.
+    """
     hours = abs(query.minutes) // 60 * 60 * (1 if query.minutes > 0 else -1)
     slips = [-query.minutes, query.minutes + 60, query.minutes - 60, hours, query.minutes - hours]
     swapped = Clock(round(state.minute / 5) or 12, state.hour * 5 % 60)
@@ -164,7 +168,12 @@ def render(state: Clock, size: int, style: int = 0) -> Image.Image:
         angle = 2 * pi * turn
         return middle + radius * share * sin(angle), middle - radius * share * cos(angle)
 
-    pen.ellipse((middle - radius, middle - radius, middle + radius, middle + radius), "white", INK, max(1, size // 60))
+    pen.ellipse(
+        (middle - radius, middle - radius, middle + radius, middle + radius),
+        "white",
+        INK,
+        max(1, size // 60),
+    )
     for tick in range(60 if size >= 120 else 12):
         turn = tick / (60 if size >= 120 else 12)
         long = size < 120 or tick % 5 == 0
@@ -172,6 +181,10 @@ def render(state: Clock, size: int, style: int = 0) -> Image.Image:
     if size >= 120:
         for hour in range(1, 13):
             write(pen, at(hour / 12, 0.78), str(hour), size * 0.075)
-    pen.line((middle, middle, *at((state.hour % 12 + state.minute / 60) / 12, 0.5)), INK, max(3, size // 28))
+    pen.line(
+        (middle, middle, *at((state.hour % 12 + state.minute / 60) / 12, 0.5)),
+        INK,
+        max(3, size // 28),
+    )
     pen.line((middle, middle, *at(state.minute / 60, 0.86)), (170, 30, 30), max(1, size // 60))
     return image

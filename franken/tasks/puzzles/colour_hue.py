@@ -13,7 +13,11 @@ from franken.tasks.puzzles.solved import Solved, Unsolvable
 
 SMALLEST = 84
 STRATEGIES = ("cycles", "swaps")
-LAYOUTS = {1: ((1, 4), (1, 5)), 2: ((1, 6), (2, 3), (2, 4)), 3: ((3, 3), (3, 4), (4, 4))}  # rows, columns
+LAYOUTS = {
+    1: ((1, 4), (1, 5)),
+    2: ((1, 6), (2, 3), (2, 4)),
+    3: ((3, 3), (3, 4), (4, 4)),
+}  # rows, columns
 MOST_SWAPS = 10
 APART = 30  # the least distance of two tiles' colours, in RGB: side by side they can be told from one another
 
@@ -33,7 +37,9 @@ class Swaps:
 
 
 def solve(state: Hues, query: Swaps = Swaps()) -> Solved:
-    """The minimum number of swaps: tiles minus cycles, the best over tiles of one colour where there are such."""
+    """The minimum number of swaps: tiles minus cycles, the best over tiles of one colour where
+    there are such.
+    """
     if sorted(state.ideal) != sorted(state.shuffled):
         raise Unsolvable("the boards differ in their tiles", why="no swap changes a tile's colour")
     goes_to = homes(state)
@@ -45,7 +51,9 @@ def solve(state: Hues, query: Swaps = Swaps()) -> Solved:
 
 
 def homes(state: Hues) -> list[int]:
-    """Where the tile of each place belongs; where tiles of one colour leave a choice, what takes the fewest swaps."""
+    """Where the tile of each place belongs; where tiles of one colour leave a choice, what takes
+    the fewest swaps.
+    """
     return max(_orders(state), key=lambda order: len(cycles(order)))
 
 
@@ -99,9 +107,14 @@ def _gradient(rng: random.Random, rows: int, columns: int) -> tuple[Colour, ...]
         for r in range(rows):
             for c in range(columns):
                 shares = [(down - r) * (across - c), (down - r) * c, r * (across - c), r * c]
-                mixed = (sum(w * k[i] for w, k in zip(shares, corners, strict=False)) for i in range(3))
+                mixed = (
+                    sum(w * k[i] for w, k in zip(shares, corners, strict=False)) for i in range(3)
+                )
                 tiles.append(tuple(round(value / (down * across)) for value in mixed))
-        near = (sum((a - b) ** 2 for a, b in zip(*pair, strict=True)) < APART**2 for pair in combinations(tiles, 2))
+        near = (
+            sum((a - b) ** 2 for a, b in zip(*pair, strict=True)) < APART**2
+            for pair in combinations(tiles, 2)
+        )
         if not any(near):
             return tuple(tiles)
 
@@ -122,7 +135,9 @@ def questions(state: Hues, query: Swaps) -> tuple[str, ...]:
 
 
 def steps(state: Hues, query: Swaps) -> dict[str, tuple[str, ...]]:
-    """Cycles of places, each of which takes a swap less than it has tiles; or tile after tile swapped home."""
+    """Cycles of places, each of which takes a swap less than it has tiles; or tile after tile
+    swapped home.
+    """
     order, answer = homes(state), f"answer {solve(state, query).answer}"
     start, found = f"A holds {_numbers(order)}", cycles(order)
     by_cycle = [f"cycle {_numbers(cycle)}" for cycle in found]
@@ -159,14 +174,20 @@ def check(state: Hues, query: Swaps, steps: tuple[str, ...]) -> str | None:
         elif found := re.fullmatch(r"cycle (\d+(?: \d+)*)", step):
             cycle = [int(n) - 1 for n in found[1].split()]
             follows = list(zip(cycle, cycle[1:] + cycle[:1], strict=True))
-            if not set(cycle) <= set(range(len(start))) or any(start[place] != home for place, home in follows):
+            if not set(cycle) <= set(range(len(start))) or any(
+                start[place] != home for place, home in follows
+            ):
                 return wrong
-            if len(set(cycle)) != len(cycle) or set(cycle) & {place for other in cycled for place in other}:
+            if len(set(cycle)) != len(cycle) or set(cycle) & {
+                place for other in cycled for place in other
+            }:
                 return wrong
             cycled.append(cycle)
         elif found := re.fullmatch(r"(\d+) tiles - (\d+) cycles = (\d+)", step):
             tiles, n, left = map(int, found.groups())
-            if (tiles, n, left) != (len(start), len(cycled), tiles - n) or sum(map(len, cycled)) != tiles:
+            if (tiles, n, left) != (len(start), len(cycled), tiles - n) or sum(
+                map(len, cycled)
+            ) != tiles:
                 return wrong
         elif found := re.fullmatch(r"swap (\d+) and (\d+) makes (\d+(?: \d+)*)", step):
             one, other = int(found[1]) - 1, int(found[2]) - 1
@@ -185,14 +206,18 @@ def check(state: Hues, query: Swaps, steps: tuple[str, ...]) -> str | None:
 
 
 def describe(state: Hues) -> str:
-    """`hues 1x4 of d73173 e3546c ef7765 fb9a5c order 2 1 4 3`: the tiles of (B), then which of them (A) holds where."""
+    """`hues 1x4 of d73173 e3546c ef7765 fb9a5c order 2 1 4 3`: the tiles of (B), then which of them
+    (A) holds where.
+    """
     tiles = " ".join(bytes(colour).hex() for colour in state.ideal)
     return f"hues {state.rows}x{len(state.ideal) // state.rows} of {tiles} order {_numbers(homes(state))}"
 
 
 def parse(text: str) -> Hues:
     """The inverse of `describe`. Raises ValueError."""
-    found = re.fullmatch(r"hues ([1-9]\d*)x([1-9]\d*) of ((?:[0-9a-f]{6} )+)order ([1-9]\d*(?: [1-9]\d*)*)", text)
+    found = re.fullmatch(
+        r"hues ([1-9]\d*)x([1-9]\d*) of ((?:[0-9a-f]{6} )+)order ([1-9]\d*(?: [1-9]\d*)*)", text
+    )
     if not found:
         raise ValueError(f"{text!r} is no pair of boards")
     ideal = tuple(tuple(bytes.fromhex(tile)) for tile in found[3].split())
@@ -203,7 +228,8 @@ def parse(text: str) -> Hues:
 
 
 def facts(state: Hues) -> dict[str, str]:
-    """The layout, and of every two tiles which one comes first in (A): a swap of two neighbours changes one fact.
+    """The layout, and of every two tiles which one comes first in (A): a swap of two neighbours
+    changes one fact.
 
     Tiles are numbered as in (B). No question depends on the shades themselves.
     """
@@ -211,7 +237,10 @@ def facts(state: Hues) -> dict[str, str]:
     sides = {"rows": str(state.rows), "columns": str(len(order) // state.rows)}
     place = {tile: i for i, tile in enumerate(order)}
     pairs = combinations(range(len(order)), 2)
-    return sides | {f"tiles {a + 1} {b + 1}": "in order" if place[a] < place[b] else "reversed" for a, b in pairs}
+    return sides | {
+        f"tiles {a + 1} {b + 1}": "in order" if place[a] < place[b] else "reversed"
+        for a, b in pairs
+    }
 
 
 def change(state: Hues, rng: random.Random) -> Hues:
@@ -226,7 +255,16 @@ def distractors(state: Hues, query: Swaps) -> list[str]:
     """The tiles out of place, half of them, the cycles, and numbers nearby."""
     order, right = homes(state), int(solve(state, query).answer)
     moved = sum(place != home for place, home in enumerate(order))
-    slips = [moved, moved // 2, len(cycles(order)), right + 1, right - 1, right + 2, right - 2, right + 3]
+    slips = [
+        moved,
+        moved // 2,
+        len(cycles(order)),
+        right + 1,
+        right - 1,
+        right + 2,
+        right - 2,
+        right + 3,
+    ]
     return [str(n) for n in dict.fromkeys(slips) if n > 0]
 
 

@@ -1,9 +1,11 @@
-"""Which steps of a worked solution only say what the picture shows, and whether they say it rightly.
+"""Which steps of a worked solution only say what the picture shows, and whether they say it
+rightly.
 
-A `look` is such a statement, cut out of a step and written in one form: `clock 6:45`, `t1 yellow`, `r2c3 fresh`. True are
-the facts of the state, and whatever the right solutions say in looks. A look that is not true is misread. Where all are
-true, a wrong chain is a wrong inference only if there was nothing left to misread silently: some types say all that they
-use before they reason (`WHOLE`); in the others a wall that is walked through, or a kiwi that is left out, may be either.
+A `look` is such a statement, cut out of a step and written in one form: `clock 6:45`, `t1 yellow`,
+`r2c3 fresh`. True are the facts of the state, and whatever the right solutions say in looks. A look
+that is not true is misread. Where all are true, a wrong chain is a wrong inference only if there
+was nothing left to misread silently: some types say all that they use before they reason (`WHOLE`);
+in the others a wall that is walked through, or a kiwi that is left out, may be either.
 """
 
 import re
@@ -26,7 +28,10 @@ LOOKS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "n_queens": (("rows .* are free$", r"(.+)", r"\1"), ("", rf"is hit by {CELL}", r"queen \1")),
     "number_slide": (("board ", r"(.+)", r"\1"),),
     "rotting_kiwi": (("rotten are ", r"(.+)", r"\1"), ("minute ", CELL, r"\1 fresh")),
-    "rubiks_cube": (("the cube is ", r"(.+)", r"\1"), ("", r"before \w+ (\w+ r\d+c\d+ [a-z]+)$", r"\1")),
+    "rubiks_cube": (
+        ("the cube is ", r"(.+)", r"\1"),
+        ("", r"before \w+ (\w+ r\d+c\d+ [a-z]+)$", r"\1"),
+    ),
     "think_dot": (("the toy shows ", r"(.+)", r"\1"), ("", r"^([tmb]\d \w+) gets ", r"\1")),
     "tower_of_hanoi": (("start ", r"(.+)", r"\1"),),
     "water_jugs": (("jugs ", r"(.+) goal", r"\1"),),
@@ -37,7 +42,9 @@ LOOKS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "wood_slide": (("the (?:start|end) is ", r"(.+)", r"\1"),),
 }
 WHOLE = frozenset(LOOKS) - {"map", "maze", "move_box", "n_queens", "rotting_kiwi"}
-CERTAIN = re.compile(r"answer .*|[-+*\d ]+ = .*|(?:rows|columns) \d+ to .*|\d+ left and .*")  # nothing to see in these
+CERTAIN = re.compile(
+    r"answer .*|[-+*\d ]+ = .*|(?:rows|columns) \d+ to .*|\d+ left and .*"
+)  # nothing to see in these
 
 
 def looks(kind: str, steps: Iterable[str]) -> Iterator[str]:
@@ -64,9 +71,11 @@ def true_looks(kind: str, facts: Mapping[str, str], solutions: Iterable[Iterable
 def misread(
     kind: str, steps: tuple[str, ...], right: tuple[str, ...], true: set[str], fault: str | None
 ) -> list[str] | None:
-    """The looks of a wrong solution that are not true; none when its fault is an inference; None where that is open.
+    """The looks of a wrong solution that are not true; none when its fault is an inference; None
+    where that is open.
 
-    `right` is the right solution by the same strategy, `true` from `true_looks`, `fault` what `Module.check` says.
+    `right` is the right solution by the same strategy, `true` from `true_looks`, `fault` what
+    `Module.check` says.
     """
     said = dict.fromkeys(looks(kind, steps))
     if wrong := [look for look in said if look not in true]:

@@ -17,20 +17,28 @@ COLOURS = ("Red", "Green", "Blue", "Yellow")
 SMALLEST = 84
 STRATEGIES = ("groups", "list")
 PAINTS = {
-    "Red": (240, 92, 88), "Green": (70, 170, 80), "Blue": (70, 150, 245), "Yellow": (252, 208, 50), "White": (255, 255, 255)
-}  # fmt: skip
+    "Red": (240, 92, 88),
+    "Green": (70, 170, 80),
+    "Blue": (70, 150, 245),
+    "Yellow": (252, 208, 50),
+    "White": (255, 255, 255),
+}
 Point = tuple[float, float]
 OFF_LINE = 5e-5  # published vertices are rounded to 1e-5, so that a vertex on an edge may lie this far off it
 
 
 @dataclass(frozen=True)
 class Map:
-    """Regions by number. `adjacent` holds pairs (a, b) with a < b; `known` the regions coloured already."""
+    """Regions by number. `adjacent` holds pairs (a, b) with a < b; `known` the regions coloured
+    already.
+    """
 
     regions: tuple[int, ...]
     adjacent: frozenset[tuple[int, int]]
     known: tuple[tuple[int, str], ...]
-    layout: tuple[str, ...] = ()  # rows of cells by their region's letter, where the map is one that `render` draws
+    layout: tuple[
+        str, ...
+    ] = ()  # rows of cells by their region's letter, where the map is one that `render` draws
 
 
 @dataclass(frozen=True)
@@ -41,14 +49,21 @@ class Completions:
 
 
 def solve(state: Map, query: Completions = Completions()) -> Solved:
-    """The number of proper colourings that extend the known one; none when that is not proper itself."""
+    """The number of proper colourings that extend the known one; none when that is not proper
+    itself.
+    """
     known = dict(state.known)
-    clash = [(a, b) for a, b in state.adjacent if a in known and b in known and known[a] == known[b]]
+    clash = [
+        (a, b) for a, b in state.adjacent if a in known and b in known and known[a] == known[b]
+    ]
     if clash:
         return Solved("0", f"the neighbours {clash[0]} have one colour already")
     found = list(colourings(state, query.colours))
     shown = "; ".join(", ".join(f"{r} {c}" for r, c in sorted(way.items())) for way in found[:16])
-    return Solved(str(len(found)), f"all of them: {shown}" if len(found) <= 16 else f"the first sixteen: {shown}")
+    return Solved(
+        str(len(found)),
+        f"all of them: {shown}" if len(found) <= 16 else f"the first sixteen: {shown}",
+    )
 
 
 def colourings(state: Map, colours: tuple[str, ...]) -> Iterator[dict[int, str]]:
@@ -77,7 +92,10 @@ def adjacency(polygons: Mapping[int, tuple[Point, ...]]) -> frozenset[tuple[int,
     """The pairs of polygons that share a boundary of non-zero length; a corner in common is none."""
     names = sorted(polygons)
     return frozenset(
-        (a, b) for i, a in enumerate(names) for b in names[i + 1 :] if _share_boundary(polygons[a], polygons[b])
+        (a, b)
+        for i, a in enumerate(names)
+        for b in names[i + 1 :]
+        if _share_boundary(polygons[a], polygons[b])
     )
 
 
@@ -109,7 +127,9 @@ def _overlap(p: Point, q: Point, r: Point, s: Point) -> float:
 
 
 def sample(rng: random.Random, level: int) -> Map:
-    """A map of 6, 9 or 14 regions with two, three or four to five white ones, and 1 to 4 or 1 to 8 completions."""
+    """A map of 6, 9 or 14 regions with two, three or four to five white ones, and 1 to 4 or 1 to 8
+    completions.
+    """
     side, regions, white = ((4, 6, (2,)), (5, 9, (3,)), (7, 14, (4, 5)))[level - 1]
     wanted = rng.choice(_likely(regions))
     while True:
@@ -117,7 +137,9 @@ def sample(rng: random.Random, level: int) -> Map:
         whole = next(colourings(state, tuple(rng.sample(COLOURS, 4))), {})
         for _ in range(12 if whole else 0):
             blank = rng.sample(state.regions, rng.choice(white))
-            given = replace(state, known=tuple((r, whole[r]) for r in state.regions if r not in blank))
+            given = replace(
+                state, known=tuple((r, whole[r]) for r in state.regions if r not in blank)
+            )
             if sum(1 for _ in islice(colourings(given, COLOURS), wanted + 1)) == wanted:
                 return given
 
@@ -131,7 +153,9 @@ def of_layout(layout: tuple[str, ...], known: Mapping[int, str]) -> Map:
     """The map that a layout draws. Region 1 is A."""
     letters = sorted(set("".join(layout)))
     pairs = frozenset((ord(a) - 64, ord(b) - 64) for a, b in borders(layout))
-    return Map(tuple(ord(letter) - 64 for letter in letters), pairs, tuple(sorted(known.items())), layout)
+    return Map(
+        tuple(ord(letter) - 64 for letter in letters), pairs, tuple(sorted(known.items())), layout
+    )
 
 
 def ask(state: Map, rng: random.Random) -> Completions:
@@ -155,7 +179,9 @@ def questions(state: Map, query: Completions) -> tuple[str, ...]:
 
 
 def steps(state: Map, query: Completions) -> dict[str, tuple[str, ...]]:
-    """The ways of groups of white regions that touch, multiplied; or every complete map, one by one."""
+    """The ways of groups of white regions that touch, multiplied; or every complete map, one by
+    one.
+    """
     near, known = _neighbours(state), dict(state.known)
     white = [region for region in state.regions if region not in known]
     start = [f"white are {_names(white)}"]
@@ -229,19 +255,34 @@ def check(state: Map, query: Completions, steps: tuple[str, ...]) -> str | None:
         elif found := re.fullmatch(r"group ([A-Z ]+) has (\d{1,9}): ([\w ,]+)", step):
             group = [ord(letter) - 64 for letter in found[1].split()]
             ways = [] if found[3] == "none" else [_read_way(way) for way in found[3].split(", ")]
-            right = _tried(_part(state, group), query.colours) if group in _groups(white, near) else None
+            right = (
+                _tried(_part(state, group), query.colours)
+                if group in _groups(white, near)
+                else None
+            )
             once = all(ways.count(way) == 1 for way in ways)
-            holds = right is not None and once and len(ways) == len(right) and all(way in right for way in ways)
+            holds = (
+                right is not None
+                and once
+                and len(ways) == len(right)
+                and all(way in right for way in ways)
+            )
             holds, counted = holds and int(found[2]) == len(ways), [*counted, int(found[2])]
         elif found := re.fullmatch(r"([\d *]+) = (\d{1,9})", step):
             factors = (
-                [int(n) for n in found[1].split(" * ")] if re.fullmatch(r"\d{1,9}( \* \d{1,9})*", found[1]) else []
+                [int(n) for n in found[1].split(" * ")]
+                if re.fullmatch(r"\d{1,9}( \* \d{1,9})*", found[1])
+                else []
             )
             complete = len(counted) == len(_groups(white, near))
             holds = complete and factors == (counted or [1]) and prod(factors) == int(found[2])
         elif found := re.fullmatch(r"map (\d{1,9}): ([\w ]+)", step):
             way = _read_way(found[2])
-            holds = int(found[1]) == len(listed) + 1 and way not in listed and _is_proper(state, query.colours, way)
+            holds = (
+                int(found[1]) == len(listed) + 1
+                and way not in listed
+                and _is_proper(state, query.colours, way)
+            )
             listed.append(way)
         elif found := re.fullmatch(r"no other of (\d{1,9})", step):
             holds = int(found[1]) == len(listed) == len(_tried(state, query.colours))
@@ -277,10 +318,14 @@ def _tried(state: Map, colours: tuple[str, ...]) -> list[dict[int, str]]:
 
 
 def describe(state: Map) -> str:
-    """`map AAB/CCB with A Red, C Blue`: the layout and the known colours. Raises ValueError without a layout."""
+    """`map AAB/CCB with A Red, C Blue`: the layout and the known colours. Raises ValueError without
+    a layout.
+    """
     if not state.layout:
         raise ValueError("this map has no layout to describe")
-    known = ", ".join(f"{chr(64 + region)} {colour}" for region, colour in state.known) or "no colours"
+    known = (
+        ", ".join(f"{chr(64 + region)} {colour}" for region, colour in state.known) or "no colours"
+    )
     return f"map {'/'.join(state.layout)} with {known}"
 
 
@@ -293,9 +338,15 @@ def parse(text: str) -> Map:
     letters = sorted(set("".join(layout)))
     known = {} if found[2] == "no colours" else _read_way(found[2])
     state = of_layout(layout, known)
-    if letters != [chr(65 + i) for i in range(len(letters))] or not all(is_connected(layout, x) for x in letters):
+    if letters != [chr(65 + i) for i in range(len(letters))] or not all(
+        is_connected(layout, x) for x in letters
+    ):
         raise ValueError(f"the regions of {text!r} are not A, B, C …, each of one piece")
-    if not set(known) <= set(state.regions) or not set(known.values()) <= set(COLOURS) or describe(state) != text:
+    if (
+        not set(known) <= set(state.regions)
+        or not set(known.values()) <= set(COLOURS)
+        or describe(state) != text
+    ):
         raise ValueError(f"the colours of {text!r} cannot be read")
     if any(a in known and known[a] == known.get(b) for a, b in state.adjacent):
         raise ValueError(f"neighbours in {text!r} have one colour")
@@ -310,10 +361,16 @@ def facts(state: Map) -> dict[str, str]:
 
 
 def change(state: Map, rng: random.Random) -> Map:
-    """Another colour for one region: one that no coloured neighbour has, or white. Some region stays white."""
+    """Another colour for one region: one that no coloured neighbour has, or white. Some region
+    stays white.
+    """
     near, known = _neighbours(state), dict(state.known)
     region = rng.choice(state.regions)
-    others = [c for c in COLOURS if c != known.get(region) and c not in {known.get(n) for n in near[region]}]
+    others = [
+        c
+        for c in COLOURS
+        if c != known.get(region) and c not in {known.get(n) for n in near[region]}
+    ]
     if region in known:
         others.append("White")
     elif len(known) + 1 == len(state.regions):
@@ -321,7 +378,11 @@ def change(state: Map, rng: random.Random) -> Map:
     if not others:
         return state
     colour = rng.choice(others)
-    after = {**known, region: colour} if colour != "White" else {r: c for r, c in known.items() if r != region}
+    after = (
+        {**known, region: colour}
+        if colour != "White"
+        else {r: c for r, c in known.items() if r != region}
+    )
     return replace(state, known=tuple(sorted(after.items())))
 
 
@@ -335,5 +396,7 @@ def render(state: Map, size: int, style: int = 0) -> Image.Image:
     """Coloured and white regions with their letters. Raises ValueError for a map without a layout."""
     if not state.layout:
         raise ValueError("this map has no layout to draw")
-    paint = {chr(64 + region): PAINTS[dict(state.known).get(region, "White")] for region in state.regions}
+    paint = {
+        chr(64 + region): PAINTS[dict(state.known).get(region, "White")] for region in state.regions
+    }
     return draw(state.layout, paint, size, style)

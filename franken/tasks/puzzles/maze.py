@@ -1,4 +1,6 @@
-"""Maze: the shortest path with the fewest turns from the entrance to the exit; its cells and its turns."""
+"""Maze: the shortest path with the fewest turns from the entrance to the exit; its cells and its
+turns.
+"""
 
 import random
 import re
@@ -16,9 +18,24 @@ Cell = tuple[int, int]  # row, column, from the top left, from 0
 SMALLEST = 84
 STRATEGIES = ("walk", "flood")
 WAYS = ("right", "down", "left", "up")
-WALL, OPEN, LINE, GREEN, BLUE = (0, 0, 0), (255, 255, 255), (236, 236, 236), (0, 128, 0), (0, 0, 255)
-SIDES = {1: ((3, 3), (3, 4), (4, 3)), 2: ((4, 5), (5, 4), (5, 5)), 3: ((6, 7), (7, 6), (7, 7))}  # open cells
-STEPS = ((0, 1), (1, 0), (0, -1), (-1, 0))  # right, down, left, up: each a right turn after the one before
+WALL, OPEN, LINE, GREEN, BLUE = (
+    (0, 0, 0),
+    (255, 255, 255),
+    (236, 236, 236),
+    (0, 128, 0),
+    (0, 0, 255),
+)
+SIDES = {
+    1: ((3, 3), (3, 4), (4, 3)),
+    2: ((4, 5), (5, 4), (5, 5)),
+    3: ((6, 7), (7, 6), (7, 7)),
+}  # open cells
+STEPS = (
+    (0, 1),
+    (1, 0),
+    (0, -1),
+    (-1, 0),
+)  # right, down, left, up: each a right turn after the one before
 
 
 @dataclass(frozen=True)
@@ -38,10 +55,14 @@ class PathQuery:
 
 
 def solve(state: Maze, query: PathQuery) -> Solved:
-    """The count. Raises Unsolvable where there is no path, or where best paths differ in what is asked."""
+    """The count. Raises Unsolvable where there is no path, or where best paths differ in what is
+    asked.
+    """
     best = best_paths(state)
     if not best:
-        raise Unsolvable("there is no path", why=f"no open way leads from {state.entrance} to {state.exit}")
+        raise Unsolvable(
+            "there is no path", why=f"no open way leads from {state.entrance} to {state.exit}"
+        )
     answers: dict[str, str] = {}
     for (passed, left, right), path in best.items():
         count = {"cells": passed, "left": left, "right": right, "turns": left + right}[query.count]
@@ -50,9 +71,11 @@ def solve(state: Maze, query: PathQuery) -> Solved:
 
 
 def best_paths(state: Maze) -> dict[tuple[int, int, int], str]:
-    """(cells, left turns, right turns) of each kind of best path, with one such path as r/d/l/u letters.
+    """(cells, left turns, right turns) of each kind of best path, with one such path as r/d/l/u
+    letters.
 
-    Best is fewest cells, then fewest turns. Walked layer by layer, so that every shortest path is counted.
+    Best is fewest cells, then fewest turns. Walked layer by layer, so that every shortest path is
+    counted.
     """
     to_exit = _distances(state, state.exit)
     if state.entrance not in to_exit:
@@ -65,7 +88,9 @@ def best_paths(state: Maze) -> dict[tuple[int, int, int], str]:
                 cell = (row + down, column + right)
                 if to_exit.get(cell) == left_to_go:
                     turn = 0 if heading is None else (new - heading) % 4
-                    following[(cell, new, lefts + (turn == 3), rights + (turn == 1))] = path + "rdlu"[new]
+                    following[(cell, new, lefts + (turn == 3), rights + (turn == 1))] = (
+                        path + "rdlu"[new]
+                    )
         layer = following
     fewest = min(lefts + rights for _, _, lefts, rights in layer)
     cells = to_exit[state.entrance] + 1
@@ -88,11 +113,17 @@ def _distances(state: Maze, start: Cell) -> dict[Cell, int]:
 def is_open(state: Maze, cell: Cell) -> bool:
     """Whether a cell is on the board and not blocked."""
     row, column = cell
-    return 0 <= row < len(state.walls) and 0 <= column < len(state.walls[row]) and not state.walls[row][column]
+    return (
+        0 <= row < len(state.walls)
+        and 0 <= column < len(state.walls[row])
+        and not state.walls[row][column]
+    )
 
 
 def sample(rng: random.Random, level: int) -> Maze:
-    """A maze without loops of 7 × 7 cells up to 15 × 15, entered on the left and left on the right or at the bottom."""
+    """A maze without loops of 7 × 7 cells up to 15 × 15, entered on the left and left on the right
+    or at the bottom.
+    """
     down, across = rng.choice(SIDES[level])
     rows, columns = 2 * down + 1, 2 * across + 1
     walls = [[True] * columns for _ in range(rows)]
@@ -100,7 +131,9 @@ def sample(rng: random.Random, level: int) -> Maze:
     walls[stack[0][0]][stack[0][1]] = False
     while stack:
         row, column = stack[-1]
-        ahead = [(r, c) for r, c in STEPS if 0 < row + 2 * r < rows and 0 < column + 2 * c < columns]
+        ahead = [
+            (r, c) for r, c in STEPS if 0 < row + 2 * r < rows and 0 < column + 2 * c < columns
+        ]
         ahead = [(r, c) for r, c in ahead if walls[row + 2 * r][column + 2 * c]]
         if not ahead:
             stack.pop()
@@ -120,7 +153,12 @@ def _spread_exit(walls: list[list[bool]], entrance: Cell, rng: random.Random) ->
     rows, columns = len(walls), len(walls[0])
     exits: dict[int, list[Cell]] = {}
     ways = [(entrance[0], 1, 0, 0)]  # row, column, heading, turns so far
-    for row, column, heading, turned in ways:  # grows as it is read; there are no loops to walk round
+    for (
+        row,
+        column,
+        heading,
+        turned,
+    ) in ways:  # grows as it is read; there are no loops to walk round
         for new, (r, c) in enumerate(STEPS):
             step = (row + r, column + c, new, turned + (new != heading))
             if new < 2 and (step[0] == rows - 1 or step[1] == columns - 1):
@@ -153,13 +191,19 @@ def questions(state: Maze, query: PathQuery) -> tuple[str, ...]:
 
 
 def steps(state: Maze, query: PathQuery) -> dict[str, tuple[str, ...]]:
-    """The best way run by run; or the steps to every cell from the entrance up to the exit, and the way back."""
+    """The best way run by run; or the steps to every cell from the entrance up to the exit, and the
+    way back.
+    """
     path = follow(state, next(iter(best_paths(state).values())))
     answer = f"answer {solve(state, query).answer}"
     runs = _runs(path)
     walked, heading = [f"enter at {named([state.entrance])}"], None
     for way, n, end in runs:
-        turn = "" if heading is None else f"turn {'right' if (way - heading) % 4 == 1 else 'left'} and "
+        turn = (
+            ""
+            if heading is None
+            else f"turn {'right' if (way - heading) % 4 == 1 else 'left'} and "
+        )
         walked.append(f"{turn}go {WAYS[way]} {n} to {named([end])}")
         heading = way
     far = _distances(state, state.entrance)
@@ -173,7 +217,8 @@ def steps(state: Maze, query: PathQuery) -> dict[str, tuple[str, ...]]:
         totals = (f"{left} left and {right} right turns are {left + right}",)
         bends = [(way, end) for way, _, end in runs]
         corners = [
-            f"{name} turns at {named(_corners(bends, by)) or 'none'}" for name, by in (("left", 3), ("right", 1))
+            f"{name} turns at {named(_corners(bends, by)) or 'none'}"
+            for name, by in (("left", 3), ("right", 1))
         ]
         counted = (*corners, *totals)
     return {
@@ -203,7 +248,11 @@ def _runs(path: list[Cell]) -> list[tuple[int, int, Cell]]:
 
 def _corners(bends: list[tuple[int, Cell]], by: int) -> list[Cell]:
     """Where the way turns `by` quarters to the right; each bend is a way and the cell it ends in."""
-    return [cell for (way, cell), (after, _) in zip(bends, bends[1:], strict=False) if (after - way) % 4 == by]
+    return [
+        cell
+        for (way, cell), (after, _) in zip(bends, bends[1:], strict=False)
+        if (after - way) % 4 == by
+    ]
 
 
 def turns(path: list[Cell]) -> tuple[int, int]:
@@ -213,7 +262,9 @@ def turns(path: list[Cell]) -> tuple[int, int]:
 
 
 def check(state: Maze, query: PathQuery, steps: tuple[str, ...]) -> str | None:
-    """See `suite.Module.check`. The way is walked cell by cell; the answer needs it whole and as short as any."""
+    """See `suite.Module.check`. The way is walked cell by cell; the answer needs it whole and as
+    short as any.
+    """
     path: list[Cell] = []
     for step in steps:
         if not _holds(step, state, query, path):
@@ -222,12 +273,18 @@ def check(state: Maze, query: PathQuery, steps: tuple[str, ...]) -> str | None:
 
 
 def _holds(step: str, state: Maze, query: PathQuery, path: list[Cell]) -> bool:
-    """Whether a step is true after those before it, which made `path`; one that walks on lengthens it."""
+    """Whether a step is true after those before it, which made `path`; one that walks on lengthens
+    it.
+    """
     if step == f"enter at {named([state.entrance])}" and not path:
         path.append(state.entrance)
         return True
-    if found := re.fullmatch(rf"(?:turn (left|right) and )?go (right|down|left|up) ([1-9]\d*) to ({SQUARE})", step):
-        return bool(path) and _walk(state, path, found[1], WAYS.index(found[2]), int(found[3]), read(found[4])[0])
+    if found := re.fullmatch(
+        rf"(?:turn (left|right) and )?go (right|down|left|up) ([1-9]\d*) to ({SQUARE})", step
+    ):
+        return bool(path) and _walk(
+            state, path, found[1], WAYS.index(found[2]), int(found[3]), read(found[4])[0]
+        )
     if found := re.fullmatch(rf"step (\d+) reaches ({SQUARES})", step):
         far = _distances(state, state.entrance)
         return set(read(found[2])) == {cell for cell, n in far.items() if n == int(found[1])}
@@ -252,7 +309,9 @@ def _holds(step: str, state: Maze, query: PathQuery, path: list[Cell]) -> bool:
 
 
 def _walk(state: Maze, path: list[Cell], turn: str | None, way: int, n: int, end: Cell) -> bool:
-    """Walk `n` cells on. False when a wall is in the way, the end is another or the turn was no such turn."""
+    """Walk `n` cells on. False when a wall is in the way, the end is another or the turn was no
+    such turn.
+    """
     runs = _runs(path)
     quarter = (way - runs[-1][0]) % 4 if runs else 0
     if turn != {0: None, 1: "right", 3: "left"}.get(quarter, "back") or (runs and not quarter):
@@ -275,19 +334,26 @@ def describe(state: Maze) -> str:
 
 
 def parse(text: str) -> Maze:
-    """The inverse of `describe`. Raises ValueError, also where the rim is open elsewhere than at entrance and exit."""
+    """The inverse of `describe`. Raises ValueError, also where the rim is open elsewhere than at
+    entrance and exit.
+    """
     found = re.fullmatch(r"maze ([#.EX/]+)", text)
     rows = found[1].split("/") if found else []
     if len(rows) < 3 or len({len(row) for row in rows}) != 1 or len(rows[0]) < 3:
         raise ValueError(f"{text!r} is no maze")
-    ends = {mark: [(r, c) for r, row in enumerate(rows) for c, cell in enumerate(row) if cell == mark] for mark in "EX"}
+    ends = {
+        mark: [(r, c) for r, row in enumerate(rows) for c, cell in enumerate(row) if cell == mark]
+        for mark in "EX"
+    }
     rim = rows[0] + rows[-1] + "".join(row[0] + row[-1] for row in rows[1:-1])
     corners = rows[0][0] + rows[0][-1] + rows[-1][0] + rows[-1][-1]
     if [len(found) for found in ends.values()] != [1, 1] or "." in rim or corners != "####":
         raise ValueError(f"{text!r} has no one entrance and exit in its rim")
     if not all(mark in rim for mark in "EX"):
         raise ValueError(f"{text!r} has its entrance or exit inside")
-    return Maze(tuple(tuple(cell == "#" for cell in row) for row in rows), ends["E"][0], ends["X"][0])
+    return Maze(
+        tuple(tuple(cell == "#" for cell in row) for row in rows), ends["E"][0], ends["X"][0]
+    )
 
 
 def facts(state: Maze) -> dict[str, str]:
@@ -316,18 +382,30 @@ def change(state: Maze, rng: random.Random) -> Maze:
         side = [(r, column) for r in range(1, rows - 1)]
     else:
         side = [(row, c) for c in range(1, columns - 1)]
-    side = [cell for cell in side if any(is_open(state, inner) for inner in beside(cell) if inner not in side)]
+    side = [
+        cell
+        for cell in side
+        if any(is_open(state, inner) for inner in beside(cell) if inner not in side)
+    ]
     new = rng.choice([cell for cell in side if cell not in (entrance, exit_)] or [end])
     walls[row][column], walls[new[0]][new[1]] = True, False
-    return Maze(tuple(map(tuple, walls)), *((new, exit_) if which == "entrance" else (entrance, new)))
+    return Maze(
+        tuple(map(tuple, walls)), *((new, exit_) if which == "entrance" else (entrance, new))
+    )
 
 
 def distractors(state: Maze, query: PathQuery) -> list[str]:
-    """Cells of the same parity (all ways in a maze have it); turns of the other kinds and numbers nearby."""
+    """Cells of the same parity (all ways in a maze have it); turns of the other kinds and numbers
+    nearby.
+    """
     right = int(solve(state, query).answer)
     if query.count == "cells":
         return [str(right + by) for by in (-6, -4, -2, 2, 4, 6) if right + by > 2]
-    kinds = {count for _, left, right_turns in best_paths(state) for count in (left, right_turns, left + right_turns)}
+    kinds = {
+        count
+        for _, left, right_turns in best_paths(state)
+        for count in (left, right_turns, left + right_turns)
+    }
     return [str(n) for n in sorted(kinds | set(range(max(0, right - 2), right + 4)))]
 
 

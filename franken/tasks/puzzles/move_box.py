@@ -1,4 +1,6 @@
-"""Move box: the storekeeper's puzzle with one box. How many pushes at least until the box stands on the target?"""
+"""Move box: the storekeeper's puzzle with one box. How many pushes at least until the box stands on
+the target?
+"""
 
 import random
 import re
@@ -22,7 +24,9 @@ WANTED = {1: (6, 1, 4), 2: (7, 2, 6), 3: (8, 4, 8)}  # level → side, fewest an
 
 @dataclass(frozen=True)
 class Warehouse:
-    """`walls[row][column]` is True for a brick. Player, box and target stand on floor; the player may cross the target."""
+    """`walls[row][column]` is True for a brick. Player, box and target stand on floor; the player
+    may cross the target.
+    """
 
     walls: tuple[tuple[bool, ...], ...]
     player: Cell
@@ -36,18 +40,29 @@ class Pushes:
 
 
 def solve(state: Warehouse, query: Pushes = Pushes()) -> Solved:
-    """The minimum number of pushes. Raises Unsolvable where the box cannot be brought to the target."""
+    """The minimum number of pushes. Raises Unsolvable where the box cannot be brought to the
+    target.
+    """
     path = _path(state)
     if path is None:
-        raise Unsolvable("the box cannot reach the target", why="every position it can be pushed to has been tried")
+        raise Unsolvable(
+            "the box cannot reach the target",
+            why="every position it can be pushed to has been tried",
+        )
     pushed = ", ".join(name for name, _ in path) or "the box is there already"
-    return Solved(str(len(path)), f"{len(path)} suffice ({pushed}), and breadth-first search finds no shorter way")
+    return Solved(
+        str(len(path)),
+        f"{len(path)} suffice ({pushed}), and breadth-first search finds no shorter way",
+    )
 
 
 @lru_cache(256)
 def _path(state: Warehouse) -> list[tuple[str, tuple[Cell, Cell]]] | None:
-    # After a push the player stands where the box was, so (box, player) has a push as its only kind of move.
-    return shortest((state.box, state.player), lambda at: at[0] == state.target, lambda at: _pushes(state, *at))
+    # After a push the player stands where the box was, so (box, player) has a push as its only kind
+    # of move.
+    return shortest(
+        (state.box, state.player), lambda at: at[0] == state.target, lambda at: _pushes(state, *at)
+    )
 
 
 def _pushes(state: Warehouse, box: Cell, player: Cell) -> Iterator[tuple[str, tuple[Cell, Cell]]]:
@@ -72,11 +87,17 @@ def _reach(state: Warehouse, box: Cell, player: Cell) -> set[Cell]:
 
 def _is_floor(state: Warehouse, cell: Cell) -> bool:
     row, column = cell
-    return 0 <= row < len(state.walls) and 0 <= column < len(state.walls[row]) and not state.walls[row][column]
+    return (
+        0 <= row < len(state.walls)
+        and 0 <= column < len(state.walls[row])
+        and not state.walls[row][column]
+    )
 
 
 def waves(state: Warehouse, enough: int) -> list[list[Cell]]:
-    """The cells that the box can first reach after 0, 1, 2 … pushes, in reading order; `enough` pushes at most."""
+    """The cells that the box can first reach after 0, 1, 2 … pushes, in reading order; `enough`
+    pushes at most.
+    """
     front, seen, boxes = [(state.box, state.player)], {(state.box, state.player)}, {state.box}
     found = [[state.box]]
     while front and len(found) <= enough:
@@ -89,14 +110,19 @@ def waves(state: Warehouse, enough: int) -> list[list[Cell]]:
 
 
 def sample(rng: random.Random, level: int) -> Warehouse:
-    """A walled yard of 6 × 6, 7 × 7 or 8 × 8 cells with some bricks; every number of pushes is as frequent."""
+    """A walled yard of 6 × 6, 7 × 7 or 8 × 8 cells with some bricks; every number of pushes is as
+    frequent.
+    """
     side, fewest, most = WANTED[level]
     wanted = rng.randint(fewest, most)
     inner = [(r, c) for r in range(1, side - 1) for c in range(1, side - 1)]
     while True:
         bricks = set(rng.sample(inner, rng.randint(len(inner) // 8, len(inner) // 4)))
         floor = [cell for cell in inner if cell not in bricks]
-        walls = tuple(tuple(not ((r, c) in inner and (r, c) not in bricks) for c in range(side)) for r in range(side))
+        walls = tuple(
+            tuple(not ((r, c) in inner and (r, c) not in bricks) for c in range(side))
+            for r in range(side)
+        )
         box, player = rng.sample(floor, 2)
         state = Warehouse(walls, player, box, box)
         found = waves(state, wanted)
@@ -131,8 +157,13 @@ def steps(state: Warehouse, query: Pushes) -> dict[str, tuple[str, ...]]:
         f"push {name} from {_name(_before(name, player))} puts the box on {_name(box)}"
         for name, (box, player) in _path(state) or ()
     ]
-    reached = [f"after {n} {' '.join(map(_name, cells))}" for n, cells in enumerate(waves(state, least))]
-    return {"pushes": (seen, *pushes, f"answer {least}"), "waves": (seen, *reached, f"answer {least}")}
+    reached = [
+        f"after {n} {' '.join(map(_name, cells))}" for n, cells in enumerate(waves(state, least))
+    ]
+    return {
+        "pushes": (seen, *pushes, f"answer {least}"),
+        "waves": (seen, *reached, f"answer {least}"),
+    }
 
 
 def _before(name: str, box: Cell) -> Cell:
@@ -148,17 +179,26 @@ def check(state: Warehouse, query: Pushes, steps: tuple[str, ...]) -> str | None
     at, pushed = (state.player, state.box), 0
     rounds = _rounds(state) if any(step.startswith("after") for step in steps) else []
     for step in steps[:-1]:
-        right = step == f"person {_name(state.player)} box {_name(state.box)} flag {_name(state.target)}"
+        right = (
+            step
+            == f"person {_name(state.player)} box {_name(state.box)} flag {_name(state.target)}"
+        )
         if found := re.fullmatch(r"push (\w+) from r\d+c\d+ puts the box on r\d+c\d+", step):
             down, across = STEPS.get(found[1], (0, 0))
             (r, c), pushed = at[1], pushed + 1
             stand, to = (r - down, c - across), (r + down, c + across)
-            can = (stand, at[1]) in _walk(state, {at}) and (at[1], to) in _step(state, (stand, at[1]))
-            right = can and step == f"push {found[1]} from {_name(stand)} puts the box on {_name(to)}"
+            can = (stand, at[1]) in _walk(state, {at}) and (at[1], to) in _step(
+                state, (stand, at[1])
+            )
+            right = (
+                can and step == f"push {found[1]} from {_name(stand)} puts the box on {_name(to)}"
+            )
             at = (at[1], to)
         elif found := re.fullmatch(r"after (\d+) .+", step):
             n = int(found[1])
-            right = n < len(rounds) and step == f"after {n} {' '.join(map(_name, sorted(rounds[n])))}"
+            right = (
+                n < len(rounds) and step == f"after {n} {' '.join(map(_name, sorted(rounds[n])))}"
+            )
         if not right:
             return f"{step!r} is wrong or cannot be read"
     answer = solve(state, query).answer
@@ -196,7 +236,13 @@ def _rounds(state: Warehouse) -> list[set[Cell]]:
     ats = seen = _walk(state, {(state.player, state.box)})
     rounds = [{state.box}]
     while ats and state.target not in rounds[-1]:
-        ats = _walk(state, {after for at in ats for after in _step(state, at) if after[1] != at[1]} - seen) - seen
+        ats = (
+            _walk(
+                state,
+                {after for at in ats for after in _step(state, at) if after[1] != at[1]} - seen,
+            )
+            - seen
+        )
         rounds.append({box for _, box in ats} - {box for _, box in seen})
         seen = seen | ats
     return rounds
@@ -232,7 +278,9 @@ def facts(state: Warehouse) -> dict[str, str]:
 def change(state: Warehouse, rng: random.Random) -> Warehouse:
     """Person, box or flag on another free cell; or a brick more or less inside."""
     taken = {state.player, state.box, state.target}
-    inner = [(r, c) for r in range(1, len(state.walls) - 1) for c in range(1, len(state.walls[r]) - 1)]
+    inner = [
+        (r, c) for r in range(1, len(state.walls) - 1) for c in range(1, len(state.walls[r]) - 1)
+    ]
     cell = rng.choice([cell for cell in inner if cell not in taken] or [state.player])
     what = rng.choice(("player", "box", "target", "brick"))
     if cell in taken or (what != "brick" and not _is_floor(state, cell)):
@@ -245,7 +293,9 @@ def change(state: Warehouse, rng: random.Random) -> Warehouse:
 
 
 def render(state: Warehouse, size: int, style: int = 0) -> Image.Image:
-    """Bricks, floor, a person, a box and a chequered flag. The bond of the bricks follows from `style`."""
+    """Bricks, floor, a person, a box and a chequered flag. The bond of the bricks follows from
+    `style`.
+    """
     image, pen = paper(size, style)
     bond = random.Random(style).randrange(2)
     for r, c, box in cells(len(state.walls), len(state.walls[0]), (0, 0, size, size)):

@@ -1,4 +1,6 @@
-"""What stands in the cells of a warehouse: bricks, a person, a box and a flag, drawn with lines and fills."""
+"""What stands in the cells of a warehouse: bricks, a person, a box and a flag, drawn with lines and
+fills.
+"""
 
 from PIL import ImageDraw
 
@@ -55,4 +57,6 @@ def draw_flag(pen: ImageDraw.ImageDraw, box: Box) -> None:
     for row in range(2):
         for column in range(3):
             x, y = x0 + column * side, top + row * side
-            pen.rectangle((x, y, x + side - 1, y + side - 1), "white" if (row + column) % 2 else FLAG, FLAG)
+            pen.rectangle(
+                (x, y, x + side - 1, y + side - 1), "white" if (row + column) % 2 else FLAG, FLAG
+            )

@@ -1,4 +1,6 @@
-"""N-queens: n queens on an n × n board, some already placed; how far apart are the two that are missing?"""
+"""N-queens: n queens on an n × n board, some already placed; how far apart are the two that are
+missing?
+"""
 
 import random
 import re
@@ -15,7 +17,15 @@ SMALLEST = 84
 STRATEGIES = ("lines", "scan")
 DARK, LIGHT = (255, 195, 57), (255, 230, 179)
 SIDES = {1: (5, 6, 7, 7, 7, 7, 7), 2: (8, 9), 3: (10, 11, 12)}  # small boards have few solutions
-CROWN = ((0, 0.2), (0.26, 0.5), (0.5, 0), (0.74, 0.5), (1, 0.2), (0.86, 1), (0.14, 1))  # across and down, of its box
+CROWN = (
+    (0, 0.2),
+    (0.26, 0.5),
+    (0.5, 0),
+    (0.74, 0.5),
+    (1, 0.2),
+    (0.86, 1),
+    (0.14, 1),
+)  # across and down, of its box
 
 
 @dataclass(frozen=True)
@@ -32,24 +42,32 @@ class Distance:
 
 
 def solve(state: Queens, query: Distance = Distance()) -> Solved:
-    """The distance, from every way to complete the board. Raises Unsolvable when they differ or there is none."""
+    """The distance, from every way to complete the board. Raises Unsolvable when they differ or
+    there is none.
+    """
     answers: dict[str, str] = {}
     for new in completions(state):
         if len(new) == 2:
             (r1, c1), (r2, c2) = new
-            answers[str(abs(r1 - r2) + abs(c1 - c2))] = f"the queens missing go to (row, column from 0) {list(new)}"
+            answers[str(abs(r1 - r2) + abs(c1 - c2))] = (
+                f"the queens missing go to (row, column from 0) {list(new)}"
+            )
     return the_one(answers, "the distance between the two missing queens")
 
 
 def completions(state: Queens) -> Iterator[tuple[Square, ...]]:
-    """Every set of squares that completes the board so that no two queens share a row, column or diagonal."""
+    """Every set of squares that completes the board so that no two queens share a row, column or
+    diagonal.
+    """
     if any(_threaten(a, b) for i, a in enumerate(state.placed) for b in state.placed[:i]):
         return
     taken = {row for row, _ in state.placed}
     yield from _fill(state.n, [row for row in range(state.n) if row not in taken], state.placed, ())
 
 
-def _fill(n: int, rows: list[int], placed: tuple[Square, ...], new: tuple[Square, ...]) -> Iterator[tuple[Square, ...]]:
+def _fill(
+    n: int, rows: list[int], placed: tuple[Square, ...], new: tuple[Square, ...]
+) -> Iterator[tuple[Square, ...]]:
     if not rows:
         yield new
         return
@@ -64,7 +82,9 @@ def _threaten(a: Square, b: Square) -> bool:
 
 
 def sample(rng: random.Random, level: int) -> Queens:
-    """A solved board without two of its queens; every distance there is between two of them is as likely."""
+    """A solved board without two of its queens; every distance there is between two of them is as
+    likely.
+    """
     n = rng.choice(SIDES[level])
     solution = None
     while solution is None:
@@ -72,17 +92,23 @@ def sample(rng: random.Random, level: int) -> Queens:
     far: dict[int, list[tuple[int, int]]] = {}
     for one in range(n):
         for other in range(one):
-            far.setdefault(one - other + abs(solution[one] - solution[other]), []).append((one, other))
+            far.setdefault(one - other + abs(solution[one] - solution[other]), []).append(
+                (one, other)
+            )
     out = rng.choice(far[rng.choice(sorted(far))])
     return Queens(n, tuple((row, column) for row, column in enumerate(solution) if row not in out))
 
 
 def _fill_at_random(n: int, rng: random.Random) -> list[int] | None:
-    """The columns of n queens, row by row; None where a random choice led nowhere (soon found out: try again)."""
+    """The columns of n queens, row by row; None where a random choice led nowhere (soon found out:
+    try again).
+    """
     columns: list[int] = []
     free = list(range(n))
     for row in range(n):
-        safe = [c for c in free if all(abs(c - other) != row - r for r, other in enumerate(columns))]
+        safe = [
+            c for c in free if all(abs(c - other) != row - r for r, other in enumerate(columns))
+        ]
         if not safe:
             return None
         columns.append(rng.choice(safe))
@@ -108,11 +134,16 @@ def questions(state: Queens, query: Distance) -> tuple[str, ...]:
 
 
 def steps(state: Queens, query: Distance) -> dict[str, tuple[str, ...]]:
-    """The free rows and columns crossed, both ways; or the free rows read square by square for one that is safe."""
+    """The free rows and columns crossed, both ways; or the free rows read square by square for one
+    that is safe.
+    """
     answer = solve(state, query).answer
     pair = next(new for new in completions(state) if len(new) == 2)
     (r1, c1), (r2, c2) = pair
-    end = (f"rows {r1 + 1} to {r2 + 1} are {r2 - r1}", f"columns {c1 + 1} to {c2 + 1} are {abs(c1 - c2)}")
+    end = (
+        f"rows {r1 + 1} to {r2 + 1} are {r2 - r1}",
+        f"columns {c1 + 1} to {c2 + 1} are {abs(c1 - c2)}",
+    )
     end = (*end, f"{r2 - r1} + {abs(c1 - c2)} = {answer}", f"answer {answer}")
     taken = {column for _, column in state.placed}
     low, high = (column for column in range(state.n) if column not in taken)
@@ -141,12 +172,20 @@ def check(state: Queens, query: Distance, steps: tuple[str, ...]) -> str | None:
 def _holds(step: str, state: Queens, query: Distance) -> bool:
     if found := re.fullmatch(r"rows (\d+) (\d+) and columns (\d+) (\d+) are free", step):
         rows, columns = ({square[i] + 1 for square in state.placed} for i in (0, 1))
-        named_rows, named_columns = set(map(int, found.group(1, 2))), set(map(int, found.group(3, 4)))
+        named_rows, named_columns = (
+            set(map(int, found.group(1, 2))),
+            set(map(int, found.group(3, 4))),
+        )
         every = set(range(1, state.n + 1))
         return named_rows == every - rows and named_columns == every - columns
     if found := re.fullmatch(rf"({SQUARE}) is hit by ({SQUARE})", step):
         (square,), (queen,) = read(found[1]), read(found[2])
-        return _on(state, square) and queen in state.placed and square != queen and _threaten(square, queen)
+        return (
+            _on(state, square)
+            and queen in state.placed
+            and square != queen
+            and _threaten(square, queen)
+        )
     if found := re.fullmatch(rf"({SQUARE}) ({SQUARE}) share a diagonal", step):
         (r1, c1), (r2, c2) = read(step)
         return abs(r1 - r2) == abs(c1 - c2) > 0
@@ -154,7 +193,10 @@ def _holds(step: str, state: Queens, query: Distance) -> bool:
         squares = read(found[1])
         if step.endswith("safe") and (len(squares) != 2 or _threaten(*squares)):
             return False
-        return all(_on(state, s) and not any(_threaten(s, queen) for queen in state.placed) for s in squares)
+        return all(
+            _on(state, s) and not any(_threaten(s, queen) for queen in state.placed)
+            for s in squares
+        )
     if found := re.fullmatch(r"(rows|columns) (\d+) to (\d+) are (\d+)", step):
         one, other, far = map(int, found.group(2, 3, 4))
         line = ("rows", "columns").index(found[1])
@@ -182,7 +224,9 @@ def parse(text: str) -> Queens:
     if not found:
         raise ValueError(f"{text!r} is no board of queens")
     state = Queens(int(found[1]), tuple(read(found[2])))
-    if not all(_on(state, square) for square in state.placed) or sorted(set(state.placed)) != list(state.placed):
+    if not all(_on(state, square) for square in state.placed) or sorted(set(state.placed)) != list(
+        state.placed
+    ):
         raise ValueError(f"{text!r} names squares off the board, twice or out of order")
     return state
 
@@ -194,12 +238,18 @@ def facts(state: Queens) -> dict[str, str]:
 
 
 def change(state: Queens, rng: random.Random) -> Queens:
-    """One queen on another square between those before and after it: one of the missing queens' where there is one."""
+    """One queen on another square between those before and after it: one of the missing queens'
+    where there is one.
+    """
     order = sorted(state.placed)
     new = [square for squares in completions(state) for square in squares]
-    new = new or [(r, c) for r in range(state.n) for c in range(state.n) if (r, c) not in state.placed]
+    new = new or [
+        (r, c) for r in range(state.n) for c in range(state.n) if (r, c) not in state.placed
+    ]
     square = rng.choice(new)
-    before = sum(queen < square for queen in order)  # the queens on both sides of it in reading order
+    before = sum(
+        queen < square for queen in order
+    )  # the queens on both sides of it in reading order
     if not order:
         return Queens(state.n, (square,))
     i = rng.choice([i for i in (before - 1, before) if 0 <= i < len(order)])

@@ -1,4 +1,6 @@
-"""Number slide: a board of numbered tiles with one open position; what can it look like after exactly n moves?"""
+"""Number slide: a board of numbered tiles with one open position; what can it look like after
+exactly n moves?
+"""
 
 import random
 import re
@@ -18,7 +20,12 @@ Grid = tuple[tuple[int, ...], ...]
 Cell = tuple[int, int]
 SMALLEST = 84
 STRATEGIES = ("boards", "walks")
-EDGES = {"top": "top row", "bottom": "bottom row", "left": "leftmost column", "right": "rightmost column"}
+EDGES = {
+    "top": "top row",
+    "bottom": "bottom row",
+    "left": "leftmost column",
+    "right": "rightmost column",
+}
 WALL, TILE = (190, 40, 40), (232, 212, 170)
 STEPS = {"left": (0, -1), "right": (0, 1), "up": (-1, 0), "down": (1, 0)}
 
@@ -61,10 +68,16 @@ def solve(state: Slide, query: Boards | BestSum | AfterPath) -> Solved:
         return _after_path(state.grid, query)
     ends = reachable(state.grid, query.moves)
     if isinstance(query, Boards):
-        return Solved(str(len(ends)), f"{len(ends)} boards end a walk of {query.moves}: " + "; ".join(ends.values()))
+        return Solved(
+            str(len(ends)),
+            f"{len(ends)} boards end a walk of {query.moves}: " + "; ".join(ends.values()),
+        )
     sums = {path: sum(_edge(grid, query.edge)) for grid, path in ends.items()}
     path = (max if query.best == "maximum" else min)(sums, key=sums.__getitem__)
-    return Solved(str(sums[path]), f"{query.best} of the {query.edge} sums of {len(ends)} boards, reached by {path}")
+    return Solved(
+        str(sums[path]),
+        f"{query.best} of the {query.edge} sums of {len(ends)} boards, reached by {path}",
+    )
 
 
 @lru_cache(64)
@@ -72,7 +85,11 @@ def reachable(grid: Grid, moves: int) -> dict[Grid, str]:
     """Every board that exactly `moves` moves can end in, with one way there."""
     boards = {grid: ""}
     for _ in range(moves):
-        boards = {after: f"{path} {name}".strip() for now, path in boards.items() for name, after in moves_of(now)}
+        boards = {
+            after: f"{path} {name}".strip()
+            for now, path in boards.items()
+            for name, after in moves_of(now)
+        }
     return boards
 
 
@@ -91,7 +108,9 @@ def _after_path(grid: Grid, query: AfterPath) -> Solved:
     for name in query.path:
         after = dict(moves_of(grid)).get(name)
         if after is None:
-            raise Unsolvable(f"the open position cannot move {name}", why=f"it stands at {_open(grid)}")
+            raise Unsolvable(
+                f"the open position cannot move {name}", why=f"it stands at {_open(grid)}"
+            )
         grid = after
     row, column = _open(grid)
     line = grid[row] if query.line == "row" else tuple(r[column] for r in grid)
@@ -111,7 +130,9 @@ def _open(grid: Grid) -> tuple[int, int]:
 
 
 def sample(rng: random.Random, level: int) -> Slide:
-    """Different numbers on a board of 3 × 3, 4 × 4 or 5 × 5; not always 1, 2, 3 …, so that each one has to be read."""
+    """Different numbers on a board of 3 × 3, 4 × 4 or 5 × 5; not always 1, 2, 3 …, so that each one
+    has to be read.
+    """
     side = 2 + level
     numbers = rng.sample(range(1, _most(side * side) + 1), side * side - 1)
     numbers.insert(rng.randrange(side * side), 0)
@@ -123,13 +144,19 @@ def _most(places: int) -> int:
 
 
 def ask(state: Slide, rng: random.Random) -> Boards | BestSum | AfterPath:
-    """The number of boards, the best sum along an edge, or what a path leads to; more moves on a larger board."""
+    """The number of boards, the best sum along an edge, or what a path leads to; more moves on a
+    larger board.
+    """
     moves = max(1, len(state.grid) - rng.randint(1, 2))
     kind = rng.randrange(3)
     if kind == 0:
         return Boards(moves)
     if kind == 1:
-        return BestSum(moves, rng.choice(("maximum", "minimum")), rng.choice(("top", "bottom", "left", "right")))
+        return BestSum(
+            moves,
+            rng.choice(("maximum", "minimum")),
+            rng.choice(("top", "bottom", "left", "right")),
+        )
     grid, path = state.grid, ()
     for _ in range(moves + 1):
         name, grid = rng.choice(list(moves_of(grid)))
@@ -145,7 +172,11 @@ def questions(state: Slide, query: Boards | BestSum | AfterPath) -> tuple[str, .
     )
     if isinstance(query, AfterPath):
         path = ", ".join(query.path)
-        what = {"maximum": "largest number", "minimum": "smallest number", "sum": "sum of the numbers"}[query.what]
+        what = {
+            "maximum": "largest number",
+            "minimum": "smallest number",
+            "sum": "sum of the numbers",
+        }[query.what]
         return (
             f"{rule} The open position moves {path}, in this order. What is then the {what} in the {query.line} that "
             "holds the open position?",
@@ -177,11 +208,19 @@ def steps(state: Slide, query: Boards | BestSum | AfterPath) -> dict[str, tuple[
             found["walks"] = (f"open at {_name(_open(state.grid))}", *ways, added, answer)
         return found
     if isinstance(query, BestSum):
-        sums = {sum(_edge(grid, query.edge)): path for grid, path in reachable(state.grid, query.moves).items()}
+        sums = {
+            sum(_edge(grid, query.edge)): path
+            for grid, path in reachable(state.grid, query.moves).items()
+        }
         best = max(sums) if query.best == "maximum" else min(sums)
         end, boards, _ = _replay(state.grid, tuple(sums[best].split()))
         return {
-            "boards": (start, *boards, *_added(f"the {query.edge} edge holds", _edge(end, query.edge)), answer),
+            "boards": (
+                start,
+                *boards,
+                *_added(f"the {query.edge} edge holds", _edge(end, query.edge)),
+                answer,
+            ),
             "walks": (
                 *(f"{sums[total]} makes the {query.edge} edge {total}" for total in sorted(sums)),
                 f"the sums are {' '.join(map(str, sorted(sums)))}",
@@ -206,13 +245,18 @@ def _replay(grid: Grid, path: tuple[str, ...]) -> tuple[Grid, list[str], list[st
         after = dict(moves_of(grid))[name]
         boards.append(f"{name} gives {_show(after)}")
         row, column = _open(grid)
-        walk.append(f"{name} to {_name(_open(after))} moves {after[row][column]} to {_name((row, column))}")
+        walk.append(
+            f"{name} to {_name(_open(after))} moves {after[row][column]} to {_name((row, column))}"
+        )
         grid = after
     return grid, boards, walk
 
 
 def _added(text: str, numbers: tuple[int, ...] | list[int]) -> tuple[str, str]:
-    return f"{text} {' '.join(map(str, numbers))}", f"{' + '.join(map(str, numbers))} = {sum(numbers)}"
+    return (
+        f"{text} {' '.join(map(str, numbers))}",
+        f"{' + '.join(map(str, numbers))} = {sum(numbers)}",
+    )
 
 
 def _spread(grid: Grid, moves: int) -> Iterator[str]:
@@ -225,9 +269,11 @@ def _spread(grid: Grid, moves: int) -> Iterator[str]:
 
 
 def _turnless(grid: Grid, moves: int) -> list[tuple[int, int]]:
-    """(length, number of walks) of the walks that never turn back, of every length that leaves an even number of moves.
+    """(length, number of walks) of the walks that never turn back, of every length that leaves an
+    even number of moves.
 
-    Two such walks end in different boards, as long as they are too short to go round a ring three times together: 12 moves.
+    Two such walks end in different boards, as long as they are too short to go round a ring three
+    times together: 12 moves.
     """
     counts, ends = [], Counter([(_open(grid), (0, 0))])
     for length in range(moves + 1):
@@ -236,7 +282,11 @@ def _turnless(grid: Grid, moves: int) -> list[tuple[int, int]]:
         after: Counter[tuple[Cell, Cell]] = Counter()
         for ((r, c), last), n in ends.items():
             for down, right in STEPS.values():
-                if (-down, -right) != last and 0 <= r + down < len(grid) and 0 <= c + right < len(grid[0]):
+                if (
+                    (-down, -right) != last
+                    and 0 <= r + down < len(grid)
+                    and 0 <= c + right < len(grid[0])
+                ):
                     after[(r + down, c + right), (down, right)] += n
         ends = after
     return counts
@@ -251,7 +301,9 @@ def _show(grid: Grid) -> str:
 
 
 def check(state: Slide, query: Boards | BestSum | AfterPath, steps: tuple[str, ...]) -> str | None:
-    """See `suite.Module.check`. Slides the tiles of a dictionary, and tries every sequence of directions."""
+    """See `suite.Module.check`. Slides the tiles of a dictionary, and tries every sequence of
+    directions.
+    """
     board, made = replay.places(state.grid), []
     for step in steps[:-1]:
         if not _holds(step, state, query, board, made):
@@ -262,7 +314,11 @@ def check(state: Slide, query: Boards | BestSum | AfterPath, steps: tuple[str, .
 
 
 def _holds(
-    step: str, state: Slide, query: Boards | BestSum | AfterPath, board: dict[Cell, int], made: list[str]
+    step: str,
+    state: Slide,
+    query: Boards | BestSum | AfterPath,
+    board: dict[Cell, int],
+    made: list[str],
 ) -> bool:
     """Whether a step is true; `board` and `made` follow the moves that it makes."""
     if found := re.fullmatch(r"(\w+) (?:gives|to r\d+c\d+ moves) .+", step):
@@ -289,7 +345,10 @@ def _sums_hold(step: str, grid: Grid, query: BestSum) -> bool:
     if found := re.fullmatch(r"((?:\w+ )+)makes the (\w+) edge (\d+)", step):
         path, end = found[1].split(), replay.places(grid)
         is_walk = len(path) == query.moves and all(replay.slide(end, name) for name in path)
-        return is_walk and (found[2], int(found[3])) == (query.edge, sum(replay.along(end, query.edge)))
+        return is_walk and (found[2], int(found[3])) == (
+            query.edge,
+            sum(replay.along(end, query.edge)),
+        )
     sums = {sum(replay.along(end, query.edge)) for _, end in replay.ends(grid, query.moves)}
     return step == f"the sums are {' '.join(map(str, sorted(sums)))}"
 
@@ -309,12 +368,16 @@ def _counts_hold(step: str, grid: Grid, query: Boards) -> bool:
     )
 
 
-def _line_held(query: Boards | BestSum | AfterPath, board: dict[Cell, int], made: list[str]) -> str | None:
+def _line_held(
+    query: Boards | BestSum | AfterPath, board: dict[Cell, int], made: list[str]
+) -> str | None:
     if isinstance(query, BestSum) and len(made) == query.moves:
         return f"the {query.edge} edge holds {' '.join(map(str, replay.along(board, query.edge)))}"
     if isinstance(query, AfterPath) and tuple(made) == query.path:
         axis = 0 if query.line == "row" else 1
-        line = [n for cell, n in sorted(board.items()) if n and cell[axis] == replay.hole(board)[axis]]
+        line = [
+            n for cell, n in sorted(board.items()) if n and cell[axis] == replay.hole(board)[axis]
+        ]
         return f"the {query.line} holds {' '.join(map(str, line))}"
     return None
 
@@ -331,7 +394,11 @@ def parse(text: str) -> Slide:
     rows = [row.split(" ") for row in text.removeprefix("slide ").split("/")]
     grid = tuple(tuple(0 if n == "." else int(n) for n in row) for row in rows)
     numbers = [n for row in grid for n in row]
-    if len({len(row) for row in grid}) != 1 or numbers.count(0) != 1 or len(set(numbers)) != len(numbers):
+    if (
+        len({len(row) for row in grid}) != 1
+        or numbers.count(0) != 1
+        or len(set(numbers)) != len(numbers)
+    ):
         raise ValueError(f"{text!r} is no board of different tiles with one open position")
     return Slide(grid)
 
@@ -339,7 +406,9 @@ def parse(text: str) -> Slide:
 def facts(state: Slide) -> dict[str, str]:
     """The open position, and the tiles in reading order: either can change while the other stays."""
     tiles = [n for row in state.grid for n in row if n]
-    return {"open": _name(_open(state.grid))} | {f"tile {i}": str(n) for i, n in enumerate(tiles, 1)}
+    return {"open": _name(_open(state.grid))} | {
+        f"tile {i}": str(n) for i, n in enumerate(tiles, 1)
+    }
 
 
 def change(state: Slide, rng: random.Random) -> Slide:

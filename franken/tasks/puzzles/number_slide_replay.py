@@ -1,4 +1,6 @@
-"""Number slide, replayed tile by tile in a dictionary: the checker's own hands, which share no code with the solver."""
+"""Number slide, replayed tile by tile in a dictionary: the checker's own hands, which share no code
+with the solver.
+"""
 
 from collections.abc import Iterator
 from itertools import product
@@ -27,7 +29,9 @@ def slide(board: dict[Cell, int], name: str) -> bool:
     return True
 
 
-def ends(grid: tuple[tuple[int, ...], ...], moves: int) -> Iterator[tuple[tuple[str, ...], dict[Cell, int]]]:
+def ends(
+    grid: tuple[tuple[int, ...], ...], moves: int
+) -> Iterator[tuple[tuple[str, ...], dict[Cell, int]]]:
     """Every path of so many moves that stays on the board, and the board after it."""
     for path in product(STEPS, repeat=moves):
         board = places(grid)
@@ -37,7 +41,10 @@ def ends(grid: tuple[tuple[int, ...], ...], moves: int) -> Iterator[tuple[tuple[
 
 def along(board: dict[Cell, int], edge: str) -> list[int]:
     """The numbers along an edge of the board."""
-    axis, first = ("top", "left").index(edge) if edge in ("top", "left") else ("bottom", "right").index(edge), 0
+    axis, first = (
+        ("top", "left").index(edge) if edge in ("top", "left") else ("bottom", "right").index(edge),
+        0,
+    )
     if edge in ("bottom", "right"):
         first = max(cell[axis] for cell in board)
     return [n for cell, n in sorted(board.items()) if cell[axis] == first]
@@ -46,4 +53,7 @@ def along(board: dict[Cell, int], edge: str) -> list[int]:
 def text(board: dict[Cell, int]) -> str:
     """The rows as the steps write them."""
     rows = max(r for r, _ in board) + 1
-    return "/".join(" ".join(str(n or ".") for (r, _), n in sorted(board.items()) if r == row) for row in range(rows))
+    return "/".join(
+        " ".join(str(n or ".") for (r, _), n in sorted(board.items()) if r == row)
+        for row in range(rows)
+    )

@@ -13,7 +13,10 @@ EMPTY, FRESH, ROTTEN = 0, 1, 2
 LETTERS = ".fr"
 SMALLEST = 84
 STRATEGIES = ("waves", "each")
-SLICES = {FRESH: ((94, 66, 40), (128, 190, 60), (236, 240, 190)), ROTTEN: ((40, 28, 20), (92, 70, 50), (60, 46, 34))}
+SLICES = {
+    FRESH: ((94, 66, 40), (128, 190, 60), (236, 240, 190)),
+    ROTTEN: ((40, 28, 20), (92, 70, 50), (60, 46, 34)),
+}
 
 
 @dataclass(frozen=True)
@@ -31,10 +34,14 @@ class Minutes:
 def solve(state: Kiwis, query: Minutes = Minutes()) -> Solved:
     """The number of minutes. Raises Unsolvable when some kiwi stays fresh for ever."""
     rots_at = times(state)
-    fresh = [(r, c) for r, row in enumerate(state.grid) for c, cell in enumerate(row) if cell == FRESH]
+    fresh = [
+        (r, c) for r, row in enumerate(state.grid) for c, cell in enumerate(row) if cell == FRESH
+    ]
     safe = [cell for cell in fresh if cell not in rots_at]
     if safe:
-        raise Unsolvable("some kiwi never rots", why=f"no chain of kiwis leads from a rotten one to {safe[0]}")
+        raise Unsolvable(
+            "some kiwi never rots", why=f"no chain of kiwis leads from a rotten one to {safe[0]}"
+        )
     last = max(fresh, key=rots_at.__getitem__, default=None)
     if last is None:
         return Solved("0", "no kiwi is fresh")
@@ -48,14 +55,18 @@ def times(state: Kiwis) -> dict[tuple[int, int], int]:
     front, minute = list(found), 0
     while front:
         minute += 1
-        beside = {(r + dr, c + dc) for r, c in front for dr, dc in ((0, 1), (1, 0), (0, -1), (-1, 0))}
+        beside = {
+            (r + dr, c + dc) for r, c in front for dr, dc in ((0, 1), (1, 0), (0, -1), (-1, 0))
+        }
         front = [cell for cell in beside if kiwis.get(cell) == FRESH and cell not in found]
         found |= dict.fromkeys(front, minute)
     return found
 
 
 def sample(rng: random.Random, level: int) -> Kiwis:
-    """A grid of 3 × 3, 4 × 4 or 5 × 5 with one or two rotten kiwis, in which every fresh one rots in the end."""
+    """A grid of 3 × 3, 4 × 4 or 5 × 5 with one or two rotten kiwis, in which every fresh one rots
+    in the end.
+    """
     side = 2 + level
     while True:
         grid = [[rng.choices((EMPTY, FRESH), (1, 2))[0] for _ in range(side)] for _ in range(side)]
@@ -86,12 +97,17 @@ def questions(state: Kiwis, query: Minutes) -> tuple[str, ...]:
 def steps(state: Kiwis, query: Minutes) -> dict[str, tuple[str, ...]]:
     """Minute by minute; or kiwi by kiwi in reading order."""
     rots_at, answer = times(state), f"answer {solve(state, query).answer}"
-    rotten, last = _names([cell for cell, minute in rots_at.items() if minute == 0]), max(rots_at.values())
+    rotten, last = (
+        _names([cell for cell, minute in rots_at.items() if minute == 0]),
+        max(rots_at.values()),
+    )
     waves = [
         f"minute {m} rots {_names([cell for cell, minute in rots_at.items() if minute == m])}"
         for m in range(1, last + 1)
     ]
-    each = [f"minute {rots_at[cell]} rots {_names([cell])}" for cell in sorted(rots_at) if rots_at[cell]]
+    each = [
+        f"minute {rots_at[cell]} rots {_names([cell])}" for cell in sorted(rots_at) if rots_at[cell]
+    ]
     return {
         "waves": (f"rotten are {rotten}", *waves, answer),
         "each": (f"rotten are {rotten}", *each, answer),
@@ -105,7 +121,9 @@ def check(state: Kiwis, query: Minutes, steps: tuple[str, ...]) -> str | None:
         found = re.fullmatch(r"(?:rotten are|minute ([0-9]+) rots) ((?:r[0-9]+c[0-9]+ ?)+)", step)
         if found:
             minute = int(found[1] or 0)
-            cells_named = [(int(r) - 1, int(c) - 1) for r, c in re.findall(r"r([0-9]+)c([0-9]+)", found[2])]
+            cells_named = [
+                (int(r) - 1, int(c) - 1) for r, c in re.findall(r"r([0-9]+)c([0-9]+)", found[2])
+            ]
             if any(rots_at.get(cell) != minute for cell in cells_named):
                 return f"{step!r} is wrong"
         elif step != f"answer {solve(state, query).answer}":
@@ -135,7 +153,11 @@ def parse(text: str) -> Kiwis:
 def facts(state: Kiwis) -> dict[str, str]:
     """What each cell holds."""
     named = ("empty", "fresh", "rotten")
-    return {f"r{r}c{c}": named[cell] for r, row in enumerate(state.grid, 1) for c, cell in enumerate(row, 1)}
+    return {
+        f"r{r}c{c}": named[cell]
+        for r, row in enumerate(state.grid, 1)
+        for c, cell in enumerate(row, 1)
+    }
 
 
 def change(state: Kiwis, rng: random.Random) -> Kiwis:

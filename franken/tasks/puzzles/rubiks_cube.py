@@ -1,7 +1,9 @@
-"""Rubik's cube: six faces drawn as a net, and a sequence of face turns. How many squares of a colour are where then?
+"""Rubik's cube: six faces drawn as a net, and a sequence of face turns. How many squares of a
+colour are where then?
 
-The net: up above front, down below it, and left, front, right, back in a row. Each face is read from the top left as the
-net shows it. Stickers are points of space, so that a turn is a rotation and no table of moves can be wrong.
+The net: up above front, down below it, and left, front, right, back in a row. Each face is read
+from the top left as the net shows it. Stickers are points of space, so that a turn is a rotation
+and no table of moves can be wrong.
 """
 
 import random
@@ -17,24 +19,43 @@ from franken.tasks.puzzles.solved import Solved
 SMALLEST = 84
 STRATEGIES = ("turns", "origins")
 PAINTS = {
-    "red": (220, 30, 30), "green": (20, 150, 40), "blue": (30, 100, 240), "yellow": (250, 225, 40), "orange": (255, 140, 30),
+    "red": (220, 30, 30),
+    "green": (20, 150, 40),
+    "blue": (30, 100, 240),
+    "yellow": (250, 225, 40),
+    "orange": (255, 140, 30),
     "grey": (165, 165, 165),
-}  # fmt: skip
+}
 LETTERS = dict(zip("rgbyoe", PAINTS, strict=True))  # e for grey
 FACES = ("up", "left", "front", "right", "back", "down")
 Vector = tuple[int, int, int]  # x to the right, y up, z towards the viewer
 NORMALS: dict[str, Vector] = {
-    "up": (0, 1, 0), "down": (0, -1, 0), "left": (-1, 0, 0), "right": (1, 0, 0), "front": (0, 0, 1), "back": (0, 0, -1)
-}  # fmt: skip
+    "up": (0, 1, 0),
+    "down": (0, -1, 0),
+    "left": (-1, 0, 0),
+    "right": (1, 0, 0),
+    "front": (0, 0, 1),
+    "back": (0, 0, -1),
+}
 # Where the net's columns and rows of a face run in space.
 ACROSS: dict[str, Vector] = {
-    "up": (1, 0, 0), "down": (1, 0, 0), "left": (0, 0, 1), "right": (0, 0, -1), "front": (1, 0, 0), "back": (-1, 0, 0)
-}  # fmt: skip
+    "up": (1, 0, 0),
+    "down": (1, 0, 0),
+    "left": (0, 0, 1),
+    "right": (0, 0, -1),
+    "front": (1, 0, 0),
+    "back": (-1, 0, 0),
+}
 DOWN: dict[str, Vector] = {
-    "up": (0, 0, 1), "down": (0, 0, -1), "left": (0, -1, 0), "right": (0, -1, 0), "front": (0, -1, 0),
+    "up": (0, 0, 1),
+    "down": (0, 0, -1),
+    "left": (0, -1, 0),
+    "right": (0, -1, 0),
+    "front": (0, -1, 0),
     "back": (0, -1, 0),
-}  # fmt: skip
-# The sides that a turn's strips go round, each to the next one: the moves as they stand in books, for checking only.
+}
+# The sides that a turn's strips go round, each to the next one: the moves as they stand in books,
+# for checking only.
 AROUND = {
     "up": (("front", "top"), ("left", "top"), ("back", "top"), ("right", "top")),
     "down": (("front", "bottom"), ("right", "bottom"), ("back", "bottom"), ("left", "bottom")),
@@ -43,7 +64,14 @@ AROUND = {
     "right": (("up", "-right"), ("back", "left"), ("down", "-right"), ("front", "-right")),
     "left": (("up", "left"), ("front", "left"), ("down", "left"), ("back", "-right")),
 }
-OPPOSITE = {"up": "down", "down": "up", "left": "right", "right": "left", "front": "back", "back": "front"}
+OPPOSITE = {
+    "up": "down",
+    "down": "up",
+    "left": "right",
+    "right": "left",
+    "front": "back",
+    "back": "front",
+}
 
 Grid = tuple[tuple[str, ...], ...]
 
@@ -57,7 +85,9 @@ class Cube:
 
 @dataclass(frozen=True)
 class CountAfter:
-    """How many squares of `colour` the face shows after the turns: (face, quarter turns clockwise) one by one."""
+    """How many squares of `colour` the face shows after the turns: (face, quarter turns clockwise)
+    one by one.
+    """
 
     turns: tuple[tuple[str, int], ...]
     face: str
@@ -72,7 +102,9 @@ def solve(state: Cube, query: CountAfter) -> Solved:
             after = turn(after, face)
     shown = after.faces[FACES.index(query.face)]
     count = sum(square == query.colour for row in shown for square in row)
-    return Solved(str(count), f"the {query.face} face is then {' / '.join(' '.join(row) for row in shown)}")
+    return Solved(
+        str(count), f"the {query.face} face is then {' / '.join(' '.join(row) for row in shown)}"
+    )
 
 
 def turn(state: Cube, face: str) -> Cube:
@@ -87,7 +119,9 @@ def turn(state: Cube, face: str) -> Cube:
 @cache
 def _sources(size: int, face: str) -> tuple[int, ...]:
     """For every sticker of the net, which sticker it shows after the turn."""
-    stickers = [_sticker(size, name, r, c) for name in FACES for r in range(size) for c in range(size)]
+    stickers = [
+        _sticker(size, name, r, c) for name in FACES for r in range(size) for c in range(size)
+    ]
     index = {sticker: i for i, sticker in enumerate(stickers)}
     sources = list(range(len(stickers)))
     axis = NORMALS[face]
@@ -98,7 +132,9 @@ def _sources(size: int, face: str) -> tuple[int, ...]:
 
 
 def _sticker(size: int, face: str, row: int, column: int) -> tuple[Vector, Vector]:
-    """The centre of the cubie behind a sticker, in half cubies from the cube's centre, and the sticker's normal."""
+    """The centre of the cubie behind a sticker, in half cubies from the cube's centre, and the
+    sticker's normal.
+    """
     edge = size - 1
     place = [
         edge * n + (2 * column - edge) * a + (2 * row - edge) * d
@@ -108,7 +144,9 @@ def _sticker(size: int, face: str, row: int, column: int) -> tuple[Vector, Vecto
 
 
 def _rotate(v: Vector, axis: Vector) -> Vector:
-    """A quarter turn clockwise as seen from the tip of `axis`: v × axis, plus the part along the axis."""
+    """A quarter turn clockwise as seen from the tip of `axis`: v × axis, plus the part along the
+    axis.
+    """
     along = _dot(v, axis)
     return (
         v[1] * axis[2] - v[2] * axis[1] + along * axis[0],
@@ -131,7 +169,9 @@ def sample(rng: random.Random, level: int) -> Cube:
 
 
 def ask(state: Cube, rng: random.Random) -> CountAfter:
-    """One turn to three, more the more mixed the cube. Face and colour are drawn so that the answers are spread."""
+    """One turn to three, more the more mixed the cube. Face and colour are drawn so that the
+    answers are spread.
+    """
     odd = sum(square != face[1][1] for face in state.faces for row in face for square in row)
     n = rng.randint(1, 2) if odd == 0 else 2 if odd <= 24 else 3
     turns: list[tuple[str, int]] = []
@@ -180,7 +220,9 @@ def _letter(face: str, quarters: int) -> str:
 
 
 def steps(state: Cube, query: CountAfter) -> dict[str, tuple[str, ...]]:
-    """The faces after each turn; or where each square of the asked face was before each turn, the last one first."""
+    """The faces after each turn; or where each square of the asked face was before each turn, the
+    last one first.
+    """
     answer = solve(state, query).answer
     end = (f"{query.colour} on {query.face} {answer}", f"answer {answer}")
     forward, after = [f"the cube is {_show(state, FACES)}"], state
@@ -209,7 +251,9 @@ def _place(place: tuple[str, int, int]) -> str:
 def _show(state: Cube, names: tuple[str, ...]) -> str:
     letter = {colour: key for key, colour in LETTERS.items()}
     grids = {
-        name: "/".join("".join(letter[square] for square in row) for row in state.faces[FACES.index(name)])
+        name: "/".join(
+            "".join(letter[square] for square in row) for row in state.faces[FACES.index(name)]
+        )
         for name in names
     }
     return " ".join(f"{name} {grid}" for name, grid in grids.items())
@@ -217,7 +261,9 @@ def _show(state: Cube, names: tuple[str, ...]) -> str:
 
 def check(state: Cube, query: CountAfter, steps: tuple[str, ...]) -> str | None:
     """See `suite.Module.check`. Turns are replayed face by face and strip by strip."""
-    cubes = [{name: [list(row) for row in face] for name, face in zip(FACES, state.faces, strict=True)}]
+    cubes = [
+        {name: [list(row) for row in face] for name, face in zip(FACES, state.faces, strict=True)}
+    ]
     for face, quarters in query.turns:
         cubes.append(_turned(cubes[-1], face, quarters))
     done, traced, size = 0, [], len(state.faces[0])
@@ -246,11 +292,18 @@ def check(state: Cube, query: CountAfter, steps: tuple[str, ...]) -> str | None:
 
 
 def _shows(cube: dict[str, list[list[str]]], text: str) -> bool:
-    """Whether the text, `up rrr/rrr/rrr left …`, names five faces or more of this cube and each as it is."""
+    """Whether the text, `up rrr/rrr/rrr left …`, names five faces or more of this cube and each as
+    it is.
+    """
     words = text.split(" ")
-    right = {name: "/".join("".join(_key(square) for square in row) for row in face) for name, face in cube.items()}
+    right = {
+        name: "/".join("".join(_key(square) for square in row) for row in face)
+        for name, face in cube.items()
+    }
     said = dict(zip(words[::2], words[1::2], strict=False))
-    return len(words) == 2 * len(said) >= 10 and all(right.get(name) == grid for name, grid in said.items())
+    return len(words) == 2 * len(said) >= 10 and all(
+        right.get(name) == grid for name, grid in said.items()
+    )
 
 
 def _key(colour: str) -> str:
@@ -258,9 +311,13 @@ def _key(colour: str) -> str:
 
 
 def _origin(state: Cube, query: CountAfter, row: int, column: int) -> str:
-    """How the step says where a square of the asked face was before each turn, found on a cube of labels."""
+    """How the step says where a square of the asked face was before each turn, found on a cube of
+    labels.
+    """
     size = len(state.faces[0])
-    blank = {name: [[_place((name, r, c)) for c in range(size)] for r in range(size)] for name in FACES}
+    blank = {
+        name: [[_place((name, r, c)) for c in range(size)] for r in range(size)] for name in FACES
+    }
     step = at = _place((query.face, row, column))
     for face, quarters in reversed(query.turns):
         moved = _turned(blank, face, quarters)
@@ -277,12 +334,19 @@ def _read_place(text: str) -> tuple[str, int, int]:
     return name, int(row) - 1, int(column) - 1
 
 
-def _turned(cube: dict[str, list[list[str]]], face: str, quarters: int) -> dict[str, list[list[str]]]:
-    """The cube after quarter turns: the face's grid turns, and the strips around it go on to the next side."""
+def _turned(
+    cube: dict[str, list[list[str]]], face: str, quarters: int
+) -> dict[str, list[list[str]]]:
+    """The cube after quarter turns: the face's grid turns, and the strips around it go on to the
+    next side.
+    """
     for _ in range(quarters % 4):
         after = {name: [list(row) for row in grid] for name, grid in cube.items()}
         after[face] = [list(row) for row in zip(*cube[face][::-1], strict=True)]
-        strips = [[(name, r, c) for r, c in _strip(where, len(cube[face]))] for name, where in AROUND[face]]
+        strips = [
+            [(name, r, c) for r, c in _strip(where, len(cube[face]))]
+            for name, where in AROUND[face]
+        ]
         for one, following in zip(strips, strips[1:] + strips[:1], strict=True):
             for (name, r, c), (to, row, column) in zip(one, following, strict=True):
                 after[to][row][column] = cube[name][r][c]
@@ -294,25 +358,35 @@ def _strip(where: str, size: int) -> list[tuple[int, int]]:
     """The squares along a side of a face, from left to right or top to bottom, or reversed (`-`)."""
     last = size - 1
     along = {
-        "top": [(0, i) for i in range(size)], "bottom": [(last, i) for i in range(size)],
-        "left": [(i, 0) for i in range(size)], "right": [(i, last) for i in range(size)],
-    }[where.lstrip("-")]  # fmt: skip
+        "top": [(0, i) for i in range(size)],
+        "bottom": [(last, i) for i in range(size)],
+        "left": [(i, 0) for i in range(size)],
+        "right": [(i, last) for i in range(size)],
+    }[where.lstrip("-")]
     return along[::-1] if where.startswith("-") else along
 
 
 def describe(state: Cube) -> str:
-    """`cube up rrr/rrr/rrr left …`: the faces in the order of FACES, read as the net shows them, colours by LETTERS."""
+    """`cube up rrr/rrr/rrr left …`: the faces in the order of FACES, read as the net shows them,
+    colours by LETTERS.
+    """
     return f"cube {_show(state, FACES)}"
 
 
 def parse(text: str) -> Cube:
-    """The inverse of `describe`. Raises ValueError. Any colouring is taken, also one that no turns lead to."""
+    """The inverse of `describe`. Raises ValueError. Any colouring is taken, also one that no turns
+    lead to.
+    """
     grid = rf"[{''.join(LETTERS)}/]+"
     found = re.fullmatch("cube " + " ".join(f"{name} ({grid})" for name in FACES), text)
     faces = [grid.split("/") for grid in found.groups()] if found else []
-    if not faces or {len(row) for face in faces for row in face} != {len(face) for face in faces} != {len(faces[0])}:
+    if not faces or {len(row) for face in faces for row in face} != {
+        len(face) for face in faces
+    } != {len(faces[0])}:
         raise ValueError(f"{text!r} is no cube")
-    return Cube(tuple(tuple(tuple(LETTERS[letter] for letter in row) for row in face) for face in faces))
+    return Cube(
+        tuple(tuple(tuple(LETTERS[letter] for letter in row) for row in face) for face in faces)
+    )
 
 
 def facts(state: Cube) -> dict[str, str]:
@@ -335,10 +409,14 @@ def change(state: Cube, rng: random.Random) -> Cube:
 
 
 def distractors(state: Cube, query: CountAfter) -> list[str]:
-    """How many squares other colours and faces have then: each is as likely as the right answer. Else numbers close by."""
+    """How many squares other colours and faces have then: each is as likely as the right answer.
+    Else numbers close by.
+    """
     right, most = int(solve(state, query).answer), len(state.faces[0]) ** 2
     others = [count for count in _by_count(state, query.turns) if count != right]
-    near = sorted((n for n in range(most + 1) if n not in (right, *others)), key=lambda n: abs(n - right))
+    near = sorted(
+        (n for n in range(most + 1) if n not in (right, *others)), key=lambda n: abs(n - right)
+    )
     return [str(n) for n in (*others, *near[: max(0, 3 - len(others))])]
 
 

@@ -12,7 +12,9 @@ S = TypeVar("S", bound=Hashable)
 
 @dataclass(frozen=True)
 class Solved:
-    """The answer as the benchmark writes it, and why it is right: a witness that can be checked by hand."""
+    """The answer as the benchmark writes it, and why it is right: a witness that can be checked by
+    hand.
+    """
 
     answer: str
     why: str
@@ -25,7 +27,8 @@ class Unsolvable(FrankenError):
 def shortest(
     start: S, is_goal: Callable[[S], bool], moves: Callable[[S], Iterable[tuple[str, S]]]
 ) -> list[tuple[str, S]] | None:
-    """A shortest path by breadth-first search: (move, state after it), empty when `start` is a goal, None when no path.
+    """A shortest path by breadth-first search: (move, state after it), empty when `start` is a
+    goal, None when no path.
 
     `moves(state)` yields every legal move by name with the state it leads to.
     """
@@ -53,14 +56,20 @@ def _walk_back(came: dict[S, tuple[str, S] | None], state: S) -> list[tuple[str,
 def fewest_moves(
     start: S, goal: S, moves: Callable[[S], Iterable[tuple[str, S]]], show: Callable[[S], str] = str
 ) -> Solved:
-    """The least number of moves from `start` to `goal`. Raises Unsolvable where `goal` cannot be reached."""
+    """The least number of moves from `start` to `goal`. Raises Unsolvable where `goal` cannot be
+    reached.
+    """
     path = shortest(start, lambda state: state == goal, moves)
     if path is None:
         raise Unsolvable(
-            f"{show(goal)} cannot be reached from {show(start)}", why="every reachable state has been visited"
+            f"{show(goal)} cannot be reached from {show(start)}",
+            why="every reachable state has been visited",
         )
     steps = "; ".join(name for name, _ in path) or "start and goal are the same"
-    return Solved(str(len(path)), f"{len(path)} suffice ({steps}), and breadth-first search finds no shorter way")
+    return Solved(
+        str(len(path)),
+        f"{len(path)} suffice ({steps}), and breadth-first search finds no shorter way",
+    )
 
 
 def the_one(answers: dict[str, str], what: str) -> Solved:

@@ -1,10 +1,11 @@
-"""The puzzle types as tasks: each module's functions behind the one `Puzzle` interface, and multiple choice.
+"""The puzzle types as tasks: each module's functions behind the one `Puzzle` interface, and
+multiple choice.
 
-A task is written `NAME[:LEVEL][@SIZE][+choice]`: `clock`, `clock:3`, `maze:2@168`, `clock+choice`. Level 1 is the easiest
-of three; the size is the picture's side in pixels.
+A task is written `NAME[:LEVEL][@SIZE][+choice]`: `clock`, `clock:3`, `maze:2@168`, `clock+choice`.
+Level 1 is the easiest of three; the size is the picture's side in pixels.
 
-Pairs change one fact of a state and nothing else of the picture. Where no single fact can be changed so that the answer
-is another one, the pair says so (`ineligible`) and is kept.
+Pairs change one fact of a state and nothing else of the picture. Where no single fact can be
+changed so that the answer is another one, the pair says so (`ineligible`) and is kept.
 """
 
 import importlib
@@ -18,14 +19,39 @@ from PIL import Image
 
 from franken.errors import UsageError, did_you_mean
 from franken.tasks.grading import grade_item, reasoning
-from franken.tasks.puzzle import Grade, Item, Pair, Split, child_rng, draw_items, draw_state, make_item
+from franken.tasks.puzzle import (
+    Grade,
+    Item,
+    Pair,
+    Split,
+    child_rng,
+    draw_items,
+    draw_state,
+    make_item,
+)
 from franken.tasks.puzzles.looks import misread, true_looks
 from franken.tasks.puzzles.solved import Solved, Unsolvable
 
 NAMES = (
-    "board_tile", "calendar", "chain_link", "checker_move", "clock", "colour_hue", "map", "maze", "move_box", "n_queens",
-    "number_slide", "rotting_kiwi", "rubiks_cube", "think_dot", "tower_of_hanoi", "water_jugs", "wheel_of_fortune", "wood_slide",
-)  # fmt: skip
+    "board_tile",
+    "calendar",
+    "chain_link",
+    "checker_move",
+    "clock",
+    "colour_hue",
+    "map",
+    "maze",
+    "move_box",
+    "n_queens",
+    "number_slide",
+    "rotting_kiwi",
+    "rubiks_cube",
+    "think_dot",
+    "tower_of_hanoi",
+    "water_jugs",
+    "wheel_of_fortune",
+    "wood_slide",
+)
 LEVELS = (1, 2, 3)
 SIZE = 252
 LARGEST = 4096
@@ -37,7 +63,9 @@ RUNAWAY = re.compile(r"[0-9]{19}")  # Python refuses to read numbers of thousand
 
 
 class Module(Protocol):
-    """What a puzzle's module provides. `level` is its difficulty, 1 to 3; `size` the picture's side in pixels."""
+    """What a puzzle's module provides. `level` is its difficulty, 1 to 3; `size` the picture's side
+    in pixels.
+    """
 
     STRATEGIES: tuple[str, ...]  # the keys of `steps`; a solution begins with its strategy's word
     SMALLEST: int  # the least size at which every fact of a state of level 1 can be seen
@@ -54,11 +82,15 @@ class Module(Protocol):
         ...
 
     def steps(self, state: Any, query: Any) -> dict[str, tuple[str, ...]]:
-        """Strategy → the steps of its solution as text; the last one says the answer. No step holds a semicolon."""
+        """Strategy → the steps of its solution as text; the last one says the answer. No step holds
+        a semicolon.
+        """
         ...
 
     def check(self, state: Any, query: Any, steps: tuple[str, ...]) -> str | None:
-        """What is wrong with the first wrong step, None when all hold. Reads the text; never asks how it was made."""
+        """What is wrong with the first wrong step, None when all hold. Reads the text; never asks
+        how it was made.
+        """
         ...
 
     def change(self, state: Any, rng: random.Random) -> Any: ...
@@ -84,7 +116,9 @@ class AlgorithmicPuzzle:
 
     @property
     def world(self) -> str:
-        """States depend on type and level alone: sizes and answer formats of one puzzle can be compared item by item."""
+        """States depend on type and level alone: sizes and answer formats of one puzzle can be
+        compared item by item.
+        """
         return f"{self.kind}-{self.level}"
 
     @property
@@ -101,7 +135,9 @@ class AlgorithmicPuzzle:
             query = self.module.ask(state, rng)
             if self._answer(state, query) is not None:
                 return query
-        raise Unsolvable(f"no question about this state of {self.name} has one answer", why=self.describe(state))
+        raise Unsolvable(
+            f"no question about this state of {self.name} has one answer", why=self.describe(state)
+        )
 
     def _answer(self, state: Any, query: Any) -> str | None:
         try:
@@ -133,13 +169,17 @@ class AlgorithmicPuzzle:
         right = self.module.solve(state, query).answer
         if not self.choice:
             return right
-        return next(letter for letter, text in lettered(self.choices(state, query)).items() if text == right)
+        return next(
+            letter for letter, text in lettered(self.choices(state, query)).items() if text == right
+        )
 
     def choices(self, state: Any, query: Any) -> tuple[str, ...]:
         """See `Puzzle.choices`. The order follows from state and question alone."""
         if not self.choice:
             return ()
-        return self.options(state, query, child_rng("options", self.kind, self.describe(state), query))
+        return self.options(
+            state, query, child_rng("options", self.kind, self.describe(state), query)
+        )
 
     def solutions(self, state: Any, query: Any) -> dict[str, str]:
         """Strategy → chain: the strategy's word, then its steps."""
@@ -158,7 +198,9 @@ class AlgorithmicPuzzle:
         return self.module.check(state, query, _steps(chain))
 
     def misread(self, thought: str, item: Item) -> list[str] | None:
-        """What a wrong chain says wrongly of the picture; empty when its fault is an inference, None where that is open."""
+        """What a wrong chain says wrongly of the picture; empty when its fault is an inference,
+        None where that is open.
+        """
         strategy = thought.strip().partition(" ")[0]
         if strategy not in item.solutions or RUNAWAY.search(thought):
             return None
@@ -168,26 +210,36 @@ class AlgorithmicPuzzle:
         return misread(self.kind, _steps(thought.strip()), solutions[strategy], true, fault)
 
     def options(self, state: Any, query: Any, rng: random.Random, n: int = 4) -> tuple[str, ...]:
-        """The answer among plausible wrong ones, shuffled. Fewer than `n` where there are no more (yes or no)."""
+        """The answer among plausible wrong ones, shuffled. Fewer than `n` where there are no more
+        (yes or no).
+        """
         answer = self.module.solve(state, query).answer
         special = getattr(self.module, "distractors", None)
         if special is None and NUMBER.fullmatch(answer):
             chosen = [answer, *nearby(int(answer), n - 1, rng)]
         else:
-            wrong = [text for text in dict.fromkeys(special(state, query) if special else ()) if text != answer]
+            wrong = [
+                text
+                for text in dict.fromkeys(special(state, query) if special else ())
+                if text != answer
+            ]
             chosen = [answer, *rng.sample(wrong, min(n - 1, len(wrong)))]
         rng.shuffle(chosen)
         return tuple(chosen)
 
     def twin(self, state: Any, query: Any, rng: random.Random) -> tuple[Any, str]:
-        """See `Puzzle.twin`. Raises Unsolvable when no change of one fact was found to change the answer."""
+        """See `Puzzle.twin`. Raises Unsolvable when no change of one fact was found to change the
+        answer.
+        """
         answer, facts = self.module.solve(state, query).answer, self.facts(state)
         for _ in range(TRIES):
             other = self.module.change(state, rng)
             changed = differing(facts, self.facts(other))
             if len(changed) == 1 and self._answer(other, query) not in (None, answer):
                 return other, changed[0]
-        raise Unsolvable("no twin", why=f"no change of one fact of this state gives another answer than {answer}")
+        raise Unsolvable(
+            "no twin", why=f"no change of one fact of this state gives another answer than {answer}"
+        )
 
     def grade(self, reply: str, item: Item) -> Grade:
         return grade_item(reply, item)
@@ -203,7 +255,9 @@ class AlgorithmicPuzzle:
         return [self._pair(i, seed, split) for i in range(n)]
 
     def _pair(self, i: int, seed: int, split: Split) -> Pair:
-        """Both items are asked in the same words, so in multiple choice the answers of both are among the options."""
+        """Both items are asked in the same words, so in multiple choice the answers of both are
+        among the options.
+        """
         rng = child_rng(self.world, "pair", split, seed, i)
         plain = replace(self, choice=False)
         state = draw_state(self, rng, split)
@@ -237,12 +291,16 @@ def lettered(options: Sequence[str]) -> dict[str, str]:
 
 def with_options(question: str, options: Sequence[str]) -> str:
     """A question with its options below it, `(A) 4:23`."""
-    return "\n".join([question, *[f"({letter}) {option}" for letter, option in lettered(options).items()]])
+    return "\n".join(
+        [question, *[f"({letter}) {option}" for letter, option in lettered(options).items()]]
+    )
 
 
 def _as_choice(item: Item, options: Sequence[str]) -> Item:
     letter = next(letter for letter, option in lettered(options).items() if option == item.answer)
-    return replace(item, question=with_options(item.question, options), answer=letter, options=tuple(options))
+    return replace(
+        item, question=with_options(item.question, options), answer=letter, options=tuple(options)
+    )
 
 
 def differing(one: dict[str, str], other: dict[str, str]) -> list[str]:
@@ -251,24 +309,40 @@ def differing(one: dict[str, str], other: dict[str, str]) -> list[str]:
 
 
 def nearby(number: int, n: int, rng: random.Random) -> list[str]:
-    """`n` numbers close by and never negative. How many of them are smaller is drawn first: the answer's rank is no hint."""
+    """`n` numbers close by and never negative. How many of them are smaller is drawn first: the
+    answer's rank is no hint.
+    """
     reach = max(n, number // 4)
-    smaller = rng.sample(range(max(0, number - reach), number), min(rng.randint(0, n), number, reach))
+    smaller = rng.sample(
+        range(max(0, number - reach), number), min(rng.randint(0, n), number, reach)
+    )
     larger = rng.sample(range(number + 1, number + reach + 1), n - len(smaller))
     return [str(wrong) for wrong in smaller + larger]
 
 
-def puzzle(kind: str, *, size: int = SIZE, level: int = 1, choice: bool = False, wording: int = 0) -> AlgorithmicPuzzle:
-    """A puzzle of a type. Raises UsageError for an unknown type or level, or a size its facts cannot be seen at."""
+def puzzle(
+    kind: str, *, size: int = SIZE, level: int = 1, choice: bool = False, wording: int = 0
+) -> AlgorithmicPuzzle:
+    """A puzzle of a type. Raises UsageError for an unknown type or level, or a size its facts
+    cannot be seen at.
+    """
     if kind not in NAMES:
         known = f"the puzzles are {', '.join(NAMES)}"
-        raise UsageError(f"unknown puzzle {kind!r}", why=known, fix=did_you_mean(kind, NAMES) or "pick one of them")
+        raise UsageError(
+            f"unknown puzzle {kind!r}",
+            why=known,
+            fix=did_you_mean(kind, NAMES) or "pick one of them",
+        )
     if level not in LEVELS:
-        raise UsageError(f"there is no level {level}", why="difficulty is 1, 2 or 3", fix="pick one of them")
+        raise UsageError(
+            f"there is no level {level}", why="difficulty is 1, 2 or 3", fix="pick one of them"
+        )
     module: Any = importlib.import_module(f"franken.tasks.puzzles.{kind}")
     if not module.SMALLEST <= size <= LARGEST:
         sizes = f"{kind} is drawn at {module.SMALLEST} to {LARGEST} pixels"
-        raise UsageError(f"a picture of {size} pixels", why=sizes, fix=f"write {kind}@{module.SMALLEST} or more")
+        raise UsageError(
+            f"a picture of {size} pixels", why=sizes, fix=f"write {kind}@{module.SMALLEST} or more"
+        )
     return AlgorithmicPuzzle(kind, module, size, level, choice, wording)
 
 
@@ -276,6 +350,9 @@ def puzzle_of(task: str) -> AlgorithmicPuzzle:
     """A puzzle by its task's name, `NAME[:LEVEL][@SIZE][+choice]`. Raises UsageError."""
     found = SPEC.fullmatch(task)
     if not found:
-        raise UsageError(f"cannot read the task {task!r}", fix="write NAME[:LEVEL][@SIZE][+choice], as maze:2@168")
+        raise UsageError(
+            f"cannot read the task {task!r}",
+            fix="write NAME[:LEVEL][@SIZE][+choice], as maze:2@168",
+        )
     level, size = int(found["level"] or 1), int(found["size"] or SIZE)
     return puzzle(found["name"], size=size, level=level, choice=bool(found["choice"]))

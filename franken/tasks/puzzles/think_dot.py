@@ -1,7 +1,9 @@
-"""Think-a-dot: balls fall through a toy of eight discs, flip those they pass, and are deflected by them.
+"""Think-a-dot: balls fall through a toy of eight discs, flip those they pass, and are deflected by
+them.
 
-The discs stand in rows of three, two and three. A blue disc deflects as `WHEN_BLUE` says, a yellow one the other way,
-by the face it shows before the ball flips it. In the picture a bar under each face slopes down to the side a ball goes.
+The discs stand in rows of three, two and three. A blue disc deflects as `WHEN_BLUE` says, a yellow
+one the other way, by the face it shows before the ball flips it. In the picture a bar under each
+face slopes down to the side a ball goes.
 """
 
 import random
@@ -22,12 +24,20 @@ WHEN_BLUE = (("right", "left", "right"), ("left", "left"))
 OTHER = {"blue": "yellow", "yellow": "blue"}
 # Where a ball goes from disc (row, index) to the left and to the right.
 NEXT = {
-    (0, 0): ((2, 0), (1, 0)), (0, 1): ((1, 0), (1, 1)), (0, 2): ((1, 1), (2, 2)),
-    (1, 0): ((2, 0), (2, 1)), (1, 1): ((2, 1), (2, 2)),
-}  # fmt: skip
+    (0, 0): ((2, 0), (1, 0)),
+    (0, 1): ((1, 0), (1, 1)),
+    (0, 2): ((1, 1), (2, 2)),
+    (1, 0): ((2, 0), (2, 1)),
+    (1, 1): ((2, 1), (2, 2)),
+}
 DISCS = tuple((row, index) for row, length in enumerate((3, 2, 3)) for index in range(length))
 HOLE_OF = {"t1": "left", "t2": "center", "t3": "right"}
-RIGHT_WHEN_BLUE = ("t1", "t3", "b1", "b3")  # as `WHEN_BLUE`, by name, and the bars of the bottom row
+RIGHT_WHEN_BLUE = (
+    "t1",
+    "t3",
+    "b1",
+    "b3",
+)  # as `WHEN_BLUE`, by name, and the bars of the bottom row
 NAMES = {f"{ROWS[row][0]}{index + 1}": (row, index) for row, index in DISCS}
 RULES = (
     "The toy has three rows of discs: three at the top, two in the middle, three at the bottom. Each shows a blue or a "
@@ -50,7 +60,9 @@ class Toy:
 
 @dataclass(frozen=True)
 class FacesAfter:
-    """How many faces of `colour` show, in one row or in all, after balls went through `holes` one by one."""
+    """How many faces of `colour` show, in one row or in all, after balls went through `holes` one
+    by one.
+    """
 
     holes: tuple[str, ...]
     colour: str
@@ -63,7 +75,9 @@ def solve(state: Toy, query: FacesAfter) -> Solved:
         state = drop(state, hole)
     rows = state.discs if query.row == "all" else (state.discs[ROWS.index(query.row)],)
     count = sum(row.count(query.colour) for row in rows)
-    return Solved(str(count), f"the toy then shows {' / '.join(' '.join(row) for row in state.discs)}")
+    return Solved(
+        str(count), f"the toy then shows {' / '.join(' '.join(row) for row in state.discs)}"
+    )
 
 
 def drop(state: Toy, hole: str) -> Toy:
@@ -82,9 +96,15 @@ def drop(state: Toy, hole: str) -> Toy:
 
 
 def sample(rng: random.Random, level: int) -> Toy:
-    """At level 1 no more than one row shows both colours, at 2 two rows do, at 3 all; `ask` drops balls accordingly."""
+    """At level 1 no more than one row shows both colours, at 2 two rows do, at 3 all; `ask` drops
+    balls accordingly.
+    """
     while True:
-        toy = Toy(tuple(tuple(rng.choice(("blue", "yellow")) for _ in range(length)) for length in (3, 2, 3)))
+        toy = Toy(
+            tuple(
+                tuple(rng.choice(("blue", "yellow")) for _ in range(length)) for length in (3, 2, 3)
+            )
+        )
         if max(1, _mixed_rows(toy)) == level:
             return toy
 
@@ -94,9 +114,13 @@ def _mixed_rows(state: Toy) -> int:
 
 
 def ask(state: Toy, rng: random.Random) -> FacesAfter:
-    """One ball to four, more the more rows are mixed. Row and colour are drawn so that the answers are spread."""
+    """One ball to four, more the more rows are mixed. Row and colour are drawn so that the answers
+    are spread.
+    """
     mixed = max(1, _mixed_rows(state))
-    by_answer = _by_answer(state, tuple(rng.choice(HOLES) for _ in range(rng.randint(mixed, mixed + 1))))
+    by_answer = _by_answer(
+        state, tuple(rng.choice(HOLES) for _ in range(rng.randint(mixed, mixed + 1)))
+    )
     return rng.choice(by_answer[rng.choice(sorted(by_answer))])
 
 
@@ -126,7 +150,9 @@ def questions(state: Toy, query: FacesAfter) -> tuple[str, ...]:
 
 
 def steps(state: Toy, query: FacesAfter) -> dict[str, tuple[str, ...]]:
-    """Ball by ball; or disc by disc from the top: the balls that reach a disc go left and right in turn."""
+    """Ball by ball; or disc by disc from the top: the balls that reach a disc go left and right in
+    turn.
+    """
     start = f"the toy shows {_show(state)}"
     after, traced = state, []
     for number, hole in enumerate(query.holes, 1):
@@ -140,7 +166,11 @@ def steps(state: Toy, query: FacesAfter) -> dict[str, tuple[str, ...]]:
 def _path(state: Toy, hole: str) -> list[str]:
     """The names of the discs that a ball flips."""
     after = drop(state, hole)
-    return [name for name, (row, index) in NAMES.items() if state.discs[row][index] != after.discs[row][index]]
+    return [
+        name
+        for name, (row, index) in NAMES.items()
+        if state.discs[row][index] != after.discs[row][index]
+    ]
 
 
 def _tally(state: Toy, query: FacesAfter) -> list[str]:
@@ -165,11 +195,18 @@ def _tally(state: Toy, query: FacesAfter) -> list[str]:
 
 def check(state: Toy, query: FacesAfter, steps: tuple[str, ...]) -> str | None:
     """See `suite.Module.check`. A count needs a toy that every ball went through."""
-    toy, balls, reach, seen = state, 0, {name: query.holes.count(hole) for name, hole in HOLE_OF.items()}, []
+    toy, balls, reach, seen = (
+        state,
+        0,
+        {name: query.holes.count(hole) for name, hole in HOLE_OF.items()},
+        [],
+    )
     for step in steps:
         if step == f"the toy shows {_show(state)}":
             continue
-        if found := re.fullmatch(r"ball (\d) (left|center|right) flips ([tmb\d ]+) giving ([by/]+)", step):
+        if found := re.fullmatch(
+            r"ball (\d) (left|center|right) flips ([tmb\d ]+) giving ([by/]+)", step
+        ):
             balls += 1
             if int(found[1]) != balls or query.holes[balls - 1 : balls] != (found[2],):
                 return f"{step!r}: no such ball is dropped then"
@@ -196,8 +233,14 @@ def _conclusion(toy: Toy, query: FacesAfter) -> tuple[str, str]:
 
 
 def _fall(toy: Toy, hole: str) -> tuple[list[str], str]:
-    """The discs a ball flips and the toy after it, by the columns the toy is drawn in (t1 m1 b1 … at 1 2 1 …)."""
-    column, path, faces = {"left": 1, "center": 3, "right": 5}[hole], [], dict(zip(NAMES, _flat(toy), strict=True))
+    """The discs a ball flips and the toy after it, by the columns the toy is drawn in (t1 m1 b1 …
+    at 1 2 1 …).
+    """
+    column, path, faces = (
+        {"left": 1, "center": 3, "right": 5}[hole],
+        [],
+        dict(zip(NAMES, _flat(toy), strict=True)),
+    )
     for row in "tmb":
         at = {1: "1", 3: "2", 5: "3"} if row != "m" else {2: "1", 4: "2"}
         if column not in at:  # beside the middle row
@@ -212,7 +255,9 @@ def _fall(toy: Toy, hole: str) -> tuple[list[str], str]:
 
 
 def _wrong_tally(toy: Toy, found: re.Match[str], reach: dict[str, int]) -> str | None:
-    """What is wrong with a line of the tally; passes its balls on in `reach`. A disc sends them to each side in turn."""
+    """What is wrong with a line of the tally; passes its balls on in `reach`. A disc sends them to
+    each side in turn.
+    """
     name, face, balls, after = found[1], found[2], int(found[3]), found[4]
     row, index = NAMES[name]
     if face != toy.discs[row][index]:
@@ -228,7 +273,13 @@ def _wrong_tally(toy: Toy, found: re.Match[str], reach: dict[str, int]) -> str |
     to_right = first if (face == "blue") == (name in RIGHT_WHEN_BLUE) else balls - first
     if not passing or (int(passing[1]), int(passing[2])) != (balls - to_right, to_right):
         return f"{balls - to_right} go left and {to_right} right"
-    below = {"t1": ("b1", "m1"), "t2": ("m1", "m2"), "t3": ("m2", "b3"), "m1": ("b1", "b2"), "m2": ("b2", "b3")}[name]
+    below = {
+        "t1": ("b1", "m1"),
+        "t2": ("m1", "m2"),
+        "t3": ("m2", "b3"),
+        "m1": ("b1", "b2"),
+        "m2": ("b2", "b3"),
+    }[name]
     for to, n in zip(below, (balls - to_right, to_right), strict=True):
         reach[to] = reach.get(to, 0) + n
     return None
@@ -251,7 +302,11 @@ def _show(state: Toy) -> str:
 def _read(text: str) -> Toy:
     if not re.fullmatch(r"[by]{3}/[by]{2}/[by]{3}", text):
         raise ValueError(f"{text!r} is no toy")
-    return Toy(tuple(tuple({"b": "blue", "y": "yellow"}[letter] for letter in row) for row in text.split("/")))
+    return Toy(
+        tuple(
+            tuple({"b": "blue", "y": "yellow"}[letter] for letter in row) for row in text.split("/")
+        )
+    )
 
 
 def describe(state: Toy) -> str:
@@ -278,15 +333,21 @@ def change(state: Toy, rng: random.Random) -> Toy:
 
 
 def distractors(state: Toy, query: FacesAfter) -> list[str]:
-    """What is right of the other row or colour: each is as likely as the right answer. Else numbers close by."""
+    """What is right of the other row or colour: each is as likely as the right answer. Else numbers
+    close by.
+    """
     right = solve(state, query).answer
     others = [answer for answer in _by_answer(state, query.holes) if answer != right]
-    near = sorted((n for n in range(9) if str(n) not in (right, *others)), key=lambda n: abs(n - int(right)))
+    near = sorted(
+        (n for n in range(9) if str(n) not in (right, *others)), key=lambda n: abs(n - int(right))
+    )
     return [*others, *map(str, near[: max(0, 3 - len(others))])]
 
 
 def render(state: Toy, size: int, style: int = 0) -> Image.Image:
-    """The toy's front: arrows at the holes, walls between the discs, a bar and a face for each disc."""
+    """The toy's front: arrows at the holes, walls between the discs, a bar and a face for each
+    disc.
+    """
     image, pen = paper(size, style)
     unit, thick = size / 7, max(2, size // 60)
     pen.rounded_rectangle((unit * 0.4, unit * 0.6, unit * 6.6, unit * 6.8), unit * 0.3, PANEL)
@@ -298,11 +359,21 @@ def render(state: Toy, size: int, style: int = 0) -> Image.Image:
         x, y = unit * (1.5 + 2 * index + (row == 1)), unit * (1.8 + 1.95 * row)
         face = state.discs[row][index]
         for side in (-1, 1):
-            pen.line((x + side * unit, y - unit * 0.6, x + side * unit, y + unit * 0.7), WALL, thick)
+            pen.line(
+                (x + side * unit, y - unit * 0.6, x + side * unit, y + unit * 0.7), WALL, thick
+            )
         radius = unit * 0.4
-        pen.ellipse((x - radius, y - unit * 0.85, x + radius, y - unit * 0.85 + 2 * radius), FACES[face], BAR)
+        pen.ellipse(
+            (x - radius, y - unit * 0.85, x + radius, y - unit * 0.85 + 2 * radius),
+            FACES[face],
+            BAR,
+        )
         to_right = (face == "blue") == (name in RIGHT_WHEN_BLUE)
         slope = unit * (0.35 if to_right else -0.35)
-        pen.line((x - unit * 0.7, y + unit * 0.4 - slope, x + unit * 0.7, y + unit * 0.4 + slope), BAR, thick * 2)
+        pen.line(
+            (x - unit * 0.7, y + unit * 0.4 - slope, x + unit * 0.7, y + unit * 0.4 + slope),
+            BAR,
+            thick * 2,
+        )
     pen.line([(unit * a, unit * b) for a, b in ((0.4, 6.9), (3.5, 6.6), (6.6, 6.9))], WALL, thick)
     return image

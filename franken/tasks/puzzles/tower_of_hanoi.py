@@ -18,9 +18,16 @@ RODS = 3
 WANTED = {1: (3, 1, 4), 2: (4, 3, 8), 3: (6, 6, 14)}  # level → disks, fewest and most moves
 WOOD = (120, 84, 50)
 COLOURS = (
-    (250, 210, 60), (240, 140, 40), (215, 60, 50), (170, 60, 150), (70, 80, 190), (50, 150, 200), (40, 150, 90),
-    (120, 190, 80), (90, 90, 100),
-)  # fmt: skip
+    (250, 210, 60),
+    (240, 140, 40),
+    (215, 60, 50),
+    (170, 60, 150),
+    (70, 80, 190),
+    (50, 150, 200),
+    (40, 150, 90),
+    (120, 190, 80),
+    (90, 90, 100),
+)
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,9 @@ class Moves:
 
 
 def solve(state: Hanoi, query: Moves = Moves()) -> Solved:
-    """The minimum number of moves. Raises Unsolvable when a configuration breaks the rules or disks differ."""
+    """The minimum number of moves. Raises Unsolvable when a configuration breaks the rules or disks
+    differ.
+    """
     for rods in (state.start, state.end):
         if any(lower <= upper for rod in rods for lower, upper in zip(rod, rod[1:], strict=False)):
             raise Unsolvable("a disk lies on a smaller one", why=f"in {rods}")
@@ -99,9 +108,14 @@ def questions(state: Hanoi, query: Moves) -> tuple[str, ...]:
 
 
 def steps(state: Hanoi, query: Moves) -> dict[str, tuple[str, ...]]:
-    """The moves of a shortest solution; or the number of moves counted from the largest disk down, without a search."""
+    """The moves of a shortest solution; or the number of moves counted from the largest disk down,
+    without a search.
+    """
     path = shortest(state.start, lambda rods: rods == state.end, moves) or []
-    seen, answer = f"start {_show(state.start)} end {_show(state.end)}", f"answer {solve(state, query).answer}"
+    seen, answer = (
+        f"start {_show(state.start)} end {_show(state.end)}",
+        f"answer {solve(state, query).answer}",
+    )
     return {
         "moves": (seen, *(name for name, _ in path), answer),
         "counting": (seen, *_counted(_places(state.start), _places(state.end)), answer),
@@ -109,8 +123,8 @@ def steps(state: Hanoi, query: Moves) -> dict[str, tuple[str, ...]]:
 
 
 def _counted(start: list[int], end: list[int]) -> Iterator[str]:
-    """The largest disk out of place moves once, or twice by way of the third rod; before, between and after, the smaller
-    disks lie gathered on the one rod that is not in its way."""
+    """The largest disk out of place moves once, or twice by way of the third rod; before, between
+    and after, the smaller disks lie gathered on the one rod that is not in its way."""
     large = max((d for d in range(len(start)) if start[d] != end[d]), default=None)
     if large is None:
         yield "no disk moves"
@@ -127,7 +141,9 @@ def _counted(start: list[int], end: list[int]) -> Iterator[str]:
 
 
 def _gather(at: list[int], rod: int) -> int:
-    """The moves that bring disks 1, 2 … from their rods to one: each that is elsewhere needs the smaller out of the way."""
+    """The moves that bring disks 1, 2 … from their rods to one: each that is elsewhere needs the
+    smaller out of the way.
+    """
     total = 0
     for disk in range(len(at) - 1, -1, -1):
         if at[disk] != rod:
@@ -136,10 +152,15 @@ def _gather(at: list[int], rod: int) -> int:
 
 
 def check(state: Hanoi, query: Moves, steps: tuple[str, ...]) -> str | None:
-    """See `suite.Module.check`. Moves disks between lists; a number of moves to gather disks is found by trying all."""
+    """See `suite.Module.check`. Moves disks between lists; a number of moves to gather disks is
+    found by trying all.
+    """
     rods, moved = [list(rod) for rod in state.start], 0
     for step in steps[:-1]:
-        right = step in (f"start {_show(state.start)} end {_show(state.end)}", *_right_counts(state, step))
+        right = step in (
+            f"start {_show(state.start)} end {_show(state.end)}",
+            *_right_counts(state, step),
+        )
         if found := re.fullmatch(r"disk (\d) to rod ([123])", step):
             disk, to = int(found[1]), rods[int(found[2]) - 1]
             source = next((rod for rod in rods if rod and rod[-1] == disk), None)
@@ -161,19 +182,33 @@ def _right_counts(state: Hanoi, step: str) -> list[str]:
     """What can truly be said about the largest disk that moves."""
     if not step.startswith(("moved", "disk", "no disk")):
         return []
-    wrong = [disk for rod, ends in zip(state.start, state.end, strict=True) for disk in rod if disk not in ends]
+    wrong = [
+        disk
+        for rod, ends in zip(state.start, state.end, strict=True)
+        for disk in rod
+        if disk not in ends
+    ]
     if not wrong:
         return ["no disk moves"]
     disk = max(wrong)
     a, b = (next(r for r in range(RODS) if disk in rods[r]) for rods in (state.start, state.end))
     c = 3 - a - b
-    below, above = (tuple(tuple(d for d in rod if d < disk) for rod in rods) for rods in (state.start, state.end))
-    tower = [tuple(tuple(range(disk - 1, 0, -1)) if r == rod else () for r in range(RODS)) for rod in range(RODS)]
+    below, above = (
+        tuple(tuple(d for d in rod if d < disk) for rod in rods)
+        for rods in (state.start, state.end)
+    )
+    tower = [
+        tuple(tuple(range(disk - 1, 0, -1)) if r == rod else () for r in range(RODS))
+        for rod in range(RODS)
+    ]
 
     def apart(one: Rods, other: Rods) -> int:
         return int(fewest_moves(one, other, moves).answer)
 
-    one, two = (apart(below, tower[c]), apart(tower[c], above)), (apart(below, tower[b]), apart(tower[a], above))
+    one, two = (
+        (apart(below, tower[c]), apart(tower[c], above)),
+        (apart(below, tower[b]), apart(tower[a], above)),
+    )
     between = apart(tower[b], tower[a])
     return [
         f"disk {disk} is the largest to move from rod {a + 1} to rod {b + 1}",
@@ -188,7 +223,9 @@ def _show(rods: Rods) -> str:
 
 
 def describe(state: Hanoi) -> str:
-    """`hanoi 41/32/65 to 4/321/65`: the disks of each rod from the bottom up, 1 the smallest, - where there is none."""
+    """`hanoi 41/32/65 to 4/321/65`: the disks of each rod from the bottom up, 1 the smallest, -
+    where there is none.
+    """
     return f"hanoi {_show(state.start)} to {_show(state.end)}"
 
 
@@ -208,7 +245,11 @@ def parse(text: str) -> Hanoi:
 def facts(state: Hanoi) -> dict[str, str]:
     """The rod of each disk, at the start and at the end."""
     halves = {"start": _places(state.start), "end": _places(state.end)}
-    return {f"{when} disk {d}": str(rod + 1) for when, at in halves.items() for d, rod in enumerate(at, 1)}
+    return {
+        f"{when} disk {d}": str(rod + 1)
+        for when, at in halves.items()
+        for d, rod in enumerate(at, 1)
+    }
 
 
 def change(state: Hanoi, rng: random.Random) -> Hanoi:
@@ -220,7 +261,9 @@ def change(state: Hanoi, rng: random.Random) -> Hanoi:
 
 
 def render(state: Hanoi, size: int, style: int = 0) -> Image.Image:
-    """The start above, the end below; the colour of a disk goes with its size. From 120 pixels on the halves are named."""
+    """The start above, the end below; the colour of a disk goes with its size. From 120 pixels on
+    the halves are named.
+    """
     image, pen = paper(size, style)
     disks, named = sum(map(len, state.start)), size >= 120
     half, column = size / 2, size / RODS

@@ -1,4 +1,6 @@
-"""Water jugs: pour from jug to jug until one is empty or the other full. The minimum number of pourings."""
+"""Water jugs: pour from jug to jug until one is empty or the other full. The minimum number of
+pourings.
+"""
 
 import random
 import re
@@ -63,7 +65,9 @@ def pourings(capacities: Litres) -> Callable[[Litres], Iterator[tuple[str, Litre
 
 @lru_cache(64)
 def waves(state: Jugs, enough: int, listed: int = 10**9) -> list[list[Litres]]:
-    """The contents that 0, 1, 2 … pourings lead to first, in order: `enough` pourings and `listed` contents at most."""
+    """The contents that 0, 1, 2 … pourings lead to first, in order: `enough` pourings and `listed`
+    contents at most.
+    """
     pour, seen, found = pourings(state.capacities), {state.water}, [[state.water]]
     while found[-1] and len(found) <= enough and len(seen) <= listed:
         front = {after for water in found[-1] for _, after in pour(water)} - seen
@@ -73,7 +77,9 @@ def waves(state: Jugs, enough: int, listed: int = 10**9) -> list[list[Litres]]:
 
 
 def sample(rng: random.Random, level: int) -> Jugs:
-    """3, 4 or 5 jugs of up to 6, 9 or 12 litres; some contents are as many pourings away as are ever asked for."""
+    """3, 4 or 5 jugs of up to 6, 9 or 12 litres; some contents are as many pourings away as are
+    ever asked for.
+    """
     jugs, largest = JUGS[level]
     most = WANTED[jugs][1]
     while True:
@@ -92,7 +98,9 @@ def ask(state: Jugs, rng: random.Random) -> Reach:
 
 
 def questions(state: Jugs, query: Reach) -> tuple[str, ...]:
-    """In words, two wordings. The capacities are in the picture, so that they, too, have to be read."""
+    """In words, two wordings. The capacities are in the picture, so that they, too, have to be
+    read.
+    """
     goal = ", ".join(map(str, query.goal))
     return (
         f"The picture shows {len(query.goal)} jugs on a scale in litres: the height of a jug is its capacity, blue is its "
@@ -105,12 +113,22 @@ def questions(state: Jugs, query: Reach) -> tuple[str, ...]:
 
 
 def steps(state: Jugs, query: Reach) -> dict[str, tuple[str, ...]]:
-    """A shortest row of pourings, forward or from the goal back; and all that can be reached, where that is not too much."""
-    path = shortest(state.water, lambda water: water == query.goal, pourings(state.capacities)) or []
+    """A shortest row of pourings, forward or from the goal back; and all that can be reached, where
+    that is not too much.
+    """
+    path = (
+        shortest(state.water, lambda water: water == query.goal, pourings(state.capacities)) or []
+    )
     before = [state.water, *(after for _, after in path)]
-    seen, answer = f"{describe(state)} goal {_show(query.goal)}", f"answer {solve(state, query).answer}"
+    seen, answer = (
+        f"{describe(state)} goal {_show(query.goal)}",
+        f"answer {solve(state, query).answer}",
+    )
     pours = [f"{name} gives {_show(after)}" for name, after in path]
-    back = [f"{_show(b)} comes from {_show(a)} by {name}" for a, (name, b) in zip(before[:-1], path, strict=True)]
+    back = [
+        f"{_show(b)} comes from {_show(a)} by {name}"
+        for a, (name, b) in zip(before[:-1], path, strict=True)
+    ]
     found = {"pours": (seen, *pours, answer), "backward": (seen, *back[::-1], answer)}
     reached = waves(state, len(path), LISTED)
     if sum(map(len, reached)) <= LISTED:
@@ -131,7 +149,9 @@ def check(state: Jugs, query: Reach, steps: tuple[str, ...]) -> str | None:
         if found := re.fullmatch(r"jug (\d+) into jug (\d+) gives ([\d ]+)", step):
             now, poured = _poured(state.capacities, now, int(found[1]), int(found[2])), poured + 1
             right = now is not None and _show(now) == found[3]
-        elif found := re.fullmatch(r"([\d ]+) comes from ([\d ]+) by jug (\d+) into jug (\d+)", step):
+        elif found := re.fullmatch(
+            r"([\d ]+) comes from ([\d ]+) by jug (\d+) into jug (\d+)", step
+        ):
             source = tuple(map(int, found[2].split()))
             poured, right = poured + 1, found[1] == _show(end) and len(source) == len(end)
             right = right and _poured(state.capacities, source, int(found[3]), int(found[4])) == end
@@ -163,7 +183,9 @@ def _wave(state: Jugs, pourings: int) -> str:
     jugs = range(1, len(state.water) + 1)
     seen = front = {state.water}
     for _ in range(pourings):
-        after = {_poured(state.capacities, water, a, b) for water in front for a in jugs for b in jugs}
+        after = {
+            _poured(state.capacities, water, a, b) for water in front for a in jugs for b in jugs
+        }
         front = {water for water in after if water is not None} - seen
         seen = seen | front
     return ", ".join(map(_show, sorted(front)))
@@ -171,7 +193,9 @@ def _wave(state: Jugs, pourings: int) -> str:
 
 def describe(state: Jugs) -> str:
     """`jugs 4/6 2/5 1/1`: litres of water and capacity of each, from left to right."""
-    return "jugs " + " ".join(f"{w}/{c}" for w, c in zip(state.water, state.capacities, strict=True))
+    return "jugs " + " ".join(
+        f"{w}/{c}" for w, c in zip(state.water, state.capacities, strict=True)
+    )
 
 
 def parse(text: str) -> Jugs:
@@ -198,7 +222,9 @@ def change(state: Jugs, rng: random.Random) -> Jugs:
         water = rng.randint(0, state.capacities[jug])
         return replace(state, water=(*state.water[:jug], water, *state.water[jug + 1 :]))
     capacity = rng.randint(max(1, state.water[jug]), _scale(state))
-    return replace(state, capacities=(*state.capacities[:jug], capacity, *state.capacities[jug + 1 :]))
+    return replace(
+        state, capacities=(*state.capacities[:jug], capacity, *state.capacities[jug + 1 :])
+    )
 
 
 def _scale(state: Jugs) -> int:
@@ -206,7 +232,9 @@ def _scale(state: Jugs) -> int:
 
 
 def render(state: Jugs, size: int, style: int = 0) -> Image.Image:
-    """Jugs of one width beside a scale in litres. The scale grows by sixes, so that most changes leave it as it is."""
+    """Jugs of one width beside a scale in litres. The scale grows by sixes, so that most changes
+    leave it as it is.
+    """
     image, pen = paper(size, style)
     top, n = _scale(state), len(state.water)
     left, ground, litre = round(size * 0.13), round(size * 0.88), size * 0.81 / top
@@ -222,7 +250,13 @@ def render(state: Jugs, size: int, style: int = 0) -> Image.Image:
     for litres in range(top + 1):
         pen.line((left, y(litres), size, y(litres)), LINE)
         if litre >= 8 or litres % 2 == 0:
-            write(pen, (left * 0.85, y(litres)), str(litres), min(max(9, size * 0.06), litre * 1.1), anchor="rm")
+            write(
+                pen,
+                (left * 0.85, y(litres)),
+                str(litres),
+                min(max(9, size * 0.06), litre * 1.1),
+                anchor="rm",
+            )
     for jug, capacity in enumerate(state.capacities):
         x0, x1 = round(left + (jug + 0.14) * width), round(left + (jug + 0.86) * width)
         for x in (x0 - wall, x1):

@@ -18,20 +18,44 @@ from franken.tasks.puzzles.solved import Solved, the_one
 SMALLEST = 84
 STRATEGIES = ("arrow", "wheel")
 PRIZES = (
-    "Bike", "Boat", "Book", "Cake", "Car", "Kite", "Lamp", "Money", "Phone", "Piano", "Pizza", "Ring", "Sofa", "Tent", "Watch",
+    "Bike",
+    "Boat",
+    "Book",
+    "Cake",
+    "Car",
+    "Kite",
+    "Lamp",
+    "Money",
+    "Phone",
+    "Piano",
+    "Pizza",
+    "Ring",
+    "Sofa",
+    "Tent",
+    "Watch",
     "Yacht",
-)  # fmt: skip
+)
 NUMBER = r"-?\d{1,9}(?:/[1-9]\d{0,8})?"
 PAINTS = (
-    (255, 138, 128), (255, 204, 128), (255, 245, 157), (197, 225, 165), (128, 222, 190), (128, 216, 235),
-    (159, 184, 245), (206, 167, 240), (244, 166, 207), (207, 207, 207),
-)  # fmt: skip
+    (255, 138, 128),
+    (255, 204, 128),
+    (255, 245, 157),
+    (197, 225, 165),
+    (128, 222, 190),
+    (128, 216, 235),
+    (159, 184, 245),
+    (206, 167, 240),
+    (244, 166, 207),
+    (207, 207, 207),
+)
 ARROW = (121, 62, 30)
 
 
 @dataclass(frozen=True)
 class Wheel:
-    """Segment i begins at `starts[i]`, spans `angles[i]` and holds `prizes[i]`; the arrow stands at `arrow`."""
+    """Segment i begins at `starts[i]`, spans `angles[i]` and holds `prizes[i]`; the arrow stands at
+    `arrow`.
+    """
 
     starts: tuple[Fraction, ...]
     angles: tuple[Fraction, ...]
@@ -70,7 +94,9 @@ def sample(rng: random.Random, level: int) -> Wheel:
     angle = Fraction(360, n)
     first = rng.randrange(0, int(angle), 5)
     starts = tuple(first + i * angle for i in range(n))
-    return Wheel(starts, (angle,) * n, tuple(rng.sample(PRIZES, n)), Fraction(rng.randrange(0, 360, 45)))
+    return Wheel(
+        starts, (angle,) * n, tuple(rng.sample(PRIZES, n)), Fraction(rng.randrange(0, 360, 45))
+    )
 
 
 def ask(state: Wheel, rng: random.Random) -> Spin:
@@ -80,7 +106,10 @@ def ask(state: Wheel, rng: random.Random) -> Spin:
         unit = rng.choice((15, 18))
         spin = Fraction(rng.choice((-1, 1)) * rng.randrange(unit, 360 * turns, unit))
         at = (state.arrow - spin) % 360
-        shares = [((at - start) % 360) / angle for start, angle in zip(state.starts, state.angles, strict=True)]
+        shares = [
+            ((at - start) % 360) / angle
+            for start, angle in zip(state.starts, state.angles, strict=True)
+        ]
         if any(Fraction(1, 5) <= share <= Fraction(4, 5) for share in shares):
             return Spin(spin)
 
@@ -138,7 +167,9 @@ def check(state: Wheel, query: Spin, steps: tuple[str, ...]) -> str | None:
     for i, step in enumerate(steps):
         if not _holds(step, state, query):
             return f"{step!r} is wrong or cannot be read"
-        if step.startswith("answer ") and not any(" is drawn from " in s or " is in " in s for s in steps[:i]):
+        if step.startswith("answer ") and not any(
+            " is drawn from " in s or " is in " in s for s in steps[:i]
+        ):
             return f"{step!r}: the arrow's segment has not been found"
     return None if steps and steps[-1].startswith("answer ") else "there is no answer"
 
@@ -153,23 +184,36 @@ def _holds(step: str, state: Wheel, query: Spin) -> bool:
             abs(query.degrees),
             rest,
         )
-    if found := re.fullmatch(rf"seen from the wheel it goes to ({NUMBER}) ([+-]) ({NUMBER}) = ({NUMBER})", step):
+    if found := re.fullmatch(
+        rf"seen from the wheel it goes to ({NUMBER}) ([+-]) ({NUMBER}) = ({NUMBER})", step
+    ):
         start, turn, end = (Fraction(found[i]) for i in (1, 3, 4))
         right = (state.arrow, rest, "+" if clockwise else "-")
-        return (start, turn, found[2]) == right and end == (start + turn if clockwise else start - turn)
+        return (start, turn, found[2]) == right and end == (
+            start + turn if clockwise else start - turn
+        )
     if found := re.fullmatch(rf"that is ({NUMBER})", step):
         at = Fraction(found[1])
         return 0 <= at < 360 and (at + query.degrees - state.arrow) % 360 == 0
-    places = {prize: (s, a) for s, a, prize in zip(state.starts, state.angles, state.prizes, strict=True)}
+    places = {
+        prize: (s, a) for s, a, prize in zip(state.starts, state.angles, state.prizes, strict=True)
+    }
     if found := re.fullmatch(rf"(\w[\w ]*) is drawn from ({NUMBER}) to ({NUMBER})", step):
         first, last = Fraction(found[2]), Fraction(found[3])
         return places.get(found[1]) == (first, last - first)
     span = rf"({NUMBER}) ([+-]) ({NUMBER}) = ({NUMBER}) and spans ({NUMBER}) so from ({NUMBER}) to ({NUMBER})"
     if found := re.fullmatch(rf"(\w[\w ]*) begins at {span}", step):
         before, turn, moved, angle, first, last = (Fraction(found[i]) for i in (2, 4, 5, 6, 7, 8))
-        sums = moved == (before - turn if found[3] == "-" else before + turn) and last == first + angle
+        sums = (
+            moved == (before - turn if found[3] == "-" else before + turn) and last == first + angle
+        )
         turned = turn == rest and (found[3] == "-") == clockwise
-        return sums and turned and (moved - first) % 360 == 0 <= first < 360 and places.get(found[1]) == (before, angle)
+        return (
+            sums
+            and turned
+            and (moved - first) % 360 == 0 <= first < 360
+            and places.get(found[1]) == (before, angle)
+        )
     if found := re.fullmatch(rf"(?:({NUMBER}) is in|answer) (\w[\w ]*)", step):
         start, angle = places.get(found[2], (state.arrow - query.degrees, 0))
         inside = 0 < (state.arrow - query.degrees - start) % 360 < angle
@@ -178,9 +222,13 @@ def _holds(step: str, state: Wheel, query: Spin) -> bool:
 
 
 def describe(state: Wheel) -> str:
-    """`wheel arrow 45: 20+60 Car, 80+60 Boat …`: where each segment begins, what it spans, its prize."""
+    """`wheel arrow 45: 20+60 Car, 80+60 Boat …`: where each segment begins, what it spans, its
+    prize.
+    """
     segments = zip(state.starts, state.angles, state.prizes, strict=True)
-    return f"wheel arrow {state.arrow}: " + ", ".join(f"{s}+{a} {prize}" for s, a, prize in segments)
+    return f"wheel arrow {state.arrow}: " + ", ".join(
+        f"{s}+{a} {prize}" for s, a, prize in segments
+    )
 
 
 def parse(text: str) -> Wheel:
@@ -188,14 +236,19 @@ def parse(text: str) -> Wheel:
     degrees = r"(?:0|[1-9]\d*)(?:/[1-9]\d*)?"
     found = re.fullmatch(rf"wheel arrow ({degrees}): (.+)", text)
     segments = (
-        [re.fullmatch(rf"({degrees})\+({degrees}) ([A-Z][a-z]+(?: [A-Z][a-z]+)*)", s) for s in found[2].split(", ")]
+        [
+            re.fullmatch(rf"({degrees})\+({degrees}) ([A-Z][a-z]+(?: [A-Z][a-z]+)*)", s)
+            for s in found[2].split(", ")
+        ]
         if found
         else []
     )
     if not found or None in segments:
         raise ValueError(f"{text!r} is no wheel")
     starts, angles, prizes = zip(*(s.groups() for s in segments if s), strict=True)
-    state = Wheel(tuple(map(Fraction, starts)), tuple(map(Fraction, angles)), prizes, Fraction(found[1]))
+    state = Wheel(
+        tuple(map(Fraction, starts)), tuple(map(Fraction, angles)), prizes, Fraction(found[1])
+    )
     ends = [s + a for s, a in zip(state.starts, state.angles, strict=True)]
     whole = sum(state.angles) == 360 and all(
         e % 360 == s % 360 for e, s in zip(ends, (*state.starts[1:], state.starts[0]), strict=True)
@@ -206,7 +259,9 @@ def parse(text: str) -> Wheel:
 
 
 def facts(state: Wheel) -> dict[str, str]:
-    """Where the arrow is and the first segment begins, and each segment's angle and prize, counterclockwise."""
+    """Where the arrow is and the first segment begins, and each segment's angle and prize,
+    counterclockwise.
+    """
     found = {"arrow": str(state.arrow), "start": str(state.starts[0])}
     for i, (angle, prize) in enumerate(zip(state.angles, state.prizes, strict=True), 1):
         found |= {f"angle{i}": str(angle), f"prize{i}": prize}
@@ -223,7 +278,9 @@ def change(state: Wheel, rng: random.Random) -> Wheel:
 
 
 def distractors(state: Wheel, query: Spin) -> list[str]:
-    """The wheel's other prizes, all of them: were those next to the right one preferred, their middle would be told."""
+    """The wheel's other prizes, all of them: were those next to the right one preferred, their
+    middle would be told.
+    """
     right = solve(state, query).answer
     return [prize for prize in state.prizes if prize != right]
 
@@ -249,8 +306,17 @@ def render(state: Wheel, size: int, style: int = 0) -> Image.Image:
     box = (middle - radius, middle - radius, middle + radius, middle + radius)
     height = size * {4: 0.105, 6: 0.085, 8: 0.07}.get(len(state.prizes), 0.06)
     for i, (start, angle) in enumerate(zip(state.starts, state.angles, strict=True)):
-        pen.pieslice(box, float(-start - angle), float(-start), paints[i % len(paints)], INK, max(1, size // 250))
-    spot = 0.6 if len(state.prizes) < 6 else 0.72  # the more there are, the further out, where there is room
+        pen.pieslice(
+            box,
+            float(-start - angle),
+            float(-start),
+            paints[i % len(paints)],
+            INK,
+            max(1, size // 250),
+        )
+    spot = (
+        0.6 if len(state.prizes) < 6 else 0.72
+    )  # the more there are, the further out, where there is room
     for start, angle, prize in zip(state.starts, state.angles, state.prizes, strict=True):
         word, (x, y) = _word(prize, round(height)), at(float(start) + float(angle) / 2, spot)
         image.paste(INK, (round(x - word.width / 2), round(y - word.height / 2)), word)

@@ -1,6 +1,8 @@
-"""Wood slide: a sliding block puzzle. The minimum number of one-unit moves from one configuration to another.
+"""Wood slide: a sliding block puzzle. The minimum number of one-unit moves from one configuration
+to another.
 
-The picture shows both configurations; the blocks are numbered there, so that two of one shape can be told apart.
+The picture shows both configurations; the blocks are numbered there, so that two of one shape can
+be told apart.
 """
 
 import random
@@ -22,14 +24,23 @@ STEPS = {"right": (0, 1), "down": (1, 0), "left": (0, -1), "up": (-1, 0)}
 SHAPES = ((1, 1), (1, 1), (1, 2), (2, 1), (2, 2))  # rows, columns; single cells twice as often
 SIZES = ((3, 3), (4, 3), (5, 4))  # rows, columns, by level
 BROWNS = (
-    (210, 180, 140), (222, 184, 135), (244, 164, 96), (205, 133, 63), (193, 154, 107), (188, 118, 80), (160, 82, 45),
-    (139, 115, 85), (165, 123, 92),
-)  # fmt: skip
+    (210, 180, 140),
+    (222, 184, 135),
+    (244, 164, 96),
+    (205, 133, 63),
+    (193, 154, 107),
+    (188, 118, 80),
+    (160, 82, 45),
+    (139, 115, 85),
+    (165, 123, 92),
+)
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """The starting and the ending configuration. Blocks of one shape differ by their shade, and so by their name."""
+    """The starting and the ending configuration. Blocks of one shape differ by their shade, and so
+    by their name.
+    """
 
     start: Grid
     end: Grid
@@ -73,7 +84,10 @@ def layers(start: Grid) -> Iterator[set[Grid]]:
     while layer:
         yield layer
         after = {grid for here in layer for _, grid in moves(here)} - layer - before
-        before, layer = layer, after  # a move can be undone: the moves of a layer lead to it and its two neighbours
+        before, layer = (
+            layer,
+            after,
+        )  # a move can be undone: the moves of a layer lead to it and its two neighbours
 
 
 def sample(rng: random.Random, level: int) -> Blocks:
@@ -90,13 +104,17 @@ def sample(rng: random.Random, level: int) -> Blocks:
 
 
 def _filled(rng: random.Random, rows: int, columns: int) -> Grid | None:
-    """A grid covered with up to nine blocks except for two cells; None when the blocks drawn do not come out so."""
+    """A grid covered with up to nine blocks except for two cells; None when the blocks drawn do not
+    come out so.
+    """
     grid, blocks = [["?"] * columns for _ in range(rows)], []
     for r in range(rows):
         for c in range(columns):
             if grid[r][c] != "?":
                 continue
-            fitting = [(h, w) for h, w in SHAPES if r + h <= rows and grid[r][c : c + w] == ["?"] * w]
+            fitting = [
+                (h, w) for h, w in SHAPES if r + h <= rows and grid[r][c : c + w] == ["?"] * w
+            ]
             blocks.append((r, c, *rng.choice(fitting)))
             _put(grid, blocks[-1], "x")
     single = [block for block in blocks if block[2:] == (1, 1)]
@@ -143,13 +161,17 @@ def steps(state: Blocks, query: Moves) -> dict[str, tuple[str, ...]]:
     answer = f"answer {len(path)}"
     begin = (f"the start is {'/'.join(state.start)}", f"the end is {'/'.join(state.end)}")
     first, last = _places(state.start), _places(state.end)
-    apart = {name: abs(r - last[name][0]) + abs(c - last[name][1]) for name, (r, c) in first.items()}
+    apart = {
+        name: abs(r - last[name][0]) + abs(c - last[name][1]) for name, (r, c) in first.items()
+    }
     far = [f"block {name} is {n} from its place" for name, n in apart.items() if n]
     made = [f"{name} gives {'/'.join(grid)}" for name, grid in path]
     counted = []
     for n, layer in enumerate(layers(state.start)):
         found = state.end in layer
-        counted.append(f"{n} moves lead to {len(layer)} new {'with' if found else 'without'} the end")
+        counted.append(
+            f"{n} moves lead to {len(layer)} new {'with' if found else 'without'} the end"
+        )
         if found:
             break
     bound = f"so at least {sum(apart.values())}"
@@ -193,7 +215,9 @@ def check(state: Blocks, query: Moves, steps: tuple[str, ...]) -> str | None:
 
 
 def _slide(grid: Grid, name: str, down: int, right: int) -> Grid | None:
-    """The grid after a block was taken off and put down one unit on; None when that is no place for it."""
+    """The grid after a block was taken off and put down one unit on; None when that is no place for
+    it.
+    """
     cells = {(r, c): what for r, row in enumerate(grid) for c, what in enumerate(row)}
     block = [cell for cell, what in cells.items() if what == name]
     rest = {cell: "0" if what == name else what for cell, what in cells.items()}
@@ -206,7 +230,9 @@ def _slide(grid: Grid, name: str, down: int, right: int) -> Grid | None:
 
 def _holds(step: str, state: Blocks) -> bool:
     first, last = _places(state.start), _places(state.end)
-    apart = {name: abs(r - last[name][0]) + abs(c - last[name][1]) for name, (r, c) in first.items()}
+    apart = {
+        name: abs(r - last[name][0]) + abs(c - last[name][1]) for name, (r, c) in first.items()
+    }
     if found := re.fullmatch(r"the (start|end) is ([\d/]+)", step):
         return found[2] == "/".join(getattr(state, found[1]))
     if found := re.fullmatch(r"block (\d) is (\d{1,9}) from its place", step):
@@ -254,7 +280,9 @@ def _shapes(grid: Grid) -> dict[str, tuple[int, int]]:
 
 
 def facts(state: Blocks) -> dict[str, str]:
-    """The size of the grid, and each block's shape (rows x columns) and place, as of its upper left cell."""
+    """The size of the grid, and each block's shape (rows x columns) and place, as of its upper left
+    cell.
+    """
     found = {"grid": f"{len(state.start)}x{len(state.start[0])}"}
     for name, (height, width) in _shapes(state.start).items():
         found[f"shape {name}"] = f"{height}x{width}"
@@ -270,9 +298,13 @@ def change(state: Blocks, rng: random.Random) -> Blocks:
 
 
 def distractors(state: Blocks, query: Moves) -> list[str]:
-    """The other numbers of moves that grids of this size are sampled with: each is as likely as the right one."""
+    """The other numbers of moves that grids of this size are sampled with: each is as likely as the
+    right one.
+    """
     right = int(solve(state, query).answer)
-    least = next((i for i, size in enumerate(SIZES, 1) if size == (len(state.start), len(state.start[0]))), 1)
+    least = next(
+        (i for i, size in enumerate(SIZES, 1) if size == (len(state.start), len(state.start[0]))), 1
+    )
     least = max(0, min(max(least, right - 3), right))
     return [str(n) for n in range(least, least + 4) if n != right]
 
@@ -284,7 +316,10 @@ def render(state: Blocks, size: int, style: int = 0) -> Image.Image:
     top = max(12, size // 9)
     for word, grid, left in (("Start", state.start, 0), ("End", state.end, size // 2)):
         right = left + size // 2
-        boxes = {(r, c): box for r, c, box in cells(len(grid), len(grid[0]), (left + 5, top, right - 5, size - 3))}
+        boxes = {
+            (r, c): box
+            for r, c, box in cells(len(grid), len(grid[0]), (left + 5, top, right - 5, size - 3))
+        }
         around = (*boxes[0, 0][:2], *boxes[len(grid) - 1, len(grid[0]) - 1][2:])
         pen.rectangle((around[0] - 2, around[1] - 2, around[2] + 2, around[3] + 2), "white", INK)
         write(pen, ((left + right) / 2, around[1] - top / 2 - 2), word, top * 0.7)

@@ -1,4 +1,6 @@
-"""The step checkers: they move by rules of their own, and no tampering with a solution escapes them."""
+"""The step checkers: they move by rules of their own, and no tampering with a solution escapes
+them.
+"""
 
 import random
 import re
@@ -14,9 +16,16 @@ from franken.tasks.puzzles.suite import LEVELS, puzzle
 
 NAMES = ("map", "rubiks_cube", "think_dot", "wheel_of_fortune", "wood_slide")
 SWAPS = [
-    ("left", "right"), ("blue", "yellow"), ("Red", "Green"), ("up", "down"), ("clockwise", "counterclockwise"), ("with", "without"),
-    ("b", "y"), ("red", "grey"), ("A", "B"),
-]  # fmt: skip
+    ("left", "right"),
+    ("blue", "yellow"),
+    ("Red", "Green"),
+    ("up", "down"),
+    ("clockwise", "counterclockwise"),
+    ("with", "without"),
+    ("b", "y"),
+    ("red", "grey"),
+    ("A", "B"),
+]
 SWAP = {a: b for pair in SWAPS for a, b in (pair, pair[::-1])}
 
 
@@ -41,9 +50,11 @@ def test_no_tampering_escapes(name, level):
             steps = rest.split("; ")
             for i, step in enumerate(steps):
                 for other in tampered(step):
-                    assert task.check(f"{strategy} {'; '.join([*steps[:i], other, *steps[i + 1 :]])}", state, query), (
-                        other
-                    )
+                    assert task.check(
+                        f"{strategy} {'; '.join([*steps[:i], other, *steps[i + 1 :]])}",
+                        state,
+                        query,
+                    ), other
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -56,10 +67,15 @@ def test_checkers_take_any_text(name, data):
     query = task.ask(state, random.Random(1))
     steps = next(iter(task.solutions(state, query).values())).split(" ")
     words = data.draw(
-        st.lists(st.sampled_from([*steps, "0", "99999999999", "1/0", "-3", "=", "*", "", ";"]), max_size=30)
+        st.lists(
+            st.sampled_from([*steps, "0", "99999999999", "1/0", "-3", "=", "*", "", ";"]),
+            max_size=30,
+        )
     )
     chain = " ".join([data.draw(st.sampled_from(task.strategies)), *words])
-    assert task.check(chain, state, query) is None or isinstance(task.check(chain, state, query), str)
+    assert task.check(chain, state, query) is None or isinstance(
+        task.check(chain, state, query), str
+    )
 
 
 def test_numbers_without_end_or_sense_are_judged_too():
@@ -86,7 +102,9 @@ def test_a_chain_that_leaves_out_the_work_is_wrong():
 def test_strips_turn_the_cube_as_rotations_in_space_do():
     rng = random.Random(0)
     for size in (2, 3, 4):
-        squares = [[[f"{f}{r}{c}" for c in range(size)] for r in range(size)] for f in rubiks_cube.FACES]
+        squares = [
+            [[f"{f}{r}{c}" for c in range(size)] for r in range(size)] for f in rubiks_cube.FACES
+        ]
         cube = rubiks_cube.Cube(tuple(tuple(map(tuple, face)) for face in squares))
         faces = {str(name): face for name, face in zip(rubiks_cube.FACES, squares, strict=True)}
         for _ in range(40):
@@ -101,7 +119,10 @@ def test_balls_by_columns_fall_as_by_the_table():
         toy = think_dot.Toy((tuple(faces[:3]), tuple(faces[3:5]), tuple(faces[5:])))
         for hole in think_dot.HOLES:
             path, after = think_dot._fall(toy, hole)
-            assert (path, after) == (think_dot._path(toy, hole), think_dot._show(think_dot.drop(toy, hole)))
+            assert (path, after) == (
+                think_dot._path(toy, hole),
+                think_dot._show(think_dot.drop(toy, hole)),
+            )
 
 
 def test_layers_of_blocks_are_the_shortest_distances():
@@ -122,12 +143,16 @@ def test_layers_of_blocks_are_the_shortest_distances():
 def test_groups_of_white_regions_multiply():
     for seed in range(20):
         state = map_puzzle.sample(random.Random(seed), 3)
-        assert len(map_puzzle._tried(state, map_puzzle.COLOURS)) == int(map_puzzle.solve(state).answer)
+        assert len(map_puzzle._tried(state, map_puzzle.COLOURS)) == int(
+            map_puzzle.solve(state).answer
+        )
 
 
 @pytest.mark.parametrize("name", ["map", "rubiks_cube", "think_dot", "wood_slide"])
 def test_neither_the_answers_nor_their_rank_among_the_options_can_be_guessed(name):
-    """The commonest answer, and the best of the four ranks, are right for little more than their share."""
+    """The commonest answer, and the best of the four ranks, are right for little more than their
+    share.
+    """
     for level in LEVELS:
         task = puzzle(name, level=level)
         answers, ranks = Counter(), Counter()
@@ -135,6 +160,8 @@ def test_neither_the_answers_nor_their_rank_among_the_options_can_be_guessed(nam
             state = task.sample(random.Random(seed))
             query = task.ask(state, random.Random(seed))
             answers[right := task.answer(state, query)] += 1
-            ranks[sorted(task.options(state, query, random.Random(seed)), key=int).index(right)] += 1
+            ranks[
+                sorted(task.options(state, query, random.Random(seed)), key=int).index(right)
+            ] += 1
         assert max(answers.values()) < 0.35 * 300
         assert max(ranks.values()) < 0.38 * 300

@@ -1,7 +1,8 @@
-"""Every fact of a board is read again from the pixels of its picture, by code that knows colours and nothing else.
+"""Every fact of a board is read again from the pixels of its picture, by code that knows colours
+and nothing else.
 
-No fact of these five types is text or a shape that needs a person, so none is left to looking. What is drawn besides
-(captions, grid lines) carries no fact.
+No fact of these five types is text or a shape that needs a person, so none is left to looking. What
+is drawn besides (captions, grid lines) carries no fact.
 """
 
 import random
@@ -41,7 +42,9 @@ def extent(mask: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def bands(differs: np.ndarray, within: int = 2) -> int:
-    """Into how many bands the positions where something changes cut a side; changes close by are one."""
+    """Into how many bands the positions where something changes cut a side; changes close by are
+    one.
+    """
     inside = np.flatnonzero(differs[within:-within])
     return 1 + int((np.diff(inside, prepend=-10) > within).sum())
 
@@ -49,7 +52,9 @@ def bands(differs: np.ndarray, within: int = 2) -> int:
 def at_centres(pixels: np.ndarray, rows: int, columns: int) -> np.ndarray:
     """The colours in the middle of each cell of a grid that fills `pixels`."""
     height, width = pixels.shape[:2]
-    r, c = ((np.arange(n) * 2 + 1) * side // (2 * n) for n, side in ((rows, height), (columns, width)))
+    r, c = (
+        (np.arange(n) * 2 + 1) * side // (2 * n) for n, side in ((rows, height), (columns, width))
+    )
     return pixels[np.ix_(r, c)]
 
 
@@ -57,20 +62,27 @@ def at_centres(pixels: np.ndarray, rows: int, columns: int) -> np.ndarray:
 def test_missing_squares_are_read_from_pixels(level, size):
     for state, pixels in drawn("board_tile", level, size):
         colours = (board_tile.DARK, board_tile.LIGHT, board_tile.WHITE, board_tile.EDGE)
-        top, left, bottom, right = extent(np.any([is_colour(pixels, colour) for colour in colours], axis=0))
+        top, left, bottom, right = extent(
+            np.any([is_colour(pixels, colour) for colour in colours], axis=0)
+        )
         board = pixels[top:bottom, left:right]
         rows, columns = ((np.diff(board, axis=i) != 0).any(axis=(1 - i, 2)) for i in (0, 1))
         grid = at_centres(board, bands(rows), bands(columns))
         missing = zip(*np.nonzero(is_colour(grid, board_tile.WHITE)), strict=True)
         assert grid.shape[:2] == (state.rows, state.columns)
         assert frozenset((int(r), int(c)) for r, c in missing) == state.removed
-        assert {tuple(colour) for colour in grid[::2, ::2].reshape(-1, 3)} <= {board_tile.DARK, board_tile.WHITE}
+        assert {tuple(colour) for colour in grid[::2, ::2].reshape(-1, 3)} <= {
+            board_tile.DARK,
+            board_tile.WHITE,
+        }
 
 
 @settings(max_examples=60)
 @given(st.integers(2, 5), st.integers(2, 5), st.data())
 def test_few_missing_squares_of_equal_colours_never_block(rows, columns, data):
-    """What the step "equal colours are enough" rests on; and that the squares said to block one another do."""
+    """What the step "equal colours are enough" rests on; and that the squares said to block one
+    another do.
+    """
     squares = [(r, c) for r in range(rows) for c in range(columns)]
     removed = data.draw(st.frozensets(st.sampled_from(squares), max_size=5))
     state = board_tile.Board(rows, columns, removed)
@@ -109,7 +121,9 @@ def test_half_of_the_boards_can_be_covered_and_level_three_has_equal_colours_tha
     ],
 )
 def test_board_tile_steps_are_replayed(chain, why):
-    fault = board_tile.check(board_tile.parse("board 3x4 without r2c3 r3c3"), board_tile.Coverable(), chain)
+    fault = board_tile.check(
+        board_tile.parse("board 3x4 without r2c3 r3c3"), board_tile.Coverable(), chain
+    )
     assert (why in fault) if why else fault is None
 
 
@@ -153,31 +167,47 @@ def test_queen_steps_are_replayed(chain, why):
 
 def test_distances_are_spread():
     for level, most in ((1, 0.22), (2, 0.15), (3, 0.12)):
-        answers = Counter(item.answer for item in puzzle("n_queens", level=level, size=84).items(300, 0))
+        answers = Counter(
+            item.answer for item in puzzle("n_queens", level=level, size=84).items(300, 0)
+        )
         assert max(answers.values()) <= most * 300
 
 
 @pytest.mark.parametrize(("level", "size"), LEVELS_AND_SIZES)
 def test_mazes_are_read_from_pixels(level, size):
     for state, pixels in drawn("maze", level, size):
-        masks = [is_colour(pixels, c) for c in (maze.WALL, maze.OPEN, maze.LINE, maze.GREEN, maze.BLUE)]
+        masks = [
+            is_colour(pixels, c) for c in (maze.WALL, maze.OPEN, maze.LINE, maze.GREEN, maze.BLUE)
+        ]
         top, left, bottom, right = extent(np.any(masks, axis=0))
         wall, empty, _, green, blue = (mask[top:bottom, left:right] for mask in masks)
         inner = empty | green | blue  # the cells without the faint lines around them
         rows, columns = (bands((np.diff(inner, axis=i) != 0).any(axis=1 - i), 3) for i in (0, 1))
         grid = at_centres(np.stack([wall, green, blue], axis=2), rows, columns)
         assert np.array_equal(grid[:, :, 0], state.walls)
-        assert [np.argwhere(grid[:, :, i]).tolist() for i in (1, 2)] == [[[*state.entrance]], [[*state.exit]]]
+        assert [np.argwhere(grid[:, :, i]).tolist() for i in (1, 2)] == [
+            [[*state.entrance]],
+            [[*state.exit]],
+        ]
 
 
 @pytest.mark.parametrize(
     ("chain", "why"),
     [
         (("go right 1 to r2c2",), "go right"),  # before entering
-        (("enter at r2c1", "go right 2 to r2c3", "turn right and go down 1 to r3c3"), "turn right and go down"),  # wall
+        (
+            ("enter at r2c1", "go right 2 to r2c3", "turn right and go down 1 to r3c3"),
+            "turn right and go down",
+        ),  # wall
         (("enter at r2c1", "go right 3 to r2c3"), "go right 3"),  # that is 2
-        (("enter at r2c1", "go right 1 to r2c2", "turn left and go down 1 to r3c2"), "turn left"),  # a right turn
-        (("enter at r2c1", "go right 1 to r2c2", "go right 1 to r2c3"), "to r2c3"),  # one run in two
+        (
+            ("enter at r2c1", "go right 1 to r2c2", "turn left and go down 1 to r3c2"),
+            "turn left",
+        ),  # a right turn
+        (
+            ("enter at r2c1", "go right 1 to r2c2", "go right 1 to r2c3"),
+            "to r2c3",
+        ),  # one run in two
         (("step 2 reaches r2c3",), "step 2"),  # and r3c2
         (("the way is r2c1 r2c2 r4c2",), "the way is"),  # a jump
         (("the way is r2c1 r2c2 r3c2 r4c2 r5c2", "2 left and 0 right turns are 2"), "2 left"),
@@ -193,9 +223,18 @@ def test_maze_steps_are_replayed(chain, why):
 
 def test_a_way_that_is_not_the_best_has_no_answer():
     state = maze.parse("maze #####/E...#/#.#.#/#...#/#X###")
-    long = ("the way is r2c1 r2c2 r2c3 r2c4 r3c4 r4c4 r4c3 r4c2 r5c2", "9 steps pass 10 cells", "answer 5")
+    long = (
+        "the way is r2c1 r2c2 r2c3 r2c4 r3c4 r4c4 r4c3 r4c2 r5c2",
+        "9 steps pass 10 cells",
+        "answer 5",
+    )
     assert maze.check(state, maze.PathQuery("cells"), long)
-    for text in ("maze #####/E..X#/#####", "maze #X#/E.#/#.#", "maze E###/#..X/####", "maze ####/E.X.#/####"):
+    for text in (
+        "maze #####/E..X#/#####",
+        "maze #X#/E.#/#.#",
+        "maze E###/#..X/####",
+        "maze ####/E.X.#/####",
+    ):
         with pytest.raises(ValueError, match="maze|entrance"):
             maze.parse(text)
 
@@ -206,10 +245,16 @@ def test_checkers_are_read_from_pixels(level, size):
         half = len(pixels) // 2
         rows = []
         for part in (pixels[: half - 1], pixels[half + 2 :]):
-            squares = np.any([is_colour(part, c) for c in ((255, 255, 255), (120, 120, 120))], axis=0)
+            squares = np.any(
+                [is_colour(part, c) for c in ((255, 255, 255), (120, 120, 120))], axis=0
+            )
             top, left, bottom, right = extent(squares)
-            middles = at_centres(part[top:bottom, left:right], 1, round((right - left) / (bottom - top)))[0]
-            letters = {(255, 255, 255): "_"} | {colour: letter for letter, colour in checker_move.COLOURS.items()}
+            middles = at_centres(
+                part[top:bottom, left:right], 1, round((right - left) / (bottom - top))
+            )[0]
+            letters = {(255, 255, 255): "_"} | {
+                colour: letter for letter, colour in checker_move.COLOURS.items()
+            }
             rows.append("".join(letters[tuple(middle)] for middle in middles.tolist()))
         assert checker_move.Checkers(*rows) == state
 
@@ -222,7 +267,10 @@ def test_checkers_are_read_from_pixels(level, size):
         (("green 1 to 3 makes _GGR",), "green 1 to 3"),  # over its own colour
         (("green 2 to 3 makes G_GR", "green 3 to 2 makes GG_R"), "green 3 to 2"),  # backwards
         (("red 4 to 3 makes GGR_", "2 moves reach GGR_"), "2 moves"),
-        (("red 4 to 3 makes GGR_", "green 2 to 4 makes G_RG", "2 moves reach G_RG", "answer 2"), None),
+        (
+            ("red 4 to 3 makes GGR_", "green 2 to 4 makes G_RG", "2 moves reach G_RG", "answer 2"),
+            None,
+        ),
         (("green 1 goes 1 to 1 by 0", "green 2 goes 2 to 4 by 3"), "green 2"),
         (("green 1 passes 1 red",), "green 1 passes"),
         (("0 + 2 + 1 = 3 squares", "0 + 1 = 1 jumps", "3 - 1 = 1 moves"), "3 - 1"),
@@ -262,7 +310,9 @@ def test_tiles_of_a_board_are_well_apart_and_swaps_are_spread():
             tiles = np.array(state.ideal)
             far = np.sqrt(((tiles[:, None] - tiles[None]) ** 2).sum(axis=2))
             assert far[~np.eye(len(tiles), dtype=bool)].min() >= colour_hue.APART
-        assert max(Counter(colour_hue.solve(state).answer for state in states).values()) <= most * 200
+        assert (
+            max(Counter(colour_hue.solve(state).answer for state in states).values()) <= most * 200
+        )
 
 
 @pytest.mark.parametrize(
@@ -286,7 +336,11 @@ def test_colour_hue_steps_are_replayed(chain, why):
 
 
 def test_boards_with_a_tile_twice_or_too_few_are_none():
-    for tail in ("1x2 of 800000 008000 order 1 1", "1x3 of 800000 008000 order 1 2", "1x2 of 800000 008000 order 2 3"):
+    for tail in (
+        "1x2 of 800000 008000 order 1 1",
+        "1x3 of 800000 008000 order 1 2",
+        "1x2 of 800000 008000 order 2 3",
+    ):
         with pytest.raises(ValueError, match="too many"):
             colour_hue.parse(f"hues {tail}")
 

@@ -1,7 +1,9 @@
-"""Pictures of things, read back from their pixels: tiles, a warehouse, disks, jugs, calendar pages and chains.
+"""Pictures of things, read back from their pixels: tiles, a warehouse, disks, jugs, calendar pages
+and chains.
 
-Text is read by comparing crops: what a number, month or weekday looks like is learned from some pictures and must be found
-again in others. That it can be read by a person was seen on contact sheets at 252 pixels and at the smallest size.
+Text is read by comparing crops: what a number, month or weekday looks like is learned from some
+pictures and must be found again in others. That it can be read by a person was seen on contact
+sheets at 252 pixels and at the smallest size.
 """
 
 import random
@@ -59,7 +61,9 @@ def test_tiles_show_their_numbers_and_the_open_position():
                     read.append(0)
                     continue
                 look = known.setdefault((side, number), crop.tobytes())
-                alike = [n for (s, n), other in known.items() if s == side and other == crop.tobytes()]
+                alike = [
+                    n for (s, n), other in known.items() if s == side and other == crop.tobytes()
+                ]
                 seen += look == crop.tobytes()
                 read += alike
         assert read == [n for row in state.grid for n in row]
@@ -80,8 +84,14 @@ def test_cells_of_a_warehouse_are_told_by_their_colours():
             for r in range(side):
                 row = ""
                 for c in range(side):
-                    y, x = (slice(round(i * size / side), round((i + 1) * size / side)) for i in (r, c))
-                    found = [letter for letter, colour in marks.items() if where(picture[y, x], colour).any()]
+                    y, x = (
+                        slice(round(i * size / side), round((i + 1) * size / side)) for i in (r, c)
+                    )
+                    found = [
+                        letter
+                        for letter, colour in marks.items()
+                        if where(picture[y, x], colour).any()
+                    ]
                     assert len(found) <= 1
                     row += found[0] if found else "."
                 rows.append(row)
@@ -97,7 +107,9 @@ def test_disks_are_read_by_colour_and_are_as_wide_as_their_rank():
                 widths, found = [], [[] for _ in rods]
                 for disk in range(1, disks + 1):
                     ys, xs = np.nonzero(where(part, tower_of_hanoi.COLOURS[disk - 1]))
-                    found[int(xs.mean() * 3 / size)].append((-ys.mean(), disk))  # heights from the bottom up
+                    found[int(xs.mean() * 3 / size)].append(
+                        (-ys.mean(), disk)
+                    )  # heights from the bottom up
                     widths.append(np.ptp(xs))
                 assert tuple(tuple(disk for _, disk in sorted(rod)) for rod in found) == rods
                 assert all(a < b for a, b in zip(widths, widths[1:], strict=False))
@@ -114,9 +126,15 @@ def test_capacities_and_water_are_read_off_the_scale():
             read = []
             for jug in range(n):
                 part = picture[
-                    :ground, round(left + jug * (size - left) / n) : round(left + (jug + 1) * (size - left) / n)
+                    :ground,
+                    round(left + jug * (size - left) / n) : round(
+                        left + (jug + 1) * (size - left) / n
+                    ),
                 ]
-                wall, water = (np.nonzero(where(part, colour).any(axis=1))[0] for colour in (INK, water_jugs.WATER))
+                wall, water = (
+                    np.nonzero(where(part, colour).any(axis=1))[0]
+                    for colour in (INK, water_jugs.WATER)
+                )
                 full = round((ground - water.min()) / litre) if len(water) > 1 else 0
                 read.append((full, round((ground - wall.min()) / litre)))
             assert read == list(zip(state.water, state.capacities, strict=True))
@@ -135,7 +153,9 @@ def test_calendar_pages_show_month_weekdays_and_days():
         picture = pixels(calendar, page)
         band, high, wide = 252 * 0.13, (252 - 252 * 0.13 - 2) / 7, 248 / 7
         months.setdefault(picture[: int(band)].tobytes(), set()).add(page.month)
-        weeks.setdefault(picture[int(band) + 1 : int(band + high)].tobytes(), set()).add(page.starts)
+        weeks.setdefault(picture[int(band) + 1 : int(band + high)].tobytes(), set()).add(
+            page.starts
+        )
         inked = [
             where(
                 picture[
@@ -147,7 +167,9 @@ def test_calendar_pages_show_month_weekdays_and_days():
             for i in range(42)
         ]
         first = inked.index(True)
-        assert inked == [first <= i < first + calendar.month_length(page.month, page.leap) for i in range(42)]
+        assert inked == [
+            first <= i < first + calendar.month_length(page.month, page.leap) for i in range(42)
+        ]
         assert (first + page.starts) % 7 == page.first
     assert sorted(map(sorted, months.values())) == [[m] for m in range(1, 13)]
     assert sorted(map(sorted, weeks.values())) == [[0], [5], [6]]

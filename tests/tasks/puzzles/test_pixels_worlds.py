@@ -1,7 +1,8 @@
-"""Every fact of a picture is in its pixels: the facts are read again from renderings, without the renderer's help.
+"""Every fact of a picture is in its pixels: the facts are read again from renderings, without the
+renderer's help.
 
-What is written in words cannot be read so: the wheel's prizes, the blocks' numbers and the regions' letters. Contact sheets
-of all levels at 252 pixels, and of level 1 at 84, were looked at for them.
+What is written in words cannot be read so: the wheel's prizes, the blocks' numbers and the regions'
+letters. Contact sheets of all levels at 252 pixels, and of level 1 at 84, were looked at for them.
 """
 
 import random
@@ -29,7 +30,10 @@ def pieces(mask):
 
 
 def nearest(colour, named):
-    return min(named, key=lambda name: sum(abs(int(a) - b) for a, b in zip(colour, named[name], strict=True)))
+    return min(
+        named,
+        key=lambda name: sum(abs(int(a) - b) for a, b in zip(colour, named[name], strict=True)),
+    )
 
 
 def drawn(name, n=N):
@@ -42,15 +46,26 @@ def drawn(name, n=N):
 @pytest.mark.parametrize("size", [84, 252])
 def test_think_dot_faces_and_bars(size):
     colours = {"blue": (40, 120, 250), "yellow": (252, 206, 40)}
-    places = {f"{row}{i}": (column, y) for row, y, columns in (("t", 1.35, (1.5, 3.5, 5.5)), ("m", 3.3, (2.5, 4.5)),
-              ("b", 5.25, (1.5, 3.5, 5.5))) for i, column in enumerate(columns, 1)}  # fmt: skip
+    places = {
+        f"{row}{i}": (column, y)
+        for row, y, columns in (
+            ("t", 1.35, (1.5, 3.5, 5.5)),
+            ("m", 3.3, (2.5, 4.5)),
+            ("b", 5.25, (1.5, 3.5, 5.5)),
+        )
+        for i, column in enumerate(columns, 1)
+    }
     for _, seed, state in drawn("think_dot"):
         image, unit = pixels(think_dot, state, size, seed), size / 7
         read, rolls = {}, {}
         for name, (x, y) in places.items():
             read[name] = nearest(image[round(y * unit), round(x * unit)], colours)
             top = round((y + 0.5) * unit)
-            bar = np.all(image[top : top + round(unit), round((x - 0.7) * unit) : round((x + 0.7) * unit)] < 110, -1)
+            bar = np.all(
+                image[top : top + round(unit), round((x - 0.7) * unit) : round((x + 0.7) * unit)]
+                < 110,
+                -1,
+            )
             down, across = np.nonzero(bar)
             rolls[name] = "right" if np.corrcoef(down, across)[0, 1] > 0 else "left"
         assert read == think_dot.facts(state)
@@ -96,14 +111,21 @@ def test_wood_slide_blocks_by_their_shades(size):
             continue
         image = pixels(wood_slide, state, size, seed)
         names = {(255, 255, 255): "0"}
-        read = [read_blocks(half, names, state.start) for half in (image[:, : size // 2], image[:, size // 2 :])]
+        read = [
+            read_blocks(half, names, state.start)
+            for half in (image[:, : size // 2], image[:, size // 2 :])
+        ]
         assert read == [state.start, state.end]
         assert len(set(names.values())) == len(names) == len(set("".join(state.start)))
 
 
 def read_blocks(half, names, start):
-    """A grid by the shade that fills most of each cell. A shade gets its name where it is first met."""
-    frame = np.argwhere(np.all(half == (24, 24, 28), -1)[:, 5:-5].sum(-1) > 0.6 * half.shape[1])[:, 0]
+    """A grid by the shade that fills most of each cell. A shade gets its name where it is first
+    met.
+    """
+    frame = np.argwhere(np.all(half == (24, 24, 28), -1)[:, 5:-5].sum(-1) > 0.6 * half.shape[1])[
+        :, 0
+    ]
     top, bottom = frame.min() + 2, frame.max() - 2
     side = (bottom - top + 1) / len(start)
     left = (half.shape[1] - side * len(start[0])) / 2
@@ -111,7 +133,9 @@ def read_blocks(half, names, start):
     for r in range(len(start)):
         row = ""
         for c in range(len(start[0])):
-            down, right = (slice(int(x + 2), int(x + side - 1)) for x in (top + r * side, left + c * side))
+            down, right = (
+                slice(int(x + 2), int(x + side - 1)) for x in (top + r * side, left + c * side)
+            )
             shades, counts = np.unique(half[down, right].reshape(-1, 3), axis=0, return_counts=True)
             shade = tuple(shades[counts.argmax()].tolist())
             row += names.setdefault(shade, start[r][c])
@@ -123,8 +147,12 @@ def read_blocks(half, names, start):
 def test_map_colours_and_borders(size):
     """Regions are what black lines leave apart. That each has its letter was looked at."""
     colours = {
-        "Red": (240, 92, 88), "Green": (70, 170, 80), "Blue": (70, 150, 245), "Yellow": (252, 208, 50), "White": (255, 255, 255),
-    }  # fmt: skip
+        "Red": (240, 92, 88),
+        "Green": (70, 170, 80),
+        "Blue": (70, 150, 245),
+        "Yellow": (252, 208, 50),
+        "White": (255, 255, 255),
+    }
     for level, seed, state in drawn("map", 12):
         if size == 84 and level > 1:
             continue
@@ -133,13 +161,21 @@ def test_map_colours_and_borders(size):
         areas, at, read = np.bincount(labels.ravel()), {}, {}
         for r, row in enumerate(state.layout):
             for c, letter in enumerate(row):
-                down, across = (slice(int(3 + (x + 0.3) * side), int(3 + (x + 0.7) * side)) for x in (r, c))
+                down, across = (
+                    slice(int(3 + (x + 0.3) * side), int(3 + (x + 0.7) * side)) for x in (r, c)
+                )
                 part = labels[down, across]
                 inside = [int(i) for i in np.unique(part) if i]
-                at.setdefault(letter, set()).add(max(inside, key=lambda i: areas[i]))  # not the hole of an A
-                shades, counts = np.unique(image[down, across].reshape(-1, 3), axis=0, return_counts=True)
+                at.setdefault(letter, set()).add(
+                    max(inside, key=lambda i: areas[i])
+                )  # not the hole of an A
+                shades, counts = np.unique(
+                    image[down, across].reshape(-1, 3), axis=0, return_counts=True
+                )
                 read[f"colour {letter}"] = nearest(shades[counts.argmax()], colours)
-        assert all(len(found) == 1 for found in at.values())  # one piece a letter, and each piece another
+        assert all(
+            len(found) == 1 for found in at.values()
+        )  # one piece a letter, and each piece another
         assert len(set.union(*at.values())) == len(at)
         piece = {found.pop(): letter for letter, found in at.items()}
         facing = {}
@@ -148,28 +184,44 @@ def test_map_colours_and_borders(size):
             for pair in zip(one[across].tolist(), other[across].tolist(), strict=True):
                 slot = "-".join(sorted(piece[i] for i in pair))
                 facing[slot] = facing.get(slot, 0) + 1
-        read |= {slot: "adjacent" for slot, n in facing.items() if n > side / 2}  # about a corner there are fewer
+        read |= {
+            slot: "adjacent" for slot, n in facing.items() if n > side / 2
+        }  # about a corner there are fewer
         assert read == map_puzzle.facts(state)
 
 
 @pytest.mark.parametrize("size", [84, 252])
 def test_cube_squares(size):
-    """The faces are found as the pieces of the net; their squares are read at the middles of their cells."""
+    """The faces are found as the pieces of the net; their squares are read at the middles of their
+    cells.
+    """
     colours = {
-        "red": (220, 30, 30), "green": (20, 150, 40), "blue": (30, 100, 240), "yellow": (250, 225, 40), "orange": (255, 140, 30),
+        "red": (220, 30, 30),
+        "green": (20, 150, 40),
+        "blue": (30, 100, 240),
+        "yellow": (250, 225, 40),
+        "orange": (255, 140, 30),
         "grey": (165, 165, 165),
-    }  # fmt: skip
+    }
     for _, seed, state in drawn("rubiks_cube", 12):
         image = pixels(rubiks_cube, state, size, seed)
         is_net = np.abs(image - image[0, 0]).sum(-1) > 30
-        boxes = [box for box in ndimage.find_objects(pieces(is_net)) if box[0].stop - box[0].start > size / 8]
+        boxes = [
+            box
+            for box in ndimage.find_objects(pieces(is_net))
+            if box[0].stop - box[0].start > size / 8
+        ]
         assert len(boxes) == 6
         boxes.sort(key=lambda box: (round(4 * box[0].start / size), box[1].start))
         read = {}
-        for name, (down, across) in zip(("up", "left", "front", "right", "back", "down"), boxes, strict=True):
+        for name, (down, across) in zip(
+            ("up", "left", "front", "right", "back", "down"), boxes, strict=True
+        ):
             side = (down.stop - down.start) / 3
             for r in range(3):
                 for c in range(3):
-                    middle = image[int(down.start + (r + 0.5) * side), int(across.start + (c + 0.5) * side)]
+                    middle = image[
+                        int(down.start + (r + 0.5) * side), int(across.start + (c + 0.5) * side)
+                    ]
                     read[f"{name} r{r + 1}c{c + 1}"] = nearest(middle, colours)
         assert read == rubiks_cube.facts(state)

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from franken.tasks.puzzles import board_tile, colour_hue, maze, move_box, n_queens, number_slide, rotting_kiwi
+from franken.tasks.puzzles import (
+    board_tile,
+    colour_hue,
+    maze,
+    move_box,
+    n_queens,
+    number_slide,
+    rotting_kiwi,
+)
 from franken.tasks.puzzles import map as map_puzzle
 from franken.tasks.puzzles.solved import Unsolvable
 
@@ -37,7 +45,9 @@ def cover(squares: frozenset) -> bool:
 
 @given(grids(st.booleans() | st.just(True), 1, 5))
 def test_board_tile_against_trying_every_domino(grid):
-    removed = frozenset((r, c) for r, row in enumerate(grid) for c, kept in enumerate(row) if not kept)
+    removed = frozenset(
+        (r, c) for r, row in enumerate(grid) for c, kept in enumerate(row) if not kept
+    )
     board = board_tile.Board(len(grid), len(grid[0]), removed)
     squares = frozenset(board_tile.squares(board))
     assert board_tile.solve(board).answer == ("Yes" if cover(squares) else "No")
@@ -84,14 +94,22 @@ def simple_paths(walls, path, goal):
 def turns_of(path):
     steps = [(b[0] - a[0], b[1] - a[1]) for a, b in zip(path, path[1:], strict=False)]
     crosses = [a[0] * b[1] - a[1] * b[0] for a, b in zip(steps, steps[1:], strict=False)]
-    return sum(x > 0 for x in crosses), sum(x < 0 for x in crosses)  # rows grow downwards: positive is left
+    return sum(x > 0 for x in crosses), sum(
+        x < 0 for x in crosses
+    )  # rows grow downwards: positive is left
 
 
 @settings(deadline=None)
-@given(grids(st.sampled_from((False, False, True)), 2, 4), st.sampled_from(("cells", "left", "right", "turns")))
+@given(
+    grids(st.sampled_from((False, False, True)), 2, 4),
+    st.sampled_from(("cells", "left", "right", "turns")),
+)
 def test_maze_against_every_simple_path(walls, count):
     start, goal = (0, 0), (len(walls) - 1, len(walls[0]) - 1)
-    walls = tuple(tuple(w and (r, c) not in (start, goal) for c, w in enumerate(row)) for r, row in enumerate(walls))
+    walls = tuple(
+        tuple(w and (r, c) not in (start, goal) for c, w in enumerate(row))
+        for r, row in enumerate(walls)
+    )
     paths = [(len(p), *turns_of(p)) for p in simple_paths(walls, [start], goal)]
     least = min(((n, a + b) for n, a, b in paths), default=None)
     best = {(n, a, b) for n, a, b in paths if (n, a + b) == least}
@@ -115,7 +133,10 @@ def fewest_pushes(walls, player, box, target):
                 return str(pushes)
             for dr, dc in SIDES:
                 to, beyond = (r + dr, c + dc), (r + 2 * dr, c + 2 * dc)
-                inside = [0 <= x < len(walls) and 0 <= y < len(walls[0]) and not walls[x][y] for x, y in (to, beyond)]
+                inside = [
+                    0 <= x < len(walls) and 0 <= y < len(walls[0]) and not walls[x][y]
+                    for x, y in (to, beyond)
+                ]
                 if to == at and all(inside):
                     following.add((to, beyond))
                 elif to != at and inside[0]:
@@ -130,7 +151,9 @@ def test_move_box_against_stepping_the_player(walls, rng: random.Random):
     cells = [(r, c) for r in range(len(walls)) for c in range(len(walls[0]))]
     player, box, target = rng.sample(cells, 3)
     floor = {player, box, target}
-    walls = tuple(tuple(w and (r, c) not in floor for c, w in enumerate(row)) for r, row in enumerate(walls))
+    walls = tuple(
+        tuple(w and (r, c) not in floor for c, w in enumerate(row)) for r, row in enumerate(walls)
+    )
     state = move_box.Warehouse(walls, player, box, target)
     assert answer_of(move_box.solve, state) == fewest_pushes(walls, player, box, target)
 
@@ -138,7 +161,11 @@ def test_move_box_against_stepping_the_player(walls, rng: random.Random):
 @settings(max_examples=60)
 @given(st.integers(4, 7), st.randoms(use_true_random=False))
 def test_n_queens_against_every_permutation(n, rng: random.Random):
-    boards = [p for p in permutations(range(n)) if all(abs(p[i] - p[j]) != j - i for i, j in combinations(range(n), 2))]
+    boards = [
+        p
+        for p in permutations(range(n))
+        if all(abs(p[i] - p[j]) != j - i for i, j in combinations(range(n), 2))
+    ]
     board = rng.choice(boards)
     missing = rng.sample(range(n), 2)
     placed = tuple((r, board[r]) for r in range(n) if r not in missing)
@@ -176,9 +203,15 @@ slides = st.tuples(st.integers(2, 3), st.integers(2, 4)).flatmap(
     st.sampled_from(("top", "bottom", "left", "right")),
 )
 def test_number_slide_against_every_sequence(grid, moves, best, edge):
-    ends = [e for path in product(("up", "down", "left", "right"), repeat=moves) if (e := slide(grid, path))]
+    ends = [
+        e
+        for path in product(("up", "down", "left", "right"), repeat=moves)
+        if (e := slide(grid, path))
+    ]
     state = number_slide.Slide(grid)
-    assert number_slide.solve(state, number_slide.Boards(moves)).answer == str(len({str(e) for e in ends}))
+    assert number_slide.solve(state, number_slide.Boards(moves)).answer == str(
+        len({str(e) for e in ends})
+    )
     lines = {
         "top": lambda g: g[0],
         "bottom": lambda g: g[-1],
@@ -203,7 +236,9 @@ def test_number_slide_after_a_path(grid, path, what, line):
     if end is not None:
         row = next(r for r in end if 0 in r)
         numbers = row if line == "row" else [r[row.index(0)] for r in end]
-        expected = str({"maximum": max, "minimum": min, "sum": sum}[what](n for n in numbers if n > 0))
+        expected = str(
+            {"maximum": max, "minimum": min, "sum": sum}[what](n for n in numbers if n > 0)
+        )
     assert answer_of(number_slide.solve, number_slide.Slide(grid), query) == expected
 
 
@@ -217,7 +252,11 @@ def test_rotting_kiwi_against_minute_by_minute(grid):
         before = [row[:] for row in now]
         for r, row in enumerate(before):
             for c, cell in enumerate(row):
-                near = [before[r + a][c + b] for a, b in SIDES if 0 <= r + a < len(grid) and 0 <= c + b < len(row)]
+                near = [
+                    before[r + a][c + b]
+                    for a, b in SIDES
+                    if 0 <= r + a < len(grid) and 0 <= c + b < len(row)
+                ]
                 now[r][c] = 2 if cell == 1 and 2 in near else cell
     expected = None if any(1 in row for row in now) else str(minute)
     assert answer_of(rotting_kiwi.solve, rotting_kiwi.Kiwis(grid)) == expected
@@ -239,7 +278,9 @@ def test_map_against_every_assignment(n, rng: random.Random):
 
 @given(st.integers(0, 2**30), st.floats(0, math.pi), st.integers(2, 12))
 def test_neighbours_of_a_cut_up_square_whatever_way_it_lies(seed, angle, n):
-    """A square cut into rectangles at whole numbers, where neighbours can be counted cell by cell, then turned."""
+    """A square cut into rectangles at whole numbers, where neighbours can be counted cell by cell,
+    then turned.
+    """
     rng = random.Random(seed)
     pieces = [(0, 0, 16, 16)]
     while len(pieces) < n:
@@ -253,16 +294,26 @@ def test_neighbours_of_a_cut_up_square_whatever_way_it_lies(seed, angle, n):
         else:
             pieces.append((x, y, w, h))
             break
-    owner = {(a, b): i for i, (x, y, w, h) in enumerate(pieces) for a in range(x, x + w) for b in range(y, y + h)}
+    owner = {
+        (a, b): i
+        for i, (x, y, w, h) in enumerate(pieces)
+        for a in range(x, x + w)
+        for b in range(y, y + h)
+    }
     beside = [((a, b), (a + da, b + db)) for a, b in owner for da, db in ((0, 1), (1, 0))]
-    expected = {tuple(sorted((owner[p], owner[q]))) for p, q in beside if q in owner and owner[p] != owner[q]}
+    expected = {
+        tuple(sorted((owner[p], owner[q])))
+        for p, q in beside
+        if q in owner and owner[p] != owner[q]
+    }
 
     def place(x: int, y: int) -> tuple[float, float]:
         u, v = math.cos(angle) * x - math.sin(angle) * y, math.sin(angle) * x + math.cos(angle) * y
         return round(u / 16, 5), round(v / 16, 5)
 
     polygons = {
-        i: (place(x, y), place(x + w, y), place(x + w, y + h), place(x, y + h)) for i, (x, y, w, h) in enumerate(pieces)
+        i: (place(x, y), place(x + w, y), place(x + w, y + h), place(x, y + h))
+        for i, (x, y, w, h) in enumerate(pieces)
     }
     assert map_puzzle.adjacency(polygons) == expected
 

@@ -1,4 +1,6 @@
-"""Solvers of puzzles of moves, times and turns against independent brute force, closed forms and public end states."""
+"""Solvers of puzzles of moves, times and turns against independent brute force, closed forms and
+public end states.
+"""
 
 import json
 import random
@@ -22,11 +24,13 @@ from franken.tasks.puzzles import (
     water_jugs,
     wheel_of_fortune,
     wood_slide,
-)  # fmt: skip
+)
 from franken.tasks.puzzles.solved import Unsolvable
 
 PUBLIC = Path(__file__).parents[4] / "shared" / "data" / "algopuzzlevqa"
-public = pytest.mark.skipif(not PUBLIC.is_dir(), reason="the public benchmark is not on this machine")
+public = pytest.mark.skipif(
+    not PUBLIC.is_dir(), reason="the public benchmark is not on this machine"
+)
 
 
 def answer_of(solver, *arguments) -> str | None:
@@ -54,7 +58,9 @@ def test_clock_against_datetime(hour, minute, shift):
     assert answer == then.strftime("%I:%M").lstrip("0")
 
 
-@given(st.dates(date(1600, 1, 1), date(2900, 12, 31)), st.sampled_from((-1, 0, 1)), st.integers(1, 12))
+@given(
+    st.dates(date(1600, 1, 1), date(2900, 12, 31)), st.sampled_from((-1, 0, 1)), st.integers(1, 12)
+)
 def test_calendar_against_datetime(asked, offset, month):
     year = asked.year - offset
     leap = {y: (date(y + 1, 1, 1) - date(y, 1, 1)).days == 366 for y in (year, asked.year)}
@@ -69,7 +75,9 @@ def test_there_is_no_thirtieth_of_february():
 
 
 def closes(pieces: tuple[int, tuple[int, ...]]) -> bool:
-    """Whether some ring of the open pieces and the closed segments has no two closed ones side by side."""
+    """Whether some ring of the open pieces and the closed segments has no two closed ones side by
+    side.
+    """
     opened, closed = pieces[0], len(pieces[1])
     return any(
         not any(ring[i] == ring[i - 1] == "closed" for i in range(len(ring)))
@@ -86,7 +94,12 @@ def cut_anywhere(pieces):
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 3), st.lists(st.integers(1, 4), min_size=1, max_size=4), st.integers(1, 5), st.integers(1, 5))
+@given(
+    st.integers(0, 3),
+    st.lists(st.integers(1, 4), min_size=1, max_size=4),
+    st.integers(1, 5),
+    st.integers(1, 5),
+)
 def test_chain_link_against_every_cut(opened, segments, cut, weld):
     state = chain_link.Chains(opened, tuple(segments))
     if opened + sum(segments) < 3:
@@ -112,7 +125,9 @@ def test_checker_move_against_rewriting(start, moves, rng: random.Random):
     end = start
     for _ in range(moves):
         end = rng.choice([*rewrite(end), end])
-    assert checker_move.solve(checker_move.Checkers(start, end)).answer == levels(start, end, rewrite)
+    assert checker_move.solve(checker_move.Checkers(start, end)).answer == levels(
+        start, end, rewrite
+    )
     back = checker_move.Checkers(end, start)
     assert answer_of(checker_move.solve, back) == levels(end, start, rewrite)
 
@@ -124,7 +139,9 @@ def test_checkers_that_change_sides_take_the_known_number_of_moves(green, red):
 
 
 def by_disk(rods):
-    return tuple(next(i for i, rod in enumerate(rods) if disk in rod) for disk in sorted(sum(rods, ())))
+    return tuple(
+        next(i for i, rod in enumerate(rods) if disk in rod) for disk in sorted(sum(rods, ()))
+    )
 
 
 def move_disk(places):
@@ -139,16 +156,21 @@ def move_disk(places):
 def test_hanoi_against_a_search_over_places_of_disks(places):
     starts, ends = zip(*places, strict=True)
     rods = [
-        tuple(tuple(d + 1 for d in reversed(range(len(p))) if p[d] == rod) for rod in range(3)) for p in (starts, ends)
+        tuple(tuple(d + 1 for d in reversed(range(len(p))) if p[d] == rod) for rod in range(3))
+        for p in (starts, ends)
     ]
     assert by_disk(rods[0]) == starts
-    assert tower_of_hanoi.solve(tower_of_hanoi.Hanoi(*rods)).answer == levels(starts, ends, move_disk)
+    assert tower_of_hanoi.solve(tower_of_hanoi.Hanoi(*rods)).answer == levels(
+        starts, ends, move_disk
+    )
 
 
 @pytest.mark.parametrize("n", [1, 3, 6])
 def test_a_whole_tower_takes_two_to_the_n_less_one(n):
     tower = tuple(range(n, 0, -1))
-    assert tower_of_hanoi.solve(tower_of_hanoi.Hanoi((tower, (), ()), ((), (), tower))).answer == str(2**n - 1)
+    assert tower_of_hanoi.solve(
+        tower_of_hanoi.Hanoi((tower, (), ()), ((), (), tower))
+    ).answer == str(2**n - 1)
 
 
 def test_a_disk_on_a_smaller_one_is_no_state():
@@ -156,7 +178,11 @@ def test_a_disk_on_a_smaller_one_is_no_state():
         tower_of_hanoi.solve(tower_of_hanoi.Hanoi(((1, 2), (), ()), ((2, 1), (), ())))
 
 
-@given(st.lists(st.tuples(st.integers(1, 6), st.integers(0, 6), st.integers(0, 6)), min_size=2, max_size=3))
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 6), st.integers(0, 6), st.integers(0, 6)), min_size=2, max_size=3
+    )
+)
 def test_water_jugs_against_pouring_drop_by_drop(jugs):
     capacities = [c for c, _, _ in jugs]
     start, goal = (tuple(min(j[k], j[0]) for j in jugs) for k in (1, 2))
@@ -173,10 +199,15 @@ def test_water_jugs_against_pouring_drop_by_drop(jugs):
 
 
 @given(
-    st.integers(0, 23), st.integers(0, 71), st.integers(-80, 80), st.lists(st.integers(1, 5), min_size=2, max_size=6)
+    st.integers(0, 23),
+    st.integers(0, 71),
+    st.integers(-80, 80),
+    st.lists(st.integers(1, 5), min_size=2, max_size=6),
 )
 def test_wheel_against_turning_it_step_by_step(first, arrow, steps, weights):
-    """A wheel of 72 slots of five degrees that turns slot by slot; the arrow points at the middle of a slot."""
+    """A wheel of 72 slots of five degrees that turns slot by slot; the arrow points at the middle
+    of a slot.
+    """
     weights = [*weights, 72 - sum(weights)]
     slots: list[int] = []
     for prize, weight in enumerate(weights):
@@ -191,7 +222,9 @@ def test_wheel_against_turning_it_step_by_step(first, arrow, steps, weights):
         tuple(map(str, range(len(weights)))),
         5 * arrow + Fraction(5, 2),
     )
-    assert wheel_of_fortune.solve(wheel, wheel_of_fortune.Spin(Fraction(5 * steps))).answer == str(slots[arrow])
+    assert wheel_of_fortune.solve(wheel, wheel_of_fortune.Spin(Fraction(5 * steps))).answer == str(
+        slots[arrow]
+    )
 
 
 def test_an_arrow_between_two_prizes_has_no_answer():
@@ -224,7 +257,11 @@ def nudge(corners):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.randoms(use_true_random=False), st.sets(st.sampled_from("1234"), min_size=1), st.integers(0, 5))
+@given(
+    st.randoms(use_true_random=False),
+    st.sets(st.sampled_from("1234"), min_size=1),
+    st.integers(0, 5),
+)
 def test_wood_slide_against_moving_corners(rng: random.Random, names, moves):
     corners = None
     while corners is None or placed(corners) is None:
@@ -235,7 +272,9 @@ def test_wood_slide_against_moving_corners(rng: random.Random, names, moves):
     start_grid, end_grid = placed(corners), placed(end)
     assert start_grid is not None
     assert end_grid is not None
-    assert wood_slide.solve(wood_slide.Blocks(start_grid, end_grid)).answer == levels(corners, end, nudge)
+    assert wood_slide.solve(wood_slide.Blocks(start_grid, end_grid)).answer == levels(
+        corners, end, nudge
+    )
 
 
 def solved_cube(size: int) -> rubiks_cube.Cube:
@@ -251,7 +290,15 @@ def turned(cube, sequence: str):
 
 @pytest.mark.parametrize(
     ("sequence", "order"),
-    [("U", 4), ("RU", 105), ("RURRRUUU", 6), ("FB", 4), ("RRUU", 6), ("LLLLF", 4), ("RUUDDDBDDD", 1260)],
+    [
+        ("U", 4),
+        ("RU", 105),
+        ("RURRRUUU", 6),
+        ("FB", 4),
+        ("RRUU", 6),
+        ("LLLLF", 4),
+        ("RUUDDDBDDD", 1260),
+    ],
 )
 def test_cube_sequences_have_their_known_orders(sequence, order):
     """The order of a sequence in the cube's group: a wrong turn anywhere changes them."""
@@ -279,7 +326,9 @@ def test_cubes_end_as_published():
     for line in (PUBLIC / "rubiks_cube.json").read_text().splitlines():
         solution = json.loads(line)["solution"]
         start, end = (
-            rubiks_cube.Cube(tuple(tuple(map(tuple, solution[k][face])) for face in rubiks_cube.FACES))
+            rubiks_cube.Cube(
+                tuple(tuple(map(tuple, solution[k][face])) for face in rubiks_cube.FACES)
+            )
             for k in ("start_position", "end_position")
         )
         sequence = "".join(turn[0] * int(turn[1:] or 1) for turn in solution["moves"].split())
@@ -301,7 +350,9 @@ def test_toys_end_as_published():
     st.lists(st.sampled_from(think_dot.HOLES), max_size=6),
 )
 def test_think_dot_against_balls_that_fall_by_columns(faces, holes):
-    """Discs at columns 0, 2, 4 / 1, 3 / 0, 2, 4: a ball moves one column aside, and along the wall where there is none."""
+    """Discs at columns 0, 2, 4 / 1, 3 / 0, 2, 4: a ball moves one column aside, and along the wall
+    where there is none.
+    """
     rows = [
         dict(zip((0, 2, 4), faces, strict=False)),
         dict(zip((1, 3), faces[3:], strict=False)),
@@ -323,6 +374,11 @@ def test_think_dot_against_balls_that_fall_by_columns(faces, holes):
             row += 1
     toy = think_dot.Toy((tuple(faces[:3]), tuple(faces[3:5]), tuple(faces[5:])))
     for row in ("top", "middle", "bottom", "all"):
-        shown = [f for r, name in zip(rows, think_dot.ROWS, strict=True) if row in (name, "all") for f in r.values()]
+        shown = [
+            f
+            for r, name in zip(rows, think_dot.ROWS, strict=True)
+            if row in (name, "all")
+            for f in r.values()
+        ]
         query = think_dot.FacesAfter(tuple(holes), "blue", row)
         assert think_dot.solve(toy, query).answer == str(shown.count("blue"))

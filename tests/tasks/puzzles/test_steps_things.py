@@ -1,4 +1,6 @@
-"""Worked solutions of moves, days and cuts: every wrong number and every step left out is caught, counts need no search."""
+"""Worked solutions of moves, days and cuts: every wrong number and every step left out is caught,
+counts need no search.
+"""
 
 import random
 import re
@@ -39,7 +41,10 @@ def test_every_wrong_number_is_caught(name, level):
         for i, step in enumerate(steps):
             for found in list(re.finditer(r"\d+", step))[:12]:
                 wrong = step[: found.start()] + str(int(found[0]) + 1) + step[found.end() :]
-                assert module.check(state, query, (*steps[:i], wrong, *steps[i + 1 :])), (wrong, steps)
+                assert module.check(state, query, (*steps[:i], wrong, *steps[i + 1 :])), (
+                    wrong,
+                    steps,
+                )
 
 
 @pytest.mark.parametrize("name", REPLAYED)
@@ -61,7 +66,11 @@ def test_the_count_of_disk_moves_needs_no_search():
         rng = random.Random(seed)
         start, end = ([rng.randrange(3) for _ in range(5)] for _ in range(2))
         state = tower_of_hanoi.Hanoi(tower_of_hanoi._stacked(start), tower_of_hanoi._stacked(end))
-        counts = [int(step.rpartition(" ")[2]) for step in tower_of_hanoi._counted(start, end) if "=" in step]
+        counts = [
+            int(step.rpartition(" ")[2])
+            for step in tower_of_hanoi._counted(start, end)
+            if "=" in step
+        ]
         assert tower_of_hanoi.solve(state).answer == str(min(counts, default=0))
         best[counts.index(min(counts)) if counts else 0] += 1
     assert best[1] > 10
@@ -72,7 +81,9 @@ def test_cuts_in_turn_and_tried_agree():
         rng = random.Random(seed)
         state = chain_link.sample(rng, rng.choice(LEVELS))
         chains = chain_link.steps(state, chain_link.Times(3, 4))
-        assert sum(step.startswith("cut ") for step in chains["cuts"]) == chain_link.fewest_cuts(state)
+        assert sum(step.startswith("cut ") for step in chains["cuts"]) == chain_link.fewest_cuts(
+            state
+        )
         for steps in chains.values():
             assert chain_link.check(state, chain_link.Times(3, 4), steps) is None
 

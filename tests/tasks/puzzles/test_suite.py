@@ -56,7 +56,12 @@ def test_solutions_hold_step_by_step_and_wrong_ones_are_caught(name, level):
 @pytest.mark.parametrize("name", NAMES)
 def test_nonsense_is_no_description(name):
     task, drawn = states(name, 1, 3)
-    for text in ("", "nonsense", task.describe(drawn[0]) + " x", task.describe(drawn[0])[:-1] + "?"):
+    for text in (
+        "",
+        "nonsense",
+        task.describe(drawn[0]) + " x",
+        task.describe(drawn[0])[:-1] + "?",
+    ):
         with pytest.raises(ValueError):  # noqa: PT011 - any reason will do
             task.parse(text)
 
@@ -68,7 +73,11 @@ def test_different_states_have_different_facts_and_pictures(name):
     for state in drawn:
         other = task.module.change(state, random.Random(repr(state)))
         one, two = np.asarray(task.render(state)), np.asarray(task.render(other))
-        assert (state == other) == (not differing(task.facts(state), task.facts(other))) == np.array_equal(one, two)
+        assert (
+            (state == other)
+            == (not differing(task.facts(state), task.facts(other)))
+            == np.array_equal(one, two)
+        )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -81,7 +90,10 @@ def test_no_state_is_in_both_splits_and_items_are_reproducible(name):
     assert [(i.description, i.question, i.answer) for i in train] == [
         (i.description, i.question, i.answer) for i in again
     ]
-    assert all(np.array_equal(np.asarray(a.image), np.asarray(b.image)) for a, b in zip(train, again, strict=True))
+    assert all(
+        np.array_equal(np.asarray(a.image), np.asarray(b.image))
+        for a, b in zip(train, again, strict=True)
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -94,7 +106,9 @@ def test_pairs_differ_in_one_fact_and_in_the_answer(name):
             assert pair.target.state == pair.source.state
             continue
         eligible += 1
-        assert differing(task.facts(pair.target.state), task.facts(pair.source.state)) == [pair.fact]
+        assert differing(task.facts(pair.target.state), task.facts(pair.source.state)) == [
+            pair.fact
+        ]
         assert pair.target.answer != pair.source.answer
     assert eligible >= 4
 
