@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from public_data import needs, public
 
 from franken.errors import UsageError
 from franken.evaluate.run import run_eval
@@ -14,7 +15,7 @@ from franken.tasks import grade
 from franken.tasks.algopuzzlevqa_items import is_folder, load_items
 from franken.tasks.sources import canonical, load_tasks, open_stream
 
-PUBLIC = Path(__file__).parents[2].parent / "shared" / "data" / "algopuzzlevqa"
+PUBLIC = public("algopuzzlevqa")
 CLOCK = {
     "image": "images/clock/clock_0000.jpg",
     "answer": "4:23",
@@ -113,7 +114,7 @@ def test_choice_is_for_the_public_puzzles_alone(folder, tmp_path):
     assert canonical(tmp_path / "x+choice") == str((tmp_path / "x+choice").resolve())
 
 
-@pytest.mark.skipif(not PUBLIC.is_dir(), reason="the public data is not here")
+@needs("algopuzzlevqa")
 def test_every_published_row_is_an_item_with_a_description_that_does_not_hold_its_solution():
     items = load_items(PUBLIC)
     lines = sum(len(p.read_text().splitlines()) for p in PUBLIC.glob("*.json"))
@@ -125,7 +126,7 @@ def test_every_published_row_is_an_item_with_a_description_that_does_not_hold_it
     assert 0 < len(missing) < lines
 
 
-@pytest.mark.skipif(not PUBLIC.is_dir(), reason="the public data is not here")
+@needs("algopuzzlevqa")
 def test_every_published_row_has_its_answer_among_its_options():
     items = load_items(PUBLIC, choice=True)
     assert not [i.id for i in items if i.error and "options" in i.error]

@@ -1,17 +1,14 @@
 """The public benchmark, row by row, from the initial state and the question alone."""
 
 import json
-from pathlib import Path
 
 import pytest
+from public_data import needs, public
 
 from franken.errors import FrankenError, UsageError
 from franken.tasks import algopuzzlevqa as apv
 
-PUBLIC = Path(__file__).parents[3] / "shared" / "data" / "algopuzzlevqa"
-public = pytest.mark.skipif(
-    not PUBLIC.is_dir(), reason="the public benchmark is not on this machine"
-)
+PUBLIC = public("algopuzzlevqa")
 TYPES = sorted(apv.READERS)
 WHOLE = ("clock", "maze", "move_box", "n_queens", "number_slide")
 
@@ -77,7 +74,7 @@ def bare(puzzle_type: str, solution: dict) -> dict:
     return kept
 
 
-@public
+@needs("algopuzzlevqa")
 @pytest.mark.parametrize("puzzle_type", TYPES)
 def test_every_public_row_agrees(puzzle_type):
     found = apv.verify(apv.load(PUBLIC / f"{puzzle_type}.json"))
@@ -85,7 +82,7 @@ def test_every_public_row_agrees(puzzle_type):
     assert found["agree"] == found["rows"], found["disagree"]
 
 
-@public
+@needs("algopuzzlevqa")
 @pytest.mark.parametrize("puzzle_type", TYPES)
 def test_verdicts_need_nothing_that_solves_the_row(puzzle_type, tmp_path):
     """Without those fields, and with a wrong answer published, the verdict is the same."""
@@ -105,7 +102,7 @@ def test_verdicts_need_nothing_that_solves_the_row(puzzle_type, tmp_path):
     assert all(apv.same(published[d["id"]], d["ours"]) and d["why"] for d in wrong["disagree"])
 
 
-@public
+@needs("algopuzzlevqa")
 def test_rows_load_in_their_own_format():
     row = apv.load(PUBLIC / "n_queens.json")[0]
     assert row.id == "n_queens_0000"

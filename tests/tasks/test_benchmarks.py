@@ -4,11 +4,11 @@ column map.
 
 import io
 import json
-from pathlib import Path
 
 import pandas as pd
 import pytest
 from PIL import Image
+from public_data import needs, public
 
 from franken import tasks
 from franken.errors import FrankenError, UsageError
@@ -422,10 +422,10 @@ def test_bytes_base64_and_json_maps(tmp_path):
     assert item.image.size == (8, 6)
 
 
-ALGOPUZZLEVQA = Path(__file__).parents[3] / "shared" / "data" / "algopuzzlevqa"
+ALGOPUZZLEVQA = public("algopuzzlevqa")
 
 
-@pytest.mark.skipif(not ALGOPUZZLEVQA.exists(), reason="the public data is not here")
+@needs("algopuzzlevqa")
 def test_published_multiple_choice_rows_are_read_and_judged():
     wrong = []
     for file in sorted(ALGOPUZZLEVQA.glob("*.json")):

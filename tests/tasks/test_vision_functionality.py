@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from public_data import needs, public
 
 from franken.errors import FrankenError, UsageError
 from franken.tasks import grade, load_folder
 from franken.tasks.puzzle import Item
 from franken.tasks.vision_functionality import iou
 
-PUBLIC = Path(__file__).parents[2].parent / "shared" / "data" / "vision_functionality"
+PUBLIC = public("vision_functionality")
 
 
 def write(folder: Path, task: str, rows: list[dict]) -> None:
@@ -115,9 +116,7 @@ def test_iou_closed_forms():
     assert iou((0, 0, 0, 0), (0, 0, 0, 0)) == 0.0
 
 
-@pytest.mark.skipif(
-    not PUBLIC.exists(), reason="the public vision_functionality data is not beside the checkout"
-)
+@needs("vision_functionality")
 def test_the_published_rows():
     pairs = load_folder(PUBLIC)
     usable = {

@@ -7,19 +7,19 @@ is drawn besides (captions, grid lines) carries no fact.
 
 import random
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from public_data import needs, public
 
 from franken.tasks import algopuzzlevqa
 from franken.tasks.algopuzzlevqa_rows import READERS
 from franken.tasks.puzzles import board_tile, checker_move, colour_hue, maze, n_queens
 from franken.tasks.puzzles.suite import puzzle
 
-PUBLIC = Path(__file__).parents[4] / "shared" / "data" / "algopuzzlevqa"
+PUBLIC = public("algopuzzlevqa")
 LEVELS_AND_SIZES = [(1, 0), (1, 84), (2, 126), (3, 252)]  # 0: the smallest size allowed
 
 
@@ -345,7 +345,7 @@ def test_boards_with_a_tile_twice_or_too_few_are_none():
             colour_hue.parse(f"hues {tail}")
 
 
-@pytest.mark.skipif(not PUBLIC.is_dir(), reason="the public benchmark is not on this machine")
+@needs("algopuzzlevqa")
 @pytest.mark.parametrize("kind", ["board_tile", "n_queens", "maze", "checker_move", "colour_hue"])
 def test_public_states_are_described_drawn_and_solved_step_by_step(kind):
     """What others drew, not our own sampler: sizes and arrangements that ours may never make."""

@@ -7,11 +7,11 @@ import random
 from datetime import date, datetime, timedelta
 from fractions import Fraction
 from itertools import permutations, product
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from public_data import needs, public
 
 from franken.tasks.puzzles import (
     calendar,
@@ -27,10 +27,7 @@ from franken.tasks.puzzles import (
 )
 from franken.tasks.puzzles.solved import Unsolvable
 
-PUBLIC = Path(__file__).parents[4] / "shared" / "data" / "algopuzzlevqa"
-public = pytest.mark.skipif(
-    not PUBLIC.is_dir(), reason="the public benchmark is not on this machine"
-)
+PUBLIC = public("algopuzzlevqa")
 
 
 def answer_of(solver, *arguments) -> str | None:
@@ -321,7 +318,7 @@ def test_half_turns_of_opposite_faces_make_the_chequered_cube():
         assert face == chequered
 
 
-@public
+@needs("algopuzzlevqa")
 def test_cubes_end_as_published():
     for line in (PUBLIC / "rubiks_cube.json").read_text().splitlines():
         solution = json.loads(line)["solution"]
@@ -335,7 +332,7 @@ def test_cubes_end_as_published():
         assert turned(start, sequence) == end
 
 
-@public
+@needs("algopuzzlevqa")
 def test_toys_end_as_published():
     for line in (PUBLIC / "think_dot.json").read_text().splitlines():
         solution = json.loads(line)["solution"]
