@@ -7,6 +7,7 @@ are added, never averaged: the update is that of one process, to rounding. Rank 
 torchrun all of this is one rank and costs nothing.
 """
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from franken.errors import FrankenError, UsageError, VerificationError
 
@@ -165,20 +166,26 @@ def add_gradients(parameters: Sequence[Tensor]) -> None:
             p.grad = summed.view_as(p)
 
 
-def check_equal(model: Any) -> None:
+def check_equal(model: nn.Module) -> None:
     """Raise VerificationError where the ranks' whole parameters are not the same bits."""
-    whole = (p.detach() for p in model.parameters() if not hasattr(p, "full_tensor"))
-    sums = (
-        [int(p.contiguous().view(torch.uint8).sum(dtype=torch.int64)) for p in whole]
-        if ranks() > 1
-        else []
-    )
-    if len({tuple(s) for s in gathered(sums)}) > 1:
+    if ranks() == 1:
+        return
+    digest = hashlib.sha256()
+    for p in model.parameters():
+        if not hasattr(p, "full_tensor"):
+            digest.update(tensor_digest(p).encode())
+    if len(set(gathered(digest.hexdigest()))) > 1:
         raise VerificationError(
             "the processes hold different weights",
             why="their updates came apart",
             fix="report this as a bug",
         )
+
+
+def tensor_digest(tensor: Tensor) -> str:
+    """SHA-256 of a tensor's bytes, row by row."""
+    data = tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy()
+    return hashlib.sha256(data.tobytes()).hexdigest()
 
 
 def _under_torchrun() -> bool:

@@ -7,7 +7,6 @@ projector, embed, text:0-9) runs without a graph: nothing below the lowest tenso
 kept for the backward pass. Frozen layers above a trainable one keep theirs.
 """
 
-import hashlib
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -18,6 +17,7 @@ from franken.errors import UsageError, VerificationError
 from franken.layers import COMPONENTS, PARTS
 from franken.names import Place, canonical, place
 from franken.selection import select
+from trainer.distributed import tensor_digest
 from trainer.sharding import full
 
 
@@ -124,5 +124,4 @@ def _host(name: str) -> str:
 
 
 def _hash(parameter: torch.Tensor) -> str:
-    data = full(parameter).detach().contiguous().cpu().view(torch.uint8).numpy()
-    return hashlib.sha256(data.tobytes()).hexdigest()
+    return tensor_digest(full(parameter))

@@ -12,7 +12,14 @@ from k_means_constrained import KMeansConstrained
 from k_means_constrained.k_means_constrained_ import _labels_constrained
 
 from franken.errors import UsageError
-from trainer.clusters import assign, constrained_kmeans, feasible_clusters, lloyd, shuffled
+from trainer.clusters import (
+    assign,
+    constrained_kmeans,
+    exchange,
+    feasible_clusters,
+    lloyd,
+    shuffled,
+)
 
 
 @settings(max_examples=40, deadline=None)
@@ -67,6 +74,38 @@ def test_well_apart_clusters_are_found_as_k_means_constrained_finds_them():
     assert ours.inertia == pytest.approx(theirs.inertia_)
     from_here = lloyd(x, x[[0, 8, 13]], 3)
     assert from_here.inertia == pytest.approx(ours.inertia)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_small_clusterings_are_the_best_of_all_partitions(seed):
+    """Lloyd's iteration from ten starts alone misses 4 of these 40."""
+    generator = np.random.default_rng(seed)
+    count = int(generator.integers(6, 10))
+    clusters = int(generator.integers(2, 4))
+    min_size = int(generator.integers(1, count // clusters + 1))
+    x = generator.normal(size=(count, int(generator.integers(2, 6))))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    best = min(
+        _inertia(x, np.array(labels))
+        for labels in itertools.product(range(clusters), repeat=count)
+        if min(np.bincount(labels, minlength=clusters)) >= min_size
+    )
+    clustering = constrained_kmeans(x, clusters, min_size)
+    assert clustering.inertia == pytest.approx(best)
+    assert clustering.inertia == pytest.approx(_inertia(x, clustering.labels))
+    assert min(np.bincount(clustering.labels, minlength=clusters)) >= min_size
+
+
+def test_an_exchange_leaves_an_optimum_that_no_single_move_leaves():
+    x = np.array([[0.0], [1.0], [10.0], [11.0]])
+    clustering = exchange(x, np.array([0, 1, 0, 1]), 2, 2)
+    assert clustering.labels.tolist() in ([0, 0, 1, 1], [1, 1, 0, 0])
+    assert clustering.inertia == pytest.approx(1.0)
+
+
+def _inertia(x, labels):
+    groups = (x[labels == k] for k in set(labels.tolist()))
+    return sum(((group - group.mean(0)) ** 2).sum() for group in groups)
 
 
 def test_the_order_of_the_points_does_not_matter():

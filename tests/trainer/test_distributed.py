@@ -25,10 +25,10 @@ from torch.multiprocessing.spawn import start_processes
 
 from franken import tasks
 from franken.checkpoints import open_checkpoint
-from franken.errors import FrankenError, UsageError
+from franken.errors import FrankenError, UsageError, VerificationError
 from franken.models.loading import load
 from trainer import sharded_state
-from trainer.distributed import joined, rank, ranks, speaks
+from trainer.distributed import check_equal, joined, rank, ranks, speaks
 from trainer.loop import run_train
 from trainer.stages import parse_recipe
 from trainer.state import Position
@@ -152,6 +152,7 @@ def two_ranks(number, ports, folder):
         train("mixed", folder / "mixed")
         train("sharded-lora", folder / "sharded-lora")
         full_disk(folder / "full", number)
+        permuted_rows(number)
     if number == 0:  # goes on alone, while the other waits for it to be back
         train("sharded", folder / "moving", until=3)
     with one_of_two(number, ports[1]):
@@ -174,6 +175,18 @@ def full_disk(out, number):
     assert "no space" in caught.value.why
     assert "step-00000001" in caught.value.fix
     assert [path.name for path in first.parent.iterdir()] == [first.name]
+
+
+def permuted_rows(number):
+    """Replicas of the same bits pass; the same rows in another order, whose sums agree, do not."""
+    torch.manual_seed(0)
+    model = torch.nn.Linear(4, 4)
+    check_equal(model)
+    if number:
+        with torch.no_grad():
+            model.weight.copy_(model.weight.flip(0))
+    with pytest.raises(VerificationError):
+        check_equal(model)
 
 
 @pytest.fixture(scope="module")
