@@ -17,7 +17,7 @@ model and prompts at hand.
 
 from __future__ import annotations
 
-import zlib
+import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -163,13 +163,13 @@ def identity_hook_is_exact(loaded: Loaded, prompt: Prompt) -> bool:
     return torch.equal(before, after)
 
 
-def weights_digest(loaded: Loaded) -> int:
-    """A checksum of every weight's bits."""
-    digest = 0
+def weights_digest(loaded: Loaded) -> str:
+    """SHA-256 of every weight's name, shape and bytes, in hexadecimal."""
+    digest = hashlib.sha256()
     for name, tensor in loaded.model.state_dict().items():
-        bits = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
-        digest = zlib.crc32(f"{name}{int(bits.sum(dtype=torch.int64))}".encode(), digest)
-    return digest
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def conclude(failures: Sequence[str], dtype: torch.dtype) -> list[str]:

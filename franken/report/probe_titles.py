@@ -31,8 +31,8 @@ def peak(rows: Any) -> list[int]:
 
 
 def layers_of(found: list[int]) -> str:
-    """`layer 3` or `layers 3-5`."""
-    return f"{'layer' if len(found) == 1 else 'layers'} {spelled(found, '-')}"
+    """`layer 3` or `layers 3..5`."""
+    return f"{'layer' if len(found) == 1 else 'layers'} {spelled(found)}"
 
 
 def of_swaps(rows: Any) -> str:

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 
 import pytest
+import torch
 from hand_built import FAMILIES, hand_built, seeing
 from PIL import Image
 
@@ -211,6 +212,27 @@ def test_weights_that_change_fail_the_run(tmp_path, monkeypatch):
     )
     with pytest.raises(VerificationError, match="weights changed"):
         run_probe(plan, out=tmp_path, device="cpu")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("change", ["reverse", "swap two bytes", "bf16"])
+def test_the_digest_knows_the_order_of_the_bytes(change):
+    """Sums of bytes do not: a matrix with its rows reversed has the same sum."""
+    loaded = wrap(seeing("qwen2_5_vl"), None, None)
+    if change == "bf16":
+        loaded.model.to(torch.bfloat16)
+    before = controls.weights_digest(loaded)
+    assert controls.weights_digest(loaded) == before
+    weight = loaded.model.get_decoder().layers[1].mlp.up_proj.weight
+    original = weight.clone()
+    if change == "swap two bytes":
+        flat = weight.view(-1)
+        flat[[0, 1]] = original.view(-1)[[1, 0]]
+    else:
+        weight.copy_(original.flip(0))
+    assert controls.weights_digest(loaded) != before
+    weight.copy_(original)
+    assert controls.weights_digest(loaded) == before
 
 
 @pytest.mark.parametrize(

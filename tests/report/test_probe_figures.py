@@ -155,7 +155,7 @@ def test_titles_say_what_the_rows_say():
     assert say.of_swaps(of("swap-suffix")).endswith("read 3.5")
     assert say.of_ablation(of("zero")).startswith("Layers 0, 5 cost most: 100 points")
     attention = of("attention")
-    assert "layers 2-3: 30 %" in say.of_attention(attention[attention["component"] == "all"])
+    assert "layers 2..3: 30 %" in say.of_attention(attention[attention["component"] == "all"])
     assert "left the image for the last token by layer 3" in say.of_patching(
         of("patch-residual"), "patch-residual"
     )
@@ -181,4 +181,4 @@ def test_a_peak_is_every_layer_that_cannot_be_told_from_the_best():
     table = frame(rows("zero", "accuracy_drop", [0.5, 0.9, 0.85, 0.5, 0.8, 0.79], half=0.05))
     assert say.peak(table) == [1, 2, 4]
     assert say.peak(table[:0]) == []
-    assert say.spans([0, 1, 2, 4, 6, 7]) == "0-2, 4, 6-7"
+    assert say.layers_of([0, 1, 2, 4, 6, 7]) == "layers 0..2, 4, 6..7"
