@@ -16,7 +16,7 @@ from pathlib import Path
 
 from franken.evaluate.compare import compare_runs
 from franken.evaluate.run import run_eval
-from franken.report.eval_figures import draw_eval
+from franken.report.figures.comparison import draw_eval
 from franken.runs import load_run
 
 ARMS = (

@@ -84,7 +84,7 @@ def diff(
             plan, out=out, options=options, jobs=jobs, progress=lambda n: tick(n, None, "diff")
         )
     if figures:
-        from franken.report.diff_figures import draw_diff
+        from franken.report.figures.diff import draw_diff
 
         draw_diff(folder)
     code = finish_diff(folder, json)

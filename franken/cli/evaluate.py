@@ -116,7 +116,7 @@ def evaluate(
     compared = compare_runs(
         folders, out=out, embedder=embedder, device=device, trained=split_list(trained), seed=seed
     )
-    from franken.report.eval_figures import draw_eval
+    from franken.report.figures.comparison import draw_eval
 
     draw_eval(compared)
     return finish_comparison(compared, folders, json)

@@ -188,7 +188,7 @@ def merge_sweep(
         folder = run_sweep(
             sweep, out=out, seed=seed, device=device, dtype=dtype, progress=tick, **asked
         )
-    from franken.report.sweep_figure import draw_scores, draw_sweep
+    from franken.report.figures.sweep import draw_scores, draw_sweep
 
     draw_sweep(folder)
     shown = ["gain acc@1", "lag acc@1"]

@@ -123,7 +123,7 @@ def _own_metrics(folder: Path) -> list[str]:
 
 
 def _draw(folder: Path, pair: tuple[Path, Path], question: str) -> None:
-    from franken.report.pair_figure import draw_pair
+    from franken.report.figures.pair import draw_pair
     from franken.runs import load_run
 
     rows = load_run(folder).samples.astype(object)

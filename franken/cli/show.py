@@ -29,10 +29,10 @@ def show(
     tables.
     """
     from franken.report.holdings import open_folder
-    from franken.report.paper_tables import KINDS, accounts, tables
-    from franken.report.typeset import csv as as_csv
-    from franken.report.typeset import has_intervals, layout, narrow
-    from franken.report.typeset import latex as as_latex
+    from franken.report.tables.kinds import KINDS, accounts, tables
+    from franken.report.tables.table import csv as as_csv
+    from franken.report.tables.table import has_intervals, layout, narrow
+    from franken.report.tables.table import latex as as_latex
 
     if csv + latex + json > 1:
         raise UsageError("one format at a time", "--csv, --latex and --json exclude each other")

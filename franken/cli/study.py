@@ -217,7 +217,7 @@ def report(
     json: Json = False,
 ) -> int:
     """Write the page of a study again, or a page over runs that exist; no model is loaded."""
-    from franken.report.page import build_page
+    from franken.report.page.build import build_page
     from franken.report.record import FILE
 
     given = {"base": base, "sft": sft, "rl": rl}

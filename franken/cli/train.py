@@ -152,7 +152,7 @@ def _study(
         raise UsageError("no --out given", why="a study needs its own folder", fix="add --out DIR")
     say = None if json else lambda line: print(line, file=sys.stderr, flush=True)
     found = run_freeze_study(recipe, planned, range(seeds), out, items=items, report=say)
-    from franken.report.freeze_figure import draw_freezing
+    from franken.report.figures.freezing import draw_freezing
 
     figure = draw_freezing(found, out / "freezing.png")
     shown: Any = found[found["metric"] == "acc@1"]

@@ -21,7 +21,7 @@ def train_figures(
     """Draw reward, accuracy, diversity and strategies over updates: a line a recipe, a band over
     its seeds.
     """
-    from franken.report.train_figures import draw_training
+    from franken.report.figures.training import draw_training
 
     figure = draw_training(runs, out, window=window)
     if json:

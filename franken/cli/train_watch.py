@@ -30,7 +30,7 @@ def summarise(out: Path) -> dict[str, Any]:
     """Draw the figures of a finished run, and watch its stages for rewards that rose while
     correctness fell.
     """
-    from franken.report.train_figures import draw_training
+    from franken.report.figures.training import draw_training
     from trainer.diagnostics import hacked
 
     log = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]

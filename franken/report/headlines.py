@@ -478,7 +478,7 @@ def costliest_layer(found: Evidence, model: str) -> str:
     """Which layer's removal costs most accuracy over all tasks; several where their intervals
     overlap.
     """
-    from franken.report.plots import pool_tasks
+    from franken.report.figures.plots import pool_tasks
 
     rows = found.layers("probe")
     rows = rows[

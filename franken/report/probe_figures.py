@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from franken.report import plots
 from franken.report import probe_titles as say
 from franken.report import theme as look
+from franken.report.figures import plots
 from franken.runs import LoadedRun, load_run
 
 GROUPS = ("system", "image", "question", "answer", "last", "all")

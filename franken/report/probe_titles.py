@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from franken.layers import spelled
-from franken.report import plots
+from franken.report.figures import plots
 
 METRICS = {
     "attention_mass": "Attention to the image",

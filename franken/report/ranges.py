@@ -18,9 +18,9 @@ import numpy as np
 
 from franken import stats
 from franken.layers import neighbours, thirds
-from franken.report import plots
 from franken.report import theme as look
 from franken.report.evidence import Evidence
+from franken.report.figures import plots
 from franken.report.verdicts import interval, paired
 
 if TYPE_CHECKING:

@@ -242,7 +242,7 @@ def _run(
     report: Report | None,
     budget: str,
 ) -> Path:
-    from franken.report.page import build_page
+    from franken.report.page.build import build_page
 
     outcomes = run_steps(
         steps,

@@ -42,8 +42,8 @@ def built(tmp_path_factory) -> Path:
     """The folder of a study with failed samples and its page, figures included: all as PNG,
     test_page makes PDFs of some.
     """
-    from franken.report import panels
-    from franken.report.page import build_page
+    from franken.report.page import panels
+    from franken.report.page.build import build_page
 
     folder = build(tmp_path_factory.mktemp("built"), failed=True, more=True, samples=6)
     with pytest.MonkeyPatch.context() as patch:

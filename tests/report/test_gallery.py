@@ -152,7 +152,7 @@ def thousand(tmp_path_factory):
 
 
 def test_with_a_thousand_samples_the_page_stays_small_and_quick(thousand):
-    from franken.report.page import build_page
+    from franken.report.page.build import build_page
 
     started = time.monotonic()
     html = build_page(thousand, files=False).read_text()

@@ -10,7 +10,7 @@ import pytest
 from franken.report import headlines
 from franken.report.evidence import Evidence, gather
 from franken.report.headlines import all_headlines, necessary, reading_depths, transfer, what
-from franken.report.layer_set_figures import above_random
+from franken.report.page.layer_sets import above_random
 from franken.report.record import read_study
 from franken.report.verdicts import (
     ABSENT,

@@ -9,12 +9,12 @@ from urllib.parse import unquote
 
 import pytest
 
-from franken.report import figures
 from franken.report.evidence import Evidence, gather
-from franken.report.page import build_page, figure_keys, render
-from franken.report.panels import Section, save_figures
+from franken.report.page import spine as figures
+from franken.report.page.build import build_page, figure_keys, render
+from franken.report.page.panels import Section, save_figures
+from franken.report.page.tables import accounting, reasons
 from franken.report.record import read_study
-from franken.report.tables import accounting, reasons
 
 
 class Document(HTMLParser):

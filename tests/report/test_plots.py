@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 
-from franken.report import plots
 from franken.report import theme as look
 from franken.report.evidence import Evidence, gather
-from franken.report.page import png
+from franken.report.figures import plots
+from franken.report.page.build import png
 from franken.report.record import read_study
 
 matplotlib.use("Agg")

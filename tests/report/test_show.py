@@ -13,8 +13,8 @@ from franken.cli import run_command
 from franken.errors import UsageError
 from franken.evaluate.metrics import compare_samples
 from franken.report.holdings import open_folder
-from franken.report.paper_tables import KINDS, tables
-from franken.report.typeset import Table, csv, escape, latex, layout, narrow
+from franken.report.tables.kinds import KINDS, tables
+from franken.report.tables.table import Table, csv, escape, latex, layout, narrow
 from franken.runs import layer_row, load_run, open_run
 from franken.stats import holm
 

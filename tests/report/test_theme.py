@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from franken.report import plots
 from franken.report import theme as look
-from franken.report.panels import Panel
+from franken.report.figures import plots
+from franken.report.page.panels import Panel
 from franken.report.ranges import TINTS
 
 matplotlib.use("Agg")
-CSS = Path(look.__file__).with_name("page.css").read_text()
+CSS = (Path(look.__file__).parent / "page/templates/page.css").read_text()
 REFERENCE = Path(__file__).with_name("reference_zero.png")
 # Machado, Oliveira and Fernandes 2009, severity 1, on linear RGB
 DEFICIENCIES = {

@@ -10,7 +10,7 @@ import pytest
 from franken.cli import run_command
 from franken.cli.train_watch import summarise
 from franken.errors import UsageError
-from franken.report.train_figures import bands, training_table
+from franken.report.figures.training import bands, training_table
 
 
 def make_run(folder, recipe, seed, rewards, correct=None):

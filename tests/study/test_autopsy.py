@@ -61,7 +61,7 @@ def in_process(monkeypatch):
 @pytest.fixture
 def undrawn(monkeypatch):
     """No page: drawing it takes longer than the steps."""
-    from franken.report import page
+    from franken.report.page import build as page
 
     monkeypatch.setattr(page, "build_page", lambda folder: folder / "index.html")
 

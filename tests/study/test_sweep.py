@@ -9,7 +9,7 @@ import pytest
 
 from franken.errors import UsageError
 from franken.models import creature
-from franken.report.sweep_figure import draw_sweep
+from franken.report.figures.sweep import draw_sweep
 from franken.runs import load_run
 from franken.study.sweep import control_band, plan_sweep, random_sets, run_sweep, verdict, windows
 
@@ -148,7 +148,7 @@ def test_a_figure_shows_what_the_rows_say(tmp_path):
     """
     from matplotlib.figure import Figure
 
-    from franken.report.sweep_figure import plot_gain
+    from franken.report.figures.sweep import plot_gain
 
     rows = pd.DataFrame(
         [
@@ -177,7 +177,7 @@ def test_a_figure_shows_what_the_rows_say(tmp_path):
 
 def test_m_scores_and_splices_of_several_donors(models, tmp_path):
     """A splice that takes the base's own layers changes nothing; one of two donors is both of them."""
-    from franken.report.sweep_figure import draw_scores
+    from franken.report.figures.sweep import draw_scores
     from franken.study.hybrids import parse_splice
 
     base, donor = models

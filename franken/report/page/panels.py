@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from franken.report import plots
 from franken.report import theme as look
 from franken.report.evidence import Evidence
+from franken.report.figures import plots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,10 +10,11 @@ from typing import Any
 from franken import stats
 from franken.evaluate.metrics import GREEDY, compare_values
 from franken.evaluate.mscores import NEEDS, m_scores
-from franken.report import plots, ranges
+from franken.report import ranges
 from franken.report import theme as look
 from franken.report.evidence import Evidence
-from franken.report.panels import Group, Panel, Section, basis
+from franken.report.figures import plots
+from franken.report.page.panels import Group, Panel, Section, basis
 from franken.report.sources import runs_of
 from franken.report.verdicts import ALPHA, interval, paired
 

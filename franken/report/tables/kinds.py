@@ -23,9 +23,9 @@ from typing import Any
 
 from franken.errors import UsageError, did_you_mean
 from franken.evaluate.compare import MINUS
-from franken.report import paper_layouts as papers
 from franken.report.holdings import Holdings
-from franken.report.typeset import Table
+from franken.report.tables import layouts as papers
+from franken.report.tables.table import Table
 from franken.runs import LoadedRun
 
 Frame = Any

@@ -7,10 +7,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from franken.report import eval_figures, plots
 from franken.report import theme as look
 from franken.report.evidence import Evidence
-from franken.report.panels import Group, Panel, Section, basis
+from franken.report.figures import comparison as eval_figures
+from franken.report.figures import plots
+from franken.report.page.panels import Group, Panel, Section, basis
 from franken.report.sources import folder_of, runs_of
 from franken.report.verdicts import paired, percent
 from franken.runs import LoadedRun

@@ -7,8 +7,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from franken.report import plots
 from franken.report import theme as look
+from franken.report.figures import plots
 from franken.runs import load_run
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from franken.report import plots
 from franken.report import theme as look
-from franken.report.diff_figures import RANKS, layer_spectra
 from franken.report.evidence import Evidence
+from franken.report.figures import plots
+from franken.report.figures.diff import RANKS, layer_spectra
 from franken.report.headlines import layer_spans, text_layers
-from franken.report.panels import Group, Panel, Section, basis
+from franken.report.page.panels import Group, Panel, Section, basis
 from franken.report.sources import runs_of
 
 TITLE = "What training changed"

@@ -20,21 +20,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from franken.report import figures
 from franken.report import theme as look
 from franken.report.evidence import Evidence, gather
 from franken.report.gallery import filter_rules, pair_gallery, reasoning_gallery
 from franken.report.headlines import all_headlines
-from franken.report.panels import Group, Panel, Section, save_figures
-from franken.report.record import read_study
-from franken.report.sources import Number, Runs, Sentence, anchor, numbers_of
-from franken.report.tables import (
+from franken.report.page import spine as figures
+from franken.report.page.panels import Group, Panel, Section, save_figures
+from franken.report.page.tables import (
     accounting,
     comparison_table,
     gallery_counts,
     model_table,
     same_layers_table,
 )
+from franken.report.record import read_study
+from franken.report.sources import Number, Runs, Sentence, anchor, numbers_of
 from franken.runs import atomic_write_text
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def render(found: Evidence, sections: Sequence[Section], saved: dict[str, list[s
     from markupsafe import Markup
 
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

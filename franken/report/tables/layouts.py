@@ -21,7 +21,7 @@ from franken.evaluate.mscores import NEEDS, SCORES
 from franken.evaluate.mscores import m_scores as greedy_scores
 from franken.evaluate.perception import DECOMPOSITION, decomposition, error_shares
 from franken.report.holdings import ANSWERS, Holdings
-from franken.report.typeset import Table
+from franken.report.tables.table import Table
 from franken.stats import holm
 
 Frame = Any

@@ -1,7 +1,7 @@
 """Which figures the page shows, in what order; and the spine, where everything about a layer stands
 above that layer.
 
-The sections are made in `where_figures`, `what_figures`, `layer_set_figures` and `answer_figures`,
+The sections are made in `where`, `what`, `layer_sets` and `answers`,
 of the parts in `panels`.
 """
 
@@ -10,15 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from franken.report import plots, ranges
+from franken.report import ranges
 from franken.report import theme as look
-from franken.report.answer_figures import how_good
 from franken.report.evidence import Evidence
-from franken.report.layer_set_figures import necessary, transfer
-from franken.report.panels import FRAME, SIZE, Section
+from franken.report.figures import plots
+from franken.report.page.answers import how_good
+from franken.report.page.layer_sets import necessary, transfer
+from franken.report.page.panels import FRAME, SIZE, Section
+from franken.report.page.what import what
+from franken.report.page.where import where
 from franken.report.verdicts import paired
-from franken.report.what_figures import what
-from franken.report.where_figures import where
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,11 +10,11 @@ import numpy as np
 
 from franken import stats
 from franken.evaluate.metrics import macro_interval
-from franken.report import plots
 from franken.report import probe_titles as titles
 from franken.report import theme as look
 from franken.report.evidence import Evidence
-from franken.report.panels import Group, Panel, Section, basis
+from franken.report.figures import plots
+from franken.report.page.panels import Group, Panel, Section, basis
 from franken.report.sources import runs_of
 
 TITLE = "Where it sees, where it reasons"

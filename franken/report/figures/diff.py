@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from franken.layers import thirds
-from franken.report import plots
 from franken.report import theme as look
+from franken.report.figures import plots
 from franken.runs import LoadedRun, load_run
 
 RANKS = (10, 20, 30, 40)  # of the paper's trend lines

@@ -1,0 +1,1 @@
+"""Tables: one object that is printed on a terminal, or written as CSV, LaTeX or JSON."""
