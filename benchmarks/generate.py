@@ -20,6 +20,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.packing import build, pixels_of
 from benchmarks.processes import apart, rise, setting
+from franken.models.batch import ModelBatch
 
 SHAPES = [
     (700, 64, 8),
@@ -40,7 +41,7 @@ def model() -> Any:
     return wrap(built, None, mute)
 
 
-def shared(loaded: Any, batch: dict[str, Any], n: int, steps: int) -> list[list[int]]:
+def shared(loaded: Any, batch: ModelBatch, n: int, steps: int) -> list[list[int]]:
     """The engine's way."""
     from franken.generate.engine import Sampling
     from franken.generate.native import sample
@@ -49,23 +50,20 @@ def shared(loaded: Any, batch: dict[str, Any], n: int, steps: int) -> list[list[
 
 
 @torch.no_grad()
-def independent(loaded: Any, batch: dict[str, Any], n: int, steps: int) -> list[list[int]]:
+def independent(loaded: Any, batch: ModelBatch, n: int, steps: int) -> list[list[int]]:
     """n rows that share nothing: the prompt and its image n times."""
     from transformers import DynamicCache
 
     from franken.generate.engine import Sampling, sample_names
     from franken.generate.native import decode, draws
 
-    axis = {"position_ids": -2}
-    rows = {k: torch.cat([v] * n, axis.get(k, 0)) for k, v in batch.items()}
+    rows = batch.repeat(n)
     cache = DynamicCache(config=loaded.model.config.get_text_config())
     output = loaded.model(**rows, past_key_values=cache, use_cache=True, logits_to_keep=1)
     sampling = Sampling(n, 1.0, steps)
     uniforms = draws(sample_names("benchmark", sampling), steps, 0)
-    last = rows["position_ids"][..., -1:]
-    ids, _ = decode(
-        loaded, cache, output.logits[:, -1], rows["attention_mask"], last, uniforms, sampling
-    )
+    mask, last = rows.attention_mask, rows.last_position
+    ids, _ = decode(loaded, cache, output.logits[:, -1], mask, last, uniforms, sampling)
     return ids.tolist()
 
 

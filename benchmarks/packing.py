@@ -25,6 +25,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.processes import apart, rise, setting
+from franken.models.batch import ModelBatch
 
 SHAPES = [
     (700, 300, 8),
@@ -91,17 +92,15 @@ def build(layers: int = 3, hidden: int = 768, heads: int = 12, keys: int = 4) ->
     return wrap(model, None, None)
 
 
-def batch_of(loaded: Any, prompt: int) -> dict[str, Any]:
+def batch_of(loaded: Any, prompt: int) -> ModelBatch:
     """`pixels_of`, with the features of its image in place of the pixels."""
     from trainer.policy import with_features
 
     return with_features(loaded, pixels_of(loaded, prompt))
 
 
-def pixels_of(loaded: Any, prompt: int) -> dict[str, Any]:
+def pixels_of(loaded: Any, prompt: int) -> ModelBatch:
     """One prompt of `prompt` tokens, 256 of them an image where it is long enough."""
-    from franken.models.positions import position_ids
-
     side = 16 if prompt >= 300 else 8
     generator = torch.Generator().manual_seed(1)
     rest = prompt - side * side - 2
@@ -122,8 +121,7 @@ def pixels_of(loaded: Any, prompt: int) -> dict[str, Any]:
         "pixel_values": pixels,
         "image_grid_thw": grid,
     }
-    batch["position_ids"] = position_ids(loaded.model, ids, mask, grid)
-    return batch
+    return ModelBatch.of(loaded.model, batch, [1])
 
 
 def responses_of(longest: int, group: int) -> list[list[int]]:
@@ -133,7 +131,7 @@ def responses_of(longest: int, group: int) -> list[list[int]]:
     return [torch.randint(10, 4000, (n,), generator=generator).tolist() for n in lengths]
 
 
-def step(arm: str, loaded: Any, batch: dict[str, Any], responses: list[list[int]]) -> torch.Tensor:
+def step(arm: str, loaded: Any, batch: ModelBatch, responses: list[list[int]]) -> torch.Tensor:
     """Sum of log-probabilities, backward. Returns the sum."""
     from trainer.packing import pack, packed_logprobs
     from trainer.policy import response_logprobs, take_rows
@@ -147,7 +145,7 @@ def step(arm: str, loaded: Any, batch: dict[str, Any], responses: list[list[int]
     return total.detach()
 
 
-def assert_equal(loaded: Any, batch: dict[str, Any], responses: list[list[int]]) -> float:
+def assert_equal(loaded: Any, batch: ModelBatch, responses: list[list[int]]) -> float:
     """The largest difference of any gradient entry, over the largest entry. Fails above 1e-4."""
     gradients = []
     for arm in ("rows", "packed"):
@@ -171,8 +169,6 @@ def largest_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tens
 
 def lesson_batch(loaded: Any, count: int, prompt: int, shape: str) -> Any:
     """A right-padded supervised batch: an image of 256 tokens and a question, then an answer."""
-    from franken.models.positions import position_ids
-    from trainer.data import Batch
 
     generator = torch.Generator().manual_seed(3)
     lengths = [200] * count
@@ -189,14 +185,12 @@ def lesson_batch(loaded: Any, count: int, prompt: int, shape: str) -> Any:
     )
     for row, length in enumerate(lengths):
         answer = torch.randint(10, 4000, (length,), generator=generator)
-        ids[row, : prompt + length] = torch.cat([asked["input_ids"][0], answer])
+        ids[row, : prompt + length] = torch.cat([asked.input_ids[0], answer])
         mask[row, : prompt + length] = 1
         labels[row, prompt : prompt + length] = answer
-    grids = asked["image_grid_thw"].repeat(count, 1)
-    inputs = {"input_ids": ids, "attention_mask": mask, "image_grid_thw": grids}
-    inputs |= {"pixel_values": asked["pixel_values"].repeat(count, 1)}
-    inputs["position_ids"] = position_ids(loaded.model, ids, mask, grids)
-    return Batch(inputs, labels, torch.ones(count), [1] * count)
+    images = asked.repeat(count).images.tensors()
+    inputs = {"input_ids": ids, "attention_mask": mask, **images}
+    return Batch(ModelBatch.of(loaded.model, inputs, [1] * count), labels, torch.ones(count))
 
 
 def lesson_step(arm: str, loaded: Any, batch: Any, budget: int) -> float:
@@ -232,14 +226,14 @@ def lessons(repeats: int, budget: int) -> None:
                 }
             )
         worst = largest_difference(*gradients)
-        tokens = int(batch.inputs["attention_mask"].sum())
+        tokens = int(batch.inputs.attention_mask.sum())
         arms = ("padded", "packed")
         seconds = [
             [lesson_step(arm, loaded, batch, budget) for arm in arms] for _ in range(repeats)
         ]
         ratios = [padded / packed for padded, packed in seconds]
         rates = [tokens / statistics.median(column) for column in zip(*seconds, strict=True)]
-        padding = 1 - tokens / batch.inputs["attention_mask"].numel()
+        padding = 1 - tokens / batch.inputs.attention_mask.numel()
         print(
             f"| {name} | {count} | {tokens} | {padding:.0%} | {budget} | {rates[0]:.0f} | {rates[1]:.0f} | {statistics.median(ratios):.2f} "
             f"| {min(ratios):.2f} | {max(ratios):.2f} | {worst:.0e} |",

@@ -22,6 +22,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.processes import setting
+from franken.models.batch import ModelBatch
 
 DEPTH, WIDTH = 28, 256
 Answers = list[list[int]]
@@ -58,7 +59,7 @@ def build(std: float) -> Any:
     return wrap(model, processor, processor.tokenizer)
 
 
-def pairs(loaded: Any, side: int, count: int) -> list[dict[str, Tensor]]:
+def pairs(loaded: Any, side: int, count: int) -> list[ModelBatch]:
     """Encoded pairs of random images of `side` × `side` visual tokens under one question."""
     import numpy as np
     from PIL import Image
@@ -81,12 +82,12 @@ def pairs(loaded: Any, side: int, count: int) -> list[dict[str, Tensor]]:
 
 
 @torch.no_grad()
-def naive_swap(loaded: Any, pair: dict[str, Tensor], steps: int) -> Answers:
+def naive_swap(loaded: Any, pair: ModelBatch, steps: int) -> Answers:
     """The plain answer, then for every layer ℓ the answer with layers ≥ ℓ swapped."""
     from franken.models.hooks import edit
 
-    target, source = (one_of(pair, row) for row in (0, 1))
-    places = target["input_ids"][0] == loaded.model.config.image_token_id
+    target, source = (pair.slice([row]) for row in (0, 1))
+    places = target.is_image[0]
     layers = loaded.family.decoder_layers(loaded.model)
     stored: dict[Any, Tensor] = {}
 
@@ -114,11 +115,11 @@ def naive_swap(loaded: Any, pair: dict[str, Tensor], steps: int) -> Answers:
 
 
 @torch.no_grad()
-def naive_zero(loaded: Any, pair: dict[str, Tensor], steps: int) -> Answers:
+def naive_zero(loaded: Any, pair: ModelBatch, steps: int) -> Answers:
     """The plain answer, then for every layer the answer without it."""
     from franken.models.hooks import edit, identity_layer
 
-    target = one_of(pair, 0)
+    target = pair.slice([0])
     answers = [greedy(loaded, target, steps)]
     for layer in loaded.family.decoder_layers(loaded.model):
         with edit({layer: identity_layer}):
@@ -126,7 +127,7 @@ def naive_zero(loaded: Any, pair: dict[str, Tensor], steps: int) -> Answers:
     return answers
 
 
-def greedy(loaded: Any, batch: dict[str, Tensor], steps: int) -> list[int]:
+def greedy(loaded: Any, batch: ModelBatch, steps: int) -> list[int]:
     """One answer with a plain cache."""
     from franken.generate import Sampling
     from franken.generate.native import sample
@@ -134,16 +135,7 @@ def greedy(loaded: Any, batch: dict[str, Tensor], steps: int) -> list[int]:
     return sample(loaded, batch, [""], Sampling(1, 0.0, steps))[0][0].ids
 
 
-def one_of(pair: dict[str, Tensor], row: int) -> dict[str, Tensor]:
-    """A pair's target (0) or source (1) as a batch of one."""
-    return {
-        name: value[:, row : row + 1] if name == "position_ids" else value.chunk(2)[row]
-        for name, value in pair.items()
-        if name != "is_image"
-    }
-
-
-def our_swap(loaded: Any, pairs: list[dict[str, Tensor]], steps: int) -> list[Answers]:
+def our_swap(loaded: Any, pairs: list[ModelBatch], steps: int) -> list[Answers]:
     """The same of all pairs by franken."""
     from franken.probe.swap import swap_sets, swapped_batch
 
@@ -153,13 +145,13 @@ def our_swap(loaded: Any, pairs: list[dict[str, Tensor]], steps: int) -> list[An
     ]
 
 
-def our_zero(loaded: Any, pairs: list[dict[str, Tensor]], steps: int) -> list[Answers]:
+def our_zero(loaded: Any, pairs: list[ModelBatch], steps: int) -> list[Answers]:
     """The same of all targets by franken."""
     from franken.probe.ablate import ablate, ablations_of
 
     layers = ablations_of("zero", range(DEPTH))
     return [
-        [row.ids for row in ablate(loaded, one_of(pair, 0), layers, max_new_tokens=steps)]
+        [row.ids for row in ablate(loaded, pair.slice([0]), layers, max_new_tokens=steps)]
         for pair in pairs
     ]
 
@@ -173,7 +165,7 @@ def timed(work: Callable[[], list[Answers]]) -> tuple[float, list[Answers]]:
 
 def compare(
     loaded: Any,
-    batches: list[list[dict[str, Tensor]]],
+    batches: list[list[ModelBatch]],
     naive: Callable[..., Answers],
     ours: Callable[..., list[Answers]],
     steps: int,

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from franken.errors import FrankenError
-from franken.models.positions import position_ids
+from franken.models.batch import IMAGES, ModelBatch
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,11 @@ class Conversation:
 class Batch:
     """Padded conversations. `inputs` are the model's; `labels` are -100 wherever nothing is
     supervised.
-
-    `images` says how many images each conversation has, in the order of the rows and of the pixels.
     """
 
-    inputs: dict[str, Any] = field(repr=False)
+    inputs: ModelBatch = field(repr=False)
     labels: Int[Tensor, "batch tokens"]
     weights: Float[Tensor, "batch"]
-    images: list[int]
 
 
 def encode(loaded: Any, conversations: Sequence[Conversation]) -> Batch:
@@ -48,8 +45,8 @@ def encode(loaded: Any, conversations: Sequence[Conversation]) -> Batch:
     """
     processor, tokenizer, device = loaded.processor, loaded.tokenizer, loaded.device
     prompts, answers = zip(*(_spell(processor or tokenizer, c) for c in conversations), strict=True)
-    images = [c.image for c in conversations if c.image is not None]
-    if images:
+    images = [[] if c.image is None else [c.image] for c in conversations]
+    if any(images):
         encoded = processor(text=list(prompts), images=images)
     else:
         encoded = tokenizer(list(prompts), add_special_tokens=False)
@@ -60,21 +57,12 @@ def encode(loaded: Any, conversations: Sequence[Conversation]) -> Batch:
         rows.append(prompt + tail)
         labels.append([-100] * len(prompt) + supervised)
     width = max(len(row) for row in rows)
-    inputs: dict[str, Any] = {
-        "input_ids": _pad(rows, width, tokenizer.pad_token_id),
-        "attention_mask": _pad([[1] * len(row) for row in rows], width, 0),
-    }
-    if images:
-        inputs["pixel_values"] = torch.as_tensor(encoded["pixel_values"])
-        if "image_grid_thw" in encoded:
-            inputs["image_grid_thw"] = torch.as_tensor(encoded["image_grid_thw"])
-    inputs = {name: value.to(device) for name, value in inputs.items()}
-    inputs["position_ids"] = position_ids(
-        loaded.model, inputs["input_ids"], inputs["attention_mask"], inputs.get("image_grid_thw")
-    )
+    given = {name: torch.as_tensor(encoded[name]) for name in IMAGES if name in encoded}
+    given["input_ids"] = _pad(rows, width, tokenizer.pad_token_id)
+    given["attention_mask"] = _pad([[1] * len(row) for row in rows], width, 0)
+    inputs = ModelBatch.of(loaded.model, given, [len(row) for row in images])
     weights = torch.tensor([c.weight for c in conversations], device=device)
-    seen = [int(c.image is not None) for c in conversations]
-    return Batch(inputs, _pad(labels, width, -100).to(device), weights, seen)
+    return Batch(inputs, _pad(labels, width, -100).to(device), weights)
 
 
 def _spell(template: Any, conversation: Conversation) -> tuple[str, list[tuple[str, bool]]]:

@@ -267,7 +267,7 @@ def _idle_parts(loaded: Loaded, batch: Batch, busy: int) -> list[list[Index]]:
     """
     if not is_sharded(loaded.model):
         return []
-    check_in_step(loaded.model, ["pixel_values" in batch.encoded])
+    check_in_step(loaded.model, [batch.encoded.images.pixel_values is not None])
     return [[(0, 0)]] * (largest(busy) - busy)
 
 
@@ -375,7 +375,7 @@ def _micro_batches(kept: list[Index], batch: Batch, stage: GrpoStage) -> list[li
         return [
             by_length[i : i + stage.micro_rows] for i in range(0, len(by_length), stage.micro_rows)
         ]
-    prompt = batch.encoded["input_ids"].shape[1]
+    prompt = batch.encoded.tokens
     parts: list[list[Index]] = []
     for index in by_length:  # the longest so far is the width of the micro-batch
         if not parts or (len(parts[-1]) + 1) * (prompt + size[index]) > stage.token_budget:
@@ -388,7 +388,7 @@ def _packed_rows(members: list[Index], batch: Batch, stage: GrpoStage) -> list[l
     """One group as one row, or as few as the token budget allows; the prompt is repeated in each."""
     if not members or not stage.token_budget:
         return [members] if members else []
-    prompt = int(batch.encoded["attention_mask"][members[0][0]].sum())
+    prompt = batch.encoded.slice([members[0][0]]).trim().tokens
     rows = by_budget(prompt, [len(batch.groups[i][j].ids) for i, j in members], stage.token_budget)
     return [[members[at] for at in row] for row in rows]
 

@@ -316,7 +316,7 @@ def _update(
         if stage.packed:
             rows = sft_packing.pack_examples(loaded, batch, stage.token_budget)
             return {**sft_packing.backward(loaded, rows), "grad_norm": apply()}
-        check_in_step(loaded.model, ["pixel_values" in batch.inputs])
+        check_in_step(loaded.model, [batch.inputs.images.pixel_values is not None])
         loss, metrics = inside(loaded.model, lambda: sft.loss(loaded.model, batch))
     else:
         assert isinstance(stage, AlignStage)

@@ -16,7 +16,7 @@ one; they are refused.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,8 +25,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from franken.errors import UsageError
+from franken.models.batch import ModelBatch
 from franken.models.loading import Loaded
-from trainer.policy import image_inputs
 
 CHUNK = 1024  # tokens whose logits are held at a time
 
@@ -39,7 +39,7 @@ class Packed:
     `response` and `step` where it stands.
     """
 
-    inputs: dict[str, Any]
+    inputs: ModelBatch
     segments: Int[Tensor, " S"]
     previous: Int[Tensor, " T"]
     targets: Int[Tensor, " T"]
@@ -47,34 +47,25 @@ class Packed:
     step: Int[Tensor, " T"]
 
 
-def pack(
-    loaded: Loaded, batch: dict[str, Any], prompt: int, responses: Sequence[list[int]]
-) -> Packed:
+def pack(loaded: Loaded, batch: ModelBatch, prompt: int, responses: Sequence[list[int]]) -> Packed:
     """Row `prompt` of an encoded, left-padded batch, and some responses to it, as one row.
 
     Raises UsageError for a model whose attention is not plainly causal.
     """
     check_causal(loaded.model.config)
-    device = batch["input_ids"].device
-    kept = batch["attention_mask"][prompt].bool()
-    ids, positions = (
-        batch["input_ids"][prompt][kept],
-        batch["position_ids"][..., prompt, :][..., kept],
-    )
+    device = batch.input_ids.device
+    row = batch.slice([prompt]).trim()
     lengths = [len(r) for r in responses]
     targets = torch.tensor([token for r in responses for token in r], device=device)
     response = torch.repeat_interleave(
         torch.arange(len(responses), device=device), torch.tensor(lengths, device=device)
     )
     step = torch.cat([torch.arange(n, device=device) for n in lengths])
-    end = len(ids) - 1
+    end = row.tokens - 1
     at = end + 1 + torch.arange(len(targets), device=device)
-    segments = torch.cat([torch.zeros(len(ids), dtype=torch.long, device=device), response + 1])
-    inputs = {
-        "input_ids": torch.cat([ids, targets])[None],
-        "position_ids": torch.cat([positions, positions[..., -1:] + 1 + step], -1).unsqueeze(-2),
-        **image_inputs(batch, [prompt]),
-    }
+    segments = torch.cat([torch.zeros(row.tokens, dtype=torch.long, device=device), response + 1])
+    positions = torch.cat([row.position_ids, row.last_position + 1 + step], -1)
+    inputs = replace(row.append(targets), position_ids=positions, attention_mask=None)
     return Packed(inputs, segments, torch.where(step == 0, end, at - 1), targets, response, step)
 
 
@@ -142,7 +133,7 @@ def packed_logprobs(
 
 
 def packed_hidden(
-    loaded: Loaded, inputs: dict[str, Any], segments: Int[Tensor, " S"], flex: bool | None = None
+    loaded: Loaded, inputs: ModelBatch, segments: Int[Tensor, " S"], flex: bool | None = None
 ) -> Float[Tensor, "S D"]:
     """The decoder's last hidden states of a packed row. `flex` uses FlexAttention, by default on a
     GPU.

@@ -8,7 +8,7 @@ passed to every forward.
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from franken.generate.native import Response, Sampling, sample
+from franken.models.batch import ModelBatch, join_features
 from franken.models.loading import Loaded
 
 
@@ -25,36 +26,33 @@ class Rows:
     tokens]`.
     """
 
-    inputs: dict[str, Any]
+    inputs: ModelBatch
     targets: Tensor
     mask: Bool[Tensor, "rows tokens"]
 
 
-def with_features(loaded: Loaded, batch: dict[str, Any], at_once: int = 0) -> dict[str, Any]:
+def with_features(loaded: Loaded, batch: ModelBatch, at_once: int = 0) -> ModelBatch:
     """Replace pixels by the image features of the frozen vision tower, once; unchanged where the
     family cannot.
 
-    The tower sees `at_once` images at a time, all by default.
+    The tower sees the images of `at_once` rows at a time, all by default.
     """
-    inner = loaded.model.model
+    inner: Any = loaded.model.model
     takes = "mm_encoder_outputs" in inspect.signature(inner.forward).parameters
-    if "pixel_values" not in batch or not takes or _vision_trains(loaded):
+    if batch.images.image_grid_thw is None or not takes or _vision_trains(loaded):
         return batch
-    slices = _slices(len(batch["image_grid_thw"]), at_once)
+    parts = [batch.images.slice(places) for places in _slices(batch.rows, at_once)]
     with torch.no_grad():
-        parts = [
-            inner.get_image_features(part["pixel_values"], part["image_grid_thw"], return_dict=True)
-            for part in (
-                [batch] if len(slices) == 1 else (image_inputs(batch, places) for places in slices)
-            )
+        features = [
+            inner.get_image_features(part.pixel_values, part.image_grid_thw, return_dict=True)
+            for part in parts
+            if part.pixel_values is not None
         ]
-    encoded = parts[0] if len(parts) == 1 else _joined(parts)
-    rest = {name: value for name, value in batch.items() if name != "pixel_values"}
-    return {**rest, "mm_encoder_outputs": {"image": encoded}}
+    return replace(batch, images=batch.images.with_features(join_features(features)))
 
 
 def sample_slices(
-    loaded: Loaded, batch: dict[str, Any], keys: Sequence[str], sampling: Sampling, at_once: int = 0
+    loaded: Loaded, batch: ModelBatch, keys: Sequence[str], sampling: Sampling, at_once: int = 0
 ) -> list[list[Response]]:
     """`n` samples of every row of an encoded batch, `at_once` rows (all by default) at a time: no
     more are in the cache.
@@ -66,33 +64,22 @@ def sample_slices(
     """
     drawn: list[list[Response]] = []
     for places in _slices(len(keys), at_once):
-        rows = batch if len(places) == len(keys) else _prompts_of(batch, places)
+        rows = batch if len(places) == len(keys) else batch.slice(places)
         drawn += sample(loaded, rows, [keys[i] for i in places], sampling)
     return drawn
 
 
 def take_rows(
-    loaded: Loaded, batch: dict[str, Any], prompts: Sequence[int], responses: Sequence[list[int]]
+    loaded: Loaded, batch: ModelBatch, prompts: Sequence[int], responses: Sequence[list[int]]
 ) -> Rows:
     """The batch of some (prompt, response) rows, responses padded on the right."""
-    device = batch["input_ids"].device
-    chosen = torch.tensor(list(prompts), device=device)
+    device = batch.input_ids.device
     width = max(len(r) for r in responses)
     targets = torch.tensor([r + [0] * (width - len(r)) for r in responses], device=device)
     mask = torch.tensor(
         [[True] * len(r) + [False] * (width - len(r)) for r in responses], device=device
     )
-    positions = batch["position_ids"][..., chosen, :]
-    steps = torch.arange(1, width + 1, device=device)
-    inputs: dict[str, Any] = {
-        "input_ids": torch.cat([batch["input_ids"][chosen], targets], 1),
-        "attention_mask": torch.cat(
-            [batch["attention_mask"][chosen], mask.to(batch["attention_mask"].dtype)], 1
-        ),
-        "position_ids": torch.cat([positions, positions[..., -1:] + steps], -1),
-    }
-    inputs |= image_inputs(batch, list(prompts))
-    return Rows(inputs, targets, mask)
+    return Rows(batch.slice(prompts).append(targets, mask), targets, mask)
 
 
 def response_logprobs(
@@ -120,57 +107,9 @@ def response_logprobs(
     return empty.masked_scatter(rows.mask, chosen), empty.masked_scatter(rows.mask, entropy)
 
 
-def image_inputs(batch: dict[str, Any], prompts: list[int]) -> dict[str, Any]:
-    """The image side of some prompts of an encoded batch: their features where they are known, else
-    their pixels.
-    """
-    if "mm_encoder_outputs" in batch:
-        encoded = batch["mm_encoder_outputs"]["image"]
-        features = tuple(encoded.pooler_output[i] for i in prompts)
-        changed: dict[str, Any] = {"pooler_output": features}
-        if getattr(encoded, "deepstack_features", None) is not None:
-            changed["deepstack_features"] = [
-                tuple(level[i] for i in prompts) for level in encoded.deepstack_features
-            ]
-        return {"mm_encoder_outputs": {"image": type(encoded)(**changed)}}
-    if "pixel_values" not in batch:
-        return {}
-    if "image_grid_thw" in batch:
-        sizes = batch["image_grid_thw"].prod(-1).tolist()
-        parts = batch["pixel_values"].split(sizes)
-        pixels = torch.cat([parts[i] for i in prompts])
-        return {"pixel_values": pixels, "image_grid_thw": batch["image_grid_thw"][prompts]}
-    kept = {"pixel_values": batch["pixel_values"][prompts]}
-    return kept | ({"image_sizes": batch["image_sizes"][prompts]} if "image_sizes" in batch else {})
-
-
 def _slices(count: int, at_once: int) -> list[list[int]]:
     size = at_once or max(count, 1)
     return [list(range(first, min(first + size, count))) for first in range(0, count, size)]
-
-
-def _prompts_of(batch: dict[str, Any], places: list[int]) -> dict[str, Any]:
-    """Some prompts of an encoded batch, as padded as they were."""
-    rows = {
-        name: batch[name][places]
-        for name in ("input_ids", "attention_mask", "token_type_ids")
-        if name in batch
-    }
-    rows["position_ids"] = batch["position_ids"][..., places, :]
-    return rows | image_inputs(batch, places)
-
-
-def _joined(parts: list[Any]) -> Any:
-    """Image features of several calls as those of one; what no forward pass reads again is let go."""
-    found: dict[str, Any] = {
-        "pooler_output": tuple(image for part in parts for image in part.pooler_output)
-    }
-    if getattr(parts[0], "deepstack_features", None) is not None:
-        levels = zip(*(part.deepstack_features for part in parts), strict=True)
-        found["deepstack_features"] = [
-            tuple(image for part in level for image in part) for level in levels
-        ]
-    return type(parts[0])(**found)
 
 
 def _vision_trains(loaded: Loaded) -> bool:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from franken import tasks
 from franken.generate.native import Response, Sampling, encode_prompts
+from franken.models.batch import ModelBatch
 from franken.models.loading import Loaded
 from franken.tasks import Grade, Item
 from franken.tasks.puzzle import child_rng, draw_state, make_item
@@ -31,7 +32,7 @@ class Batch:
     features included.
     """
 
-    encoded: dict[str, Any]
+    encoded: ModelBatch
     groups: list[list[Response]]
 
     def lengths(self) -> Tensor:
@@ -87,7 +88,8 @@ def draw(loaded: Loaded, stage: GrpoStage, *, seed: int, step: int) -> Rollout:
     mine = share(stage.prompts)
     kept: list[tuple[int, Item, list[Response], list[Grade]]] = []
     dropped: list[tuple[int, Item, list[Response], list[Grade]]] = []
-    tried, right, rate, encoded = 0, 0, 0.0, {}
+    tried, right, rate = 0, 0, 0.0
+    encoded: Any = None  # of a rank that holds nothing
     with whole(loaded.model):
         for _ in range(1 + (stage.refill if filtered else 0)):
             wanted = gathered(mine.stop - mine.start - len(kept))

@@ -11,7 +11,6 @@ one after another, so that no more is in memory. The output head runs on chunks 
 """
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -20,11 +19,11 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from franken.errors import FrankenError
+from franken.models.batch import ModelBatch
 from franken.models.loading import Loaded
 from trainer.data import Batch
 from trainer.distributed import largest, total
 from trainer.packing import CHUNK, by_budget, check_causal, packed_hidden
-from trainer.policy import image_inputs
 from trainer.sharding import check_in_step, inside, is_sharded
 
 
@@ -34,7 +33,7 @@ class Row:
     predicts each of those.
     """
 
-    inputs: dict[str, Any] = field(repr=False)
+    inputs: ModelBatch = field(repr=False)
     segments: Int[Tensor, " S"]
     previous: Int[Tensor, " T"]
     targets: Int[Tensor, " T"]
@@ -48,17 +47,24 @@ def pack_examples(loaded: Loaded, batch: Batch, budget: int = 0) -> list[Row]:
     Raises UsageError for a model whose attention is not plainly causal.
     """
     check_causal(loaded.model.config)
-    lengths = batch.inputs["attention_mask"].sum(1).tolist()
+    lengths = _seen(batch).sum(1).tolist()
     chosen = by_budget(0, lengths, budget) if budget else [list(range(len(lengths)))]
     return [_row(batch, examples) for examples in chosen]
+
+
+def _seen(batch: Batch) -> Tensor:
+    mask = batch.inputs.attention_mask
+    assert mask is not None
+    return mask
 
 
 def _row(batch: Batch, examples: list[int]) -> Row:
     ids, positions, segments, labels, weights = [], [], [], [], []
     for number, example in enumerate(examples, 1):
-        kept = batch.inputs["attention_mask"][example].bool()
-        ids.append(batch.inputs["input_ids"][example][kept])
-        positions.append(batch.inputs["position_ids"][..., example, :][..., kept])
+        row = batch.inputs.slice([example]).trim()
+        kept = _seen(batch)[example].bool()
+        ids.append(row.input_ids[0])
+        positions.append(row.position_ids)
         segments.append(torch.full_like(ids[-1], number))
         own = batch.labels[example][kept].clone()
         own[0] = -100  # nothing predicts the first token
@@ -66,12 +72,12 @@ def _row(batch: Batch, examples: list[int]) -> Row:
         weights.append(batch.weights[example].expand(len(own)))
     wanted = torch.cat(labels)
     at = (wanted >= 0).nonzero()[:, 0]
-    images = [sum(batch.images[:example]) for example in examples if batch.images[example]]
-    inputs = {
-        "input_ids": torch.cat(ids)[None],
-        "position_ids": torch.cat(positions, -1).unsqueeze(-2),
-        **(image_inputs(batch.inputs, images) if images else {}),
-    }
+    inputs = ModelBatch(
+        torch.cat(ids)[None],
+        torch.cat(positions, -1),
+        batch.inputs.images.slice(examples),
+        image_token_id=batch.inputs.image_token_id,
+    )
     return Row(inputs, torch.cat(segments), at - 1, wanted[at], torch.cat(weights)[at])
 
 
@@ -105,7 +111,7 @@ def backward(loaded: Loaded, rows: list[Row]) -> dict[str, float]:
     weight = total([sum(float(row.weights.sum()) for row in rows)])[0]
     count, idle = len(rows), 0
     if is_sharded(loaded.model):
-        check_in_step(loaded.model, ["pixel_values" in row.inputs for row in rows])
+        check_in_step(loaded.model, [row.inputs.images.pixel_values is not None for row in rows])
         idle = largest(count) - count
     loss, hits = 0.0, 0
     for number, row in enumerate(rows + rows[:1] * idle):

@@ -29,8 +29,8 @@ from franken.generate.engine import (
     stream,
     template_text,
 )
+from franken.models.batch import ModelBatch
 from franken.models.loading import Loaded
-from franken.models.positions import position_ids
 
 SHRINK_SHARE = 0.2  # finished rows are dropped from the cache once they are this share of the batch
 WORTH_SORTING = 0.9  # another order than the caller's is taken where it needs less than this share of the positions
@@ -113,9 +113,10 @@ def _size(loaded: Loaded, prompt: Prompt) -> int:
     return words + sum(i.width * i.height for i in prompt.images) // PIXELS_PER_TOKEN
 
 
-def encode_prompts(loaded: Loaded, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
-    """Apply the chat template, expand image tokens, pad on the left, and add position ids. On the
-    model's device.
+def encode_prompts(loaded: Loaded, prompts: Sequence[Prompt]) -> ModelBatch:
+    """Apply the chat template, expand image tokens and pad on the left. On the model's device.
+
+    Raises UsageError for images where the model is text-only.
     """
     if any(p.images for p in prompts) and loaded.processor is None:
         raise UsageError(
@@ -128,27 +129,12 @@ def encode_prompts(loaded: Loaded, prompts: Sequence[Prompt]) -> dict[str, Tenso
         encoded = _expand(loaded, prompts)
     else:
         encoded = _tokenise(loaded, prompts)
-    kept = (
-        "input_ids",
-        "attention_mask",
-        "pixel_values",
-        "image_grid_thw",
-        "image_sizes",
-        "pixel_attention_mask",
-        *(["token_type_ids"] if loaded.family.attends_both_ways else []),
-    )
-    batch = {name: encoded[name].to(loaded.device) for name in kept if name in encoded}
-    if "pixel_values" in batch:
-        batch["pixel_values"] = batch["pixel_values"].to(loaded.model.dtype)
-    batch["position_ids"] = position_ids(
-        loaded.model, batch["input_ids"], batch["attention_mask"], batch.get("image_grid_thw")
-    )
-    return batch
+    return ModelBatch.of(loaded.model, encoded, [len(p.images) for p in prompts])
 
 
 @torch.no_grad()
 def sample(
-    loaded: Loaded, batch: dict[str, Tensor], keys: Sequence[str], sampling: Sampling
+    loaded: Loaded, batch: ModelBatch, keys: Sequence[str], sampling: Sampling
 ) -> list[list[Response]]:
     """Prefill an encoded batch once and draw `n` samples of every row."""
     from transformers import DynamicCache
@@ -157,7 +143,9 @@ def sample(
     cache = DynamicCache(config=model.config.get_text_config())
     output = model(**batch, past_key_values=cache, use_cache=True, logits_to_keep=1)
     logits = output.logits[:, -1]
-    mask, last = batch["attention_mask"], batch["position_ids"][..., -1:]
+    mask, last = batch.attention_mask, batch.last_position
+    assert mask is not None
+    seen = zip(batch.input_ids.tolist(), mask.tolist(), strict=True)
     if n > 1:
         cache.batch_repeat_interleave(n)
         logits, mask = logits.repeat_interleave(n, 0), mask.repeat_interleave(n, 0)
@@ -165,9 +153,8 @@ def sample(
     uniforms = None
     if sampling.temperature > 0:
         names = [name for key in keys for name in sample_names(key, sampling)]
-        uniforms = draws(names, sampling.max_new_tokens, sampling.seed)
+        uniforms = draws(names, sampling.max_new_tokens, sampling.seed).to(logits.device)
     ids, logprobs = decode(loaded, cache, logits, mask, last, uniforms, sampling)
-    seen = zip(batch["input_ids"].tolist(), batch["attention_mask"].tolist(), strict=True)
     asked = [[token for token, kept in zip(*row, strict=True) if kept] for row in seen]
     drawn = responses(loaded, ids, logprobs, sampling, [row for row in asked for _ in range(n)])
     return [drawn[i : i + n] for i in range(0, len(drawn), n)]
@@ -263,9 +250,9 @@ def draws(keys: Sequence[str], steps: int, seed: int) -> Float[Tensor, "keys ste
 
 def _tokenise(loaded: Loaded, prompts: Sequence[Prompt]) -> Any:
     texts = [template_text(loaded.processor or loaded.tokenizer, p) for p in prompts]
-    flat = [image for p in prompts for image in p.images]
-    if flat:
-        return loaded.processor(text=texts, images=flat, padding=True, return_tensors="pt")
+    images = [list(p.images) for p in prompts]
+    if any(images):
+        return loaded.processor(text=texts, images=images, padding=True, return_tensors="pt")
     return loaded.tokenizer(texts, padding=True, return_tensors="pt", add_special_tokens=False)
 
 
@@ -281,7 +268,7 @@ def _expand(loaded: Loaded, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
         encoded = dict(
             loaded.processor(
                 text=[mark] * len(flat),
-                images=flat,
+                images=[[image] for image in flat],
                 padding=True,
                 return_tensors="pt",
                 add_special_tokens=False,
@@ -302,6 +289,7 @@ def _expand(loaded: Loaded, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
             [t for token in row for t in (next(parts) if token == mark_id else [token])]
             for row in rows
         ]
+    encoded.pop("batch_num_images", None)  # of these one-image texts
     return encoded | dict(loaded.tokenizer.pad({"input_ids": rows}, return_tensors="pt"))
 
 

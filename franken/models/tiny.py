@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from franken.errors import UsageError
+from franken.models.batch import ModelBatch
 from franken.models.tiny_configs import IMAGE, tiny_config
 
 # Those that `tiny_inputs` can feed, and every method is tested on; `tiny_configs.CONFIGS` has more,
@@ -96,6 +97,12 @@ def tiny_inputs(
         inputs["pixel_values"] = torch.randn(count, *side, generator=generator)
         inputs["token_type_ids"] = (ids == IMAGE).int()
     return inputs
+
+
+def tiny_batch(model: Any, rows: int = 1, seed: int = 0, images: int = 1) -> ModelBatch:
+    """`tiny_inputs` of the model's family as a batch."""
+    inputs = tiny_inputs(model.config.model_type, rows, seed, images)
+    return ModelBatch.of(model, inputs, [images if "pixel_values" in inputs else 0] * rows)
 
 
 # Of a 28-pixel image. LLaVA-OneVision: 2×2 patches of the whole, 2×2 of its one crop, a newline

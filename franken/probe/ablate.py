@@ -25,6 +25,7 @@ from transformers import DynamicCache
 from franken.errors import UsageError, did_you_mean
 from franken.generate.native import Prompt, Response, Sampling, decode, encode_prompts, generate
 from franken.generate.native import responses as to_responses
+from franken.models.batch import ModelBatch
 from franken.models.hooks import Context, edit
 from franken.models.loading import Loaded
 from franken.probe.rows import RowCache, joining, reading, started
@@ -139,7 +140,7 @@ def ablated_answers(
 @torch.no_grad()
 def ablate(
     loaded: Loaded,
-    prompt: Prompt | Mapping[str, Tensor],
+    prompt: Prompt | ModelBatch,
     ablations: Sequence[Ablation],
     *,
     max_new_tokens: int,
@@ -169,13 +170,13 @@ def ablate(
 
 def _answers(
     loaded: Loaded,
-    batch: Mapping[str, Tensor],
+    batch: ModelBatch,
     ablations: Sequence[Ablation],
     max_new_tokens: int,
     calibration: Calibration | None,
 ) -> list[Response]:
     layers = loaded.family.decoder_layers(loaded.model)
-    tokens = batch["input_ids"].shape[1]
+    tokens = batch.tokens
     joins = [0, *(a.layer for a in ablations)]
     bases = [0] * len(joins)
     running = started(joins, len(layers))
@@ -194,9 +195,10 @@ def _answers(
         later = torch.arange(tokens, tokens + max_new_tokens, device=loaded.device)
         cache = RowCache(stores, owners, torch.arange(tokens, device=loaded.device), later)
         place.cache = cache
-        last = batch["position_ids"][..., -1:]
+        last = batch.last_position
         last = last.expand(*last.shape[:-2], len(joins), 1)
-        mask = batch["attention_mask"].expand(len(joins), -1)
+        assert batch.attention_mask is not None
+        mask = batch.attention_mask.expand(len(joins), -1)
         with reading(loaded, cache):
             sampling = Sampling(1, 0.0, max_new_tokens)
             ids, logprobs = decode(loaded, cache, output.logits[:, -1], mask, last, None, sampling)

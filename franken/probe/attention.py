@@ -8,7 +8,7 @@ for it). Only the needed rows are computed, by an attention function that runs S
 from the same rotated queries and keys, the softmax of these rows; the T×T matrix never exists.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,17 +18,17 @@ from torch import Tensor
 
 from franken.errors import FrankenError
 from franken.generate.native import Prompt, encode_prompts
+from franken.models.batch import ModelBatch
 from franken.models.loading import Loaded
 from franken.models.tokens import TokenMap, token_map
 
 NAME = "franken_attention_rows"
 CHUNK = 256  # query rows whose scores `[heads, rows, tokens]` exist at a time
-PER_TOKEN = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "position_ids")
 
 
 @torch.no_grad()
 def attention_mass(
-    model: Any, batch: Mapping[str, Tensor], rows: Sequence[int], columns: Bool[Tensor, "tokens"]
+    model: Any, batch: ModelBatch, rows: Sequence[int], columns: Bool[Tensor, "tokens"]
 ) -> Float[Tensor, "layers heads"]:
     """The share of attention that the query tokens `rows` give to the tokens `columns`, a mean over
     the rows, in fp64.
@@ -49,7 +49,7 @@ def attention_mass(
 
 @torch.no_grad()
 def attention_rows(
-    model: Any, batch: Mapping[str, Tensor], rows: Sequence[int]
+    model: Any, batch: ModelBatch, rows: Sequence[int]
 ) -> list[Float[Tensor, "heads rows tokens"]]:
     """The attention weights of the query tokens `rows`, for every layer; for one picture of a short
     prompt.
@@ -66,7 +66,7 @@ def attention_rows(
 
 def reasoning_batch(
     loaded: Loaded, prompt: Prompt, reply: Sequence[int]
-) -> tuple[dict[str, Tensor], TokenMap]:
+) -> tuple[ModelBatch, TokenMap]:
     """The prompt with the model's reply behind it, as one row, and its token map. The reply's end
     token is left out.
     """
@@ -74,29 +74,9 @@ def reasoning_batch(
     ends = loaded.model.generation_config.eos_token_id
     ends = {*(ends if isinstance(ends, list) else [ends]), loaded.tokenizer.eos_token_id}
     said = list(reply[:-1] if reply and reply[-1] in ends else reply)
-    start = batch["input_ids"].shape[1]
-    batch = extend(batch, said)
-    return batch, token_map(batch["input_ids"], loaded.model.config, answer_start=start)[0]
-
-
-def extend(batch: Mapping[str, Tensor], ids: Sequence[int]) -> dict[str, Tensor]:
-    """A one-row batch with text tokens behind it; positions go on from the last one, token types
-    are text.
-    """
-    tail = torch.tensor([list(ids)], dtype=torch.long, device=batch["input_ids"].device)
-    longer = dict(batch)
-    for name in (n for n in PER_TOKEN if n in batch):
-        old = batch[name]
-        if name == "position_ids":
-            more = old[..., -1:] + torch.arange(1, len(ids) + 1, device=old.device)
-        else:
-            more = (
-                tail
-                if name == "input_ids"
-                else torch.full_like(tail, int(name == "attention_mask"))
-            )
-        longer[name] = torch.cat([old, more.to(old.dtype)], -1)
-    return longer
+    start = batch.tokens
+    batch = batch.append(said)
+    return batch, token_map(batch.input_ids, loaded.model.config, answer_start=start)[0]
 
 
 def image_columns(spans: TokenMap, tokens: int) -> Bool[Tensor, "tokens"]:
@@ -114,7 +94,7 @@ def look_at_image(loaded: Loaded, prompt: Prompt, reply: Sequence[int]) -> list[
     Raises FrankenError when there is no image or the reply is empty.
     """
     batch, spans = reasoning_batch(loaded, prompt, reply)
-    tokens = batch["input_ids"].shape[1]
+    tokens = batch.tokens
     columns = image_columns(spans, tokens)
     rows = range(*spans.answer.indices(tokens))
     if not len(rows) or not columns.any():

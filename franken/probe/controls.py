@@ -89,9 +89,9 @@ def check_patching(
     failures = []
     for prompts in pairs:
         clean, corrupt = (encode_prompts(loaded, [prompt]) for prompt in prompts)
-        if not torch.equal(clean["input_ids"], corrupt["input_ids"]):
+        if not torch.equal(clean.input_ids, corrupt.input_ids):
             continue  # the sample's own error
-        everything = torch.arange(clean["input_ids"].shape[1])
+        everything = torch.arange(clean.tokens)
         for site in dict.fromkeys(["residual", *sites]):
             base, donor = (record(loaded.model, batch, site) for batch in (corrupt, clean))
             layer = max(depth // 2, *base.added, *donor.added, 0)
@@ -116,8 +116,8 @@ def check_attention(loaded: Loaded, prompts: Sequence[Prompt]) -> list[str]:
     failures = []
     for prompt in prompts:
         batch = encode_prompts(loaded, [prompt])
-        tokens = batch["input_ids"].shape[1]
-        image = image_columns(token_map(batch["input_ids"], loaded.model.config)[0], tokens)
+        tokens = batch.tokens
+        image = image_columns(token_map(batch.input_ids, loaded.model.config)[0], tokens)
         rows = range(max(0, tokens - ATTENTION_ROWS), tokens)
         whole = sum(
             attention_mass(loaded.model, batch, rows, columns) for columns in (image, ~image)
@@ -138,7 +138,7 @@ def check_lens(loaded: Loaded, lens: Lens, prompts: Sequence[Prompt]) -> list[st
     for prompt in prompts:
         batch = answer_batch(loaded, prompt, [])
         own = loaded.model(**batch, logits_to_keep=1).logits[0, -1]
-        read = lens.unembed(lens.stream(batch, [batch["input_ids"].shape[1] - 1])[-1])[0]
+        read = lens.unembed(lens.stream(batch, [batch.tokens - 1])[-1])[0]
         if not _close(read, own, loaded.model.dtype):
             failures.append(f"{prompt.key}: the lens at the last layer is not the model's logits")
     return failures

@@ -9,7 +9,7 @@ do, which is also the bridge's check.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +18,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from franken.generate.native import Prompt, encode_prompts
+from franken.models.batch import ModelBatch
 from franken.models.hooks import edit
 from franken.models.loading import Loaded
 from franken.models.tokens import token_map
-from franken.probe.attention import extend, image_columns
+from franken.probe.attention import image_columns
 
 ANSWER_TAGS = ("<answer>", "\\boxed{")
 BRIDGED = (
@@ -38,7 +39,7 @@ class Lens:
     """`stream(batch, positions)` `[layers, positions, hidden]`, and `unembed` from that to logits."""
 
     name: str
-    stream: Callable[[Mapping[str, Tensor], Sequence[int]], Tensor]
+    stream: Callable[[ModelBatch, Sequence[int]], Tensor]
     unembed: Callable[[Tensor], Tensor]
 
 
@@ -63,14 +64,12 @@ def bridge_lens(copy: Loaded) -> Lens:
     )
     names = [f"blocks.{layer}.hook_resid_post" for layer in range(depth)]
 
-    def stream(batch: Mapping[str, Tensor], positions: Sequence[int]) -> Tensor:
-        inputs = {
-            k: v
-            for k, v in batch.items()
-            if k in ("pixel_values", "image_grid_thw", "mm_token_type_ids")
-        }
+    def stream(batch: ModelBatch, positions: Sequence[int]) -> Tensor:
+        inputs = {k: batch[k] for k in batch.keys() & {"pixel_values", "image_grid_thw"}}
+        if "image_grid_thw" in inputs:  # from which the model finds its positions
+            inputs["mm_token_type_ids"] = batch.is_image.int()
         _, cache = bridge.run_with_cache(
-            batch["input_ids"], names_filter=lambda name: name in names, **inputs
+            batch.input_ids, names_filter=lambda name: name in names, **inputs
         )
         return torch.stack([cache[name][0, list(positions)] for name in names])
 
@@ -81,7 +80,7 @@ def own_lens(model: Any) -> Lens:
     """The same by hooks and the model's own final norm and output embedding, for any family."""
     decoder = model.get_decoder()
 
-    def stream(batch: Mapping[str, Tensor], positions: Sequence[int]) -> Tensor:
+    def stream(batch: ModelBatch, positions: Sequence[int]) -> Tensor:
         found: list[Tensor] = []
 
         def look(hidden: Tensor, _: Any) -> Tensor:
@@ -105,7 +104,7 @@ def lens_for(loaded: Loaded, reload: Callable[[], Loaded]) -> Lens:
 
 
 @torch.no_grad()
-def read(lens: Lens, batch: Mapping[str, Tensor], positions: Sequence[int], gold: int) -> Reading:
+def read(lens: Lens, batch: ModelBatch, positions: Sequence[int], gold: int) -> Reading:
     """Read the token after each of `positions` of a one-row batch at every layer, against the token
     `gold`.
     """
@@ -136,9 +135,9 @@ def lens_fields(
     them; null without an image.
     """
     batch = answer_batch(loaded, prompt, reply)
-    tokens = batch["input_ids"].shape[1]
+    tokens = batch.tokens
     image = (
-        image_columns(token_map(batch["input_ids"], loaded.model.config)[0], tokens)
+        image_columns(token_map(batch.input_ids, loaded.model.config)[0], tokens)
         .nonzero()[:, 0]
         .tolist()
     )
@@ -157,17 +156,11 @@ def lens_fields(
     return rows
 
 
-def answer_batch(loaded: Loaded, prompt: Prompt, reply: Sequence[int]) -> dict[str, Tensor]:
+def answer_batch(loaded: Loaded, prompt: Prompt, reply: Sequence[int]) -> ModelBatch:
     """The prompt and the reply up to where its answer begins; the prompt alone when the reply has
     no answer tag.
     """
-    longer = extend(encode_prompts(loaded, [prompt]), reply[: answer_start(loaded, reply)])
-    image = loaded.family.image_token_id(loaded.model.config)
-    return (
-        {**longer, "mm_token_type_ids": (longer["input_ids"] == image).int()}
-        if image is not None
-        else longer
-    )
+    return encode_prompts(loaded, [prompt]).append(reply[: answer_start(loaded, reply)])
 
 
 def answer_start(loaded: Loaded, reply: Sequence[int]) -> int:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from franken.generate.native import Prompt, Response, Sampling, encode_prompts, end_ids, responses
 from franken.generate.native import pick as pick_token
+from franken.models.batch import ModelBatch
 from franken.models.loading import Loaded
 from franken.probe.ablate import Ablation, Calibration, replacements
 from franken.probe.scores import Swapped, divergence, parting
@@ -56,7 +57,7 @@ def trace_of(loaded: Loaded) -> Traced:
 @torch.no_grad()
 def swapped_batch(
     loaded: Loaded,
-    pairs: Sequence[Mapping[str, Tensor]],
+    pairs: Sequence[ModelBatch],
     sets: Sets,
     max_new_tokens: int,
     batch_size: int = 1,
@@ -70,11 +71,11 @@ def swapped_batch(
 
 
 def _swap_pair(
-    loaded: Loaded, pair: Mapping[str, Tensor], sets: Sets, max_new_tokens: int, measure: bool
+    loaded: Loaded, pair: ModelBatch, sets: Sets, max_new_tokens: int, measure: bool
 ) -> list[Swapped]:
     net, depth = trace_of(loaded), len(loaded.family.decoder_layers(loaded.model))
-    image = pair["is_image"].nonzero()[:, 0]
-    target, source = (_side(pair, row) for row in (0, 1))
+    image = pair.is_image[0].nonzero()[:, 0]
+    target, source = (pair.slice([row]) for row in (0, 1))
     own, theirs = _streams(net, target, depth), _streams(net, source, depth)
     everything = frozenset(range(depth))
     answers = {
@@ -90,7 +91,7 @@ def _swap_pair(
         return [Swapped(answers[chosen]) for chosen in sets]
     plain, other = answers[frozenset()].ids, answers[everything].ids
     place = parting(plain, other)
-    shared = _extended(target, plain[: place or 0])
+    shared = target.append(plain[: place or 0])
     logits = {chosen: _swap(net, shared, chosen, image, own, theirs) for chosen in answers}
     banned = torch.tensor(
         loaded.family.banned_token_ids(loaded.model.config, loaded.tokenizer), device=loaded.device
@@ -108,7 +109,7 @@ def _swap_pair(
 @torch.no_grad()
 def ablate(
     loaded: Loaded,
-    prompt: Prompt | Mapping[str, Tensor],
+    prompt: Prompt | ModelBatch,
     ablations: Sequence[Ablation],
     *,
     max_new_tokens: int,
@@ -120,16 +121,14 @@ def ablate(
     """
     net = trace_of(loaded)
     batch = encode_prompts(loaded, [prompt]) if isinstance(prompt, Prompt) else prompt
-    tables = replacements(ablations, calibration, batch["input_ids"].shape[1] + max_new_tokens)
+    tables = replacements(ablations, calibration, batch.tokens + max_new_tokens)
     return [
         _greedy(loaded, batch, max_new_tokens, lambda row, a=a: _ablated(net, row, a, tables))
         for a in (None, *ablations)
     ]
 
 
-def _streams(
-    net: Traced, batch: Mapping[str, Tensor], depth: int
-) -> list[tuple[Tensor, Tensor, Tensor]]:
+def _streams(net: Traced, batch: ModelBatch, depth: int) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Per layer the keys and values before their rotation, and the output."""
     kept: list[tuple[Tensor, Tensor, Tensor]] = []
     with net.model.trace(**batch, use_cache=False):
@@ -143,7 +142,7 @@ def _streams(
 
 def _swap(
     net: Traced,
-    batch: Mapping[str, Tensor],
+    batch: ModelBatch,
     chosen: frozenset[int],
     image: Tensor,
     own: Any,
@@ -165,12 +164,12 @@ def _swap(
 
 def _ablated(
     net: Traced,
-    batch: Mapping[str, Tensor],
+    batch: ModelBatch,
     ablation: Ablation | None,
     tables: Mapping[Ablation, Tensor],
 ) -> Float[Tensor, "vocabulary"]:
     """Logits after a row whose site adds something else, or nothing."""
-    length = batch["input_ids"].shape[1]
+    length = batch.tokens
     added = 0.0 if ablation is None or ablation not in tables else tables[ablation][:length]
     site = ablation.site if ablation else "none"
     block = net.layers[ablation.layer if ablation else 0]
@@ -186,7 +185,7 @@ def _ablated(
     return logits  # noqa: RET504 - nnsight reads the block above as source
 
 
-def _greedy(loaded: Loaded, batch: Mapping[str, Tensor], steps: int, logits_of: Any) -> Response:
+def _greedy(loaded: Loaded, batch: ModelBatch, steps: int, logits_of: Any) -> Response:
     """The greedy continuation under an intervention, every token by a pass of its own."""
     said: list[int] = []
     logprobs: list[float] = []
@@ -196,33 +195,7 @@ def _greedy(loaded: Loaded, batch: Mapping[str, Tensor], steps: int, logits_of: 
     sampling = Sampling(1, 0.0, steps)
     eos = set(end_ids(loaded, sampling))
     while len(said) < steps and not (said and said[-1] in eos):
-        token, logprob = pick_token(
-            logits_of(_extended(batch, said))[None].clone(), banned, 0.0, None
-        )
+        token, logprob = pick_token(logits_of(batch.append(said))[None].clone(), banned, 0.0, None)
         said.append(int(token))
         logprobs.append(float(logprob))
     return responses(loaded, torch.tensor([said]), torch.tensor([logprobs]), sampling)[0]
-
-
-def _extended(batch: Mapping[str, Tensor], said: Sequence[int]) -> dict[str, Tensor]:
-    """A row with what was said after it."""
-    row, ids = dict(batch), batch["input_ids"]
-    more = ids.new_tensor([list(said)])
-    row["input_ids"] = torch.cat([ids, more], 1)
-    row["attention_mask"] = torch.ones_like(row["input_ids"])
-    places = batch["position_ids"]
-    steps = torch.arange(1, len(said) + 1, device=ids.device)
-    row["position_ids"] = torch.cat([places, places[..., -1:] + steps], -1)
-    for name in ("token_type_ids", "mm_token_type_ids"):
-        if name in row:
-            row[name] = torch.cat([row[name], torch.zeros_like(more)], 1)
-    return row
-
-
-def _side(pair: Mapping[str, Tensor], row: int) -> dict[str, Tensor]:
-    """The target (0) or the source (1) of an encoded pair as a batch of one."""
-    return {
-        name: value[..., row : row + 1, :] if name == "position_ids" else value.chunk(2)[row]
-        for name, value in pair.items()
-        if name != "is_image"
-    }

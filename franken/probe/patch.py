@@ -25,10 +25,10 @@ from torch import Tensor
 
 from franken.errors import FrankenError
 from franken.generate.native import Prompt, Response, encode_prompts
+from franken.models.batch import ModelBatch
 from franken.models.hooks import edit
 from franken.models.loading import Loaded
 from franken.models.tokens import TokenMap, token_map
-from franken.probe.attention import extend
 from franken.probe.site_summary import GROUPS
 
 WHOLE = "all"
@@ -91,8 +91,8 @@ def parting_of(
 @torch.no_grad()
 def patch_effects(
     model: Any,
-    clean: Mapping[str, Tensor],
-    corrupt: Mapping[str, Tensor],
+    clean: ModelBatch,
+    corrupt: ModelBatch,
     parting: tuple[int, int],
     groups: Mapping[str, Int[Tensor, "some"]],
     *,
@@ -109,7 +109,7 @@ def patch_effects(
     last one, the clean run's first. The group `all` holds every token. Raises FrankenError when the
     batches differ in their tokens or the clean run does not prefer its token more.
     """
-    if not torch.equal(clean["input_ids"], corrupt["input_ids"]):
+    if not torch.equal(clean.input_ids, corrupt.input_ids):
         raise FrankenError(
             "clean and corrupt have different tokens",
             why="the images' sizes differ",
@@ -160,9 +160,9 @@ def patch_pair(
         return {layer: said | {"ineligible": "both images get the same reply"} for layer in layers}
     shared, tokens = parted
     clean, corrupt = (encode_prompts(loaded, [prompt]) for prompt in prompts)
-    start = clean["input_ids"].shape[1]
-    clean, corrupt = extend(clean, shared), extend(corrupt, shared)
-    spans = token_map(clean["input_ids"], loaded.model.config, answer_start=start)[0]
+    start = clean.tokens
+    clean, corrupt = clean.append(shared), corrupt.append(shared)
+    spans = token_map(clean.input_ids, loaded.model.config, answer_start=start)[0]
     groups = token_groups(spans, start + len(shared))
     site, _, direction = method.removeprefix("patch-").partition("-")
     effects, (up, down) = patch_effects(
@@ -203,7 +203,7 @@ def _fields(found: Mapping[Where, float]) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def record(model: Any, batch: Mapping[str, Tensor], site: str) -> Recording:
+def record(model: Any, batch: ModelBatch, site: str) -> Recording:
     """Run a one-row batch once and keep what resuming it from any layer needs."""
     layers = model.get_decoder().layers
     kept = Recording()

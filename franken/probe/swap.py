@@ -25,13 +25,13 @@ from transformers import DynamicCache
 from franken.errors import FrankenError, UsageError
 from franken.generate.native import Prompt, Response, Sampling, decode, encode_prompts
 from franken.generate.native import responses as to_responses
+from franken.models.batch import ModelBatch, join
 from franken.models.loading import Loaded
 from franken.probe.rows import RowCache, joining, reading, started
 from franken.probe.scores import Swapped, divergence, parting
 
 MODES = ("suffix", "single", "prefix", "window:w")
 ROWS = 128
-BY_TOKEN = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"}
 Sets = Sequence[frozenset[int]]
 
 
@@ -80,7 +80,7 @@ def swapped_answers(
     return [row.answer for row in rows]
 
 
-def encode_pair(loaded: Loaded, target: Prompt, source: Prompt) -> dict[str, Tensor]:
+def encode_pair(loaded: Loaded, target: Prompt, source: Prompt) -> ModelBatch:
     """Both prompts as one batch of two. Raises FrankenError unless they differ in the pixels alone."""
     if len(target.images) != len(source.images):
         raise FrankenError(
@@ -88,8 +88,9 @@ def encode_pair(loaded: Loaded, target: Prompt, source: Prompt) -> dict[str, Ten
             why=f"{len(target.images)} and {len(source.images)}",
         )
     batch = encode_prompts(loaded, [target, source])
-    grids = batch.get("image_grid_thw", batch.get("image_sizes"))
-    same = torch.equal(*batch["input_ids"]) and bool(batch["attention_mask"].all())
+    images, mask = batch.images, batch.attention_mask
+    grids = images.image_sizes if images.image_grid_thw is None else images.image_grid_thw
+    same = torch.equal(*batch.input_ids) and mask is not None and bool(mask.all())
     if same and grids is not None:
         same = torch.equal(*grids.chunk(2))
     if not same:
@@ -101,26 +102,25 @@ def encode_pair(loaded: Loaded, target: Prompt, source: Prompt) -> dict[str, Ten
             why=f"the images are {sizes} pixels",
             fix="use equal sizes",
         )
-    is_image = batch["input_ids"][0] == loaded.family.image_token_id(loaded.model.config)
-    if not is_image.any():
+    if not batch.is_image.any():
         raise FrankenError("there is nothing to swap", why="the prompt holds no image")
-    return {**batch, "is_image": is_image}
+    return batch
 
 
-def stackable(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+def stackable(a: ModelBatch, b: ModelBatch) -> bool:
     """Whether two encoded pairs differ in words and pixels only, and so fit into one batch."""
     exact = ("position_ids", "image_grid_thw", "image_sizes")
     if any(a[name].shape != b[name].shape for name in a) or any(
         not torch.equal(a[n], b[n]) for n in exact if n in a
     ):
         return False
-    return torch.equal(a["is_image"], b["is_image"])
+    return torch.equal(a.is_image, b.is_image)
 
 
 @torch.no_grad()
 def swapped_batch(
     loaded: Loaded,
-    pairs: Sequence[dict[str, Tensor]],
+    pairs: Sequence[ModelBatch],
     sets: Sets,
     max_new_tokens: int,
     batch_size: int = ROWS,
@@ -150,36 +150,27 @@ def swapped_batch(
 
 
 def _prefill(
-    loaded: Loaded, pairs: Sequence[dict[str, Tensor]]
+    loaded: Loaded, pairs: Sequence[ModelBatch]
 ) -> tuple[list[tuple[Tensor, Tensor]], Bool[Tensor, "tokens"]]:
     """Which tokens are stored: those before the first image and in images; and their keys and
     values in every layer.
 
     The entries are all targets, then all sources.
     """
-    stored = pairs[0]["is_image"].clone()
+    stored = pairs[0].is_image[0].clone()
     places = stored.nonzero()[:, 0]
     stored[: int(places[0])] = True
     stop = int(places[-1]) + 1
-    batch = {
-        name: torch.cat([pair[name].chunk(2)[side] for side in (0, 1) for pair in pairs])
-        for name in pairs[0]
-        if name not in ("position_ids", "is_image")
-    }
-    batch |= {name: batch[name][:, :stop] for name in BY_TOKEN & set(batch)}
+    batch = join([pair.slice([side]) for side in (0, 1) for pair in pairs]).prefix(stop)
     cache = DynamicCache()
-    positions = pairs[0]["position_ids"][..., :1, :stop]
-    positions = positions.expand(*positions.shape[:-2], 2 * len(pairs), stop)
-    loaded.model(
-        **batch, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1
-    )
+    loaded.model(**batch, past_key_values=cache, use_cache=True, logits_to_keep=1)
     kept = slice(0, stop) if stored[:stop].all() else stored.nonzero()[:, 0]
     return [(layer.keys[:, :, kept], layer.values[:, :, kept]) for layer in _layers(cache)], stored
 
 
 def _answers(
     loaded: Loaded,
-    pairs: Sequence[dict[str, Tensor]],
+    pairs: Sequence[ModelBatch],
     stores: Sequence[tuple[Tensor, Tensor]],
     stored: Bool[Tensor, "tokens"],
     sets: Sets,
@@ -200,12 +191,12 @@ def _answers(
     tail = (~stored).nonzero()[:, 0]
     later = torch.arange(tokens, tokens + max_new_tokens, device=device)
     cache = RowCache(stores, owners, stored.nonzero()[:, 0], torch.cat([tail, later]))
-    positions = pairs[0]["position_ids"][..., :1, :]  # one row for all: the batch grows on the way
+    positions = pairs[0].position_ids[..., :1, :]  # one row for all: the batch grows on the way
     mask = torch.ones((len(rows), tokens), dtype=torch.long, device=device)
     with reading(loaded, cache):
         with joining(loaded.family.decoder_layers(loaded.model), bases, joins):
             output = loaded.model(
-                input_ids=torch.cat([pair["input_ids"][:1, tail] for pair in pairs]),
+                input_ids=torch.cat([pair.input_ids[:1, tail] for pair in pairs]),
                 attention_mask=mask[:count, tail],
                 position_ids=positions[..., tail],
                 past_key_values=cache,

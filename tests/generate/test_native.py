@@ -20,7 +20,7 @@ def test_greedy_equals_transformers(sft_creature):
     asked = prompts(4) + prompts(3, "sum")
     ours = generate(sft_creature, asked, Sampling(1, 0.0, 40))
     for prompt, row in zip(asked, ours, strict=True):
-        batch = encode_prompts(sft_creature, [prompt])
+        batch = dict(encode_prompts(sft_creature, [prompt]))
         del batch["position_ids"]
         sft_creature.model.model.rope_deltas = None
         batch["mm_token_type_ids"] = (
@@ -115,7 +115,7 @@ def test_unexpanded_ids_are_the_text(sft_creature):
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     drawn, expected = (generate(sft_creature, ps, Sampling(2, 1.0, 20)) for ps in (as_ids, asked))
     assert drawn == expected
-    alone = encode_prompts(sft_creature, [asked[0]])["input_ids"][0].tolist()
+    alone = encode_prompts(sft_creature, [asked[0]]).input_ids[0].tolist()
     assert drawn[0][1].prompt_ids == alone
 
 

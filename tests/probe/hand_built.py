@@ -4,6 +4,8 @@ question, then a reply.
 
 import torch
 
+from franken.models.batch import Images, ModelBatch
+from franken.models.positions import plain_positions
 from franken.models.tiny import tiny, tiny_inputs
 from franken.models.tiny_configs import IMAGE
 
@@ -25,26 +27,26 @@ FAMILIES = (
 )
 
 
-def hand_built(family: str, seed: int = 0) -> dict[str, torch.Tensor]:
+def hand_built(family: str, seed: int = 0) -> ModelBatch:
     """A batch of one row, of text alone for text models; the ids are the same for every seed, the
     pixels differ.
     """
+    model = tiny(family)
     if family not in PIXELS:
         pixels = {k: v for k, v in tiny_inputs(family, seed=seed).items() if k == "pixel_values"}
-        return tiny_inputs(family) | pixels
+        return ModelBatch.of(model, tiny_inputs(family) | pixels, [int(bool(pixels))])
     shape, tokens = PIXELS[family]
     ids = torch.tensor([[5, *[IMAGE] * tokens, 17, 23, 41]])
     generator = torch.Generator().manual_seed(seed)
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     batch["pixel_values"] = torch.randn(shape, generator=generator)
     if family == "qwen2_vl":
-        batch |= {
-            "image_grid_thw": torch.tensor([[1, 4, 4]]),
-            "mm_token_type_ids": (ids == IMAGE).int(),
-        }
-    if family == "gemma3":  # its image tokens attend both ways, and are known by this
-        batch["token_type_ids"] = (ids == IMAGE).long()
-    return batch
+        batch["image_grid_thw"] = torch.tensor([[1, 4, 4]])
+    if family == "llava":  # not among the families that franken loads
+        images = Images((1,), (1,), batch["pixel_values"])
+        mask = batch["attention_mask"]
+        return ModelBatch(ids, plain_positions(mask), images, mask, image_token_id=IMAGE)
+    return ModelBatch.of(model, batch, [1])
 
 
 def seeing(family: str) -> torch.nn.Module:

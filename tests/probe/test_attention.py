@@ -1,6 +1,7 @@
 """Attention rows against eager attention, for every family; and the model as it was afterwards."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,10 +9,10 @@ from hand_built import FAMILIES, hand_built, seeing
 
 from franken.errors import FrankenError
 from franken.generate import Prompt, Sampling, encode_prompts, generate
-from franken.models.tiny import tiny, tiny_inputs
+from franken.models.tiny import tiny, tiny_batch
 from franken.models.tiny_configs import IMAGE
 from franken.probe import attention
-from franken.probe.attention import attention_mass, attention_rows, extend, look_at_image
+from franken.probe.attention import attention_mass, attention_rows, look_at_image
 from franken.probe.plan import plan_probe
 from franken.probe.run import run_probe
 from franken.runs import load_run
@@ -27,9 +28,10 @@ def eager(model, batch):
 @pytest.mark.parametrize("family", [*FAMILIES, "qwen2"])
 def test_rows_and_mass_are_those_of_eager_attention(family, monkeypatch):
     model = (tiny if family == "qwen2" else seeing)(family)
-    batch = extend(tiny_inputs(family) if family == "qwen2" else hand_built(family), [7, 8, 9, 10])
-    tokens = batch["input_ids"].shape[1]
-    columns = batch["input_ids"][0] == (5 if family == "qwen2" else IMAGE)
+    batch = tiny_batch(model) if family == "qwen2" else hand_built(family)
+    batch = batch.append([7, 8, 9, 10])
+    tokens = batch.tokens
+    columns = batch.input_ids[0] == (5 if family == "qwen2" else IMAGE)
     monkeypatch.setattr(attention, "CHUNK", 3)
     ours = attention_rows(model, batch, range(tokens))
     mass = attention_mass(model, batch, [tokens - 4, tokens - 2], columns)
@@ -51,8 +53,8 @@ def test_image_tokens_of_gemma_see_each_other():
 
 
 def test_padding_gets_no_attention():
-    model, batch = tiny("qwen2"), tiny_inputs("qwen2")
-    batch["attention_mask"] = torch.tensor([[0, 1, 1, 1]])
+    model = tiny("qwen2")
+    batch = replace(tiny_batch(model), attention_mask=torch.tensor([[0, 1, 1, 1]]))
     rows = attention_rows(model, batch, [2, 3])
     assert float(rows[0][..., 0].max()) == 0
     assert torch.allclose(rows[1], eager(model, batch)[1][:, 2:], atol=1e-6)

@@ -11,7 +11,6 @@ from hand_built import FAMILIES, hand_built, seeing
 from franken.generate import Prompt, Sampling, encode_prompts, generate
 from franken.models import creature
 from franken.models.loading import load, wrap
-from franken.models.tiny_configs import IMAGE
 from franken.probe import lens
 from franken.probe.plan import plan_probe
 from franken.probe.run import run_probe
@@ -32,8 +31,8 @@ def test_the_bridge_and_our_own_lens_agree_at_every_position(family):
     tokenizer = creature.build_processor().tokenizer
     bridge = lens.bridge_lens(wrap(seeing(family), None, tokenizer))
     positions = [
-        len(batch["input_ids"][0]) - 1,
-        *(batch["input_ids"][0] == IMAGE).nonzero()[:, 0].tolist(),
+        batch.tokens - 1,
+        *batch.is_image[0].nonzero()[:, 0].tolist(),
     ]
     theirs, ours = (
         lens.read(x, batch, positions, 7) for x in (bridge, lens.own_lens(seeing(family)))
@@ -48,8 +47,8 @@ def test_they_agree_on_the_creature_and_end_in_its_answer(sft_creature):
     bridge = lens.bridge_lens(load("creature:sft", device="cpu"))
     reply = generate(sft_creature, [asked()], Sampling(1, 0.0, 40))[0][0]
     batch = lens.answer_batch(sft_creature, asked(), reply.ids)
-    tokens = batch["input_ids"].shape[1]
-    after_tag = reply.ids[tokens - encode_prompts(sft_creature, [asked()])["input_ids"].shape[1]]
+    tokens = batch.tokens
+    after_tag = reply.ids[tokens - encode_prompts(sft_creature, [asked()]).tokens]
     theirs, ours = (
         lens.read(x, batch, [tokens - 1], after_tag)
         for x in (bridge, lens.own_lens(sft_creature.model))
@@ -68,7 +67,7 @@ def test_they_agree_on_the_creature_and_end_in_its_answer(sft_creature):
 def test_our_own_lens_ends_in_the_logits_of_every_family(family, monkeypatch):
     monkeypatch.setattr(lens, "CHUNK", 2)
     model, batch = seeing(family), hand_built(family)
-    positions = list(range(batch["input_ids"].shape[1]))
+    positions = list(range(batch.tokens))
     with torch.no_grad():
         logits = model(**batch).logits[0]
     found = lens.read(lens.own_lens(model), batch, positions, 7)

@@ -9,7 +9,6 @@ from hand_built import FAMILIES, hand_built, seeing
 from franken.errors import FrankenError
 from franken.models.tokens import TokenMap
 from franken.probe import patch
-from franken.probe.attention import extend
 from franken.probe.measures import SITES
 from franken.probe.patch import parting_of, patch_effects, token_groups
 from franken.probe.plan import plan_probe
@@ -22,11 +21,11 @@ DEPTH = 8
 
 
 def runs(family):
-    return tuple(extend(hand_built(family, seed), [7, 8]) for seed in (0, 1))
+    return tuple(hand_built(family, seed).append([7, 8]) for seed in (0, 1))
 
 
 def groups_of(batch, image_id=90):
-    ids = batch["input_ids"][0].tolist()
+    ids = batch.input_ids[0].tolist()
     image = slice(ids.index(image_id), len(ids) - ids[::-1].index(image_id))
     spans = TokenMap(
         slice(0, 0),
@@ -119,7 +118,7 @@ def test_effects_equal_a_loop_of_hooks(family, site):
         base, donor = (corrupt, clean) if direction == "denoising" else (clean, corrupt)
         for layer, effects in zip([0, 2], found, strict=True):
             for (name, head), effect in effects.items():
-                at = groups.get(name, torch.arange(clean["input_ids"].shape[1]))
+                at = groups.get(name, torch.arange(clean.tokens))
                 now = difference(by_hand(model, base, donor, site, layer, at, head))
                 expected = (
                     (now - down) / (up - down)
@@ -188,7 +187,7 @@ def test_runs_that_cannot_be_compared_say_so():
     model, (clean, corrupt) = seeing("llava"), runs("llava")
     groups = groups_of(clean)
     with pytest.raises(FrankenError, match="different tokens"):
-        patch_effects(model, clean, extend(corrupt, [7]), (1, 2), groups, site="mlp", layers=[0])
+        patch_effects(model, clean, corrupt.append([7]), (1, 2), groups, site="mlp", layers=[0])
     with pytest.raises(FrankenError, match="not larger in the clean run"):
         patch_effects(model, clean, clean, (1, 2), groups, site="mlp", layers=[0])
 

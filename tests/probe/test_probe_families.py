@@ -2,6 +2,7 @@
 nothing.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,7 @@ import torch
 
 from franken.models.creature import build_tokenizer
 from franken.models.loading import wrap
-from franken.models.positions import position_ids
-from franken.models.tiny import TINY_FAMILIES, TINY_VISION, tiny, tiny_inputs
+from franken.models.tiny import TINY_FAMILIES, TINY_VISION, tiny, tiny_batch
 from franken.probe import nnsight_engine
 from franken.probe.ablate import METHODS, ablate, ablations_of, calibrate
 from franken.probe.swap import stackable, swap_sets, swapped_batch
@@ -52,24 +52,12 @@ def model_of(model_type):
 
 
 def encoded(loaded, seed=0, images=1, rows=1):
-    kind = loaded.model.config.model_type
-    batch = {
-        k: v for k, v in tiny_inputs(kind, rows, seed, images).items() if k != "mm_token_type_ids"
-    }
-    batch["input_ids"] = batch["input_ids"][:1].expand(rows, -1).clone()
-    grid = batch.get("image_grid_thw")
-    batch["position_ids"] = position_ids(
-        loaded.model, batch["input_ids"], batch["attention_mask"], grid
-    )
-    return batch
+    batch = tiny_batch(loaded.model, rows, seed, images)
+    return replace(batch, input_ids=batch.input_ids[:1].expand(rows, -1).clone())
 
 
 def pair_of(loaded, seed=0, images=1):
-    batch = encoded(loaded, seed, images, rows=2)
-    return {
-        **batch,
-        "is_image": batch["input_ids"][0] == loaded.family.image_token_id(loaded.model.config),
-    }
+    return encoded(loaded, seed, images, rows=2)
 
 
 def ids(rows):
@@ -86,12 +74,7 @@ def test_swaps_on_every_family(model_type, images):
     assert ids(ours) == ids(theirs)
     assert [r.kl for r in ours] == pytest.approx([r.kl for r in theirs], abs=1e-4)
     assert max(r.kl for r in ours) > 1e-3  # the source's image is seen
-    source = {
-        k: v[..., [1, 0], :] if k == "position_ids" else torch.cat(v.chunk(2)[::-1])
-        for k, v in pair.items()
-        if k != "is_image"
-    }
-    other = swapped_batch(loaded, [{**source, "is_image": pair["is_image"]}], [frozenset()], 4)[0]
+    other = swapped_batch(loaded, [pair.slice([1, 0])], [frozenset()], 4)[0]
     assert ids(ours)[1] == ids(other)[0]  # suffix at 0 is the source's own answer
 
 

@@ -195,7 +195,7 @@ def test_the_distributions_are_those_after_what_both_answers_share(sft_creature)
     rows = swapped_batch(loaded, [encode_pair(loaded, target, source)], sets, 40, measure=True)[0]
     logp = []
     for prompt in (target, source):
-        batch = encode_prompts(loaded, [prompt])
+        batch = dict(encode_prompts(loaded, [prompt]))
         positions = batch["position_ids"]
         batch["input_ids"] = torch.cat([batch["input_ids"], torch.tensor([plain[:place]])], 1)
         batch["attention_mask"] = torch.ones_like(batch["input_ids"])

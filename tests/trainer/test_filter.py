@@ -68,12 +68,7 @@ def test_groups_that_teach_nothing_are_drawn_anew(
         "all_wrong": wrong,
     }
     assert found.counts["correct"] == pytest.approx((right + 0.5 * len(kept)) / tried)
-    assert (
-        found.batch.encoded["input_ids"].shape[0]
-        == len(kept)
-        == len(found.batch.groups)
-        == len(found.grades)
-    )
+    assert found.batch.encoded.rows == len(kept) == len(found.batch.groups) == len(found.grades)
 
 
 def test_what_is_kept_was_sampled_as_without_a_filter(sft_creature):

@@ -89,7 +89,7 @@ def test_a_supervised_step_ends_its_backward_pass_there_too(creature):
     saved = {one - other for one, other in zip(counts, counts[1:], strict=False)}
     layer = creature.model.get_decoder().layers[0]
     matrices = sum(p.numel() for p in layer.parameters() if p.ndim == 2)
-    rows, width = batch.inputs["input_ids"].shape
+    rows, width = batch.inputs.input_ids.shape
     assert len(saved) == 1
     # two products a matrix and token, of two operations each, and what attention adds to them
     assert 1 <= saved.pop() / (2 * 2 * matrices * rows * width) < 1.3

@@ -155,7 +155,7 @@ def test_the_soft_length_penalty_is_a_reward(policy):
         gradient(policy, stage(overlong_buffer=30))
     finally:
         sampling_module.sample_slices = honest
-    lengths = Batch({}, drawn[0]).lengths()
+    lengths = Batch(None, drawn[0]).lengths()
     expected = overlong_penalty(lengths, 40, 30).mean().item()
     assert metrics["reward_overlong"] == pytest.approx(expected)
     assert expected < 0

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from franken.errors import UsageError
+from franken.models.batch import ModelBatch
 from franken.models.families import family_of
 from franken.models.loading import wrap
-from franken.models.positions import position_ids
 from franken.models.tiny import IMAGE, tiny, tiny_inputs
 from trainer.freeze import apply_freeze
 from trainer.packing import (
@@ -47,14 +47,9 @@ def encoded(model_type):
     lead = torch.tensor([[0, 0], [5, 6]])
     ids = torch.cat([lead, inputs["input_ids"]], 1)
     mask = torch.cat([torch.tensor([[0, 0], [1, 1]]), inputs["attention_mask"]], 1)
-    batch = {
-        k: v
-        for k, v in inputs.items()
-        if k not in ("mm_token_type_ids", "input_ids", "attention_mask")
-    }
-    batch |= {"input_ids": ids, "attention_mask": mask}
-    batch["position_ids"] = position_ids(loaded.model, ids, mask, batch.get("image_grid_thw"))
-    return loaded, batch
+    given = {**inputs, "input_ids": ids, "attention_mask": mask}
+    images = [int("pixel_values" in inputs)] * 2
+    return loaded, ModelBatch.of(loaded.model, given, images)
 
 
 def gradients(model):
@@ -106,9 +101,9 @@ def test_a_packed_group_equals_its_rows(model_type, prompt, features):
 def test_the_prompt_is_there_once():
     loaded, batch = encoded("qwen2_5_vl")
     packed = pack(loaded, batch, 0, RESPONSES)
-    assert packed.inputs["input_ids"].shape == (1, 8 + sum(map(len, RESPONSES)))
-    assert packed.inputs["pixel_values"].shape[0] == 16
-    assert (packed.inputs["input_ids"] == loaded.model.config.image_token_id).sum() == 4
+    assert packed.inputs.input_ids.shape == (1, 8 + sum(map(len, RESPONSES)))
+    assert len(packed.inputs["pixel_values"]) == 16
+    assert packed.inputs.is_image.sum() == 4
 
 
 def naive_mask(lengths, prompt):
@@ -148,7 +143,7 @@ def test_the_block_mask_is_the_dense_one():
 def test_flex_attention_equals_sdpa_on_a_gpu():
     loaded, batch = encoded("qwen2_5_vl")
     loaded = replace(loaded, model=loaded.model.cuda(), device=torch.device("cuda"))
-    batch = {k: v.cuda() for k, v in batch.items()}
+    batch = batch.to("cuda")
     packed = pack(loaded, batch, 1, RESPONSES)
     dense, _ = packed_logprobs(loaded, packed, 1.0, flex=False)
     flex, _ = packed_logprobs(loaded, packed, 1.0)
@@ -265,8 +260,7 @@ def sized(family, frozen=()):
     raw["pixel_values"] = torch.randn(
         int(grids.prod(1).sum()), 3 * 2 * 14 * 14, generator=generator
     )
-    raw["position_ids"] = position_ids(loaded.model, ids, mask, grids)
-    return loaded, raw, with_features(loaded, raw)
+    return loaded, raw, with_features(loaded, ModelBatch.of(loaded.model, raw, [1, 1, 1]))
 
 
 def alone(loaded, raw, prompt, response, temperature):

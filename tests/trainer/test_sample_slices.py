@@ -5,9 +5,9 @@ import torch
 
 from franken.generate.native import Sampling
 from franken.models.loading import wrap
-from franken.models.tiny import tiny, tiny_inputs
+from franken.models.tiny import tiny, tiny_batch
 from trainer import policy
-from trainer.policy import image_inputs, sample_slices, with_features
+from trainer.policy import sample_slices, with_features
 from trainer.rollout import draw
 from trainer.stages import GrpoStage
 
@@ -21,7 +21,7 @@ def test_slices_say_what_all_at_once_says(sft_creature, monkeypatch, frozen_visi
     rows = []
 
     def counted(loaded, batch, keys, sampling):
-        rows.append(len(batch["input_ids"]))
+        rows.append(batch.rows)
         return whole(loaded, batch, keys, sampling)
 
     whole = policy.sample
@@ -35,7 +35,7 @@ def test_slices_say_what_all_at_once_says(sft_creature, monkeypatch, frozen_visi
     finally:
         sft_creature.model.requires_grad_(True)
     assert rows == [7, *[1] * 7, 2, 2, 2, 1, 7]
-    widths = drawn[0].batch.encoded["attention_mask"].sum(1)
+    widths = drawn[0].batch.encoded.attention_mask.sum(1)
     assert len(set(widths.tolist())) > 1  # else padding would not be tested
     for sliced in (drawn[1], drawn[2], drawn[7]):
         assert [item.id for item in sliced.items] == [item.id for item in drawn[0].items]
@@ -53,7 +53,7 @@ def test_a_prompts_samples_do_not_depend_on_its_slice(sft_creature):
     found = draw(sft_creature, GrpoStage(**BASE), seed=2, step=3)
     keys = [item.id for item in found.items]
     places = [5, 0, 3]
-    some = policy._prompts_of(found.batch.encoded, places)
+    some = found.batch.encoded.slice(places)
     again = sample_slices(sft_creature, some, [keys[i] for i in places], Sampling(5, 1.0, 40, 2), 2)
     assert [[r.ids for r in g] for g in again] == [
         [r.ids for r in found.batch.groups[i]] for i in places
@@ -64,13 +64,11 @@ def test_a_prompts_samples_do_not_depend_on_its_slice(sft_creature):
 def test_features_of_slices_are_the_features(family):
     model = tiny(family).requires_grad_(False)
     loaded = wrap(model, None, None)
-    batch = tiny_inputs(family, batch=5)
-    everything, sliced = (with_features(loaded, dict(batch), at_once) for at_once in (0, 2))
-    assert "pixel_values" not in sliced
+    batch = tiny_batch(model, 5)
+    everything, sliced = (with_features(loaded, batch, at_once) for at_once in (0, 2))
+    assert sliced.images.pixel_values is None
     for place in range(5):
-        one, other = (
-            image_inputs(b, [place])["mm_encoder_outputs"]["image"] for b in (everything, sliced)
-        )
+        one, other = (b.slice([place]).images.features for b in (everything, sliced))
         torch.testing.assert_close(one.pooler_output[0], other.pooler_output[0])
         for level, theirs in zip(
             getattr(one, "deepstack_features", None) or (),

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from franken.errors import UsageError
+from franken.models.batch import ModelBatch
 from franken.models.loading import wrap
-from franken.models.positions import position_ids
 from franken.models.tiny import IMAGE, tiny
 from trainer import loop, sft
 from trainer.data import Batch, Conversation, encode
@@ -59,7 +59,7 @@ def test_packed_equals_every_example_alone_and_the_padded_batch(fresh_creature, 
         own = encode(loaded, [example])
         kept = {
             k: v
-            for k, v in own.inputs.items()
+            for k, v in dict(own.inputs).items()
             if k in ("input_ids", "pixel_values", "image_grid_thw")
         }
         kinds = (kept["input_ids"] == model.config.image_token_id).int()
@@ -76,7 +76,7 @@ def test_packed_equals_every_example_alone_and_the_padded_batch(fresh_creature, 
     loss.backward()
     padded = gradients(model)
     rows = pack_examples(loaded, batch, budget)
-    lengths = batch.inputs["attention_mask"].sum(1)
+    lengths = batch.inputs.attention_mask.sum(1)
     assert sum(len(row.segments) for row in rows) == int(
         lengths.sum()
     )  # nothing is padded, nothing is lost
@@ -114,10 +114,8 @@ def by_hand(family, frozen):
         "image_grid_thw": grids,
         "pixel_values": pixels,
     }
-    inputs["position_ids"] = position_ids(loaded.model, ids, mask, grids)
-    return loaded, Batch(
-        inputs, labels, torch.tensor([1.0, 2.0, 1.0, 0.5, 1.0]), [int(bool(g)) for g in GRIDS]
-    )
+    encoded = ModelBatch.of(loaded.model, inputs, [int(bool(g)) for g in GRIDS])
+    return loaded, Batch(encoded, labels, torch.tensor([1.0, 2.0, 1.0, 0.5, 1.0]))
 
 
 @pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])

@@ -66,15 +66,15 @@ def test_conversations_supervise_answers_only(fresh_creature):
     tokenizer = fresh_creature.tokenizer
     spoken = tokenizer.decode(batch.labels[0][batch.labels[0] >= 0])
     assert spoken == "red square<|im_end|> 3<|im_end|>"
-    whole = tokenizer.decode(batch.inputs["input_ids"][0])
+    whole = tokenizer.decode(batch.inputs.input_ids[0])
     assert whole.endswith(
         "Describe r1c1<|im_end|><|im_start|> assistant red square<|im_end|>"
         "<|im_start|> user Add 1 2<|im_end|><|im_start|> assistant 3<|im_end|>"
     )
     asked = encode_prompts(fresh_creature, [Prompt("Describe r1c1", (item.image,))])
-    length = asked["input_ids"].shape[1]
-    assert torch.equal(batch.inputs["input_ids"][0, :length], asked["input_ids"][0])
-    assert torch.equal(batch.inputs["position_ids"][:, 0, :length], asked["position_ids"][:, 0])
+    length = asked.tokens
+    assert torch.equal(batch.inputs.input_ids[0, :length], asked.input_ids[0])
+    assert torch.equal(batch.inputs.position_ids[:, 0, :length], asked.position_ids[:, 0])
 
 
 def test_sft_loss_equals_the_models_own(fresh_creature):
