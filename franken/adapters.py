@@ -23,6 +23,9 @@ from franken.names import canonical, place
 
 WEIGHTS = "adapter_model.safetensors"
 _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(?:\.weight)?$")
+# Initialisations that subtract from the base's weights what the factors start with: B·A is then
+# relative to weights that no file holds. (PEFT repeats them when it loads such an adapter.)
+_MOVES_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 _NOT_PLAIN = (
     "use_dora",
     "fan_in_fan_out",
@@ -31,6 +34,13 @@ _NOT_PLAIN = (
     "use_bdlora",
     "layer_replication",
     "alora_invocation_tokens",
+    "trainable_token_indices",
+    "target_parameters",
+    "velora_config",
+    "monteclora_config",
+    "arrow_config",
+    "kasa_config",
+    "ensure_weight_tying",
 )
 
 
@@ -110,6 +120,14 @@ def _settings(folder: Path) -> dict[str, Any]:
         )
     if settings.get("peft_type") != "LORA":
         raise _unsupported(folder, f"it is {settings.get('peft_type')}")
+    start = settings.get("init_lora_weights")
+    if isinstance(start, str) and start.startswith(_MOVES_THE_BASE):
+        raise UsageError(
+            f"the adapter {folder.name} is relative to other weights than its base's",
+            why=f"it was initialised by {start}, which changes the base too",
+            fix="save it with PEFT's save_pretrained(…, path_initial_model_for_weight_conversion=…), "
+            "which makes plain LoRA of it, or merge it into its base with PEFT",
+        )
     for option in _NOT_PLAIN:
         if settings.get(option):
             raise _unsupported(folder, f"it has {option}")

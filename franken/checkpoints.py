@@ -8,6 +8,7 @@ other versions fit together.
 
 import hashlib
 import json
+import os
 import re
 import struct
 from collections.abc import Iterator
@@ -183,21 +184,33 @@ def fingerprint(checkpoint: Checkpoint) -> str:
     return digest.hexdigest()[:16]
 
 
-def read_bytes(entry: TensorEntry) -> bytes:
+def read_bytes(entry: TensorEntry) -> bytearray:
     """The raw data of a tensor."""
-    with entry.file.open("rb") as opened:
-        opened.seek(entry.start)
-        data = opened.read(entry.nbytes)
-    if len(data) != entry.nbytes:
-        raise FrankenError(
-            f"{entry.file.name} is truncated",
-            why=f"{entry.name} is cut off",
-            fix="fetch the file again",
-        )
+    data = bytearray(entry.nbytes)
+    with entry.file.open("rb", buffering=0) as opened:
+        read_into(opened.fileno(), memoryview(data), entry.start, entry)
     return data
 
 
-def decode(data: bytes | memoryview, dtype: str) -> np.ndarray:
+def read_into(descriptor: int, data: memoryview, start: int, entry: TensorEntry) -> None:
+    """Fill `data` from byte `start` of the tensor's open file on; one call of the system may return
+    less.
+
+    Raises FrankenError where the file ends before.
+    """
+    done = 0
+    while done < len(data):
+        more = os.preadv(descriptor, [data[done:]], start + done)
+        if not more:
+            raise FrankenError(
+                f"{entry.file} is truncated",
+                why=f"{entry.name} is cut off at byte {start + done}",
+                fix="fetch the file again",
+            )
+        done += more
+
+
+def decode(data: bytes | bytearray | memoryview, dtype: str) -> np.ndarray:
     """Flat float32 (or float64) values of raw data. bf16, fp16 and fp32 are exact."""
     if dtype == "BF16":
         return (np.frombuffer(data, np.uint16).astype(np.uint32) << 16).view(np.float32)

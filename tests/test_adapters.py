@@ -98,6 +98,51 @@ def test_two_adapters_of_one_base(tmp_path):
     assert rows.loc[("sft→rl", key), "delta_cosine"] == pytest.approx(1.0, abs=1e-6)
 
 
+@pytest.mark.parametrize("start", ["pissa", "pissa_niter_4", "olora"])
+def test_adapters_of_moved_base_weights_are_refused(tmp_path, start):
+    """PEFT subtracts what such factors start with from the base: added to the base itself they are
+    wrong.
+    """
+    base = open_checkpoint(save_tiny(tmp_path / "base", "qwen2_5_vl"))
+    targets = r".*language_model.*\.(q_proj|down_proj)"
+    config = LoraConfig(r=4, target_modules=targets, init_lora_weights=start)
+    model = get_peft_model(tiny("qwen2_5_vl"), config)
+    model.save_pretrained(tmp_path / "moved")
+    with pytest.raises(UsageError, match="relative to other weights") as caught:
+        open_adapter(tmp_path / "moved", base)
+    assert start in caught.value.why
+    with pytest.raises(UsageError, match="relative to other weights"):
+        plan_diff([tmp_path / "base", tmp_path / "moved"])
+
+
+def test_a_converted_pissa_adapter_is_plain_lora(tmp_path):
+    """The fix that the refusal names: PEFT's conversion, after which the sum is the model that was
+    trained.
+    """
+    base = open_checkpoint(save_tiny(tmp_path / "base", "qwen2_5_vl"))
+    targets = r".*language_model.*\.(q_proj|down_proj)"
+    config = LoraConfig(r=4, lora_alpha=4, target_modules=targets, init_lora_weights="pissa")
+    model = get_peft_model(tiny("qwen2_5_vl"), config)
+    model.peft_config["default"].init_lora_weights = True
+    model.save_pretrained(tmp_path / "start")
+    model.peft_config["default"].init_lora_weights = "pissa"
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.add_(0.1)
+    model.save_pretrained(
+        tmp_path / "plain", path_initial_model_for_weight_conversion=str(tmp_path / "start")
+    )
+    adapted = open_adapter(tmp_path / "plain", base)
+    merged = {
+        canonical(n, "qwen2_5_vl"): p.detach().numpy()
+        for n, p in model.merge_and_unload().named_parameters()
+    }
+    assert adapted.updates
+    for key in adapted.updates:
+        assert values_of(adapted, key) == pytest.approx(merged[key], rel=1e-4, abs=1e-4)
+
+
 def test_what_is_not_plain_lora_is_refused(tmp_path):
     base = open_checkpoint(save_tiny(tmp_path / "base", "qwen2_5_vl"))
     trained_adapter(tmp_path / "dora", use_dora=True, target_modules=r".*language_model.*q_proj")

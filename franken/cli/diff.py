@@ -91,7 +91,7 @@ def diff(
     if frozen:
         from franken.runs import load_run
 
-        check_frozen(plan, load_run(folder).samples.to_dict("records"), frozen)
+        check_frozen(plan, load_run(folder).samples, frozen)
         if not json:
             print(f"{expect_frozen}: {len(frozen)} tensors are bit-identical")
     return code

@@ -99,7 +99,7 @@ def _sums(
         delta=float(row[kernel.DELTA]),
         near_delta=float(row[kernel.NEAR_DELTA]),
         delta_abs=float(row[kernel.DELTA_ABS]),
-        largest=float(np.array([row[kernel.LARGEST]]).astype(np.uint32).view(np.float32)[0]),
+        largest=float(row[kernel.LARGEST]),
         earlier=float(earlier),
         later=float(later),
         sft=float(sft),

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -31,8 +31,12 @@ from franken.errors import UsageError, VerificationError
 from franken.names import Place
 from franken.runs import layer_row, open_run
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 FLUSH_SECONDS = 5.0  # what a kill loses at most, beside the tensors that are being measured
 MEANS = (*spectra.MEASURES, *subspaces.MEASURES)  # a layer's are the means of its matrices'
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 LISTS = ("singular_values", "left_angles", "right_angles")
 Row = dict[str, Any]
 
@@ -150,7 +154,7 @@ def _add_spectra(
     rows: Sequence[Row], plan: DiffPlan, stages: Mapping[str, Values], options: DiffOptions
 ) -> None:
     for row, (earlier, later) in zip(rows, plan.deltas, strict=True):
-        if row["delta"] > 0:
+        if 0 < row["largest"] <= FLOAT32_MAX:  # beyond, float32 cannot hold Δ
             sigma = spectra.singular_values(stages[earlier], stages[later], options.device)
             row |= {**spectra.spectrum(sigma, options.topk), "singular_values": sigma.tolist()}
 
@@ -158,7 +162,7 @@ def _add_spectra(
 def _add_subspaces(rows: Sequence[Row], stages: Mapping[str, Values], k: int) -> None:
     """On the row of SFT → RL, since it says how that update lies to the one before it."""
     before, after = rows[0], rows[1]
-    if before["delta"] > 0 and after["delta"] > 0:
+    if all(0 < row["largest"] <= FLOAT32_MAX for row in (before, after)):
         base, sft, rl = stages.values()
         after |= subspaces.overlaps(
             subspaces.directions(base, sft, k), subspaces.directions(sft, rl, k)
@@ -252,9 +256,9 @@ def _total(members: Sequence[Mapping[str, Any]]) -> Sums:
     return total
 
 
-def check_frozen(plan: DiffPlan, rows: Sequence[Mapping[str, Any]], chosen: Set[str]) -> None:
+def check_frozen(plan: DiffPlan, samples: "pd.DataFrame", chosen: Set[str]) -> None:
     """Raises VerificationError if one of the chosen tensors moved by one bit in the last update, or
-    could not be compared.
+    could not be compared. `samples` are the rows of a finished run.
     """
     last = "→".join(plan.deltas[-1] if len(plan.checkpoints) == 2 else plan.deltas[1])
     lost = sorted(chosen & set(plan.problems))
@@ -263,22 +267,15 @@ def check_frozen(plan: DiffPlan, rows: Sequence[Mapping[str, Any]], chosen: Set[
             f"{len(lost)} tensors that should be frozen cannot be compared",
             why=f"{lost[0]}: {plan.problems[lost[0]]}",
         )
-    moved = [
-        row
-        for row in rows
-        if row["method"] == last
-        and row["tensor"] in chosen
-        and (row["error"] or row["unchanged"] < row["elements"])
-    ]
-    if moved:
-        worst = max(moved, key=lambda row: row["elements"] - row["unchanged"])
+    rows = samples[(samples["method"] == last) & samples["tensor"].isin(chosen)]
+    moved = rows[rows["error"].notna() | (rows["unchanged"] < rows["elements"])]
+    if len(moved):
+        worst = moved.loc[(moved["elements"] - moved["unchanged"]).idxmax()]
+        changed = f"{worst['elements'] - worst['unchanged']:,.0f} of {worst['elements']:,.0f}"
+        failed = moved["error"].notna().loc[worst.name]
         raise VerificationError(
             f"{len(moved)} of {len(chosen)} tensors that should be frozen have moved in {last}",
-            why=f"{worst['tensor']}: "
-            + (
-                worst["error"]
-                or f"{worst['elements'] - worst['unchanged']:,.0f} of {worst['elements']:,.0f} elements"
-            ),
+            why=f"{worst['tensor']}: {worst['error'] if failed else f'{changed} elements'}",
             fix="see samples.parquet of the run for all of them",
         )
 

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from franken.checkpoints import ITEM_BYTES, LowRank, TensorEntry, read_array
+from franken.checkpoints import ITEM_BYTES, LowRank, TensorEntry, read_array, read_into
 from franken.errors import FrankenError
 
 READABLE = ("BF16", "F16", "F32")
@@ -65,15 +65,8 @@ class Values:
         wanted = (stop - start) * item
         if self._buffer.size < wanted:
             self._buffer = np.empty(wanted, np.uint8)
-        view, position = self._buffer[:wanted], self._entry.start + start * item
-        done = 0
-        while done < wanted:  # one call may return less than it was asked for
-            got = os.preadv(self._file, [view[done:].data], position + done)
-            if not got:
-                raise FrankenError(
-                    f"{self._entry.file.name} is truncated", why=f"{self._entry.name} is cut off"
-                )
-            done += got
+        view = self._buffer[:wanted]
+        read_into(self._file, view.data, self._entry.start + start * item, self._entry)
         return view
 
     def _added(self, start: int, stop: int) -> np.ndarray:

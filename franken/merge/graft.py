@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from franken.errors import UsageError
-from franken.merge.methods import as_stored, compute, read_source, read_tensor
+from franken.merge.arithmetic import DTYPES, read_tensor
 from franken.merge.plan import Plan, Row
+from franken.merge.verify import computed
 from franken.names import canonical
 
 Values = dict[str, torch.Tensor]  # by the file and name they come from
@@ -56,16 +57,8 @@ def _value(row: Row, like: torch.Tensor, donated: Values | None) -> torch.Tensor
     model's parameter.
     """
     if row.copied is None:
-        made = compute(
-            row.method,
-            [read_source(s.entry, s.update) for s in row.sources],
-            [s.name for s in row.sources],
-            row.parameters,
-            origin=row.origin,
-            seed=row.seed,
-        )
-        stored = torch.from_numpy(as_stored(made, row.target.dtype)).view(_TYPES[row.target.dtype])
-        return stored.reshape(row.target.shape).to(like)
+        values = torch.frombuffer(computed(row), dtype=DTYPES[row.target.dtype])
+        return values.reshape(row.target.shape).to(like)
     entry = row.copied
     source = f"{entry.file}:{entry.name}"
     if donated is not None and source in donated:
@@ -74,6 +67,3 @@ def _value(row: Row, like: torch.Tensor, donated: Values | None) -> torch.Tensor
     if donated is not None:
         donated[source] = value
     return value
-
-
-_TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}

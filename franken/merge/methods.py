@@ -1,11 +1,9 @@
 """The arithmetic of a merge: mergekit's methods through its public tensor API, noise, and what each
 may be given.
 
-Everything is computed in fp32 (fp64 when an input is) and rounded once, to the type of the base's
-tensor. Methods that draw random numbers draw them from a seed of the recipe's seed and the tensor's
+Methods that draw random numbers draw them from a seed of the recipe's seed and the tensor's
 name: a tensor has the same value whatever is merged beside it, and verification can compute it
-again. torch and mergekit are imported when a method is looked up, and not before: an exact
-transplant needs neither.
+again. mergekit is imported when one of its methods is looked up, and not before.
 """
 
 import hashlib
@@ -14,9 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from franken.checkpoints import LowRank, TensorEntry
-from franken.errors import FrankenError, UsageError, did_you_mean
-from franken.merge.recipe import ADAPTER, CAST, COPY, NOISE
+from franken.errors import UsageError, did_you_mean
+from franken.merge.recipe import CAST, COPY, NOISE
 
 OWN = {
     COPY: ("Exact copy", "bit for bit, in its own type; what a rule without a method does", ""),
@@ -122,106 +119,6 @@ def check_method(
 def seed_of(seed: int, tensor: str) -> int:
     """The seed of one tensor: the recipe's, and the tensor's canonical name."""
     return int.from_bytes(hashlib.sha256(f"{seed} {tensor}".encode()).digest()[:8]) >> 1
-
-
-def compute(
-    method: str,
-    tensors: Sequence[Any],
-    names: Sequence[str],
-    parameters: Mapping[str, Any],
-    *,
-    origin: int | None,
-    seed: int,
-) -> Any:
-    """The merged values, in fp32 (fp64 when an input is), of tensors of one shape. `origin` is an
-    index into them.
-    """
-    import torch
-
-    wide = torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
-    tensors = [t.to(wide) for t in tensors]
-    if method in (COPY, CAST, ADAPTER):
-        return tensors[0]
-    if method == NOISE:
-        draws = torch.randn(
-            tensors[0].shape, generator=torch.Generator().manual_seed(seed), dtype=wide
-        )
-        spread = tensors[0].std() if tensors[0].numel() > 1 else torch.zeros((), dtype=wide)
-        ratio = parameters["ratio"]
-        return (1 - ratio) * tensors[0] + ratio * spread * draws
-    from mergekit.merge_methods import merge_tensors
-
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed)
-        try:
-            return merge_tensors(
-                tensors, method, parameters=dict(parameters), ids=list(names), base_index=origin
-            )
-        except ValueError as e:  # values that only this tensor's shape or contents forbid
-            raise FrankenError(
-                f"{method} cannot merge this tensor", why=str(e), fix="other parameters may"
-            ) from e
-
-
-def read_tensor(entry: TensorEntry) -> Any:
-    """A tensor from disk, in its own type and shape, in memory of its own."""
-    import torch
-
-    types = {
-        "F64": torch.float64,
-        "F32": torch.float32,
-        "F16": torch.float16,
-        "BF16": torch.bfloat16,
-        "I64": torch.int64,
-        "I32": torch.int32,
-        "I16": torch.int16,
-        "I8": torch.int8,
-        "U8": torch.uint8,
-        "BOOL": torch.bool,
-        "F8_E4M3": torch.float8_e4m3fn,
-        "F8_E5M2": torch.float8_e5m2,
-    }
-    data = bytearray(entry.nbytes)
-    with entry.file.open("rb", buffering=0) as opened:
-        opened.seek(entry.start)
-        got, view = 0, memoryview(data)
-        while got < entry.nbytes:
-            more = opened.readinto(view[got:])
-            if not more:
-                raise FrankenError(
-                    f"{entry.file.name} is truncated", why=f"{entry.name} is cut off"
-                )
-            got += more
-    if not data:
-        return torch.empty(entry.shape, dtype=types[entry.dtype])
-    return torch.frombuffer(data, dtype=types[entry.dtype]).reshape(entry.shape)
-
-
-def read_source(entry: TensorEntry, update: LowRank | None) -> Any:
-    """A tensor with what an adapter adds to it: W + scale · B·A, computed in fp32 (fp64 for F64)."""
-    import torch
-
-    weights = read_tensor(entry)
-    if update is None:
-        return weights
-    wide = torch.float64 if weights.dtype == torch.float64 else torch.float32
-    product = read_tensor(update.b).to(wide) @ read_tensor(update.a).to(wide)
-    return weights.to(wide) + update.scale * (product.T if update.transposed else product)
-
-
-def as_stored(values: Any, dtype: str) -> Any:
-    """Values rounded to a safetensors type, as a flat uint8 array of numpy: what is written to
-    disk.
-    """
-    import torch
-
-    types = {
-        "F64": torch.float64,
-        "F32": torch.float32,
-        "F16": torch.float16,
-        "BF16": torch.bfloat16,
-    }
-    return values.to(types[dtype]).contiguous().reshape(-1).view(torch.uint8).numpy()
 
 
 def _described(spec: Any) -> Method:

@@ -12,12 +12,26 @@ from concurrent.futures import Executor, Future
 from dataclasses import replace
 from pathlib import Path
 
-from franken.checkpoints import Checkpoint, TensorEntry, file_entries, open_checkpoint
+import numpy as np
+
+from franken.checkpoints import (
+    Checkpoint,
+    TensorEntry,
+    file_entries,
+    open_checkpoint,
+    read_bytes,
+    read_into,
+)
 from franken.errors import FrankenError, VerificationError
-from franken.merge.methods import as_stored, compute, read_source
 from franken.merge.plan import Row
 
 STRIDE = 1 << 20  # bytes compared at a time: what stays in a core's cache
+INFINITIES = {  # bits of the positive infinity; what is above is NaN
+    "F64": (np.uint64, 0x7FF << 52),
+    "F32": (np.uint32, 0xFF << 23),
+    "F16": (np.uint16, 0x1F << 10),
+    "BF16": (np.uint16, 0xFF << 7),
+}
 THREADS = min(4, os.cpu_count() or 1)
 Progress = Callable[[int], None]
 
@@ -92,13 +106,19 @@ def compare(written: TensorEntry, source: TensorEntry) -> str:
         for done in range(0, written.nbytes, STRIDE):
             size = min(STRIDE, written.nbytes - done)
             x, y = memoryview(ours)[:size], memoryview(theirs)[:size]
-            _read(a.fileno(), x, written.start + done, written)
-            _read(b.fileno(), y, source.start + done, source)
+            read_into(a.fileno(), x, written.start + done, written)
+            read_into(b.fileno(), y, source.start + done, source)
             # comparing memoryviews goes byte by byte in the interpreter, bytearrays are one memcmp
             if ours != theirs if size == STRIDE else ours[:size] != theirs[:size]:
                 raise VerificationError(
                     f"{written.name} is not what was planned",
                     why=f"it differs from {source.file.name} of its source",
+                )
+            if not all_finite(x, written.dtype):
+                raise FrankenError(
+                    f"{source.name} holds a value that is NaN or infinite",
+                    why=f"it is in {source.file}, bytes {source.start + done} and on",
+                    fix="a hybrid with it would answer nothing; leave it out, or take another donor",
                 )
             digest.update(x)
     return digest.hexdigest()
@@ -106,16 +126,34 @@ def compare(written: TensorEntry, source: TensorEntry) -> str:
 
 def computed(row: Row) -> memoryview:
     """The bytes of a tensor that has to be computed, as the base's type stores them."""
+    from franken.merge.arithmetic import as_stored, compute, read_source
+
     tensors = [read_source(source.entry, source.update) for source in row.sources]
     names = [source.name for source in row.sources]
     values = compute(row.method, tensors, names, row.parameters, origin=row.origin, seed=row.seed)
-    if tuple(values.shape) != row.target.shape or not values.isfinite().all():
+    stored = as_stored(values, row.target.dtype)
+    if tuple(values.shape) != row.target.shape:
         raise FrankenError(
             f"{row.method} made no valid {row.target.name}",
-            why="a value is not finite, or the shape is another",
-            fix="try other parameters",
+            why=f"its shape is {list(values.shape)}, not {list(row.target.shape)}",
+            fix="try another method",
         )
-    return memoryview(as_stored(values, row.target.dtype))
+    if not all_finite(stored, row.target.dtype):
+        raise FrankenError(
+            f"{row.method} made no valid {row.target.name}",
+            why=f"a value is not finite in {row.target.dtype}",
+            fix="look for such values in the inputs (franken diff names them), or try other parameters",
+        )
+    return stored
+
+
+def all_finite(data: "memoryview | bytearray", dtype: str) -> bool:
+    """Whether no value of raw data is NaN or infinite; always so for other types."""
+    if dtype not in INFINITIES:
+        return True
+    unsigned, infinity = INFINITIES[dtype]
+    magnitudes = np.frombuffer(data, unsigned) & unsigned(np.iinfo(unsigned).max >> 1)
+    return not magnitudes.size or bool(magnitudes.max() < infinity)
 
 
 def computed_again(written: TensorEntry, row: Row) -> str:
@@ -123,21 +161,10 @@ def computed_again(written: TensorEntry, row: Row) -> str:
     method gives again.
     """
     expected = computed(row)
-    found = bytearray(written.nbytes)
-    with written.file.open("rb", buffering=0) as opened:
-        _read(opened.fileno(), memoryview(found), written.start, written)
-    if found != bytes(expected):
+    found = read_bytes(written)
+    if found != expected:
         raise VerificationError(
             f"{written.name} is not what was planned",
             why=f"{row.method} gives another value when computed again",
         )
     return hashlib.sha256(found).hexdigest()
-
-
-def _read(descriptor: int, into: memoryview, offset: int, entry: TensorEntry) -> None:
-    done = 0
-    while done < len(into):
-        more = os.preadv(descriptor, [into[done:]], offset + done)
-        if not more:
-            raise VerificationError(f"{entry.file.name} is truncated", why=entry.name)
-        done += more

@@ -207,13 +207,81 @@ def frozen(plan, *specs):
 
 def test_frozen_layers_are_proven_frozen(triple, tmp_path):
     plan = plan_diff(triple[1])
-    rows = load_run(run_diff(plan, out=tmp_path / "runs")).samples.to_dict("records")
+    rows = load_run(run_diff(plan, out=tmp_path / "runs")).samples
     check_frozen(plan, rows, frozen(plan, "text:0", "text:2", "vision", "embed", "head"))
     with pytest.raises(VerificationError) as caught:
         check_frozen(plan, rows, frozen(plan, "early", "text:1"))
     assert "text.layers.1." in caught.value.why
     with pytest.raises(UsageError, match="past the end"):
         frozen(plan, "text:0-9")
+
+
+def test_frozen_tensors_are_proven_beside_others_that_cannot_be_compared(tmp_path):
+    for name in "ab":
+        save_tiny(tmp_path / name, "qwen2")
+    rewrite(tmp_path / "b", lambda t: t.update({"model.norm.weight": torch.zeros(7)}))
+    plan = plan_diff([tmp_path / "a", tmp_path / "b"])
+    rows = load_run(run_diff(plan, out=tmp_path / "runs")).samples
+    check_frozen(plan, rows, frozen(plan, "text:0-3"))
+    with pytest.raises(VerificationError, match="cannot be compared"):
+        check_frozen(plan, rows, frozen(plan, "norm"))
+
+
+def test_frozen_tensors_with_nan_are_no_proof(tmp_path):
+    for name in "ab":
+        save_tiny(tmp_path / name, "qwen2")
+    rewrite(tmp_path / "b", lambda t: t["model.layers.1.mlp.up_proj.weight"].fill_(float("nan")))
+    plan = plan_diff([tmp_path / "a", tmp_path / "b"])
+    rows = load_run(run_diff(plan, out=tmp_path / "runs")).samples
+    with pytest.raises(VerificationError) as caught:
+        check_frozen(plan, rows, frozen(plan, "text:1"))
+    assert "NaN or infinite" in caught.value.why
+
+
+def test_updates_that_float32_cannot_hold_have_no_spectrum(tmp_path):
+    for name, value in (("a", -3e38), ("b", 3e38)):
+        save_tiny(tmp_path / name, "qwen2")
+        rewrite(
+            tmp_path / name,
+            lambda t, v=value: t["model.layers.1.mlp.up_proj.weight"].view(-1)[:5].fill_(v),
+        )
+    plan = plan_diff([tmp_path / "a", tmp_path / "b"])
+    run = load_run(run_diff(plan, out=tmp_path / "runs", options=DiffOptions(spectra=True)))
+    row = run.samples.set_index("tensor").loc["text.layers.1.mlp.up_proj.weight"]
+    assert row["energy"] == pytest.approx(6e38 * 5**0.5, rel=1e-6)
+    assert row["max_abs"] == pytest.approx(6e38)
+    assert row["error"] is None
+    assert row["singular_values"] is None
+
+
+def test_types_of_eight_bits_are_named(tmp_path):
+    for name in "ab":
+        save_tiny(tmp_path / name, "qwen2")
+    rewrite(
+        tmp_path / "b",
+        lambda t: t.update(
+            {"model.norm.weight": torch.ones(32).to(torch.float8_e8m0fnu)},
+        ),
+    )
+    plan = plan_diff([tmp_path / "a", tmp_path / "b"])
+    assert plan.problems == {"text.norm.weight": "F8_E8M0 cannot be computed with"}
+
+
+@pytest.mark.parametrize("change", [0.0, float("nan"), 3e38])
+def test_the_command_ends_well_where_nothing_moved_or_nothing_is_finite(tmp_path, capsys, change):
+    """With its figures, and with the page of such a run."""
+    from franken.cli import run_command
+
+    for name in "ab":
+        save_tiny(tmp_path / name, "qwen2_5_vl")
+    if change:
+        rewrite(tmp_path / "b", lambda t: [v.fill_(change) for v in t.values()])
+    a, b, out = str(tmp_path / "a"), str(tmp_path / "b"), str(tmp_path / "runs")
+    frozen_too = [] if change else ["--expect-frozen", "vision,text:0-3"]
+    code = run_command(["diff", a, b, "--out", out, "--spectra", *frozen_too], debug=True)
+    assert code == (3 if change != change else 0)
+    assert "figures" in capsys.readouterr().out
+    assert run_command(["report", out], debug=True) == 0
 
 
 def test_one_bit_is_enough(tmp_path):
@@ -226,7 +294,7 @@ def test_one_bit_is_enough(tmp_path):
         ),
     )
     plan = plan_diff([tmp_path / "a", tmp_path / "b"])
-    rows = load_run(run_diff(plan, out=tmp_path / "runs")).samples.to_dict("records")
+    rows = load_run(run_diff(plan, out=tmp_path / "runs")).samples
     check_frozen(plan, rows, frozen(plan, "text:0", "text:2", "embed"))
     with pytest.raises(VerificationError) as caught:
         check_frozen(plan, rows, frozen(plan, "text"))
@@ -237,7 +305,7 @@ def test_frozen_tensors_that_are_missing_are_no_proof(tmp_path):
     save_tiny(tmp_path / "a", "qwen2", layers=3)
     save_tiny(tmp_path / "b", "qwen2", layers=2)
     plan = plan_diff([tmp_path / "a", tmp_path / "b"])
-    rows = load_run(run_diff(plan, out=tmp_path / "runs")).samples.to_dict("records")
+    rows = load_run(run_diff(plan, out=tmp_path / "runs")).samples
     with pytest.raises(VerificationError, match="cannot be compared"):
         check_frozen(plan, rows, frozen(plan, "text:2"))
 

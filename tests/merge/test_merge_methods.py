@@ -13,7 +13,8 @@ from mergekit.merge_methods import registered_methods
 
 from franken.checkpoints import open_checkpoint, read_bytes
 from franken.errors import FrankenError
-from franken.merge.methods import all_methods, compute, seed_of
+from franken.merge.arithmetic import compute
+from franken.merge.methods import all_methods, seed_of
 from franken.merge.recipe import Rule
 from franken.merge.run import run_merge
 from franken.models.tiny import save_tiny

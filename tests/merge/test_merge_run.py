@@ -14,6 +14,7 @@ import time
 import pytest
 import torch
 from constant_models import folders, plan, values
+from safetensors.torch import load_file, save_file
 
 from franken.checkpoints import open_checkpoint, read_array, read_bytes
 from franken.errors import FrankenError, UsageError, VerificationError
@@ -242,6 +243,27 @@ def test_a_hybrid_that_does_not_load_fails_verification(tmp_path):
     with pytest.raises(VerificationError, match="does not load"):
         run_merge(plan(made, MIDDLE), tmp_path / "hybrid", verify_load=True)
     assert not (tmp_path / "hybrid").exists()
+
+
+@pytest.mark.parametrize("kind", ["copied", "blended", "cast"])
+def test_a_hybrid_never_holds_what_is_not_finite(tmp_path, kind):
+    """An infinity of the donor, a sum beyond the type, and a value that only the wider type holds."""
+    save_tiny(tmp_path / "base", "qwen2_5_vl", value=1.0)
+    save_tiny(tmp_path / "donor", "qwen2_5_vl", value=1.0)
+    if kind != "copied":
+        tiny("qwen2_5_vl").to(torch.float16).save_pretrained(tmp_path / "base")
+    file = tmp_path / "donor" / "model.safetensors"
+    tensors = load_file(file)
+    name = next(n for n in tensors if "layers.1.mlp.up" in n and "visual" not in n)
+    tensors[name][3, 4] = float("inf") if kind == "copied" else 1e6
+    save_file(tensors, file, metadata={"format": "pt"})
+    rule = {"copied": Rule(("d0",), "1"), "cast": Rule(("d0",), "1")}.get(
+        kind, Rule(("d0",), "1", method="linear", alpha=(0.5,))
+    )
+    made = plan([str(tmp_path / "base"), str(tmp_path / "donor")], rule, allow=frozenset({"dtype"}))
+    with pytest.raises(FrankenError, match="up_proj"):
+        run_merge(made, tmp_path / "hybrid")
+    assert {p.name for p in tmp_path.iterdir()} == {"base", "donor"}
 
 
 def test_a_folder_with_other_things_is_refused(tmp_path):

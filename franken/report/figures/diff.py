@@ -111,8 +111,8 @@ def _by_layer(run: LoadedRun, updates: list[str], metrics: list[str]) -> Any:
     figure, axes = _figure(len(metrics), 1, width=9.6)
     for ax, metric in zip(axes[:, 0], metrics, strict=True):
         plots.plot_energy(run.layers, metric=metric, deltas=updates, ax=ax)
-        if metric in plots.LOGARITHMIC:  # room for the names of the thirds
-            low, high = ax.get_ylim()
+        low, high = ax.get_ylim()
+        if metric in plots.LOGARITHMIC and low > 0:  # room for the names of the thirds
             ax.set_ylim(low, high * (high / low) ** 0.12)
         _shade_thirds(ax, run)
     _legend(figure, axes[0, 0])
