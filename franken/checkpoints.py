@@ -39,6 +39,7 @@ ITEM_BYTES = {
     "BOOL": 1,
     "F8_E4M3": 1,
     "F8_E5M2": 1,
+    "F8_E8M0": 1,
 }
 MAX_HEADER = 100_000_000
 PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")

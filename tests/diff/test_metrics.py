@@ -162,7 +162,7 @@ def test_chunks_do_not_show(stored, monkeypatch):
 )
 @given(st.sampled_from([1e-44, 1e-38, 1e-24, 1e-20, 1e-12, 1e17, 3e20, 1e38]), st.booleans())
 def test_no_magnitude_is_too_small_or_too_large(stored, scale, mixed):
-    """Where the squares of a block underflow or overflow in float32, beside one where they do not."""
+    """Squares of a block underflow or overflow in float32, beside a block where they do not."""
     rng = np.random.default_rng(5)
     a, b, c = (rng.uniform(-1, 1, size=(3, 5000)) * scale).astype(np.float32)
     if mixed:

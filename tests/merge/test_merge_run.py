@@ -247,7 +247,7 @@ def test_a_hybrid_that_does_not_load_fails_verification(tmp_path):
 
 @pytest.mark.parametrize("kind", ["copied", "blended", "cast"])
 def test_a_hybrid_never_holds_what_is_not_finite(tmp_path, kind):
-    """An infinity of the donor, a sum beyond the type, and a value that only the wider type holds."""
+    """An infinity of the donor, a sum beyond the type, a value that only the wider type holds."""
     save_tiny(tmp_path / "base", "qwen2_5_vl", value=1.0)
     save_tiny(tmp_path / "donor", "qwen2_5_vl", value=1.0)
     if kind != "copied":

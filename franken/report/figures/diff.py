@@ -34,6 +34,8 @@ def draw_diff(folder: Path) -> list[Path]:
     matplotlib.use("Agg")
     run = load_run(folder)
     updates = _adjacent(list(dict.fromkeys(run.layers["method"])))
+    if not updates:  # no tensor could be compared
+        return []
     makers = {
         "energy": lambda: _by_layer(run, updates, ["relative_energy", "energy"]),
         "unchanged": lambda: _by_layer(run, updates, ["unchanged_fraction", "rounding_fraction"]),
@@ -112,7 +114,7 @@ def _by_layer(run: LoadedRun, updates: list[str], metrics: list[str]) -> Any:
     for ax, metric in zip(axes[:, 0], metrics, strict=True):
         plots.plot_energy(run.layers, metric=metric, deltas=updates, ax=ax)
         low, high = ax.get_ylim()
-        if metric in plots.LOGARITHMIC and low > 0:  # room for the names of the thirds
+        if ax.get_yscale() == "log":  # room for the names of the thirds
             ax.set_ylim(low, high * (high / low) ** 0.12)
         _shade_thirds(ax, run)
     _legend(figure, axes[0, 0])

@@ -95,6 +95,12 @@ def plot_zero(
     return ax
 
 
+def use_logarithm(ax: Axes) -> None:
+    """Logarithmic y, unless there is nothing to show: no layer moved."""
+    if np.isfinite(ax.dataLim.intervaly).all():
+        ax.set_yscale("log")
+
+
 def plot_energy(
     df: Frame,
     *,
@@ -130,7 +136,7 @@ def plot_energy(
             draw_line(ax, line, look.DELTAS.get(delta, mode.ink), label, x=x, scale=1.0, marker="o")
             drawn = drawn or len(line) > 0
     if metric in LOGARITHMIC:
-        ax.set_yscale("log")
+        use_logarithm(ax)
     elif metric.endswith("fraction") or metric == "cosine":
         ax.set_ylim(None if metric == "cosine" else -0.02, 1.14)
     else:

@@ -116,7 +116,7 @@ def plot_by_layer(
         plots.draw_line(ax, line, look.DELTAS.get(delta, mode.ink), delta, scale=1.0)
     plots.layer_axis(ax, depth, mode)
     if metric in plots.LOGARITHMIC:
-        ax.set_yscale("log")
+        plots.use_logarithm(ax)
         ax.margins(y=0.18)
     elif metric.endswith("fraction"):
         ax.set_ylim(-0.02, 1.14)
