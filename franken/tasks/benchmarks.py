@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from franken.tasks.graders.compare import compare, infer_type
-from franken.tasks.graders.extract import extract, last_boxed
 from franken.tasks.graders.options import LETTERS, right_options
+from franken.tasks.graders.reply import extract, last_boxed
 from franken.tasks.images import open_image
 from franken.tasks.layouts import IN_QUESTION, Layout
 from franken.tasks.puzzle import Item

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from franken.errors import UsageError, did_you_mean
-from franken.tasks.graders.compare import ANSWER_TYPES
+from franken.tasks.graders.verdict import ANSWER_TYPES
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any
 from PIL import Image
 
 from franken.errors import FrankenError, UsageError
-from franken.tasks.graders.compare import compare_boxes, iou
+from franken.tasks.graders.boxes import compare_boxes, iou
 from franken.tasks.grading import NUMBER, extract, is_well_formed, normalise
 from franken.tasks.puzzle import Grade, Item, Pair
 

@@ -530,7 +530,31 @@ BOX = (
     (),
 )
 
+RATIO = (
+    r"""
++ | 3:4 | 3:4
++ | 3:4 | 3 : 4
++ | 3:4 | The ratio is 3:4.
++ | 3:4 | 3 to 4
++ | 3:4 | \boxed{3:4}
++ | 1:2:3 | 1 : 2 : 3
++ | 9:45 | quarter to ten
++ | 9:45 | 9:45 am
++ | 1.5:2 | 1.5 : 2
+- | 3:4 | 6:8
+- | 3:4 | 4:3
+- | 3:4 | 3
+- | 3:4 | 3:4:5
+- | 3:4 | 3:4 or 4:3
+- | 1:20 | 13:20
+- | 16:9 | 16:10
+- | 9:45 | quarter past ten
+""",
+    (),
+)
+
 TABLES = {
+    "ratio": [RATIO],
     "integer": [INTEGER, INTEGER_REFERENCE],
     "number": [NUMBER],
     "clock": [CLOCK],

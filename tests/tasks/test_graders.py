@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from franken import tasks
-from franken.tasks.graders.compare import iou, read_boxes
+from franken.tasks.graders.boxes import iou, read_boxes
 from franken.tasks.graders.numbers import read_numbers
 from franken.tasks.grading import ANSWER_TYPES, grade_typed, infer_type
 from franken.tasks.puzzle import Item
@@ -27,7 +27,9 @@ from franken.tasks.puzzle import Item
         ("25%", (), "number"),
         ("\\frac{1}{2}", (), "number"),
         ("5 cm", (), "number"),
-        ("2:43", (), "clock"),
+        ("2:43", (), "ratio"),  # or a time: what is right under both is accepted
+        ("2:43 PM", (), "clock"),
+        ("02:43", (), "clock"),
         ("red", (), "word"),
         ("seven dwarfs", (), "word"),
         ("New York", (), "word"),
@@ -116,6 +118,7 @@ def test_any_reply_gets_a_verdict_with_a_reason(reply, kind):
         "integer": "7",
         "number": "0.5",
         "clock": "2:43",
+        "ratio": "3:4",
         "word": "red",
         "option": "B",
         "yes_no": "yes",

@@ -1,24 +1,30 @@
-"""Clock times in digits and in words."""
+"""Clock times in digits and in words; ratios, which are written as times are."""
 
 import re
 from typing import NamedTuple
 
 from franken.tasks.graders.numbers import WORD_NUMBER, word_value
+from franken.tasks.graders.reply import affirmed, narrow
+from franken.tasks.graders.verdict import Verdict, decide, refuse
 
 DIGITAL = re.compile(
     r"(?<![\d:.])(?P<h>\d{1,2})\s*(?:[:h]|(?<=\d)\.(?=\d\d(?!\d)))\s*(?P<m>\d\d)(?::(?P<s>\d\d))?(?![\d:])"
     r"\s*(?P<half>[ap]\.?\s?m\b\.?)?",
     re.IGNORECASE,
 )
+HAN = re.compile(r"(?P<h>\d{1,2})\s*[点时]\s*(?:(?P<m>\d{1,2})\s*分|(?P<part>半|一刻|三刻|整)?)")
 HOUR = rf"(?P<hour>\d{{1,2}}|{WORD_NUMBER})"
 O_CLOCK = re.compile(
     rf"(?<![\d:.]){HOUR}\s*(?:o['’]?clock\s*(?P<half>[ap]\.?m\b\.?)?|(?P<only>[ap]\.?m\b\.?))",
     re.IGNORECASE,
 )
 PAST = re.compile(
-    rf"\b(?P<minutes>half|(?:a )?quarter|\d{{1,2}}|{WORD_NUMBER})(?:\s+minutes?)?\s+(?P<side>past|after|to|before)\s+{HOUR}",
+    rf"\b(?P<minutes>half|(?:a )?quarter|\d{{1,2}}|{WORD_NUMBER})(?:\s+minutes?)?\s+"
+    rf"(?P<side>past|after|to|before)\s+{HOUR}",
     re.IGNORECASE,
 )
+RATIO = re.compile(r"(?<![\d:.,])\d{1,9}(?:\.\d{1,9})?(?:\s*:\s*\d{1,9}(?:\.\d{1,9})?)+(?![\d:])")
+TO = re.compile(r"(?<=\d)\s+to\s+(?=\d)", re.IGNORECASE)
 
 
 class Time(NamedTuple):
@@ -37,31 +43,30 @@ class Time(NamedTuple):
 
 
 def read_times(text: str) -> list[Time]:
-    """Every time in a text, in order of kind: digits, o'clock, past and to. 2:75 and 25:00 are
-    none.
+    """Every time in a text, in order of kind: digits, Chinese, past and to, o'clock. 2:75 and 25:00
+    are none.
     """
-    found = [
+    times = [
         _time(m["h"], int(m["m"]), int(m["s"] or 0), m["half"]) for m in DIGITAL.finditer(text)
     ]
     rest = DIGITAL.sub(" ", text)
+    parts = {"半": 30, "一刻": 15, "三刻": 45}
+    times += [
+        _time(m["h"], int(m["m"] or parts.get(m["part"] or "", 0)), 0, None)
+        for m in HAN.finditer(rest)
+    ]
     for m in PAST.finditer(rest):
         part = m["minutes"].lower()
         minutes = 30 if part == "half" else 15 if "quarter" in part else _count(part)
         back = m["side"].lower() in ("to", "before")
         hour = _count(m["hour"])
-        found.append(
-            _time(
-                str((hour - 1) % 12 if back else hour),
-                (60 - minutes) % 60 if back else minutes,
-                0,
-                None,
-            )
-        )
-    found += [
+        hour = (hour - 1) % 12 if back else hour
+        times.append(_time(str(hour), (60 - minutes) % 60 if back else minutes, 0, None))
+    times += [
         _time(str(_count(m["hour"])), 0, 0, m["half"] or m["only"])
         for m in O_CLOCK.finditer(PAST.sub(" ", rest))
     ]
-    return [time for time in found if time is not None]
+    return [time for time in times if time is not None]
 
 
 def _count(text: str) -> int:
@@ -79,3 +84,57 @@ def _time(hour: str, minutes: int, seconds: int, half: str | None) -> Time | Non
         bool(half) or hours > 12,
         f"{int(hour)}:{minutes:02d}:{seconds:02d}",
     )
+
+
+def compare_clock(text: str, gold: str) -> Verdict:
+    """Times of a dial: 2:43, 02:43, 14:43, half past two; 0:37 is 12:37. A gold with am or pm, or
+    from 13:00, is a time of day.
+    """
+    right = read_times(gold)
+    if len(right) != 1:
+        raise ValueError(f"the right answer {gold!r} is not a time")
+    rest = affirmed(narrow(text))
+    times = list(dict.fromkeys(read_times(rest)))
+    if not times:
+        return refuse(f"no time in {rest!r}")
+    if len(times) > 1:
+        return refuse(f"several times in {rest!r}")
+    truth, time = right[0], times[0]
+    shown = str(time), str(truth)
+    if not truth.fixed:
+        return decide(time.seconds % 43200 == truth.seconds % 43200, *shown, "time of a dial")
+    if not time.fixed and truth.shown != time.shown:
+        reason = f"{time} does not say which half of the day, right is {truth}"
+        return Verdict(0.0, reason, *shown, "time of the day")
+    return decide(time.seconds == truth.seconds, *shown, "time of the day")
+
+
+def compare_ratio(text: str, gold: str) -> Verdict:
+    """Ratios, term by term: 3 : 4 and 3 to 4 are 3:4; 6:8 is not, nor is 13:20 for 1:20. A ratio
+    that may be a time (9:45) is also met by that time in words or with am and pm.
+    """
+    right = read_ratio(gold)
+    if right is None:
+        raise ValueError(f"the right answer {gold!r} is not a ratio")
+    rest = affirmed(narrow(text))
+    ratios = {read_ratio(m[0]) for m in RATIO.finditer(TO.sub(":", rest))}
+    shown = ":".join(map(str, right))
+    if len(ratios) > 1:
+        return refuse(f"several ratios in {rest!r}")
+    if ratios:
+        said = next(iter(ratios)) or ()
+        return decide(said == right, ":".join(map(str, said)), shown, "ratio, term by term")
+    times, truth = list(dict.fromkeys(read_times(rest))), read_times(gold)
+    if len(times) != 1 or len(truth) != 1:
+        return refuse(f"no ratio in {rest!r}")
+    same = times[0].seconds % 43200 == truth[0].seconds % 43200
+    return decide(same, str(times[0]), shown, "time of a dial")
+
+
+def read_ratio(text: str) -> tuple[float, ...] | None:
+    """The terms of a text that is a ratio; None when it is none."""
+    match = RATIO.fullmatch(TO.sub(":", text.strip(" .()[]")))
+    if not match:
+        return None
+    terms = [float(term) for term in match[0].split(":")]
+    return tuple(int(t) if t.is_integer() else t for t in terms)

@@ -1,129 +1,151 @@
-"""Mathematical expressions, compared by math-verify (sympy behind it); never a calculation of our
-own.
+"""Mathematical expressions, read and compared by math-verify; never a calculation of our own.
 
 What math-verify would read wrongly is decided before it is asked: equal spellings are equal, plain
-numbers go to the number rules, prose (which it multiplies out letter by letter) and numerals with
-an index (10_8, whose base it drops) are compared as they are spelled.
+numbers go to the number rules, units are split off, prose (which it multiplies out letter by
+letter) and numerals with an index (10_8, whose base it drops) are compared as they are spelled.
 """
 
 import re
-import threading
-from typing import Any
+from typing import NamedTuple
 
-from franken.tasks.graders.compare import Verdict, compare_number, one_number, readings
-from franken.tasks.graders.extract import LATEX_SPACE, MARKUP, TEXT, extract, narrow, plain
+from franken.tasks.graders.latex import PROSE, is_mathematics, split_unit, to_latex
+from franken.tasks.graders.mathematics import is_same
+from franken.tasks.graders.numbers import as_numeral
+from franken.tasks.graders.quantities import compare_quantities
+from franken.tasks.graders.reply import MARK, SENTENCE
+from franken.tasks.graders.spelling import plain, tidy
+from franken.tasks.graders.units import UNITS
+from franken.tasks.graders.verdict import Verdict, decide, refuse
 
-SECONDS = 5  # what one parse or comparison may take
-PROSE = re.compile(
-    r"(?<![\\A-Za-z])(?!(?:sqrt|sin|cos|tan|log|exp|max|min|and|inf|pi)\b)[A-Za-z]{3,}"
+SEGMENT = re.compile(
+    r"\$\$(.+?)\$\$|\\\[(.+?)(?<!\\)\\\]|(?<!\\)\$([^$\n]+)\$|\\\((.+?)\\\)", re.DOTALL
 )
-HUGE = re.compile(
-    r"\^\s*[{(]*\s*\d+\s*[)}]*\s*\^|\^\s*[{(]*\s*\d{4,}|\d{4,}\s*!|!\s*!|\d{60,}"
-)  # sympy would try
-LONGEST = 300  # characters of an expression that is worked out
-NAMES = {
-    "−": "-",
-    "–": "-",
-    "×": "\\times ",
-    "·": "\\cdot ",
-    "÷": "/",
-    "π": "\\pi ",
-    "√": "\\sqrt",
-    "≤": "\\le ",
-    "≥": "\\ge ",
-    "∞": "\\infty ",
-    "°": "^\\circ ",
-    "²": "^2",
-    "³": "^3",
-    "\\dfrac": "\\frac",
-    "\\tfrac": "\\frac",
-    "\\left": "",
-    "\\right": "",
-    "\\%": "%",
-}
+LEADS = re.compile(
+    r"(?:\b(?:is|are|be|equals?|to|gives?|get|obtain|as|by|then|so|thus|hence|therefore|that|have)|[:=→])\s*$",
+    re.I,
+)
+NAMED = re.compile(r"[A-Za-z](?:_\{?\w+\}?)?(?:\([A-Za-z]\))?\s*(?:=|\\in\b)\s*")
+RELATION = re.compile(r"=|<|>|\\(?:le|ge|leq|geq|neq|in)\b")
 
 
-def compare_expression(said: str, gold: str) -> Verdict:
+class Expression(NamedTuple):
+    """One expression in LaTeX, its unit split off."""
+
+    latex: str
+    unit: str
+
+    @property
+    def spelling(self) -> str:
+        """It without spaces."""
+        return re.sub(r"\s+", "", self.latex)
+
+
+def compare_expression(text: str, gold: str) -> Verdict:
     """Whether two expressions are equal: as spelled, as numbers, or mathematically. Order counts in
-    tuples, not in sets.
+    tuples, not in sets. A unit counts when both sides name one.
     """
-    right = _latex(gold)
-    answers = [
-        a
-        for a in dict.fromkeys(_latex(t) for t in (said, narrow(plain(said)), *readings(said)[2:]))
-        if a
-    ]
-    if not answers:
-        return Verdict(0.0, "no expression", None)
-    for answer in answers:
-        if _spelling(answer) == _spelling(right):
-            return Verdict(1.0, f"{answer!r} is right", answer)
-    number, _ = one_number(right)
-    if number is not None and not re.search(
-        r"[A-Za-z(\[{,=]", re.sub(r"\\frac\{\d+\}\{\d+\}|\d,\d{3}", "", right)
-    ):
-        verdict = compare_number(plain(said), right)
-        if verdict.score or verdict.read is not None:
-            return verdict
-    answer = answers[-1] if PROSE.search(answers[0]) else answers[0]
-    if HUGE.search(answer) or len(answer) > LONGEST:
-        return Verdict(0.0, f"{answer[:80]!r} is too large to be worked out", answer)
-    if PROSE.search(answer) or PROSE.search(right) or re.search(r"\d_", answer + right):
-        return Verdict(0.0, f"said {answer!r}, right is {right!r}", answer)
-    return _ask(answer, right)
-
-
-def _ask(answer: str, right: str) -> Verdict:
-    from math_verify import verify
-    from math_verify.errors import TimeoutException
-
-    timeout = (
-        SECONDS if threading.current_thread() is threading.main_thread() else None
-    )  # its clock is a signal
-    try:
-        truth, read = (_parse(text, timeout) for text in (right, answer))
-        if not truth:
-            return Verdict(
-                0.0, f"said {answer!r}, right is {right!r}, which math-verify cannot read", answer
+    right = _expression(to_latex(gold))
+    source = find_expression(text)
+    if source is None:
+        return refuse(f"no expression, or none that is marked, in {text!r}")
+    said = _expression(to_latex(source))
+    if not said.latex:
+        return refuse(f"no expression in {text!r}")
+    if said.unit and right.unit and said.unit != right.unit:
+        return _in_other_unit(said, right)
+    if _spelt_alike(said, right):
+        return decide(True, said.latex, right.latex, "spelling")
+    left, other = as_numeral(plain(source)), as_numeral(plain(gold))
+    if left is not None and other is not None and re.match(r"[-+.\d\\]", right.latex):
+        return compare_quantities(left, other)
+    for expression in (said, right):
+        if not is_mathematics(expression.latex):
+            rule = (
+                "spelling"
+                if PROSE.search(said.latex + right.latex)
+                else "spelling (no digits side by side, no bases)"
             )
-        if not read:
-            return Verdict(0.0, f"{answer!r} is not an expression", None)
-        same = verify(truth, read, timeout_seconds=timeout)
-    except TimeoutException:
-        return Verdict(
-            0.0, f"no comparison of {answer!r} with {right!r} within {SECONDS} s", answer
-        )
-    return Verdict(
-        float(same),
-        f"{answer!r} equals {right!r}" if same else f"said {answer!r}, right is {right!r}",
-        answer,
+            return decide(False, said.latex, right.latex, rule)
+    return _ask(said.latex, right.latex)
+
+
+def _ask(said: str, right: str) -> Verdict:
+    is_right, why = is_same(said, right)
+    verdict = decide(is_right, said, right, "math-verify")
+    if not why:
+        return verdict
+    read = None if "cannot be read" in why and "right answer" not in why else said
+    return verdict._replace(reason=f"{verdict.reason}: {why}", read=read)
+
+
+def _expression(latex: str) -> Expression:
+    return Expression(*split_unit(latex))
+
+
+def _spelt_alike(a: Expression, b: Expression) -> bool:
+    if a.spelling == b.spelling:
+        return True
+    return PROSE.search(a.latex) is not None and a.spelling.lower() == b.spelling.lower()
+
+
+def _in_other_unit(said: Expression, right: Expression) -> Verdict:
+    """Both name a unit, and not the same: one dimension is converted, two are wrong."""
+    shown = [f"{e.latex} {e.unit}" for e in (said, right)]
+    a, b = UNITS.get(said.unit), UNITS.get(right.unit)
+    if a is None or b is None or a[0] != b[0] or not is_mathematics(said.latex):
+        return decide(False, *shown, "unit")
+    ratio = a[1] / b[1]
+    scaled = f"({said.latex})\\cdot\\frac{{{ratio.numerator}}}{{{ratio.denominator}}}"
+    verdict = _ask(scaled, right.latex)
+    return decide(bool(verdict.score), *shown, "math-verify, unit converted")
+
+
+def find_expression(text: str) -> str | None:
+    """The expression that a text gives as its answer: all of it when it is mathematics, else what
+    its dollars hold, or what follows `is`; None when several could be meant.
+    """
+    text = tidy(text).strip().strip("*_ ")
+    if is_mathematics(to_latex(text)):
+        return text
+    segments = list(SEGMENT.finditer(text))
+    if segments:
+        contents = list(dict.fromkeys(_content(m) for m in segments))
+        last = segments[-1]
+        tail, lead = text[last.end() :], text[: last.start()]
+        if len(contents) == 1 and not re.search(r"\bnot\b", lead):
+            return f"{contents[0]} {_unit_behind(tail)}"
+        joined = _listed(text, segments)
+        if joined:
+            return joined
+        ends = re.fullmatch(r"[\s.,;!*]*(?:[A-Za-z]+[.]?\s*)?", tail)
+        if ends and LEADS.search(lead) and not re.search(r"\bnot\b", lead[segments[-2].end() :]):
+            return f"{contents[-1]} {_unit_behind(tail)}"
+        return None
+    marks = list(MARK.finditer(text))
+    rest = text[marks[-1].end() :].strip(" :") if marks else text
+    if is_mathematics(to_latex(rest)):
+        return rest
+    subject = re.match(
+        r"(?:so |thus |therefore |hence )?,? ?(?:[a-z' ]{1,60}?) (?:is|are|equals)\s+", rest, re.I
     )
+    after = rest[subject.end() :] if subject else rest
+    if subject and is_mathematics(to_latex(after)) and not re.search(r"\bnot\b", subject[0]):
+        return after
+    return rest if len(SENTENCE.split(rest)) == 1 else None
 
 
-def _parse(text: str, timeout: int | None) -> list[Any]:
-    from math_verify import LatexExtractionConfig, parse
-
-    limit: Any = timeout  # the library documents None and does not declare it
-    config = [LatexExtractionConfig()]
-    return parse(
-        f"${text}$", extraction_config=config, fallback_mode="no_fallback", parsing_timeout=limit
-    )
+def _content(match: re.Match[str]) -> str:
+    return next(group for group in match.groups() if group is not None).strip()
 
 
-def _latex(text: str) -> str:
-    inner = extract(text) if "<answer>" in text or "\\boxed{" in text else text
-    bare = TEXT.sub(r" \1 ", (inner or "").replace("\\$", ""))
-    bare = LATEX_SPACE.sub(" ", MARKUP.sub("", bare))
-    for name, latex in NAMES.items():
-        bare = re.sub(
-            re.escape(name) + (r"(?![A-Za-z])" if name[0] == "\\" and name != "\\%" else ""),
-            lambda _, to=latex: to,
-            bare,
-        )
-    return " ".join(
-        re.sub(r"(?<![\\A-Za-z])sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}", bare).split()
-    ).strip(" .;,")
+def _listed(text: str, segments: list[re.Match[str]]) -> str:
+    """Segments that are listed one after another, as one list: `$1$ and $2$`, `$x = 1$, $y = 2$`."""
+    between = [text[a.end() : b.start()] for a, b in zip(segments, segments[1:], strict=False)]
+    if not all(re.fullmatch(r"\s*(?:,|;|and|or|,\s*(?:and|or))\s*", gap) for gap in between):
+        return ""
+    return ", ".join(map(_content, segments))
 
 
-def _spelling(latex: str) -> str:
-    return re.sub(r"\s+", "", latex)
+def _unit_behind(tail: str) -> str:
+    _, unit = split_unit(f"1 {tail.strip(' .,;*')}")
+    return tail.strip(" .,;*") if unit else ("%" if re.match(r"\s*(?:%|percent|pct)", tail) else "")

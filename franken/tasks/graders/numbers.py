@@ -1,9 +1,10 @@
-"""Numbers and clock times as people and models write them.
+"""Numbers as people and models write them.
 
-`read_numbers` finds every quantity in a text: sign, thousands separators, decimals, fractions (1/2,
-3 1/2, \\frac{1}{2}, ½),
-powers of ten, percent, number words, and the unit behind it. Values are exact fractions, so that no
-comparison depends on rounding that the answer did not ask for.
+A text that is one numeral (sign, thousands separators, decimals, fractions, powers of ten, percent,
+number words, a unit or a noun behind it) is read here; other mathematics is math-verify's; from a
+sentence the one number that it states is taken, unless what stands beside it makes it another
+(`5!`, `x > 5`, `10³`, ±5, "at least 5", 5 to 7). Values are exact fractions, so that no comparison
+depends on rounding that the answer did not ask for.
 """
 
 import re
@@ -11,128 +12,85 @@ import unicodedata
 from dataclasses import dataclass
 from fractions import Fraction
 
-WORDS = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-    "twenty",
-]
-TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
-LENGTHS = {"mm": "1/1000", "cm": "1/100", "dm": "1/10", "m": "1", "km": "1000"}
-UNITS: dict[str, tuple[str, Fraction]] = {
-    **{name: ("length", Fraction(value)) for name, value in LENGTHS.items()},
-    **{
-        f"{name}{p}": (f"length^{p}", Fraction(value) ** int(p))
-        for name, value in LENGTHS.items()
-        for p in "23"
-    },
-    **{n: ("imperial", Fraction(v)) for n, v in {"in": 1, "ft": 12, "yd": 36, "mi": 63360}.items()},
-    **{
-        n: ("mass", Fraction(v))
-        for n, v in {"mg": "1/1000", "g": "1", "kg": "1000", "t": "1000000"}.items()
-    },
-    **{
-        n: ("time", Fraction(v))
-        for n, v in {"ms": "1/1000", "s": "1", "min": "60", "h": "3600"}.items()
-    },
-    **{n: ("volume", Fraction(v)) for n, v in {"ml": "1/1000", "cl": "1/100", "l": "1"}.items()},
-    "degrees": ("angle", Fraction(1)),
-}
-ALIASES = {
-    **{
-        f"{long}{s}": short
-        for short, long in {
-            "mm": "millimet",
-            "cm": "centimet",
-            "dm": "decimet",
-            "m": "met",
-            "km": "kilomet",
-        }.items()
-        for s in ("er", "ers", "re", "res")
-    },
-    "inch": "in",
-    "inches": "in",
-    "feet": "ft",
-    "foot": "ft",
-    "yard": "yd",
-    "yards": "yd",
-    "mile": "mi",
-    "miles": "mi",
-    "gram": "g",
-    "grams": "g",
-    "kilogram": "kg",
-    "kilograms": "kg",
-    "tonne": "t",
-    "tonnes": "t",
-    "milligrams": "mg",
-    "second": "s",
-    "seconds": "s",
-    "sec": "s",
-    "minute": "min",
-    "minutes": "min",
-    "mins": "min",
-    "hour": "h",
-    "hours": "h",
-    "hr": "h",
-    "hrs": "h",
-    "liter": "l",
-    "liters": "l",
-    "litre": "l",
-    "litres": "l",
-    "L": "l",
-    "°": "degrees",
-    "degree": "degrees",
-    "deg": "degrees",
-}
+from franken.tasks.graders.latex import is_mathematics, to_latex
+from franken.tasks.graders.mathematics import evaluate
+from franken.tasks.graders.reply import affirmed, narrow
+from franken.tasks.graders.spelling import sign_in_digits
+from franken.tasks.graders.units import base, unit_at
+
+UP_TO_TWENTY = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+    "sixteen seventeen eighteen nineteen twenty"
+)
+BY_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+WORDS, TENS = UP_TO_TWENTY.split(), BY_TENS.split()
+HAN_DIGITS = {sign: value for value, sign in enumerate("零一二三四五六七八九")} | {"两": 2, "〇": 0}
+HAN_NUMBER = re.compile(r"[零〇一二两三四五六七八九十百]+")
 LONGEST = 300  # characters of a number; Python refuses to read integers of thousands of digits
 SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "dozen": 12}
+SCALES |= {"万": 10**4, "亿": 10**8}
 ONES = f"(?:{'|'.join(sorted(WORDS, key=len, reverse=True))})"
 WORD_NUMBER = (
     rf"\b(?:(?:{'|'.join(TENS)})[ -](?:{'|'.join(WORDS[1:10])})|(?:{'|'.join(TENS)})|{ONES})\b"
 )
-DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?![\d])(?:\.\d+)?|\d{1,3}(?:[ ]\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
+DIGITS = (
+    r"(?:\d{1,3}(?:,\d{3})+(?![\d])(?:\.\d+)?|\d{1,3}(?:[ ]\d{3})+(?!\d)(?:\.\d+)?"
+    r"|\d+(?:\.\d+)?|\.\d+)"
+)
+TIMES_TEN = r"\s*(?:\\times|\\cdot|×|·|x|\*)\s*10\s*(?:\^\s*\{?\s*(?P<power>[-−]?\d+)\s*\}?|(?P<raised>[⁺⁻]?[⁰¹²³⁴-⁹]+))"
 QUANTITY = re.compile(
     rf"(?P<sign>(?<![\w)\]}}])[-+−–]\s?)?(?:"
-    rf"(?P<whole>\d+)?\s*\\[dt]?frac\s*(?:\{{\s*(?P<n1>-?\d+)\s*\}}|(?P<n2>\d))\s*(?:\{{\s*(?P<d1>\d+)\s*\}}|(?P<d2>\d))"
+    rf"(?P<whole>\d+)?\s*\\[dtc]?frac\s*(?:\{{\s*(?P<n1>-?\d+)\s*\}}|(?P<n2>\d))"
+    rf"\s*(?:\{{\s*(?P<d1>\d+)\s*\}}|(?P<d2>\d))"
     rf"|(?:(?P<mixed>\d+)\s+)?(?P<num>(?<![\d.])\d+)\s*/\s*(?P<den>\d+)(?![\d/])"
-    rf"|(?P<vwhole>\d+)?(?P<vulgar>[¼½¾⅐-⅞])"
-    rf"|(?P<digits>{DIGITS})(?:\s*(?:\\times|×|x|\*)\s*10\s*\^\s*\{{?\s*(?P<power>[-−]?\d+)\s*\}}?|[eE](?P<exp>[-+]?\d+))?"
+    rf"|(?P<vwhole>\d+)?\s?(?P<vulgar>[¼½¾⅐-⅞])"
+    rf"|(?P<digits>{DIGITS})(?:{TIMES_TEN}|[eE](?P<exp>[-+]?\d+))?"
     rf"|(?P<word>{WORD_NUMBER}))"
-    rf"(?:\s+(?P<scale>hundred|thousand|million|billion|dozen)\b)?"
-    rf"(?P<percent>\s*(?:\\?%|percent\b|per cent\b))?",
+    rf"(?:\s+(?P<scale>hundred|thousand|million|billion|dozen)\b|(?P<han>[万亿]))?"
+    rf"(?P<percent>\s*(?:\\?%|percent(?:age)?\b|per cent\b|pct\b))?",
     re.IGNORECASE,
 )
 NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")  # a numeral in digits, with nothing around it
-UNIT = re.compile(
-    r"\s*(?:\^?\s*\{?\s*\\circ\s*\}?|°|([A-Za-z]+)\s*(?:\^?\s*\{?\s*([23])\s*\}?(?!\d)|([²³]))?)"
-)
 FACTOR = re.compile(
-    r"[A-Za-z]{1,2}(?![A-Za-z])|_|(?:sin|cos|tan|log|sqrt|pi)|\s*(?:\\[A-Za-z]|[\^√π∛])|\s+[abcdknpqrtxyz]\b(?![/'])"
+    r"[A-Za-z]{1,2}(?![A-Za-z])|_|(?:sin|cos|tan|log|sqrt|pi)|\s*(?:\\[A-Za-z]|[\^√π∛(])|\s+[abcdiknpqrtxyz]\b(?![/'])"
 )
 INSIDE = re.compile(
-    r"(?:[A-Za-z_√^{]|[A-Za-z]\s*\(\s*|\^\s*[({]?\s*[-−]?|\\(?:sqrt|pi|log|ln|sin|cos|tan)\s*)$"
+    r"(?:[A-Za-z_√∛^{]|[A-Za-z]\s*\(\s*|\^\s*[({]?\s*[-−]?|\\(?:sqrt|pi|log|ln|sin|cos|tan)\s*)$"
 )
-OPERATOR = re.compile(
-    r"\\(?:sqrt|pi|cdot|log|ln|sin|cos|tan|pm)\b|(?:\\times|×)(?!\s*10)|[√π÷]|\d\s*[*+]\s*\d|\bsqrt\b"
+CURRENCY = r"[$€£¥₹]|(?:USD|EUR|GBP|Rs\.?)\b"
+ABOUT = r"(?:(?:\\approx|≈|~|=|about|approximately|around|roughly|exactly|only)\s*)"
+BEFORE_WHOLE = re.compile(rf"{ABOUT}*(?:{CURRENCY})?\s*", re.IGNORECASE)
+BESIDE = re.compile(  # before a number, makes it another
+    r"(?:[\^_!±√∛∜<>≤≥≠|*×·÷/∓∞#]|[\d)]\s*[-+]"
+    r"|\\(?:pm|mp|leq?|geq?|neq?|lt|gt|sqrt|times|cdot|div|sim|infty|log|ln)\b"
+    r"|\b(?:than|least|most|from|between|over|under|above|below|nearly|almost|except|up to|within|"
+    r"plus|minus|times|multiple of|half of|twice|double|square of|square root of|root of|factor of|"
+    r"factorial of|divided by|multiplied by|power of|before|after|until|every|question|step|figure|part|"
+    r"page|row|column|line|object|image|number of|base))\s*$",
+    re.IGNORECASE,
 )
-SQUARE = re.compile(r"\s*(square|cubic|sq\.?|cu\.?)\s+([A-Za-z]+)", re.IGNORECASE)
+BEHIND = re.compile(  # behind a number, makes it another
+    r"\s*(?:[!‰‱^_⁰¹²³⁴-⁹₀-₉…*×·÷±<>≤≥≠∞]|[-+/–]\s*[\d\\A-Za-z(]|[:,.]\d"
+    r"|\\(?:pm|mp|leq?|geq?|neq?|times|cdot|div|infty|pi|sqrt)\b"
+    r"|(?:or|to)\s+(?:more|less|fewer|so|[-\d]|" + WORD_NUMBER + r")|(?:or|to|and)\s+-?\d"
+    r"|(?:times|over)\s+[\d\\]|(?:squared|cubed|factorial|plus|minus|divided|multiplied|mod|modulo|base|halves|"
+    r"half|thirds?|quarters?|fifths?|sixths?|eighths?|tenths?|hundredths?|thousandths?|and a|per mille|"
+    r"out of|of (?:them|the) are|hundred|thousand|million|billion|trillion)\b|分之)",
+    re.IGNORECASE,
+)
+NOUN = re.compile(
+    r"\s*(?:\((?!\s*(?:or|not)\b)[^()\d]{0,60}\)|[A-Za-z'’]+(?:[ -/][A-Za-z'’]+){0,3}"
+    r"|[\u4e00-\u9fff]{1,4})?\s*(?:[$€£¥₹])?\s*[.!;,?]*\s*",
+)
+EXPLAINED = re.compile(
+    r"[\s,;(]+(?:because|since|as|which|where|given that|whereas|so that)\b.*", re.I | re.S
+)
+CONCLUSION = re.compile(
+    r"\b(?:so|therefore|thus|hence|altogether|in total|in all|for a total of|a total of|total is|"
+    r"which (?:is|gives|makes)|making|giving)\b|所以|因此|一共|总共",
+    re.IGNORECASE,
+)
+EQUALS = re.compile(r"=|≈|\\approx\b")
 
 
 @dataclass(frozen=True)
@@ -148,6 +106,129 @@ class Quantity:
     start: int
     end: int
 
+    def __str__(self) -> str:
+        whole = self.value.denominator == 1
+        digits = str(self.value.numerator) if whole else f"{float(self.value):.10g}"
+        return f"{digits}{' %' if self.percent else ''}{f' {self.unit}' if self.unit else ''}"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The number that a text states, or why it states none; `rule` is who read it."""
+
+    number: Quantity | None
+    why: str
+    rule: str = "numeral"
+
+
+def read_number(text: str) -> Reading:
+    """The one number that a text (of one spelling, `plain`) gives as its answer."""
+    text = sign_in_digits(text)
+    rest = affirmed(narrow(text)).strip()
+    rest = EXPLAINED.sub("", rest).strip() or rest
+    whole = as_numeral(rest)
+    if whole is not None:
+        return Reading(whole, "")
+    latex = to_latex(rest)
+    if is_mathematics(latex):
+        return _by_mathematics(rest, latex)
+    return _from_sentence(rest)
+
+
+def as_numeral(text: str) -> Quantity | None:
+    """A text that is one numeral with at most a currency before it and a unit or noun behind it."""
+    start = BEFORE_WHOLE.match(text).end()  # pyright: ignore[reportOptionalMemberAccess]
+    match = QUANTITY.match(text, start)
+    if match is None:
+        return _han_numeral(text)
+    number = _quantity(text, match)
+    if number is None or BEHIND.match(text, number.end):
+        return None
+    if number.unit is None and FACTOR.match(text, match.end()) and not number.percent:
+        return None
+    return number if NOUN.fullmatch(text, number.end) else None
+
+
+def _han_numeral(text: str) -> Quantity | None:
+    match = HAN_NUMBER.match(text)
+    if match is None or not NOUN.fullmatch(text, match.end()):
+        return None
+    value = han_value(match[0])
+    if value is None:
+        return None
+    unit, end = unit_at(text, match.end())
+    return Quantity(Fraction(value), False, unit, 0, 0, end)
+
+
+def han_value(text: str) -> int | None:
+    """The value of a Chinese numeral below a thousand."""
+    total, digit = 0, None
+    for sign in text:
+        if sign in "十百":
+            total += (1 if digit is None else digit) * (10 if sign == "十" else 100)
+            digit = None
+        elif digit not in (None, 0):
+            return None
+        else:
+            digit = HAN_DIGITS[sign]
+    return total + (digit or 0)
+
+
+def _by_mathematics(text: str, latex: str) -> Reading:
+    """A text that is mathematics and no plain numeral: 10^3, \\frac{100}{3}, x = 7."""
+    from franken.tasks.graders.latex import split_unit
+
+    percent = bool(re.search(r"\\?%\s*[.]?\s*$", latex))
+    bare, unit = split_unit(re.sub(r"\\?%\s*[.]?\s*$", "", latex) if percent else latex)
+    last = EQUALS.split(bare)[-1].strip()
+    if last != bare and not re.search(r"[,;]", bare):
+        numeral = as_numeral(last)  # x = 7, 3 + 4 = 7: the digits that were written count
+        value = evaluate(bare.replace("≈", "=").replace("\\approx", "="))
+        if numeral is not None and (
+            value.number == numeral.value or "≈" in text or "approx" in text
+        ):
+            return Reading(numeral, "", "math-verify")
+    else:
+        value = evaluate(bare)
+    if value.number is None:
+        return Reading(None, f"{text!r}: {value.why}", "math-verify")
+    known, _ = unit_at(f" {unit}", 0) if unit else (None, 0)
+    return Reading(Quantity(value.number, percent, known, 0, 0, len(text)), "", "math-verify")
+
+
+def _from_sentence(text: str) -> Reading:
+    """The number that a sentence states: the only one, or the one behind its conclusion."""
+    rest = text
+    signs = list(EQUALS.finditer(rest))
+    if signs:
+        listed = re.search(r"[,;]|\b(?:or|and)\b", rest[signs[0].end() : signs[-1].start()])
+        if listed and len(signs) > 1:
+            return Reading(None, f"several results in {text!r}", "sentence")
+        rest = rest[signs[-1].end() :].strip()
+        whole = as_numeral(rest)
+        if whole is not None:
+            return Reading(whole, "", "sentence")
+    numbers = read_numbers(rest)
+    conclusions = list(CONCLUSION.finditer(rest))
+    if len(numbers) > 1 and conclusions:
+        rest = rest[conclusions[-1].end() :]
+        numbers = read_numbers(rest)
+    if not numbers:
+        reason = "a formula, not a number" if re.search(r"\d", rest) else "no number"
+        return Reading(None, f"{reason} in {rest!r}", "sentence")
+    if len({(in_base(q), q.percent) for q in numbers}) > 1:
+        return Reading(None, f"several numbers in {rest!r}, none marked as the answer", "sentence")
+    for number in numbers:
+        if BESIDE.search(rest[max(0, number.start - 30) : number.start]) or BEHIND.match(
+            rest, number.end
+        ):
+            return Reading(
+                None, f"what stands beside it changes the number in {rest!r}", "sentence"
+            )
+    if re.search(r"\d\s*[*+×÷]\s*\d|[√∛∞±]|\\sqrt|\\pi\b|\\pm", rest):
+        return Reading(None, f"a formula, not a number, in {rest!r}", "sentence")
+    return Reading(numbers[0], "", "sentence")
+
 
 def read_numbers(text: str) -> list[Quantity]:
     """Every quantity in a text, in order.
@@ -156,62 +237,42 @@ def read_numbers(text: str) -> list[Quantity]:
     `bbox_2d`), factors (2x, 2π, 2√3), powers and their exponents, radicands, arguments, numerals
     with a base.
     """
-    found: list[Quantity] = []
+    numbers: list[Quantity] = []
     for match in QUANTITY.finditer(text):
-        if found and match.start() < found[-1].end:
+        if numbers and match.start() < numbers[-1].end:
             continue  # the exponent of a unit
-        value = _value(match)
-        unit, end = (None, match.end()) if match["percent"] else _unit(text, match.end())
+        number = _quantity(text, match)
         if (
-            value is None
-            or INSIDE.search(_before(text, match))
-            or (unit is None and FACTOR.match(text[match.end() :]))
+            number is None
+            or INSIDE.search(text[max(0, match.start() - 12) : match.start()])
+            or (number.unit is None and not number.percent and FACTOR.match(text, match.end()))
         ):
             continue
-        decimals = len(match["digits"].partition(".")[2]) if match["digits"] else 0
-        scaled = bool(match["power"] or match["exp"] or match["scale"])
-        found.append(
-            Quantity(
-                value, bool(match["percent"]), unit, 0 if scaled else decimals, match.start(), end
-            )
-        )
-    return found
-
-
-def is_formula(text: str) -> bool:
-    """Whether the text calculates with its numbers, so that none of them alone is what it says: 2x
-    + 1, 2√3, 3 × 4.
-    """
-    return any(
-        FACTOR.match(text[m.end() :])
-        and not m["percent"]
-        and _unit(text, m.end())[0] is None
-        and not _in_word(text, m)
-        for m in QUANTITY.finditer(text)
-    ) or bool(OPERATOR.search(text))
-
-
-def _before(text: str, match: re.Match[str]) -> str:
-    return text[max(0, match.start() - 12) : match.start()]
-
-
-def _in_word(text: str, match: re.Match[str]) -> bool:
-    return bool(re.search(r"[A-Za-z_]$", _before(text, match)))
+        numbers.append(number)
+    return numbers
 
 
 def in_base(a: Quantity) -> tuple[str | None, Fraction]:
     """A quantity as (dimension, value in the base unit); the dimension is None without a unit that
     is known.
     """
-    if a.unit is None:
-        return None, a.value
-    dimension, factor = UNITS[a.unit]
-    return dimension, a.value * factor
+    return (None, a.value) if a.unit is None else base(a.unit, a.value)
+
+
+def _quantity(text: str, match: re.Match[str]) -> Quantity | None:
+    value = _value(match)
+    if value is None:
+        return None
+    unit, end = (None, match.end()) if match["percent"] else unit_at(text, match.end())
+    scaled = any(match[name] for name in ("power", "raised", "exp", "scale", "han"))
+    decimals = len(match["digits"].partition(".")[2]) if match["digits"] and not scaled else 0
+    return Quantity(value, bool(match["percent"]), unit, decimals, match.start(), end)
 
 
 def _value(match: re.Match[str]) -> Fraction | None:
     plain = _unscaled(match)
-    return plain if plain is None or not match["scale"] else plain * SCALES[match["scale"].lower()]
+    scale = match["scale"] or match["han"]
+    return plain if plain is None or not scale else plain * SCALES[scale.lower()]
 
 
 def _unscaled(match: re.Match[str]) -> Fraction | None:
@@ -232,7 +293,8 @@ def _unscaled(match: re.Match[str]) -> Fraction | None:
         return sign * (int(match["vwhole"] or 0) + part)
     if match["word"]:
         return sign * Fraction(word_value(match["word"].lower()))
-    power = int((match["power"] or match["exp"] or "0").replace("−", "-"))
+    raised = unicodedata.normalize("NFKC", match["raised"] or "")
+    power = int((match["power"] or raised or match["exp"] or "0").replace("−", "-"))
     if abs(power) > 300:
         return None
     return sign * Fraction(re.sub(r"[, ]", "", match["digits"])) * Fraction(10) ** power
@@ -245,23 +307,7 @@ def word_value(text: str) -> int:
     return first + (WORDS.index(ones) if ones else 0)
 
 
-def _unit(text: str, start: int) -> tuple[str | None, int]:
-    """The unit that stands at `start`, and where it ends."""
-    rest = text[start:]
-    spelled = SQUARE.match(rest)
-    match = spelled or UNIT.match(rest)
-    if match is None or not match[0].strip():
-        return None, start
-    if spelled:
-        name, power = spelled[2], "2" if spelled[1].lower().startswith("sq") else "3"
-    else:
-        name, power = match[1] or "°", match[2] or {"²": "2", "³": "3", None: ""}[match[3]]
-    short = ALIASES.get(name, ALIASES.get(name.lower(), name if len(name) <= 2 else name.lower()))
-    end = start + match.end()
-    a_word = short == "in" and re.match(r"[A-Za-z]", text[end:])  # 5 in the box
-    ratio = text[end : end + 1] == "/"  # km/h is not km
-    return (
-        (f"{short}{power}", end)
-        if f"{short}{power}" in UNITS and not (a_word or ratio)
-        else (None, start)
-    )
+def is_numeral(text: str, number: Quantity) -> bool:
+    """Whether a text is a number in digits and nothing else but its sign, currency and unit."""
+    outside = text[: number.start] + text[number.end :]
+    return bool(re.search(r"\d", text)) and not re.search(r"[A-Za-z0-9\u4e00-\u9fff]", outside)

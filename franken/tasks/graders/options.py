@@ -1,22 +1,24 @@
 """Which options a reply chooses: by letter in any of the usual layouts, or by the text of the
 option.
 
-A letter counts where it stands as a letter: alone, in brackets, before a mark (`B.`, `B)`, `B:`),
-or after "option", "choice" or "the answer is". The article "A" and the pronoun "I" are words: "A
-dog" chooses nothing unless it is an option's text. When a letter comes with a text ("B. 24"), the
-text must not be that of another option.
+A letter counts where it stands as a letter: alone, in brackets or quotes, before a mark (`B.`,
+`B)`, `B:`), before its own option's text, or after "option", "choice" or "the answer is". The
+article "A" and the pronoun "I" are words: "A dog" chooses nothing unless it is an option's text.
+When a letter comes with a text ("B. 24"), the text must not be that of another option.
 """
 
 import re
 from collections.abc import Sequence
 from fractions import Fraction
 
-from franken.tasks.graders.compare import readings, word_of
-from franken.tasks.graders.extract import affirmed, narrow
+from franken.tasks.graders.latex import to_latex
 from franken.tasks.graders.numbers import read_numbers
+from franken.tasks.graders.reply import affirmed, narrow
+from franken.tasks.graders.verdict import Verdict, decide, refuse
+from franken.tasks.graders.words import readings, word_of
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-ALONE = re.compile(r"[(\[]?([A-Za-z])[)\].:]*")
+ALONE = re.compile(r"[(\[{'\"]*([A-Za-z])[)\]}'\".:,;!]*")
 LABELLED = re.compile(
     r"(?:[(\[]([A-Za-z])[)\]][.:]?|([A-Za-z])[).:]|([A-Z])\s+(?:[-–—]|(?=\(\S{2})))\s*(\S.*)?",
     re.DOTALL,
@@ -35,6 +37,34 @@ SEVERAL = re.compile(r"\(?[A-Z]\)?(?:\s*(?:,|;|&|\band\b|,\s*and\b)\s*\(?[A-Z]\)
 BEFORE_REASON = re.compile(
     r"([A-Z])(?:[,.;:)]|\s*$|\s+(?:because|since|as|is correct|which|with|for)\b)"
 )
+IS_RIGHT = re.compile(
+    r"[(\[\"']?\b([A-Z])[)\]\"']?(?:(?<![AI])[.:)]?\s+[^.;,:]{1,60}?)?\s+(?:is|must be|would be|seems)\s+"
+    r"(?:(?:the|most)\s+)*(?:correct|right|best|answer)\b"
+)
+IS_WRONG = re.compile(
+    r"[(\[\"']?\b[A-Z]\b[)\]\"']?[^.;,]{0,60}?\s(?:(?:is|are|was)\s+(?:wrong|incorrect|false|not)|"
+    r"cannot|(?:ca|is|does|wo|could|would)n['’]t|(?:does|could|would|must|can) not)\b[^.;,]*[.;,]?"
+)
+LATE = re.compile(
+    r"\b(?:option|choice|select|choose|pick)\s+[(\[]?([A-Z])\b(?!['’])[)\]]?(?!\s+[a-z]+\s+(?!is\b))"
+)
+_AROUND = "()[]{}'\".:,;! "
+PRONOUN = re.compile(r"(?i)^(?:it|this|that|they|there)\s+(?=\S)")
+
+
+def compare_option(text: str, gold: str, options: Sequence[str]) -> Verdict:
+    """Letters or texts of options; several layouts. A gold of several letters ("A, C") needs all of
+    them and no other.
+    """
+    right = right_options(gold, options)
+    chosen, why = read_options(text, options)
+    if not chosen:
+        return refuse(why)
+    return decide(chosen == right, _named(chosen), _named(right), "letters")
+
+
+def _named(letters: frozenset[str]) -> str:
+    return ", ".join(sorted(letters))
 
 
 def right_options(gold: str, options: Sequence[str]) -> frozenset[str]:
@@ -43,7 +73,7 @@ def right_options(gold: str, options: Sequence[str]) -> frozenset[str]:
     """
     allowed = LETTERS[: len(options)] if options else LETTERS
     texts = [i for i, option in enumerate(options) if _same_text(gold, option)]
-    if texts and not (ALONE.fullmatch(gold) and gold.strip("()[].: ").upper() in allowed):
+    if texts and not (ALONE.fullmatch(gold) and gold.strip(_AROUND).upper() in allowed):
         return frozenset(LETTERS[texts[0]])
     if ALONE.fullmatch(gold) or SEVERAL.fullmatch(gold):
         letters = frozenset(re.findall(r"\b[A-Za-z]\b", gold.replace("and", ",").upper()))
@@ -62,13 +92,14 @@ def read_options(said: str, options: Sequence[str]) -> tuple[frozenset[str], str
     """
     allowed = LETTERS[: len(options)] if options else LETTERS
     rest = narrow(said).strip()
-    letters = _letters(
-        OPENING.sub("", rest, count=1) if OPENING.match(rest) else rest, options
-    ) or (_letters(said.strip(), options) if rest != said else None)
+    opened = OPENING.sub("", rest, count=1) if OPENING.match(rest) else rest
+    letters = _letters(opened, options) or (
+        _letters(said.strip(), options) if opened != said.strip() else None
+    )
     if letters is None:
         by_text = {
             LETTERS[i]
-            for r in readings(said)
+            for r in (*readings(said), *(PRONOUN.sub("", x) for x in readings(said)))
             for i, option in enumerate(options)
             if _same_text(r, option)
         }
@@ -78,36 +109,35 @@ def read_options(said: str, options: Sequence[str]) -> tuple[frozenset[str], str
         return frozenset(), f"{said!r} chooses {'several options' if by_text else 'no option'}"
     chosen, text = letters
     if not chosen <= set(allowed):
-        return (
-            frozenset(),
-            f"{', '.join(sorted(chosen))} is not among the options {allowed[0]} to {allowed[-1]}",
-        )
+        outside = ", ".join(sorted(chosen))
+        return frozenset(), f"{outside} is not among the options {allowed[0]} to {allowed[-1]}"
     others = {LETTERS[i] for i, option in enumerate(options) if text and _same_text(text, option)}
     if others and not others & chosen:
-        return (
-            frozenset(),
-            f"letter {', '.join(sorted(chosen))} and text {text!r} (option {min(others)}) disagree",
-        )
+        shown = ", ".join(sorted(chosen))
+        return frozenset(), f"letter {shown} and text {text!r} (option {min(others)}) disagree"
     return chosen, ""
 
 
 def _letters(text: str, options: Sequence[str]) -> tuple[frozenset[str], str] | None:
     """(letters, the text beside them) of one reading; None when no letter stands as one."""
-    if ALONE.fullmatch(text):
-        return frozenset(text.strip("()[].: ").upper()), ""
     if SEVERAL.fullmatch(text):
         return frozenset(re.findall(r"\b[A-Z]\b", text)), ""
-    if any(_same_text(text, option) for option in options):
+    if any(_same_text(text, option) for option in options) and not ALONE.fullmatch(text):
         return None
-    whole, text = text, affirmed(text).strip()
+    whole, text = text, affirmed(IS_WRONG.sub(" ", text)).strip(" .,;:-")
+    if ALONE.fullmatch(text):
+        return frozenset(text.strip(_AROUND).upper()), ""
     brackets = set(IN_BRACKETS.findall(text))
-    labelled = LABELLED.fullmatch(text)
-    if (
-        labelled
-        and len(brackets) < 2
-        and not re.match(r"(?:or|and|,|/)\W*[A-Z]\b", labelled[4] or "")
-    ):
-        return frozenset(next(g for g in labelled.groups()[:3] if g).upper()), labelled[4] or ""
+    if len(brackets) < 2:
+        labelled = LABELLED.fullmatch(text)
+        if labelled and not re.match(r"(?:or|and|,|/)\W*[A-Z]\b", labelled[4] or ""):
+            return frozenset(next(g for g in labelled.groups()[:3] if g).upper()), labelled[4] or ""
+        beside = _beside_its_text(text, options)
+        if beside:
+            return beside
+    right = {m[1] for m in IS_RIGHT.finditer(text)}
+    if len(right) == 1 and len(brackets | right) == 1:
+        return frozenset(right), ""
     if len(brackets) > 1:
         return None
     named = NAMED.fullmatch(text)
@@ -122,11 +152,17 @@ def _letters(text: str, options: Sequence[str]) -> tuple[frozenset[str], str] | 
         return frozenset(reason[1]), ""
     if len(brackets) == 1:
         return frozenset(brackets), ""
-    late = re.search(
-        r"\b(?:option|choice|select|choose|pick)\s+[(\[]?([A-Z])\b(?!['’])[)\]]?(?!\s+[a-z]+\s+(?!is\b))",
-        text,
-    )
+    late = LATE.search(text)
     return (frozenset(late[1]), "") if late else None
+
+
+def _beside_its_text(text: str, options: Sequence[str]) -> tuple[frozenset[str], str] | None:
+    """`B cat`, `B is the cat`: a letter before its own option's text."""
+    match = re.fullmatch(r"([A-Z])\s+(?:is\s+)?(\S.*)", text)
+    if match is None or match[1] not in LETTERS[: len(options)]:
+        return None
+    own = _same_text(match[2].strip(" .()"), options[LETTERS.index(match[1])])
+    return (frozenset(match[1]), match[2]) if own else None
 
 
 def _by_value(text: str, options: Sequence[str]) -> set[str]:
@@ -151,13 +187,7 @@ def _same_text(a: str, b: str) -> bool:
 
 def _formula(text: str) -> str:
     """One spelling of simple formulas: 2√{3}, 2\\sqrt{3} and 2 √3 are one."""
-    one = (
-        text.replace("\\sqrt", "√")
-        .replace("\\pi", "π")
-        .replace("^\\circ", "°")
-        .replace("^{\\circ}", "°")
-    )
-    return re.sub(r"\s+", "", re.sub(r"(?<=√)\s*\{(\w+)\}|\{(\w)\}", r"\1\2", one))
+    return re.sub(r"\s+", "", to_latex(text))
 
 
 def _number(text: str) -> tuple[Fraction, bool, str | None] | None:
