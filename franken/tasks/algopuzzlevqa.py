@@ -76,14 +76,14 @@ def initial(puzzle_type: str, solution: dict[str, Any]) -> dict[str, Any]:
 
 def files(folder: Path) -> dict[str, Path]:
     """The types found in a folder and their files, by name. Raises UsageError when there is none."""
-    found = {path.stem: path for path in sorted(folder.glob("*.json")) if path.stem in INITIAL}
-    if not found:
+    tables = {path.stem: path for path in sorted(folder.glob("*.json")) if path.stem in INITIAL}
+    if not tables:
         raise UsageError(
             f"no puzzle of the benchmark in {folder}",
             why="it holds no <type>.json" if folder.is_dir() else "it is not a folder",
             fix=f"the types are {', '.join(sorted(INITIAL))}",
         )
-    return found
+    return tables
 
 
 def load(path: Path) -> list[Row]:

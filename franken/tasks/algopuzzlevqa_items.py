@@ -42,7 +42,7 @@ def _item(row: Row, folder: Path, choice: bool) -> Item:
         return Item(row.id, task, "", row.answer, error=row.error)
     image, error = _image(row.image, folder)
     state, query = _read(row)
-    found = Item(
+    item = Item(
         row.id,
         task,
         row.question,
@@ -53,7 +53,7 @@ def _item(row: Row, folder: Path, choice: bool) -> Item:
         query=query,
         error=error,
     )
-    return _as_choice(found, row.options) if choice else found
+    return _as_choice(item, row.options) if choice else item
 
 
 def _as_choice(item: Item, options: tuple[str, ...]) -> Item:

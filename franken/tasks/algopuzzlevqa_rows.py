@@ -39,12 +39,12 @@ Given = dict[str, Any]
 
 
 def _find(pattern: str, question: str) -> re.Match[str]:
-    found = re.search(pattern, question, re.IGNORECASE)
-    if found is None:
+    match = re.search(pattern, question, re.IGNORECASE)
+    if match is None:
         raise FrankenError(
             "the question is in words we do not know", why=f"nothing in it matches {pattern!r}"
         )
-    return found
+    return match
 
 
 def _last_sentence(question: str) -> str:
@@ -115,8 +115,8 @@ def _colour_hue(question: str, given: Given) -> Read:
 
 def _clock(question: str, given: Given) -> Read:
     length = r"(?:(\d+) hours?)?(?: and)? ?(?:(\d+) minutes?)?"
-    found = _find(rf"is going to start in {length}\.|came to an event {length} ago", question)
-    hours, minutes, hours_ago, minutes_ago = (int(g) if g else 0 for g in found.groups())
+    match = _find(rf"is going to start in {length}\.|came to an event {length} ago", question)
+    hours, minutes, hours_ago, minutes_ago = (int(g) if g else 0 for g in match.groups())
     shift = hours * 60 + minutes - hours_ago * 60 - minutes_ago
     return clock.Clock(given["current_hour"], given["current_minute"]), clock.Shift(shift)
 

@@ -80,12 +80,12 @@ def cross_fitted(items: Sequence[Item]) -> list[Row]:
     halves: tuple[list[Item], list[Item]] = ([], [])
     for item in items:
         halves[child_rng("half", item.id).getrandbits(1)].append(item)
-    found: dict[tuple[str, str, str], list[Row]] = {}
+    groups: dict[tuple[str, str, str], list[Row]] = {}
     for train, test in (halves, halves[::-1]):
         for row in baselines(train, test):
-            found.setdefault(row[:3], []).append(row)
+            groups.setdefault(row[:3], []).append(row)
     rows = []
-    for key, parts in found.items():
+    for key, parts in groups.items():
         n, right = sum(p.n for p in parts), sum(p.n * p.value for p in parts)
         says = parts[0].says if len({p.says for p in parts}) == 1 else None
         rows.append(Row(*key, right / n, *wilson(right, n), n, sum(p.n_train for p in parts), says))

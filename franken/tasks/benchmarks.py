@@ -108,11 +108,11 @@ def _read_answer(value: Any, reads: str) -> tuple[str, str | None]:
             return text, "the answer has no ####"
         return text.rpartition("####")[2].strip(), None
     if reads == "boxed":
-        found = last_boxed(text)
+        boxed = last_boxed(text)
         return (
             (text, "the answer has no closed \\boxed{}")
-            if found is None and "\\boxed" in text
-            else (text if found is None else found, None)
+            if boxed is None and "\\boxed" in text
+            else (text if boxed is None else boxed, None)
         )
     if reads == "tagged" and "<answer>" in text:
         return extract(text) or "", None
@@ -174,9 +174,9 @@ def _settle(answer: str, kind: str, options: tuple[str, ...]) -> tuple[str, str,
     try:
         if kind == "option":
             return ", ".join(sorted(right_options(answer, options))), kind, None
-        found = kind or infer_type(answer)
-        if compare(answer, answer, found).score == 1:
-            return answer, found, None
+        answer_type = kind or infer_type(answer)
+        if compare(answer, answer, answer_type).score == 1:
+            return answer, answer_type, None
     except ValueError as e:
         if kind:
             return answer, kind, str(e)

@@ -73,13 +73,13 @@ def parse(text: str) -> Grid:
     """The inverse of `describe`, for cells in any order. Raises ValueError unless every cell is
     named once.
     """
-    found = dict.fromkeys(CELLS)
+    things = dict.fromkeys(CELLS)
     seen: set[str] = set()
     tokens = text.split()
     at = 0
     while at < len(tokens):
         name, at = tokens[at], at + 1
-        if name not in found or name in seen:
+        if name not in things or name in seen:
             raise ValueError(f"{name!r} is not a cell, or is named twice")
         seen.add(name)
         if tokens[at : at + 1] == [EMPTY]:
@@ -88,11 +88,11 @@ def parse(text: str) -> Grid:
         color, kind = (tokens[at : at + 2] + ["", ""])[:2]
         if color not in COLORS or kind not in SHAPES + DIGITS:
             raise ValueError(f"{name} holds {color!r} {kind!r}: not a colour and a shape or digit")
-        found[name] = Thing(color, kind)
+        things[name] = Thing(color, kind)
         at += 2
     if len(seen) != len(CELLS):
         raise ValueError(f"{len(CELLS) - len(seen)} cells are not described")
-    return tuple(found[name] for name in CELLS)
+    return tuple(things[name] for name in CELLS)
 
 
 def facts(grid: Grid) -> dict[str, str]:

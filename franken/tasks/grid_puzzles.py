@@ -294,15 +294,15 @@ def stated(thought: str, kind: str) -> list[tuple[str, set[str]]]:
     without words are left out.
     """
     vocabulary = {*COLORS, world.EMPTY, *(DIGITS if kind == "digits" else SHAPES)}
-    found: list[tuple[str, set[str]]] = []
+    statements: list[tuple[str, set[str]]] = []
     for word in thought.split():
         if word in CONCLUSIONS:
             break
         if word in CELLS:
-            found.append((word, set()))
-        elif found and word in vocabulary:
-            found[-1][1].add(word)
-    return [(cell, words) for cell, words in found if words]
+            statements.append((word, set()))
+        elif statements and word in vocabulary:
+            statements[-1][1].add(word)
+    return [(cell, words) for cell, words in statements if words]
 
 
 def tally(grid: Grid, color: str, order: str) -> str:

@@ -215,8 +215,8 @@ def recognise(columns: Sequence[str]) -> tuple[str, Layout] | None:
     if fits:
         best = max(fits, key=lambda name: BENCHMARKS[name].marks.count("+"))
         return best, BENCHMARKS[best]
-    found = all(set(n.split("|")) & have for n in (GENERIC.question, GENERIC.answer))
-    return ("", GENERIC) if found else None
+    is_generic = all(set(n.split("|")) & have for n in (GENERIC.question, GENERIC.answer))
+    return ("", GENERIC) if is_generic else None
 
 
 def layout_of(columns: Mapping[str, Any], base: Layout | None = None) -> Layout:

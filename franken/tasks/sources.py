@@ -301,14 +301,14 @@ def _recognised(source: Source) -> tuple[Table, Layout, str]:
     table = _open_table(source)
     layout, name = source.layout, source.name
     if layout is None:
-        found = recognise(table.columns)
-        if found is None:
+        recognised = recognise(table.columns)
+        if recognised is None:
             raise UsageError(
                 f"the columns of {source.name} are not those of a known benchmark",
                 why=f"they are {', '.join(table.columns)}",
                 fix="say which is which: --columns question=COLUMN,answer=COLUMN",
             )
-        name, layout = found[0] or name, found[1]
+        name, layout = recognised[0] or name, recognised[1]
     _check_columns(layout, table)
     return table, layout, name
 

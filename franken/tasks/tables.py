@@ -59,26 +59,26 @@ def in_memory(rows: Sequence[Row], folder: Path | None) -> Table:
 
 def _files(folder: Path, split: str) -> list[Path]:
     for kind in KINDS:
-        found = sorted(
+        files = sorted(
             f
             for f in folder.rglob(f"*{kind}")
             if not any(p.startswith(".") for p in f.relative_to(folder).parts)
         )
-        if not found:
+        if not files:
             continue
-        splits = {_split_of(f, folder) for f in found}
+        splits = {_split_of(f, folder) for f in files}
         if split:
-            named = [f for f in found if _split_of(f, folder) == split]
+            named = [f for f in files if _split_of(f, folder) == split]
             if named or len(splits) > 1:
-                found = named
+                files = named
         elif len(splits) > 1:
             raise UsageError(
                 f"{folder} holds several splits",
                 f"they are {', '.join(sorted(splits))}",
                 "name one: --columns split=NAME",
             )
-        if found:
-            return found
+        if files:
+            return files
         raise UsageError(
             f"no split {split!r} in {folder}",
             f"there are {', '.join(sorted(splits))}",
@@ -198,7 +198,7 @@ def open_hub(hub: str, config: str, split: str, *, download: bool = False) -> Ta
         ) from e
     with _network(download):
         try:
-            found: Any = datasets.load_dataset(hub, config or None, split=split or None)
+            dataset: Any = datasets.load_dataset(hub, config or None, split=split or None)
         except (OSError, ValueError, DatasetsError) as e:
             why = str(e).splitlines()[0] if str(e) else type(e).__name__
             fix = (
@@ -211,27 +211,25 @@ def open_hub(hub: str, config: str, split: str, *, download: bool = False) -> Ta
                 why,
                 fix,
             ) from e
-    if isinstance(found, dict):
-        if len(found) > 1:
+    if isinstance(dataset, dict):
+        if len(dataset) > 1:
             raise UsageError(
                 f"{hub} has several splits",
-                f"they are {', '.join(found)}",
+                f"they are {', '.join(dataset)}",
                 "name one: --columns split=NAME",
             )
-        found = next(iter(found.values()))
-    for name, feature in found.features.items():
+        dataset = next(iter(dataset.values()))
+    for name, feature in dataset.features.items():
         if isinstance(feature, datasets.Image):
-            found = found.cast_column(name, datasets.Image(decode=False))
+            dataset = dataset.cast_column(name, datasets.Image(decode=False))
 
     def pick(numbers: Iterable[int], only: Sequence[str] | None = None) -> Iterator[Row]:
-        rows = (
-            found.select_columns([c for c in only if c in found.column_names])
-            if only is not None
-            else found
-        )
-        return (rows[n] for n in numbers)
+        chosen = dataset
+        if only is not None:
+            chosen = dataset.select_columns([c for c in only if c in dataset.column_names])
+        return (chosen[n] for n in numbers)
 
-    return Table(list(found.column_names), len(found), pick, None)
+    return Table(list(dataset.column_names), len(dataset), pick, None)
 
 
 @contextmanager

@@ -219,26 +219,26 @@ def check(state: Board, query: Coverable, steps: tuple[str, ...]) -> str | None:
     left, proved, outnumbered = set(squares(state)), "", None
     for step in steps:
         wrong = f"{step!r} is wrong or cannot be read"
-        if found := re.fullmatch(r"row (\d+) has (\d+) dark and (\d+) light", step):
-            row = [sum(square) % 2 for square in squares(state) if square[0] == int(found[1]) - 1]
-            if (row.count(0), row.count(1)) != (int(found[2]), int(found[3])):
+        if match := re.fullmatch(r"row (\d+) has (\d+) dark and (\d+) light", step):
+            row = [sum(square) % 2 for square in squares(state) if square[0] == int(match[1]) - 1]
+            if (row.count(0), row.count(1)) != (int(match[2]), int(match[3])):
                 return wrong
-        elif found := re.fullmatch(r"(\d+) dark and (\d+) light remain", step):
-            if counts(state) != (int(found[1]), int(found[2])):
+        elif match := re.fullmatch(r"(\d+) dark and (\d+) light remain", step):
+            if counts(state) != (int(match[1]), int(match[2])):
                 return wrong
-        elif found := re.fullmatch(rf"lay ({SQUARE} {SQUARE})", step):
-            one, other = read(found[1])
+        elif match := re.fullmatch(rf"lay ({SQUARE} {SQUARE})", step):
+            one, other = read(match[1])
             if other not in beside(one) or not {one, other} <= left:
                 return wrong
             left -= {one, other}
-        elif found := re.fullmatch(rf"({SQUARES}) touch only (nothing|{SQUARES})", step):
-            inner, outer = set(read(found[1])), set(read(found[2]))
+        elif match := re.fullmatch(rf"({SQUARES}) touch only (nothing|{SQUARES})", step):
+            inner, outer = set(read(match[1])), set(read(match[2]))
             touched = {other for square in inner for other in beside(square)} & set(squares(state))
             if not inner <= set(squares(state)) or touched != outer:
                 return wrong
             outnumbered = (len(inner), len(outer))
-        elif found := re.fullmatch(r"(\d+) squares are more than (\d+)", step):
-            if outnumbered != (int(found[1]), int(found[2])) or int(found[1]) <= int(found[2]):
+        elif match := re.fullmatch(r"(\d+) squares are more than (\d+)", step):
+            if outnumbered != (int(match[1]), int(match[2])) or int(match[1]) <= int(match[2]):
                 return wrong
             proved = "No"
         elif step == "no domino covers two of one colour" and len(set(counts(state))) == 2:
@@ -264,10 +264,10 @@ def describe(state: Board) -> str:
 
 def parse(text: str) -> Board:
     """The inverse of `describe`. Raises ValueError."""
-    found = re.fullmatch(rf"board ([1-9]\d*)x([1-9]\d*) without (none|{SQUARES})", text)
-    if not found:
+    match = re.fullmatch(rf"board ([1-9]\d*)x([1-9]\d*) without (none|{SQUARES})", text)
+    if not match:
         raise ValueError(f"{text!r} is no board")
-    state = Board(int(found[1]), int(found[2]), frozenset(read(found[3])))
+    state = Board(int(match[1]), int(match[2]), frozenset(read(match[3])))
     if describe(state) != text or any(
         r >= state.rows or c >= state.columns for r, c in state.removed
     ):

@@ -202,14 +202,14 @@ def check(state: Page, query: Date, steps: tuple[str, ...]) -> str | None:
             f"{total} = 7 * {total // 7} + {total % 7}",
             f"{total % 7} days {side} {_day(page)} is {_day(asked)}",
         )
-        if found := re.fullmatch(r"the date is (\d+(?: \+ \d+)*) = (\d+) days (\w+)", step):
+        if match := re.fullmatch(r"the date is (\d+(?: \+ \d+)*) = (\d+) days (\w+)", step):
             right = (
-                sum(map(int, found[1].split(" + "))) == int(found[2]) == total and found[3] == side
+                sum(map(int, match[1].split(" + "))) == int(match[2]) == total and match[3] == side
             )
-        elif found := re.fullmatch(r"\w+ \d+ is (\d{1,2}) days (on|back), a \w+", step):
-            days = int(found[1])
-            at += timedelta(days if found[2] == "on" else -days)
-            right = step == f"{_month(at)} {at.day} is {days} days {found[2]}, a {_day(at)}"
+        elif match := re.fullmatch(r"\w+ \d+ is (\d{1,2}) days (on|back), a \w+", step):
+            days = int(match[1])
+            at += timedelta(days if match[2] == "on" else -days)
+            right = step == f"{_month(at)} {at.day} is {days} days {match[2]}, a {_day(at)}"
         if not right:
             return f"{step!r} is wrong or cannot be read"
     if at not in (page, asked):
@@ -254,14 +254,14 @@ def describe(state: Page) -> str:
 def parse(text: str) -> Page:
     """The inverse of `describe`. Raises ValueError."""
     days = "|".join(DAYS)
-    found = re.fullmatch(
+    match = re.fullmatch(
         rf"calendar ({'|'.join(MONTHS)}) from ({days}), weeks from ({days}), (leap|common) year",
         text,
     )
-    if not found:
+    if not match:
         raise ValueError(f"{text!r} is no page of a calendar")
     return Page(
-        MONTHS.index(found[1]) + 1, DAYS.index(found[2]), found[4] == "leap", DAYS.index(found[3])
+        MONTHS.index(match[1]) + 1, DAYS.index(match[2]), match[4] == "leap", DAYS.index(match[3])
     )
 
 
@@ -269,12 +269,12 @@ def facts(state: Page) -> dict[str, str]:
     """The month, the weekday of its first day and of the first column; of February, the number of
     days as well.
     """
-    found = {
+    slots = {
         "month": MONTHS[state.month - 1],
         "first day": DAYS[state.first],
         "week starts": DAYS[state.starts],
     }
-    return found | ({"days": str(month_length(2, state.leap))} if state.month == 2 else {})
+    return slots | ({"days": str(month_length(2, state.leap))} if state.month == 2 else {})
 
 
 def change(state: Page, rng: random.Random) -> Page:

@@ -173,23 +173,23 @@ def check(state: Chains, query: Times, steps: tuple[str, ...]) -> str | None:
     opened, closed = state.open_pieces, sorted(state.segments)
     answer = solve(state, query).answer
     for step in steps[:-1]:
-        if found := re.fullmatch(r"cut the (\d+) leaves .+", step):
-            length = int(found[1])
+        if match := re.fullmatch(r"cut the (\d+) leaves .+", step):
+            length = int(match[1])
             if length not in closed:
                 return f"{step!r}: there is no such segment"
             closed.remove(length)
             closed, opened = closed + [length - 1] * (length > 1), opened + 1
             right = step == f"cut the {length} leaves {_pieces(opened, closed)}"
-        elif found := re.fullmatch(r"(\d+) \* (\d+) \+ (\d+) \* (\d+) = (\d+)", step):
-            cuts, cut, welds, weld, total = map(int, found.groups())
+        elif match := re.fullmatch(r"(\d+) \* (\d+) \+ (\d+) \* (\d+) = (\d+)", step):
+            cuts, cut, welds, weld, total = map(int, match.groups())
             right = (cut, weld, str(total)) == (
                 query.cut,
                 query.weld,
                 answer,
             ) and total == cuts * cut + welds * weld
             right = right and welds - cuts == state.open_pieces
-        elif found := re.fullmatch(r"(\d{1,2}) cuts give .+", step):
-            cuts = int(found[1])
+        elif match := re.fullmatch(r"(\d{1,2}) cuts give .+", step):
+            cuts = int(match[1])
             have, need = (
                 state.open_pieces + cuts,
                 len(state.segments) - _whole(state.segments, cuts),
@@ -227,12 +227,12 @@ def describe(state: Chains) -> str:
 
 def parse(text: str) -> Chains:
     """The inverse of `describe`. Raises ValueError."""
-    found = re.fullmatch(
+    match = re.fullmatch(
         r"chains (0|[1-9]\d*) open, closed ([1-9]\d*(?: [1-9]\d*)*)", text, re.ASCII
     )
-    if not found:
+    if not match:
         raise ValueError(f"{text!r} is no heap of chains")
-    return Chains(int(found[1]), tuple(map(int, found[2].split(" "))))
+    return Chains(int(match[1]), tuple(map(int, match[2].split(" "))))
 
 
 def facts(state: Chains) -> dict[str, str]:

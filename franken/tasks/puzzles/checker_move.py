@@ -93,11 +93,11 @@ def _places(row: str) -> dict[tuple[str, int], int]:
     """(colour, which of that colour from the left, from 1) → square from 1. No checker passes one
     of its colour.
     """
-    found: dict[tuple[str, int], int] = {}
+    places: dict[tuple[str, int], int] = {}
     for square, checker in enumerate(row, 1):
         if checker != "_":
-            found[checker, row[:square].count(checker)] = square
-    return found
+            places[checker, row[:square].count(checker)] = square
+    return places
 
 
 def _passes(state: Checkers) -> dict[int, int]:
@@ -149,13 +149,13 @@ def check(state: Checkers, query: Moves, steps: tuple[str, ...]) -> str | None:
     row, played = state.start, 0
     for step in steps:
         wrong = f"{step!r} is wrong or cannot be read"
-        if found := re.fullmatch(r"(green|red) (\d+) to (\d+) makes ([GR_]+)", step):
-            after = _play(row, found[1], int(found[2]), int(found[3]))
-            if after != found[4]:
+        if match := re.fullmatch(r"(green|red) (\d+) to (\d+) makes ([GR_]+)", step):
+            after = _play(row, match[1], int(match[2]), int(match[3]))
+            if after != match[4]:
                 return wrong
-            row, played = found[4], played + 1
-        elif found := re.fullmatch(r"(\d+) moves reach ([GR_]+)", step):
-            if (int(found[1]), found[2]) != (played, state.end) or row != state.end:
+            row, played = match[4], played + 1
+        elif match := re.fullmatch(r"(\d+) moves reach ([GR_]+)", step):
+            if (int(match[1]), match[2]) != (played, state.end) or row != state.end:
                 return wrong
         elif not _holds(step, state, query):
             return wrong
@@ -179,19 +179,19 @@ def _play(row: str, colour: str, was: int, to: int) -> str | None:
 def _holds(step: str, state: Checkers, query: Moves) -> bool:
     start, end, passed = _places(state.start), _places(state.end), _passes(state)
     travelled = sum(abs(end[which] - start[which]) for which in start)
-    if found := re.fullmatch(r"(start|end) is ([GR_]+)", step):
-        return found[2] == (state.start if found[1] == "start" else state.end)
-    if found := re.fullmatch(r"(green|red) (\d+) goes (\d+) to (\d+) by (\d+)", step):
-        which = ("G" if found[1] == "green" else "R", int(found[2]))
-        was, to, by = map(int, found.group(3, 4, 5))
+    if match := re.fullmatch(r"(start|end) is ([GR_]+)", step):
+        return match[2] == (state.start if match[1] == "start" else state.end)
+    if match := re.fullmatch(r"(green|red) (\d+) goes (\d+) to (\d+) by (\d+)", step):
+        which = ("G" if match[1] == "green" else "R", int(match[2]))
+        was, to, by = map(int, match.group(3, 4, 5))
         return start.get(which) == was and end.get(which) == to and abs(to - was) == by
-    if found := re.fullmatch(r"green (\d+) passes (\d+) red", step):
-        return passed.get(int(found[1])) == int(found[2])
-    if found := re.fullmatch(r"(\d+(?: \+ \d+)*) = (\d+) (squares|jumps)", step):
-        right = travelled if found[3] == "squares" else sum(passed.values())
-        return sum(map(int, found[1].split(" + "))) == int(found[2]) == right
-    if found := re.fullmatch(r"(\d+) - (\d+) = (\d+) moves", step):
-        squares, jumps, total = map(int, found.groups())
+    if match := re.fullmatch(r"green (\d+) passes (\d+) red", step):
+        return passed.get(int(match[1])) == int(match[2])
+    if match := re.fullmatch(r"(\d+(?: \+ \d+)*) = (\d+) (squares|jumps)", step):
+        right = travelled if match[3] == "squares" else sum(passed.values())
+        return sum(map(int, match[1].split(" + "))) == int(match[2]) == right
+    if match := re.fullmatch(r"(\d+) - (\d+) = (\d+) moves", step):
+        squares, jumps, total = map(int, match.groups())
         return (squares, jumps) == (travelled, sum(passed.values())) and squares - jumps == total
     return step == f"answer {solve(state, query).answer}"
 
@@ -203,10 +203,10 @@ def describe(state: Checkers) -> str:
 
 def parse(text: str) -> Checkers:
     """The inverse of `describe`. Raises ValueError, also where the rows hold different checkers."""
-    found = re.fullmatch(r"checkers ([GR_]+) to ([GR_]+)", text)
-    if not found or sorted(found[1]) != sorted(found[2]):
+    match = re.fullmatch(r"checkers ([GR_]+) to ([GR_]+)", text)
+    if not match or sorted(match[1]) != sorted(match[2]):
         raise ValueError(f"{text!r} is no pair of rows of the same checkers")
-    return Checkers(found[1], found[2])
+    return Checkers(match[1], match[2])
 
 
 def facts(state: Checkers) -> dict[str, str]:

@@ -103,19 +103,19 @@ def check(state: Clock, query: Shift, steps: tuple[str, ...]) -> str | None:
 
 def _holds(step: str, state: Clock, query: Shift) -> bool:
     time = r"(1[0-2]|[1-9]):([0-5][0-9])"
-    if found := re.fullmatch(rf"(the clock shows|answer) {time}", step):
-        right = show(state) if found[1] == "the clock shows" else solve(state, query).answer
+    if match := re.fullmatch(rf"(the clock shows|answer) {time}", step):
+        right = show(state) if match[1] == "the clock shows" else solve(state, query).answer
         return step.endswith(f" {right}")
-    if found := re.fullmatch(r"that is ([0-9]+) minutes", step):
-        return int(found[1]) == _minutes(state)
-    if found := re.fullmatch(r"([0-9]+) ([+-]) ([0-9]+) = (-?[0-9]+)", step):
-        shift = int(found[3]) if found[2] == "+" else -int(found[3])
-        return int(found[1]) + shift == int(found[4])
-    if found := re.fullmatch(rf"(-?[0-9]+) minutes is {time}", step):
-        return int(found[1]) % 720 == _minutes(Clock(int(found[2]), int(found[3])))
-    if found := re.fullmatch(rf"{time} ([+-]) ([0-9]+) (hours|minutes) is {time}", step):
-        before, after = Clock(int(found[1]), int(found[2])), Clock(int(found[6]), int(found[7]))
-        shift = int(found[4]) * (60 if found[5] == "hours" else 1) * (1 if found[3] == "+" else -1)
+    if match := re.fullmatch(r"that is ([0-9]+) minutes", step):
+        return int(match[1]) == _minutes(state)
+    if match := re.fullmatch(r"([0-9]+) ([+-]) ([0-9]+) = (-?[0-9]+)", step):
+        shift = int(match[3]) if match[2] == "+" else -int(match[3])
+        return int(match[1]) + shift == int(match[4])
+    if match := re.fullmatch(rf"(-?[0-9]+) minutes is {time}", step):
+        return int(match[1]) % 720 == _minutes(Clock(int(match[2]), int(match[3])))
+    if match := re.fullmatch(rf"{time} ([+-]) ([0-9]+) (hours|minutes) is {time}", step):
+        before, after = Clock(int(match[1]), int(match[2])), Clock(int(match[6]), int(match[7]))
+        shift = int(match[4]) * (60 if match[5] == "hours" else 1) * (1 if match[3] == "+" else -1)
         return (_minutes(before) + shift - _minutes(after)) % 720 == 0
     return False
 
@@ -131,10 +131,10 @@ def describe(state: Clock) -> str:
 
 def parse(text: str) -> Clock:
     """The inverse of `describe`. Raises ValueError."""
-    found = re.fullmatch(r"clock (1[0-2]|[1-9]):([0-5][0-9])", text)
-    if not found:
+    match = re.fullmatch(r"clock (1[0-2]|[1-9]):([0-5][0-9])", text)
+    if not match:
         raise ValueError(f"{text!r} is no clock")
-    return Clock(int(found[1]), int(found[2]))
+    return Clock(int(match[1]), int(match[2]))
 
 
 def facts(state: Clock) -> dict[str, str]:

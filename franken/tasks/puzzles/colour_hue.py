@@ -43,10 +43,10 @@ def solve(state: Hues, query: Swaps = Swaps()) -> Solved:
     if sorted(state.ideal) != sorted(state.shuffled):
         raise Unsolvable("the boards differ in their tiles", why="no swap changes a tile's colour")
     goes_to = homes(state)
-    found = cycles(goes_to)
+    cycles_left = cycles(goes_to)
     return Solved(
-        str(len(goes_to) - len(found)),
-        f"a swap splits one cycle at most, and the cycles of places (from 1) are {[[i + 1 for i in c] for c in found]}",
+        str(len(goes_to) - len(cycles_left)),
+        f"a swap splits one cycle at most, and the cycles of places (from 1) are {[[i + 1 for i in c] for c in cycles_left]}",
     )
 
 
@@ -59,14 +59,14 @@ def homes(state: Hues) -> list[int]:
 
 def cycles(order: Sequence[int]) -> list[list[int]]:
     """The cycles of a permutation."""
-    left, found = set(range(len(order))), []
+    left, closed = set(range(len(order))), []
     while left:
         cycle = [min(left)]
         while (following := order[cycle[-1]]) != cycle[0]:
             cycle.append(following)
         left -= set(cycle)
-        found.append(cycle)
-    return found
+        closed.append(cycle)
+    return closed
 
 
 def _orders(state: Hues) -> list[list[int]]:
@@ -139,16 +139,21 @@ def steps(state: Hues, query: Swaps) -> dict[str, tuple[str, ...]]:
     swapped home.
     """
     order, answer = homes(state), f"answer {solve(state, query).answer}"
-    start, found = f"A holds {_numbers(order)}", cycles(order)
-    by_cycle = [f"cycle {_numbers(cycle)}" for cycle in found]
+    start, own_cycles = f"A holds {_numbers(order)}", cycles(order)
+    by_cycle = [f"cycle {_numbers(cycle)}" for cycle in own_cycles]
     swaps, now = [], list(order)
     for place in range(len(now)):
         if (other := now.index(place)) != place:
             now[place], now[other] = now[other], now[place]
             swaps.append(f"swap {place + 1} and {other + 1} makes {_numbers(now)}")
-    left = len(order) - len(found)
+    left = len(order) - len(own_cycles)
     return {
-        "cycles": (start, *by_cycle, f"{len(order)} tiles - {len(found)} cycles = {left}", answer),
+        "cycles": (
+            start,
+            *by_cycle,
+            f"{len(order)} tiles - {len(own_cycles)} cycles = {left}",
+            answer,
+        ),
         "swaps": (start, *swaps, f"{len(swaps)} swaps restore it", answer),
     }
 
@@ -166,13 +171,13 @@ def check(state: Hues, query: Swaps, steps: tuple[str, ...]) -> str | None:
     swapped = 0
     for step in steps:
         wrong = f"{step!r} is wrong or cannot be read"
-        if found := re.fullmatch(r"A holds (\d+(?: \d+)*)", step):
-            start = [int(n) - 1 for n in found[1].split()]
+        if match := re.fullmatch(r"A holds (\d+(?: \d+)*)", step):
+            start = [int(n) - 1 for n in match[1].split()]
             if sorted(start) != list(range(len(state.ideal))) or start != homes(state):
                 return wrong
             now = list(start)
-        elif found := re.fullmatch(r"cycle (\d+(?: \d+)*)", step):
-            cycle = [int(n) - 1 for n in found[1].split()]
+        elif match := re.fullmatch(r"cycle (\d+(?: \d+)*)", step):
+            cycle = [int(n) - 1 for n in match[1].split()]
             follows = list(zip(cycle, cycle[1:] + cycle[:1], strict=True))
             if not set(cycle) <= set(range(len(start))) or any(
                 start[place] != home for place, home in follows
@@ -183,22 +188,22 @@ def check(state: Hues, query: Swaps, steps: tuple[str, ...]) -> str | None:
             }:
                 return wrong
             cycled.append(cycle)
-        elif found := re.fullmatch(r"(\d+) tiles - (\d+) cycles = (\d+)", step):
-            tiles, n, left = map(int, found.groups())
+        elif match := re.fullmatch(r"(\d+) tiles - (\d+) cycles = (\d+)", step):
+            tiles, n, left = map(int, match.groups())
             if (tiles, n, left) != (len(start), len(cycled), tiles - n) or sum(
                 map(len, cycled)
             ) != tiles:
                 return wrong
-        elif found := re.fullmatch(r"swap (\d+) and (\d+) makes (\d+(?: \d+)*)", step):
-            one, other = int(found[1]) - 1, int(found[2]) - 1
+        elif match := re.fullmatch(r"swap (\d+) and (\d+) makes (\d+(?: \d+)*)", step):
+            one, other = int(match[1]) - 1, int(match[2]) - 1
             if one == other or not {one, other} <= set(range(len(now))):
                 return wrong
             now[one], now[other] = now[other], now[one]
             swapped += 1
-            if _numbers(now) != found[3]:
+            if _numbers(now) != match[3]:
                 return wrong
-        elif found := re.fullmatch(r"(\d+) swaps restore it", step):
-            if int(found[1]) != swapped or not now or now != sorted(now):
+        elif match := re.fullmatch(r"(\d+) swaps restore it", step):
+            if int(match[1]) != swapped or not now or now != sorted(now):
                 return wrong
         elif step != f"answer {solve(state, query).answer}":
             return wrong
@@ -215,16 +220,16 @@ def describe(state: Hues) -> str:
 
 def parse(text: str) -> Hues:
     """The inverse of `describe`. Raises ValueError."""
-    found = re.fullmatch(
+    match = re.fullmatch(
         r"hues ([1-9]\d*)x([1-9]\d*) of ((?:[0-9a-f]{6} )+)order ([1-9]\d*(?: [1-9]\d*)*)", text
     )
-    if not found:
+    if not match:
         raise ValueError(f"{text!r} is no pair of boards")
-    ideal = tuple(tuple(bytes.fromhex(tile)) for tile in found[3].split())
-    order = [int(n) - 1 for n in found[4].split()]
-    if len(ideal) != int(found[1]) * int(found[2]) or sorted(order) != list(range(len(ideal))):
+    ideal = tuple(tuple(bytes.fromhex(tile)) for tile in match[3].split())
+    order = [int(n) - 1 for n in match[4].split()]
+    if len(ideal) != int(match[1]) * int(match[2]) or sorted(order) != list(range(len(ideal))):
         raise ValueError(f"{text!r} has tiles too many, too few or twice")
-    return Hues(ideal, tuple(ideal[i] for i in order), int(found[1]))  # pyright: ignore[reportArgumentType]
+    return Hues(ideal, tuple(ideal[i] for i in order), int(match[1]))  # pyright: ignore[reportArgumentType]
 
 
 def facts(state: Hues) -> dict[str, str]:

@@ -52,8 +52,8 @@ def looks(kind: str, steps: Iterable[str]) -> Iterator[str]:
     for step in steps:
         for begins, seen, written in LOOKS[kind]:
             if re.match(begins, step):
-                for found in re.finditer(seen, step):
-                    yield _in_order(found.expand(written))
+                for match in re.finditer(seen, step):
+                    yield _in_order(match.expand(written))
 
 
 def _in_order(look: str) -> str:

@@ -58,11 +58,11 @@ def solve(state: Map, query: Completions = Completions()) -> Solved:
     ]
     if clash:
         return Solved("0", f"the neighbours {clash[0]} have one colour already")
-    found = list(colourings(state, query.colours))
-    shown = "; ".join(", ".join(f"{r} {c}" for r, c in sorted(way.items())) for way in found[:16])
+    ways = list(colourings(state, query.colours))
+    shown = "; ".join(", ".join(f"{r} {c}" for r, c in sorted(way.items())) for way in ways[:16])
     return Solved(
-        str(len(found)),
-        f"all of them: {shown}" if len(found) <= 16 else f"the first sixteen: {shown}",
+        str(len(ways)),
+        f"all of them: {shown}" if len(ways) <= 16 else f"the first sixteen: {shown}",
     )
 
 
@@ -215,14 +215,14 @@ def _neighbours(state: Map) -> dict[int, set[int]]:
 
 def _groups(white: list[int], near: Mapping[int, set[int]]) -> list[list[int]]:
     """The white regions, those together that hang together by white ones."""
-    left, found = list(white), []
+    left, groups = list(white), []
     while left:
         group = {left[0]}
         while more := {n for region in group for n in near[region] if n in left} - group:
             group |= more
-        found.append(sorted(group))
+        groups.append(sorted(group))
         left = [region for region in left if region not in group]
-    return found
+    return groups
 
 
 def _part(state: Map, group: list[int]) -> Map:
@@ -247,14 +247,14 @@ def check(state: Map, query: Completions, steps: tuple[str, ...]) -> str | None:
     counted: list[int] = []
     listed: list[dict[int, str]] = []
     for step in steps:
-        if found := re.fullmatch(r"([A-Z]) touches ([\w ]+) and may be ([\w ]+)", step):
-            touching = {known[n] for n in near.get(ord(found[1]) - 64, ()) if n in known}
+        if match := re.fullmatch(r"([A-Z]) touches ([\w ]+) and may be ([\w ]+)", step):
+            touching = {known[n] for n in near.get(ord(match[1]) - 64, ()) if n in known}
             free = set(query.colours) - touching
-            right = (ord(found[1]) - 64 in white, touching or {"no", "colour"}, free or {"nothing"})
-            holds = right == (True, set(found[2].split()), set(found[3].split()))
-        elif found := re.fullmatch(r"group ([A-Z ]+) has (\d{1,9}): ([\w ,]+)", step):
-            group = [ord(letter) - 64 for letter in found[1].split()]
-            ways = [] if found[3] == "none" else [_read_way(way) for way in found[3].split(", ")]
+            right = (ord(match[1]) - 64 in white, touching or {"no", "colour"}, free or {"nothing"})
+            holds = right == (True, set(match[2].split()), set(match[3].split()))
+        elif match := re.fullmatch(r"group ([A-Z ]+) has (\d{1,9}): ([\w ,]+)", step):
+            group = [ord(letter) - 64 for letter in match[1].split()]
+            ways = [] if match[3] == "none" else [_read_way(way) for way in match[3].split(", ")]
             right = (
                 _tried(_part(state, group), query.colours)
                 if group in _groups(white, near)
@@ -267,25 +267,25 @@ def check(state: Map, query: Completions, steps: tuple[str, ...]) -> str | None:
                 and len(ways) == len(right)
                 and all(way in right for way in ways)
             )
-            holds, counted = holds and int(found[2]) == len(ways), [*counted, int(found[2])]
-        elif found := re.fullmatch(r"([\d *]+) = (\d{1,9})", step):
+            holds, counted = holds and int(match[2]) == len(ways), [*counted, int(match[2])]
+        elif match := re.fullmatch(r"([\d *]+) = (\d{1,9})", step):
             factors = (
-                [int(n) for n in found[1].split(" * ")]
-                if re.fullmatch(r"\d{1,9}( \* \d{1,9})*", found[1])
+                [int(n) for n in match[1].split(" * ")]
+                if re.fullmatch(r"\d{1,9}( \* \d{1,9})*", match[1])
                 else []
             )
             complete = len(counted) == len(_groups(white, near))
-            holds = complete and factors == (counted or [1]) and prod(factors) == int(found[2])
-        elif found := re.fullmatch(r"map (\d{1,9}): ([\w ]+)", step):
-            way = _read_way(found[2])
+            holds = complete and factors == (counted or [1]) and prod(factors) == int(match[2])
+        elif match := re.fullmatch(r"map (\d{1,9}): ([\w ]+)", step):
+            way = _read_way(match[2])
             holds = (
-                int(found[1]) == len(listed) + 1
+                int(match[1]) == len(listed) + 1
                 and way not in listed
                 and _is_proper(state, query.colours, way)
             )
             listed.append(way)
-        elif found := re.fullmatch(r"no other of (\d{1,9})", step):
-            holds = int(found[1]) == len(listed) == len(_tried(state, query.colours))
+        elif match := re.fullmatch(r"no other of (\d{1,9})", step):
+            holds = int(match[1]) == len(listed) == len(_tried(state, query.colours))
         elif step.startswith("answer "):
             concluded = any(re.match(r"[\d *]+ = |no other of ", before) for before in steps)
             holds = concluded and step == f"answer {len(_tried(state, query.colours))}"
@@ -331,12 +331,12 @@ def describe(state: Map) -> str:
 
 def parse(text: str) -> Map:
     """The inverse of `describe`. Raises ValueError."""
-    found = re.fullmatch(r"map ([A-Z/]+) with (.+)", text)
-    layout: tuple[str, ...] = tuple(found[1].split("/")) if found else ("",)
-    if not found or len({len(row) for row in layout}) != 1 or not layout[0]:
+    match = re.fullmatch(r"map ([A-Z/]+) with (.+)", text)
+    layout: tuple[str, ...] = tuple(match[1].split("/")) if match else ("",)
+    if not match or len({len(row) for row in layout}) != 1 or not layout[0]:
         raise ValueError(f"{text!r} is no map")
     letters = sorted(set("".join(layout)))
-    known = {} if found[2] == "no colours" else _read_way(found[2])
+    known = {} if match[2] == "no colours" else _read_way(match[2])
     state = of_layout(layout, known)
     if letters != [chr(65 + i) for i in range(len(letters))] or not all(
         is_connected(layout, x) for x in letters
@@ -356,8 +356,8 @@ def parse(text: str) -> Map:
 def facts(state: Map) -> dict[str, str]:
     """Each region's colour, and which regions share a boundary."""
     known = dict(state.known)
-    found = {f"colour {chr(64 + region)}": known.get(region, "White") for region in state.regions}
-    return found | {f"{chr(64 + a)}-{chr(64 + b)}": "adjacent" for a, b in sorted(state.adjacent)}
+    slots = {f"colour {chr(64 + region)}": known.get(region, "White") for region in state.regions}
+    return slots | {f"{chr(64 + a)}-{chr(64 + b)}": "adjacent" for a, b in sorted(state.adjacent)}
 
 
 def change(state: Map, rng: random.Random) -> Map:

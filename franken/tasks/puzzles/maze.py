@@ -98,16 +98,16 @@ def best_paths(state: Maze) -> dict[tuple[int, int, int], str]:
 
 
 def _distances(state: Maze, start: Cell) -> dict[Cell, int]:
-    found = {start: 0}
+    distances = {start: 0}
     queue = deque([start])
     while queue:
         row, column = queue.popleft()
         for down, right in STEPS:
             cell = (row + down, column + right)
-            if cell not in found and is_open(state, cell):
-                found[cell] = found[(row, column)] + 1
+            if cell not in distances and is_open(state, cell):
+                distances[cell] = distances[(row, column)] + 1
                 queue.append(cell)
-    return found
+    return distances
 
 
 def is_open(state: Maze, cell: Cell) -> bool:
@@ -208,7 +208,7 @@ def steps(state: Maze, query: PathQuery) -> dict[str, tuple[str, ...]]:
         heading = way
     far = _distances(state, state.entrance)
     reached = [sorted(cell for cell, d in far.items() if d == n) for n in range(1, len(path))]
-    waves = [f"step {n} reaches {named(found)}" for n, found in enumerate(reached, 1)]
+    waves = [f"step {n} reaches {named(wave)}" for n, wave in enumerate(reached, 1)]
     left, right = turns(path)
     if query.count == "cells":
         walk_total = f"1 + {' + '.join(str(n) for _, n, _ in runs)} = {len(path)} cells"
@@ -279,31 +279,31 @@ def _holds(step: str, state: Maze, query: PathQuery, path: list[Cell]) -> bool:
     if step == f"enter at {named([state.entrance])}" and not path:
         path.append(state.entrance)
         return True
-    if found := re.fullmatch(
+    if match := re.fullmatch(
         rf"(?:turn (left|right) and )?go (right|down|left|up) ([1-9]\d*) to ({SQUARE})", step
     ):
         return bool(path) and _walk(
-            state, path, found[1], WAYS.index(found[2]), int(found[3]), read(found[4])[0]
+            state, path, match[1], WAYS.index(match[2]), int(match[3]), read(match[4])[0]
         )
-    if found := re.fullmatch(rf"step (\d+) reaches ({SQUARES})", step):
+    if match := re.fullmatch(rf"step (\d+) reaches ({SQUARES})", step):
         far = _distances(state, state.entrance)
-        return set(read(found[2])) == {cell for cell, n in far.items() if n == int(found[1])}
-    if found := re.fullmatch(rf"the way is ({SQUARES})", step):
-        path[:] = read(found[1])
+        return set(read(match[2])) == {cell for cell, n in far.items() if n == int(match[1])}
+    if match := re.fullmatch(rf"the way is ({SQUARES})", step):
+        path[:] = read(match[1])
         joined = all(other in beside(one) for one, other in zip(path, path[1:], strict=False))
         return joined and path[0] == state.entrance and all(is_open(state, cell) for cell in path)
     if not path:
         return False
     left, right = turns(path)
-    if found := re.fullmatch(rf"(left|right) turns at (none|{SQUARES})", step):
+    if match := re.fullmatch(rf"(left|right) turns at (none|{SQUARES})", step):
         bends = [(way, end) for way, _, end in _runs(path)]
-        return read(found[2]) == _corners(bends, 3 if found[1] == "left" else 1)
-    if found := re.fullmatch(r"(\d+) left and (\d+) right turns are (\d+)", step):
-        return tuple(map(int, found.groups())) == (left, right, left + right)
-    if found := re.fullmatch(r"(\d+(?: \+ \d+)*) = (\d+) cells", step):
-        return sum(map(int, found[1].split(" + "))) == int(found[2]) == len(path)
-    if found := re.fullmatch(r"(\d+) steps pass (\d+) cells", step):
-        return int(found[1]) + 1 == int(found[2]) == len(path)
+        return read(match[2]) == _corners(bends, 3 if match[1] == "left" else 1)
+    if match := re.fullmatch(r"(\d+) left and (\d+) right turns are (\d+)", step):
+        return tuple(map(int, match.groups())) == (left, right, left + right)
+    if match := re.fullmatch(r"(\d+(?: \+ \d+)*) = (\d+) cells", step):
+        return sum(map(int, match[1].split(" + "))) == int(match[2]) == len(path)
+    if match := re.fullmatch(r"(\d+) steps pass (\d+) cells", step):
+        return int(match[1]) + 1 == int(match[2]) == len(path)
     best = path[-1] == state.exit and (len(path), left, right) in best_paths(state)
     return best and step == f"answer {solve(state, query).answer}"
 
@@ -337,8 +337,8 @@ def parse(text: str) -> Maze:
     """The inverse of `describe`. Raises ValueError, also where the rim is open elsewhere than at
     entrance and exit.
     """
-    found = re.fullmatch(r"maze ([#.EX/]+)", text)
-    rows = found[1].split("/") if found else []
+    match = re.fullmatch(r"maze ([#.EX/]+)", text)
+    rows = match[1].split("/") if match else []
     if len(rows) < 3 or len({len(row) for row in rows}) != 1 or len(rows[0]) < 3:
         raise ValueError(f"{text!r} is no maze")
     ends = {
@@ -347,7 +347,7 @@ def parse(text: str) -> Maze:
     }
     rim = rows[0] + rows[-1] + "".join(row[0] + row[-1] for row in rows[1:-1])
     corners = rows[0][0] + rows[0][-1] + rows[-1][0] + rows[-1][-1]
-    if [len(found) for found in ends.values()] != [1, 1] or "." in rim or corners != "####":
+    if [len(places) for places in ends.values()] != [1, 1] or "." in rim or corners != "####":
         raise ValueError(f"{text!r} has no one entrance and exit in its rim")
     if not all(mark in rim for mark in "EX"):
         raise ValueError(f"{text!r} has its entrance or exit inside")

@@ -99,14 +99,14 @@ def waves(state: Warehouse, enough: int) -> list[list[Cell]]:
     pushes at most.
     """
     front, seen, boxes = [(state.box, state.player)], {(state.box, state.player)}, {state.box}
-    found = [[state.box]]
-    while front and len(found) <= enough:
+    reached = [[state.box]]
+    while front and len(reached) <= enough:
         after = {at for box, player in front for _, at in _pushes(state, box, player)}
         front = [at for at in after if at not in seen]
         seen.update(front)
-        found.append(sorted({box for box, _ in front} - boxes))
-        boxes.update(found[-1])
-    return found
+        reached.append(sorted({box for box, _ in front} - boxes))
+        boxes.update(reached[-1])
+    return reached
 
 
 def sample(rng: random.Random, level: int) -> Warehouse:
@@ -125,8 +125,8 @@ def sample(rng: random.Random, level: int) -> Warehouse:
         )
         box, player = rng.sample(floor, 2)
         state = Warehouse(walls, player, box, box)
-        found = waves(state, wanted)
-        ends = [cell for cell in found[wanted] if cell != player] if len(found) > wanted else []
+        reached = waves(state, wanted)
+        ends = [cell for cell in reached[wanted] if cell != player] if len(reached) > wanted else []
         if ends:
             return replace(state, target=rng.choice(ends))
 
@@ -183,19 +183,19 @@ def check(state: Warehouse, query: Pushes, steps: tuple[str, ...]) -> str | None
             step
             == f"person {_name(state.player)} box {_name(state.box)} flag {_name(state.target)}"
         )
-        if found := re.fullmatch(r"push (\w+) from r\d+c\d+ puts the box on r\d+c\d+", step):
-            down, across = STEPS.get(found[1], (0, 0))
+        if match := re.fullmatch(r"push (\w+) from r\d+c\d+ puts the box on r\d+c\d+", step):
+            down, across = STEPS.get(match[1], (0, 0))
             (r, c), pushed = at[1], pushed + 1
             stand, to = (r - down, c - across), (r + down, c + across)
             can = (stand, at[1]) in _walk(state, {at}) and (at[1], to) in _step(
                 state, (stand, at[1])
             )
             right = (
-                can and step == f"push {found[1]} from {_name(stand)} puts the box on {_name(to)}"
+                can and step == f"push {match[1]} from {_name(stand)} puts the box on {_name(to)}"
             )
             at = (at[1], to)
-        elif found := re.fullmatch(r"after (\d+) .+", step):
-            n = int(found[1])
+        elif match := re.fullmatch(r"after (\d+) .+", step):
+            n = int(match[1])
             right = (
                 n < len(rounds) and step == f"after {n} {' '.join(map(_name, sorted(rounds[n])))}"
             )
@@ -258,8 +258,8 @@ def describe(state: Warehouse) -> str:
 
 def parse(text: str) -> Warehouse:
     """The inverse of `describe`. Raises ValueError."""
-    found = re.fullmatch(r"warehouse ([#.PBF]+(?:/[#.PBF]+)*)", text)
-    rows = found[1].split("/") if found else []
+    match = re.fullmatch(r"warehouse ([#.PBF]+(?:/[#.PBF]+)*)", text)
+    rows = match[1].split("/") if match else []
     if len({len(row) for row in rows}) != 1 or any(text.count(letter) != 1 for letter in "PBF"):
         raise ValueError(f"{text!r} is no warehouse with one person, one box and one flag")
     at = {letter: (r, c) for r, row in enumerate(rows) for c, letter in enumerate(row)}
@@ -269,10 +269,10 @@ def parse(text: str) -> Warehouse:
 
 def facts(state: Warehouse) -> dict[str, str]:
     """Whether each cell is brick or floor, and where person, box and flag are."""
-    found = {"person": _name(state.player), "box": _name(state.box), "flag": _name(state.target)}
+    slots = {"person": _name(state.player), "box": _name(state.box), "flag": _name(state.target)}
     for r, row in enumerate(state.walls):
-        found |= {_name((r, c)): "brick" if brick else "floor" for c, brick in enumerate(row)}
-    return found
+        slots |= {_name((r, c)): "brick" if brick else "floor" for c, brick in enumerate(row)}
+    return slots
 
 
 def change(state: Warehouse, rng: random.Random) -> Warehouse:

@@ -170,40 +170,40 @@ def check(state: Queens, query: Distance, steps: tuple[str, ...]) -> str | None:
 
 
 def _holds(step: str, state: Queens, query: Distance) -> bool:
-    if found := re.fullmatch(r"rows (\d+) (\d+) and columns (\d+) (\d+) are free", step):
+    if match := re.fullmatch(r"rows (\d+) (\d+) and columns (\d+) (\d+) are free", step):
         rows, columns = ({square[i] + 1 for square in state.placed} for i in (0, 1))
         named_rows, named_columns = (
-            set(map(int, found.group(1, 2))),
-            set(map(int, found.group(3, 4))),
+            set(map(int, match.group(1, 2))),
+            set(map(int, match.group(3, 4))),
         )
         every = set(range(1, state.n + 1))
         return named_rows == every - rows and named_columns == every - columns
-    if found := re.fullmatch(rf"({SQUARE}) is hit by ({SQUARE})", step):
-        (square,), (queen,) = read(found[1]), read(found[2])
+    if match := re.fullmatch(rf"({SQUARE}) is hit by ({SQUARE})", step):
+        (square,), (queen,) = read(match[1]), read(match[2])
         return (
             _on(state, square)
             and queen in state.placed
             and square != queen
             and _threaten(square, queen)
         )
-    if found := re.fullmatch(rf"({SQUARE}) ({SQUARE}) share a diagonal", step):
+    if match := re.fullmatch(rf"({SQUARE}) ({SQUARE}) share a diagonal", step):
         (r1, c1), (r2, c2) = read(step)
         return abs(r1 - r2) == abs(c1 - c2) > 0
-    if found := re.fullmatch(rf"({SQUARES}) (?:is open|are safe)", step):
-        squares = read(found[1])
+    if match := re.fullmatch(rf"({SQUARES}) (?:is open|are safe)", step):
+        squares = read(match[1])
         if step.endswith("safe") and (len(squares) != 2 or _threaten(*squares)):
             return False
         return all(
             _on(state, s) and not any(_threaten(s, queen) for queen in state.placed)
             for s in squares
         )
-    if found := re.fullmatch(r"(rows|columns) (\d+) to (\d+) are (\d+)", step):
-        one, other, far = map(int, found.group(2, 3, 4))
-        line = ("rows", "columns").index(found[1])
+    if match := re.fullmatch(r"(rows|columns) (\d+) to (\d+) are (\d+)", step):
+        one, other, far = map(int, match.group(2, 3, 4))
+        line = ("rows", "columns").index(match[1])
         missing = [[square[line] + 1 for square in new] for new in completions(state)]
         return [one, other] in missing and abs(one - other) == far
-    if found := re.fullmatch(r"(\d+) \+ (\d+) = (\d+)", step):
-        rows, columns, total = map(int, found.groups())
+    if match := re.fullmatch(r"(\d+) \+ (\d+) = (\d+)", step):
+        rows, columns, total = map(int, match.groups())
         missing = [(r2 - r1, abs(c1 - c2)) for (r1, c1), (r2, c2) in completions(state)]
         return (rows, columns) in missing and rows + columns == total
     return step == f"answer {solve(state, query).answer}"
@@ -220,10 +220,10 @@ def describe(state: Queens) -> str:
 
 def parse(text: str) -> Queens:
     """The inverse of `describe`. Raises ValueError."""
-    found = re.fullmatch(rf"queens ([1-9]\d*)x\1 at (none|{SQUARES})", text)
-    if not found:
+    match = re.fullmatch(rf"queens ([1-9]\d*)x\1 at (none|{SQUARES})", text)
+    if not match:
         raise ValueError(f"{text!r} is no board of queens")
-    state = Queens(int(found[1]), tuple(read(found[2])))
+    state = Queens(int(match[1]), tuple(read(match[2])))
     if not all(_on(state, square) for square in state.placed) or sorted(set(state.placed)) != list(
         state.placed
     ):

@@ -202,11 +202,11 @@ def steps(state: Slide, query: Boards | BestSum | AfterPath) -> dict[str, tuple[
     if isinstance(query, Boards):
         counts = _turnless(state.grid, query.moves)
         added = f"{' + '.join(str(n) for _, n in counts)} = {sum(n for _, n in counts)}"
-        found = {"boards": (start, *_spread(state.grid, query.moves), answer)}
+        chains = {"boards": (start, *_spread(state.grid, query.moves), answer)}
         if query.moves < 6:  # see `_turnless`
             ways = [f"{length} moves without turning back go {n} ways" for length, n in counts]
-            found["walks"] = (f"open at {_name(_open(state.grid))}", *ways, added, answer)
-        return found
+            chains["walks"] = (f"open at {_name(_open(state.grid))}", *ways, added, answer)
+        return chains
     if isinstance(query, BestSum):
         sums = {
             sum(_edge(grid, query.edge)): path
@@ -321,19 +321,19 @@ def _holds(
     made: list[str],
 ) -> bool:
     """Whether a step is true; `board` and `made` follow the moves that it makes."""
-    if found := re.fullmatch(r"(\w+) (?:gives|to r\d+c\d+ moves) .+", step):
+    if match := re.fullmatch(r"(\w+) (?:gives|to r\d+c\d+ moves) .+", step):
         before = replay.hole(board)
-        if not replay.slide(board, found[1]):
+        if not replay.slide(board, match[1]):
             return False
-        made.append(found[1])
+        made.append(match[1])
         if isinstance(query, AfterPath) and tuple(made) != query.path[: len(made)]:
             return False
-        to = f"{found[1]} to {_name(replay.hole(board))} moves {board[before]} to {_name(before)}"
-        return step in (to, f"{found[1]} gives {replay.text(board)}")
-    if found := re.fullmatch(r"the (\w+)( edge)? holds (\d+(?: \d+)*)", step):
+        to = f"{match[1]} to {_name(replay.hole(board))} moves {board[before]} to {_name(before)}"
+        return step in (to, f"{match[1]} gives {replay.text(board)}")
+    if match := re.fullmatch(r"the (\w+)( edge)? holds (\d+(?: \d+)*)", step):
         return step == _line_held(query, board, made)
-    if found := re.fullmatch(r"(\d+(?: \+ \d+)*) = (\d+)", step):
-        return sum(map(int, found[1].split(" + "))) == int(found[2])
+    if match := re.fullmatch(r"(\d+(?: \+ \d+)*) = (\d+)", step):
+        return sum(map(int, match[1].split(" + "))) == int(match[2])
     if isinstance(query, BestSum):
         return _sums_hold(step, state.grid, query) or step == f"board {replay.text(board)}"
     if isinstance(query, Boards) and _counts_hold(step, state.grid, query):
@@ -342,10 +342,10 @@ def _holds(
 
 
 def _sums_hold(step: str, grid: Grid, query: BestSum) -> bool:
-    if found := re.fullmatch(r"((?:\w+ )+)makes the (\w+) edge (\d+)", step):
-        path, end = found[1].split(), replay.places(grid)
+    if match := re.fullmatch(r"((?:\w+ )+)makes the (\w+) edge (\d+)", step):
+        path, end = match[1].split(), replay.places(grid)
         is_walk = len(path) == query.moves and all(replay.slide(end, name) for name in path)
-        return is_walk and (found[2], int(found[3])) == (
+        return is_walk and (match[2], int(match[3])) == (
             query.edge,
             sum(replay.along(end, query.edge)),
         )
@@ -354,8 +354,8 @@ def _sums_hold(step: str, grid: Grid, query: BestSum) -> bool:
 
 
 def _counts_hold(step: str, grid: Grid, query: Boards) -> bool:
-    found = re.fullmatch(r"after (\d) .+|(\d) moves without turning back go \d+ ways", step)
-    moves = int(found[1] or found[2]) if found else query.moves + 1
+    match = re.fullmatch(r"after (\d) .+|(\d) moves without turning back go \d+ ways", step)
+    moves = int(match[1] or match[2]) if match else query.moves + 1
     if moves > query.moves:
         return False
     ends = list(replay.ends(grid, moves))

@@ -51,16 +51,16 @@ def solve(state: Kiwis, query: Minutes = Minutes()) -> Solved:
 def times(state: Kiwis) -> dict[tuple[int, int], int]:
     """The minute in which each kiwi that ever rots does so; 0 for those that are rotten."""
     kiwis = {(r, c): cell for r, row in enumerate(state.grid) for c, cell in enumerate(row)}
-    found = {cell: 0 for cell, what in kiwis.items() if what == ROTTEN}
-    front, minute = list(found), 0
+    rotten_at = {cell: 0 for cell, what in kiwis.items() if what == ROTTEN}
+    front, minute = list(rotten_at), 0
     while front:
         minute += 1
         beside = {
             (r + dr, c + dc) for r, c in front for dr, dc in ((0, 1), (1, 0), (0, -1), (-1, 0))
         }
-        front = [cell for cell in beside if kiwis.get(cell) == FRESH and cell not in found]
-        found |= dict.fromkeys(front, minute)
-    return found
+        front = [cell for cell in beside if kiwis.get(cell) == FRESH and cell not in rotten_at]
+        rotten_at |= dict.fromkeys(front, minute)
+    return rotten_at
 
 
 def sample(rng: random.Random, level: int) -> Kiwis:
@@ -118,11 +118,11 @@ def check(state: Kiwis, query: Minutes, steps: tuple[str, ...]) -> str | None:
     """See `suite.Module.check`."""
     rots_at = times(state)
     for step in steps:
-        found = re.fullmatch(r"(?:rotten are|minute ([0-9]+) rots) ((?:r[0-9]+c[0-9]+ ?)+)", step)
-        if found:
-            minute = int(found[1] or 0)
+        match = re.fullmatch(r"(?:rotten are|minute ([0-9]+) rots) ((?:r[0-9]+c[0-9]+ ?)+)", step)
+        if match:
+            minute = int(match[1] or 0)
             cells_named = [
-                (int(r) - 1, int(c) - 1) for r, c in re.findall(r"r([0-9]+)c([0-9]+)", found[2])
+                (int(r) - 1, int(c) - 1) for r, c in re.findall(r"r([0-9]+)c([0-9]+)", match[2])
             ]
             if any(rots_at.get(cell) != minute for cell in cells_named):
                 return f"{step!r} is wrong"
@@ -131,9 +131,9 @@ def check(state: Kiwis, query: Minutes, steps: tuple[str, ...]) -> str | None:
     return None if steps and steps[-1].startswith("answer ") else "there is no answer"
 
 
-def _names(found: list[tuple[int, int]]) -> str:
+def _names(cells: list[tuple[int, int]]) -> str:
     """`r1c2 r3c1`, in reading order."""
-    return " ".join(f"r{r + 1}c{c + 1}" for r, c in sorted(found))
+    return " ".join(f"r{r + 1}c{c + 1}" for r, c in sorted(cells))
 
 
 def describe(state: Kiwis) -> str:
@@ -143,8 +143,8 @@ def describe(state: Kiwis) -> str:
 
 def parse(text: str) -> Kiwis:
     """The inverse of `describe`. Raises ValueError."""
-    found = re.fullmatch(rf"kiwis ([{LETTERS}/]+)", text)
-    rows = found[1].split("/") if found else []
+    match = re.fullmatch(rf"kiwis ([{LETTERS}/]+)", text)
+    rows = match[1].split("/") if match else []
     if not rows or len({len(row) for row in rows}) != 1 or not rows[0]:
         raise ValueError(f"{text!r} is no grid of kiwis")
     return Kiwis(tuple(tuple(LETTERS.index(letter) for letter in row) for row in rows))

@@ -187,12 +187,12 @@ def _by_count(state: Cube, turns: tuple[tuple[str, int], ...]) -> dict[int, list
     for face, quarters in turns:
         for _ in range(quarters % 4):
             state = turn(state, face)
-    found: dict[int, list[tuple[str, str]]] = {}
+    by_count: dict[int, list[tuple[str, str]]] = {}
     for name, face in zip(FACES, state.faces, strict=True):
         shown = [square for row in face for square in row]
         for colour in PAINTS:
-            found.setdefault(shown.count(colour), []).append((name, colour))
-    return found
+            by_count.setdefault(shown.count(colour), []).append((name, colour))
+    return by_count
 
 
 def questions(state: Cube, query: CountAfter) -> tuple[str, ...]:
@@ -268,17 +268,17 @@ def check(state: Cube, query: CountAfter, steps: tuple[str, ...]) -> str | None:
         cubes.append(_turned(cubes[-1], face, quarters))
     done, traced, size = 0, [], len(state.faces[0])
     for step in steps:
-        if found := re.fullmatch(r"([UDLRFB]\d?) gives (.+)", step):
+        if match := re.fullmatch(r"([UDLRFB]\d?) gives (.+)", step):
             done += 1
-            if done >= len(cubes) or found[1] != _letter(*query.turns[done - 1]):
+            if done >= len(cubes) or match[1] != _letter(*query.turns[done - 1]):
                 return f"{step!r}: this turn is not made then"
-            if not _shows(cubes[done], found[2]):
+            if not _shows(cubes[done], match[2]):
                 return f"{step!r}: the turn gives other faces"
-        elif found := re.fullmatch(r"the cube is (.+)", step):
-            if not _shows(cubes[0], found[1]):
+        elif match := re.fullmatch(r"the cube is (.+)", step):
+            if not _shows(cubes[0], match[1]):
                 return f"{step!r}: it is another cube"
-        elif found := re.fullmatch(rf"{query.face} r(\d)c(\d) before .+", step):
-            square = int(found[1]) - 1, int(found[2]) - 1
+        elif match := re.fullmatch(rf"{query.face} r(\d)c(\d) before .+", step):
+            square = int(match[1]) - 1, int(match[2]) - 1
             if not max(square) < size > min(square) >= 0 or step != _origin(state, query, *square):
                 return f"{step!r}: the square comes from elsewhere"
             traced.append(square)
@@ -378,8 +378,8 @@ def parse(text: str) -> Cube:
     lead to.
     """
     grid = rf"[{''.join(LETTERS)}/]+"
-    found = re.fullmatch("cube " + " ".join(f"{name} ({grid})" for name in FACES), text)
-    faces = [grid.split("/") for grid in found.groups()] if found else []
+    match = re.fullmatch("cube " + " ".join(f"{name} ({grid})" for name in FACES), text)
+    faces = [grid.split("/") for grid in match.groups()] if match else []
     if not faces or {len(row) for face in faces for row in face} != {
         len(face) for face in faces
     } != {len(faces[0])}:

@@ -75,6 +75,6 @@ def fewest_moves(
 def the_one(answers: dict[str, str], what: str) -> Solved:
     """The only answer among `answers` (answer → witness). Raises Unsolvable on none or several."""
     if len(answers) != 1:
-        found = "; ".join(f"{answer}: {why}" for answer, why in sorted(answers.items())) or "none"
-        raise Unsolvable(f"{what} has {len(answers)} answers", why=found)
+        listed = "; ".join(f"{answer}: {why}" for answer, why in sorted(answers.items())) or "none"
+        raise Unsolvable(f"{what} has {len(answers)} answers", why=listed)
     return Solved(*next(iter(answers.items())))

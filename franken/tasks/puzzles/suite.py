@@ -183,8 +183,10 @@ class AlgorithmicPuzzle:
 
     def solutions(self, state: Any, query: Any) -> dict[str, str]:
         """Strategy → chain: the strategy's word, then its steps."""
-        found = self.module.steps(state, query)
-        return {strategy: f"{strategy} {STEP_END.join(steps)}" for strategy, steps in found.items()}
+        chains = self.module.steps(state, query)
+        return {
+            strategy: f"{strategy} {STEP_END.join(steps)}" for strategy, steps in chains.items()
+        }
 
     def check(self, chain: str, state: Any, query: Any) -> str | None:
         """What is wrong with the first wrong step of a chain, None when all hold."""
@@ -348,11 +350,11 @@ def puzzle(
 
 def puzzle_of(task: str) -> AlgorithmicPuzzle:
     """A puzzle by its task's name, `NAME[:LEVEL][@SIZE][+choice]`. Raises UsageError."""
-    found = SPEC.fullmatch(task)
-    if not found:
+    match = SPEC.fullmatch(task)
+    if not match:
         raise UsageError(
             f"cannot read the task {task!r}",
             fix="write NAME[:LEVEL][@SIZE][+choice], as maze:2@168",
         )
-    level, size = int(found["level"] or 1), int(found["size"] or SIZE)
-    return puzzle(found["name"], size=size, level=level, choice=bool(found["choice"]))
+    level, size = int(match["level"] or 1), int(match["size"] or SIZE)
+    return puzzle(match["name"], size=size, level=level, choice=bool(match["choice"]))

@@ -126,14 +126,14 @@ def ask(state: Toy, rng: random.Random) -> FacesAfter:
 
 def _by_answer(state: Toy, holes: tuple[str, ...]) -> dict[str, list[FacesAfter]]:
     """All that can be asked after these balls, by answer."""
-    found: dict[str, list[FacesAfter]] = {}
+    by_answer: dict[str, list[FacesAfter]] = {}
     for hole in holes:
         state = drop(state, hole)
     for colour in OTHER:
         for row in ("top", "middle", "bottom", "all"):
             answer = solve(state, FacesAfter((), colour, row)).answer
-            found.setdefault(answer, []).append(FacesAfter(holes, colour, row))
-    return found
+            by_answer.setdefault(answer, []).append(FacesAfter(holes, colour, row))
+    return by_answer
 
 
 def questions(state: Toy, query: FacesAfter) -> tuple[str, ...]:
@@ -177,7 +177,7 @@ def _tally(state: Toy, query: FacesAfter) -> list[str]:
     reach = dict.fromkeys(DISCS, 0)
     for hole in query.holes:
         reach[0, HOLES.index(hole)] += 1
-    found = []
+    lines = []
     for name, at in NAMES.items():
         face, balls = state.discs[at[0]][at[1]], reach[at]
         after = OTHER[face] if balls % 2 else face
@@ -189,8 +189,8 @@ def _tally(state: Toy, query: FacesAfter) -> list[str]:
             reach[NEXT[at][0]] += left
             reach[NEXT[at][1]] += right
             line += f" passing {left} left {right} right"
-        found.append(line)
-    return found
+        lines.append(line)
+    return lines
 
 
 def check(state: Toy, query: FacesAfter, steps: tuple[str, ...]) -> str | None:
@@ -204,20 +204,20 @@ def check(state: Toy, query: FacesAfter, steps: tuple[str, ...]) -> str | None:
     for step in steps:
         if step == f"the toy shows {_show(state)}":
             continue
-        if found := re.fullmatch(
+        if match := re.fullmatch(
             r"ball (\d) (left|center|right) flips ([tmb\d ]+) giving ([by/]+)", step
         ):
             balls += 1
-            if int(found[1]) != balls or query.holes[balls - 1 : balls] != (found[2],):
+            if int(match[1]) != balls or query.holes[balls - 1 : balls] != (match[2],):
                 return f"{step!r}: no such ball is dropped then"
-            if _fall(toy, found[2]) != (found[3].split(" "), found[4]):
+            if _fall(toy, match[2]) != (match[3].split(" "), match[4]):
                 return f"{step!r}: the ball falls otherwise"
-            toy = _read(found[4])
-        elif found := re.fullmatch(rf"({'|'.join(NAMES)}) (\w+) gets (\d) then (\w+)(.*)", step):
-            seen.append(found[1])
-            if wrong := _wrong_tally(state, found, reach):
+            toy = _read(match[4])
+        elif match := re.fullmatch(rf"({'|'.join(NAMES)}) (\w+) gets (\d) then (\w+)(.*)", step):
+            seen.append(match[1])
+            if wrong := _wrong_tally(state, match, reach):
                 return f"{step!r}: {wrong}"
-            toy = _with(toy, NAMES[found[1]], found[4])
+            toy = _with(toy, NAMES[match[1]], match[4])
         elif step not in _conclusion(toy, query):
             return f"{step!r} is wrong or cannot be read"
         elif balls != len(query.holes) and seen != list(NAMES):
@@ -254,11 +254,11 @@ def _fall(toy: Toy, hole: str) -> tuple[list[str], str]:
     return path, "/".join(("".join(letters[:3]), "".join(letters[3:5]), "".join(letters[5:])))
 
 
-def _wrong_tally(toy: Toy, found: re.Match[str], reach: dict[str, int]) -> str | None:
+def _wrong_tally(toy: Toy, match: re.Match[str], reach: dict[str, int]) -> str | None:
     """What is wrong with a line of the tally; passes its balls on in `reach`. A disc sends them to
     each side in turn.
     """
-    name, face, balls, after = found[1], found[2], int(found[3]), found[4]
+    name, face, balls, after = match[1], match[2], int(match[3]), match[4]
     row, index = NAMES[name]
     if face != toy.discs[row][index]:
         return f"{name} shows {toy.discs[row][index]}"
@@ -267,8 +267,8 @@ def _wrong_tally(toy: Toy, found: re.Match[str], reach: dict[str, int]) -> str |
     if after != (face if balls % 2 == 0 else OTHER[face]):
         return "it flips once a ball"
     if row == 2:
-        return "a ball leaves from there" if found[5] else None
-    passing = re.fullmatch(r" passing (\d) left (\d) right", found[5])
+        return "a ball leaves from there" if match[5] else None
+    passing = re.fullmatch(r" passing (\d) left (\d) right", match[5])
     first = (balls + 1) // 2  # the first ball, the third, …
     to_right = first if (face == "blue") == (name in RIGHT_WHEN_BLUE) else balls - first
     if not passing or (int(passing[1]), int(passing[2])) != (balls - to_right, to_right):

@@ -161,8 +161,8 @@ def check(state: Hanoi, query: Moves, steps: tuple[str, ...]) -> str | None:
             f"start {_show(state.start)} end {_show(state.end)}",
             *_right_counts(state, step),
         )
-        if found := re.fullmatch(r"disk (\d) to rod ([123])", step):
-            disk, to = int(found[1]), rods[int(found[2]) - 1]
+        if match := re.fullmatch(r"disk (\d) to rod ([123])", step):
+            disk, to = int(match[1]), rods[int(match[2]) - 1]
             source = next((rod for rod in rods if rod and rod[-1] == disk), None)
             right = source is not None and source is not to and (not to or to[-1] > disk)
             if right and source is not None:
@@ -232,10 +232,10 @@ def describe(state: Hanoi) -> str:
 def parse(text: str) -> Hanoi:
     """The inverse of `describe`. Raises ValueError."""
     rods = "/".join([r"(-|9?8?7?6?5?4?3?2?1?)"] * RODS)
-    found = re.fullmatch(f"hanoi {rods} to {rods}", text)
-    if not found or "" in found.groups():
+    match = re.fullmatch(f"hanoi {rods} to {rods}", text)
+    if not match or "" in match.groups():
         raise ValueError(f"{text!r} is no Tower of Hanoi on three rods")
-    stacks = [tuple(int(disk) for disk in rod if disk != "-") for rod in found.groups()]
+    stacks = [tuple(int(disk) for disk in rod if disk != "-") for rod in match.groups()]
     disks = [sorted(d for rod in half for d in rod) for half in (stacks[:RODS], stacks[RODS:])]
     if not disks[0] or disks[0] != list(range(1, len(disks[0]) + 1)) or disks[0] != disks[1]:
         raise ValueError(f"{text!r} does not hold disks 1, 2 … in both halves")

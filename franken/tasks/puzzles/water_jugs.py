@@ -68,12 +68,12 @@ def waves(state: Jugs, enough: int, listed: int = 10**9) -> list[list[Litres]]:
     """The contents that 0, 1, 2 … pourings lead to first, in order: `enough` pourings and `listed`
     contents at most.
     """
-    pour, seen, found = pourings(state.capacities), {state.water}, [[state.water]]
-    while found[-1] and len(found) <= enough and len(seen) <= listed:
-        front = {after for water in found[-1] for _, after in pour(water)} - seen
+    pour, seen, reached = pourings(state.capacities), {state.water}, [[state.water]]
+    while reached[-1] and len(reached) <= enough and len(seen) <= listed:
+        front = {after for water in reached[-1] for _, after in pour(water)} - seen
         seen |= front
-        found.append(sorted(front))
-    return [wave for wave in found if wave]
+        reached.append(sorted(front))
+    return [wave for wave in reached if wave]
 
 
 def sample(rng: random.Random, level: int) -> Jugs:
@@ -93,8 +93,8 @@ def sample(rng: random.Random, level: int) -> Jugs:
 def ask(state: Jugs, rng: random.Random) -> Reach:
     """Contents some pourings away: the more jugs, the more; every number as frequent."""
     fewest, most = WANTED.get(len(state.water), (1, 4))
-    found = waves(state, most)
-    return Reach(rng.choice(found[min(rng.randint(fewest, most), len(found) - 1)]))
+    reached = waves(state, most)
+    return Reach(rng.choice(reached[min(rng.randint(fewest, most), len(reached) - 1)]))
 
 
 def questions(state: Jugs, query: Reach) -> tuple[str, ...]:
@@ -129,12 +129,12 @@ def steps(state: Jugs, query: Reach) -> dict[str, tuple[str, ...]]:
         f"{_show(b)} comes from {_show(a)} by {name}"
         for a, (name, b) in zip(before[:-1], path, strict=True)
     ]
-    found = {"pours": (seen, *pours, answer), "backward": (seen, *back[::-1], answer)}
+    chains = {"pours": (seen, *pours, answer), "backward": (seen, *back[::-1], answer)}
     reached = waves(state, len(path), LISTED)
     if sum(map(len, reached)) <= LISTED:
         listed = [f"after {n} {', '.join(map(_show, wave))}" for n, wave in enumerate(reached)]
-        found["waves"] = (seen, *listed, answer)
-    return found
+        chains["waves"] = (seen, *listed, answer)
+    return chains
 
 
 def _show(water: Litres) -> str:
@@ -146,18 +146,18 @@ def check(state: Jugs, query: Reach, steps: tuple[str, ...]) -> str | None:
     now, end, poured = state.water, query.goal, 0
     for step in steps[:-1]:
         right = step == f"{describe(state)} goal {_show(query.goal)}"
-        if found := re.fullmatch(r"jug (\d+) into jug (\d+) gives ([\d ]+)", step):
-            now, poured = _poured(state.capacities, now, int(found[1]), int(found[2])), poured + 1
-            right = now is not None and _show(now) == found[3]
-        elif found := re.fullmatch(
+        if match := re.fullmatch(r"jug (\d+) into jug (\d+) gives ([\d ]+)", step):
+            now, poured = _poured(state.capacities, now, int(match[1]), int(match[2])), poured + 1
+            right = now is not None and _show(now) == match[3]
+        elif match := re.fullmatch(
             r"([\d ]+) comes from ([\d ]+) by jug (\d+) into jug (\d+)", step
         ):
-            source = tuple(map(int, found[2].split()))
-            poured, right = poured + 1, found[1] == _show(end) and len(source) == len(end)
-            right = right and _poured(state.capacities, source, int(found[3]), int(found[4])) == end
+            source = tuple(map(int, match[2].split()))
+            poured, right = poured + 1, match[1] == _show(end) and len(source) == len(end)
+            right = right and _poured(state.capacities, source, int(match[3]), int(match[4])) == end
             end = source
-        elif found := re.fullmatch(r"after (\d+) ([\d ,]+)", step):
-            right = int(found[1]) < 100 and found[2] == _wave(state, int(found[1]))
+        elif match := re.fullmatch(r"after (\d+) ([\d ,]+)", step):
+            right = int(match[1]) < 100 and match[2] == _wave(state, int(match[1]))
         if not right or now is None:
             return f"{step!r} is wrong or cannot be read"
     answer = solve(state, query).answer
@@ -211,8 +211,8 @@ def parse(text: str) -> Jugs:
 
 def facts(state: Jugs) -> dict[str, str]:
     """Capacity and water of each jug."""
-    found = {f"jug {i} capacity": str(c) for i, c in enumerate(state.capacities, 1)}
-    return found | {f"jug {i} water": str(w) for i, w in enumerate(state.water, 1)}
+    slots = {f"jug {i} capacity": str(c) for i, c in enumerate(state.capacities, 1)}
+    return slots | {f"jug {i} water": str(w) for i, w in enumerate(state.water, 1)}
 
 
 def change(state: Jugs, rng: random.Random) -> Jugs:

@@ -176,48 +176,48 @@ def check(state: Wheel, query: Spin, steps: tuple[str, ...]) -> str | None:
 
 def _holds(step: str, state: Wheel, query: Spin) -> bool:
     rest, clockwise = abs(query.degrees) % 360, query.degrees < 0
-    if found := re.fullmatch(rf"the arrow is at ({NUMBER})", step):
-        return Fraction(found[1]) == state.arrow
-    if found := re.fullmatch(rf"({NUMBER}) (\w+) leaves ({NUMBER}) (\w+)", step):
+    if match := re.fullmatch(rf"the arrow is at ({NUMBER})", step):
+        return Fraction(match[1]) == state.arrow
+    if match := re.fullmatch(rf"({NUMBER}) (\w+) leaves ({NUMBER}) (\w+)", step):
         way = "clockwise" if clockwise else "counterclockwise"
-        return (found[2], found[4]) == (way, way) and (Fraction(found[1]), Fraction(found[3])) == (
+        return (match[2], match[4]) == (way, way) and (Fraction(match[1]), Fraction(match[3])) == (
             abs(query.degrees),
             rest,
         )
-    if found := re.fullmatch(
+    if match := re.fullmatch(
         rf"seen from the wheel it goes to ({NUMBER}) ([+-]) ({NUMBER}) = ({NUMBER})", step
     ):
-        start, turn, end = (Fraction(found[i]) for i in (1, 3, 4))
+        start, turn, end = (Fraction(match[i]) for i in (1, 3, 4))
         right = (state.arrow, rest, "+" if clockwise else "-")
-        return (start, turn, found[2]) == right and end == (
+        return (start, turn, match[2]) == right and end == (
             start + turn if clockwise else start - turn
         )
-    if found := re.fullmatch(rf"that is ({NUMBER})", step):
-        at = Fraction(found[1])
+    if match := re.fullmatch(rf"that is ({NUMBER})", step):
+        at = Fraction(match[1])
         return 0 <= at < 360 and (at + query.degrees - state.arrow) % 360 == 0
     places = {
         prize: (s, a) for s, a, prize in zip(state.starts, state.angles, state.prizes, strict=True)
     }
-    if found := re.fullmatch(rf"(\w[\w ]*) is drawn from ({NUMBER}) to ({NUMBER})", step):
-        first, last = Fraction(found[2]), Fraction(found[3])
-        return places.get(found[1]) == (first, last - first)
+    if match := re.fullmatch(rf"(\w[\w ]*) is drawn from ({NUMBER}) to ({NUMBER})", step):
+        first, last = Fraction(match[2]), Fraction(match[3])
+        return places.get(match[1]) == (first, last - first)
     span = rf"({NUMBER}) ([+-]) ({NUMBER}) = ({NUMBER}) and spans ({NUMBER}) so from ({NUMBER}) to ({NUMBER})"
-    if found := re.fullmatch(rf"(\w[\w ]*) begins at {span}", step):
-        before, turn, moved, angle, first, last = (Fraction(found[i]) for i in (2, 4, 5, 6, 7, 8))
+    if match := re.fullmatch(rf"(\w[\w ]*) begins at {span}", step):
+        before, turn, moved, angle, first, last = (Fraction(match[i]) for i in (2, 4, 5, 6, 7, 8))
         sums = (
-            moved == (before - turn if found[3] == "-" else before + turn) and last == first + angle
+            moved == (before - turn if match[3] == "-" else before + turn) and last == first + angle
         )
-        turned = turn == rest and (found[3] == "-") == clockwise
+        turned = turn == rest and (match[3] == "-") == clockwise
         return (
             sums
             and turned
             and (moved - first) % 360 == 0 <= first < 360
-            and places.get(found[1]) == (before, angle)
+            and places.get(match[1]) == (before, angle)
         )
-    if found := re.fullmatch(rf"(?:({NUMBER}) is in|answer) (\w[\w ]*)", step):
-        start, angle = places.get(found[2], (state.arrow - query.degrees, 0))
+    if match := re.fullmatch(rf"(?:({NUMBER}) is in|answer) (\w[\w ]*)", step):
+        start, angle = places.get(match[2], (state.arrow - query.degrees, 0))
         inside = 0 < (state.arrow - query.degrees - start) % 360 < angle
-        return inside and (found[1] is None or Fraction(found[1]) == state.arrow)
+        return inside and (match[1] is None or Fraction(match[1]) == state.arrow)
     return False
 
 
@@ -234,20 +234,20 @@ def describe(state: Wheel) -> str:
 def parse(text: str) -> Wheel:
     """The inverse of `describe`. Raises ValueError."""
     degrees = r"(?:0|[1-9]\d*)(?:/[1-9]\d*)?"
-    found = re.fullmatch(rf"wheel arrow ({degrees}): (.+)", text)
+    match = re.fullmatch(rf"wheel arrow ({degrees}): (.+)", text)
     segments = (
         [
             re.fullmatch(rf"({degrees})\+({degrees}) ([A-Z][a-z]+(?: [A-Z][a-z]+)*)", s)
-            for s in found[2].split(", ")
+            for s in match[2].split(", ")
         ]
-        if found
+        if match
         else []
     )
-    if not found or None in segments:
+    if not match or None in segments:
         raise ValueError(f"{text!r} is no wheel")
     starts, angles, prizes = zip(*(s.groups() for s in segments if s), strict=True)
     state = Wheel(
-        tuple(map(Fraction, starts)), tuple(map(Fraction, angles)), prizes, Fraction(found[1])
+        tuple(map(Fraction, starts)), tuple(map(Fraction, angles)), prizes, Fraction(match[1])
     )
     ends = [s + a for s, a in zip(state.starts, state.angles, strict=True)]
     whole = sum(state.angles) == 360 and all(
@@ -262,10 +262,10 @@ def facts(state: Wheel) -> dict[str, str]:
     """Where the arrow is and the first segment begins, and each segment's angle and prize,
     counterclockwise.
     """
-    found = {"arrow": str(state.arrow), "start": str(state.starts[0])}
+    slots = {"arrow": str(state.arrow), "start": str(state.starts[0])}
     for i, (angle, prize) in enumerate(zip(state.angles, state.prizes, strict=True), 1):
-        found |= {f"angle{i}": str(angle), f"prize{i}": prize}
-    return found
+        slots |= {f"angle{i}": str(angle), f"prize{i}": prize}
+    return slots
 
 
 def change(state: Wheel, rng: random.Random) -> Wheel:

@@ -168,11 +168,11 @@ def steps(state: Blocks, query: Moves) -> dict[str, tuple[str, ...]]:
     made = [f"{name} gives {'/'.join(grid)}" for name, grid in path]
     counted = []
     for n, layer in enumerate(layers(state.start)):
-        found = state.end in layer
+        ends = state.end in layer
         counted.append(
-            f"{n} moves lead to {len(layer)} new {'with' if found else 'without'} the end"
+            f"{n} moves lead to {len(layer)} new {'with' if ends else 'without'} the end"
         )
-        if found:
+        if ends:
             break
     bound = f"so at least {sum(apart.values())}"
     return {
@@ -183,28 +183,28 @@ def steps(state: Blocks, query: Moves) -> dict[str, tuple[str, ...]]:
 
 def _places(grid: Grid) -> dict[str, Place]:
     """Block → its upper left cell, from 0, by name."""
-    found: dict[str, Place] = {}
+    places: dict[str, Place] = {}
     for r, row in enumerate(grid):
         for c, name in enumerate(row):
-            found.setdefault(name, (r, c))
-    return {name: found[name] for name in sorted(found) if name != "0"}
+            places.setdefault(name, (r, c))
+    return {name: places[name] for name in sorted(places) if name != "0"}
 
 
 def check(state: Blocks, query: Moves, steps: tuple[str, ...]) -> str | None:
     """See `suite.Module.check`. A move is made on the grid that the steps before it have led to."""
     grid, made, told = state.start, 0, 0
     for i, step in enumerate(steps):
-        if found := re.fullmatch(r"(\d) (up|down|left|right) gives ([\d/]+)", step):
-            grid, made = _slide(grid, found[1], *STEPS[found[2]]), made + 1
-            if grid is None or "/".join(grid) != found[3]:
+        if match := re.fullmatch(r"(\d) (up|down|left|right) gives ([\d/]+)", step):
+            grid, made = _slide(grid, match[1], *STEPS[match[2]]), made + 1
+            if grid is None or "/".join(grid) != match[3]:
                 return f"{step!r} is no move there, or leads elsewhere"
-        elif found := re.fullmatch(r"(\d{1,9}) moves reach the end", step):
-            if grid != state.end or made != int(found[1]):
+        elif match := re.fullmatch(r"(\d{1,9}) moves reach the end", step):
+            if grid != state.end or made != int(match[1]):
                 return f"{step!r} is wrong after these moves"
         elif step in steps[:i] or not _holds(step, state):
             return f"{step!r} is wrong, said before or cannot be read"
-        elif found := re.fullmatch(r"(\d{1,9}) moves lead to .+", step):
-            if int(found[1]) != told:
+        elif match := re.fullmatch(r"(\d{1,9}) moves lead to .+", step):
+            if int(match[1]) != told:
                 return f"{step!r}: {told} moves come first"
             told += 1
         elif step.startswith("answer ") and not any(
@@ -233,16 +233,16 @@ def _holds(step: str, state: Blocks) -> bool:
     apart = {
         name: abs(r - last[name][0]) + abs(c - last[name][1]) for name, (r, c) in first.items()
     }
-    if found := re.fullmatch(r"the (start|end) is ([\d/]+)", step):
-        return found[2] == "/".join(getattr(state, found[1]))
-    if found := re.fullmatch(r"block (\d) is (\d{1,9}) from its place", step):
-        return apart.get(found[1]) == int(found[2])
-    if found := re.fullmatch(r"so at least (\d{1,9})", step):
-        return int(found[1]) == sum(apart.values())
-    if found := re.fullmatch(r"(\d{1,9}) moves lead to (\d{1,9}) new (with|without) the end", step):
+    if match := re.fullmatch(r"the (start|end) is ([\d/]+)", step):
+        return match[2] == "/".join(getattr(state, match[1]))
+    if match := re.fullmatch(r"block (\d) is (\d{1,9}) from its place", step):
+        return apart.get(match[1]) == int(match[2])
+    if match := re.fullmatch(r"so at least (\d{1,9})", step):
+        return int(match[1]) == sum(apart.values())
+    if match := re.fullmatch(r"(\d{1,9}) moves lead to (\d{1,9}) new (with|without) the end", step):
         for n, layer in enumerate(layers(state.start)):
-            if n == int(found[1]):
-                return (len(layer), state.end in layer) == (int(found[2]), found[3] == "with")
+            if n == int(match[1]):
+                return (len(layer), state.end in layer) == (int(match[2]), match[3] == "with")
             if state.end in layer:  # nothing is said of what lies beyond
                 break
         return False
@@ -256,10 +256,10 @@ def describe(state: Blocks) -> str:
 
 def parse(text: str) -> Blocks:
     """The inverse of `describe`. Raises ValueError."""
-    found = re.fullmatch(r"blocks ([\d/]+) to ([\d/]+)", text)
-    if not found:
+    match = re.fullmatch(r"blocks ([\d/]+) to ([\d/]+)", text)
+    if not match:
         raise ValueError(f"{text!r} shows no blocks")
-    start, end = (tuple(side.split("/")) for side in found.groups())
+    start, end = (tuple(side.split("/")) for side in match.groups())
     if len({len(row) for row in (*start, *end)}) != 1 or len(start) != len(end) or not start[0]:
         raise ValueError(f"{text!r} shows no two grids of one size")
     if _shapes(start) != _shapes(end):
@@ -269,26 +269,26 @@ def parse(text: str) -> Blocks:
 
 def _shapes(grid: Grid) -> dict[str, tuple[int, int]]:
     """Block → rows and columns, by name. Raises ValueError for one that is no rectangle."""
-    found = {}
+    shapes = {}
     for name, (r, c) in _places(grid).items():
         height, width = sum(row[c] == name for row in grid), grid[r].count(name)
         rectangle = all(row[c : c + width] == name * width for row in grid[r : r + height])
         if not rectangle or sum(row.count(name) for row in grid) != height * width:
             raise ValueError(f"block {name} is no rectangle")
-        found[name] = (height, width)
-    return found
+        shapes[name] = (height, width)
+    return shapes
 
 
 def facts(state: Blocks) -> dict[str, str]:
     """The size of the grid, and each block's shape (rows x columns) and place, as of its upper left
     cell.
     """
-    found = {"grid": f"{len(state.start)}x{len(state.start[0])}"}
+    slots = {"grid": f"{len(state.start)}x{len(state.start[0])}"}
     for name, (height, width) in _shapes(state.start).items():
-        found[f"shape {name}"] = f"{height}x{width}"
+        slots[f"shape {name}"] = f"{height}x{width}"
     for side, grid in (("start", state.start), ("end", state.end)):
-        found |= {f"{side} {name}": f"r{r + 1}c{c + 1}" for name, (r, c) in _places(grid).items()}
-    return found
+        slots |= {f"{side} {name}": f"r{r + 1}c{c + 1}" for name, (r, c) in _places(grid).items()}
+    return slots
 
 
 def change(state: Blocks, rng: random.Random) -> Blocks:
