@@ -75,7 +75,9 @@ def initial(puzzle_type: str, solution: dict[str, Any]) -> dict[str, Any]:
 
 
 def files(folder: Path) -> dict[str, Path]:
-    """The types found in a folder and their files, by name. Raises UsageError when there is none."""
+    """The types found in a folder and their files, by name. Raises UsageError when there is
+    none.
+    """
     tables = {path.stem: path for path in sorted(folder.glob("*.json")) if path.stem in INITIAL}
     if not tables:
         raise UsageError(

@@ -64,7 +64,8 @@ def _board_tile(question: str, given: Given) -> Read:
 def _calendar(question: str, given: Given) -> Read:
     leap = _find(r"month of a particular (non-leap|leap) year", question)[1].lower() == "leap"
     month_name, day, which = _find(
-        r"Which day of the week (?:was|is|will be) on (\w+) (\d+) of (that|the previous|the next) year",
+        r"Which day of the week (?:was|is|will be) on (\w+) (\d+) of "
+        r"(that|the previous|the next) year",
         question,
     ).groups()
     month = calendar.MONTHS.index(month_name.capitalize()) + 1
@@ -142,7 +143,8 @@ def _maze(question: str, given: Given) -> Read:
         rim, key=lambda cell: (cell[1], cell[0])
     )  # the entrance is drawn on the left
     asked = _find(
-        r"number of (left) turns|number of (right) turns|number of (left and right) turns|How many (cells)",
+        r"number of (left) turns|number of (right) turns|number of (left and right) turns|"
+        r"How many (cells)",
         _last_sentence(question),  # the one before it speaks of the fewest turns
     )
     count = {"left and right": "turns"}.get(
@@ -170,7 +172,8 @@ def _number_slide(question: str, given: Given) -> Read:
         if len(path) != moves:
             raise ValueError(f"the question says {moves} moves and names {len(path)}")
         what, line = _find(
-            r"the (maximum number in|minimum number in|sum of numbers of) the (row|column) which now has",
+            r"the (maximum number in|minimum number in|sum of numbers of) the (row|column) "
+            r"which now has",
             question,
         ).groups()
         return state, number_slide.AfterPath(path, what.split()[0].lower(), line.lower())  # pyright: ignore

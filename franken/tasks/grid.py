@@ -112,7 +112,9 @@ def random_grid(rng: random.Random, kinds: tuple[str, ...], empty_share: float) 
 
 
 def clustered_grid(rng: random.Random) -> Grid:
-    """Shapes in which one colour is frequent, so that counts spread over 0..9 and not around two."""
+    """Shapes in which one colour is frequent, so that counts spread over 0..9 and not around
+    two.
+    """
     grid = random_grid(rng, SHAPES, 0.25)
     favourite, second = rng.sample(COLORS, 2)
     recoloured = []

@@ -228,7 +228,9 @@ class Count(GridPuzzle):
 
 
 class Sum(GridPuzzle):
-    """What is the sum of two cells? Forwards or backwards, looking first, or at a glance (`scan`)."""
+    """What is the sum of two cells? Forwards or backwards, looking first, or at a glance
+    (`scan`).
+    """
 
     name = "sum"
     world = "digits"

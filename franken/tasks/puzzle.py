@@ -80,7 +80,9 @@ class Grade:
 
 
 class Puzzle(Protocol):
-    """The interface every puzzle suite implements. `State` and `Query` are plain, hashable values."""
+    """The interface every puzzle suite implements. `State` and `Query` are plain, hashable
+    values.
+    """
 
     @property
     def name(self) -> str:
@@ -171,7 +173,9 @@ def split_of(description: str) -> Split:
 
 
 def child_rng(*parts: object) -> random.Random:
-    """An independent generator per sample: seeded from its coordinates, never from a shared stream."""
+    """An independent generator per sample: seeded from its coordinates, never from a shared
+    stream.
+    """
     return random.Random(repr(parts))
 
 

@@ -297,7 +297,9 @@ def _from_table(source: Source, tasks: Sequence[str], samples: int, seed: int) -
 
 
 def _recognised(source: Source) -> tuple[Table, Layout, str]:
-    """A source's table, its layout and its name. Raises UsageError for columns that nobody knows."""
+    """A source's table, its layout and its name. Raises UsageError for columns that nobody
+    knows.
+    """
     table = _open_table(source)
     layout, name = source.layout, source.name
     if layout is None:

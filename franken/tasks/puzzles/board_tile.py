@@ -169,10 +169,12 @@ def questions(state: Board, query: Coverable) -> tuple[str, ...]:
     """In words, two wordings."""
     rule = "A domino covers two squares that share a side"
     return (
-        f"Some squares of the chequered board are missing (white). {rule}. Can dominoes cover all the yellow squares "
-        "exactly, with no domino overlapping another one, a white square or the edge? Answer Yes or No.",
-        f"{rule}, lying or standing. Is it possible to cover every yellow square of this board exactly once with "
-        "dominoes that cover no white square and do not stick out? Answer Yes or No.",
+        f"Some squares of the chequered board are missing (white). {rule}. Can dominoes cover all "
+        "the yellow squares exactly, with no domino overlapping another one, a white square or "
+        "the edge? Answer Yes or No.",
+        f"{rule}, lying or standing. Is it possible to cover every yellow square of this board "
+        "exactly once with dominoes that cover no white square and do not stick out? Answer Yes "
+        "or No.",
     )
 
 

@@ -115,16 +115,17 @@ def questions(state: Page, query: Date) -> tuple[str, ...]:
     day = f"{MONTHS[query.month - 1]} {query.day}"
     if query.year == 0:
         return (
-            f"The picture shows the calendar of a month of {kinds[state.leap]}. Which day of the week is {day} of the same "
-            "year?",
-            f"This calendar page is from {kinds[state.leap]}. On what weekday does {day} of that year fall?",
+            f"The picture shows the calendar of a month of {kinds[state.leap]}. Which day of the "
+            f"week is {day} of the same year?",
+            f"This calendar page is from {kinds[state.leap]}. On what weekday does {day} of that "
+            "year fall?",
         )
     other = YEARS[query.year]
     return (
-        f"The picture shows the calendar of a month of {kinds[state.leap]}. The {other} year is {kinds[query.leap]}. Which "
-        f"day of the week is {day} of the {other} year?",
-        f"This calendar page is from {kinds[state.leap]}, and the {other} year is {kinds[query.leap]}. On what weekday does "
-        f"{day} of the {other} year fall?",
+        f"The picture shows the calendar of a month of {kinds[state.leap]}. The {other} year is "
+        f"{kinds[query.leap]}. Which day of the week is {day} of the {other} year?",
+        f"This calendar page is from {kinds[state.leap]}, and the {other} year is "
+        f"{kinds[query.leap]}. On what weekday does {day} of the {other} year fall?",
     )
 
 
@@ -181,9 +182,15 @@ def _firsts(state: Page, query: Date, lengths: list[int], back: bool) -> Iterato
     month, day = state.month, state.first
     for length in lengths:
         month, day = month + (-1 if back else 1), day + (-length if back else length)
-        yield f"{MONTHS[(month - 1) % 12]} 1 is {length} days {'back' if back else 'on'}, a {DAYS[day % 7]}"
+        yield (
+            f"{MONTHS[(month - 1) % 12]} 1 is {length} days {'back' if back else 'on'}, a "
+            f"{DAYS[day % 7]}"
+        )
     if query.day > 1:
-        yield f"{MONTHS[query.month - 1]} {query.day} is {query.day - 1} days on, a {DAYS[(day + query.day - 1) % 7]}"
+        yield (
+            f"{MONTHS[query.month - 1]} {query.day} is {query.day - 1} days on, a "
+            f"{DAYS[(day + query.day - 1) % 7]}"
+        )
 
 
 def check(state: Page, query: Date, steps: tuple[str, ...]) -> str | None:
@@ -248,7 +255,10 @@ def _real(state: Page, year: int, leap: bool) -> date:
 def describe(state: Page) -> str:
     """`calendar January from Friday, weeks from Monday, leap year` (or `common year`)."""
     year = "leap" if state.leap else "common"
-    return f"calendar {MONTHS[state.month - 1]} from {DAYS[state.first]}, weeks from {DAYS[state.starts]}, {year} year"
+    return (
+        f"calendar {MONTHS[state.month - 1]} from {DAYS[state.first]}, weeks from "
+        f"{DAYS[state.starts]}, {year} year"
+    )
 
 
 def parse(text: str) -> Page:
@@ -285,7 +295,9 @@ def change(state: Page, rng: random.Random) -> Page:
 
 
 def render(state: Page, size: int, style: int = 0) -> Image.Image:
-    """The month's name over seven columns of days. The shade of the heading follows from `style`."""
+    """The month's name over seven columns of days. The shade of the heading follows from
+    `style`.
+    """
     image, pen = paper(size, style)
     shade = random.Random(style)
     band = max(size * 0.13, 13)

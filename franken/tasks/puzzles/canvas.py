@@ -1,4 +1,6 @@
-"""Drawing that the renderers share: paper, a grid that fills the picture, words. No bitmap is read."""
+"""Drawing that the renderers share: paper, a grid that fills the picture, words. No bitmap is
+read.
+"""
 
 import random
 from collections.abc import Iterator

@@ -53,8 +53,8 @@ def solve(state: Chains, query: Times) -> Solved:
     total = cuts * query.cut + welds * query.weld
     return Solved(
         str(total),
-        f"{cuts} cuts at least (shortest segments opened first), and each of the {welds} open pieces is welded: "
-        f"{cuts} * {query.cut} + {welds} * {query.weld} minutes",
+        f"{cuts} cuts at least (shortest segments opened first), and each of the {welds} open "
+        f"pieces is welded: {cuts} * {query.cut} + {welds} * {query.weld} minutes",
     )
 
 
@@ -94,15 +94,18 @@ def ask(state: Chains, rng: random.Random) -> Times:
 def questions(state: Chains, query: Times) -> tuple[str, ...]:
     """In words, two wordings. How many pieces there are has to be seen."""
     rule = (
-        f"Cutting a closed piece open takes {query.cut} minutes and frees it from its neighbours. An open piece can be hooked "
-        f"to any others and is then welded closed, which takes {query.weld} minutes."
+        f"Cutting a closed piece open takes {query.cut} minutes and frees it from its neighbours. "
+        "An open piece can be hooked to any others and is then welded closed, which takes "
+        f"{query.weld} minutes."
     )
     return (
-        f"The picture shows segments of a chain, each of one or more closed pieces, and single open pieces (with a gap), if "
-        f"any. {rule} All pieces shall make one closed necklace, in which every piece is linked to exactly two others and none "
-        "is open. What is the least total time in minutes?",
-        f"All pieces of chain in the picture, closed ones in segments and open ones with a gap, are to be joined to a single "
-        f"ring of closed pieces, each linked to two others. {rule} At least how many minutes of cutting and welding is that?",
+        "The picture shows segments of a chain, each of one or more closed pieces, and single "
+        f"open pieces (with a gap), if any. {rule} All pieces shall make one closed necklace, in "
+        "which every piece is linked to exactly two others and none is open. What is the least "
+        "total time in minutes?",
+        "All pieces of chain in the picture, closed ones in segments and open ones with a gap, "
+        f"are to be joined to a single ring of closed pieces, each linked to two others. {rule} "
+        "At least how many minutes of cutting and welding is that?",
     )
 
 
@@ -163,7 +166,10 @@ def _tries(state: Chains, cuts: int) -> Iterator[str]:
     for n in range(cuts + 1):
         whole = sum(sum(lengths[: i + 1]) <= n for i in range(len(lengths)))
         enough = "enough" if n == cuts else "too few"
-        yield f"{n} cuts give {state.open_pieces + n} open for {len(lengths) - whole} closed: {enough}"
+        yield (
+            f"{n} cuts give {state.open_pieces + n} open for {len(lengths) - whole} closed: "
+            f"{enough}"
+        )
 
 
 def check(state: Chains, query: Times, steps: tuple[str, ...]) -> str | None:

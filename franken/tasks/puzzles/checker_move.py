@@ -1,4 +1,6 @@
-"""Checker move: green checkers go right, red ones left, one step or a jump over the other colour."""
+"""Checker move: green checkers go right, red ones left, one step or a jump over the other
+colour.
+"""
 
 import random
 import re
@@ -80,12 +82,13 @@ def ask(state: Checkers, rng: random.Random) -> Moves:
 def questions(state: Checkers, query: Moves) -> tuple[str, ...]:
     """In words, two wordings."""
     return (
-        "Green checkers move only to the right, red ones only to the left. A move takes one checker one square on to an "
-        "empty square, or over one checker of the other colour to the empty square right behind it; the checker that is "
-        "jumped over stays. At least how many moves lead from the upper row (start) to the lower row (end)?",
-        "The upper row is to become the lower one. In one move a green checker goes right or a red one left, either to "
-        "the next square or across exactly one checker of the other colour, which stays; where it lands must be empty. "
-        "What is the smallest number of moves?",
+        "Green checkers move only to the right, red ones only to the left. A move takes one "
+        "checker one square on to an empty square, or over one checker of the other colour to the "
+        "empty square right behind it; the checker that is jumped over stays. At least how many "
+        "moves lead from the upper row (start) to the lower row (end)?",
+        "The upper row is to become the lower one. In one move a green checker goes right or a "
+        "red one left, either to the next square or across exactly one checker of the other "
+        "colour, which stays; where it lands must be empty. What is the smallest number of moves?",
     )
 
 

@@ -1,4 +1,6 @@
-"""Clock: an analog clock without a seconds hand, and an event some hours and minutes ahead or ago."""
+"""Clock: an analog clock without a seconds hand, and an event some hours and minutes ahead or
+ago.
+"""
 
 import random
 import re
@@ -61,7 +63,8 @@ def questions(state: Clock, query: Shift) -> tuple[str, ...]:
     length = " ".join(parts) or "0 minutes"
     if query.minutes < 0:
         return (
-            f"The clock shows the time now. An event began {length} ago. At what time did it begin?",
+            f"The clock shows the time now. An event began {length} ago. At what time did it "
+            "begin?",
             f"What time was it {length} before the time on this clock?",
         )
     return (

@@ -1,4 +1,6 @@
-"""Colour hue: tiles of a colour gradient out of order. The least number of swaps that restores it."""
+"""Colour hue: tiles of a colour gradient out of order. The least number of swaps that restores
+it.
+"""
 
 import random
 import re
@@ -19,7 +21,8 @@ LAYOUTS = {
     3: ((3, 3), (3, 4), (4, 4)),
 }  # rows, columns
 MOST_SWAPS = 10
-APART = 30  # the least distance of two tiles' colours, in RGB: side by side they can be told from one another
+# the least distance of two tiles' colours, in RGB: side by side they can be told from one another
+APART = 30
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,8 @@ def solve(state: Hues, query: Swaps = Swaps()) -> Solved:
     cycles_left = cycles(goes_to)
     return Solved(
         str(len(goes_to) - len(cycles_left)),
-        f"a swap splits one cycle at most, and the cycles of places (from 1) are {[[i + 1 for i in c] for c in cycles_left]}",
+        "a swap splits one cycle at most, and the cycles of places (from 1) are "
+        f"{[[i + 1 for i in c] for c in cycles_left]}",
     )
 
 
@@ -127,10 +131,11 @@ def ask(state: Hues, rng: random.Random) -> Swaps:
 def questions(state: Hues, query: Swaps) -> tuple[str, ...]:
     """In words, two wordings."""
     return (
-        "The board (A) above shows coloured tiles out of order, the board (B) below the same tiles in their ideal order. "
-        "A swap exchanges any two tiles. What is the minimum number of swaps that turns (A) into (B)?",
-        "At least how many times must two tiles of the upper board change places, wherever they are, until it looks like "
-        "the lower one?",
+        "The board (A) above shows coloured tiles out of order, the board (B) below the same "
+        "tiles in their ideal order. A swap exchanges any two tiles. What is the minimum number "
+        "of swaps that turns (A) into (B)?",
+        "At least how many times must two tiles of the upper board change places, wherever they "
+        "are, until it looks like the lower one?",
     )
 
 
@@ -215,7 +220,10 @@ def describe(state: Hues) -> str:
     (A) holds where.
     """
     tiles = " ".join(bytes(colour).hex() for colour in state.ideal)
-    return f"hues {state.rows}x{len(state.ideal) // state.rows} of {tiles} order {_numbers(homes(state))}"
+    return (
+        f"hues {state.rows}x{len(state.ideal) // state.rows} of {tiles} order "
+        f"{_numbers(homes(state))}"
+    )
 
 
 def parse(text: str) -> Hues:

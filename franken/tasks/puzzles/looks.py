@@ -62,7 +62,9 @@ def _in_order(look: str) -> str:
 
 
 def true_looks(kind: str, facts: Mapping[str, str], solutions: Iterable[Iterable[str]]) -> set[str]:
-    """The facts, `slot value` (also without the number of the slot), and what right solutions say."""
+    """The facts, `slot value` (also without the number of the slot), and what right solutions
+    say.
+    """
     said = {look for steps in solutions for look in looks(kind, steps)}
     numberless = {f"{slot.rstrip(' 0123456789')} {value}" for slot, value in facts.items()}
     return said | numberless | {f"{slot} {value}" for slot, value in facts.items()}

@@ -24,7 +24,8 @@ PAINTS = {
     "White": (255, 255, 255),
 }
 Point = tuple[float, float]
-OFF_LINE = 5e-5  # published vertices are rounded to 1e-5, so that a vertex on an edge may lie this far off it
+# published vertices are rounded to 1e-5, so that a vertex on an edge may lie this far off it
+OFF_LINE = 5e-5
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,9 @@ def solve(state: Map, query: Completions = Completions()) -> Solved:
 
 
 def colourings(state: Map, colours: tuple[str, ...]) -> Iterator[dict[int, str]]:
-    """Every way to colour the regions that are not known so that no two neighbours share a colour."""
+    """Every way to colour the regions that are not known so that no two neighbours share a
+    colour.
+    """
     neighbours: dict[int, set[int]] = {region: set() for region in state.regions}
     for a, b in state.adjacent:
         neighbours[a].add(b)
@@ -89,7 +92,9 @@ def colourings(state: Map, colours: tuple[str, ...]) -> Iterator[dict[int, str]]
 
 
 def adjacency(polygons: Mapping[int, tuple[Point, ...]]) -> frozenset[tuple[int, int]]:
-    """The pairs of polygons that share a boundary of non-zero length; a corner in common is none."""
+    """The pairs of polygons that share a boundary of non-zero length; a corner in common is
+    none.
+    """
     names = sorted(polygons)
     return frozenset(
         (a, b)
@@ -167,14 +172,15 @@ def questions(state: Map, query: Completions) -> tuple[str, ...]:
     """In words, two wordings."""
     colours = f"{', '.join(query.colours[:-1])} and {query.colours[-1]}".lower()
     rule = (
-        "no two adjacent regions have the same colour. Two regions are adjacent when they share a boundary of non-zero "
-        "length. A corner in common does not count"
+        "no two adjacent regions have the same colour. Two regions are adjacent when they share a "
+        "boundary of non-zero length. A corner in common does not count"
     )
     return (
-        "The map has lettered regions. Some are coloured, the white ones are not yet. "
-        f"You may use {len(query.colours)} colours: {colours}, "
-        f"such that {rule}. How many unique complete maps can be made by colouring all the white regions?",
-        f"In how many different ways can every white region of this map be given one of the colours {colours} so that {rule}?",
+        "The map has lettered regions. Some are coloured, the white ones are not yet. You may "
+        f"use {len(query.colours)} colours: {colours}, such that {rule}. How many unique complete "
+        "maps can be made by colouring all the white regions?",
+        "In how many different ways can every white region of this map be given one of the "
+        f"colours {colours} so that {rule}?",
     )
 
 
@@ -189,7 +195,8 @@ def steps(state: Map, query: Completions) -> dict[str, tuple[str, ...]]:
         touching = sorted({known[n] for n in near[region] if n in known})
         free = [colour for colour in query.colours if colour not in touching]
         start.append(
-            f"{_names([region])} touches {' '.join(touching) or 'no colour'} and may be {' '.join(free) or 'nothing'}"
+            f"{_names([region])} touches {' '.join(touching) or 'no colour'} and may be "
+            f"{' '.join(free) or 'nothing'}"
         )
     grouped, counts = [], []
     for group in _groups(white, near):
@@ -393,7 +400,9 @@ def distractors(state: Map, query: Completions) -> list[str]:
 
 
 def render(state: Map, size: int, style: int = 0) -> Image.Image:
-    """Coloured and white regions with their letters. Raises ValueError for a map without a layout."""
+    """Coloured and white regions with their letters. Raises ValueError for a map without a
+    layout.
+    """
     if not state.layout:
         raise ValueError("this map has no layout to draw")
     paint = {

@@ -149,7 +149,9 @@ def sample(rng: random.Random, level: int) -> Maze:
 
 
 def _spread_exit(walls: list[list[bool]], entrance: Cell, rng: random.Random) -> Cell:
-    """An exit on the right or at the bottom: every number of turns that leads to one is as likely."""
+    """An exit on the right or at the bottom: every number of turns that leads to one is as
+    likely.
+    """
     rows, columns = len(walls), len(walls[0])
     exits: dict[int, list[Cell]] = {}
     ways = [(entrance[0], 1, 0, 0)]  # row, column, heading, turns so far
@@ -182,11 +184,13 @@ def questions(state: Maze, query: PathQuery) -> tuple[str, ...]:
         "turns": "How many turns, left and right together, does it take",
     }[query.count]
     return (
-        "In this maze white cells are empty and black ones are walls. One walks up, down, left or right from an empty "
-        "cell to the next, from the entrance (green arrow) to the exit (blue arrow). The best way passes the fewest "
-        f"cells and, among those that do, takes the fewest turns. {asked}?",
-        "The green arrow enters the maze and the blue one leaves it, black is wall, no step is diagonal. Take the "
-        f"shortest way from arrow to arrow, of several the one with the fewest turns. {asked}?",
+        "In this maze white cells are empty and black ones are walls. One walks up, down, left "
+        "or right from an empty cell to the next, from the entrance (green arrow) to the exit "
+        "(blue arrow). The best way passes the fewest cells and, among those that do, takes the "
+        f"fewest turns. {asked}?",
+        "The green arrow enters the maze and the blue one leaves it, black is wall, no step is "
+        "diagonal. Take the shortest way from arrow to arrow, of several the one with the fewest "
+        f"turns. {asked}?",
     )
 
 
@@ -247,7 +251,9 @@ def _runs(path: list[Cell]) -> list[tuple[int, int, Cell]]:
 
 
 def _corners(bends: list[tuple[int, Cell]], by: int) -> list[Cell]:
-    """Where the way turns `by` quarters to the right; each bend is a way and the cell it ends in."""
+    """Where the way turns `by` quarters to the right; each bend is a way and the cell it ends
+    in.
+    """
     return [
         cell
         for (way, cell), (after, _) in zip(bends, bends[1:], strict=False)
@@ -368,7 +374,9 @@ def facts(state: Maze) -> dict[str, str]:
 
 
 def change(state: Maze, rng: random.Random) -> Maze:
-    """The entrance or the exit elsewhere on its side; or one cell inside the rim a wall or empty."""
+    """The entrance or the exit elsewhere on its side; or one cell inside the rim a wall or
+    empty.
+    """
     walls = [list(row) for row in state.walls]
     rows, columns = len(walls), len(walls[0])
     entrance, exit_ = state.entrance, state.exit

@@ -139,13 +139,15 @@ def ask(state: Warehouse, rng: random.Random) -> Pushes:
 def questions(state: Warehouse, query: Pushes) -> tuple[str, ...]:
     """In words, two wordings."""
     return (
-        "The picture shows a warehouse of brick walls and free floor, a person, a box and a flag. The person walks up, "
-        "down, left and right over free cells and the flag, never through the box. Walking into the box pushes it one "
-        "cell on, if the cell behind it is free or holds the flag. What is the least number of pushes that brings the "
-        "box to the flag? Walking costs nothing.",
-        "A person moves about the free floor of this warehouse in four directions, and can push the box from the cell "
-        "beside it straight ahead by one cell, if no brick is there; the box cannot be pulled or walked through, the "
-        "flag is no obstacle. At least how many pushes does it take until the box stands on the flag?",
+        "The picture shows a warehouse of brick walls and free floor, a person, a box and a flag. "
+        "The person walks up, down, left and right over free cells and the flag, never through "
+        "the box. Walking into the box pushes it one cell on, if the cell behind it is free or "
+        "holds the flag. What is the least number of pushes that brings the box to the flag? "
+        "Walking costs nothing.",
+        "A person moves about the free floor of this warehouse in four directions, and can push "
+        "the box from the cell beside it straight ahead by one cell, if no brick is there; the "
+        "box cannot be pulled or walked through, the flag is no obstacle. At least how many "
+        "pushes does it take until the box stands on the flag?",
     )
 
 

@@ -125,11 +125,12 @@ def questions(state: Queens, query: Distance) -> tuple[str, ...]:
     """In words, two wordings."""
     rule = "no two queens share a row, a column or a diagonal"
     return (
-        f"The chessboard is to hold one queen in every row so that {rule}. Two queens are still missing. The Manhattan "
-        "distance of two squares is the number of rows plus the number of columns between them. What is it between the "
-        "two squares of the missing queens?",
-        f"Two more queens complete this board, so that there are as many queens as rows and {rule}. How many rows and "
-        "columns, added up, lie from one of the two new queens to the other one?",
+        f"The chessboard is to hold one queen in every row so that {rule}. Two queens are still "
+        "missing. The Manhattan distance of two squares is the number of rows plus the number of "
+        "columns between them. What is it between the two squares of the missing queens?",
+        "Two more queens complete this board, so that there are as many queens as rows and "
+        f"{rule}. How many rows and columns, added up, lie from one of the two new queens to the "
+        "other one?",
     )
 
 

@@ -167,8 +167,9 @@ def ask(state: Slide, rng: random.Random) -> Boards | BestSum | AfterPath:
 def questions(state: Slide, query: Boards | BestSum | AfterPath) -> tuple[str, ...]:
     """In words, two wordings."""
     rule = (
-        "The picture shows a sliding puzzle of numbered tiles with one open position. In a move a tile beside, above or "
-        "below the open position slides into it, so that the open position moves by one place. A move may be taken back."
+        "The picture shows a sliding puzzle of numbered tiles with one open position. In a move a "
+        "tile beside, above or below the open position slides into it, so that the open position "
+        "moves by one place. A move may be taken back."
     )
     if isinstance(query, AfterPath):
         path = ", ".join(query.path)
@@ -178,9 +179,10 @@ def questions(state: Slide, query: Boards | BestSum | AfterPath) -> tuple[str, .
             "sum": "sum of the numbers",
         }[query.what]
         return (
-            f"{rule} The open position moves {path}, in this order. What is then the {what} in the {query.line} that "
-            "holds the open position?",
-            f"{rule} What is the {what} in the {query.line} of the open position after it has moved {path}?",
+            f"{rule} The open position moves {path}, in this order. What is then the {what} in "
+            f"the {query.line} that holds the open position?",
+            f"{rule} What is the {what} in the {query.line} of the open position after it has "
+            f"moved {path}?",
         )
     n = f"{query.moves} move{'s' * (query.moves != 1)}"
     if isinstance(query, Boards):
@@ -190,9 +192,10 @@ def questions(state: Slide, query: Boards | BestSum | AfterPath) -> tuple[str, .
         )
     best, edge = {"maximum": "largest", "minimum": "smallest"}[query.best], EDGES[query.edge]
     return (
-        f"{rule} The open position counts 0. What is the {best} sum that the {edge} can have after exactly {n}?",
-        f"{rule} You make exactly {n}. What is the {query.best} of the sum of the numbers in the {edge} then, the open "
-        "position counting 0?",
+        f"{rule} The open position counts 0. What is the {best} sum that the {edge} can have "
+        f"after exactly {n}?",
+        f"{rule} You make exactly {n}. What is the {query.best} of the sum of the numbers in the "
+        f"{edge} then, the open position counting 0?",
     )
 
 
@@ -404,7 +407,9 @@ def parse(text: str) -> Slide:
 
 
 def facts(state: Slide) -> dict[str, str]:
-    """The open position, and the tiles in reading order: either can change while the other stays."""
+    """The open position, and the tiles in reading order: either can change while the other
+    stays.
+    """
     tiles = [n for row in state.grid for n in row if n]
     return {"open": _name(_open(state.grid))} | {
         f"tile {i}": str(n) for i, n in enumerate(tiles, 1)

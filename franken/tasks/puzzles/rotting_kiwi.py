@@ -1,4 +1,6 @@
-"""Rotting kiwi: rot spreads to the four neighbours every minute. When is the last fresh kiwi gone?"""
+"""Rotting kiwi: rot spreads to the four neighbours every minute. When is the last fresh kiwi
+gone?
+"""
 
 import random
 import re
@@ -88,9 +90,10 @@ def questions(state: Kiwis, query: Minutes) -> tuple[str, ...]:
     """In words, two wordings."""
     rule = "Every minute the fresh kiwis above, below, left and right of a rotten one rot."
     return (
-        f"Each cell of the grid holds nothing, a fresh (green) kiwi or a rotten (brown) one. {rule} After how many "
-        "minutes is no kiwi fresh?",
-        f"{rule} In what minute does the last fresh (green) kiwi of this grid rot, counting from 1?",
+        "Each cell of the grid holds nothing, a fresh (green) kiwi or a rotten (brown) one. "
+        f"{rule} After how many minutes is no kiwi fresh?",
+        f"{rule} In what minute does the last fresh (green) kiwi of this grid rot, counting from "
+        "1?",
     )
 
 

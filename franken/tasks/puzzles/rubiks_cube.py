@@ -199,19 +199,20 @@ def questions(state: Cube, query: CountAfter) -> tuple[str, ...]:
     """In words, two wordings."""
     size = len(state.faces[0])
     net = (
-        f"The picture shows the six faces of a {size} * {size} Rubik's cube unfolded: Left, Front, Right and Back in a row, "
-        "Up above Front and Down below it."
+        f"The picture shows the six faces of a {size} * {size} Rubik's cube unfolded: Left, "
+        "Front, Right and Back in a row, Up above Front and Down below it."
     )
     rule = (
-        "Each letter (U up, D down, L left, R right, F front, B back) turns that face clockwise by 90 degrees, as seen "
-        "from outside the cube. A number n after the letter: by 90 * n degrees."
+        "Each letter (U up, D down, L left, R right, F front, B back) turns that face clockwise "
+        "by 90 degrees, as seen from outside the cube. A number n after the letter: by 90 * n "
+        "degrees."
     )
     sequence = " ".join(_letter(face, quarters) for face, quarters in query.turns)
     return (
-        f"{net} {rule} The moves '{sequence}' are made from left to right. How many small {query.colour} squares are then "
-        f"on the {query.face} face?",
-        f"{net} After the moves '{sequence}', made from left to right, how many squares of the {query.face} face are "
-        f"{query.colour}? {rule}",
+        f"{net} {rule} The moves '{sequence}' are made from left to right. How many small "
+        f"{query.colour} squares are then on the {query.face} face?",
+        f"{net} After the moves '{sequence}', made from left to right, how many squares of the "
+        f"{query.face} face are {query.colour}? {rule}",
     )
 
 
@@ -355,7 +356,9 @@ def _turned(
 
 
 def _strip(where: str, size: int) -> list[tuple[int, int]]:
-    """The squares along a side of a face, from left to right or top to bottom, or reversed (`-`)."""
+    """The squares along a side of a face, from left to right or top to bottom, or reversed
+    (`-`).
+    """
     last = size - 1
     along = {
         "top": [(0, i) for i in range(size)],

@@ -15,7 +15,8 @@ NET = {
     "back": (3, 1),
     "down": (1, 2),
 }
-NAMED = 160  # the least size at which the names of the faces are written; where they are in the net says it, too
+# the least size at which the names of the faces are written; where they are in the net says it, too
+NAMED = 160
 
 
 def draw(faces: Mapping[str, tuple[tuple[Colour, ...], ...]], size: int, style: int) -> Image.Image:

@@ -40,12 +40,14 @@ RIGHT_WHEN_BLUE = (
 )  # as `WHEN_BLUE`, by name, and the bars of the bottom row
 NAMES = {f"{ROWS[row][0]}{index + 1}": (row, index) for row, index in DISCS}
 RULES = (
-    "The toy has three rows of discs: three at the top, two in the middle, three at the bottom. Each shows a blue or a "
-    "yellow face and has a bar below it. A ball that falls on a disc rolls down the bar to its lower side, left or "
-    "right, and flips the disc: face and bar are then the other way. A ball dropped through a hole falls on the top "
-    "disc below it. From the top discs a ball that goes left at the left disc falls on the left bottom disc, one that "
-    "goes right at the right disc on the right bottom disc, every other one on the middle disc on that side; from a "
-    "middle disc it falls on the bottom disc on that side. From a bottom disc it leaves the toy."
+    "The toy has three rows of discs: three at the top, two in the middle, three at the bottom. "
+    "Each shows a blue or a yellow face and has a bar below it. A ball that falls on a disc rolls "
+    "down the bar to its lower side, left or right, and flips the disc: face and bar are then the "
+    "other way. A ball dropped through a hole falls on the top disc below it. From the top discs "
+    "a ball that goes left at the left disc falls on the left bottom disc, one that goes right at "
+    "the right disc on the right bottom disc, every other one on the middle disc on that side; "
+    "from a middle disc it falls on the bottom disc on that side. From a bottom disc it leaves "
+    "the toy."
 )
 PANEL, WALL, BAR = (247, 184, 180), (186, 36, 28), (90, 40, 44)
 FACES = {"blue": (40, 120, 250), "yellow": (252, 206, 40)}
@@ -142,7 +144,10 @@ def questions(state: Toy, query: FacesAfter) -> tuple[str, ...]:
     if len(query.holes) == 1:
         balls = f"One ball is dropped through the {query.holes[0]} hole."
     else:
-        balls = f"{len(query.holes)} balls are dropped one after another through these holes: {', '.join(query.holes)}."
+        balls = (
+            f"{len(query.holes)} balls are dropped one after another through these holes: "
+            f"{', '.join(query.holes)}."
+        )
     return (
         f"{RULES} {balls} How many {query.colour} faces can then be seen {place}?",
         f"{balls} How many faces {place} are {query.colour} once every ball has left? {RULES}",

@@ -98,12 +98,15 @@ def ask(state: Hanoi, rng: random.Random) -> Moves:
 
 def questions(state: Hanoi, query: Moves) -> tuple[str, ...]:
     """In words, two wordings."""
-    rules = "Only one disk may be moved at a time, always the uppermost disk of a rod, onto an empty rod or onto a larger disk."
+    rules = (
+        "Only one disk may be moved at a time, always the uppermost disk of a rod, onto an empty "
+        "rod or onto a larger disk."
+    )
     return (
-        f"The picture shows a Tower of Hanoi: above how it starts, below how it has to end. {rules} What is the least "
-        "number of moves from the start to the end?",
-        f"Disks lie on three rods as in the upper half of the picture and have to be brought into the position of the "
-        f"lower half. {rules} At least how many moves does that take?",
+        "The picture shows a Tower of Hanoi: above how it starts, below how it has to end. "
+        f"{rules} What is the least number of moves from the start to the end?",
+        "Disks lie on three rods as in the upper half of the picture and have to be brought into "
+        f"the position of the lower half. {rules} At least how many moves does that take?",
     )
 
 
@@ -136,8 +139,14 @@ def _counted(start: list[int], end: list[int]) -> Iterator[str]:
     whole = 2**large - 1
     once = (_gather(smaller, c), _gather(ended, c))
     twice = (_gather(smaller, b), _gather(ended, a))
-    yield f"moved once with the smaller on rod {c + 1} it takes {once[0]} + 1 + {once[1]} = {sum(once) + 1}"
-    yield f"moved twice by rod {c + 1} it takes {twice[0]} + 1 + {whole} + 1 + {twice[1]} = {sum(twice) + whole + 2}"
+    yield (
+        f"moved once with the smaller on rod {c + 1} it takes {once[0]} + 1 + {once[1]} = "
+        f"{sum(once) + 1}"
+    )
+    yield (
+        f"moved twice by rod {c + 1} it takes {twice[0]} + 1 + {whole} + 1 + {twice[1]} = "
+        f"{sum(twice) + whole + 2}"
+    )
 
 
 def _gather(at: list[int], rod: int) -> int:
@@ -212,8 +221,10 @@ def _right_counts(state: Hanoi, step: str) -> list[str]:
     between = apart(tower[b], tower[a])
     return [
         f"disk {disk} is the largest to move from rod {a + 1} to rod {b + 1}",
-        f"moved once with the smaller on rod {c + 1} it takes {one[0]} + 1 + {one[1]} = {sum(one) + 1}",
-        f"moved twice by rod {c + 1} it takes {two[0]} + 1 + {between} + 1 + {two[1]} = {sum(two) + between + 2}",
+        f"moved once with the smaller on rod {c + 1} it takes {one[0]} + 1 + {one[1]} = "
+        f"{sum(one) + 1}",
+        f"moved twice by rod {c + 1} it takes {two[0]} + 1 + {between} + 1 + {two[1]} = "
+        f"{sum(two) + between + 2}",
     ]
 
 

@@ -103,12 +103,14 @@ def questions(state: Jugs, query: Reach) -> tuple[str, ...]:
     """
     goal = ", ".join(map(str, query.goal))
     return (
-        f"The picture shows {len(query.goal)} jugs on a scale in litres: the height of a jug is its capacity, blue is its "
-        "water. Water may only be poured from one jug into another until the first is empty or the second is full. What "
-        f"is the least number of pourings until the jugs hold {goal} litres, from left to right?",
-        "Read the capacity (height) and the water (blue) of each jug off the scale in litres. A pouring goes from one jug "
-        "to another and ends when the one is empty or the other full; nothing is spilled or added. At least how many "
-        f"pourings lead to {goal} litres in the jugs from left to right?",
+        f"The picture shows {len(query.goal)} jugs on a scale in litres: the height of a jug is "
+        "its capacity, blue is its water. Water may only be poured from one jug into another "
+        "until the first is empty or the second is full. What is the least number of pourings "
+        f"until the jugs hold {goal} litres, from left to right?",
+        "Read the capacity (height) and the water (blue) of each jug off the scale in litres. A "
+        "pouring goes from one jug to another and ends when the one is empty or the other full; "
+        f"nothing is spilled or added. At least how many pourings lead to {goal} litres in the "
+        "jugs from left to right?",
     )
 
 

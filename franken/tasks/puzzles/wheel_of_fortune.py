@@ -79,7 +79,8 @@ def solve(state: Wheel, query: Spin) -> Solved:
         if into <= angle:
             edge = "; the arrow stops at its edge" if into in (0, angle) else ""
             under[prize] = (
-                f"the arrow then points at {_show(at)} degrees of the wheel as drawn, {_show(into)} into it{edge}"
+                f"the arrow then points at {_show(at)} degrees of the wheel as drawn, "
+                f"{_show(into)} into it{edge}"
             )
     return the_one(under, "the prize at the arrow")
 
@@ -100,7 +101,9 @@ def sample(rng: random.Random, level: int) -> Wheel:
 
 
 def ask(state: Wheel, rng: random.Random) -> Spin:
-    """A spin by fifteens of degrees or twentieths of a rotation that stops well inside a segment."""
+    """A spin by fifteens of degrees or twentieths of a rotation that stops well inside a
+    segment.
+    """
     turns = {4: 1, 6: 2, 8: 2}.get(len(state.prizes), 5)
     while True:
         unit = rng.choice((15, 18))
@@ -125,10 +128,11 @@ def questions(state: Wheel, query: Spin) -> tuple[str, ...]:
         turned = f"makes {number} full rotation{'s' * (number != '1')}"
     wheel = f"The wheel of fortune has {len(state.prizes)} segments with a prize in each."
     return (
-        f"{wheel} You spin it {way} and it {turned} about its centre before it stops. The brown arrow stays where it "
-        "is. You win the prize of the segment that is then in front of the arrow. What is your prize?",
-        f"Which prize is at the brown arrow, which does not move, after the wheel {degrees} {way}? Each of the "
-        f"{len(state.prizes)} segments of the wheel holds one prize.",
+        f"{wheel} You spin it {way} and it {turned} about its centre before it stops. The brown "
+        "arrow stays where it is. You win the prize of the segment that is then in front of the "
+        "arrow. What is your prize?",
+        f"Which prize is at the brown arrow, which does not move, after the wheel {degrees} "
+        f"{way}? Each of the {len(state.prizes)} segments of the wheel holds one prize.",
     )
 
 
@@ -152,8 +156,8 @@ def steps(state: Wheel, query: Spin) -> dict[str, tuple[str, ...]]:
     )
     opposite, other = ("-", -rest) if query.degrees < 0 else ("+", rest)
     wheel = [
-        f"{prize} begins at {s} {opposite} {rest} = {s + other} and spans {a} so from {(s + other) % 360} to "
-        f"{(s + other) % 360 + a}"
+        f"{prize} begins at {s} {opposite} {rest} = {s + other} and spans {a} so from "
+        f"{(s + other) % 360} to {(s + other) % 360 + a}"
         for s, a, prize in segments
     ]
     return {
@@ -201,7 +205,8 @@ def _holds(step: str, state: Wheel, query: Spin) -> bool:
     if match := re.fullmatch(rf"(\w[\w ]*) is drawn from ({NUMBER}) to ({NUMBER})", step):
         first, last = Fraction(match[2]), Fraction(match[3])
         return places.get(match[1]) == (first, last - first)
-    span = rf"({NUMBER}) ([+-]) ({NUMBER}) = ({NUMBER}) and spans ({NUMBER}) so from ({NUMBER}) to ({NUMBER})"
+    turned = rf"({NUMBER}) ([+-]) ({NUMBER}) = ({NUMBER})"
+    span = rf"{turned} and spans ({NUMBER}) so from ({NUMBER}) to ({NUMBER})"
     if match := re.fullmatch(rf"(\w[\w ]*) begins at {span}", step):
         before, turn, moved, angle, first, last = (Fraction(match[i]) for i in (2, 4, 5, 6, 7, 8))
         sums = (

@@ -91,7 +91,9 @@ def layers(start: Grid) -> Iterator[set[Grid]]:
 
 
 def sample(rng: random.Random, level: int) -> Blocks:
-    """A grid of 3 × 3, 4 × 3 or 5 × 4 with two empty cells, and an end 1-4, 2-5 or 3-6 moves away."""
+    """A grid of 3 × 3, 4 × 3 or 5 × 4 with two empty cells, and an end 1-4, 2-5 or 3-6 moves
+    away.
+    """
     rows, columns = SIZES[level - 1]
     least = rng.randint(level, level + 3)
     while True:
@@ -143,20 +145,23 @@ def questions(state: Blocks, query: Moves) -> tuple[str, ...]:
     """In words, two wordings."""
     size = f"{len(state.start)} * {len(state.start[0])}"
     rule = (
-        "A move slides one whole block by one unit up, down, left or right, within the grid and into empty (white) "
-        "space only. Blocks cannot be lifted or turned."
+        "A move slides one whole block by one unit up, down, left or right, within the grid and "
+        "into empty (white) space only. Blocks cannot be lifted or turned."
     )
     return (
-        f"The picture shows the starting and the ending configuration of a sliding block puzzle on a grid of {size} "
-        f"units. The wooden blocks are numbered. {rule} What is the minimum number of moves required to reach the "
-        "ending configuration, with every block in its place, from the starting one?",
-        f"How few moves can bring every numbered block of this {size} grid from where it is on the left (start) to "
-        f"where it is on the right (end)? {rule}",
+        "The picture shows the starting and the ending configuration of a sliding block puzzle "
+        f"on a grid of {size} units. The wooden blocks are numbered. {rule} What is the minimum "
+        "number of moves required to reach the ending configuration, with every block in its "
+        "place, from the starting one?",
+        f"How few moves can bring every numbered block of this {size} grid from where it is on "
+        f"the left (start) to where it is on the right (end)? {rule}",
     )
 
 
 def steps(state: Blocks, query: Moves) -> dict[str, tuple[str, ...]]:
-    """A least bound and the moves one by one; or how many configurations are one, two … moves away."""
+    """A least bound and the moves one by one; or how many configurations are one, two … moves
+    away.
+    """
     path = shortest(state.start, lambda grid: grid == state.end, moves) or []
     answer = f"answer {len(path)}"
     begin = (f"the start is {'/'.join(state.start)}", f"the end is {'/'.join(state.end)}")
@@ -310,7 +315,9 @@ def distractors(state: Blocks, query: Moves) -> list[str]:
 
 
 def render(state: Blocks, size: int, style: int = 0) -> Image.Image:
-    """Start on the left and end on the right. Which block has which shade of brown carries no fact."""
+    """Start on the left and end on the right. Which block has which shade of brown carries no
+    fact.
+    """
     image, pen = paper(size, style)
     browns = random.Random(style).sample(BROWNS, len(BROWNS))
     top = max(12, size // 9)
