@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from franken.errors import FrankenError
+
+if TYPE_CHECKING:
+    from franken.runs import Manifest
 
 
 def finish_run(
@@ -29,8 +32,10 @@ def finish_run(
     manifest = run.manifest
     if json:
         records = json_module.loads(run.layers.to_json(orient="records") or "[]")
-        print_object({"folder": str(folder), "manifest": manifest, "layers": records}, json)
-        return 3 if manifest["n_failed"] else 0
+        print_object(
+            {"folder": str(folder), "manifest": manifest.stored(), "layers": records}, json
+        )
+        return 3 if manifest.n_failed else 0
     table: Any = run.layers[(run.layers["component"] == component) & run.layers[rows].notna()]
     shown = metrics or tuple(dict.fromkeys(table["metric"]))
     by = ["method"] if rows == "metric" else ["method", "metric"]
@@ -75,19 +80,17 @@ def _share(cell: Any) -> str:
     return f"{value:.2f} [{low:.2f} {high:.2f}]"
 
 
-def _close(folder: Path, manifest: dict[str, Any]) -> int:
-    print(
-        f"{manifest['n_requested']} requested, {manifest['n_ok']} ok, {manifest['n_failed']} failed"
-    )
+def _close(folder: Path, manifest: "Manifest") -> int:
+    print(f"{manifest.n_requested} requested, {manifest.n_ok} ok, {manifest.n_failed} failed")
     for figure in sorted((folder / "figures").glob("*.png")):
         print(figure)
     print(folder)
-    warnings = manifest["warnings"]
+    warnings = manifest.warnings
     for warning in warnings[:5]:
         print(f"warning: {warning}", file=sys.stderr)
     if len(warnings) > 5:
         print(f"warning: and {len(warnings) - 5} more, in {folder / 'run.json'}", file=sys.stderr)
-    return 3 if manifest["n_failed"] else 0
+    return 3 if manifest.n_failed else 0
 
 
 def finish_comparison(folder: Path, runs: list[Path], json: bool) -> int:
@@ -100,21 +103,21 @@ def finish_comparison(folder: Path, runs: list[Path], json: bool) -> int:
     from franken.runs import load_run
 
     run = load_run(folder)
-    failed = run.manifest["answers_failed"]
+    failed = run.manifest.answers_failed
     if json:
         layers = json_module.loads(run.layers.to_json(orient="records") or "[]")
         content = {
             "folder": str(folder),
             "runs": [str(r) for r in runs],
-            "manifest": run.manifest,
+            "manifest": run.manifest.stored(),
             "layers": layers,
         }
         print_object(content, json)
         return 3 if failed else 0
-    models = run.manifest["config"]["models"]
+    models = run.manifest.config.models
     rows: Any = run.layers[run.layers["task"] == "all"]
     heads = [*models, *(f"{two} - {one}" for one, two in combinations(models, 2))]
-    wanted = {f"{kind}@{j}" for kind in ("acc", "maj") for j in (1, *run.manifest["config"]["k"])}
+    wanted = {f"{kind}@{j}" for kind in ("acc", "maj") for j in (1, *run.manifest.config.acc_at)}
     for arm, found in rows[rows["model"].isin(heads)].groupby("method", sort=False):
         names = [m for m in dict.fromkeys(found["metric"]) if "@" not in m or m in wanted]
         body = [
@@ -130,7 +133,7 @@ def finish_comparison(folder: Path, runs: list[Path], json: bool) -> int:
             print(
                 f"{row['model']}: {row['metric']} {row['value']:.3g} [{row['ci_low']:.2f} {row['ci_high']:.2f}]"
             )
-    requested = run.manifest["answers_requested"]
+    requested = run.manifest.answers_requested
     print(f"{requested} answers requested, {requested - failed} ok, {failed} failed")
     for path in [*sorted((folder / "figures").glob("*.png")), *runs, folder]:
         print(path)
@@ -158,19 +161,19 @@ def finish_study(page: Path, json: bool) -> int:
     """Say where the page is and what it found; 3 when a step failed or samples did."""
     from dataclasses import asdict
 
-    from franken.report.evidence import gather
     from franken.report.headlines import all_headlines
-    from franken.report.record import read_study
+    from franken.runs import open_study
 
-    study = read_study(page.parent)
-    failed = [s for s in study.steps if s["error"]]
-    found = gather(page.parent, study)
-    lost = {run.folder.name: n for run in found.runs if (n := run.manifest.get("n_failed", 0))}
+    found = open_study(page.parent)
+    study = found.study
+    failed = [step for step in study.steps if step.error]
+    lost = {run.folder.name: n for run in found.runs if (n := run.manifest.n_failed)}
     answers = all_headlines(found)
     if json:
-        said = {"page": str(page), "headlines": [asdict(a) for a in answers], "steps": study.steps}
+        record = study.model_dump(mode="json", include={"steps", "notes", "left_out"})
+        headlines = [asdict(answer) for answer in answers]
         print_object(
-            {**said, "notes": study.notes, "left_out": study.left_out, "failed samples": lost}, json
+            {"page": str(page), "headlines": headlines, **record, "failed samples": lost}, json
         )
     else:
         for answer in answers:
@@ -181,9 +184,9 @@ def finish_study(page: Path, json: bool) -> int:
         for note in study.notes:
             print(f"note: {note}", file=sys.stderr)
         for part in study.left_out:
-            print(f"left out: {part['what']}: {part['why']}", file=sys.stderr)
+            print(f"left out: {part.what}: {part.why}", file=sys.stderr)
         for step in failed:
-            print(f"failed: {step['what']}: {step['error']}", file=sys.stderr)
+            print(f"failed: {step.what}: {step.error}", file=sys.stderr)
         for run, n in lost.items():
             print(f"failed: {n} samples of {run}", file=sys.stderr)
         print(f"\nthe page: {page}")

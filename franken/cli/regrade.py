@@ -58,7 +58,7 @@ def regrade(
         with progress_bar(not json) as tick:
             folder = grade_again(run, judge=who, out=out, progress=tick)
         manifest = load_run(folder).manifest
-        found = {key: manifest[key] for key in ("source", "changes", "n_ok", "n_failed")} | {
+        found = manifest.model_dump(include={"source", "changes", "n_ok", "n_failed"}) | {
             "folder": str(folder)
         }
     if json:

@@ -1,13 +1,16 @@
 """`franken show`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from franken.cli.options import Json
 from franken.console import print_object, print_table
 from franken.errors import UsageError
+
+if TYPE_CHECKING:
+    from franken.runs import RunSet
 
 
 def show(
@@ -28,7 +31,6 @@ def show(
     """Print what runs measured: rates with n and 95 % intervals, adjusted p, and the papers'
     tables.
     """
-    from franken.report.holdings import open_folder
     from franken.report.tables.kinds import KINDS, accounts, tables
     from franken.report.tables.table import csv as as_csv
     from franken.report.tables.table import has_intervals, layout, narrow
@@ -36,7 +38,7 @@ def show(
 
     if csv + latex + json > 1:
         raise UsageError("one format at a time", "--csv, --latex and --json exclude each other")
-    found = open_folder(run)
+    found = _open(run)
     if table == "list":
         able = {k.name: k.what for k in KINDS if k.able(found)}
         return print_object({"tables": able} if json else able, json)
@@ -62,3 +64,15 @@ def show(
     for note in notes:
         typer.echo(note, err=True)
     return 0
+
+
+def _open(folder: Path) -> "RunSet":
+    """What the folder holds. Raises UsageError where there is nothing to show."""
+    from franken.runs import open_runs
+
+    runs = open_runs(folder)
+    if not (runs.runs or runs.training or runs.freezing):
+        count = len(runs.unfinished)
+        why = f"{count} run(s) in it are not finished" if count else "it holds no run"
+        raise UsageError(f"nothing to show in {folder}", why, "run its command again; it resumes")
+    return runs

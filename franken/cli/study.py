@@ -218,7 +218,7 @@ def report(
 ) -> int:
     """Write the page of a study again, or a page over runs that exist; no model is loaded."""
     from franken.report.page.build import build_page
-    from franken.report.record import FILE
+    from franken.runs.record import FILE
 
     given = {"base": base, "sft": sft, "rl": rl}
     if len(runs) == 1 and (runs[0] / FILE).exists():

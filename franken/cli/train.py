@@ -1,6 +1,5 @@
 """`franken train` and `franken freeze-train`."""
 
-import json as json_module
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -236,6 +235,7 @@ def _train(
             "no --out given", why="a training run needs its own folder", fix="add --out DIR"
         )
     from franken.cli.train_watch import reports, summarise
+    from franken.runs import TrainingRun
     from trainer.watch import watcher
 
     report = reports(out, None if json else training_lines(), tensorboard)
@@ -244,21 +244,19 @@ def _train(
     )
     if not speaks():
         return 0
-    summary = summarise(out)
+    summary, run = summarise(out), TrainingRun(out)
     if json:
         return print_object(
             {
                 "final": str(final),
-                "run": json_module.loads((out / "train.json").read_text()),
+                "run": run.manifest.stored(),
                 **summary,
             },
             json,
         )
     if freeze or train:
-        proofs = json_module.loads((out / "freeze.json").read_text()).values()
-        print(
-            f"{sum(p['verified']['tensors'] for p in proofs)} frozen tensors are bit-identical to before"
-        )
+        count = sum(proof.verified.tensors for proof in run.proofs if proof.verified)
+        print(f"{count} frozen tensors are bit-identical to before")
     for first, last in summary["hacked"]:
         print(
             f"updates {first} to {last}: the reward rose while fewer replies were right; look at the rewards"

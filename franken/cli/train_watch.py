@@ -1,6 +1,5 @@
 """What `franken train` hears of a run, and what it leaves to look at."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,14 +30,14 @@ def summarise(out: Path) -> dict[str, Any]:
     correctness fell.
     """
     from franken.report.figures.training import draw_training
+    from franken.runs import TrainingRun
     from trainer.diagnostics import hacked
 
-    log = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    stages = dict.fromkeys(line["stage"] for line in log)
+    updates = TrainingRun(out).updates
     spans = [
         span
-        for stage in stages
-        for span in hacked([line for line in log if line["stage"] == stage])
+        for stage in dict.fromkeys(update.stage for update in updates)
+        for span in hacked([update.numbers() for update in updates if update.stage == stage])
     ]
     gallery = out / "gallery.html"
     figure = draw_training([out], out / "figures" / "training.png")

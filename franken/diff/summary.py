@@ -64,13 +64,13 @@ def sentences(run: LoadedRun) -> list[str]:
     from franken.diff.run import part_measures
 
     said = []
-    for where in run.manifest["location"]:
-        test = where["test"]
+    for where in run.manifest.location:
+        test = where.test
         if test:
             said.append(
-                f"{where['method']}, {where['part']}: the middle and late layers hold {test['share']:.1%} of ‖Δ‖²; "
-                f"{test['expected']:.1%} would be their share (n = {test['n']} layers, p = {test['p']:.2g} if layers are "
-                f"exchangeable, {test['p_shift']:.2g} by circular shifts)"
+                f"{where.method}, {where.part}: the middle and late layers hold {test.share:.1%} of ‖Δ‖²; "
+                f"{test.expected:.1%} would be their share (n = {test.n} layers, p = {test.p:.2g} if layers are "
+                f"exchangeable, {test.p_shift:.2g} by circular shifts)"
             )
     for (update, part), values in part_measures(_records(run)).items():
         if values["left_overlap"] is not None:

@@ -58,12 +58,12 @@ def compare_runs(
     from franken.runs import load_run, open_run, write_parquet
 
     runs = [load_run(folder) for folder in folders]
-    labels = [run.manifest["label"] for run in runs]
+    labels = [run.label for run in runs]
     if len(set(labels)) < len(labels):
         raise FrankenError(
             "two runs have one name", f"they are {', '.join(labels)}", "give each model its --label"
         )
-    k = sorted({j for r in runs for j in r.manifest["config"]["k"]})
+    k = sorted({j for r in runs for j in r.manifest.config.acc_at})
     identity = {
         "runs": [f.name for f in folders],
         "embedder": embedder,
@@ -85,17 +85,17 @@ def compare_runs(
 
     embed = make_embedder(embedder, device=pick_device(device) if device == "auto" else device)
     samples = {label: r.samples for label, r in zip(labels, runs, strict=True)}
-    tables = _tables(samples, k, min(r.manifest["config"]["n"] for r in runs), embed, trained)
+    tables = _tables(samples, k, min(r.manifest.config.n or 0 for r in runs), embed, trained)
     if not run.rows():
         run.append(_values(tables))
     write_parquet(_points(samples, embed, seed), run.folder / POINTS)
     layers = summary(tables, samples, k, seed=seed)
-    failed = sum(r.manifest["n_failed"] for r in runs)
+    failed = sum(r.manifest.n_failed for r in runs)
     warnings = [f"{failed} answers failed; see the runs that are compared"] if failed else []
     requested = int(pd.Series([len(m.values) for t in tables.values() for m in t.values()]).sum())
     extra = {
         "answers_failed": failed,
-        "answers_requested": sum(r.manifest["n_requested"] for r in runs),
+        "answers_requested": sum(r.manifest.n_requested for r in runs),
     }
     return run.finish(layers, n_requested=requested, warnings=warnings, extra=extra)
 

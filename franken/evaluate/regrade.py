@@ -82,15 +82,15 @@ def regrade(
     identity: Row = {"source": source, "graders": graders_digest()}
     if judge is not None:
         identity["judge"] = {"url": judge.url, "model": judge.model}
-    label = str(run.manifest["label"])
+    label = run.label
     config = {
-        **run.manifest["config"],
+        **run.manifest.config.stored(),
         "source": str(run.folder),
         "judge": judge.model if judge else None,
     }
     models = {
         k: str((run.folder / v).resolve()) if v.startswith("..") else v
-        for k, v in run.manifest["models"].items()
+        for k, v in run.manifest.models.items()
     }
     target = open_run(
         "regrade", label, identity, out or run.folder.parent.parent, config=config, models=models
@@ -109,10 +109,8 @@ def regrade(
 
     table = pd.DataFrame(stored)
     extra = {"source": str(run.folder), "changes": changes(rows, stored)}
-    k = tuple(run.manifest["config"]["k"])
-    return target.finish(
-        summarise(table, k=k), n_requested=run.manifest["n_requested"], extra=extra
-    )
+    k = tuple(run.manifest.config.acc_at)
+    return target.finish(summarise(table, k=k), n_requested=run.manifest.n_requested, extra=extra)
 
 
 def changes(
@@ -161,7 +159,7 @@ def _source(folder: str | Path) -> LoadedRun:
     from franken.runs import load_run
 
     run = load_run(folder)
-    if run.manifest["verb"] not in ("eval", "regrade"):
+    if run.verb not in ("eval", "regrade"):
         raise UsageError(
             f"{folder} holds no answers to grade",
             f"it is a run of `{run.manifest['verb']}`",
@@ -190,10 +188,10 @@ def _items(run: LoadedRun, rows: Sequence[Row]) -> dict[str, Item]:
     """
     from franken.tasks.sources import load_tasks
 
-    config = run.manifest["config"]
+    config = run.manifest.config
     rebuilt = any(is_public(r["task"]) or "answer_type" not in r for r in rows if _gradable(r))
     items = (
-        load_tasks(config["tasks"], config["samples"], config["seed"], config["data"])
+        load_tasks(config.tasks or (), config.samples or 0, config.seed, config.data)
         if rebuilt
         else []
     )

@@ -46,9 +46,9 @@ def compare_probes(first: Path, second: Path, *, out: Path) -> Path:
     Raises UsageError when they share no sample, or one sample asks different questions.
     """
     a, b = load_run(first), load_run(second)
-    names = [run.manifest["label"] for run in (a, b)]
+    names = [run.label for run in (a, b)]
     label = "→".join(names if names[0] != names[1] else [first.name, second.name])
-    identity = {"runs": [run.manifest["identity"] for run in (a, b)]}
+    identity = {"runs": [run.manifest.identity.stored() for run in (a, b)]}
     run = open_run(
         "probe-compare",
         label,

@@ -14,84 +14,45 @@ import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
+from franken.checkpoints import open_checkpoint
 from franken.errors import FrankenError, UsageError
 from franken.layers import parse_ranges
-from franken.report.lineage import STAGES, Run, freezes, infer_stages
-from franken.report.record import FILE, Study, read_study
-from franken.runs import IDENTITY, SCHEMA
+from franken.runs import IDENTITY, STAGES, LoadedRun, RunSet, Study, open_runs, read_study
+from franken.runs.manifest import check_models
+from franken.runs.record import FILE, HybridRecord, StepRecord
 
 READ = ("eval", "probe", "diff", "merge-sweep", "compare", "scores")
 
 
-def find_runs(paths: Sequence[Path]) -> tuple[list[Run], list[Path], list[str]]:
-    """The finished runs at or below `paths`, training runs among them apart, and what was passed
-    over, as sentences.
+def find_runs(paths: Sequence[Path]) -> tuple[RunSet, list[str]]:
+    """The runs at or below `paths` that the page reads, and what was passed over, as sentences.
 
     Raises FrankenError for a path that holds no run, a run that is not finished or damaged, or one
     of another schema.
     """
-    files: dict[Path, None] = {}
-    trained: dict[Path, None] = {}
     notes: list[str] = []
     for path in paths:
-        if (path / "run.json").exists():
-            files[path.resolve()] = None
-            continue
-        if (path / IDENTITY).exists():
-            raise FrankenError(
-                f"{path} is not finished", "it has no run.json", "run its command again; it resumes"
-            )
-        below = [f.parent.resolve() for f in sorted(path.rglob("run.json"))]
-        made = [f.parent.resolve() for f in sorted(path.rglob("train.json"))]
-        if not below and not made:
-            what = (
-                "there is nothing"
-                if not path.exists()
-                else "neither it nor a folder below it has a run.json"
-            )
-            raise FrankenError(
-                f"{path} holds no run", what, "give run folders, or the folder they are in"
-            )
-        unfinished = sum(not (f.parent / "run.json").exists() for f in path.rglob(IDENTITY))
-        notes += (
-            [f"{unfinished} runs below {path.name} are not finished and are not here."]
-            if unfinished
-            else []
-        )
-        files |= dict.fromkeys(below)
-        trained |= dict.fromkeys(made)
-    found = [_read(folder) for folder in files]
-    unread = sorted({r.verb for r in found} - set(READ))
-    notes += [f"The page says nothing of runs of {', '.join(unread)}."] if unread else []
-    return [r for r in found if r.verb in READ], list(trained), notes
-
-
-def _read(folder: Path) -> Run:
-    try:
-        manifest = json.loads((folder / "run.json").read_text())
-    except ValueError as e:
-        raise FrankenError(f"{folder}/run.json is damaged", str(e), "run its command again") from e
-    if manifest.get("schema") != SCHEMA:
-        why = f"its schema is {manifest.get('schema')}, this franken reads {SCHEMA}"
-        raise FrankenError(
-            f"{folder} was written by another version",
-            why,
-            "run its command again with this version",
-        )
-    for name in ("samples.parquet", "layers.parquet"):
-        if not (folder / name).exists():
-            raise FrankenError(
-                f"{folder} is damaged", f"it has no {name}", "delete it and run its command again"
-            )
-    needed = {"diff": "checkpoints", "merge-sweep": "models"}.get(manifest.get("verb", ""))
-    if not {"verb", "label"} <= set(manifest) or (
-        needed and needed not in manifest.get("identity", {})
-    ):
-        why = "its run.json does not say of which models it is"
-        raise FrankenError(f"{folder} is damaged", why, "delete it and run its command again")
-    return Run(folder, manifest)
+        if (path / IDENTITY).exists() and not (path / "run.json").exists():
+            fix = "run its command again; it resumes"
+            raise FrankenError(f"{path} is not finished", "it has no run.json", fix)
+        here = open_runs(path) if path.is_dir() else None
+        if here is None or not (here.runs or here.training):
+            why = "neither it nor a folder below it has a run.json" if here else "there is nothing"
+            fix = "give run folders, or the folder they are in"
+            raise FrankenError(f"{path} holds no run", why, fix)
+        if here.unfinished:
+            count = len(here.unfinished)
+            notes.append(f"{count} runs below {path.name} are not finished and are not here.")
+    runs = open_runs(*paths)
+    for run in runs.runs:
+        check_models(run.manifest, run.folder)
+    unread = sorted({run.verb for run in runs.runs} - set(READ))
+    if unread:
+        notes.append(f"The page says nothing of runs of {', '.join(unread)}.")
+    runs.runs = runs.of(*READ)
+    return runs, notes
 
 
 def assemble(
@@ -101,208 +62,199 @@ def assemble(
     Returns that folder.
 
     `given`: stage (base, sft, rl) → a checkpoint, a label or the beginning of a content hash.
-    Raises UsageError when it cannot
-    be told which model is which, or when `out` holds something else.
+    Raises UsageError when it cannot be told which model is which, or when `out` holds something
+    else.
     """
-    runs, trained, notes = find_runs(paths)
-    stages, said = infer_stages(runs, given or {})
-    frozen, more = freezes(trained)
-    digest = hashlib.sha256(
-        json.dumps([sorted(r.folder.name for r in runs), stages], sort_keys=True).encode()
-    )
-    out = out or Path(f"report-{digest.hexdigest()[:8]}")
-    if out.exists() and any(out.iterdir()) and not (out / FILE).exists():
+    runs, notes = find_runs(paths)
+    stages, guesses = runs.lineage(given)
+    identity = json.dumps([sorted(run.folder.name for run in runs.runs), stages], sort_keys=True)
+    out = out or Path(f"report-{hashlib.sha256(identity.encode()).hexdigest()[:8]}")
+    _check_free(out)
+    record = _record(runs, stages, [*guesses, *notes], out)
+    record.command = shlex.join(["franken", "report", *map(str, paths), "--out", str(out)])
+    out.mkdir(parents=True, exist_ok=True)
+    record.save(out)
+    return out
+
+
+def _check_free(out: Path) -> None:
+    """Refuse a folder that holds an autopsy, or anything that is no study."""
+    if (out / FILE).exists():
+        if not read_study(out).made_of_runs:
+            raise UsageError(
+                f"{out} holds an autopsy", "its record would be overwritten", "choose another --out"
+            )
+    elif out.exists() and any(out.iterdir()):
         raise UsageError(
             f"{out} holds something else",
             f"it has no {FILE}",
             "choose another --out, or move it away",
         )
-    if (out / FILE).exists() and not read_study(out).made_of_runs:
-        raise UsageError(
-            f"{out} holds an autopsy", "its record would be overwritten", "choose another --out"
-        )
-    study = _study(runs, stages, frozen, [*said, *notes, *more])
-    out.mkdir(parents=True, exist_ok=True)
-    for run, step in zip(study.runs, study.record.steps, strict=True):
-        step["folders"] = [Path(os.path.relpath(run.folder, out.resolve())).as_posix()]
-    study.record.command = shlex.join(["franken", "report", *map(str, paths), "--out", str(out)])
-    study.record.save(out)
-    return out
 
 
-class _Made:
-    """A record and, step by step, the runs that it refers to."""
+class _Models(NamedTuple):
+    """Content hash → label on the page; RL's hash; that of what RL started from; decoder layers."""
 
-    def __init__(self, record: Study, runs: list[Run]) -> None:
-        self.record, self.runs = record, runs
+    labels: dict[str, str]
+    rl: str | None
+    parent: str | None
+    depth: int
 
 
-def _study(
-    runs: Sequence[Run],
-    stages: Mapping[str, str],
-    frozen: Mapping[str, list[int]],
-    notes: list[str],
-) -> _Made:
-    names = {content: stage for stage, content in stages.items()}
-    labels = dict(names)  # content hash → label of the page
-    for run in runs:
-        if run.verb == "eval" and run.graft is None:
-            label = (
-                run.label
-                if run.label not in (*STAGES, *labels.values())
-                else f"{run.label} {run.content[:8]}"
+def _record(runs: RunSet, stages: Mapping[str, str], notes: list[str], out: Path) -> Study:
+    models = _models(runs.runs, stages)
+    hybrids: dict[str, HybridRecord] = {}
+    measured: dict[tuple[str, str | None], set[str]] = {}
+    used: list[LoadedRun] = []
+    steps: list[StepRecord] = []
+    for run in sorted(runs.runs, key=lambda r: (READ.index(r.verb), -r.manifest.n_requested)):
+        label, obstacle = _label(run, models)
+        if obstacle is None and run.graft and label and label not in {*hybrids, *stages}:
+            hybrids[label] = HybridRecord(
+                layers=_layers(run.graft.layers, models.depth),
+                ranges=run.graft.layers,
+                control=run.label.startswith("random"),
             )
-            labels.setdefault(run.content, label)
-    depth = _depth(runs)
-    parent = stages.get("sft") or stages.get("base")
-    hybrids: dict[str, dict[str, Any]] = {}
-    taken: dict[tuple[str, str], set[str]] = {}
-    kept: list[Run] = []
-    steps: list[dict[str, Any]] = []
-    for run in sorted(runs, key=lambda r: (READ.index(r.verb), -r.manifest["n_requested"])):
-        model, why = _model(run, labels, stages.get("rl"), parent)
-        if why is None and run.graft and model not in hybrids and model not in stages:
-            layers = [
-                i for r in parse_ranges(run.graft["layers"], {"text": depth}) for i in r.layers
-            ]
-            hybrids[str(model)] = {
-                "layers": layers,
-                "ranges": run.graft["layers"],
-                "control": run.label.startswith("random"),
-            }
-        measured = taken.setdefault((run.verb, model or ""), set())
-        if why is None and measured & set(run.measured):
-            why = "a larger run measured the same"
-        if why is not None:
-            notes.append(f"{run.folder.name} is not here: {why}.")
+        before = measured.setdefault((run.verb, label), set())
+        if obstacle is None and before & set(run.measured):
+            obstacle = "a larger run measured the same"
+        if obstacle is not None:
+            notes.append(f"{run.folder.name} is not here: {obstacle}.")
             continue
-        measured |= set(run.measured)
-        kept.append(run)
-        steps.append(
-            {
-                "id": run.folder.name,
-                "what": f"{run.verb} {run.label}",
-                "verb": run.verb,
-                "model": model,
-                "command": run.command,
-                "seconds": run.manifest.get("seconds", 0.0),
-                "error": None,
-                "folders": [],
-                "optional": False,
-                "rename": _rename(run, runs, labels),
-            }
-        )
-    if not kept:
+        before |= set(run.measured)
+        used.append(run)
+        steps.append(_step(run, label, runs.runs, models.labels, out))
+    if not used:
         raise FrankenError(
             "no run is left to report on", " ".join(notes), "give runs of one triple of checkpoints"
         )
-    asked = [r.manifest["config"] for r in kept if r.verb in ("eval", "probe", "merge-sweep")]
-    sources = sorted({str(c.get("data")) for c in asked})
-    notes += (
-        [f"The runs ask about different data: {', '.join(sources)}."] if len(sources) > 1 else []
-    )
-    tasks = list(dict.fromkeys(t for c in asked for t in c.get("tasks") or ()))
-    arms = {label: layers for content, layers in frozen.items() if (label := labels.get(content))}
-    arms |= {
-        label: found
-        for label in labels.values()
-        if label not in arms and (found := _named_frozen(label, depth))
-    }
-    record = Study(
-        title=Path(_path(runs, stages["rl"])).name,
-        models={labels[c]: _path(runs, c) for c in [*stages.values(), *labels] if c in labels},
-        depth=depth,
-        tasks=tasks,
-        samples=max((c.get("samples") or 0 for c in asked), default=0),
-        seed=next((c["seed"] for c in asked), 0),
-        data=next((c["data"] for c in asked if c.get("data")), None),
+    configs = [r.manifest.config for r in used if r.verb in ("eval", "probe", "merge-sweep")]
+    sources = sorted({str(config.data) for config in configs})
+    if len(sources) > 1:
+        notes.append(f"The runs ask about different data: {', '.join(sources)}.")
+    frozen, unknown = runs.frozen()
+    return Study(
+        title=Path(_path(runs.runs, stages["rl"])).name,
+        models={label: _path(runs.runs, content) for content, label in models.labels.items()},
+        depth=models.depth,
+        tasks=list(dict.fromkeys(task for config in configs for task in config.tasks or ())),
+        samples=max((config.samples or 0 for config in configs), default=0),
+        seed=next((config.seed for config in configs), 0),
+        data=next((config.data for config in configs if config.data), None),
         hybrids=hybrids,
-        frozen=arms,
+        frozen=_frozen_labels(models, frozen),
         steps=steps,
-        notes=notes,
+        notes=[*notes, *unknown],
         made_of_runs=True,
     )
-    return _Made(record, kept)
 
 
-def _model(
-    run: Run, labels: Mapping[str, str], rl: str | None, parent: str | None
-) -> tuple[str | None, str | None]:
+def _step(
+    run: LoadedRun,
+    label: str | None,
+    runs: Sequence[LoadedRun],
+    labels: Mapping[str, str],
+    out: Path,
+) -> StepRecord:
+    return StepRecord(
+        id=run.folder.name,
+        what=f"{run.verb} {run.label}",
+        verb=run.verb,
+        model=label,
+        command=run.command,
+        seconds=run.manifest.seconds,
+        folders=[Path(os.path.relpath(run.folder, out.resolve())).as_posix()],
+        rename=_rename(run, runs, labels),
+    )
+
+
+def _models(runs: Sequence[LoadedRun], stages: Mapping[str, str]) -> _Models:
+    labels = {content: stage for stage, content in stages.items()}
+    for run in runs:
+        if run.verb == "eval" and run.graft is None:
+            taken = run.label in (*STAGES, *labels.values())
+            name = f"{run.label} {run.content[:8]}" if taken else run.label
+            labels.setdefault(run.content, name)
+    parent = stages.get("sft") or stages.get("base")
+    return _Models(labels, stages.get("rl"), parent, _depth(runs))
+
+
+def _label(run: LoadedRun, models: _Models) -> tuple[str | None, str | None]:
     """The label of the run's rows on the page (None: they carry their own), and why it cannot be on
     it.
     """
     if run.verb in ("diff", "merge-sweep", "compare", "scores"):
-        strange = [c for c in run.contents if c not in labels]
-        return None, "it is about other models" if strange else None
+        known = all(content in models.labels for content in run.contents)
+        return None, None if known else "it is about other models"
     if run.graft is None:
-        label = labels.get(run.content)
+        label = models.labels.get(run.content)
         return (label, None) if label else (None, "it is about another model")
-    if run.graft.get("more") or run.donor != rl:
+    if run.graft.more or run.manifest.identity.donor != models.rl:
         return None, "the hybrid has layers of other models"
-    if run.graft.get("take"):
-        whole = run.graft["layers"] == "text:all" and run.label == "donor"
-        return (
-            ("rl", None)
-            if whole
-            else (None, "the hybrid has more than decoder layers of the donor")
-        )
-    return (
-        (run.label, None)
-        if run.content == parent
-        else (None, "the hybrid is not of the model that RL started from")
-    )
+    if run.graft.take:
+        whole = run.graft.layers == "text:all" and run.label == "donor"
+        more = "the hybrid has more than decoder layers of the donor"
+        return ("rl", None) if whole else (None, more)
+    if run.content != models.parent:
+        return None, "the hybrid is not of the model that RL started from"
+    return run.label, None
 
 
-def _rename(run: Run, runs: Sequence[Run], labels: Mapping[str, str]) -> dict[str, str]:
+def _rename(run: LoadedRun, runs: Sequence[LoadedRun], labels: Mapping[str, str]) -> dict[str, str]:
     """What a comparison calls its models → their labels on the page."""
-    compared = run.manifest["config"].get("runs", ()) if run.verb == "compare" else ()
     return {
         r.label: labels[r.content]
         for r in runs
-        if r.folder.name in compared and r.content in labels and not r.graft
+        if r.folder.name in run.compared and r.content in labels and not r.graft
     }
 
 
-def _depth(runs: Sequence[Run]) -> int:
+def _depth(runs: Sequence[LoadedRun]) -> int:
     """How many decoder layers there are: of a checkpoint that is still there, else as many as were
     measured.
     """
-    import pandas as pd
-
-    from franken.checkpoints import open_checkpoint
-
-    for path in {p for r in runs for p in r.paths}:
+    for path in {p for run in runs for p in run.paths}:
         if (Path(path) / "config.json").exists():
             return open_checkpoint(path).depths["text"]
     deepest = 0
     for run in runs:
-        table: Any = pd.read_parquet(run.folder / "layers.parquet")
-        found = table.loc[table["part"] == "text", "layer"].dropna()
-        deepest = max(deepest, int(found.max()) + 1 if len(found) else 0)
+        layers = run.layers.loc[run.layers["part"] == "text", "layer"].dropna()
+        deepest = max(deepest, int(layers.max()) + 1 if len(layers) else 0)
     return deepest
 
 
-def _named_frozen(label: str, depth: int) -> list[int]:
-    """The layers that a label of the form `frozen-RANGE` names, as in an autopsy; none for any
-    other label.
+def _layers(ranges: str, depth: int) -> list[int]:
+    return [i for r in parse_ranges(ranges, {"text": depth}) for i in r.layers]
+
+
+def _frozen_labels(models: _Models, frozen: Mapping[str, list[int]]) -> dict[str, list[int]]:
+    """Label → the text layers that were frozen: by the proof of its training run, else by a label
+    of the form `frozen-RANGE`, as in an autopsy.
     """
+    labels = models.labels
+    proved = {labels[content]: layers for content, layers in frozen.items() if content in labels}
+    named = {
+        label: layers
+        for label in labels.values()
+        if label not in proved and (layers := _named_frozen(label, models.depth))
+    }
+    return proved | named
+
+
+def _named_frozen(label: str, depth: int) -> list[int]:
     if not label.startswith("frozen-"):
         return []
     try:
-        return [
-            i
-            for r in parse_ranges(label.removeprefix("frozen-"), {"text": depth})
-            for i in r.layers
-        ]
+        return _layers(label.removeprefix("frozen-"), depth)
     except UsageError:
         return []
 
 
-def _path(runs: Sequence[Run], content: str) -> str:
+def _path(runs: Sequence[LoadedRun], content: str) -> str:
     """Where the checkpoint was, else its name."""
-    named = [
-        str((r.folder / name).resolve()) if name.startswith("..") else name
-        for r in runs
-        if (name := r.name_of(content))
+    names = [
+        str((run.folder / name).resolve()) if name.startswith("..") else name
+        for run in runs
+        if (name := run.name_of(content))
     ]
-    return next((name for name in named if "/" in name), named[0] if named else content)
+    return next((name for name in names if "/" in name), names[0] if names else content)

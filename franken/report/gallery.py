@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from franken import tasks as puzzles
 from franken.layers import thirds
-from franken.report.evidence import Evidence
 from franken.report.sources import runs_of
 from franken.report.theme import name
+from franken.runs import RunSet
+from franken.runs.manifest import Config
 from franken.tasks.grading import extract
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def image_uri(image: Image | None) -> dict[str, Any] | None:
 
 
 def pair_gallery(
-    found: Evidence, *, most: int = MOST_PAIRS, method: str = "swap-suffix"
+    found: RunSet, *, most: int = MOST_PAIRS, method: str = "swap-suffix"
 ) -> dict[str, Any]:
     """The first eligible pairs of each task: both images, the question, and each checkpoint's
     answer by swap layer.
@@ -202,9 +203,7 @@ def _until(states: list[str]) -> str:
     )
 
 
-def reasoning_gallery(
-    found: Evidence, *, per_task: int = 2, draws: int = 1
-) -> list[dict[str, Any]]:
+def reasoning_gallery(found: RunSet, *, per_task: int = 2, draws: int = 1) -> list[dict[str, Any]]:
     """The first prompts of each task with each checkpoint's greedy reply and its first draws, in
     the image arm.
     """
@@ -259,9 +258,9 @@ def _short(reply: Any, limit: int = 24) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def _pairs(found: Evidence, task: str) -> list[puzzles.Pair]:
-    config = next((r.manifest["config"] for r in found.runs if r.manifest["verb"] == "probe"), {})
-    data = config.get("data")
+def _pairs(found: RunSet, task: str) -> list[puzzles.Pair]:
+    config = next((run.manifest.config for run in found.of("probe")), Config())
+    data = config.data
     if data:
         return (
             [p for p in puzzles.load_folder(Path(data)) if p.task == task]
@@ -270,10 +269,10 @@ def _pairs(found: Evidence, task: str) -> list[puzzles.Pair]:
         )
     if not puzzles.is_puzzle(task):
         return []
-    return puzzles.get(task).pairs(int(config.get("samples", 0)), int(config.get("seed", 0)))
+    return puzzles.get(task).pairs(config.samples or 0, config.seed)
 
 
-def _items(found: Evidence, task: str) -> list[puzzles.Item]:
+def _items(found: RunSet, task: str) -> list[puzzles.Item]:
     study = found.study
     if study.data:
         pairs = puzzles.load_folder(Path(study.data)) if Path(study.data).exists() else []

@@ -258,11 +258,11 @@ def transfer(found: Evidence) -> Headline:
     question = "Does the change transfer?"
     claim = "RL's middle and late layers carry its gain"
     parent, study = found.study.parent, found.study
-    hybrids = [h for h, info in study.hybrids.items() if not info.get("control")]
+    hybrids = [h for h, info in study.hybrids.items() if not info.control]
     rows = {h: r for h in hybrids if (r := paired(found, parent, h)) is not None}
     whole = paired(found, parent, "rl")
     late = set(range(thirds(study.depth)["middle"][0], study.depth))
-    main = next((h for h in rows if set(study.hybrids[h]["layers"]) == late), None)
+    main = next((h for h in rows if set(study.hybrids[h].layers) == late), None)
     half = above_half(found, main) if main else None
     if whole is None or main is None or half is None:
         return Headline("transfer", question, "No hybrid was evaluated.", claim, ABSENT)
@@ -271,8 +271,8 @@ def transfer(found: Evidence) -> Headline:
     controls = [
         (c, r)
         for c, info in study.hybrids.items()
-        if info.get("control")
-        and len(info["layers"]) == len(late)
+        if info.control
+        and len(info.layers) == len(late)
         and (r := paired(found, c, main)) is not None
     ]
     controlled = stats.holm([float(r["p"]) for _, r in controls])
@@ -451,13 +451,12 @@ def _deepest_gap(
     other tasks are compared as independent samples. Holm runs over all pairs of tasks. Shown is the
     widest gap, with the interval of its test.
     """
-    paired_tests = {
-        frozenset(t["tasks"]): t for t in found.manifest("probe", model).get("fall_tests") or []
-    }
+    manifest = found.manifest("probe", model)
+    paired_tests = {frozenset(t.tasks): t for t in manifest.fall_tests} if manifest else {}
     pairs = list(combinations(depths, 2))
     tests = [paired_tests.get(frozenset(ab)) for ab in pairs]
     raw = [
-        float(t["p"]) if t else permutation_p(depths[a], depths[b])
+        t.p if t else permutation_p(depths[a], depths[b])
         for t, (a, b) in zip(tests, pairs, strict=True)
     ]
     gaps = [abs(depths[a].mean() - depths[b].mean()) for a, b in pairs]
@@ -467,7 +466,7 @@ def _deepest_gap(
     a, b = (a, b) if depths[a].mean() <= depths[b].mean() else (b, a)
     gap = gap_interval(depths[a], depths[b]) if test is None else paired_gap(test, b)
     how = (
-        f"sign-flip test paired by image (n = {test['n']} images)"
+        f"sign-flip test paired by image (n = {test.n} images)"
         if test
         else "permutation test between the two tasks"
     )

@@ -227,7 +227,7 @@ def _shift(run: LoadedRun, rows: Any, method: str) -> Any:
     if len(heads):
         _heads(axes[0, -1], heads, 100, "vlag", "points", {"center": 0})
         axes[0, -1].set_title("By head, mean over tasks")
-    first, second = run.manifest["label"].split("→")
+    first, second = run.label.split("→")
     title = say.of_shift(rows, first, second)
     axes[0, 0].set_ylabel(f"{second} − {first}" + (", points" if method != "lens" else ""))
     return _finish(
@@ -337,7 +337,7 @@ def _finish(
     n = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     lines = textwrap.wrap(title, int(11.5 * figure.get_figwidth()))
     figure.suptitle("\n".join(lines) + "\n\n", x=0.01, ha="left", fontsize=11, fontweight="bold")
-    below = f"{run.manifest['label']}, n = {n} {unit} a task" + (f"; {note}" if note else "")
+    below = f"{run.label}, n = {n} {unit} a task" + (f"; {note}" if note else "")
     at = 1 - (0.14 + 0.19 * len(lines)) / figure.get_figheight()
     figure.text(0.01, at, below, fontsize=9, color=look.LIGHT.muted, va="top")
     if axes is not None:

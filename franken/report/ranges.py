@@ -64,9 +64,9 @@ def effects(found: Evidence) -> list[Effect]:
         dict.fromkeys([*(s for s in sets if s), *(tuple(sorted(f)) for f in study.frozen.values())])
     )
     hybrids = {
-        tuple(sorted(info["layers"])): label
+        tuple(sorted(info.layers)): label
         for label, info in study.hybrids.items()
-        if not info.get("control")
+        if not info.control
     }
     arms = {tuple(sorted(layers)): label for label, layers in study.frozen.items()}
     plan = {
@@ -108,7 +108,7 @@ def all_hybrids(found: Evidence) -> list[Effect]:
         for label, info in found.study.hybrids.items()
     ]
     known = [(label, info, row) for label, info, row in rows if row is not None]
-    planned = [i for i, (_, info, _) in enumerate(known) if not info.get("control")]
+    planned = [i for i, (_, info, _) in enumerate(known) if not info.control]
     adjusted = {
         i: p
         for i, p in zip(
@@ -117,8 +117,8 @@ def all_hybrids(found: Evidence) -> list[Effect]:
     }
     return [
         Effect(
-            "random" if info.get("control") else "graft",
-            tuple(info["layers"]),
+            "random" if info.control else "graft",
+            tuple(info.layers),
             label,
             found.study.parent,
             float(row["diff"]),

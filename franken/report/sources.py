@@ -86,7 +86,7 @@ def runs_of(
     out: list[tuple[int, str]] = []
     for run in found.runs:
         rows: Any = run.samples
-        if run.manifest["verb"] != verb:
+        if run.verb != verb:
             continue
         if method is not None and "method" in rows:
             rows = rows[rows["method"] == method]

@@ -13,6 +13,7 @@ import numpy as np
 from franken.evaluate.metrics import compare_samples, compare_values, per_prompt
 from franken.report.evidence import Evidence
 from franken.report.sources import Sentence, say
+from franken.runs.manifest import FallTest
 
 NB = "\N{NO-BREAK SPACE}"
 ALPHA = 0.05
@@ -161,12 +162,12 @@ def gap_interval(
     return float(b.mean() - a.mean()), float(low), float(high)
 
 
-def paired_gap(test: Any, later: str) -> tuple[float, float, float]:
+def paired_gap(test: FallTest, later: str) -> tuple[float, float, float]:
     """The difference over shared images and its interval, as the probe tested it, `later` minus the
     other task.
     """
-    gap, (low, high) = test["difference"], test["ci"]
-    return (gap, low, high) if test["tasks"][1] == later else (-gap, -high, -low)
+    gap, (low, high) = test.difference, test.ci
+    return (gap, low, high) if test.tasks[1] == later else (-gap, -high, -low)
 
 
 def ratio_interval(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from franken.errors import UsageError, did_you_mean
-from franken.report.record import Study
+from franken.runs.record import Study
 from franken.study.steps import Step
 
 # what can be left out, in the order in which a budget gives it up, and what is lost with it
@@ -216,7 +216,10 @@ class _Maker:
             "groups": groups,
             "parent": self.study.parent,
             "donor": "rl",
-            "hybrids": self.study.hybrids,
+            "hybrids": {
+                label: hybrid.model_dump(include={"layers", "ranges", "control"})
+                for label, hybrid in self.study.hybrids.items()
+            },
             "seed": self.s.seed,
             "out": self.runs,
         }
@@ -273,7 +276,7 @@ class _Maker:
         cost: float,
         kind: str = "",
     ) -> Step:
-        parent, ranges = self.study.parent, self.study.hybrids[label]["ranges"]
+        parent, ranges = self.study.parent, self.study.hybrids[label].ranges
         merge = f"franken merge {self._typed(parent)} {self._typed('rl')} --layers {ranges} --out HYBRID; "
         inputs = (self.study.models[parent], self.study.models["rl"])
         return Step(
@@ -318,7 +321,7 @@ class _Maker:
         graft = {
             "label": label,
             "donor": self.study.models["rl"],
-            "layers": self.study.hybrids[label]["ranges"],
+            "layers": self.study.hybrids[label].ranges,
         }
         args = self._eval(self.study.parent, n, arms)
         del args["labels"]

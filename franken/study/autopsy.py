@@ -5,13 +5,12 @@ and random layer sets beside them (grafted in memory), and whatever else `franke
 plans; then write `out/index.html`. Everything that is complete is skipped, so the same command goes
 on after an interrupt, and a study grows by calling it again with another checkpoint.
 
-    out/study.json   what was done (franken/report/record.py)    out/runs/    the run folders
+    out/study.json   what was done (franken/runs/record.py)    out/runs/    the run folders
     out/steps/       records and logs of the steps               out/index.html
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -24,7 +23,17 @@ from franken.errors import UsageError
 from franken.evaluate.run import plan_eval
 from franken.layers import parse_ranges
 from franken.lock import locked
-from franken.report.record import FILE, Study, read_study
+from franken.runs import STAGES
+from franken.runs.record import (
+    FILE,
+    BudgetRecord,
+    HybridRecord,
+    LeftOut,
+    StepRecord,
+    Study,
+    read_study,
+)
+from franken.runs.training import frozen_layers, read_proofs
 from franken.study.agenda import OPTIONAL, Settings, check_switches, study_steps
 from franken.study.budget import FLOOR, Fit, fit, parse_budget
 from franken.study.cost import find_rates, lines, recorder, totals
@@ -60,7 +69,7 @@ def plan_autopsy(
     _check_labels(extra or {})
     models = {"base": base} | ({"sft": sft} if sft else {}) | {"rl": rl} | dict(extra or {})
     paths = {label: _where(path, label in needs) for label, path in models.items()}
-    _check_different({label: paths[label] for label in ("base", "sft", "rl") if label in paths})
+    _check_different({label: paths[label] for label in STAGES if label in paths})
     depth = _check_fit({label: p for label, p in paths.items() if label not in needs})
     plan = plan_eval(
         tasks=settings.tasks,
@@ -92,7 +101,9 @@ def plan_autopsy(
         samples=settings.samples,
         seed=settings.seed,
         data=settings.data,
-        hybrids={h.label: h.to_dict() for h in hybrids} if settings.on("hybrids") else {},
+        hybrids={h.label: HybridRecord(**h.to_dict()) for h in hybrids}
+        if settings.on("hybrids")
+        else {},
         frozen=arms,
         command=command,
         left_out=_switched_off(settings),
@@ -106,7 +117,7 @@ def _check_labels(extra: Mapping[str, str]) -> None:
     model, unsaid.
     """
     for label in extra:
-        if label in ("base", "sft", "rl") or not label.strip():
+        if label in STAGES or not label.strip():
             why = (
                 "base, sft and rl are the checkpoints of the study itself"
                 if label.strip()
@@ -116,16 +127,13 @@ def _check_labels(extra: Mapping[str, str]) -> None:
             raise UsageError(f"cannot use --extra {label}={extra[label]}", why, fix)
 
 
-def _switched_off(settings: Settings) -> list[dict[str, Any]]:
+def _switched_off(settings: Settings) -> list[LeftOut]:
     """The parts of a study that its settings leave out; patching is only named where it was asked
     for.
     """
     why = dict.fromkeys(settings.without, "switched off with --without")
     why |= dict.fromkeys(settings.dropped, "to fit the budget")
-    return [
-        {"id": name, "what": OPTIONAL.get(name, name), "why": text, "command": ""}
-        for name, text in why.items()
-    ]
+    return [LeftOut(id=name, what=OPTIONAL.get(name, name), why=text) for name, text in why.items()]
 
 
 def fit_budget(
@@ -146,9 +154,9 @@ def fit_budget(
     """
     asked = settings.sizes() | {"parts": [name for name in OPTIONAL if settings.on(name)]}
     before = read_study(out).budget if (out / FILE).exists() else None
-    if before and before["text"] == budget and before["asked"] == asked:
-        chosen = replace(settings, **before["chosen"] | {"dropped": tuple(before["dropped"])})
-        return Fit(chosen, before["estimate"], tuple(before["notes"]))
+    if before and before.text == budget and before.asked == asked:
+        chosen = replace(settings, **before.chosen | {"dropped": tuple(before.dropped)})
+        return Fit(chosen, before.estimate, tuple(before.notes))
     whole, _ = plan_autopsy(base, sft, rl, out=out, settings=settings, extra=extra)
     lanes = jobs or default_jobs(whole)
     rates = find_rates(out, device=settings.device, jobs=lanes)
@@ -164,17 +172,17 @@ def fit_budget(
     return fit(settings, budget, price)
 
 
-def _budget(asked: Settings, fitted: Fit, text: str) -> dict[str, Any]:
+def _budget(asked: Settings, fitted: Fit, text: str) -> BudgetRecord:
     """As stored in study.json."""
-    return {
-        "text": text,
-        "seconds": parse_budget(text),
-        "estimate": fitted.estimate,
-        "notes": list(fitted.notes),
-        "asked": asked.sizes() | {"parts": [name for name in OPTIONAL if asked.on(name)]},
-        "chosen": {name: getattr(fitted.settings, name) for name in FLOOR},
-        "dropped": list(fitted.settings.dropped),
-    }
+    return BudgetRecord(
+        text=text,
+        seconds=parse_budget(text),
+        estimate=fitted.estimate,
+        notes=list(fitted.notes),
+        asked=asked.sizes() | {"parts": [name for name in OPTIONAL if asked.on(name)]},
+        chosen={name: getattr(fitted.settings, name) for name in FLOOR},
+        dropped=list(fitted.settings.dropped),
+    )
 
 
 def run_autopsy(
@@ -254,7 +262,7 @@ def _run(
     )
     study.steps = [_recorded(o, out) for o in outcomes if not o.left_out]
     study.left_out += [
-        {"id": o.step.id, "what": o.step.what, "why": o.left_out, "command": o.step.command}
+        LeftOut(id=o.step.id, what=o.step.what, why=o.left_out, command=o.step.command)
         for o in outcomes
         if o.left_out
     ]
@@ -282,15 +290,7 @@ def _check_proof(label: str, said: Sequence[int], proof: Path) -> None:
     """
     if not proof.exists():
         return
-    stages = json.loads(proof.read_text()).values()
-    rows = [
-        row
-        for stage in stages
-        for row in stage["table"]
-        if row["part"] == "text" and row["layer"] is not None
-    ]
-    moved = {row["layer"] for row in rows if not row["frozen"]}
-    proved = sorted({row["layer"] for row in rows} - moved)
+    proved = frozen_layers(list(read_proofs(proof).values()))
     if proved != sorted(said):
         named = Hybrid(label, tuple(proved)).ranges.replace("text:", "")
         raise UsageError(
@@ -312,21 +312,19 @@ def default_jobs(study: Study) -> int:
     return 2 if max(sizes, default=0) < SMALL else 1
 
 
-def _recorded(outcome: Outcome, out: Path) -> dict[str, Any]:
+def _recorded(outcome: Outcome, out: Path) -> StepRecord:
     step = outcome.step
-    return {
-        "id": step.id,
-        "what": step.what,
-        "verb": step.verb,
-        "model": step.model,
-        "command": step.command,
-        "seconds": outcome.seconds,
-        "error": outcome.error,
-        "optional": bool(step.kind),
-        "folders": [
-            Path(f).resolve().relative_to(out.resolve()).as_posix() for f in outcome.folders
-        ],
-    }
+    return StepRecord(
+        id=step.id,
+        what=step.what,
+        verb=step.verb,
+        model=step.model,
+        command=step.command,
+        seconds=outcome.seconds,
+        error=outcome.error,
+        optional=bool(step.kind),
+        folders=[Path(f).resolve().relative_to(out.resolve()).as_posix() for f in outcome.folders],
+    )
 
 
 def _check(out: Path, study: Study, claimed: bool) -> None:
@@ -362,7 +360,7 @@ def _claim(out: Path, study: Study) -> None:
     ended.
     """
     if (out / FILE).exists():  # what a budget chose holds for the call that resumes
-        study = replace(read_study(out), budget=study.budget)
+        study = read_study(out).model_copy(update={"budget": study.budget})
     out.mkdir(parents=True, exist_ok=True)
     study.save(out)
 

@@ -266,20 +266,20 @@ def verdict(folder: Path, metric: str = "gain acc@1") -> str:
     from franken.runs import load_run
 
     run = load_run(folder)
-    band = run.manifest["band"].get(metric, {}).get("all")
+    band = run.manifest.band.get(metric, {}).get("all")
     rows: Any = run.layers[run.layers["metric"] == metric]
     rows = rows[(rows["task"] == "all") & (rows["method"] == "window")]
     if band is None or rows.empty:
         return "no random sets to compare the windows with"
-    width = run.manifest["config"]["window"]
+    width = run.manifest.config.window or 0
     above = [
         f"{row['layer']}-{row['layer'] + width}"
         for row in rows.to_dict("records")
-        if row["value"] > band["high"]
+        if row["value"] > band.high
     ]
     return (
-        f"{len(above)} of {len(rows)} windows gain more than each of {band['n']} random sets of {width} layers"
-        f" (these: {100 * band['low']:.1f} to {100 * band['high']:.1f} points){': ' if above else ''}{', '.join(above)}"
+        f"{len(above)} of {len(rows)} windows gain more than each of {band.n} random sets of {width} layers"
+        f" (these: {100 * band.low:.1f} to {100 * band.high:.1f} points){': ' if above else ''}{', '.join(above)}"
     )
 
 
@@ -334,7 +334,7 @@ def _adjusted(gains: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _row(label: str, hybrid: Hybrid | Splice | None, found: Any) -> dict[str, Any]:
-    failed = found.manifest["n_failed"]
+    failed = found.manifest.n_failed
     layers = (
         "+".join(f"{d}:{r}" for d, r in hybrid.parts)
         if isinstance(hybrid, Splice)

@@ -37,7 +37,7 @@ def test_layers_add_up_as_squares(triple, tmp_path):
             assert row["value"].item() == pytest.approx(squares**0.5, rel=1e-6)
     moved = table[(table["method"] == "sft→rl") & (table["value"] > 0)]
     assert moved[["part", "layer"]].values.tolist() == [["text", 1]]
-    where = {(w["method"], w["part"]): w for w in run.manifest["location"]}
+    where = {(w["method"], w["part"]): w for w in run.manifest.location}
     assert where["sft→rl", "text"]["thirds"] == {"early": 0.0, "middle": 1.0, "late": 0.0}
     assert where["sft→rl", "vision"]["energy_share"] == 0.0
 
@@ -107,7 +107,7 @@ def test_what_cannot_be_compared_is_listed(tmp_path):
     assert plan.problems
     assert all("layers.2." in name for name in plan.problems)
     run = load_run(run_diff(plan, out=tmp_path / "runs"))
-    assert run.manifest["n_failed"] == len(plan.problems) > 0
+    assert run.manifest.n_failed == len(plan.problems) > 0
     assert set(run.samples["tensor"][run.samples["error"].notna()]) == set(plan.problems)
 
 
@@ -141,7 +141,7 @@ def test_nan_is_a_failed_row_not_a_number(tmp_path):
         lambda t: t["model.layers.1.mlp.up_proj.weight"].view(-1)[7:8].fill_(float("nan")),
     )
     run = load_run(run_diff(plan_diff([tmp_path / "a", tmp_path / "b"]), out=tmp_path / "runs"))
-    assert run.manifest["n_failed"] == 1
+    assert run.manifest.n_failed == 1
     assert (
         run.samples.set_index("tensor").loc["text.layers.1.mlp.up_proj.weight", "error"]
         == "NaN or infinite weights"

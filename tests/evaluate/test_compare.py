@@ -85,7 +85,7 @@ def test_points_and_values_are_kept_and_a_finished_comparison_is_not_repeated(
     points = pd.read_parquet(compared.folder / POINTS)
     assert len(points) == 2 * 2 * 4 * 3
     assert points[["x", "y"]].notna().all().all()
-    assert compared.manifest["n_requested"] == len(compared.samples) == compared.manifest["n_ok"]
+    assert compared.manifest.n_requested == len(compared.samples) == compared.manifest.n_ok
     monkeypatch.setattr("franken.evaluate.compare.summary", lambda *a, **k: pytest.fail("again"))
     assert (
         compare_runs(folders, out=compared.folder.parents[1], trained=["read"]) == compared.folder

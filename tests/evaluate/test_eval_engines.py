@@ -31,8 +31,8 @@ def test_a_hosted_model_is_a_subject_beside_a_checkpoint(stub, tmp_path):
     run, own = load_run(hosted), load_run(local)
     assert len(run.samples) == len(own.samples) == 2 * 3 * 3
     assert run.samples["output"].str.contains("answer").all()
-    assert (run.manifest["n_failed"], run.manifest["config"]["engine"]) == (0, "openai")
-    assert run.manifest["identity"]["endpoint"] == stub.endpoint
+    assert (run.manifest.n_failed, run.manifest.config.engine) == (0, "openai")
+    assert run.manifest.identity.endpoint == stub.endpoint
     assert {len(b["messages"][0]["content"]) for b in stub.asked} == {1, 2}
     assert {b["model"] for b in stub.asked} == {"some/model"}
     for file in tmp_path.rglob("*"):
@@ -56,7 +56,7 @@ def test_what_an_endpoint_refuses_is_a_failed_row(stub, tmp_path):
     assert len(samples) == 9
     assert samples["error"].dropna().tolist() == ["HTTP 400: no images here"]
     assert samples[samples["error"].notna()]["output"].isna().all()
-    assert load_run(folder).manifest["n_failed"] == 1
+    assert load_run(folder).manifest.n_failed == 1
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def test_every_arm_task_prompt_and_draw_has_its_row(models, tmp_path):
     (folder,) = run_eval([models["one"]], arms="image,text,blind", out=tmp_path, **OPTIONS)
     run = load_run(folder)
     assert folder.parent == tmp_path / "eval"
-    assert run.manifest["n_requested"] == len(run.samples) == 3 * 2 * 3 * 3
+    assert run.manifest.n_requested == len(run.samples) == 3 * 2 * 3 * 3
     assert not run.samples.duplicated(["method", "sample", "draw"]).any()
     assert run.samples["output"].notna().all()
     pooled = run.layers[(run.layers["task"] == "all") & (run.layers["metric"] == "acc@2")]
@@ -135,8 +135,8 @@ def test_broken_images_fail_in_the_image_arm_only(models, tmp_path):
     run = load_run(done)
     failed = run.samples[run.samples["error"].notna()]
     assert set(zip(failed["method"], failed["sample"], strict=True)) == {("image", "ocr_b-target")}
-    assert run.manifest["n_failed"] == 3
-    assert run.manifest["n_requested"] == len(run.samples) == 2 * 2 * 3
+    assert run.manifest.n_failed == 3
+    assert run.manifest.n_requested == len(run.samples) == 2 * 2 * 3
     counted = run.layers[(run.layers["metric"] == "acc@1") & (run.layers["task"] == "ocr")]
     assert counted.set_index("method")["n"].to_dict() == {"image": 1, "blind": 2}
 
@@ -167,5 +167,5 @@ def test_a_donor_that_differs_is_a_warning_of_the_run(models, tmp_path):
     (folder,) = run_eval(
         [models["one"]], grafts=[Graft("late", str(odd), "late")], out=tmp_path, **OPTIONS
     )
-    (warning,) = load_run(folder).manifest["warnings"]
+    (warning,) = load_run(folder).manifest.warnings
     assert "config: rms_norm_eps" in warning

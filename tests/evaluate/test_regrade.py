@@ -83,17 +83,17 @@ def test_verdicts_change_in_a_new_run_and_the_source_stays(run):
     assert done.samples["score"].tolist()[:7] == [1, 1, 0, 0, 1, 0, 1]
     assert done.samples["error"].tolist()[7] == "the image is broken"
     assert all(reason != "old" for reason in done.samples["reason"][:7])
-    assert done.manifest["changes"]["all"] == {
+    assert done.manifest.changes["all"] == {
         "unchanged": 3,
         "wrong_to_right": 2,
         "right_to_wrong": 3,
     }
-    assert done.manifest["changes"]["read"] == {
+    assert done.manifest.changes["read"] == {
         "unchanged": 1,
         "wrong_to_right": 1,
         "right_to_wrong": 1,
     }
-    assert (folder / done.manifest["source"]).resolve() == run.resolve()
+    assert (folder / done.manifest.source).resolve() == run.resolve()
     greedy = done.layers[(done.layers["metric"] == "greedy") & (done.layers["task"] == "read")]
     assert greedy["value"].tolist() == [pytest.approx(2 / 3)]
 
@@ -103,7 +103,7 @@ def test_again_is_the_same_run_and_regrading_it_changes_nothing(run):
     assert regrade(run) == folder
     twice = regrade(folder)
     assert twice != folder
-    assert set(load_run(twice).manifest["changes"]["all"].items()) >= {
+    assert set(load_run(twice).manifest.changes["all"].items()) >= {
         ("wrong_to_right", 0),
         ("right_to_wrong", 0),
     }
@@ -113,7 +113,7 @@ def test_preview_writes_nothing(run, tmp_path):
     before = sorted(tmp_path.rglob("*"))
     found = preview(run)
     assert found["answers"] == 7
-    assert found["changes"] == load_run(regrade(run)).manifest["changes"]
+    assert found["changes"] == load_run(regrade(run)).manifest.changes
     assert [f for f in before if not f.exists()] == []
 
 
@@ -129,8 +129,8 @@ def test_old_runs_without_the_columns_are_rebuilt(tmp_path):
     done = load_run(regrade(folder))
     assert done.samples["score"].tolist()[:3] == [1, 1, 0]
     assert "cannot be found again" in done.samples["error"].tolist()[3]
-    assert done.manifest["n_failed"] == 1
-    assert done.manifest["changes"]["mine"]["right_to_error"] == 1
+    assert done.manifest.n_failed == 1
+    assert done.manifest.changes["mine"]["right_to_error"] == 1
 
 
 class Server:
@@ -194,10 +194,10 @@ def test_a_judges_verdict_stands_beside_the_rules_and_its_errors_stay_errors(run
     assert rows["score"].isna().tolist() == [False] * 5 + [True] * 3
     assert all("400" in e for e in rows["error"].tolist()[5:7])
     assert rows["rule_score"].tolist()[5:7] == [0, 1]
-    assert done.manifest["n_failed"] == 3
-    assert done.manifest["changes"]["mine"]["right_to_error"] == 2
+    assert done.manifest.n_failed == 3
+    assert done.manifest.changes["mine"]["right_to_error"] == 2
     assert preview(run, judge)["judge"]["cached"] == 5
-    assert "stub" in json.dumps(done.manifest["identity"])
+    assert "stub" in json.dumps(done.manifest.identity)
 
 
 def test_a_judge_that_judges_nothing_ends_the_command(run, serve, tmp_path):

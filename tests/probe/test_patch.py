@@ -275,4 +275,4 @@ def test_pairs_that_cannot_part_are_accounted_for(tmp_path, monkeypatch):
     assert len(run.samples) == 4
     assert run.samples["ineligible"].str.contains("same reply").all()
     assert (run.layers["n"] == 0).all()
-    assert run.manifest["n_failed"] == 0
+    assert run.manifest.n_failed == 0

@@ -293,7 +293,7 @@ def test_every_public_row_is_accounted_for(tmp_path):
     assert "token grids" in swaps.loc["wide", "error"]
     assert swaps.loc["same", "ineligible"]
     assert swaps.loc["ok", "output"]
-    assert run.manifest["n_failed"] == 5 * DEPTH  # cut: all three methods; wide: the two swaps
+    assert run.manifest.n_failed == 5 * DEPTH  # cut: all three methods; wide: the two swaps
     rates = run.layers[run.layers["metric"] == "change_rate"].set_index("method")["n"]
     assert (rates[["swap-suffix", "swap-single"]] == 1).all()
     assert (rates["zero"] == 3).all()

@@ -36,7 +36,7 @@ def folders(tmp_path_factory):
 
 def test_attention_shift_is_the_paired_difference(folders, tmp_path):
     run = load_run(compare_probes(*folders, out=tmp_path))
-    assert run.manifest["label"] == "creature-base→creature-sft"
+    assert run.label == "creature-base→creature-sft"
     a, b = (
         load_run(f).samples.query("method == 'attention'").sort_values("sample") for f in folders
     )
@@ -87,7 +87,7 @@ def test_what_only_one_run_measured_is_said(folders, tmp_path):
     more = probed("creature:sft", tmp_path, samples=3, methods=["attention"])
     run = load_run(compare_probes(fewer, more, out=tmp_path))
     alone = run.samples[run.samples["error"].notna()]
-    assert len(alone) == run.manifest["n_failed"] == 2
+    assert len(alone) == run.manifest.n_failed == 2
     assert set(alone["error"]) == {"only in the second run"}
     assert set(run.layers["n"]) == {2}
 

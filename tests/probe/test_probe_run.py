@@ -123,7 +123,7 @@ def test_a_run_reports_peaks_and_measures(tmp_path):
         "kl",
         "logit_difference",
     } <= set(run.layers["metric"])
-    assert all(peak["best"] in peak["layers"] for peak in run.manifest["peaks"])
+    assert all(peak["best"] in peak["layers"] for peak in run.manifest.peaks)
     usable = run.samples[run.samples["ineligible"].isna() & run.samples["error"].isna()]
     assert (usable["kl"] >= 0).all()
 
@@ -173,7 +173,7 @@ def test_controls_of_the_measures(tmp_path, monkeypatch, method, broken, message
         "creature:sft", methods=[method], task_names=["read"], samples=1, max_new_tokens=3
     )
     if message is None:
-        assert load_run(run_probe(plan, out=tmp_path, device="cpu")).manifest["warnings"] == []
+        assert load_run(run_probe(plan, out=tmp_path, device="cpu")).manifest.warnings == []
         return
     with pytest.raises(VerificationError, match="control failed") as raised:
         run_probe(plan, out=tmp_path, device="cpu")
@@ -298,7 +298,7 @@ def test_in_16_bits_rows_that_changed_are_run_again_alone(tmp_path, dtype):
     )
     run = load_run(run_probe(plan, out=tmp_path, device="cpu", dtype=dtype))
     again = run.samples[run.samples["rerun"] == True]  # noqa: E712
-    assert run.manifest["reruns"]["rows"] == len(again)
+    assert run.manifest.reruns["rows"] == len(again)
     if dtype == "fp32":
         assert again.empty
         return

@@ -9,8 +9,7 @@ import pytest
 
 from franken import tasks as puzzles
 from franken.evaluate.metrics import summarise
-from franken.report.record import Study
-from franken.runs import layer_row, open_run
+from franken.runs import Study, layer_row, open_run
 from franken.stats import wilson
 
 TASKS = ["recognise", "read", "count", "sum", "compare"]
@@ -134,17 +133,16 @@ def build(
         )
     frozen = FROZEN if extras else {}
     Study(
-        "creature",
-        models,
-        DEPTH,
-        TASKS,
-        samples,
-        0,
-        None,
-        hybrids,
-        frozen,
-        steps,
-        "franken autopsy base sft rl",
+        title="creature",
+        models=models,
+        depth=DEPTH,
+        tasks=TASKS,
+        samples=samples,
+        seed=0,
+        hybrids=hybrids,
+        frozen=frozen,
+        steps=steps,
+        command="franken autopsy base sft rl",
     ).save(folder)
     return folder
 

@@ -9,9 +9,7 @@ import pytest
 
 from franken.errors import FrankenError, UsageError
 from franken.report.assemble import assemble
-from franken.report.evidence import gather
-from franken.report.record import Study, read_study
-from franken.runs import layer_row, open_run
+from franken.runs import Study, layer_row, open_run, open_study, read_study
 
 HASHES = {"base": "b" * 16, "sft": "5" * 16, "rl": "a" * 16, "other": "0" * 16}
 
@@ -98,13 +96,13 @@ def test_models_are_told_apart_by_content_and_links_are_relative(runs, tmp_path)
         for stage, name in {"base": "one", "sft": "two", "rl": "three", "fourth": "fourth"}.items()
     }
     assert (study.depth, study.tasks, study.seed) == (8, ["read"], 3)
-    assert {h: (v["layers"], v["control"]) for h, v in study.hybrids.items()} == {
+    assert {h: (v.layers, v.control) for h, v in study.hybrids.items()} == {
         "mix": ([5, 6, 7], False),
         "random-3a": ([0, 1, 4], True),
     }
     assert any("strange" in note and "RL started from" in note for note in study.notes)
     assert all(f.startswith("../runs/") for f in study.folders())
-    found = gather(out, study)
+    found = open_study(out)
     assert not found.missing
     assert set(found.samples("eval")["model"]) == {
         "base",
@@ -116,14 +114,14 @@ def test_models_are_told_apart_by_content_and_links_are_relative(runs, tmp_path)
     }
     shutil.move(str(runs.parent), tmp_path.parent / f"{tmp_path.name}-moved")
     moved = tmp_path.parent / f"{tmp_path.name}-moved" / "page"
-    assert not gather(moved, read_study(moved)).missing
+    assert not open_study(moved).missing
 
 
 def test_two_runs_of_the_same_are_counted_once_and_the_larger_wins(runs, tmp_path):
     evaluation(runs, "larger", HASHES["rl"], n=5)
     evaluation(runs, "three", HASHES["rl"], arms=("text",))
     study = read_study(assemble([runs], out=tmp_path / "page"))
-    rows = gather(tmp_path / "page", study).samples("eval", "rl")
+    rows = open_study(tmp_path / "page").samples("eval", "rl")
     assert not rows.duplicated(["task", "sample", "draw", "method"]).any()
     assert rows["method"].value_counts().to_dict() == {"image": 5, "text": 2}
     assert any("larger run" in note for note in study.notes)
@@ -194,7 +192,7 @@ def test_unfinished_foreign_and_damaged_runs_say_so(tmp_path):
 
 
 def test_an_autopsy_or_anything_else_is_not_overwritten(runs, tmp_path):
-    Study("t", {}, 8, [], 1, 0).save(tmp_path)
+    Study(title="t", models={}, depth=8, tasks=[], samples=1, seed=0).save(tmp_path)
     with pytest.raises(UsageError, match="holds an autopsy"):
         assemble([runs], out=tmp_path)
     with pytest.raises(UsageError, match="holds something else"):

@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from franken import tasks as puzzles
-from franken.report.evidence import gather
 from franken.report.gallery import (
     LARGEST,
     MOST_PAIRS,
@@ -19,15 +18,14 @@ from franken.report.gallery import (
     pair_gallery,
     reasoning_gallery,
 )
-from franken.report.record import Study, read_study
-from franken.runs import open_run
+from franken.runs import Study, open_run, open_study
 
 THOUSAND = 1000
 
 
 @pytest.fixture(scope="module")
 def found(built):
-    return gather(built, read_study(built))
+    return open_study(built)
 
 
 def test_cards_hold_what_the_run_says(found):
@@ -146,7 +144,15 @@ def thousand(tmp_path_factory):
         "error": None,
     }
     step["folders"] = [str(done.relative_to(folder))]
-    study = Study("large", {"base": "b", "rl": "r"}, 28, ["count"], THOUSAND, 0, steps=[step])
+    study = Study(
+        title="large",
+        models={"base": "b", "rl": "r"},
+        depth=28,
+        tasks=["count"],
+        samples=THOUSAND,
+        seed=0,
+        steps=[step],
+    )
     study.save(folder)
     return folder
 

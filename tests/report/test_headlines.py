@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 
 from franken.report import headlines
-from franken.report.evidence import Evidence, gather
 from franken.report.headlines import all_headlines, necessary, reading_depths, transfer, what
 from franken.report.page.layer_sets import above_random
-from franken.report.record import read_study
 from franken.report.verdicts import (
     ABSENT,
     AGAINST,
@@ -28,12 +26,14 @@ from franken.report.verdicts import (
     subset_p,
     values,
 )
+from franken.runs import RunSet, open_study
+from franken.runs.manifest import FallTest
 
 
 @pytest.fixture(scope="module")
-def found(make_study, tmp_path_factory) -> Evidence:
+def found(make_study, tmp_path_factory) -> RunSet:
     folder = make_study(tmp_path_factory.mktemp("headlines"), samples=40)
-    return gather(folder, read_study(folder))
+    return open_study(folder)
 
 
 def test_planted_effects_are_found(found):
@@ -60,8 +60,8 @@ def test_a_stage_that_does_not_keep_the_format_is_named(found):
     for run in found.runs:
         layers = run.layers.copy()
         layers.loc[(layers["metric"] == "format") & (layers["model"] == "base"), "value"] = 0.02
-        runs.append(type(run)(run.folder, run.manifest, run.samples, layers))
-    facts = " ".join(all_headlines(Evidence(found.study, found.folder, runs))[0].facts)
+        runs.append(run.with_rows(layers=layers))
+    facts = " ".join(all_headlines(replace(found, runs=runs))[0].facts)
     assert "Base keeps the answer format in 2.0\N{NO-BREAK SPACE}% of its replies" in facts
     assert "keeps the answer format" not in " ".join(all_headlines(found)[0].facts)
 
@@ -82,11 +82,7 @@ def test_reading_depth_counts_layers_of_pairs_that_follow_the_image(found):
 
 
 def test_paired_tests_of_the_probe_stand_for_their_pairs_of_tasks(found):
-    run = next(
-        r
-        for r in found.runs
-        if r.manifest["verb"] == "probe" and (r.samples["model"] == "rl").all()
-    )
+    run = next(r for r in found.runs if r.verb == "probe" and (r.samples["model"] == "rl").all())
     depth = reading_depths(found, "rl")
     wide = {
         "tasks": ["recognise", "compare"],
@@ -97,12 +93,12 @@ def test_paired_tests_of_the_probe_stand_for_their_pairs_of_tasks(found):
         "n": 31,
     }
     try:
-        run.manifest["fall_tests"] = [wide]
+        run.manifest.fall_tests = [FallTest(**wide)]
         hidden = all_headlines(found)[1]
-        run.manifest["fall_tests"] = [{**wide, "p": 1e-5}]
+        run.manifest.fall_tests = [FallTest(**wide | {"p": 1e-5})]
         shown = all_headlines(found)[1]
     finally:
-        del run.manifest["fall_tests"]
+        run.manifest.fall_tests = []
     assert max(depth, key=lambda t: depth[t].mean()) == "compare"
     assert (
         hidden.answer.split(", n")[0] == shown.answer.split(", n")[0]
@@ -138,19 +134,19 @@ def test_two_sample_permutation_is_uniform_without_an_effect_and_small_with_one(
     assert permutation_p(rng.normal(size=20), rng.normal(size=20) + 3) < 0.001
 
 
-def planted(found: Evidence, right: dict[str, float]) -> Evidence:
+def planted(found: RunSet, right: dict[str, float]) -> RunSet:
     """The study with given shares of right answers per model: the same for all prompts of an even
     number, 0 for others.
     """
     runs = []
     for run in found.runs:
         samples = run.samples
-        if run.manifest["verb"] == "eval" and run.manifest["label"] in right:
+        if run.verb == "eval" and run.label in right:
             number = samples["sample"].str.rsplit("-", n=1).str[1].astype(int)
-            share = number / (number.max() + 1) < right[run.manifest["label"]]
+            share = number / (number.max() + 1) < right[run.label]
             samples = samples.assign(score=share.astype(float), error=None)
-        runs.append(type(run)(run.folder, run.manifest, samples, run.layers))
-    return Evidence(found.study, found.folder, runs)
+        runs.append(run.with_rows(samples=samples))
+    return replace(found, runs=runs)
 
 
 @pytest.mark.parametrize(
@@ -184,9 +180,8 @@ def test_a_hybrid_is_above_the_random_sets_only_by_a_test(found, random, sure):
 
 def test_without_random_sets_nothing_is_said_about_these_layers(found):
     planned = planted(found, {"sft": 0.2, "rl": 0.8, "SFT:RL:RL": 0.8})
-    planned.study = replace(
-        planned.study, hybrids={h: i for h, i in planned.study.hybrids.items() if not i["control"]}
-    )
+    hybrids = {h: hybrid for h, hybrid in planned.study.hybrids.items() if not hybrid.control}
+    planned.record = planned.study.model_copy(update={"hybrids": hybrids})
     said = transfer(planned)
     assert said.verdict == OPEN
     assert "No random layer set of this size was evaluated" in said.facts[-1]
@@ -257,20 +252,20 @@ def test_intervals_of_gaps_and_ratios_cover_the_truth():
 
 
 def test_what_is_missing_is_not_measured(found):
-    empty = Evidence(found.study, found.folder, [])
+    empty = replace(found, runs=[])
     assert {h.verdict for h in all_headlines(empty)} == {ABSENT}
 
 
 def test_an_update_that_is_larger_in_early_layers_speaks_against_the_claim(found):
     runs = []
     for run in found.runs:
-        if run.manifest["verb"] == "diff":
+        if run.verb == "diff":
             text = (run.layers["part"] == "text") & (run.layers["metric"] == "relative_energy")
             layers = run.layers.copy()
             layers.loc[text, "value"] = 1.0 / (1.0 + layers.loc[text, "layer"].astype(float))
-            run = type(run)(run.folder, run.manifest, run.samples, layers)
+            run = run.with_rows(layers=layers)
         runs.append(run)
-    assert what(Evidence(found.study, found.folder, runs)).verdict == AGAINST
+    assert what(replace(found, runs=runs)).verdict == AGAINST
 
 
 def test_numbers_as_text():

@@ -9,12 +9,11 @@ from urllib.parse import unquote
 
 import pytest
 
-from franken.report.evidence import Evidence, gather
 from franken.report.page import spine as figures
 from franken.report.page.build import build_page, figure_keys, render
 from franken.report.page.panels import Section, save_figures
 from franken.report.page.tables import accounting, reasons
-from franken.report.record import read_study
+from franken.runs import LoadedRun, RunSet, open_study, read_study
 
 
 class Document(HTMLParser):
@@ -47,8 +46,8 @@ def page(folder) -> Document:
 
 
 @pytest.fixture(scope="module")
-def found(folder) -> Evidence:
-    return gather(folder, read_study(folder))
+def found(folder) -> RunSet:
+    return open_study(folder)
 
 
 @pytest.fixture(scope="module")
@@ -130,23 +129,31 @@ def test_names_of_others_are_text_too(make_study, tmp_path):
     matplotlib's formulas.
     """
     evil = "<img src=x onerror='window.owned=1'>$\\frac{$</style>"
-    found = gather(tmp_path, read_study(make_study(tmp_path, failed=True, samples=2)))
+    found = open_study(make_study(tmp_path, failed=True, samples=2))
     runs = []
     for run in found.runs:
         names = {"read": evil, "the image cannot be read": evil}
         columns = [c for c in ("task", "error") if c in run.samples]
         samples = run.samples.assign(**{c: run.samples[c].replace(names) for c in columns})
         layers = run.layers.assign(task=run.layers["task"].replace(names))
-        runs.append(type(run)(run.folder, run.manifest | {"warnings": [evil]}, samples, layers))
-    study = replace(
-        found.study,
-        title=evil,
-        tasks=[evil if t == "read" else t for t in found.study.tasks],
-        notes=[evil],
+        runs.append(
+            LoadedRun(
+                run.folder, run.manifest.model_copy(update={"warnings": [evil]}), samples, layers
+            )
+        )
+    study = found.study.model_copy(
+        update={
+            "title": evil,
+            "tasks": [evil if t == "read" else t for t in found.study.tasks],
+            "notes": [evil],
+            "models": found.study.models | {"rl": f"models/{evil}"},
+            "steps": [
+                step.model_copy(update={"error": evil, "command": evil})
+                for step in found.study.steps
+            ],
+        }
     )
-    study.models = study.models | {"rl": f"models/{evil}"}
-    study.steps = [{**s, "error": evil, "command": evil} for s in study.steps]
-    wild = Evidence(study, found.folder, runs, [evil])
+    wild = RunSet(found.folder, runs, record=study, missing=[evil])
     section = figures.where(wild)
     few = replace(section, groups=[replace(g, panels=g.panels[-1:]) for g in section.groups[:1]])
     made = save_figures([few], tmp_path / "figures")
@@ -183,7 +190,7 @@ def test_failed_and_ineligible_samples_are_counted_with_their_reasons(page):
 
 
 def test_every_run_says_what_failed_in_it(folder, page):
-    found = gather(folder, read_study(folder))
+    found = open_study(folder)
     rows = {row["folder"]: row for row in accounting(found)}
     for run in found.runs:
         samples, row = run.samples, rows[run.folder.relative_to(folder).as_posix()]
@@ -286,14 +293,9 @@ def test_a_study_without_any_finished_run_says_so(make_study, tmp_path):
 def test_links_lead_to_runs_outside_of_the_page_s_folder(folder, tmp_path):
     run = next(iter((folder / "runs" / "diff").iterdir()))
     study = read_study(folder)
-    steps = [
-        {
-            **study.steps[0],
-            "model": None,
-            "folders": [Path(os.path.relpath(run, tmp_path)).as_posix()],
-        }
-    ]
-    replace(study, steps=steps).save(tmp_path)
+    folders = [Path(os.path.relpath(run, tmp_path)).as_posix()]
+    step = study.steps[0].model_copy(update={"model": None, "folders": folders})
+    study.model_copy(update={"steps": [step]}).save(tmp_path)
     made = build_page(tmp_path, files=False)
     links = [
         unquote(a["href"])

@@ -7,18 +7,17 @@ import pytest
 from matplotlib.axes import Axes
 
 from franken.report import theme as look
-from franken.report.evidence import Evidence, gather
 from franken.report.figures import plots
 from franken.report.page.build import png
-from franken.report.record import read_study
+from franken.runs import RunSet, open_study
 
 matplotlib.use("Agg")
 
 
 @pytest.fixture(scope="module")
-def found(make_study, tmp_path_factory) -> Evidence:
+def found(make_study, tmp_path_factory) -> RunSet:
     folder = make_study(tmp_path_factory.mktemp("plots"), samples=10)
-    return gather(folder, read_study(folder))
+    return open_study(folder)
 
 
 def test_every_plot_returns_axes_with_a_band_or_bars(found):

@@ -10,12 +10,10 @@ import pandas as pd
 import pytest
 
 from franken.cli import run_command
-from franken.errors import UsageError
 from franken.evaluate.metrics import compare_samples
-from franken.report.holdings import open_folder
 from franken.report.tables.kinds import KINDS, tables
 from franken.report.tables.table import Table, csv, escape, latex, layout, narrow
-from franken.runs import layer_row, load_run, open_run
+from franken.runs import layer_row, load_run, open_run, open_runs
 from franken.stats import holm
 
 
@@ -135,7 +133,7 @@ def test_csv_holds_every_number_and_empty_nulls():
 
 @pytest.mark.parametrize("name", [k.name for k in KINDS])
 def test_every_table_says_beforehand_whether_it_can_be_made(study, name):
-    found = open_folder(study)
+    found = open_runs(study)
     kind = next(k for k in KINDS if k.name == name)
     assert bool(kind.make(found)) == kind.able(found)
     for made in kind.make(found):
@@ -157,12 +155,12 @@ def test_a_run_shows_the_rows_of_its_summary(study, capsys):
 
 
 def test_hybrids_are_paired_with_their_parent_and_corrected_over_the_row(study):
-    (made,) = tables(open_folder(study), "hybrids")
+    (made,) = tables(open_runs(study), "hybrids")
     order = list(dict.fromkeys(made.rows["model"]))
     assert order[:2] == ["base", "sft"]
     assert order[-1] == "rl"
     assert "SFT:RL:RL" in order
-    answers = open_folder(study).answers()
+    answers = open_runs(study).answers()
     others = [m for m in order if m != "sft"]
     p = [
         compare_samples(answers["sft"], answers[m]).set_index("task")["p"]["count"] for m in others
@@ -192,7 +190,7 @@ def test_models_with_other_numbers_of_draws_are_other_tables_of_acc_at_k(tmp_pat
             ]
         )
         run.finish([], n_requested=1)
-    four, two = tables(open_folder(tmp_path), "acc@k")
+    four, two = tables(open_runs(tmp_path), "acc@k")
     assert layout(four) == (
         ["model", "t", "u", "average"],
         [["b", "25.0/100.0", "25.0/100.0", "25.0/100.0"]],
@@ -230,7 +228,7 @@ def test_a_comparison_is_measures_then_paired_differences_then_the_rest(tmp_path
         ],
         n_requested=0,
     )
-    found = tables(open_folder(tmp_path))
+    found = tables(open_runs(tmp_path))
     assert [(t.name, list(t.rows["model"])) for t in found] == [
         ("compare", ["a", "b"]),
         ("compare differences", ["b - a"]),
@@ -264,7 +262,7 @@ def test_heads_are_shown_only_where_there_is_nothing_above_them(tmp_path, compon
         ],
         n_requested=0,
     )
-    (made,) = tables(open_folder(tmp_path))
+    (made,) = tables(open_runs(tmp_path))
     assert made.rows["component"].tolist() == shown
 
 
@@ -285,8 +283,10 @@ def test_an_unfinished_run_is_named_and_left_out(tmp_path, capsys):
     code, _, err = show(capsys, tmp_path)
     assert code == 0
     assert "not finished and left out: m-" in err
-    with pytest.raises(UsageError, match="nothing to show"):
-        open_folder(next(f.parent for f in tmp_path.rglob("parts")))
+    code, _, err = show(capsys, next(f.parent for f in tmp_path.rglob("parts")))
+    assert code == 2
+    assert "nothing to show" in err
+    assert "1 run(s) in it are not finished" in err
 
 
 def test_the_same_model_asked_twice_is_told_apart(tmp_path):
@@ -303,8 +303,8 @@ def test_the_same_model_asked_twice_is_told_apart(tmp_path):
         run = open_run("eval", "rl", {"x": x}, tmp_path, config={})
         run.append([row])
         run.finish([], n_requested=1)
-    assert all(name.startswith("rl (rl-") for name in open_folder(tmp_path).answers())
-    assert len(open_folder(tmp_path).answers()) == 2
+    assert all(name.startswith("rl (rl-") for name in open_runs(tmp_path).answers())
+    assert len(open_runs(tmp_path).answers()) == 2
 
 
 def test_a_freeze_study_shows_its_arms(tmp_path, capsys):
@@ -332,7 +332,7 @@ def test_a_freeze_study_shows_its_arms(tmp_path, capsys):
     code, out, _ = show(capsys, tmp_path, "--table", "freezing")
     assert code == 0
     assert "97.0 [95.0, 98.0]" in out
-    (made,) = tables(open_folder(tmp_path))
+    (made,) = tables(open_runs(tmp_path))
     assert layout(made)[1][0] == [
         "late",
         "text:5-8",
@@ -359,7 +359,7 @@ def test_training_runs_show_their_last_look_and_rewards(tmp_path):
         {"update": 3},
     ]
     (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    (made,) = tables(open_folder(tmp_path), "designs")
+    (made,) = tables(open_runs(tmp_path), "designs")
     assert layout(made) == (
         ["run", "rewards", "acc@1"],
         [["rl", "1 accuracy + 0.1 format", "50.0"]],

@@ -7,7 +7,7 @@ import pytest
 
 from franken.errors import FrankenError, UsageError
 from franken.models import creature
-from franken.report.record import read_study
+from franken.runs import open_study, read_study
 from franken.study import autopsy, worker
 from franken.study import steps as lanes
 from franken.study.autopsy import Settings, plan_autopsy, run_autopsy
@@ -79,9 +79,9 @@ def test_a_whole_autopsy_and_again(stages, tmp_path, request):
     options = {"out": tmp_path / "study", "settings": TINY, "extra_models": extra, "jobs": 1}
     page = run_autopsy(stages["base"], stages["sft"], stages["rl"], **options)
     study = read_study(page.parent)
-    assert not [s for s in study.steps if s["error"]]
+    assert not [s for s in study.steps if s.error]
     assert study.frozen == {"frozen-late": [5, 6, 7]}
-    kinds = [s["id"].split("-")[0] for s in study.steps]
+    kinds = [s.id.split("-")[0] for s in study.steps]
     assert {k: kinds.count(k) for k in kinds} == {
         "eval": 5,
         "arms": 3,
@@ -89,7 +89,7 @@ def test_a_whole_autopsy_and_again(stages, tmp_path, request):
         "diff": 1,
         "hybrid": 8,
     }
-    assert all((page.parent / f / "run.json").exists() for s in study.steps for f in s["folders"])
+    assert all((page.parent / f / "run.json").exists() for s in study.steps for f in s.folders)
     assert len(InProcess.asked) == 20
     request.getfixturevalue("undrawn")
     assert run_autopsy(stages["base"], stages["sft"], stages["rl"], **options) == page
@@ -102,7 +102,6 @@ def test_every_optional_part_runs_and_reads_what_others_measured(stages, tmp_pat
     import pandas as pd
 
     from franken.evaluate.mscores import m_scores
-    from franken.report.evidence import gather
 
     extra = {"frozen-0-3": stages["frozen-late"]}
     settings = dataclasses.replace(
@@ -118,8 +117,8 @@ def test_every_optional_part_runs_and_reads_what_others_measured(stages, tmp_pat
         jobs=1,
     )
     study = read_study(page.parent)
-    assert not [s for s in study.steps if s["error"]]
-    kinds = [s["id"].rsplit("-", 1)[0] for s in study.steps if s["optional"]]
+    assert not [s for s in study.steps if s.error]
+    kinds = [s.id.rsplit("-", 1)[0] for s in study.steps if s.optional]
     assert {k: kinds.count(k) for k in kinds} == {
         "arms": 2,
         "attention": 2,
@@ -129,8 +128,9 @@ def test_every_optional_part_runs_and_reads_what_others_measured(stages, tmp_pat
         "scores": 1,
         "diversity": 1,
     }
-    assert study.beside("frozen-0-3") == {"graft": "RL 0-3", "revert": "RL 3-8"}
-    found = gather(page.parent, study)
+    layers = {label: hybrid.layers for label, hybrid in study.hybrids.items()}
+    assert (layers["RL 0-3"], layers["RL 3-8"]) == ([0, 1, 2], [3, 4, 5, 6, 7])
+    found = open_study(page.parent)
     assert set(found.samples("probe")["method"]) >= {"swap-suffix", "attention", "patch-residual"}
     layers: pd.DataFrame = found.layers("scores")
     for label in ("base", "rl", "RL 0-3"):
@@ -144,8 +144,8 @@ def test_every_optional_part_runs_and_reads_what_others_measured(stages, tmp_pat
             assert row["value"].item() == by_hand[score].mean()
     gains = layers[layers["metric"] == "gain M_rea"]
     assert set(gains["method"]) == {"hybrid", "random", "donor"}
-    (compared,) = [r for r in found.runs if r.manifest["verb"] == "compare"]
-    assert set(compared.manifest["config"]["models"]) == {"base", "rl"}
+    (compared,) = [r for r in found.runs if r.verb == "compare"]
+    assert set(compared.manifest.config.models) == {"base", "rl"}
     asked = len(InProcess.asked)
     run_autopsy(
         stages["base"],
@@ -167,7 +167,7 @@ def test_what_is_switched_off_is_named_and_unknown_switches_are_refused(stages, 
     )
     study, steps = plan_autopsy(stages["base"], None, stages["rl"], out=tmp_path, settings=off)
     assert {s.id.split("-")[0] for s in steps} == {"eval", "attention"}
-    assert {x["id"] for x in study.left_out} == set(off.without)
+    assert {x.id for x in study.left_out} == set(off.without)
     with pytest.raises(UsageError, match="no such part"):
         settings = dataclasses.replace(TINY, without=("atention",))
         plan_autopsy(stages["base"], None, stages["rl"], out=tmp_path, settings=settings)
@@ -216,8 +216,8 @@ def test_what_breaks_is_on_the_page_and_the_rest_is_done(stages, tmp_path):
         before=[train],
         extra_models={"control": str(broken)},
     )
-    failed = [s for s in read_study(page.parent).steps if s["error"]]
-    assert [s["id"] for s in failed] == ["eval-control"]
+    failed = [s for s in read_study(page.parent).steps if s.error]
+    assert [s.id for s in failed] == ["eval-control"]
     assert "evaluate control failed" in page.read_text()
 
 
@@ -306,10 +306,10 @@ def test_a_budget_is_recorded_kept_when_resumed_and_what_it_drops_is_named(
     options = {"out": tmp_path / "s", "settings": settings, "budget": "4m", "jobs": 1}
     study = read_study(run_autopsy(stages["base"], None, stages["rl"], **options).parent)
     assert study.budget
-    assert study.budget["chosen"]["samples"] == study.samples == study.sizes["samples"] < 40
-    assert study.notes == study.budget["notes"]
-    assert {x["id"]: x["why"] for x in study.left_out}["diversity"] == "switched off with --without"
-    assert {x["id"]: x["why"] for x in study.left_out}["scores"] == "to fit the budget"
+    assert study.budget.chosen["samples"] == study.samples == study.sizes["samples"] < 40
+    assert study.notes == study.budget.notes
+    assert {x.id: x.why for x in study.left_out}["diversity"] == "switched off with --without"
+    assert {x.id: x.why for x in study.left_out}["scores"] == "to fit the budget"
     monkeypatch.setattr(
         autopsy, "totals", lambda found, jobs: {"seconds": 1.0}
     )  # now all of it would fit
@@ -362,8 +362,8 @@ def test_two_autopsies_in_one_folder_are_refused_and_a_stop_gives_it_back(
 def test_the_command_line_says_what_failed_and_ends_with_3(stages, tmp_path, capsys):
     """Images that cannot be read are failed samples of a study that is otherwise whole."""
     from franken.cli import run_command
-    from franken.report.record import Study
-    from franken.runs import open_run
+    from franken.runs import Study, open_run
+    from franken.runs.record import LeftOut, StepRecord
 
     run = open_run("eval", "rl", {"x": 1}, tmp_path / "s" / "runs", config={})
     row = {
@@ -387,20 +387,24 @@ def test_the_command_line_says_what_failed_and_ends_with_3(stages, tmp_path, cap
     )
     run.append([row | dict.fromkeys(asked)])
     folder = run.finish([], n_requested=1).relative_to(tmp_path / "s").as_posix()
-    step = {
-        "id": "eval-rl",
-        "what": "evaluate rl",
-        "command": "",
-        "seconds": 1.0,
-        "error": None,
-        "model": "rl",
-    }
-    study = Study(
-        "t", {"rl": "r"}, 8, ["read"], 1, 0, steps=[step | {"verb": "eval", "folders": [folder]}]
+    step = StepRecord(
+        id="eval-rl",
+        what="evaluate rl",
+        verb="eval",
+        seconds=1.0,
+        model="rl",
+        folders=[folder],
     )
-    study.notes, study.left_out = (
-        ["small"],
-        [{"id": "arms", "what": "arms", "why": "switched off", "command": ""}],
+    study = Study(
+        title="t",
+        models={"rl": "r"},
+        depth=8,
+        tasks=["read"],
+        samples=1,
+        seed=0,
+        steps=[step],
+        notes=["small"],
+        left_out=[LeftOut(id="arms", what="arms", why="switched off")],
     )
     study.save(tmp_path / "s")
     assert run_command(["report", str(tmp_path / "s")], debug=True) == 3

@@ -73,7 +73,7 @@ def test_a_sweep_loads_each_checkpoint_once_and_its_gains_are_paired(models, tmp
     assert len(loads) == 1
     assert len(reads) == len(set(reads))
     run = load_run(folder)
-    assert run.manifest["n_requested"] == len(run.samples) == sweep.evaluations == 8
+    assert run.manifest.n_requested == len(run.samples) == sweep.evaluations == 8
     assert heard[-1][0] == heard[-1][1] == 8 * 3 * 3
     gains = run.layers[(run.layers["metric"] == "gain acc@1") & (run.layers["task"] == "all")]
     assert gains["method"].tolist() == ["donor"] + ["window"] * 4 + ["random"] * 2
@@ -116,7 +116,7 @@ def test_the_donor_of_a_sweep_is_the_donor(models, tmp_path):
         for f in (alone, tmp_path / "eval" / str(grafted))
     )
     assert one == two
-    assert load_run(folder).manifest["band"] == {}
+    assert load_run(folder).manifest.band == {}
 
 
 def test_the_band_spans_the_random_sets():

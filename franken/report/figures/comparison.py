@@ -43,7 +43,7 @@ def draw_eval(folder: Path) -> list[Path]:
     the paths.
     """
     run = load_run(folder)
-    models = list(run.manifest["config"]["models"])
+    models = list(run.manifest.config.models)
     made: list[Path] = []
     with look.theme():
         for name, draw in (
@@ -213,7 +213,7 @@ def shape(run: LoadedRun, models: Sequence[str]) -> Figure | None:
 
 def _asked(run: LoadedRun) -> Frame:
     """The rows of the models themselves, without differences and correlations."""
-    return run.layers[run.layers["model"].isin(run.manifest["config"]["models"])]
+    return run.layers[run.layers["model"].isin(run.manifest.config.models)]
 
 
 def _main(layers: Frame) -> str:

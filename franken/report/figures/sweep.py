@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from franken.report import theme as look
 from franken.report.figures import plots
-from franken.runs import load_run
+from franken.runs import Manifest, load_run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,20 +67,20 @@ def draw_scores(folder: Path) -> Path:
     return path
 
 
-def plot_gain(rows: Any, manifest: dict[str, Any], metric: str, task: str, *, ax: Axes) -> Axes:
+def plot_gain(rows: Any, manifest: Manifest, metric: str, task: str, *, ax: Axes) -> Axes:
     """One panel: each window as a bar over its layers with its 95 % interval, the donor's gain, and
     the control band.
 
     `rows`: those of the panel's metric and task. y in points. The band spans the random sets,
     lowest to highest.
     """
-    mode, width, depth = look.LIGHT, manifest["config"]["window"], manifest["config"]["depth"]
-    band = manifest["band"].get(metric, {}).get(task)
+    mode, width, depth = look.LIGHT, manifest.config.window or 0, manifest.config.depth or 0
+    band = manifest.band.get(metric, {}).get(task)
     if band:
-        label = f"{band['n']} random sets of {width} layers"
+        label = f"{band.n} random sets of {width} layers"
         ax.axhspan(
-            100 * band["low"],
-            100 * band["high"],
+            100 * band.low,
+            100 * band.high,
             color=look.CHECKPOINTS["random"],
             alpha=0.3,
             label=label,

@@ -6,7 +6,6 @@ means over `WINDOW` updates; the band spans the seeds' smallest and largest. Wha
 measured has no panel.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from matplotlib.figure import Figure
 
 from franken.errors import UsageError
 from franken.report.theme import TASK_COLOURS
+from franken.runs import TrainingRun
 
 WINDOW = 10
 PANELS: dict[str, str] = {
@@ -41,23 +41,15 @@ def training_table(runs: Sequence[Path]) -> Any:
     """
     tables = []
     for run in runs:
-        mark, log = run / "recipe.json", run / "metrics.jsonl"
-        lines = (
-            [line for line in log.read_text().splitlines() if line.endswith("}")]
-            if log.exists()
-            else []
-        )
-        if not mark.exists() or not lines:
+        training = TrainingRun(run)
+        if not training.exists() or not training.updates:
             raise UsageError(
                 f"no training run in {run}",
                 why="it has no recipe.json or no metrics",
                 fix="give --out's folder",
             )
-        recipe = json.loads(mark.read_text())["recipe"]
-        rows = [_flat(json.loads(line)) for line in lines]
-        tables.append(
-            pd.DataFrame(rows).assign(recipe=recipe["name"], seed=recipe["seed"], run=str(run))
-        )
+        recipe = training.recipe
+        tables.append(training.metrics().assign(recipe=recipe.name, seed=recipe.seed, run=str(run)))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -127,8 +119,3 @@ def _line(ax: Any, table: Any, name: str, number: int, window: int) -> None:
     )
     if runs > 1:
         ax.fill_between(band["update"], band["low"], band["high"], color=tint, alpha=0.18, lw=0)
-
-
-def _flat(line: dict[str, Any]) -> dict[str, Any]:
-    held = line.pop("held_out", {})
-    return {**line, **{f"held_out/{name}": value for name, value in held.items()}}

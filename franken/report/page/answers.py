@@ -53,8 +53,8 @@ def how_good(found: Evidence) -> Section:
 
 def comparison_run(found: Evidence) -> LoadedRun | None:
     """The finished comparison of evaluations that holds most models of the study, if any."""
-    runs = [r for r in found.runs if r.manifest["verb"] == "compare"]
-    return max(runs, key=lambda r: len(r.manifest["config"]["models"]), default=None)
+    runs = [r for r in found.runs if r.verb == "compare"]
+    return max(runs, key=lambda r: len(r.manifest.config.models), default=None)
 
 
 def _acc_at_k(found: Evidence, rows: Any, models: list[str], tasks: list[str]) -> Group:
@@ -179,7 +179,7 @@ def _planes(run: LoadedRun) -> list[Panel]:
     import pandas as pd
 
     file = run.folder / "points.parquet"
-    models = list(run.manifest["config"]["models"])
+    models = list(run.manifest.config.models)
     panels: list[Panel] = []
     cloud = pd.read_parquet(file).dropna(subset=["x", "y"]) if file.exists() else pd.DataFrame()
     if len(cloud):
@@ -226,7 +226,7 @@ def _what_it_takes(found: Evidence, compared: LoadedRun | None) -> Group | None:
     """Perceiving and reasoning apart, the M scores, and the kinds of errors, over all tasks."""
     import pandas as pd
 
-    scored = [r for r in found.runs if r.manifest["verb"] == "scores"]
+    scored = [r for r in found.runs if r.verb == "scores"]
     sources = [*scored, *([compared] if compared is not None else [])]
     if not sources:
         return None

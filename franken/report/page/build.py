@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from franken.report import theme as look
-from franken.report.evidence import Evidence, gather
+from franken.report.evidence import Evidence
 from franken.report.gallery import filter_rules, pair_gallery, reasoning_gallery
 from franken.report.headlines import all_headlines
 from franken.report.page import spine as figures
@@ -33,9 +33,8 @@ from franken.report.page.tables import (
     model_table,
     same_layers_table,
 )
-from franken.report.record import read_study
 from franken.report.sources import Number, Runs, Sentence, anchor, numbers_of
-from franken.runs import atomic_write_text
+from franken.runs import atomic_write_text, open_study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,7 +54,7 @@ def build_page(folder: Path, *, files: bool = True) -> Path:
     import matplotlib
 
     matplotlib.use("Agg")
-    found = gather(folder, read_study(folder))
+    found = open_study(folder)
     sections = figures.sections(found)
     saved = save_figures(sections, folder / "figures") if files else {}
     atomic_write_text(folder / "index.html", render(found, sections, saved))
@@ -105,7 +104,7 @@ def render(found: Evidence, sections: Sequence[Section], saved: dict[str, list[s
         runs=accounting(found),
         counts=gallery_counts(found),
         missing=found.missing,
-        failures=[s for s in study.steps if s.get("error")],
+        failures=[step for step in study.steps if step.error],
         notes=study.notes,
         left_out=study.left_out,
         where=shlex.quote(str(found.folder)),

@@ -155,7 +155,7 @@ def accounting(found: Evidence) -> list[dict[str, Any]]:
     """One row per run folder: its files, what it was asked, what came back, what failed or was left
     out and why, the command.
     """
-    commands = {f: s for s in found.study.steps for f in s.get("folders") or []}
+    commands = {folder: step.command for step in found.study.steps for folder in step.folders}
     out = []
     for run in found.runs:
         at = folder_of(found, run)
@@ -168,17 +168,17 @@ def accounting(found: Evidence) -> list[dict[str, Any]]:
                 "folder": at,
                 "href": quote(at),
                 "files": files,
-                "verb": run.manifest["verb"],
-                "label": run.manifest["label"],
-                "requested": run.manifest["n_requested"],
-                "ok": run.manifest["n_ok"] - left,
-                "failed": run.manifest["n_failed"],
+                "verb": run.verb,
+                "label": run.label,
+                "requested": run.manifest.n_requested,
+                "ok": run.manifest.n_ok - left,
+                "failed": run.manifest.n_failed,
                 "ineligible": left,
                 "why": reasons(samples, "error"),
                 "why_left": reasons(samples, "ineligible"),
-                "seconds": run.manifest.get("seconds"),
-                "command": commands.get(at, {}).get("command", ""),
-                "warnings": run.manifest.get("warnings") or [],
+                "seconds": run.manifest.seconds,
+                "command": commands.get(at, ""),
+                "warnings": run.manifest.warnings,
             }
         )
     return out

@@ -147,7 +147,7 @@ def _spectra(found: Evidence) -> dict[str, np.ndarray]:
     for run in found.runs:
         rows: Any = run.samples
         if (
-            run.manifest["verb"] == "diff"
+            run.verb == "diff"
             and "singular_values" in rows
             and rows["singular_values"].notna().any()
         ):

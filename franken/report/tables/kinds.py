@@ -23,10 +23,10 @@ from typing import Any
 
 from franken.errors import UsageError, did_you_mean
 from franken.evaluate.compare import MINUS
-from franken.report.holdings import Holdings
 from franken.report.tables import layouts as papers
 from franken.report.tables.table import Table
 from franken.runs import LoadedRun
+from franken.runs import RunSet as Holdings
 
 Frame = Any
 WIDE = 8  # more metrics than this run down, not across
@@ -143,11 +143,11 @@ def accounts(found: Holdings) -> list[str]:
         manifest = run.manifest
         samples: Any = run.samples
         left = int(samples["ineligible"].notna().sum()) if "ineligible" in samples else 0
-        if not (manifest["n_failed"] or left):
+        if not (manifest.n_failed or left):
             continue
         errors = samples["error"].value_counts().head(3).to_dict() if "error" in samples else {}
         why = "; ".join(f"{text} ({n})" for text, n in errors.items())
-        line = f"{run.folder.name}: {manifest['n_failed']} of {manifest['n_requested']} failed"
+        line = f"{run.folder.name}: {manifest.n_failed} of {manifest.n_requested} failed"
         lines.append(line + (f", {left} ineligible" if left else "") + (f": {why}" if why else ""))
     if found.unfinished:
         lines.append(f"not finished and left out: {', '.join(f.name for f in found.unfinished)}")
@@ -158,7 +158,7 @@ def _of_verbs(found: Holdings, *, whole: bool) -> list[Table]:
     import pandas as pd
 
     made = []
-    for verb in dict.fromkeys(run.manifest["verb"] for run in found.runs):
+    for verb in dict.fromkeys(run.verb for run in found.runs):
         runs = [r for r in found.of(verb) if len(r.layers)]
         rows = pd.concat([_named(r) for r in runs], ignore_index=True) if runs else pd.DataFrame()
         if not len(rows):
@@ -166,7 +166,7 @@ def _of_verbs(found: Holdings, *, whole: bool) -> list[Table]:
         pooled: Any = rows["task"].isna() | (rows["task"] == "all")
         rows = rows[pooled] if whole and pooled.any() else rows if whole else rows[~pooled]
         note = counts(found.of(verb))
-        labels = list(dict.fromkeys(r.manifest["label"] for r in runs))
+        labels = list(dict.fromkeys(r.label for r in runs))
         title = f"{verb}: {', '.join(labels) if len(labels) < 5 else f'{len(labels)} of them'}"
         for name, part in _split(verb, rows, runs):
             made.append(
@@ -187,7 +187,7 @@ def _split(verb: str, rows: Frame, runs: list[LoadedRun]) -> list[tuple[str, Fra
     if verb in ("probe", "probe-compare"):
         return [(str(method), part) for method, part in rows.groupby("method", sort=False)]
     if verb == "compare":
-        models = {name for run in runs for name in run.manifest["config"]["models"]}
+        models = {name for run in runs for name in run.manifest.config.models}
         measured, differences = (
             rows["model"].isin(models),
             rows["model"].str.contains(MINUS, regex=False),
@@ -224,10 +224,11 @@ def _plain(verb: str, title: str, rows: Frame, note: str) -> Table:
 
 
 def _named(run: LoadedRun) -> Frame:
-    return run.layers.assign(run=run.folder.name, verb=run.manifest["verb"])
+    return run.layers.assign(run=run.folder.name, verb=run.verb)
 
 
 def counts(runs: list[LoadedRun]) -> str:
     """`3000 requested, 2998 ok, 2 failed.` over some runs."""
-    total = [sum(run.manifest[k] for run in runs) for k in ("n_requested", "n_ok", "n_failed")]
-    return "{} requested, {} ok, {} failed.".format(*total)
+    manifests = [run.manifest for run in runs]
+    requested, ok = (sum(m.n_requested for m in manifests), sum(m.n_ok for m in manifests))
+    return f"{requested} requested, {ok} ok, {sum(m.n_failed for m in manifests)} failed."

@@ -10,9 +10,7 @@ the note says.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from franken.evaluate.measures import NOT_RATES
@@ -20,8 +18,10 @@ from franken.evaluate.metrics import ALL, GREEDY, compare_values, per_prompt, sp
 from franken.evaluate.mscores import NEEDS, SCORES
 from franken.evaluate.mscores import m_scores as greedy_scores
 from franken.evaluate.perception import DECOMPOSITION, decomposition, error_shares
-from franken.report.holdings import ANSWERS, Holdings
 from franken.report.tables.table import Table
+from franken.runs import RunSet as Holdings
+from franken.runs import TrainingRun
+from franken.runs.runset import ANSWERS
 from franken.stats import holm
 
 Frame = Any
@@ -36,12 +36,12 @@ def has_m_scores(found: Holdings) -> bool:
 
 def has_hybrids(found: Holdings) -> bool:
     """A merge sweep, or an autopsy with hybrids."""
-    return bool(found.of("merge-sweep")) or bool((found.study or {}).get("hybrids"))
+    return bool(found.of("merge-sweep")) or bool(found.record and found.record.hybrids)
 
 
 def has_freezing(found: Holdings) -> bool:
     """A freeze study, or an autopsy with frozen checkpoints."""
-    return bool(found.freezing) or bool((found.study or {}).get("frozen"))
+    return bool(found.freezing) or bool(found.record and found.record.frozen)
 
 
 def has_draws(found: Holdings) -> bool:
@@ -71,7 +71,7 @@ def has_perception(found: Holdings) -> bool:
 
 def has_designs(found: Holdings) -> bool:
     """A training run with rewards."""
-    return any(_rewards(folder) for folder in found.training)
+    return any(run.rewards for run in found.training)
 
 
 def _has(found: Holdings, metrics: tuple[str, ...]) -> bool:
@@ -108,13 +108,13 @@ def hybrids(found: Holdings) -> list[Table]:
     made = []
     for run in found.of("merge-sweep"):
         rows: Any = run.layers[run.layers["metric"].str.startswith("gain ")]
-        note = f"Paired differences from {run.manifest['models']['base']!r}; p is Holm-adjusted over the windows."
+        note = f"Paired differences from {run.manifest.models['base']!r}; p is Holm-adjusted over the windows."
         title = "Hybrids: what they gain over their base"
         made.append(
             Table("hybrids", title, rows, ("metric", "task"), ("model",), percent=True, note=note)
         )
-    if found.study and found.study.get("hybrids"):
-        names = [n for n in ("base", "sft", *found.study["hybrids"], "rl") if n in found.answers()]
+    if found.record and found.record.hybrids:
+        names = [n for n in ("base", "sft", *found.record.hybrids, "rl") if n in found.answers()]
         answers = {name: found.answers()[name] for name in names}
         parent = "sft" if "sft" in answers else "base"
         if parent in answers and len(answers) > 2:
@@ -141,7 +141,7 @@ def freezing(found: Holdings) -> list[Table]:
     start and plain RL.
     """
     made = freeze_study(found)
-    frozen = (found.study or {}).get("frozen") or {}
+    frozen = found.record.frozen if found.record else {}
     answers = (
         {n: rows for n, rows in found.answers().items() if n in ("sft", "rl", *frozen)}
         if frozen
@@ -374,9 +374,9 @@ def perception(found: Holdings) -> list[Table]:
 def designs(found: Holdings) -> list[Table]:
     """Training runs by their rewards and weights, and the held-out scores they ended with."""
     rows = []
-    for folder in found.training:
-        rewards = " + ".join(f"{weight:g} {name}" for name, weight in _rewards(folder).items())
-        rows += [{"rewards": rewards, **row} for row in _held_out(folder) if rewards]
+    for run in found.training:
+        rewards = " + ".join(f"{weight:g} {name}" for name, weight in run.rewards.items())
+        rows += [{"rewards": rewards, **row} for row in _held_out(run) if rewards]
     note = "Held-out scores at the last look; the log keeps no interval for them. `franken eval` of the checkpoint has."
     return (
         [
@@ -397,7 +397,7 @@ def designs(found: Holdings) -> list[Table]:
 
 def training(found: Holdings) -> list[Table]:
     """Training runs by their last held-out scores."""
-    rows = [row for folder in found.training for row in _held_out(folder)]
+    rows = [row for run in found.training for row in _held_out(run)]
     note = "Held-out scores at the last look; the log keeps no n and no interval for them."
     return (
         [
@@ -416,25 +416,14 @@ def training(found: Holdings) -> list[Table]:
     )
 
 
-def _rewards(folder: Path) -> dict[str, float]:
-    """Reward → weight of a training run's last RL stage; empty without one."""
-    recipe = json.loads((folder / "recipe.json").read_text())["recipe"]
-    stages = [s for s in recipe["stages"] if s["kind"] == "grpo"]
-    return stages[-1]["rewards"] if stages else {}
-
-
-def _held_out(folder: Path) -> list[dict]:
-    lines = [
-        json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines() if line
-    ]
-    looks = [line for line in lines if line.get("held_out")]
-    if not looks:
+def _held_out(run: TrainingRun) -> list[dict]:
+    last = next((update for update in reversed(run.updates) if update.held_out), None)
+    if last is None or last.held_out is None:
         return []
     blank = {"ci_low": None, "ci_high": None, "n": None, "p_adjusted": None}
-    last = looks[-1]
     return [
-        {"run": folder.name, "update": last["update"], "metric": metric, "value": value, **blank}
-        for metric, value in last["held_out"].items()
+        {"run": run.folder.name, "update": last.update, "metric": metric, "value": value, **blank}
+        for metric, value in last.held_out.items()
     ]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import franken.runs
+import franken
 from franken.errors import FrankenError, UsageError
 from franken.runs import layer_row, load_run, load_runs, open_run, portable
 
@@ -27,7 +27,7 @@ def test_rows_land_in_parts_and_come_back(tmp_path):
         [layer_row(model="m", metric="x", layer=None, value=None, n=0)], n_requested=2
     )
     done = load_run(folder)
-    assert (done.manifest["n_ok"], done.manifest["n_failed"], done.manifest["n_requested"]) == (
+    assert (done.manifest.n_ok, done.manifest.n_failed, done.manifest.n_requested) == (
         1,
         1,
         2,
@@ -117,7 +117,7 @@ def test_what_no_run_has_is_refused_with_a_guess(tmp_path):
 
 def test_a_manifest_holds_no_path_of_the_machine(tmp_path):
     folder = tmp_path / "study" / "runs" / "eval" / "rl-12345678"
-    shipped = str(Path(franken.runs.__file__).parent / "models/weights/creature/sft")
+    shipped = str(Path(franken.__file__).parent / "models/weights/creature/sft")
     hub = "/cache/hub/models--Qwen--Qwen2.5-VL-7B-Instruct/snapshots/abc"
     models = {
         "a": str(tmp_path / "study/train/rl/final"),

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from franken.errors import FrankenError
-from franken.report.record import Study, read_study
+from franken.runs import Study, read_study
 
 OLD = {
     "title": "t",
