@@ -21,7 +21,7 @@ import matplotlib.pyplot as plt
 import seaborn as sns
 import torch
 
-from trainer.stages import load_recipe
+from trainer.recipe import load_recipe
 from trainer.study import METRICS, Look, collect, run_study, summarise, write_summary
 
 HERE = Path(__file__).parent / "mupo_on_the_creature"

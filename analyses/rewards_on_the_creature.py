@@ -26,9 +26,9 @@ from franken.evaluate.embed import Embed
 from franken.generate.native import Prompt, Sampling, generate
 from franken.models.loading import Loaded
 from trainer.loop import run_train
-from trainer.rewards import PAYS_FOR
+from trainer.recipe import Recipe, load_recipe
+from trainer.rewards import REWARDS
 from trainer.rewards.fidelity import f1
-from trainer.stages import Recipe, load_recipe
 from trainer.study import LOOK_SEED, Look, collect, look_at, run_study, summarise, write_summary
 from trainer.templates import DEFAULT
 
@@ -208,7 +208,7 @@ def _sft(template: str) -> Recipe:
 
 
 def _recipe(rewards: dict[str, float], out: Path) -> Recipe:
-    template = next((PAYS_FOR[name] for name in rewards if name in PAYS_FOR), DEFAULT)
+    template = next(filter(None, (REWARDS.get(name).template for name in rewards)), DEFAULT)
     changes = (
         f"model={out / 'sft' / template / 'final'}",
         f"stages.0.steps={STEPS}",

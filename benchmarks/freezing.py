@@ -39,7 +39,7 @@ class Arm:
     def __init__(self, freeze: tuple[str, ...]) -> None:
         from franken.generate.engine import Response
         from trainer.freeze import apply_freeze
-        from trainer.loop import _optimizer
+        from trainer.optimizer import adamw
         from trainer.rollout import Batch
         from trainer.stages import GrpoStage
 
@@ -57,7 +57,7 @@ class Arm:
             freeze=freeze,
         )
         self.parameters = [p for p in self.loaded.model.parameters() if p.requires_grad]
-        self.optimizer = _optimizer(self.stage, self.parameters)
+        self.optimizer = adamw(self.stage, self.parameters)
         encoded = (
             pixels_of(self.loaded, PROMPT)
             if not freeze or "vision" not in freeze
@@ -68,7 +68,7 @@ class Arm:
 
     def update(self) -> None:
         """One update as the trainer makes it."""
-        from trainer.estimators import Groups
+        from trainer.algorithms import Groups
         from trainer.grpo import _update
 
         lengths = self.batch.lengths()

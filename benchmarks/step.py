@@ -147,12 +147,12 @@ def run(loaded: Any, stage: Any, out: Path, save_every: int) -> Iterator[dict[st
     """
     from trainer.freeze import apply_freeze
     from trainer.grpo import grpo_step
-    from trainer.loop import _optimizer
+    from trainer.optimizer import adamw
     from trainer.state import Position, save_state
 
     apply_freeze(loaded.model, stage.freeze)
     parameters = [p for p in loaded.model.parameters() if p.requires_grad]
-    optimizer = _optimizer(stage, parameters)
+    optimizer = adamw(stage, parameters)
     for step in range(stage.steps):
         clock = Clock(loaded.device)
         restart_memory(loaded.device)

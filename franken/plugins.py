@@ -20,7 +20,7 @@ from typing import Any
 
 from franken.errors import FrankenError, UsageError, did_you_mean
 
-KINDS = ("task", "probe", "reward", "advantage", "family", "names")
+KINDS = ("task", "probe", "reward", "advantage", "loss", "family", "names")
 VARIABLE = "FRANKEN_PLUGINS"
 
 _own: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
@@ -36,6 +36,7 @@ def register(kind: str, name: str, thing: Any) -> None:
     reward      `reward(replies, rows, context)` → a number a reply
     advantage   `advantage(rewards, groups, **options)` → `[prompts, group]`, or a third dimension
                 of tokens
+    loss        `loss(tokens, **options)` → the policy loss of every token, `[rows, tokens]`
     family      a `franken.models.families.Family`, under its `model_type`
     names       rules for a family's tensor names, as in franken/names.py, under its `model_type`
 
@@ -54,7 +55,7 @@ def register(kind: str, name: str, thing: Any) -> None:
             "two plugins, or one twice",
             "rename one of them",
         )
-    if kind in ("probe", "reward", "advantage") and not callable(thing):
+    if kind in ("probe", "reward", "advantage", "loss") and not callable(thing):
         raise UsageError(
             f"the {kind} {name!r} is not a function", f"it is a {type(thing).__name__}"
         )

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from trainer.rewards.sentences import sentences
+from trainer.rewards.designs import sentences
 from trainer.templates import Template, section, thought
 
 WINDOW = 10  # updates

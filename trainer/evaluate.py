@@ -10,8 +10,8 @@ from franken.generate.native import Prompt, Sampling, generate
 from franken.models.loading import Loaded
 from franken.stats import acc_at_k
 from franken.tasks import Item
+from trainer.creature.lessons import LESSONS
 from trainer.public import held_out_items
-from trainer.sft import LESSON_KINDS
 from trainer.stages import GrpoStage
 from trainer.templates import instruction, template
 
@@ -45,7 +45,7 @@ def quick_look(loaded: Loaded, stage: Any) -> dict[str, float]:
 
 def puzzles_of(stage: Any) -> list[str]:
     """The puzzles that a stage trains on, lessons left out."""
-    return [name for name in getattr(stage, "tasks", {}) if name not in LESSON_KINDS]
+    return [name for name in getattr(stage, "tasks", {}) if name not in LESSONS]
 
 
 def prompts_of(stage: Any, items: Sequence[Item]) -> list[Prompt]:

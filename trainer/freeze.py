@@ -17,7 +17,7 @@ from franken.errors import UsageError, VerificationError
 from franken.layers import COMPONENTS, PARTS
 from franken.names import Place, canonical, place
 from franken.selection import select
-from trainer.distributed import tensor_digest
+from trainer.collectives import tensor_digest
 from trainer.sharding import full
 
 

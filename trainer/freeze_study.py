@@ -34,7 +34,8 @@ from franken.models.loading import load
 from franken.study.hybrids import Hybrid
 from franken.study.sweep import random_sets
 from trainer.evaluate import request_of
-from trainer.stages import GrpoStage, Recipe
+from trainer.recipe import Recipe
+from trainer.stages import GrpoStage
 from trainer.study import Look, look_at, run_study, summarise, write_summary
 
 NONE, START = "none", "start"

@@ -17,22 +17,15 @@ from franken.errors import FrankenError
 from franken.evaluate.embed import Embed, embedder, segment
 from franken.models.loading import Loaded
 from franken.tasks import Grade, Item
+from trainer.algorithms.corrections import overlong_penalty, sampler_correction, token_kl
+from trainer.algorithms.groups import Groups, estimate
+from trainer.algorithms.losses import LOSSES, global_totals, policy_loss, row_weights
+from trainer.collectives import all_gather, all_reduce_max, all_reduce_sum, on_every_process
 from trainer.diagnostics import reward_metrics
-from trainer.distributed import gathered, largest, rank, together, total
-from trainer.estimators import Groups, estimator
-from trainer.losses import (
-    AGGREGATION,
-    clipped_tokens,
-    global_totals,
-    overlong_penalty,
-    row_weights,
-    sampler_correction,
-    token_kl,
-    token_loss,
-)
+from trainer.distributed import rank
 from trainer.packing import as_rows, by_budget, pack, packed_logprobs, token_mask
 from trainer.policy import response_logprobs, take_rows
-from trainer.rewards import Settings, score
+from trainer.rewards import RewardSettings, score
 from trainer.rollout import Batch, draw
 from trainer.sharding import check_in_step, inside, is_sharded, whole
 from trainer.stages import GrpoStage
@@ -44,27 +37,27 @@ Index = tuple[int, int]  # (prompt, response) of a step
 def grpo_step(
     loaded: Loaded,
     stage: GrpoStage,
-    update: Callable[[], float],
-    reference: Loaded | None,
+    optimizer_step: Callable[[], float],
+    reference: Loaded | None = None,
     *,
     seed: int,
     step: int,
     progress: float = 0.0,
     embed: Embed | None = None,
 ) -> dict[str, float]:
-    """Sample, reward, and call `update()` (clip, optimiser step, zero) once per inner step. Returns
-    the metrics.
+    """Sample, reward, and call `optimizer_step()` once per inner step (`trainer.steps.StageStep`).
 
-    The caller has zeroed the gradients; `update` returns the gradient norm. `progress` in [0, 1] is
-    where the stage is. Of the metrics, `entropy` is that of the tokens that trained;
-    `sampled_entropy`, the mean −log p of all that were sampled, estimates it where nothing trains
-    too. Raises FrankenError where the loss is not finite.
+    Of the metrics, `entropy` is that of the tokens that trained; `sampled_entropy`, the mean −log p
+    of all that were sampled, estimates it where nothing trains too. Raises FrankenError where the
+    loss is not finite.
     """
     rollout = draw(loaded, stage, seed=seed, step=step)
     items, batch, grades = rollout.items, rollout.batch, rollout.grades
     if not any(rollout.places):
         return {"loss": 0.0, "grad_norm": 0.0, **rollout.counts}
-    names, weights, rewards = together(lambda: _rewards(stage, reference, batch, items, grades))
+    names, weights, rewards = on_every_process(
+        lambda: _rewards(stage, reference, batch, items, grades)
+    )
     texts = [[r.text for r in group] for group in batch.groups]
     shape = template(stage.shape)
     own = Groups(
@@ -92,9 +85,9 @@ def grpo_step(
         if tasks.is_puzzle(i.task)
     ]
     groups, rewards, right = _of_all_ranks(own, rewards, right, rollout.places)
-    estimate = estimator(stage.advantage)(rewards, groups)
+    estimated = estimate(stage.advantage, rewards, groups)
     paid = groups.total(rewards)
-    surprise, found, asked = total(
+    surprise, found, asked = all_reduce_sum(
         [
             -sum(sum(r.logprobs) for row in batch.groups[: len(mine)] for r in row),
             sum(strategies),
@@ -102,17 +95,17 @@ def grpo_step(
         ]
     )
     return {
-        **_update(loaded, stage, update, reference, batch, own, estimate.advantages, mine),
+        **_update(loaded, stage, optimizer_step, reference, batch, own, estimated.advantages, mine),
         **{f"reward_{name}": rewards[..., f].mean().item() for f, name in enumerate(names)},
         "sampled_entropy": surprise / groups.lengths.sum().item(),
         "reward": paid.mean().item(),
-        "zero_variance_groups": (estimate.advantages == 0).flatten(1).all(1).float().mean().item(),
+        "zero_variance_groups": (estimated.advantages == 0).flatten(1).all(1).float().mean().item(),
         "length": groups.lengths.sum().item() / groups.lengths.numel(),
         "truncated": groups.truncated.sum().item() / groups.truncated.numel(),
         **({"strategies": found / asked} if asked else {}),
         "correct": right.float().mean().item(),
         **reward_metrics(names, rewards, paid, right, groups.texts, shape),
-        **estimate.metrics,
+        **estimated.metrics,
         **rollout.counts,
     }
 
@@ -126,7 +119,7 @@ def _of_all_ranks(
     """
     count = len(places[rank()])
     columns = (groups.correct, groups.lengths, groups.truncated, rewards, right)
-    parts = gathered((groups.texts[:count], *(column[:count] for column in columns)))
+    parts = all_gather((groups.texts[:count], *(column[:count] for column in columns)))
     rows, *found = zip(*parts, strict=True)
     at = torch.tensor([place for part in places for place in part]).argsort()
     correct, lengths, truncated, everything, hits = (torch.cat(column)[at] for column in found)
@@ -137,7 +130,7 @@ def _of_all_ranks(
         correct=correct,
         lengths=lengths,
         truncated=truncated,
-        embed=lambda: torch.cat(gathered(groups.embed()[:count]))[at],
+        embed=lambda: torch.cat(all_gather(groups.embed()[:count]))[at],
     )
     return joined, everything, hits
 
@@ -153,7 +146,7 @@ def _rewards(
     where asked for.
     """
     names, weights = list(stage.rewards), list(stage.rewards.values())
-    settings = Settings(stage.shape, stage.reward_options, stage.reward_timeout)
+    settings = RewardSettings(stage.shape, stage.reward_options, stage.reward_timeout)
     columns = [score(batch.groups, items, grades, names, settings)]
     if stage.overlong_buffer:
         names.append("overlong")
@@ -193,7 +186,7 @@ def _response_kl(
 def _update(
     loaded: Loaded,
     stage: GrpoStage,
-    update: Callable[[], float],
+    optimizer_step: Callable[[], float],
     reference: Loaded | None,
     batch: Batch,
     groups: Groups,
@@ -210,7 +203,7 @@ def _update(
     rows, tokens = global_totals(lengths[: len(places)].flatten())
     weights = row_weights(
         lengths.flatten(),
-        AGGREGATION[stage.loss],
+        LOSSES.get(stage.loss.name).aggregation,
         max_tokens=stage.max_new_tokens,
         rows=rows,
         tokens=tokens,
@@ -226,7 +219,7 @@ def _update(
     parts = _micro_batches(kept, batch, stage)
     idle = _idle_parts(loaded, batch, len(parts))
     parts += idle
-    busy = largest(len(kept)) > 0
+    busy = all_reduce_max(len(kept)) > 0
     old: dict[int, Tensor] = {}  # log-probabilities before the first update, by micro-batch
     totals = {"loss": 0.0, "entropy": 0.0, "kl": 0.0, "grad_norm": 0.0, "clipped": 0.0}
     for inner in range(stage.inner_steps if busy else 0):
@@ -252,9 +245,9 @@ def _update(
             )
             for name, value in metrics.items():
                 totals[name] += value / stage.inner_steps
-        totals["grad_norm"] = update()
+        totals["grad_norm"] = optimizer_step()
     sums = ("loss", "entropy", "kl", "clipped")
-    *values, seen = total(
+    *values, seen = all_reduce_sum(
         [*(totals[name] for name in sums), float(sum(lengths[i, j] for i, j in kept))]
     )
     totals |= dict(zip(sums, values, strict=True))
@@ -268,7 +261,7 @@ def _idle_parts(loaded: Loaded, batch: Batch, busy: int) -> list[list[Index]]:
     if not is_sharded(loaded.model):
         return []
     check_in_step(loaded.model, [batch.encoded.images.pixel_values is not None])
-    return [[(0, 0)]] * (largest(busy) - busy)
+    return [[(0, 0)]] * (all_reduce_max(busy) - busy)
 
 
 def _backward(
@@ -288,15 +281,13 @@ def _backward(
     old = None
     if stage.inner_steps > 1:  # with one inner step the policy is the sampler and the ratio is one
         old = sampled if stage.importance == "none" else before
-    loss_tokens = token_loss(
+    by_token, clipped = policy_loss(
+        LOSSES.get(stage.loss.name),
         logprobs,
         advantages,
         mask,
-        kind=stage.loss,
+        stage.loss_parameters,
         old_logprobs=old,
-        clip_low=stage.clip_low,
-        clip_high=stage.clip_high,
-        dual_clip=stage.dual_clip,
         correction=sampler_correction(
             before, sampled, mask, stage.importance, cap=stage.importance_cap
         ),
@@ -305,9 +296,9 @@ def _backward(
     if reference is not None:
         with torch.no_grad():
             theirs, _, _ = _forward(reference, stage, batch, part)
-        by_token = token_kl(logprobs, theirs, stage.kl) * mask
-        loss_tokens, kl = loss_tokens + stage.beta * by_token, by_token.sum()
-    loss = (loss_tokens.sum(1) * weights).sum()
+        kl_by_token = token_kl(logprobs, theirs, stage.kl) * mask
+        by_token, kl = by_token + stage.beta * kl_by_token, kl_by_token.sum()
+    loss = (by_token.sum(1) * weights).sum()
     if stage.entropy_bonus:
         loss = loss - stage.entropy_bonus * (entropy * mask).sum() / tokens
     if not torch.isfinite(loss):
@@ -315,22 +306,11 @@ def _backward(
             f"the loss is {loss.item()}", why="training diverged", fix="lower the learning rate"
         )
     loss.backward()
-    clipped = 0.0
-    if old is not None:
-        clipped = clipped_tokens(
-            logprobs.detach(),
-            old,
-            advantages,
-            mask,
-            stage.clip_low,
-            stage.clip_high,
-            kind=stage.loss,
-        )
     return {
         "loss": loss.item(),
         "entropy": (entropy.detach() * mask).sum().item(),
         "kl": kl.item(),
-        "clipped": clipped,
+        "clipped": float(clipped.sum()),
     }
 
 

@@ -20,9 +20,11 @@ from typing import Any
 
 from franken.errors import UsageError
 from franken.selection import select
+from trainer.creature.align import AlignStage
 from trainer.packing import CHUNK
+from trainer.recipe import Lora, Recipe
 from trainer.shapes import Shapes, Widths, numel
-from trainer.stages import AlignStage, GrpoStage, Lora, Recipe, SftStage
+from trainer.stages import GrpoStage, SftStage
 
 ITEM = {"fp32": 4, "bf16": 2}
 CHANNELS = (

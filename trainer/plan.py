@@ -23,14 +23,14 @@ from franken.models.loading import pick_device
 from franken.selection import select
 from trainer import sft
 from trainer.data import Conversation
-from trainer.estimators import estimator
 from trainer.evaluate import request_of
 from trainer.memory import Lengths, StagePlan, adapters_of, plan_stage
 from trainer.public import check_held_out, is_here, public_items
+from trainer.recipe import Lora, Recipe, parse_recipe
 from trainer.rollout import next_items
 from trainer.rounding import lost_updates
 from trainer.shapes import Shapes, numel, shapes_of
-from trainer.stages import GrpoStage, Lora, Recipe, SftStage, parse_recipe
+from trainer.stages import GrpoStage, SftStage
 from trainer.templates import template
 
 EXAMPLES = 16
@@ -116,10 +116,8 @@ def freeze_plan(recipe: Recipe, freeze: Sequence[str] = ()) -> list[dict[str, An
     )
     stages = []
     for stage in recipe.stages:
-        if isinstance(stage, GrpoStage):
-            estimator(stage.advantage)  # a function of the recipe's own must be importable
-            if stage.held_out and is_here(stage.data):
-                check_held_out(stage.data, stage.held_out, stage.prompts)
+        if isinstance(stage, GrpoStage) and stage.held_out and is_here(stage.data):
+            check_held_out(stage.data, stage.held_out, stage.prompts)
         specs = (*stage.freeze, *freeze)
         table = freeze_table(
             shapes,

@@ -18,7 +18,8 @@ from franken.models.batch import ModelBatch
 from franken.models.loading import Loaded
 from franken.tasks import Grade, Item
 from franken.tasks.puzzle import child_rng, draw_state, make_item
-from trainer.distributed import gathered, rank, share, together, total
+from trainer.collectives import all_gather, all_reduce_sum, on_every_process
+from trainer.distributed import local_slice, rank
 from trainer.evaluate import prompts_of
 from trainer.policy import sample_slices, with_features
 from trainer.public import public_items
@@ -85,19 +86,19 @@ def draw(loaded: Loaded, stage: GrpoStage, *, seed: int, step: int) -> Rollout:
     """
     sampling = Sampling(stage.group, stage.temperature, stage.max_new_tokens, seed)
     filtered = stage.filter == "accuracy"
-    mine = share(stage.prompts)
+    mine = local_slice(stage.prompts)
     kept: list[tuple[int, Item, list[Response], list[Grade]]] = []
     dropped: list[tuple[int, Item, list[Response], list[Grade]]] = []
     tried, right, rate = 0, 0, 0.0
     encoded: Any = None  # of a rank that holds nothing
     with whole(loaded.model):
         for _ in range(1 + (stage.refill if filtered else 0)):
-            wanted = gathered(mine.stop - mine.start - len(kept))
+            wanted = all_gather(mine.stop - mine.start - len(kept))
             if not sum(wanted):
                 break
             first = tried + sum(wanted[: rank()])
             tried += sum(wanted)
-            items = together(
+            items = on_every_process(
                 lambda n=wanted[rank()], first=first: _items(
                     stage, n, seed=seed, step=step, first=first
                 )
@@ -117,12 +118,12 @@ def draw(loaded: Loaded, stage: GrpoStage, *, seed: int, step: int) -> Rollout:
                 (dropped if filtered and solved in (0.0, 1.0) else kept).append(
                     (place, item, group, grades)
                 )
-        places = gathered([place for place, *_ in kept])
+        places = all_gather([place for place, *_ in kept])
         held = kept or (dropped[:1] if any(places) else [])
         if dropped and held:
             prompts = prompts_of(stage, [item for _, item, _, _ in held])
             encoded = with_features(loaded, encode_prompts(loaded, prompts), stage.sample_batch)
-    rate, right, gone = total([rate, right, len(dropped)])
+    rate, right, gone = all_reduce_sum([rate, right, len(dropped)])
     counts = {"correct": rate / tried, "groups": sum(map(len, places)), "tried": tried}
     counts |= {"all_right": right, "all_wrong": gone - right}
     order = sorted(place for part in places for place in part)

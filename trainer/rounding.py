@@ -9,7 +9,7 @@ run ends where it began, and nothing in its log says so.
 
 import logging
 
-from trainer.stages import Recipe
+from trainer.recipe import Recipe
 
 log = logging.getLogger(__name__)
 STEPS = 512  # the reciprocal of the smallest half of a last bit, relative to its weight

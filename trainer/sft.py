@@ -1,25 +1,72 @@
-"""Supervised stages: worked solutions of puzzles, or the lessons that make the creature's Base.
+"""Supervised stages: worked solutions of puzzles, or lessons (trainer/creature/lessons.py).
 
 A batch is a pure function of (stage seed, step), so that a resumed run sees the same data as an
 uninterrupted one. Which of a puzzle's strategies is shown is drawn uniformly: the model learns them
 all, and RL may choose.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from franken import tasks
-from franken.tasks import lessons
-from franken.tasks.puzzle import child_rng, draw_state, make_item, split_of
+from franken.errors import FrankenError
+from franken.models.loading import Loaded
+from franken.tasks.puzzle import child_rng, draw_state, make_item
+from trainer.collectives import all_reduce_sum
+from trainer.creature.lessons import LESSONS
 from trainer.data import Batch, Conversation, encode
-from trainer.distributed import total
-from trainer.templates import DEFAULT, TEMPLATES, Template, instruction, write
+from trainer.distributed import local_slice
+from trainer.sft_packing import backward as packed_backward
+from trainer.sft_packing import pack_examples
+from trainer.sharding import check_in_step, inside
+from trainer.stages import SftStage
+from trainer.templates import DEFAULT, TEMPLATES, Template, instruction, template, write
 
-LESSON_KINDS = ("caption", "tally", "early-dialogue", "dialogue")
-DIALOGUE_WEIGHT = 2.0
+
+def sft_step(
+    loaded: Loaded,
+    stage: SftStage,
+    optimizer_step: Callable[[], float],
+    *,
+    seed: int,
+    step: int,
+    progress: float = 0.0,
+) -> dict[str, float]:
+    """One supervised update (`trainer.steps.StageStep`). Raises FrankenError where the loss is not
+    finite.
+    """
+    batch = next_batch(
+        loaded,
+        stage.tasks,
+        stage.batch,
+        seed=seed,
+        step=step,
+        shape=template(stage.template),
+        instruct=stage.instruct,
+        mine=local_slice(stage.batch),
+    )
+    if stage.packed:
+        rows = pack_examples(loaded, batch, stage.token_budget)
+        return {**packed_backward(loaded, rows), "grad_norm": optimizer_step()}
+    check_in_step(loaded.model, [batch.inputs.images.pixel_values is not None])
+    part, metrics = inside(loaded.model, lambda: loss(loaded.model, batch))
+    backward(part, step)
+    return {**metrics, "grad_norm": optimizer_step()}
+
+
+def backward(loss: Tensor, step: int) -> None:
+    """The gradient of a loss. Raises FrankenError where it is not finite."""
+    if not torch.isfinite(loss):
+        raise FrankenError(
+            f"the loss is {loss.item()} at step {step}",
+            why="training diverged",
+            fix="lower the learning rate",
+        )
+    loss.backward()
 
 
 def next_batch(
@@ -58,8 +105,8 @@ def conversation(
     """
     rng = child_rng("sft", seed, index)
     name = rng.choices(list(mixture), list(mixture.values()))[0]
-    if name in LESSON_KINDS:
-        return _lesson(name, rng)
+    if name in LESSONS:
+        return LESSONS[name](rng)
     puzzle = tasks.get(name)
     state = draw_state(puzzle, rng, "train")
     item = make_item(puzzle, "", state, puzzle.ask(state, rng), rng.getrandbits(32))
@@ -81,19 +128,7 @@ def loss(model: Any, batch: Batch) -> tuple[Tensor, dict[str, float]]:
     weights = batch.weights[:, None].expand_as(targets)[supervised]
     per_token = F.cross_entropy(logits, wanted, reduction="none")
     own = float((batch.weights * supervised.sum(1)).sum())
-    part = (per_token * weights).sum() / total([own])[0]
+    part = (per_token * weights).sum() / all_reduce_sum([own])[0]
     hits = int((logits.argmax(-1) == wanted).sum())
-    loss, right, tokens = total([part.item(), hits, wanted.numel()])
+    loss, right, tokens = all_reduce_sum([part.item(), hits, wanted.numel()])
     return part, {"loss": loss, "token_accuracy": right / tokens, "tokens": tokens}
-
-
-def _lesson(name: str, rng: Any) -> Conversation:
-    while True:
-        grid = lessons.lesson_grid(rng)
-        if split_of(lessons.world.describe(grid)) == "train":
-            break
-    shares = lessons.EARLY_SHARES if name == "early-dialogue" else lessons.LATE_SHARES
-    kind = "dialogue" if name.endswith("dialogue") else name
-    turns = lessons.lesson(kind, grid, rng, shares)
-    image = lessons.world.render(grid, rng.getrandbits(32))
-    return Conversation(image, turns, DIALOGUE_WEIGHT if kind == "dialogue" else 1.0)

@@ -21,8 +21,8 @@ from torch.utils.checkpoint import checkpoint
 from franken.errors import FrankenError
 from franken.models.batch import ModelBatch
 from franken.models.loading import Loaded
+from trainer.collectives import all_reduce_max, all_reduce_sum
 from trainer.data import Batch
-from trainer.distributed import largest, total
 from trainer.packing import CHUNK, by_budget, check_causal, packed_hidden
 from trainer.sharding import check_in_step, inside, is_sharded
 
@@ -108,11 +108,11 @@ def backward(loaded: Loaded, rows: list[Row]) -> dict[str, float]:
     Where the model is sharded, a rank with fewer rows than another runs its first one again, for
     nothing. Raises FrankenError where the loss is not finite.
     """
-    weight = total([sum(float(row.weights.sum()) for row in rows)])[0]
+    weight = all_reduce_sum([sum(float(row.weights.sum()) for row in rows)])[0]
     count, idle = len(rows), 0
     if is_sharded(loaded.model):
         check_in_step(loaded.model, [row.inputs.images.pixel_values is not None for row in rows])
-        idle = largest(count) - count
+        idle = all_reduce_max(count) - count
     loss, hits = 0.0, 0
     for number, row in enumerate(rows + rows[:1] * idle):
         losses, likely = inside(loaded.model, lambda row=row: packed_losses(loaded, row))
@@ -124,5 +124,5 @@ def backward(loaded: Loaded, rows: list[Row]) -> dict[str, float]:
         part.backward()
         loss += part.item()
         hits += int((likely == row.targets).sum()) * (number < count)
-    loss, right, tokens = total([loss, hits, sum(len(row.targets) for row in rows)])
+    loss, right, tokens = all_reduce_sum([loss, hits, sum(len(row.targets) for row in rows)])
     return {"loss": loss, "token_accuracy": right / tokens, "tokens": tokens}

@@ -29,7 +29,8 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from franken.errors import FrankenError
-from trainer.distributed import gathered, on_first, rank, ranks
+from trainer.collectives import all_gather, on_main_process
+from trainer.distributed import rank, world_size
 from trainer.state import KEEP, Position, clean, finished, hash_file, remove, still_there, sync
 
 log = logging.getLogger(__name__)
@@ -49,27 +50,29 @@ def save(
     stay, the part goes.
     """
     folder = out / "shards" / f"step-{position.updates:08d}"
-    if on_first(folder.exists):
+    if on_main_process(folder.exists):
         return folder
     temporary = folder.with_name(f".{folder.name}")
-    on_first(lambda: shutil.rmtree(temporary, ignore_errors=True))
+    on_main_process(lambda: shutil.rmtree(temporary, ignore_errors=True))
     values: dict[str, Any] = {"model": get_model_state_dict(model)}
     if optimizer is not None:
         values["optimizer"] = get_optimizer_state_dict(model, optimizer)
     try:
         dcp.save(values, checkpoint_id=temporary)  # pyright: ignore[reportPrivateImportUsage]
     except CheckpointException as e:  # on all ranks: they tell each other
-        on_first(lambda: shutil.rmtree(temporary, ignore_errors=True))
+        on_main_process(lambda: shutil.rmtree(temporary, ignore_errors=True))
         raise FrankenError(
             f"checkpoint {folder.name} could not be written",
             why=str(next(iter(e.failures.values()))[0]),
             fix=f"free space; {still_there(out)}",
         ) from e
-    names = on_first(lambda: sorted(path.name for path in temporary.iterdir()))
+    names = on_main_process(lambda: sorted(path.name for path in temporary.iterdir()))
     files = {
-        name: told for part in gathered(_described(temporary, names)) for name, told in part.items()
+        name: told
+        for part in all_gather(_described(temporary, names))
+        for name, told in part.items()
     }
-    on_first(lambda: _finish(out, temporary, folder, position, files, last))
+    on_main_process(lambda: _finish(out, temporary, folder, position, files, last))
     return folder
 
 
@@ -77,15 +80,15 @@ def last_whole(out: Path) -> Path | None:
     """The newest undamaged checkpoint; what killed runs left behind, and damaged ones after it, go.
     All ranks call.
     """
-    on_first(lambda: clean(out))
-    for folder in reversed(on_first(lambda: finished(out, "shards"))):
+    on_main_process(lambda: clean(out))
+    for folder in reversed(on_main_process(lambda: finished(out, "shards"))):
         why = damage(folder)
         if not why:
             return folder
         log.warning(
             "checkpoint %s is damaged (%s): going on from the one before it", folder.name, why
         )
-        on_first(lambda folder=folder: remove(folder))
+        on_main_process(lambda folder=folder: remove(folder))
     return None
 
 
@@ -106,7 +109,7 @@ def damage(folder: Path) -> str:
         found = _described(folder, names)
         changed = [name for name, told in found.items() if told != files[name]]
         why = f"{changed[0]} is not what was written" if changed else ""
-    return next((told for told in gathered(why) if told), "")
+    return next((told for told in all_gather(why) if told), "")
 
 
 def read_position(folder: Path) -> Position:
@@ -133,7 +136,7 @@ def load_optimizer(folder: Path, model: Any, optimizer: torch.optim.Optimizer) -
 
 def _described(folder: Path, names: list[str]) -> dict[str, dict[str, Any]]:
     """Size and SHA-256 of this rank's part of the files."""
-    mine = [folder / name for name in names[rank() :: ranks()]]
+    mine = [folder / name for name in names[rank() :: world_size()]]
     return {file.name: {"bytes": file.stat().st_size, "sha256": hash_file(file)} for file in mine}
 
 

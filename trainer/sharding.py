@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from franken.errors import FrankenError
 from franken.models.families import Family
 from franken.models.loading import Loaded
-from trainer.distributed import gathered
+from trainer.collectives import all_gather
 
 Sharding = Literal["none", "fsdp"]
 Precision = Literal["fp32", "bf16-mixed"]
@@ -98,7 +98,7 @@ def check_in_step(model: Any, images: list[bool]) -> None:
 
     `images` says of each of this rank's forward passes whether it has images.
     """
-    if is_sharded(model) and len({each for part in gathered(images) for each in part}) > 1:
+    if is_sharded(model) and len({each for part in all_gather(images) for each in part}) > 1:
         raise FrankenError(
             "some forward passes have images and others none",
             why="a sharded vision tower must run on all processes at once",

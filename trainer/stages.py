@@ -1,24 +1,32 @@
-"""Recipes: a model and a list of stages, as YAML. Unknown keys are errors."""
+"""The stages of a recipe: what a supervised or an RL stage may set."""
 
-import difflib
-from importlib import resources
-from itertools import takewhile
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, SerializeAsAny, model_validator
 
 from franken import tasks
-from franken.errors import UsageError, did_you_mean
 from franken.evaluate.embed import HASHING
 from franken.tasks.sources import canonical
-from trainer.estimators import Advantage, Anneal
-from trainer.losses import Correction, KlKind, LossKind
-from trainer.rewards import PAYS_FOR, check_names
-from trainer.sft import LESSON_KINDS
-from trainer.strict import Strict
+from trainer.algorithms import ADVANTAGES, LOSSES
+from trainer.algorithms.corrections import Correction, KlKind
+from trainer.creature.lessons import LESSONS
+from trainer.registry import Settings, Strict
+from trainer.rewards import REWARDS
 from trainer.templates import DEFAULT, TEMPLATES, agreed, template
+
+
+def _read_advantage(raw: object) -> Settings:
+    return ADVANTAGES.read(raw, default="grpo")
+
+
+def _plain(settings: Settings) -> str | dict[str, Any]:
+    """The name alone where a method has no parameters of its own."""
+    return settings.model_dump() if settings.parameters() else settings.name
+
+
+AdvantageSettings = Annotated[SerializeAsAny[Settings], BeforeValidator(_read_advantage)]
+LossSettings = Annotated[Settings, BeforeValidator(LOSSES.read), PlainSerializer(_plain)]
 
 
 class Stage(Strict):
@@ -53,13 +61,6 @@ class Stage(Strict):
         return self
 
 
-class AlignStage(Stage):
-    """Align a vision tower with the word embeddings (trainer/align.py)."""
-
-    kind: Literal["align"]
-    batch: int = Field(default=64, gt=0)
-
-
 class SftStage(Stage):
     """Supervised fine-tuning on a mixture of puzzles and lessons."""
 
@@ -83,7 +84,7 @@ class SftStage(Stage):
     def _known(self) -> "SftStage":
         if self.token_budget and not self.packed:
             raise ValueError("token_budget of an SFT stage needs packed: true")
-        _check_tasks(self.tasks, LESSON_KINDS)
+        _check_tasks(self.tasks, tuple(LESSONS))
         template(self.template)
         return self
 
@@ -134,13 +135,15 @@ class GrpoStage(Stage):
     instruct: bool = Field(
         default=False, description="put the template's request before every question"
     )
-    advantage: Advantage = Field(default=Advantage(), description="how rewards become advantages")
+    advantage: AdvantageSettings = Field(
+        default=ADVANTAGES.read("grpo"), description="how rewards become advantages"
+    )
     embedder: str = Field(
         default=HASHING,
         description="hashing, a model folder or cached hub id, or http://host:port/v1#MODEL",
     )
-    loss: LossKind = Field(
-        default="dapo",
+    loss: LossSettings = Field(
+        default=LOSSES.read("dapo"),
         description="grpo (row mean), dr_grpo (constant), dapo (token mean), gspo (row ratio), cispo",
     )
     clip_low: float = Field(default=0.2, gt=0, description="the ratio is kept above 1 − clip_low")
@@ -193,217 +196,40 @@ class GrpoStage(Stage):
         if self.data:
             canonical(self.data)
         else:
-            _check_tasks(self.tasks, ())
-        check_names([*self.rewards, *self.reward_options])
+            _check_tasks(self.tasks)
+        for name in (*self.rewards, *self.reward_options):
+            REWARDS.get(name)
+            REWARDS.read({"name": name, **self.reward_options.get(name, {})})
         template(self.shape)
         if self.overlong_buffer >= self.max_new_tokens:
             raise ValueError("overlong_buffer must be shorter than max_new_tokens")
-        if self.advantage.name == "passk" and self.advantage.k > self.group:
-            raise ValueError(
-                f"pass@{self.advantage.k} needs a group of at least {self.advantage.k}"
-            )
+        bounded = ADVANTAGES.get(self.advantage.name).at_most_group
+        if bounded and (least := self.advantage.parameters()[bounded]) > self.group:
+            raise ValueError(f"{self.advantage.name} needs a group of at least {least}")
+        self._check_clipping()
         return self
+
+    def _check_clipping(self) -> None:
+        reads = LOSSES.get(self.loss.name).shared
+        for key in ("clip_low", "clip_high", "dual_clip"):
+            if key not in reads and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"the loss {self.loss.name} does not read {key}")
+
+    @property
+    def loss_parameters(self) -> dict[str, Any]:
+        """Keyword arguments of the loss: the stage's clipping, and the loss's own parameters."""
+        shared = {key: getattr(self, key) for key in LOSSES.get(self.loss.name).shared}
+        return {**shared, **self.loss.parameters()}
 
     @property
     def shape(self) -> str:
         """The template's name: the recipe's, else the one that its rewards pay for."""
-        return self.template or agreed([PAYS_FOR.get(name, "") for name in self.rewards])
+        return self.template or agreed([REWARDS.get(name).template for name in self.rewards])
 
 
-AnyStage = Annotated[AlignStage | SftStage | GrpoStage, Field(discriminator="kind")]
-
-
-class Keep(Strict):
-    """Which checkpoints stay: the last ones, and the best by held-out accuracy of `eval_every`."""
-
-    last: int = Field(default=2, gt=0)
-    best: int = Field(default=0, ge=0)
-    by: Literal["acc@1", "acc@4"] = "acc@4"
-
-
-class Lora(Strict):
-    """Low-rank adapters that train instead of the weights, merged at export (trainer/lora.py)."""
-
-    rank: int = Field(default=16, gt=0)
-    alpha: float = Field(default=32.0, gt=0)
-    targets: tuple[str, ...] = Field(default=("text.attn", "text.mlp"), min_length=1)
-
-
-class Recipe(Strict):
-    """A training run: where it starts, and its stages in order."""
-
-    name: str
-    model: str
-    seed: int = 0
-    device: str = "auto"
-    dtype: Literal["fp32", "bf16"] = "fp32"
-    sharding: Literal["none", "fsdp"] = Field(
-        default="none",
-        description="fsdp: weights, gradients and optimiser spread over the processes of torchrun",
-    )
-    precision: Literal["fp32", "bf16-mixed"] = Field(
-        default="fp32",
-        description="bf16-mixed: layers compute in bfloat16, fp32 weights are updated; needs fsdp",
-    )
-    activation_checkpointing: bool = Field(
-        default=False,
-        description="keep only what enters a layer, and run it again in the backward pass",
-    )
-    keep: Keep = Keep()
-    lora: Lora | None = None
-    export: Literal["last", "best"] = Field(
-        default="last", description="which checkpoint becomes final/"
-    )
-    stages: tuple[AnyStage, ...] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _holds_out_alike(self) -> "Recipe":
-        held: dict[str, int] = {}
-        for stage in self.stages:
-            if isinstance(stage, GrpoStage) and stage.data:
-                data = canonical(stage.data)
-                if held.setdefault(data, stage.held_out) != stage.held_out:
-                    raise ValueError(
-                        f"stages on {stage.data} must hold out as many: one would train on another's"
-                    )
-        return self
-
-    @model_validator(mode="after")
-    def _has_a_best(self) -> "Recipe":
-        if self.export == "best":
-            last = self.stages[-1]
-            if not self.keep.best:
-                raise ValueError("export: best needs keep: {best: 1}")
-            asked = getattr(last, "held_out", 0) or set(getattr(last, "tasks", ())) - set(
-                LESSON_KINDS
-            )
-            if not last.eval_every or not asked:
-                raise ValueError(
-                    "export: best needs eval_every and puzzles, or held_out data, in the last stage"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _one_precision(self) -> "Recipe":
-        if self.precision == "bf16-mixed" and (self.sharding == "none" or self.dtype == "bf16"):
-            raise ValueError(
-                "bf16-mixed needs sharding: fsdp (one process will do) and dtype: fp32 (its master weights)"
-            )
-        if self.sharding == "fsdp" and self.model == "creature:new":
-            raise ValueError("creature:new is made on one process: sharding must be none")
-        if self.sharding == "fsdp" and self.keep.best:
-            raise ValueError("sharded checkpoints are kept by age: sharding: fsdp has no keep.best")
-        return self
-
-
-def recipe_names() -> list[str]:
-    """The recipes that come with the package."""
-    return sorted(
-        p.name.removesuffix(".yaml") for p in _folder().iterdir() if p.name.endswith(".yaml")
-    )
-
-
-def describe(name: str) -> str:
-    """What a built-in recipe says about itself: the comment at its top, up to the first full stop."""
-    lines = (_folder() / f"{name}.yaml").read_text().splitlines()
-    comment = " ".join(
-        line.lstrip("# ") for line in takewhile(lambda line: line.startswith("#"), lines)
-    )
-    return comment.split(". ")[0].rstrip(".")
-
-
-def load_recipe(path_or_name: str | Path, overrides: tuple[str, ...] = ()) -> Recipe:
-    """Read a recipe from a file, or one of the package's by name. `overrides` are `key=value`,
-    `stages.0.steps=5`.
-    """
-    path = Path(path_or_name)
-    if path.suffix in (".yaml", ".yml"):
-        if not path.is_file():
-            raise UsageError(
-                f"no recipe at {path}",
-                why="there is no such file",
-                fix="franken train --list names the built-in ones",
-            )
-        text = path.read_text()
-    elif str(path_or_name) in recipe_names():
-        text = (_folder() / f"{path_or_name}.yaml").read_text()
-    else:
-        raise UsageError(
-            f"unknown recipe {path_or_name!s}",
-            why=f"the built-in recipes are {', '.join(recipe_names())}",
-            fix=did_you_mean(str(path_or_name), recipe_names()) or "give a .yaml file",
-        )
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as e:
-        raise UsageError(f"{path_or_name} is not YAML", why=str(e)) from e
-    if not isinstance(raw, dict):
-        raise UsageError(
-            f"{path_or_name} is not a recipe",
-            why="a recipe is a mapping with name, model and stages",
-        )
-    for override in overrides:
-        _set(raw, override)
-    return parse_recipe(raw)
-
-
-def parse_recipe(raw: dict[str, Any]) -> Recipe:
-    """Validate a recipe. Raises UsageError that names the key and the nearest known one."""
-    try:
-        return Recipe.model_validate(raw)
-    except ValidationError as e:
-        errors = e.errors()
-        inner = any(error["loc"][:1] == ("stages",) and len(error["loc"]) > 1 for error in errors)
-        # a stage with an error is left out, which pydantic then counts as a stage too few
-        shown = [
-            x
-            for x in errors
-            if not (inner and x["loc"] == ("stages",) and x["type"] == "too_short")
-        ]
-        problems = [_explain(error) for error in shown]
-        raise UsageError(
-            "the recipe does not fit",
-            why="; ".join(problems),
-            fix="franken train --show creature-rl is one that does",
-        ) from e
-
-
-def _explain(error: Any) -> str:
-    where = ".".join(str(x) for x in error["loc"] if x not in ("align", "sft", "grpo"))
-    if error["type"] != "extra_forbidden":
-        return f"{where}: {error['msg']}"
-    fields = {
-        f
-        for model in (Recipe, Keep, Lora, AlignStage, SftStage, GrpoStage, Advantage, Anneal)
-        for f in model.model_fields
-    }
-    close = difflib.get_close_matches(str(error["loc"][-1]), sorted(fields), n=1)
-    return f"unknown key {where}" + (f", did you mean {close[0]}?" if close else "")
-
-
-def _set(raw: dict[str, Any], override: str) -> None:
-    path, equals, value = override.partition("=")
-    if not equals:
-        raise UsageError(
-            f"cannot read --set {override}", why="it has no =", fix="write --set stages.0.steps=5"
-        )
-    at: Any = raw
-    *parents, last = path.split(".")
-    try:
-        for key in parents:
-            at = at[int(key)] if isinstance(at, list) else at[key]
-        at[int(last) if isinstance(at, list) else last] = yaml.safe_load(value)
-    except (KeyError, IndexError, ValueError, TypeError) as e:
-        raise UsageError(f"--set {override} points nowhere", why=f"the recipe has no {path}") from e
-
-
-def _check_tasks(mixture: dict[str, float], also: tuple[str, ...]) -> None:
+def _check_tasks(mixture: dict[str, float], lessons: Sequence[str] = ()) -> None:
     if not mixture or min(mixture.values()) < 0 or sum(mixture.values()) <= 0:
         raise ValueError("tasks needs positive weights")
     for name in mixture:
-        if name not in also:
+        if name not in lessons:
             tasks.get(name)
-
-
-def _folder() -> Any:
-    return resources.files("trainer") / "recipes"

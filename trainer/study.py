@@ -31,11 +31,11 @@ from franken.models.loading import Loaded
 from franken.runs import atomic_write_text
 from franken.stats import acc_at_k
 from franken.tasks import Item
-from trainer.advantages import pairwise_diversity
+from trainer.algorithms.diversity import pairwise_diversity
 from trainer.evaluate import asked_with
 from trainer.loop import run_train
 from trainer.public import held_out_items
-from trainer.stages import Recipe
+from trainer.recipe import Recipe
 from trainer.state import Position
 
 METRICS = ("acc@1", "acc@4", "diversity", "strategies", "right_strategies")

@@ -25,7 +25,7 @@ from franken.runs import atomic_write_text
 from franken.tasks import Item
 from trainer.evaluate import prompts_of, puzzles_of
 from trainer.public import held_out_items, public_items
-from trainer.stages import Recipe
+from trainer.recipe import Recipe
 from trainer.state import Position
 
 SHOWN = 5

@@ -5,14 +5,15 @@
 
 It gets the rewards `[prompts, group, rewards]` and the `Groups` that they belong to (texts,
 lengths, who is correct, embeddings, how far the stage is), and returns one number a response, or
-one a token with a third dimension. Keywords come from `options:`.
+one a token with a third dimension. Its other parameters are what a
+recipe may set: here `advantage='{name: median, floor: 0.01}'`.
 """
 
 import torch
 from torch import Tensor
 
 from franken.plugins import register
-from trainer.estimators import Groups
+from trainer.algorithms import Groups
 
 
 def median(rewards: Tensor, groups: Groups, *, floor: float = 1e-3) -> Tensor:

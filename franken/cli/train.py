@@ -113,8 +113,8 @@ def _plan(
     from franken.cli.train_plan import print_plan
     from trainer.loop import with_trained
     from trainer.plan import memory_plan, refuse_what_cannot_fit
+    from trainer.recipe import load_recipe
     from trainer.rounding import warn_of_lost_updates
-    from trainer.stages import load_recipe
 
     recipe = with_trained(
         load_recipe(name, tuple(overrides)), tuple(split_list(frozen)), tuple(split_list(trained))
@@ -140,7 +140,7 @@ def _study(
     json: bool,
 ) -> int:
     from trainer.freeze_study import depth_of, plan_arms, run_freeze_study
-    from trainer.stages import load_recipe
+    from trainer.recipe import load_recipe
 
     recipe = load_recipe(name, tuple(overrides))
     planned = plan_arms(arms, depth_of(recipe))
@@ -189,7 +189,7 @@ def _train(
     show: bool = False,
     tensorboard: bool = False,
 ) -> int:
-    from trainer.stages import describe, load_recipe, recipe_names
+    from trainer.recipe import describe, load_recipe, recipe_names
 
     if list_:
         if json:
@@ -210,14 +210,14 @@ def _train(
     recipe = load_recipe(name, tuple(overrides))
     if show:
         return print_object(recipe.model_dump(mode="json"), True)
-    from trainer.distributed import speaks
+    from trainer.distributed import is_main_process
     from trainer.loop import run_train, with_trained
     from trainer.plan import freeze_plan
     from trainer.rounding import warn_of_lost_updates
 
-    if dry_run and not speaks():
+    if dry_run and not is_main_process():
         return 0
-    if speaks() and (dry_run or ((freeze or train) and not json)):
+    if is_main_process() and (dry_run or ((freeze or train) and not json)):
         stages = freeze_plan(with_trained(recipe, freeze, train))
         if dry_run:
             warn_of_lost_updates(recipe)
@@ -242,7 +242,7 @@ def _train(
     final = run_train(
         recipe, out, freeze=freeze, train=train, report=report, observe=watcher(recipe, out)
     )
-    if not speaks():
+    if not is_main_process():
         return 0
     summary, run = summarise(out), TrainingRun(out)
     if json:

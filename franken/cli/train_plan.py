@@ -4,7 +4,7 @@ from typing import Any
 
 from franken.console import print_table
 from trainer.plan import gib
-from trainer.stages import describe, recipe_names
+from trainer.recipe import describe, recipe_names
 
 
 def print_plan(plan: dict[str, Any]) -> None:

@@ -120,7 +120,7 @@ def test_a_probe(capsys, tmp_path):
     ("name", "key", "value"),
     [
         ("reward", "rewards", "{brief: 1.0}"),
-        ("advantage", "advantage", "{name: median, options: {floor: 0.01}}"),
+        ("advantage", "advantage", "{name: median, floor: 0.01}"),
     ],
 )
 def test_a_reward_and_an_advantage(name, key, value, capsys, tmp_path):

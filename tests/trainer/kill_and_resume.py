@@ -22,7 +22,7 @@ from typing import Any
 
 from franken.models.loading import load
 from trainer.loop import run_train
-from trainer.stages import parse_recipe
+from trainer.recipe import parse_recipe
 from trainer.state import finished
 
 SHARED = {"batch": 2, "save_every": 2, "freeze": ["vision", "projector"]}

@@ -10,18 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from franken.errors import UsageError
-from trainer.advantages import (
-    dr_grpo,
-    dra,
-    gdpo,
-    grpo,
-    grpo_diversity,
-    mupo,
-    pairwise_diversity,
-    passk,
-    reinforce_baseline,
-    rloo,
-)
+from trainer.algorithms.diversity import dra, grpo_diversity, pairwise_diversity
+from trainer.algorithms.gdpo import gdpo
+from trainer.algorithms.grpo import dr_grpo, grpo, reinforce_baseline, rloo
+from trainer.algorithms.mupo import mupo
+from trainer.algorithms.passk import passk
 
 
 def batch(prompts=3, group=15, dimensions=6, seed=0):

@@ -28,9 +28,10 @@ from franken.checkpoints import open_checkpoint
 from franken.errors import FrankenError, UsageError, VerificationError
 from franken.models.loading import load
 from trainer import sharded_state
-from trainer.distributed import check_equal, joined, rank, ranks, speaks
+from trainer.collectives import check_replicas
+from trainer.distributed import is_main_process, process_group, rank, world_size
 from trainer.loop import run_train
-from trainer.stages import parse_recipe
+from trainer.recipe import parse_recipe
 from trainer.state import Position
 from trainer.watch import watcher
 
@@ -136,7 +137,7 @@ def one_of_two(number, port):
         "MASTER_PORT": port,
     }
     os.environ |= {name: str(value) for name, value in told.items()}
-    with joined():
+    with process_group():
         assert rank() == number
         yield
     for name in told:
@@ -181,12 +182,12 @@ def permuted_rows(number):
     """Replicas of the same bits pass; the same rows in another order, whose sums agree, do not."""
     torch.manual_seed(0)
     model = torch.nn.Linear(4, 4)
-    check_equal(model)
+    check_replicas(model)
     if number:
         with torch.no_grad():
             model.weight.copy_(model.weight.flip(0))
     with pytest.raises(VerificationError):
-        check_equal(model)
+        check_replicas(model)
 
 
 @pytest.fixture(scope="module")
@@ -340,8 +341,8 @@ def test_what_does_not_go_together_is_refused(options, word):
 
 def test_one_of_torchruns_processes_speaks(monkeypatch):
     monkeypatch.setenv("RANK", "3")  # of someone else: alone, it means nothing
-    assert (rank(), ranks(), speaks()) == (0, 1, True)
+    assert (rank(), world_size(), is_main_process()) == (0, 1, True)
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    assert (rank(), speaks()) == (0, False)
+    assert (rank(), is_main_process()) == (0, False)
     monkeypatch.setenv("RANK", "0")
-    assert speaks()
+    assert is_main_process()

@@ -9,10 +9,15 @@ import pytest
 import torch
 
 from franken.errors import FrankenError, UsageError
-from trainer import advantages
-from trainer.estimators import READS, Advantage, Anneal, Estimate, Groups, estimator
-from trainer.schedules import cosine_anneal, exponential_anneal
-from trainer.stages import load_recipe, parse_recipe
+from trainer.algorithms import ADVANTAGES, LOSSES, Estimate, Groups
+from trainer.algorithms.diversity import Anneal, dra, grpo_diversity
+from trainer.algorithms.gdpo import gdpo
+from trainer.algorithms.groups import estimate
+from trainer.algorithms.grpo import dr_grpo, grpo, reinforce_baseline, rloo
+from trainer.algorithms.losses import policy_loss
+from trainer.algorithms.mupo import mupo
+from trainer.algorithms.passk import passk
+from trainer.recipe import load_recipe, parse_recipe
 
 
 def groups(prompts=2, group=9, seed=0, **changes):
@@ -35,15 +40,16 @@ def groups(prompts=2, group=9, seed=0, **changes):
     return rewards, Groups(**fields)
 
 
+def estimated(advantage, rewards, g):
+    return estimate(ADVANTAGES.read(advantage), rewards, g)
+
+
 def test_lambda_at_the_start_the_middle_and_the_end():
-    assert [cosine_anneal(p, start=0.4, end=0.1) for p in (0, 0.5, 1)] == pytest.approx(
-        [0.4, 0.25, 0.1]
-    )
     assert Anneal().at(0, 0.0) == pytest.approx(0.4)
     assert Anneal().at(50, 0.5) == pytest.approx(0.25)
     assert Anneal().at(100, 1.0) == pytest.approx(0.1)
     assert Anneal(shape="exponential", end=0.0).at(154, 0.9) == pytest.approx(0.1, abs=1e-3)
-    assert exponential_anneal(1000, start=0.4, decay=9e-3, end=0.1) == 0.1
+    assert Anneal(shape="exponential").at(1000, 1.0) == 0.1
     assert Anneal(shape="constant").at(100, 1.0) == 0.4
 
 
@@ -52,21 +58,19 @@ def test_every_built_in_gives_what_its_function_gives():
     total = rewards[..., 0] + 0.1 * rewards[..., 1]
     e, c = g.embed(), g.correct
     expected = {
-        "grpo": advantages.grpo(total),
-        "dr_grpo": advantages.dr_grpo(total),
-        "rloo": advantages.rloo(total),
-        "reinforce_baseline": advantages.reinforce_baseline(total),
-        "gdpo": advantages.gdpo(rewards, torch.tensor([1.0, 0.1])),
-        "passk": advantages.passk(c, k=4),
-        "dra": advantages.dra(total, e),
-        "grpo_diversity": advantages.grpo_diversity(
-            total, correct=c, embeddings=e, diversity_weight=0.25
-        ),
-        "mupo": advantages.mupo(total, correct=c, embeddings=e, diversity_weight=0.25).advantages,
+        "grpo": grpo(total),
+        "dr_grpo": dr_grpo(total),
+        "rloo": rloo(total),
+        "reinforce_baseline": reinforce_baseline(total),
+        "gdpo": gdpo(rewards, torch.tensor([1.0, 0.1])),
+        "passk": passk(c, k=4),
+        "dra": dra(total, e),
+        "grpo_diversity": grpo_diversity(total, correct=c, embeddings=e, diversity_weight=0.25),
+        "mupo": mupo(total, correct=c, embeddings=e, diversity_weight=0.25).advantages,
     }
-    assert set(expected) == set(READS)
+    assert set(expected) == set(ADVANTAGES.names())
     for name, wanted in expected.items():
-        assert torch.allclose(estimator(Advantage(name=name))(rewards, g).advantages, wanted), name
+        assert torch.allclose(estimated(dict(name=name), rewards, g).advantages, wanted), name
     options = {
         "clusters": 2,
         "min_size": 4,
@@ -75,30 +79,28 @@ def test_every_built_in_gives_what_its_function_gives():
         "std_floor": 0.2,
         "distance_scale": 2.0,
     }
-    found = estimator(Advantage(name="mupo", **options))(rewards, g)
+    found = estimated(dict(name="mupo", **options), rewards, g)
     assert torch.allclose(
         found.advantages,
-        advantages.mupo(
-            total, correct=c, embeddings=e, diversity_weight=0.25, **options
-        ).advantages,
+        mupo(total, correct=c, embeddings=e, diversity_weight=0.25, **options).advantages,
     )
 
 
 def test_what_mupo_logs():
     rewards, g = groups(progress=1.0)
-    metrics = estimator(Advantage(name="mupo", clusters=3, min_size=3))(rewards, g).metrics
+    metrics = estimated(dict(name="mupo", clusters=3, min_size=3), rewards, g).metrics
     assert metrics["clusters"] == metrics["cluster_size_min"] == metrics["cluster_size_max"] == 3
     assert metrics["lambda"] == pytest.approx(0.1)
     assert 0 < metrics["diversity_share"] < 1
-    off = estimator(Advantage(name="mupo", diversity=Anneal(start=0, end=0)))(rewards, g).metrics
+    off = estimated(dict(name="mupo", diversity=Anneal(start=0, end=0)), rewards, g).metrics
     assert off["diversity_share"] == 0
     right = rewards * 0 + 1
-    alone = estimator(Advantage(name="mupo"))(
-        right, groups(correct=torch.ones(2, 9, dtype=torch.bool))[1]
+    alone = estimated(
+        dict(name="mupo"), right, groups(correct=torch.ones(2, 9, dtype=torch.bool))[1]
     ).metrics
     assert alone["diversity_share"] == 1
-    wrong = estimator(Advantage(name="mupo"))(
-        rewards * 0, groups(correct=torch.zeros(2, 9, dtype=torch.bool))[1]
+    wrong = estimated(
+        dict(name="mupo"), rewards * 0, groups(correct=torch.zeros(2, 9, dtype=torch.bool))[1]
     ).metrics
     assert wrong["zero_variance_clusters"] == 1
     assert wrong["diversity_share"] == wrong["diversity_reward"] == 0
@@ -115,17 +117,17 @@ def test_a_function_of_ones_own(monkeypatch):
     mine.number = 3
     monkeypatch.setitem(sys.modules, "mine", mine)
     rewards, g = groups()
-    found = estimator(Advantage(name="mine:centred", options={"power": 2.0}))(rewards, g).advantages
+    found = estimated(dict(name="mine:centred", options={"power": 2.0}), rewards, g).advantages
     assert torch.allclose(found, 2 * (rewards[..., 0] + 0.1 * rewards[..., 1] - 0.5))
-    assert estimator(Advantage(name="mine:by_token"))(rewards, g).advantages.shape == (
+    assert estimated(dict(name="mine:by_token"), rewards, g).advantages.shape == (
         2,
         9,
         g.lengths.max(),
     )
-    assert estimator(Advantage(name="mine:logged"))(rewards, g).metrics == {"seen": 1.0}
+    assert estimated(dict(name="mine:logged"), rewards, g).metrics == {"seen": 1.0}
     for name in ("flat", "broken", "too_few"):
         with pytest.raises(FrankenError):
-            estimator(Advantage(name=f"mine:{name}"))(rewards, g)
+            estimated(dict(name=f"mine:{name}"), rewards, g)
     for name in ("mine:number", "mine:nothing", "nowhere_at_all:f"):
         with pytest.raises(UsageError):
             estimator(Advantage(name=name))
@@ -139,10 +141,58 @@ def test_recipes_name_advantages_and_are_checked():
         ({"name": "mupo_"}, "did you mean 'mupo'"),
         ({"name": "mupo", "cluster": 2}, "did you mean clusters"),
         ({"name": "grpo", "clusters": 2}, "grpo does not read clusters"),
-        ({"name": "mupo", "scale": "batch"}, "inside clusters"),
+        ({"name": "mupo", "scale": "batch"}, "mupo: scale: Input should be 'group' or 'none'"),
+        ({"name": "mupo", "min_size": 0}, "min_size: Input should be greater than or equal to 1"),
+        ({"name": "mupo", "diversity": {"strat": 1}}, "does not read diversity.strat"),
         ({"name": "passk", "k": 13}, "group of at least 13"),
-        ({"name": "a:b", "beta": 2}, "does not read beta"),
+        ({"name": "a:b", "beta": 2}, "cannot import the advantage a:b"),
     ):
         with pytest.raises(UsageError) as caught:
             parse_recipe({**raw, "stages": [{**stage, "advantage": advantage}]})
         assert word in caught.value.why, advantage
+
+
+def test_every_method_says_what_it_is_and_what_it_reads():
+    for registry in (ADVANTAGES, LOSSES):
+        for name in registry.names():
+            method = registry.get(name)
+            assert len(method.summary) > 20, name
+            assert "arXiv" in method.paper, name
+            for field in method.settings.model_fields.values():
+                assert field.description or field.annotation is str, (name, field)
+
+
+def test_losses_are_named_and_checked(monkeypatch):
+    raw = load_recipe("creature-grpo").model_dump(mode="json")
+    stage = raw["stages"][0]
+    assert stage["loss"] == "dapo"
+
+    def parse(**changes):
+        return parse_recipe({**raw, "stages": [{**stage, **changes}]}).stages[0]
+
+    for changes, word in (
+        ({"loss": "gpo"}, "did you mean 'gspo'"),
+        ({"loss": {"name": "dapo", "tau": 1.0}}, "dapo does not read tau, it has no parameters"),
+        ({"loss": "cispo", "dual_clip": 3.0}, "the loss cispo does not read dual_clip"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            parse(**changes)
+        assert word in caught.value.why
+
+    mine = types.ModuleType("mine")
+
+    def soft(tokens, clip_high: float, tau: float = 1.0):
+        return -tau * clip_high * tokens.advantages * tokens.logprobs
+
+    mine.soft = soft
+    monkeypatch.setitem(sys.modules, "mine", mine)
+    own = parse(loss={"name": "mine:soft", "tau": 0.5}, clip_high=0.28)
+    assert own.loss_parameters == {"clip_high": 0.28, "tau": 0.5}
+    assert own.model_dump(mode="json")["loss"] == {"name": "mine:soft", "tau": 0.5}
+    logprobs, advantages = -torch.rand(2, 3), torch.tensor([1.0, -2.0])
+    mask = torch.tensor([[True, True, False], [True, True, True]])
+    loss, clipped = policy_loss(
+        LOSSES.get("mine:soft"), logprobs, advantages, mask, own.loss_parameters
+    )
+    assert torch.allclose(loss, -0.14 * advantages[:, None] * logprobs * mask)
+    assert not clipped.any()

@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 from franken.tasks import Grade
 from trainer import loop, rollout
 from trainer.grpo import grpo_step
+from trainer.recipe import parse_recipe
 from trainer.rollout import draw
-from trainer.stages import GrpoStage, parse_recipe
+from trainer.stages import GrpoStage
 
 BASE = {
     "kind": "grpo",

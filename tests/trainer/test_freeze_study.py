@@ -10,7 +10,7 @@ import pytest
 from franken.cli import run_command
 from franken.errors import UsageError
 from trainer.freeze_study import NONE, depth_of, plan_arms, run_freeze_study
-from trainer.stages import load_recipe
+from trainer.recipe import load_recipe
 
 SHORT = (
     "stages.0.steps=2",

@@ -9,13 +9,14 @@ import torch
 
 from franken.generate.native import Response
 from franken.models.loading import load
-from trainer import loop
+from trainer import loop, origins, steps
 from trainer import rollout as sampling_module
+from trainer.algorithms.corrections import overlong_penalty
 from trainer.freeze import apply_freeze
 from trainer.grpo import grpo_step
-from trainer.losses import overlong_penalty
+from trainer.recipe import load_recipe, parse_recipe
 from trainer.rollout import Batch
-from trainer.stages import GrpoStage, load_recipe, parse_recipe
+from trainer.stages import GrpoStage
 
 TASKS = {"count": 1.0, "sum": 1.0}
 
@@ -213,8 +214,9 @@ def test_recipes_run_and_log(tmp_path, name):
 
 def test_no_reference_without_beta(tmp_path, monkeypatch):
     loads = []
-    honest = loop.load
-    monkeypatch.setattr(loop, "load", lambda *a, **k: loads.append(a) or honest(*a, **k))
+    honest = steps.load
+    for module in (origins, steps):
+        monkeypatch.setattr(module, "load", lambda *a, **k: loads.append(a) or honest(*a, **k))
     for beta, expected in ((0.0, 1), (0.1, 2)):
         loads.clear()
         raw = {

@@ -16,7 +16,8 @@ from trainer import evaluate, loop, public, watch
 from trainer.evaluate import quick_look
 from trainer.freeze_study import plan_arms, run_freeze_study
 from trainer.public import check_held_out, held_out_items, public_items, split_rows
-from trainer.stages import GrpoStage, parse_recipe
+from trainer.recipe import parse_recipe
+from trainer.stages import GrpoStage
 from trainer.templates import instruction, template
 
 ROWS = 9

@@ -13,7 +13,7 @@ from franken.models.loading import load
 from trainer import loop, state
 from trainer.freeze import apply_freeze
 from trainer.lora import add_lora, merge_lora
-from trainer.stages import parse_recipe
+from trainer.recipe import parse_recipe
 
 
 def recipe(**changes):

@@ -8,18 +8,24 @@ import pytest
 import torch
 
 from franken.errors import UsageError
-from trainer.losses import (
-    AGGREGATION,
-    clipped_tokens,
-    global_totals,
-    overlong_penalty,
-    row_weights,
-    sampler_correction,
-    token_kl,
-    token_loss,
-)
+from trainer.algorithms.corrections import overlong_penalty, sampler_correction, token_kl
+from trainer.algorithms.losses import LOSSES, global_totals, policy_loss, row_weights
 
 MAX_TOKENS = 20
+AGGREGATION = {name: LOSSES.get(name).aggregation for name in LOSSES.names()}
+
+
+def by_token(new, advantages, mask, *, kind="dapo", old_logprobs=None, correction=None, **options):
+    """The registered loss, with those of the options that it reads."""
+    method = LOSSES.get(kind)
+    read = {key: value for key, value in options.items() if key in method.shared}
+    return policy_loss(
+        method, new, advantages, mask, read, old_logprobs=old_logprobs, correction=correction
+    )
+
+
+def token_loss(*args, **options):
+    return by_token(*args, **options).loss
 
 
 def tensors(rows=6, tokens=9, seed=0):
@@ -317,14 +323,15 @@ def test_clipped_tokens_are_those_whose_gradient_the_clip_takes():
     new = (old + shift + 0.5 * torch.randn(5, 7, generator=made)).requires_grad_()
     advantages = torch.tensor([1.0, -1.0, 0.5, -2.0, 0.0])
     mask = torch.arange(7) < torch.tensor([7, 3, 5, 1, 4])[:, None]
+    clipping = {"old_logprobs": old, "clip_high": 0.28}
     for kind in ("grpo", "gspo"):
         slope = torch.autograd.grad(
-            token_loss(new, advantages, mask, kind=kind, old_logprobs=old, clip_high=0.28).sum(),
+            token_loss(new, advantages, mask, kind=kind, **clipping).sum(),
             new,
         )[0]
         cut = ((slope == 0) & mask & (advantages != 0)[:, None]).sum().item()
         assert 0 < cut < mask.sum()
-        assert clipped_tokens(new.detach(), old, advantages, mask, 0.2, 0.28, kind=kind) == cut
+        assert by_token(new, advantages, mask, kind=kind, **clipping).clipped.sum() == cut
     ratio = (new - old).exp().detach()
     above = ((ratio > 1.28) & mask & (advantages != 0)[:, None]).sum().item()
-    assert clipped_tokens(new.detach(), old, advantages, mask, 0.2, 0.28, kind="cispo") == above
+    assert by_token(new, advantages, mask, kind="cispo", **clipping).clipped.sum() == above

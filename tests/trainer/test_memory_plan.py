@@ -15,12 +15,13 @@ from franken.models.loading import load
 from trainer import sft, sft_packing
 from trainer.freeze import apply_freeze
 from trainer.grpo import grpo_step
-from trainer.loop import _optimizer
 from trainer.lora import add_lora
 from trainer.memory import Lengths, plan_stage
+from trainer.optimizer import adamw
 from trainer.plan import lengths_of, memory_plan, refuse_what_cannot_fit
+from trainer.recipe import Lora, Recipe, parse_recipe
 from trainer.shapes import numel, shapes_of
-from trainer.stages import GrpoStage, Lora, Recipe, SftStage, parse_recipe
+from trainer.stages import GrpoStage, SftStage
 from trainer.state import Position, Score, finished, save_state
 
 SEVEN = "Qwen/Qwen2.5-VL-7B-Instruct"
@@ -54,7 +55,7 @@ def measured_peak(loaded, stage):
     """
     apply_freeze(loaded.model, stage.freeze)
     parameters = [p for p in loaded.model.parameters() if p.requires_grad]
-    optimizer = _optimizer(stage, parameters)
+    optimizer = adamw(stage, parameters)
 
     def update():
         optimizer.step()

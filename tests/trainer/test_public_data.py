@@ -11,7 +11,8 @@ from franken.errors import FrankenError, UsageError
 from trainer import loop
 from trainer.grpo import grpo_step
 from trainer.public import public_items, rows_of
-from trainer.stages import GrpoStage, parse_recipe
+from trainer.recipe import parse_recipe
+from trainer.stages import GrpoStage
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@ are.
 """
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from franken.models.loading import load
 from trainer.freeze import apply_freeze
 from trainer.lora import add_lora
 from trainer.plan import freeze_plan
-from trainer.stages import Lora, describe, load_recipe, recipe_names
+from trainer.recipe import Lora, describe, load_recipe, parse_recipe, recipe_names
 
 PAPERS = [n for n in recipe_names() if n.endswith(("-3b", "-7b"))]
 
@@ -30,6 +31,34 @@ def no_network(monkeypatch):
     monkeypatch.setattr(transformers.AutoModelForImageTextToText, "from_pretrained", refuse)
     monkeypatch.setattr(socket, "create_connection", refuse)
     monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+def test_names_descriptions_and_contents_are_those_of_one_file_a_recipe():
+    """recipes.json holds the recipes as they were before variants and `extends`, each in full."""
+    written = json.loads((Path(__file__).parent / "recipes.json").read_text())
+    assert recipe_names() == sorted(written)
+    for name, before in written.items():
+        assert describe(name) == before["description"]
+        assert load_recipe(name) == parse_recipe(before["recipe"])
+
+
+def test_a_recipe_of_ones_own_extends_another(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("extends: creature-mupo\nname: mine\nstages.0.advantage.clusters: 2\n")
+    mine, theirs = load_recipe(file, ("seed=3",)), load_recipe("creature-mupo")
+    assert (mine.name, mine.seed) == ("mine", 3)
+    assert mine.stages[0].advantage.clusters == 2
+    rest = mine.stages[0].model_copy(update={"advantage": theirs.stages[0].advantage})
+    assert rest == theirs.stages[0]
+    for text, word in (
+        ("extends: creature-mup\n", "did you mean 'creature-mupo'"),
+        ("extends: creature-mupo\nstages.1.steps: 2\n", "points nowhere"),
+        ("extends: creature-mupo\nvariants: {}\n", "unknown key variants"),
+    ):
+        file.write_text(text)
+        with pytest.raises(UsageError) as refused:
+            load_recipe(file)
+        assert word in f"{refused.value.what} {refused.value.why} {refused.value.fix}"
 
 
 def test_every_paper_has_both_sizes():

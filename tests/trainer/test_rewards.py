@@ -8,16 +8,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from franken import tasks
+from franken import plugins, tasks
 from franken.errors import UsageError
 from franken.generate.native import Response
 from franken.tasks import Item
-from trainer import rewards as registry
 from trainer.diagnostics import hacked, reward_metrics
-from trainer.rewards import PAYS_FOR, REWARDS, RewardError, Settings, score
+from trainer.recipe import load_recipe, parse_recipe
+from trainer.rewards import REWARDS, RewardError, RewardSettings, score
+from trainer.rewards.designs import sentence_score, sentences
 from trainer.rewards.fidelity import f1
-from trainer.rewards.sentences import sentence_score, sentences
-from trainer.stages import load_recipe, parse_recipe
 from trainer.templates import DEFAULT, TEMPLATES
 
 ONE, TWO, THREE = math.tanh(1), math.tanh(2), math.tanh(3)
@@ -30,9 +29,13 @@ def reply(text, logprobs=()):
     return Response(text, [], list(logprobs), False)
 
 
+def pays_for(name):
+    return REWARDS.get(name).template or DEFAULT
+
+
 def paid(name, text, item=SEVEN, options=None, logprobs=()):
     one = reply(text, logprobs)
-    settings = Settings(PAYS_FOR.get(name, DEFAULT), {name: options or {}})
+    settings = RewardSettings(pays_for(name), {name: options or {}})
     return score([[one]], [item], [[tasks.grading.grade_item(text, item)]], [name], settings).item()
 
 
@@ -112,9 +115,9 @@ def test_rewards_by_hand(name, text, value):
 
 
 def test_every_reward_has_a_case():
-    assert set(REWARDS) == {name for name, _, _ in CASES} | {"fidelity", "confidence"}
-    assert set(PAYS_FOR) <= set(REWARDS)
-    assert set(PAYS_FOR.values()) <= set(TEMPLATES)
+    assert set(REWARDS.names()) == {name for name, _, _ in CASES} | {"fidelity", "confidence"}
+    assert {pays_for(name) for name in REWARDS.names()} == set(TEMPLATES)
+    assert all(REWARDS.get(name).summary for name in REWARDS.names())
 
 
 @pytest.mark.parametrize(
@@ -234,11 +237,11 @@ def endless(replies, rows, context):
     ],
 )
 def test_a_reward_that_fails_names_the_sample(name, timeout, says, monkeypatch):
-    monkeypatch.setitem(registry.REWARDS, name, globals()[name])
+    monkeypatch.setitem(plugins._own["reward"], name, globals()[name])
     group = [reply("fine"), reply("boom"), reply("boom")]
     grades = [[tasks.grade(r.text, SEVEN) for r in group]]
     with pytest.raises(RewardError) as failed:
-        score([group], [SEVEN], grades, [name], Settings(DEFAULT, {}, timeout))
+        score([group], [SEVEN], grades, [name], RewardSettings(DEFAULT, {}, timeout))
     assert "seven" in str(failed.value)
     assert says in f"{failed.value} {failed.value.why}"
 
@@ -250,9 +253,22 @@ def test_your_own_reward_by_its_import_name(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(tmp_path)
     assert paid("my_rewards:length", "four") == 4
     with pytest.raises(UsageError, match="cannot import"):
-        registry.check_names(["my_rewards:width"])
+        REWARDS.get("my_rewards:width")
     with pytest.raises(UsageError, match="unknown reward"):
-        registry.check_names(["acuracy"])
+        REWARDS.get("acuracy")
+
+
+def test_options_are_checked_against_what_the_reward_declares():
+    raw = load_recipe("creature-grpo").model_dump(mode="json")
+    stage = raw["stages"][0]
+    for options, word in (
+        ({"repetition": {"m": 2}}, "repetition does not read m, it reads n"),
+        ({"repetition": {"n": 0}}, "greater than or equal to 1"),
+        ({"correct": {"n": 2}}, "it has no parameters"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            parse_recipe({**raw, "stages": [{**stage, "reward_options": options}]})
+        assert word in caught.value.why
 
 
 def test_choosing_a_reward_chooses_the_template():
@@ -318,13 +334,11 @@ def test_equal_scores_do_not_depend_on_who_else_is_in_the_group():
     texts = [RIGHT, WRONG, full(), "7", "<answer> 7 </answer>"]
     group = [reply(t, [-0.1]) for t in texts]
     item = replace(GRID, answer="7")
-    for name in REWARDS:
+    for name in REWARDS.names():
         grades = [[tasks.grading.grade_item(t, item) for t in texts]]
-        whole = score([group], [item], grades, [name], Settings(PAYS_FOR.get(name, DEFAULT), {}))
+        whole = score([group], [item], grades, [name], RewardSettings(pays_for(name), {}))
         alone = [
-            score(
-                [[one]], [item], [[grade]], [name], Settings(PAYS_FOR.get(name, DEFAULT), {})
-            ).item()
+            score([[one]], [item], [[grade]], [name], RewardSettings(pays_for(name), {})).item()
             for one, grade in zip(group, grades[0], strict=True)
         ]
         assert whole.flatten().tolist() == alone, name

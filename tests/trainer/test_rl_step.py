@@ -13,12 +13,14 @@ from franken.evaluate.embed import embedder, segment
 from franken.generate import Prompt, Sampling, encode_prompts, generate
 from franken.tasks import grade
 from trainer import loop
-from trainer.advantages import grpo, mupo
+from trainer.algorithms.grpo import grpo
+from trainer.algorithms.mupo import mupo
 from trainer.freeze import apply_freeze
 from trainer.grpo import grpo_step
 from trainer.policy import response_logprobs, take_rows, with_features
+from trainer.recipe import load_recipe
 from trainer.rollout import next_items
-from trainer.stages import GrpoStage, load_recipe
+from trainer.stages import GrpoStage
 
 BASE = {
     "kind": "grpo",

@@ -9,8 +9,8 @@ import torch
 
 from franken.cli import run_command
 from trainer.plan import memory_plan
+from trainer.recipe import load_recipe, recipe_names
 from trainer.rounding import STEPS, lost_updates
-from trainer.stages import load_recipe, recipe_names
 
 
 @pytest.mark.parametrize("lr", [1e-6, 3e-5, 1e-4])

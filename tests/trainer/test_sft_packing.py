@@ -19,8 +19,8 @@ from trainer import loop, sft
 from trainer.data import Batch, Conversation, encode
 from trainer.freeze import apply_freeze
 from trainer.packing import dense_mask
+from trainer.recipe import parse_recipe
 from trainer.sft_packing import backward, pack_examples, packed_losses
-from trainer.stages import parse_recipe
 
 MIXTURE = {"count": 1.0, "sum": 1.0, "dialogue": 1.0, "caption": 1.0}
 GRIDS = [(1, 4, 4), None, (1, 4, 8), (1, 8, 4), None]

@@ -15,7 +15,7 @@ from transformers import AutoModelForImageTextToText
 
 from franken.errors import FrankenError, UsageError
 from trainer import loop, state
-from trainer.stages import parse_recipe
+from trainer.recipe import parse_recipe
 
 
 def recipe(**changes):

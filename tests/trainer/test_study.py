@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from trainer import study
-from trainer.stages import load_recipe
+from trainer.recipe import load_recipe
 from trainer.study import METRICS, Look, run_study, summarise
 
 SHORT = ("stages.0.steps=2", "stages.0.prompts=2", "stages.0.group=6", "stages.0.max_new_tokens=16")

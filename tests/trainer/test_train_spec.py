@@ -15,7 +15,7 @@ from franken.models.loading import load
 from franken.models.tiny import tiny
 from trainer import loop
 from trainer.freeze import frozen_names, parameter_places
-from trainer.stages import parse_recipe
+from trainer.recipe import parse_recipe
 
 
 @pytest.fixture(scope="module")

@@ -16,14 +16,16 @@ from trainer import loop, sft, state
 from trainer.data import Conversation, encode
 from trainer.freeze import apply_freeze, fingerprints, frozen_names, verify_frozen
 from trainer.grpo import grpo_step
+from trainer.optimizer import learning_rate
 from trainer.policy import response_logprobs, take_rows, with_features
+from trainer.recipe import load_recipe, parse_recipe, recipe_names
 from trainer.rollout import next_items
-from trainer.schedules import learning_rate
-from trainer.stages import GrpoStage, load_recipe, parse_recipe, recipe_names
+from trainer.stages import GrpoStage, Stage
 
 
 def test_schedule():
-    rates = [learning_rate(s, 100, peak=2.0, warmup=10, hold=0.5, end=0.1) for s in range(101)]
+    stage = Stage(lr=2.0, steps=100, warmup=10, hold=0.5, end=0.1)
+    rates = [learning_rate(stage, step, step / 100) for step in range(101)]
     assert rates[0] == pytest.approx(0.2)
     assert rates[9] == rates[50] == 2.0
     assert rates[75] == pytest.approx(2.0 * (0.1 + 0.9 * 0.5))

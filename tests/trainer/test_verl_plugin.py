@@ -12,8 +12,9 @@ import torch
 from franken.errors import FrankenError, UsageError
 from franken.evaluate.embed import embedder, segment
 from franken.models.creature import build_processor
-from trainer import advantages
-from trainer.plugins.verl import LOSSES, group_rows, register
+from trainer.algorithms import grpo as group_rewards
+from trainer.algorithms.mupo import mupo
+from trainer.plugins.verl import LOSS_NAMES, group_rows, register
 
 UIDS = np.array(
     ["a", "b", "a", "b", "b", "a", "a", "b"], dtype=object
@@ -97,7 +98,7 @@ def as_tokens(grouped, mask):
 @pytest.mark.parametrize("name", ["grpo", "dr_grpo", "rloo", "reinforce_baseline"])
 def test_advantages_of_group_rewards(core, step, name):
     found, returns = ask(core, step, "franken", {"name": name})
-    expected = as_tokens(getattr(advantages, name)(step.totals[torch.tensor(ROWS)]), step.mask)
+    expected = as_tokens(getattr(group_rewards, name)(step.totals[torch.tensor(ROWS)]), step.mask)
     assert torch.allclose(found, expected, atol=1e-6)
     assert torch.equal(found, returns)
     if name == "rloo":  # by hand: the reward minus the mean of the other three
@@ -129,7 +130,7 @@ def test_mupo_reads_the_replies_where_verl_hands_them_over(core, step, tmp_path)
     ]
     vectors = embedder("hashing")([segment(t) for t in texts])
     rows = torch.tensor(ROWS)
-    expected = advantages.mupo(
+    expected = mupo(
         step.totals[rows],
         correct=torch.tensor(step.right)[rows],
         embeddings=vectors[rows],
@@ -174,7 +175,7 @@ class Actor(dict):
     global_batch_info = {"dp_size": 2, "batch_num_tokens": 50}  # noqa: RUF012
 
 
-@pytest.mark.parametrize("name", sorted(LOSSES))
+@pytest.mark.parametrize("name", sorted(LOSS_NAMES))
 def test_losses_token_by_token(core, step, name):
     generator = torch.Generator().manual_seed(5)
     old, new = (-3 * torch.rand(8, 5, generator=generator) for _ in range(2))

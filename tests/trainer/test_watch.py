@@ -12,7 +12,7 @@ import pytest
 from franken.errors import UsageError
 from trainer import tensorboard
 from trainer.loop import run_train
-from trainer.stages import load_recipe
+from trainer.recipe import load_recipe
 from trainer.watch import completions, watcher, write_look
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\" onload='x' {{ 7*7 }}"

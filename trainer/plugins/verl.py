@@ -2,28 +2,25 @@
 asynchronous rollouts.
 
     VERL_USE_EXTERNAL_MODULES=trainer.plugins.verl python -m verl.trainer.main_ppo
-        algorithm.adv_estimator=franken +algorithm.franken.name=rloo                     # group
-                                                            rewards are enough
-        algorithm.adv_estimator=gdpo +algorithm.franken.name=mupo trainer.use_v1=false   # texts are
-                                                            needed
+        algorithm.adv_estimator=franken +algorithm.franken.name=rloo     # needs rewards alone
+        algorithm.adv_estimator=gdpo +algorithm.franken.name=mupo trainer.use_v1=false   # and texts
         actor_rollout_ref.actor.policy_loss.loss_mode=franken_gspo
 
 `algorithm.franken` takes the keys of a recipe's `advantage`, and `embedder`, `tokenizer`,
-`correct`. verl hands the replies and
-what the reward function returned to the estimator called `gdpo` alone, and only in its first
-trainer; so that name is ours where `algorithm.franken` is there, and verl's own otherwise. An
-estimator is not told the step: λ must be constant.
+`correct`. verl passes the replies and the reward function's extra results to the estimator called
+`gdpo` alone, and only in its first trainer; so that name is ours where `algorithm.franken` is set,
+and verl's own otherwise. An estimator is not told the step: λ must be constant.
 
-Advantages and losses per token are the functions that `franken train` uses; adding them up over
+Advantages and losses per token are the functions that `franken train` uses; summing them over
 tokens, micro-batches and processes stays verl's (`loss_agg_mode`). Freezing is not here: verl
 builds its models itself.
 """
 
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -31,105 +28,127 @@ from torch import Tensor
 
 from franken.errors import FrankenError, UsageError
 from franken.evaluate.embed import HASHING, embedder, segment
-from trainer.estimators import Advantage, Groups, estimator
-from trainer.losses import clipped_tokens, token_loss
+from trainer.algorithms import ADVANTAGES, LOSSES, Groups
+from trainer.algorithms.diversity import Anneal
+from trainer.algorithms.groups import estimate
+from trainer.algorithms.losses import policy_loss
 
-LOSSES = {"franken_clip": "dapo", "franken_gspo": "gspo", "franken_cispo": "cispo"}
-READS_TEXTS = ("mupo", "dra", "grpo_diversity")
-READS_CORRECT = ("mupo", "grpo_diversity", "passk")
-ANNEALS = ("mupo", "grpo_diversity")
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+LOSS_NAMES = {"franken_clip": "dapo", "franken_gspo": "gspo", "franken_cispo": "cispo"}
 Pair = tuple[Tensor, Tensor]
+Estimator = Callable[..., Pair]
+PolicyLoss = Callable[..., tuple[Tensor, dict[str, float]]]
 
 
-def register(core: Any = None) -> None:
+class Config(Protocol):
+    """verl's settings: OmegaConf nodes."""
+
+    def get(self, key: str, default: object = None) -> Any: ...
+
+
+class Core(Protocol):
+    """verl.trainer.ppo.core_algos, as far as it is used here."""
+
+    ADV_ESTIMATOR_REGISTRY: dict[str, Estimator]
+    agg_loss: Callable[..., Tensor]
+
+    def register_adv_est(self, name: str) -> Callable[[Estimator], Estimator]: ...
+
+    def register_policy_loss(self, name: str) -> Callable[[PolicyLoss], PolicyLoss]: ...
+
+
+def register(core: Core | None = None) -> None:
     """Enter `franken` and the losses into verl's registries (`verl.trainer.ppo.core_algos`), and
-    stand before its gdpo.
+    wrap its gdpo.
     """
     if core is None:
         from verl.trainer.ppo import core_algos as core  # pyright: ignore[reportMissingImports]
+    assert core is not None
     theirs = core.ADV_ESTIMATOR_REGISTRY["gdpo"]
-    if getattr(theirs, "before", None):  # registered already
+    if hasattr(theirs, "before"):  # registered already
         return
 
-    def gdpo(*args: Any, config: Any = None, **kwargs: Any) -> Pair:
+    def gdpo(*args: Any, config: Config | None = None, **kwargs: Any) -> Pair:
         ours = config is not None and config.get("franken", None)
         return (advantage if ours else theirs)(*args, config=config, **kwargs)
 
     gdpo.before = theirs
     core.register_adv_est("franken")(advantage)
     core.ADV_ESTIMATOR_REGISTRY["gdpo"] = gdpo
-    for name, kind in LOSSES.items():
-        core.register_policy_loss(name)(policy_loss(kind, core.agg_loss))
+    for name, kind in LOSS_NAMES.items():
+        core.register_policy_loss(name)(verl_loss(kind, core.agg_loss))
 
 
 def advantage(
     token_level_rewards: Float[Tensor, "rows tokens"],
     response_mask: Tensor,
-    config: Any = None,
-    index: Iterable[Any] = (),
+    config: Config | None = None,
+    index: Iterable[Hashable] = (),
     batch: Mapping[str, Tensor] | None = None,
-    non_tensor_batch: Mapping[str, Any] | None = None,
-    **others: Any,
+    non_tensor_batch: Mapping[str, Sequence[float]] | None = None,
+    **others: object,
 ) -> Pair:
     """Advantages and returns `[rows, tokens]` as verl wants them: rows of one prompt share an
     `index`, in any order.
 
-    Raises UsageError for settings that need what verl did not hand over, FrankenError for groups of
+    Raises UsageError for settings that need what verl did not pass, FrankenError for groups of
     several sizes.
     """
-    settings = dict((config.get("franken", None) if config is not None else None) or {})
-    embed, tokenizer, correct = (
-        settings.pop(k, d)
-        for k, d in (("embedder", HASHING), ("tokenizer", ""), ("correct", "acc"))
-    )
-    recipe = Advantage(**_plain(settings))
-    if recipe.name in ANNEALS and recipe.diversity.shape != "constant":
+    options = _plain((config.get("franken", None) if config is not None else None) or {})
+    embedder_name = options.pop("embedder", HASHING)
+    tokenizer, correct_key = options.pop("tokenizer", ""), options.pop("correct", "acc")
+    try:
+        settings = ADVANTAGES.read(options, default="grpo")
+    except ValueError as e:
+        raise UsageError("algorithm.franken does not fit", why=str(e)) from e
+    method = ADVANTAGES.get(settings.name)
+    if any(isinstance(x, Anneal) and x.shape != "constant" for x in settings.parameters().values()):
         raise UsageError(
             "λ cannot be annealed inside verl",
             why="an estimator is not told the step",
             fix="+algorithm.franken.diversity.shape=constant",
         )
     rows = group_rows(index)
-    lengths = response_mask.sum(1)[rows].cpu()
     texts = [[""] * rows.shape[1] for _ in rows]
-    if recipe.name in READS_TEXTS:
-        ids = _asked(
-            batch, "responses", "use trainer.use_v1=false and algorithm.adv_estimator=gdpo"
-        )
-        texts = _texts(ids, response_mask, rows, tokenizer)
-    right = torch.zeros(rows.shape, dtype=torch.bool)
-    if recipe.name in READS_CORRECT:
-        told = _asked(
-            non_tensor_batch,
-            correct,
-            "let the reward function return a dict with it, or set franken.correct",
-        )
-        right = torch.tensor([float(x) == 1.0 for x in told])[rows]
+    if "texts" in method.reads:
+        if batch is None or "responses" not in batch:
+            fix = "use trainer.use_v1=false and algorithm.adv_estimator=gdpo"
+            raise _not_passed("responses", fix)
+        texts = _texts(batch["responses"], response_mask, rows, tokenizer)
+    correct = torch.zeros(rows.shape, dtype=torch.bool)
+    if "correct" in method.reads:
+        if non_tensor_batch is None or correct_key not in non_tensor_batch:
+            fix = "let the reward function return a dict with it, or set franken.correct"
+            raise _not_passed(correct_key, fix)
+        correct = torch.tensor([float(x) == 1.0 for x in non_tensor_batch[correct_key]])[rows]
     totals = (token_level_rewards * response_mask).sum(1)[rows].float().cpu()
     groups = Groups(
         texts=texts,
-        correct=right,
-        lengths=lengths,
-        truncated=torch.zeros_like(right),
+        correct=correct,
+        lengths=response_mask.sum(1)[rows].cpu(),
+        truncated=torch.zeros_like(correct),
         reward_names=("verl",),
         reward_weights=(1.0,),
         seed=zlib.crc32(totals.numpy().tobytes()),
-        embed=lambda: embedder(embed)([segment(t) for row in texts for t in row]).view(
+        embed=lambda: embedder(embedder_name)([segment(t) for row in texts for t in row]).view(
             *rows.shape, -1
         ),
     )
-    found = estimator(recipe)(totals[..., None], groups).advantages
+    estimated = estimate(settings, totals[..., None], groups).advantages
     flat = torch.zeros_like(token_level_rewards, dtype=torch.float32)
-    wide = found if found.ndim == 3 else found[..., None].expand(*found.shape, flat.shape[1])
-    flat[rows.flatten(), : wide.shape[2]] = wide.flatten(0, 1).to(flat)[:, : flat.shape[1]]
+    if estimated.ndim == 2:
+        estimated = estimated[..., None].expand(*estimated.shape, flat.shape[1])
+    by_row = estimated.flatten(0, 1).to(flat)[:, : flat.shape[1]]
+    flat[rows.flatten(), : by_row.shape[1]] = by_row
     flat = flat * response_mask
     return flat, flat
 
 
-def policy_loss(
-    kind: str, aggregate: Callable[..., Tensor]
-) -> Callable[..., tuple[Tensor, dict[str, Any]]]:
-    """A loss of trainer/losses.py as verl calls them; `aggregate` is verl's `agg_loss`."""
+def verl_loss(name: str, aggregate: Callable[..., Tensor]) -> PolicyLoss:
+    """A loss of trainer/algorithms/losses.py as verl calls them; `aggregate` is its `agg_loss`."""
+    method = LOSSES.get(name)
 
     def loss(
         old_log_prob: Tensor,
@@ -139,61 +158,55 @@ def policy_loss(
         loss_agg_mode: str = "token-mean",
         config: Any = None,
         rollout_is_weights: Tensor | None = None,
-    ) -> tuple[Tensor, dict[str, Any]]:
+    ) -> tuple[Tensor, dict[str, float]]:
         if config is None:
-            raise UsageError(f"franken's {kind} needs the actor's config", why="verl gave none")
+            raise UsageError(f"franken's {name} needs the actor's config", why="verl gave none")
         mask = response_mask.bool()
-        low, high = (
-            config.clip_ratio if x is None else x
-            for x in (config.clip_ratio_low, config.clip_ratio_high)
-        )
-        dual = None if kind == "cispo" else config.get("clip_ratio_c", None)
-        tokens = token_loss(
+        low, high = config.clip_ratio_low, config.clip_ratio_high
+        clipping = {
+            "clip_low": config.clip_ratio if low is None else low,
+            "clip_high": config.clip_ratio if high is None else high,
+            "dual_clip": config.get("clip_ratio_c", None),
+        }
+        by_token, clipped = policy_loss(
+            method,
             log_prob,
             advantages,
             mask,
-            kind=kind,
+            {key: clipping[key] for key in method.shared},
             old_logprobs=old_log_prob,
-            clip_low=low,
-            clip_high=high,  # pyright: ignore[reportArgumentType]
-            dual_clip=dual,
             correction=rollout_is_weights,
         )
-        found = aggregate(
-            loss_mat=tokens,
+        total = aggregate(
+            loss_mat=by_token,
             loss_mask=response_mask,
             loss_agg_mode=loss_agg_mode,
             **config.global_batch_info,
         )
-        cut = clipped_tokens(
-            log_prob.detach(), old_log_prob, advantages, mask, low, high, kind=kind
-        )  # pyright: ignore[reportArgumentType]
-        return found, {"actor/pg_clipfrac": cut / max(int(mask.sum()), 1)}
+        return total, {"actor/pg_clipfrac": float(clipped.sum()) / max(int(mask.sum()), 1)}
 
     return loss
 
 
-def group_rows(index: Iterable[Any]) -> Int[Tensor, "prompts group"]:
+def group_rows(index: Iterable[Hashable]) -> Int[Tensor, "prompts group"]:
     """Row numbers by prompt, prompts in the order in which they appear. Raises FrankenError where
     groups differ in size.
     """
-    found: dict[Any, list[int]] = {}
+    by_prompt: dict[Hashable, list[int]] = {}
     for row, uid in enumerate(index):
-        found.setdefault(uid, []).append(row)
-    sizes = {len(rows) for rows in found.values()}
+        by_prompt.setdefault(uid, []).append(row)
+    sizes = {len(rows) for rows in by_prompt.values()}
     if len(sizes) != 1:
         raise FrankenError(
             f"groups of {sorted(sizes)} responses",
             why="advantages are estimated in groups of one size",
             fix="set rollout.n",
         )
-    return torch.tensor(list(found.values()))
+    return torch.tensor(list(by_prompt.values()))
 
 
-def _asked(given: Mapping[str, Any] | None, name: str, fix: str) -> Any:
-    if given is None or name not in given:
-        raise UsageError(f"verl did not hand over {name!r}", why="this advantage reads it", fix=fix)
-    return given[name]
+def _not_passed(name: str, fix: str) -> UsageError:
+    return UsageError(f"verl did not hand over {name!r}", why="this advantage reads it", fix=fix)
 
 
 def _texts(ids: Tensor, mask: Tensor, rows: Tensor, tokenizer: str) -> list[list[str]]:
@@ -202,13 +215,13 @@ def _texts(ids: Tensor, mask: Tensor, rows: Tensor, tokenizer: str) -> list[list
             "no tokenizer to read replies with",
             fix="+algorithm.franken.tokenizer=FOLDER of the model",
         )
-    written = [row[kept.bool()].tolist() for row, kept in zip(ids, mask, strict=True)]
-    texts = _tokenizer(tokenizer).batch_decode(written, skip_special_tokens=True)
+    responses = [row[own.bool()].tolist() for row, own in zip(ids, mask, strict=True)]
+    texts = _tokenizer(tokenizer).batch_decode(responses, skip_special_tokens=True)
     return [[texts[i] for i in group] for group in rows.tolist()]
 
 
 @cache
-def _tokenizer(folder: str) -> Any:
+def _tokenizer(folder: str) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(folder)

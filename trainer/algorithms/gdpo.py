@@ -1,0 +1,49 @@
+"""GDPO (arXiv 2601.05242): every reward is normalised on its own before they are summed."""
+
+from typing import Annotated
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from trainer.algorithms.groups import (
+    ADVANTAGES,
+    EPS,
+    STD_FLOOR,
+    STD_FLOOR_FIELD,
+    Groups,
+    RewardParts,
+    Rewards,
+    floating,
+)
+from trainer.algorithms.grpo import grpo, standardise
+
+
+def gdpo(
+    rewards: RewardParts,
+    weights: Float[Tensor, "rewards"] | None = None,
+    *,
+    std_floor: float = STD_FLOOR,
+    eps: float = EPS,
+) -> Rewards:
+    """Each reward normalised inside its group, then their weighted sum standardised over the batch.
+
+    Rewards of different ranges keep their relative weight, which a sum before normalising would
+    lose.
+    """
+    each = torch.stack(
+        [grpo(r, std_floor=std_floor, eps=eps) for r in floating(rewards).unbind(-1)], -1
+    )
+    mixed = each.sum(-1) if weights is None else (each * weights.to(each)).sum(-1)
+    return standardise(mixed, eps)
+
+
+@ADVANTAGES.register("gdpo", paper="arXiv 2601.05242")
+def _gdpo(
+    rewards: RewardParts,
+    groups: Groups,
+    *,
+    std_floor: Annotated[float, STD_FLOOR_FIELD] = STD_FLOOR,
+) -> Rewards:
+    """Every reward normalised in its group, weighted, summed, and standardised over the batch."""
+    return gdpo(rewards, torch.tensor(groups.reward_weights), std_floor=std_floor)

@@ -1,0 +1,116 @@
+"""Advantages from group rewards alone: GRPO and its nearest relatives.
+
+Everywhere: a group without spread gets exactly zero, also where floating point sees a little of it,
+and the denominator is max(std, std_floor) + eps with ddof 1. A weight on the surrogate folds into
+the advantage, because min(r·A, clip(r)·A) is positively homogeneous in A.
+"""
+
+from typing import Annotated
+
+import torch
+from jaxtyping import Bool
+from pydantic import Field
+from torch import Tensor
+
+from franken.errors import UsageError
+from trainer.algorithms.groups import (
+    ADVANTAGES,
+    EPS,
+    STD_FLOOR,
+    STD_FLOOR_FIELD,
+    Groups,
+    RewardParts,
+    Rewards,
+    Scale,
+    floating,
+)
+
+
+def grpo(
+    rewards: Rewards, *, scale: Scale = "group", std_floor: float = STD_FLOOR, eps: float = EPS
+) -> Rewards:
+    """(R − group mean) / (std + eps), with the std of the group, of the whole batch, or none.
+
+    A `std_floor` above the spread of a group keeps small differences small: they are divided by the
+    floor instead.
+    """
+    rewards = floating(rewards)
+    centered = rewards - rewards.mean(1, keepdim=True)
+    if scale == "none":
+        advantages = centered
+    elif scale in ("group", "batch"):
+        std = _std(rewards) if scale == "group" else _std(rewards.flatten()[None])
+        advantages = centered / (std.clamp(min=std_floor) + eps)
+    else:
+        raise UsageError(f"unknown scale {scale!r}", why="there are group, batch and none")
+    return torch.where(_varies(rewards), advantages, torch.zeros_like(advantages))
+
+
+def dr_grpo(rewards: Rewards) -> Rewards:
+    """R − group mean, without division: questions are not weighted by their difficulty."""
+    return grpo(rewards, scale="none")
+
+
+def rloo(rewards: Rewards) -> Rewards:
+    """R − mean of the others in the group."""
+    group = rewards.shape[1]
+    return grpo(rewards, scale="none") * (group / max(group - 1, 1))
+
+
+def reinforce_baseline(rewards: Rewards, *, eps: float = EPS) -> Rewards:
+    """R − group mean, then standardised over the whole batch."""
+    return standardise(grpo(rewards, scale="none"), eps)
+
+
+def standardise(values: Rewards, eps: float = EPS) -> Rewards:
+    """(x − mean) / (std + eps) over the whole batch. Groups of zeros stay zero: there is nothing to
+    prefer in them.
+    """
+    if values.numel() < 2:
+        return torch.zeros_like(values)
+    shifted = (values - values.mean()) / (values.std() + eps)
+    return torch.where((values != 0).any(1, keepdim=True), shifted, torch.zeros_like(values))
+
+
+@ADVANTAGES.register("grpo", paper="DeepSeekMath, arXiv 2402.03300 §4.1")
+def _grpo(
+    rewards: RewardParts,
+    groups: Groups,
+    *,
+    scale: Annotated[
+        Scale, Field(description="divide by the std of the group, of the batch, or not at all")
+    ] = "group",
+    std_floor: Annotated[float, STD_FLOOR_FIELD] = STD_FLOOR,
+) -> Rewards:
+    """The reward minus the group's mean, divided by a std."""
+    return grpo(groups.total(rewards), scale=scale, std_floor=std_floor)
+
+
+@ADVANTAGES.register("dr_grpo", paper="Dr. GRPO, arXiv 2503.20783 §3.2")
+def _dr_grpo(rewards: RewardParts, groups: Groups) -> Rewards:
+    """The reward minus the group's mean."""
+    return dr_grpo(groups.total(rewards))
+
+
+@ADVANTAGES.register("rloo", paper="arXiv 2402.14740")
+def _rloo(rewards: RewardParts, groups: Groups) -> Rewards:
+    """The reward minus the mean of the others in the group."""
+    return rloo(groups.total(rewards))
+
+
+@ADVANTAGES.register("reinforce_baseline", paper="REINFORCE++, arXiv 2501.03262")
+def _reinforce_baseline(rewards: RewardParts, groups: Groups) -> Rewards:
+    """The reward minus the group's mean, standardised over the batch."""
+    return reinforce_baseline(groups.total(rewards))
+
+
+def _std(rewards: Tensor) -> Tensor:
+    return (
+        rewards.std(1, keepdim=True) if rewards.shape[1] > 1 else torch.zeros_like(rewards[:, :1])
+    )
+
+
+def _varies(rewards: Rewards) -> Bool[Tensor, "prompts 1"]:
+    """Whether a group has spread beyond rounding."""
+    spread = rewards.amax(1, keepdim=True) - rewards.amin(1, keepdim=True)
+    return (_std(rewards) > STD_FLOOR) & (spread > 0)

@@ -1,0 +1,59 @@
+"""The trained checkpoint, `final/`: the last or the best weights, adapters merged, re-opened once
+written.
+"""
+
+import shutil
+from pathlib import Path
+
+from torch import Tensor
+
+from franken.checkpoints import open_checkpoint
+from franken.models.loading import Loaded
+from trainer import state
+from trainer.collectives import on_main_process
+from trainer.distributed import rank
+from trainer.lora import merge_lora
+from trainer.origins import before_export, starting_model
+from trainer.recipe import Recipe
+from trainer.sharding import full_weights, is_sharded
+from trainer.state import Position
+
+
+def restore_exported(recipe: Recipe, loaded: Loaded, out: Path, position: Position) -> int:
+    """Put the weights that the recipe exports into the model. Returns the update they are from."""
+    if recipe.export == "last":
+        return position.updates
+    folder = on_main_process(lambda: state.best_whole(out))
+    state.load_weights(folder, loaded.model)
+    return state.read_position(folder).updates
+
+
+def export(loaded: Loaded, recipe: Recipe, final: Path) -> None:
+    """Write the checkpoint, and re-open it: every tensor must have a place. Rank 0 writes, all
+    ranks call.
+    """
+    weights = full_weights(loaded.model, keep=rank() == 0) if is_sharded(loaded.model) else None
+    on_main_process(lambda: _write(loaded, recipe, final, weights))
+
+
+def _write(loaded: Loaded, recipe: Recipe, final: Path, weights: dict[str, Tensor] | None) -> None:
+    temporary = final.with_name(".final")
+    shutil.rmtree(temporary, ignore_errors=True)
+    model = loaded.model
+    if recipe.lora:
+        if weights is not None:  # PEFT merges whole weights only
+            model = starting_model(recipe.model_copy(update={"device": "cpu"})).model
+            model.load_state_dict(weights)
+            weights = None
+        merge_lora(model)
+    model.requires_grad_(True)
+    before_export(model, recipe)
+    model.save_pretrained(temporary, state_dict=weights)
+    backend = getattr(loaded.tokenizer, "backend_tokenizer", None)
+    if backend is not None:  # a resumed run may have padded nothing: its file would differ
+        backend.no_padding()
+        backend.no_truncation()
+    (loaded.processor or loaded.tokenizer).save_pretrained(temporary)
+    open_checkpoint(temporary)
+    shutil.rmtree(final, ignore_errors=True)
+    temporary.rename(final)

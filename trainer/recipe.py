@@ -1,0 +1,280 @@
+"""Recipes: a model and a list of stages, as YAML. Unknown keys are errors.
+
+    extends: creature-grpo                  another recipe, some of whose keys are set anew
+    name: creature-grpo-entropy
+    stages.0.entropy_bonus: 0.03            a path, as in --set
+
+A file of the package may also hold several recipes, one for each choice of `variants`; its name and
+the comment at its top are then patterns:
+
+    # MUPO with Qwen2.5-VL-{size}.
+    name: mupo-{size}
+    variants:
+      size:
+        3B: {model: Qwen/Qwen2.5-VL-3B-Instruct, stages.0.sample_batch: 8}
+"""
+
+import copy
+import difflib
+import itertools
+from functools import cache
+from importlib import resources
+from itertools import takewhile
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from franken.errors import UsageError, did_you_mean
+from franken.tasks.sources import canonical
+from trainer.creature.align import AlignStage
+from trainer.creature.lessons import LESSONS
+from trainer.registry import Strict
+from trainer.stages import GrpoStage, SftStage
+
+AnyStage = Annotated[AlignStage | SftStage | GrpoStage, Field(discriminator="kind")]
+Raw = dict[str, Any]  # a recipe as YAML has it
+
+
+class Keep(Strict):
+    """Which checkpoints stay: the last ones, and the best by held-out accuracy of `eval_every`."""
+
+    last: int = Field(default=2, gt=0)
+    best: int = Field(default=0, ge=0)
+    by: Literal["acc@1", "acc@4"] = "acc@4"
+
+
+class Lora(Strict):
+    """Low-rank adapters that train instead of the weights, merged at export (trainer/lora.py)."""
+
+    rank: int = Field(default=16, gt=0)
+    alpha: float = Field(default=32.0, gt=0)
+    targets: tuple[str, ...] = Field(default=("text.attn", "text.mlp"), min_length=1)
+
+
+class Recipe(Strict):
+    """A training run: where it starts, and its stages in order."""
+
+    name: str
+    model: str
+    seed: int = 0
+    device: str = "auto"
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    sharding: Literal["none", "fsdp"] = Field(
+        default="none",
+        description="fsdp: weights, gradients and optimiser spread over the processes of torchrun",
+    )
+    precision: Literal["fp32", "bf16-mixed"] = Field(
+        default="fp32",
+        description="bf16-mixed: layers compute in bfloat16, fp32 weights are updated; needs fsdp",
+    )
+    activation_checkpointing: bool = Field(
+        default=False,
+        description="keep only what enters a layer, and run it again in the backward pass",
+    )
+    keep: Keep = Keep()
+    lora: Lora | None = None
+    export: Literal["last", "best"] = Field(
+        default="last", description="which checkpoint becomes final/"
+    )
+    stages: tuple[AnyStage, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _holds_out_alike(self) -> "Recipe":
+        held: dict[str, int] = {}
+        for stage in self.stages:
+            if isinstance(stage, GrpoStage) and stage.data:
+                data = canonical(stage.data)
+                if held.setdefault(data, stage.held_out) != stage.held_out:
+                    raise ValueError(
+                        f"stages on {stage.data} must hold out as many: one would train on another's"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_best(self) -> "Recipe":
+        if self.export == "best":
+            last = self.stages[-1]
+            if not self.keep.best:
+                raise ValueError("export: best needs keep: {best: 1}")
+            asked = getattr(last, "held_out", 0) or set(getattr(last, "tasks", ())) - set(LESSONS)
+            if not last.eval_every or not asked:
+                raise ValueError(
+                    "export: best needs eval_every and puzzles, or held_out data, in the last stage"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _one_precision(self) -> "Recipe":
+        if self.precision == "bf16-mixed" and (self.sharding == "none" or self.dtype == "bf16"):
+            raise ValueError(
+                "bf16-mixed needs sharding: fsdp (one process will do) and dtype: fp32 (its master weights)"
+            )
+        if self.sharding == "fsdp" and self.model == "creature:new":
+            raise ValueError("creature:new is made on one process: sharding must be none")
+        if self.sharding == "fsdp" and self.keep.best:
+            raise ValueError("sharded checkpoints are kept by age: sharding: fsdp has no keep.best")
+        return self
+
+
+class _Entry(NamedTuple):
+    """A recipe of the package, resolved, and what it says about itself."""
+
+    raw: Raw
+    description: str
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with the package."""
+    return sorted(_built_in())
+
+
+def describe(name: str) -> str:
+    """What a built-in recipe says about itself: the comment at its top, up to the first full stop."""
+    return _built_in()[name].description
+
+
+def load_recipe(path_or_name: str | Path, overrides: tuple[str, ...] = ()) -> Recipe:
+    """Read a recipe from a file, or one of the package's by name. `overrides` are `key=value`,
+    `stages.0.steps=5`. Raises UsageError.
+    """
+    path = Path(path_or_name)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise UsageError(
+                f"no recipe at {path}",
+                why="there is no such file",
+                fix="franken train --list names the built-in ones",
+            )
+        raw = _read(path.read_text(), str(path))
+        if "extends" in raw:
+            raw = _extended(_raw(str(raw.pop("extends"))), raw)
+    else:
+        raw = _raw(str(path_or_name))
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise UsageError(
+                f"cannot read --set {override}",
+                why="it has no =",
+                fix="write --set stages.0.steps=5",
+            )
+        _assign(raw, key, yaml.safe_load(value), f"--set {override}")
+    return parse_recipe(raw)
+
+
+def parse_recipe(raw: Raw) -> Recipe:
+    """Validate a recipe. Raises UsageError that names the key and the nearest known one."""
+    try:
+        return Recipe.model_validate(raw)
+    except ValidationError as e:
+        errors = e.errors()
+        inner = any(error["loc"][:1] == ("stages",) and len(error["loc"]) > 1 for error in errors)
+        # a stage with an error is left out, which pydantic then counts as a stage too few
+        shown = [
+            x
+            for x in errors
+            if not (inner and x["loc"] == ("stages",) and x["type"] == "too_short")
+        ]
+        problems = [_explain(x["loc"], x["type"], x["msg"]) for x in shown]
+        raise UsageError(
+            "the recipe does not fit",
+            why="; ".join(problems),
+            fix="franken train --show creature-rl is one that does",
+        ) from e
+
+
+def _explain(location: tuple[int | str, ...], kind: str, message: str) -> str:
+    where = ".".join(str(x) for x in location if x not in ("align", "sft", "grpo"))
+    if kind != "extra_forbidden":
+        return f"{where}: {message}"
+    models: list[type[BaseModel]] = [Recipe, Keep, Lora, AlignStage, SftStage, GrpoStage]
+    fields = {name for model in models for name in model.model_fields}
+    close = difflib.get_close_matches(str(location[-1]), sorted(fields), n=1)
+    return f"unknown key {where}" + (f", did you mean {close[0]}?" if close else "")
+
+
+def _raw(name: str) -> Raw:
+    """A copy of a built-in recipe. Raises UsageError."""
+    built_in = _built_in()
+    if name not in built_in:
+        raise UsageError(
+            f"unknown recipe {name}",
+            why=f"the built-in recipes are {', '.join(recipe_names())}",
+            fix=did_you_mean(name, built_in) or "give a .yaml file",
+        )
+    return copy.deepcopy(built_in[name].raw)
+
+
+@cache
+def _built_in() -> dict[str, _Entry]:
+    """The package's recipes by name: files as they are, then variants, then those that extend."""
+    entries: dict[str, _Entry] = {}
+    waiting: list[_Entry] = []
+    for file in sorted((resources.files("trainer") / "recipes").iterdir(), key=lambda f: f.name):
+        text = file.read_text()
+        raw = _read(text, file.name)
+        comment = takewhile(lambda line: line.startswith("#"), text.splitlines())
+        description = " ".join(line.lstrip("# ") for line in comment).split(". ")[0].rstrip(".")
+        if "extends" in raw:
+            waiting.append(_Entry(raw, description))
+        else:
+            entries |= {e.raw["name"]: e for e in _variants(raw, description)}
+    while waiting:  # a base may extend another
+        ready = [entry for entry in waiting if entry.raw["extends"] in entries]
+        assert ready, f"nothing to extend for {[entry.raw['name'] for entry in waiting]}"
+        waiting = [entry for entry in waiting if entry not in ready]
+        for raw, description in ready:
+            base = copy.deepcopy(entries[raw.pop("extends")].raw)
+            entries[raw["name"]] = _Entry(_extended(base, raw), description)
+    return entries
+
+
+def _variants(raw: Raw, description: str) -> list[_Entry]:
+    """One entry for every choice along the axes of `variants`; the recipe itself where there are
+    none.
+    """
+    axes: dict[str, dict[str, Raw]] = raw.pop("variants", {})
+    if not axes:
+        return [_Entry(raw, description)]
+    entries = []
+    for choice in itertools.product(*axes.values()):
+        words = dict(zip(axes, choice, strict=True))
+        variant = copy.deepcopy(raw)
+        for axis, option in words.items():
+            variant = _extended(variant, copy.deepcopy(axes[axis][option]))
+        variant["name"] = raw["name"].format(**words).lower()
+        entries.append(_Entry(variant, description.format(**words)))
+    return entries
+
+
+def _extended(base: Raw, changes: Raw) -> Raw:
+    """The base with keys, which may be paths, set anew."""
+    for path, value in changes.items():
+        _assign(base, path, value, path)
+    return base
+
+
+def _read(text: str, source: str) -> Raw:
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as e:
+        raise UsageError(f"{source} is not YAML", why=str(e)) from e
+    if not isinstance(raw, dict):
+        raise UsageError(
+            f"{source} is not a recipe", why="a recipe is a mapping with name, model and stages"
+        )
+    return raw
+
+
+def _assign(raw: Raw, path: str, value: object, source: str) -> None:
+    """Set `stages.0.steps` of a recipe. Raises UsageError that names the `source` of the path."""
+    at: Any = raw
+    *parents, last = path.split(".")
+    try:
+        for key in parents:
+            at = at[int(key)] if isinstance(at, list) else at[key]
+        at[int(last) if isinstance(at, list) else last] = value
+    except (KeyError, IndexError, ValueError, TypeError) as e:
+        raise UsageError(f"{source} points nowhere", why=f"the recipe has no {path}") from e
