@@ -69,7 +69,7 @@ class Arm:
     def update(self) -> None:
         """One update as the trainer makes it."""
         from trainer.algorithms import Groups
-        from trainer.grpo import _update
+        from trainer.policy_update import Weighted, update_policy
 
         lengths = self.batch.lengths()
         none = torch.zeros_like(lengths, dtype=torch.bool)
@@ -83,7 +83,8 @@ class Arm:
             embed=lambda: torch.zeros(1, GROUP, 1),
         )
         advantages = torch.linspace(-1, 1, GROUP)[None]
-        _update(self.loaded, self.stage, self._apply, None, self.batch, groups, advantages, [0])
+        samples = Weighted.of(self.stage, self.batch, groups, advantages, [0])
+        update_policy(self.loaded, self.stage, self._apply, None, samples)
 
     def _apply(self) -> float:
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, 1.0).item()

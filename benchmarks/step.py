@@ -35,9 +35,10 @@ TIMED = {  # functions of a step, in the modules where the trainer looks them up
     "rollout": {
         "encode_prompts": "sampling",
         "with_features": "sampling",
-        "sample_slices": "sampling",
     },
-    "grpo": {"_rewards": "rewards", "_forward": "forward", "_backward": "backward"},
+    "native": {"sample": "sampling"},
+    "grpo": {"_rewards": "rewards"},
+    "policy_update": {"forward": "forward", "_backward": "backward"},
 }
 
 
@@ -128,10 +129,11 @@ class Clock:
 @contextmanager
 def timers(clock: Clock) -> Iterator[None]:
     """Timers around the parts of the trainer's step."""
-    from trainer import grpo, rollout
+    from trainer import grpo, policy_update, rollout
+    from trainer.engines import native
 
     with ExitStack() as stack:
-        for module in (rollout, grpo):
+        for module in (rollout, native, grpo, policy_update):
             for name, part in TIMED[module.__name__.rpartition(".")[2]].items():
                 stack.enter_context(
                     mock.patch.object(module, name, clock.around(part, getattr(module, name)))

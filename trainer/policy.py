@@ -1,5 +1,4 @@
-"""Responses of a policy, sampled a slice of prompts at a time, and their log-probabilities under
-it.
+"""The log-probabilities of responses under a policy, in padded rows.
 
 Prompts are left-padded and shared by reference: a row is (prompt index, response ids). Where the
 vision tower is frozen and the family allows it, image features are computed once per prompt and
@@ -15,7 +14,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from franken.generate.native import Response, Sampling, sample
 from franken.models.batch import ModelBatch, join_features
 from franken.models.loading import Loaded
 
@@ -41,7 +39,7 @@ def with_features(loaded: Loaded, batch: ModelBatch, at_once: int = 0) -> ModelB
     takes = "mm_encoder_outputs" in inspect.signature(inner.forward).parameters
     if batch.images.image_grid_thw is None or not takes or _vision_trains(loaded):
         return batch
-    parts = [batch.images.slice(places) for places in _slices(batch.rows, at_once)]
+    parts = [batch.images.slice(places) for places in row_slices(batch.rows, at_once)]
     with torch.no_grad():
         features = [
             inner.get_image_features(part.pixel_values, part.image_grid_thw, return_dict=True)
@@ -49,24 +47,6 @@ def with_features(loaded: Loaded, batch: ModelBatch, at_once: int = 0) -> ModelB
             if part.pixel_values is not None
         ]
     return replace(batch, images=batch.images.with_features(join_features(features)))
-
-
-def sample_slices(
-    loaded: Loaded, batch: ModelBatch, keys: Sequence[str], sampling: Sampling, at_once: int = 0
-) -> list[list[Response]]:
-    """`n` samples of every row of an encoded batch, `at_once` rows (all by default) at a time: no
-    more are in the cache.
-
-    A sample's random stream follows from its prompt's key and its number, and a slice keeps the
-    padding of the batch: only the rounding of products with another number of rows tells slices
-    apart. In fp32 that is the last digit of log-probabilities; in 16 bits a draw that falls between
-    two tokens may fall on the other one.
-    """
-    drawn: list[list[Response]] = []
-    for places in _slices(len(keys), at_once):
-        rows = batch if len(places) == len(keys) else batch.slice(places)
-        drawn += sample(loaded, rows, [keys[i] for i in places], sampling)
-    return drawn
 
 
 def take_rows(
@@ -107,7 +87,8 @@ def response_logprobs(
     return empty.masked_scatter(rows.mask, chosen), empty.masked_scatter(rows.mask, entropy)
 
 
-def _slices(count: int, at_once: int) -> list[list[int]]:
+def row_slices(count: int, at_once: int) -> list[list[int]]:
+    """Row numbers, `at_once` (0: all) at a time."""
     size = at_once or max(count, 1)
     return [list(range(first, min(first + size, count))) for first in range(0, count, size)]
 

@@ -1,15 +1,16 @@
 """The samples of one RL step: puzzles or public questions are drawn, answered in groups, graded
-and, if asked, filtered.
+and, if the stage filters, replaced.
 
 Prompts are a pure function of (stage seed, step); samples are seeded by prompt and sample index.
-Over several processes every one answers its share, and a group stays where it was sampled.
+Over several processes every one answers its slice, and a group stays where it was sampled.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from franken import tasks
@@ -20,10 +21,11 @@ from franken.tasks import Grade, Item
 from franken.tasks.puzzle import child_rng, draw_state, make_item
 from trainer.collectives import all_gather, all_reduce_sum, on_every_process
 from trainer.distributed import local_slice, rank
+from trainer.engines import RolloutEngine
+from trainer.engines.native import NativeEngine
 from trainer.evaluate import prompts_of
-from trainer.policy import sample_slices, with_features
+from trainer.policy import with_features
 from trainer.public import public_items
-from trainer.sharding import whole
 from trainer.stages import GrpoStage
 
 
@@ -36,25 +38,55 @@ class Batch:
     encoded: ModelBatch
     groups: list[list[Response]]
 
-    def lengths(self) -> Tensor:
-        """Tokens of every response, `[prompts, group]`."""
+    def lengths(self) -> Int[Tensor, "prompts group"]:
+        """Tokens of every response."""
         return torch.tensor([[len(r.ids) for r in group] for group in self.groups])
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """What a rank trains on in one step, and what was sampled for it.
+    """What a rank trains on in one step.
 
-    `places` says of every rank which of the step's kept groups it holds; with none there, what the
-    rank holds counts for
-    nothing. `counts` are the metrics of the filter.
+    `places` says of every rank which of the step's groups it holds; with none there, what the rank
+    holds counts for nothing. `counts` are the metrics of the filter. `batch` is None where no rank
+    holds a group.
     """
 
     items: list[Item]
-    batch: Batch
+    batch: Batch | None
     grades: list[list[Grade]]
     places: list[list[int]]
     counts: dict[str, float]
+
+
+class _Group(NamedTuple):
+    """The graded responses to one prompt; `place` counts the prompts that the step has tried."""
+
+    place: int
+    item: Item
+    responses: list[Response]
+    grades: list[Grade]
+
+    @property
+    def solved(self) -> float:
+        """The share of right answers."""
+        return sum(grade.score == 1.0 for grade in self.grades) / len(self.grades)
+
+
+@dataclass
+class _Draw:
+    """The groups of this rank so far, and what was tried for them. `sampled` are the prompts of the
+    last call, encoded."""
+
+    kept: list[_Group] = field(default_factory=list)
+    dropped: list[_Group] = field(default_factory=list)
+    tried: int = 0  # by all ranks
+    sampled: ModelBatch | None = None
+
+    def sort(self, groups: Sequence[_Group], *, filtered: bool) -> None:
+        for group in groups:
+            drop = filtered and group.solved in (0.0, 1.0)
+            (self.dropped if drop else self.kept).append(group)
 
 
 def next_items(
@@ -71,8 +103,15 @@ def next_items(
     return items
 
 
-def draw(loaded: Loaded, stage: GrpoStage, *, seed: int, step: int) -> Rollout:
-    """Sample and grade the groups of a step.
+def draw(
+    loaded: Loaded,
+    stage: GrpoStage,
+    *,
+    seed: int,
+    step: int,
+    engine: RolloutEngine | None = None,
+) -> Rollout:
+    """Sample and grade the groups of a step, by default with the policy itself.
 
     With `filter: accuracy`, groups whose answers are all right or all wrong are dropped, whatever
     their rewards, and as many puzzles further down the step's stream are tried, at most `refill`
@@ -80,60 +119,80 @@ def draw(loaded: Loaded, stage: GrpoStage, *, seed: int, step: int) -> Rollout:
     resumed run drops and draws the same. (DAPO's dynamic sampling, arXiv 2503.14476 §3.2, which
     goes on until the batch is full.)
 
-    Every rank answers its share of the prompts and replaces what it dropped itself; together they
+    Every rank answers its slice of the prompts and replaces what it dropped itself; together they
     try the puzzles that one process would. A rank left with nothing holds a dropped group that
     counts for nothing, to run sharded layers in step.
     """
+    engine = engine or NativeEngine(loaded, stage.sample_batch)
     sampling = Sampling(stage.group, stage.temperature, stage.max_new_tokens, seed)
     filtered = stage.filter == "accuracy"
     mine = local_slice(stage.prompts)
-    kept: list[tuple[int, Item, list[Response], list[Grade]]] = []
-    dropped: list[tuple[int, Item, list[Response], list[Grade]]] = []
-    tried, right, rate = 0, 0, 0.0
-    encoded: Any = None  # of a rank that holds nothing
-    with whole(loaded.model):
+    drawn = _Draw()
+    with engine.ready():
         for _ in range(1 + (stage.refill if filtered else 0)):
-            wanted = all_gather(mine.stop - mine.start - len(kept))
-            if not sum(wanted):
+            missing = all_gather(mine.stop - mine.start - len(drawn.kept))
+            if not sum(missing):
                 break
-            first = tried + sum(wanted[: rank()])
-            tried += sum(wanted)
+            first = drawn.tried + sum(missing[: rank()])
+            drawn.tried += sum(missing)
             items = on_every_process(
-                lambda n=wanted[rank()], first=first: _items(
+                lambda n=missing[rank()], first=first: _items(
                     stage, n, seed=seed, step=step, first=first
                 )
             )
-            if not items:
-                continue
-            prompts = prompts_of(stage, items)
-            encoded = with_features(loaded, encode_prompts(loaded, prompts), stage.sample_batch)
-            groups = sample_slices(
-                loaded, encoded, [p.key for p in prompts], sampling, stage.sample_batch
-            )
-            for place, (item, group) in enumerate(zip(items, groups, strict=True), first):
-                grades = [tasks.grade(r.text, item) for r in group]
-                solved = sum(g.score == 1.0 for g in grades) / len(grades)
-                rate += solved
-                right += solved == 1.0
-                (dropped if filtered and solved in (0.0, 1.0) else kept).append(
-                    (place, item, group, grades)
-                )
-        places = all_gather([place for place, *_ in kept])
-        held = kept or (dropped[:1] if any(places) else [])
-        if dropped and held:
-            prompts = prompts_of(stage, [item for _, item, _, _ in held])
-            encoded = with_features(loaded, encode_prompts(loaded, prompts), stage.sample_batch)
-    rate, right, gone = all_reduce_sum([rate, right, len(dropped)])
-    counts = {"correct": rate / tried, "groups": sum(map(len, places)), "tried": tried}
-    counts |= {"all_right": right, "all_wrong": gone - right}
+            if items:
+                prompts = prompts_of(stage, items)
+                drawn.sampled = _encode(loaded, stage, items)
+                answers = engine.sample(prompts, drawn.sampled, sampling)
+                drawn.sort(_graded(items, answers, first), filtered=filtered)
+        places = all_gather([group.place for group in drawn.kept])
+        held = drawn.kept or (drawn.dropped[:1] if any(places) else [])
+        if drawn.dropped and held:
+            drawn.sampled = _encode(loaded, stage, [group.item for group in held])
     order = sorted(place for part in places for place in part)
+    encoded = drawn.sampled
     return Rollout(
-        items=[item for _, item, _, _ in held],
-        batch=Batch(encoded, [group for _, _, group, _ in held]),
-        grades=[grades for *_, grades in held],
+        items=[group.item for group in held],
+        batch=Batch(encoded, [group.responses for group in held])
+        if encoded is not None and held
+        else None,
+        grades=[group.grades for group in held],
         places=[[order.index(place) for place in part] for part in places],
-        counts={name: float(count) for name, count in counts.items()} if filtered else {},
+        counts=_counts(drawn, len(order)) if filtered else {},
     )
+
+
+def _encode(loaded: Loaded, stage: GrpoStage, items: Sequence[Item]) -> ModelBatch:
+    encoded = encode_prompts(loaded, prompts_of(stage, items))
+    return with_features(loaded, encoded, stage.sample_batch)
+
+
+def _graded(items: Sequence[Item], answers: Sequence[list[Response]], first: int) -> list[_Group]:
+    return [
+        _Group(place, item, group, [tasks.grade(response.text, item) for response in group])
+        for place, (item, group) in enumerate(zip(items, answers, strict=True), first)
+    ]
+
+
+def _counts(drawn: _Draw, groups: int) -> dict[str, float]:
+    """The filter's metrics over all ranks: the share of right answers, groups kept and tried, and
+    those that were all right or all wrong.
+    """
+    everyone = sorted([*drawn.kept, *drawn.dropped], key=lambda group: group.place)
+    rate, right, dropped = all_reduce_sum(
+        [
+            sum(group.solved for group in everyone),
+            sum(group.solved == 1.0 for group in everyone),
+            len(drawn.dropped),
+        ]
+    )
+    return {
+        "correct": rate / drawn.tried,
+        "groups": float(groups),
+        "tried": float(drawn.tried),
+        "all_right": float(right),
+        "all_wrong": float(dropped - right),
+    }
 
 
 def _items(stage: GrpoStage, count: int, *, seed: int, step: int, first: int) -> list[Item]:

@@ -10,8 +10,8 @@ import torch
 from franken.generate.native import Response
 from franken.models.loading import load
 from trainer import loop, origins, steps
-from trainer import rollout as sampling_module
 from trainer.algorithms.corrections import overlong_penalty
+from trainer.engines.native import NativeEngine
 from trainer.freeze import apply_freeze
 from trainer.grpo import grpo_step
 from trainer.recipe import load_recipe, parse_recipe
@@ -112,7 +112,7 @@ def test_the_correction_is_one_for_our_own_sampler_and_undoes_another(policy, mo
     for kind in ("token_truncate", "sequence_mask"):
         corrected, _ = gradient(policy, stage(importance=kind))
         assert torch.allclose(plain, corrected, rtol=2e-3, atol=1e-5)
-    honest = sampling_module.sample_slices
+    honest = NativeEngine.sample
 
     def biased(*args):
         return [
@@ -120,7 +120,7 @@ def test_the_correction_is_one_for_our_own_sampler_and_undoes_another(policy, mo
             for group in honest(*args)
         ]
 
-    monkeypatch.setattr(sampling_module, "sample_slices", biased)
+    monkeypatch.setattr(NativeEngine, "sample", biased)
     halved, _ = gradient(policy, stage(importance="token_truncate"))
     assert torch.allclose(halved, plain * torch.tensor(-0.5).exp(), rtol=2e-3, atol=1e-5)
     assert gradient(policy, stage(importance="token_mask", importance_cap=0.5))[0].norm() == 0
@@ -148,14 +148,14 @@ def test_truncated_responses_are_masked(policy):
 
 
 def test_the_soft_length_penalty_is_a_reward(policy):
-    _, metrics = gradient(policy, stage(overlong_buffer=30))
     drawn = []
-    honest = sampling_module.sample_slices
-    try:
-        sampling_module.sample_slices = lambda *a: drawn.append(honest(*a)) or drawn[-1]
-        gradient(policy, stage(overlong_buffer=30))
-    finally:
-        sampling_module.sample_slices = honest
+
+    class Listening(NativeEngine):
+        def sample(self, *arguments):
+            drawn.append(super().sample(*arguments))
+            return drawn[-1]
+
+    _, metrics = gradient(policy, stage(overlong_buffer=30), engine=Listening(policy))
     lengths = Batch(None, drawn[0]).lengths()
     expected = overlong_penalty(lengths, 40, 30).mean().item()
     assert metrics["reward_overlong"] == pytest.approx(expected)

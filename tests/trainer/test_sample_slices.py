@@ -6,8 +6,10 @@ import torch
 from franken.generate.native import Sampling
 from franken.models.loading import wrap
 from franken.models.tiny import tiny, tiny_batch
-from trainer import policy
-from trainer.policy import sample_slices, with_features
+from trainer.engines import native
+from trainer.engines.native import NativeEngine
+from trainer.evaluate import prompts_of
+from trainer.policy import with_features
 from trainer.rollout import draw
 from trainer.stages import GrpoStage
 
@@ -24,8 +26,8 @@ def test_slices_say_what_all_at_once_says(sft_creature, monkeypatch, frozen_visi
         rows.append(batch.rows)
         return whole(loaded, batch, keys, sampling)
 
-    whole = policy.sample
-    monkeypatch.setattr(policy, "sample", counted)
+    whole = native.sample
+    monkeypatch.setattr(native, "sample", counted)
     sft_creature.model.requires_grad_(not frozen_vision)
     try:
         drawn = {
@@ -51,10 +53,10 @@ def test_a_prompts_samples_do_not_depend_on_its_slice(sft_creature):
     words.
     """
     found = draw(sft_creature, GrpoStage(**BASE), seed=2, step=3)
-    keys = [item.id for item in found.items]
     places = [5, 0, 3]
     some = found.batch.encoded.slice(places)
-    again = sample_slices(sft_creature, some, [keys[i] for i in places], Sampling(5, 1.0, 40, 2), 2)
+    prompts = prompts_of(GrpoStage(**BASE), [found.items[i] for i in places])
+    again = NativeEngine(sft_creature, 2).sample(prompts, some, Sampling(5, 1.0, 40, 2))
     assert [[r.ids for r in g] for g in again] == [
         [r.ids for r in found.batch.groups[i]] for i in places
     ]
