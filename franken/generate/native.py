@@ -9,8 +9,9 @@ Prompts of like length share a batch where that saves padding. Left out: beam se
 sampling.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -145,7 +146,6 @@ def sample(
     logits = output.logits[:, -1]
     mask, last = batch.attention_mask, batch.last_position
     assert mask is not None
-    seen = zip(batch.input_ids.tolist(), mask.tolist(), strict=True)
     if n > 1:
         cache.batch_repeat_interleave(n)
         logits, mask = logits.repeat_interleave(n, 0), mask.repeat_interleave(n, 0)
@@ -155,6 +155,7 @@ def sample(
         names = [name for key in keys for name in sample_names(key, sampling)]
         uniforms = draws(names, sampling.max_new_tokens, sampling.seed).to(logits.device)
     ids, logprobs = decode(loaded, cache, logits, mask, last, uniforms, sampling)
+    seen = zip(batch.input_ids.tolist(), batch["attention_mask"].tolist(), strict=True)
     asked = [[token for token, kept in zip(*row, strict=True) if kept] for row in seen]
     drawn = responses(loaded, ids, logprobs, sampling, [row for row in asked for _ in range(n)])
     return [drawn[i : i + n] for i in range(0, len(drawn), n)]
@@ -248,7 +249,7 @@ def draws(keys: Sequence[str], steps: int, seed: int) -> Float[Tensor, "keys ste
     return torch.from_numpy(np.stack(rows))
 
 
-def _tokenise(loaded: Loaded, prompts: Sequence[Prompt]) -> Any:
+def _tokenise(loaded: Loaded, prompts: Sequence[Prompt]) -> Mapping[str, Tensor]:
     texts = [template_text(loaded.processor or loaded.tokenizer, p) for p in prompts]
     images = [list(p.images) for p in prompts]
     if any(images):
@@ -256,40 +257,37 @@ def _tokenise(loaded: Loaded, prompts: Sequence[Prompt]) -> Any:
     return loaded.tokenizer(texts, padding=True, return_tensors="pt", add_special_tokens=False)
 
 
-def _expand(loaded: Loaded, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
+def _expand(loaded: Loaded, prompts: Sequence[Prompt]) -> Mapping[str, Tensor]:
     """As `_tokenise`, from ids: every placeholder becomes what the processor makes of it for its
     image.
     """
     rows = [raw_ids(loaded.processor, loaded.tokenizer, p) for p in prompts]
-    flat = [image for p in prompts for image in p.images]
     encoded: dict[str, Tensor] = {}
-    if flat:
-        mark = loaded.processor.image_token
+    if any(p.images for p in prompts):
+        mark, between = loaded.processor.image_token, loaded.tokenizer.eos_token
         encoded = dict(
             loaded.processor(
-                text=[mark] * len(flat),
-                images=[[image] for image in flat],
+                text=[between.join([mark] * len(p.images)) for p in prompts],
+                images=[list(p.images) for p in prompts],
                 padding=True,
                 return_tensors="pt",
                 add_special_tokens=False,
             )
         )
-        seen = encoded["attention_mask"].bool()
-        parts = iter(
-            [ids[kept].tolist() for ids, kept in zip(encoded["input_ids"], seen, strict=True)]
-        )
-        mark_id = loaded.tokenizer.convert_tokens_to_ids(mark)
-        for prompt, row in zip(prompts, rows, strict=True):
-            if row.count(mark_id) != len(prompt.images):
+        mark_id, between_id = loaded.tokenizer.convert_tokens_to_ids([mark, between])
+        for i, prompt in enumerate(prompts):
+            if rows[i].count(mark_id) != len(prompt.images):
                 raise UsageError(
-                    f"{row.count(mark_id)} image placeholders for {len(prompt.images)} images",
+                    f"{rows[i].count(mark_id)} image placeholders for {len(prompt.images)} images",
                     why="un-expanded ids have one placeholder an image",
                 )
-        rows = [
-            [t for token in row for t in (next(parts) if token == mark_id else [token])]
-            for row in rows
-        ]
-    encoded.pop("batch_num_images", None)  # of these one-image texts
+            expanded = encoded["input_ids"][i][encoded["attention_mask"][i].bool()].tolist()
+            parts = (
+                list(part) for is_part, part in groupby(expanded, between_id.__ne__) if is_part
+            )
+            rows[i] = [
+                t for token in rows[i] for t in (next(parts) if token == mark_id else [token])
+            ]
     return encoded | dict(loaded.tokenizer.pad({"input_ids": rows}, return_tensors="pt"))
 
 

@@ -134,6 +134,8 @@ class ModelBatch:
         if encoded.get("pixel_values") is not None:
             given = {n: encoded[n].to(device) for n in IMAGES if encoded.get(n) is not None}
             given["pixel_values"] = given["pixel_values"].to(model.dtype)
+            if "batch_num_images" in given:  # of rows with images alone
+                given["batch_num_images"] = ids.new_tensor(images)
             pictures = replace(pictures, **given)
             pictures = replace(pictures, entries=_entries(pictures, is_image.sum(1).tolist()))
         positions = position_ids(model, ids, mask, pictures.image_grid_thw)
@@ -258,11 +260,13 @@ def _join_images(every: Sequence[Images]) -> Images:
     for images in every:
         for name, values in images.tensors().items():
             given.setdefault(name, []).append(values)
-    tensors = {name: torch.cat(parts) for name, parts in given.items()}
+    stacked = any(images.stacked for images in every)
+    tensors = {
+        name: _stack(name, every) if stacked and name in PIXELS else torch.cat(parts)
+        for name, parts in given.items()
+    }
     if "batch_num_images" in tensors:
         tensors["batch_num_images"] = tensors["batch_num_images"].new_tensor(counts)
-    if any(images.stacked for images in every):
-        tensors |= {name: _stack(name, every) for name in PIXELS if name in tensors}
     features = [images.features for images in every if images.features is not None]
     return Images(
         counts, entries, **tensors, features=join_features(features) if features else None
@@ -289,25 +293,25 @@ def _entries(images: Images, image_tokens: Sequence[int]) -> tuple[int, ...]:
     pixels = images.pixel_values
     assert pixels is not None
     pictures = sum(images.counts)
-    if not any(image_tokens):
-        entries, fits = [], False
-    elif images.image_grid_thw is not None:
+    total = sum(image_tokens)
+    if images.image_grid_thw is not None:
         sizes = iter(images.image_grid_thw.prod(-1).tolist())
         entries = [sum(next(sizes, 0) for _ in range(count)) for count in images.counts]
-        fits = len(images.image_grid_thw) == pictures and sum(entries) == len(pixels)
+        fits = len(images.image_grid_thw) == pictures and sum(entries) == len(pixels) and total > 0
     elif images.image_sizes is not None:
-        entries, fits = list(images.counts), len(pixels) == len(images.image_sizes) == pictures
-    elif images.stacked:
-        each = max(image_tokens) / pixels.shape[1]  # tokens of a tile, as of the fullest row
-        entries = [round(tokens / each) for tokens in image_tokens]
-        fits = len(pixels) == len(images.counts) and each * sum(entries) == sum(image_tokens)
-    else:
-        each = sum(image_tokens) / len(pixels)
-        entries = [round(tokens / each) for tokens in image_tokens]
-        fits = [each * n for n in entries] == list(image_tokens) and sum(entries) == len(pixels)
+        entries = images.counts
+        fits = len(pixels) == len(images.image_sizes) == pictures and total > 0
+    else:  # every tile has as many tokens; the fullest row of stacked ones has no padding
+        most, tiles = (
+            (max(image_tokens), pixels.shape[1]) if images.stacked else (total, len(pixels))
+        )
+        each = max(most // tiles, 1)
+        entries = [tokens // each for tokens in image_tokens]
+        fits = [each * n for n in entries] == list(image_tokens) and each * tiles == most
+        fits = fits and (not images.stacked or len(pixels) == len(images.counts))
     if not fits:
         raise FrankenError(
-            f"pixels {tuple(pixels.shape)} for {pictures} images and {sum(image_tokens)} tokens",
+            f"pixels {tuple(pixels.shape)} for {pictures} images and {total} image tokens",
             why="the processor's pixels are laid out in another way than franken knows",
         )
     return tuple(entries)

@@ -1,14 +1,19 @@
 """Generation against transformers' own, and samples that do not depend on their batch."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from franken import tasks
 from franken.errors import UsageError
-from franken.generate import Native, Prompt, Sampling, encode_prompts, generate
+from franken.generate import Native, Prompt, Sampling, encode_prompts, generate, native
 from franken.generate.engine import raw_ids
 from franken.generate.native import batch_order, draws, pick
+from franken.models.loading import load, wrap
+from franken.models.tiny import tiny, tiny_batch
 
 
 def prompts(n: int, name: str = "count") -> list[Prompt]:
@@ -201,3 +206,33 @@ def test_long_and_short_prompts_come_back_in_order(sft_creature):
         assert [r.ids for r in row] == [
             r.ids for r in generate(sft_creature, [prompt], Sampling(2, 1.0, 12))[0]
         ]
+
+
+def test_random_numbers_are_where_the_logits_are(monkeypatch):
+    """Those on the CPU cannot be indexed by the rows of another device. `meta` stands for one."""
+
+    class Reached(Exception):
+        pass
+
+    def decode(loaded, cache, logits, mask, last, uniforms, sampling):
+        raise Reached(uniforms.device.type)
+
+    monkeypatch.setattr(native, "decode", decode)
+    model = tiny("qwen2")
+
+    def elsewhere(**_):
+        return SimpleNamespace(logits=torch.zeros(1, 1, 96, device="meta"))
+
+    elsewhere.config = model.config
+    loaded = replace(wrap(model, None, None), model=elsewhere)
+    with pytest.raises(Reached, match="meta"):
+        native.sample(loaded, tiny_batch(model), ["a"], Sampling(2, 1.0, 3))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_gpu_says_what_the_cpu_says(sft_creature, temperature):
+    on_gpu = load("creature:sft", device="cuda")
+    sampling = Sampling(3, temperature, 40, seed=1)
+    ours, theirs = (generate(x, prompts(4), sampling) for x in (on_gpu, sft_creature))
+    assert [[r.ids for r in row] for row in ours] == [[r.ids for r in row] for row in theirs]
