@@ -137,9 +137,10 @@ def greedy(loaded: Any, batch: ModelBatch, steps: int) -> list[int]:
 
 def our_swap(loaded: Any, pairs: list[ModelBatch], steps: int) -> list[Answers]:
     """The same of all pairs by franken."""
-    from franken.probe.swap import swap_sets, swapped_batch
+    from franken.probe.methods.swap import Swap
+    from franken.probe.swap import swapped_batch
 
-    sets = [frozenset(), *swap_sets("suffix", range(DEPTH), DEPTH)]
+    sets = [frozenset(), *Swap("swap-suffix", "suffix").sets(range(DEPTH), DEPTH)]
     return [
         [row.answer.ids for row in answers] for answers in swapped_batch(loaded, pairs, sets, steps)
     ]
@@ -147,9 +148,9 @@ def our_swap(loaded: Any, pairs: list[ModelBatch], steps: int) -> list[Answers]:
 
 def our_zero(loaded: Any, pairs: list[ModelBatch], steps: int) -> list[Answers]:
     """The same of all targets by franken."""
-    from franken.probe.ablate import ablate, ablations_of
+    from franken.probe.ablate import Ablation, ablate
 
-    layers = ablations_of("zero", range(DEPTH))
+    layers = [Ablation(layer) for layer in range(DEPTH)]
     return [
         [row.ids for row in ablate(loaded, pair.slice([0]), layers, max_new_tokens=steps)]
         for pair in pairs

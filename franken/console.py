@@ -4,7 +4,7 @@ everything else on stderr.
 
 import json as json_module
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import combinations
 from pathlib import Path
@@ -22,7 +22,7 @@ def finish_run(
     *,
     rows: str,
     columns: str,
-    metrics: tuple[str, ...] | None,
+    metrics: Sequence[str] | None,
     component: str = "all",
 ) -> int:
     """Print a finished run, one table a method and metric; return 0, or 3 when some samples failed."""
@@ -37,7 +37,7 @@ def finish_run(
         )
         return 3 if manifest.n_failed else 0
     table: Any = run.layers[(run.layers["component"] == component) & run.layers[rows].notna()]
-    shown = metrics or tuple(dict.fromkeys(table["metric"]))
+    shown = tuple(dict.fromkeys(table["metric"])) if metrics is None else metrics
     by = ["method"] if rows == "metric" else ["method", "metric"]
     for group, cells in table[table["metric"].isin(shown)].groupby(by, sort=False):
         heads = list(dict.fromkeys(cells[columns]))
@@ -50,23 +50,26 @@ def finish_run(
     return _close(folder, manifest)
 
 
-def print_patching(folder: Path) -> None:
-    """The effects of a run's patches, one table a method and task: layers down, token groups
-    across; heads are in the figure.
+def print_components(folder: Path) -> None:
+    """The rows of a probe's methods that are by component (patching's token groups), one table a
+    method and task: layers down, components across; heads are in the figure.
     """
+    from franken.probe.methods import of_rows
     from franken.runs import load_run
 
-    table: Any = load_run(folder).layers
-    table = table[
-        table["metric"].isin(["restored", "lost"]) & ~table["component"].str.contains(", head")
-    ]
-    for (method, metric, task), cells in table.groupby(["method", "metric", "task"], sort=False):
+    table = load_run(folder).layers
+    table = table.loc[table["layer"].notna() & ~table["component"].str.contains(", head")]
+    for names, cells in table.groupby(["method", "metric", "task"], sort=False):
+        method, metric, task = map(str, names)
+        heading = of_rows(method).components
+        if not heading:
+            continue
         groups = list(dict.fromkeys(cells["component"]))
         body = [
-            [layer, *(_share(found[found["component"] == group]) for group in groups)]
-            for layer, found in cells.groupby("layer", sort=True)
+            [layer, *(_share(rows[rows["component"] == group]) for group in groups)]
+            for layer, rows in cells.groupby("layer", sort=True)
         ]
-        print(f"\n{method} {task}: share of the logit difference {metric} [95 % interval]")
+        print(f"\n{method} {task}: {heading} {metric} [95 % interval]")
         print_table(["layer", *groups], body)
 
 

@@ -14,7 +14,8 @@ import hashlib
 import importlib.util
 import os
 import sys
-from collections.abc import Container
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,19 @@ from franken.errors import FrankenError, UsageError, did_you_mean
 KINDS = ("task", "probe", "reward", "advantage", "loss", "family", "names")
 VARIABLE = "FRANKEN_PLUGINS"
 
-_own: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
+_built_in: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
+_own: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}  # of plugins
 _files: dict[str, str] = {}  # resolved path → SHA-256 of its contents
+_filling = _own
 
 
-def register(kind: str, name: str, thing: Any) -> None:
+def register(kind: str, name: str, thing: object) -> None:
     """Make `thing` known as `name`. Kinds, and what `thing` is (docs/extending.md has a template of
     each):
 
     task        a `franken.tasks.Puzzle`
-    probe       `measure(loaded, prompt, reply)` → a dictionary of numbers a decoder layer
+    probe       `measure(loaded, prompt, reply)` → a dictionary of numbers a decoder layer; or a
+                `franken.probe.method.Method`, which franken's own are
     reward      `reward(replies, rows, context)` → a number a reply
     advantage   `advantage(rewards, groups, **options)` → `[prompts, group]`, or a third dimension
                 of tokens
@@ -49,34 +53,46 @@ def register(kind: str, name: str, thing: Any) -> None:
             f"there are {', '.join(KINDS)}",
             did_you_mean(kind, KINDS),
         )
-    if name in _own[kind]:
+    if name in _filling[kind]:
         raise UsageError(
             f"the {kind} {name!r} is registered twice",
             "two plugins, or one twice",
             "rename one of them",
         )
-    if kind in ("probe", "reward", "advantage", "loss") and not callable(thing):
+    is_method = kind == "probe" and callable(getattr(thing, "measure", None))
+    if kind in ("probe", "reward", "advantage", "loss") and not (callable(thing) or is_method):
         raise UsageError(
             f"the {kind} {name!r} is not a function", f"it is a {type(thing).__name__}"
         )
-    _own[kind][name] = thing
+    _filling[kind][name] = thing
 
 
-def find(kind: str, name: str, built_in: Container[str] = ()) -> Any | None:
-    """What a plugin registered under `name`, or None. Raises UsageError for a name that is built in
-    as well.
+@contextmanager
+def built_in() -> Iterator[None]:
+    """While it lasts, what is registered is franken's own, and no plugin's."""
+    global _filling
+    before, _filling = _filling, _built_in
+    try:
+        yield
+    finally:
+        _filling = before
+
+
+def find(kind: str, name: str, taken: Container[str] = ()) -> Any | None:
+    """What is registered under `name`, or None. Raises UsageError for a plugin's name that is built
+    in as well, registered or `taken`.
     """
-    found = _own[kind].get(name)
-    if found is not None and name in built_in:
+    own = _own[kind].get(name)
+    if own is not None and (name in _built_in[kind] or name in taken):
         raise UsageError(
             f"the plugin's {kind} {name!r} has the name of a built-in one", fix="rename it"
         )
-    return found
+    return own or _built_in[kind].get(name)
 
 
 def names(kind: str) -> list[str]:
-    """What plugins have registered, in that order."""
-    return list(_own[kind])
+    """What is registered, franken's own first, each in that order."""
+    return list(_built_in[kind] | _own[kind])
 
 
 def use(path: str | Path) -> None:
@@ -123,7 +139,7 @@ def identity() -> dict[str, list[str]]:
 
 
 def forget() -> None:
-    """Undo every `use` and `register` of this process."""
+    """Undo every `use` and every plugin's `register` of this process."""
     for things in _own.values():
         things.clear()
     _files.clear()

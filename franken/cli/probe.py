@@ -20,7 +20,7 @@ from franken.cli.options import (
     Tasks,
     split_list,
 )
-from franken.console import finish_run, print_object, print_patching, progress_bar
+from franken.console import finish_run, print_components, print_object, progress_bar
 from franken.layers import spelled
 
 
@@ -29,9 +29,10 @@ def probe(
     method: Annotated[
         str,
         typer.Option(
-            help="swap (suffix and single), swap-suffix, swap-single, swap-prefix, swap-window:3; zero, mean, noise, each also "
-            "as zero-attention or zero-mlp; attention, lens, patch (both ways at each --site), or one of patch-residual, "
-            "-attn, -mlp, -heads, each also with -noising. With commas."
+            help="swap (suffix and single), swap-suffix, swap-single, swap-prefix, swap-window:3; "
+            "zero, mean, noise, each also as zero-attention or zero-mlp; attention, lens, patch (both "
+            "ways at each --site), or one of patch-residual, -attn, -mlp, -heads, each also with "
+            "-noising. With commas."
         ),
     ] = "swap,zero",
     tasks: Tasks = "",
@@ -67,9 +68,7 @@ def probe(
     """Where does the model see, where does it reason? Causal probing, layer by layer."""
     from franken.checkpoints import open_checkpoint
     from franken.probe.cost import cost
-    from franken.probe.measures import at_sites
     from franken.probe.plan import one_pair, plan_probe
-    from franken.probe.run import run_probe
     from franken.tasks.sources import canonical, fetch
 
     if data is not None:
@@ -80,7 +79,8 @@ def probe(
         open_checkpoint(model, download=True)
     plan = plan_probe(
         model,
-        methods=at_sites(split_list(method), split_list(site)),
+        methods=split_list(method),
+        sites=split_list(site),
         task_names=split_list(tasks),
         samples=samples,
         data=data,
@@ -93,33 +93,38 @@ def probe(
         pairs=one_pair(*pair, ask) if pair else None,
     )
     if not json:
-        print(
-            f"{plan.checkpoint.name}: text layers {spelled(plan.layers)} ({len(plan.layers)} of {plan.checkpoint.depths['text']})"
-        )
+        depth = plan.checkpoint.depths[plan.part]
+        probed = f"{plan.part} layers {spelled(plan.layers)} ({len(plan.layers)} of {depth})"
+        print(f"{plan.checkpoint.name}: {probed}")
     if dry_run:
-        return print_object(cost(plan), json)
+        return print_object({**cost(plan)}, json)
+    from franken.probe.run import run_probe
+
     with progress_bar(not json) as tick:
         folder = run_probe(plan, out=out, device=device, dtype=dtype, progress=tick)
     if pair:
         _draw(folder, pair, ask)
     elif figures:
-        from franken.report.probe_figures import draw_probe
+        from franken.report.figures.probe import draw_probe
 
         draw_probe(folder)
+    shown = ["change_rate"] if pair else _shown(folder)
     if not json:
-        print_patching(folder)
-    metrics = ("change_rate", "accuracy_drop", "answer_is_first", "attention_mass")
-    metrics = ("change_rate",) if pair else (*metrics, *_own_metrics(folder))
-    return finish_run(folder, json, rows="layer", columns="task", metrics=metrics)
+        print_components(folder)
+    return finish_run(folder, json, rows="layer", columns="task", metrics=shown)
 
 
-def _own_metrics(folder: Path) -> list[str]:
-    """What the probes of plugins measured."""
-    from franken import plugins
+def _shown(folder: Path) -> list[str]:
+    """The metrics of a run that its methods want to see printed."""
+    from franken.probe.methods import of_rows
     from franken.runs import load_run
 
     layers = load_run(folder).layers
-    return list(dict.fromkeys(layers["metric"][layers["method"].isin(plugins.names("probe"))]))
+    metrics: list[str] = []
+    for name, rows in layers.groupby("method", sort=False):
+        chosen = of_rows(str(name)).shown
+        metrics += dict.fromkeys(rows["metric"]) if chosen is None else chosen
+    return metrics
 
 
 def _draw(folder: Path, pair: tuple[Path, Path], question: str) -> None:

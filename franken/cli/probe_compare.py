@@ -23,7 +23,7 @@ def probe_compare(
 
     folder = compare_probes(first, second, out=out)
     if figures:
-        from franken.report.probe_figures import draw_comparison
+        from franken.report.figures.probe import draw_comparison
 
         draw_comparison(folder)
     return finish_run(folder, json, rows="layer", columns="task", metrics=None)

@@ -15,23 +15,22 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformers import DynamicCache
 
-from franken.errors import UsageError, did_you_mean
-from franken.generate.native import Prompt, Response, Sampling, decode, encode_prompts, generate
+from franken.errors import UsageError
+from franken.generate.native import Prompt, Response, Sampling, decode, encode_prompts
 from franken.generate.native import responses as to_responses
 from franken.models.batch import ModelBatch
 from franken.models.hooks import Context, edit
 from franken.models.loading import Loaded
+from franken.probe.methods.ablation import Kind, Site
 from franken.probe.rows import RowCache, joining, reading, started
 
-KINDS, SITES = ("zero", "mean", "noise"), ("layer", "attention", "mlp")
-METHODS = tuple(kind if site == "layer" else f"{kind}-{site}" for kind in KINDS for site in SITES)
 ROWS = 128
 
 
@@ -40,8 +39,8 @@ class Ablation:
     """Layer `layer`'s `site`, replaced by `kind`."""
 
     layer: int
-    kind: Literal["zero", "mean", "noise"] = "zero"
-    site: Literal["layer", "attention", "mlp"] = "layer"
+    kind: Kind = "zero"
+    site: Site = "layer"
 
 
 @dataclass(frozen=True)
@@ -53,20 +52,6 @@ class Calibration:
     mean: Mapping[tuple[str, int], Float[Tensor, "hidden"]]
     spread: Mapping[tuple[str, int], Float[Tensor, "hidden"]]
     seed: int = 0
-
-
-def ablations_of(method: str, layers: Sequence[int]) -> list[Ablation]:
-    """One ablation for every layer, by the method's name. Raises UsageError for a name that is not
-    one of `METHODS`.
-    """
-    if method not in METHODS:
-        raise UsageError(
-            f"unknown ablation {method!r}",
-            why=f"there are {', '.join(METHODS)}",
-            fix=did_you_mean(method, METHODS),
-        )
-    kind, _, site = method.partition("-")
-    return [Ablation(layer, kind, site or "layer") for layer in layers]  # pyright: ignore[reportArgumentType]
 
 
 def site_modules(loaded: Loaded, layer: int) -> dict[str, Any]:
@@ -120,21 +105,6 @@ def calibrate(
         {k: v.to(**kind) for k, v in spread.items()},
         seed,
     )
-
-
-def ablated_answers(
-    loaded: Loaded,
-    prompts: Sequence[Prompt],
-    layer: int | None,
-    *,
-    max_new_tokens: int,
-    batch_size: int = 64,
-) -> list[Response]:
-    """Greedy answers with decoder layer `layer` skipped; None skips nothing."""
-    if layer is None:
-        answers = generate(loaded, prompts, Sampling(1, 0.0, max_new_tokens), batch_size=batch_size)
-        return [row[0] for row in answers]
-    return [ablate(loaded, p, [Ablation(layer)], max_new_tokens=max_new_tokens)[1] for p in prompts]
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from the same rotated queries and keys, the softmax of these rows; the T×T matr
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -47,23 +48,6 @@ def attention_mass(
     return torch.stack([found[layer] for layer in sorted(found)])
 
 
-@torch.no_grad()
-def attention_rows(
-    model: Any, batch: ModelBatch, rows: Sequence[int]
-) -> list[Float[Tensor, "heads rows tokens"]]:
-    """The attention weights of the query tokens `rows`, for every layer; for one picture of a short
-    prompt.
-    """
-    found: dict[int, list[Tensor]] = {}
-    with _watch_rows(
-        model.get_decoder(),
-        rows,
-        lambda layer, weights: found.setdefault(layer, []).append(weights),
-    ):
-        model(**batch, use_cache=False, logits_to_keep=1)
-    return [torch.cat(found[layer], 1) for layer in sorted(found)]
-
-
 def reasoning_batch(
     loaded: Loaded, prompt: Prompt, reply: Sequence[int]
 ) -> tuple[ModelBatch, TokenMap]:
@@ -79,32 +63,35 @@ def reasoning_batch(
     return batch, token_map(batch.input_ids, loaded.model.config, answer_start=start)[0]
 
 
-def image_columns(spans: TokenMap, tokens: int) -> Bool[Tensor, "tokens"]:
-    """Which tokens stand for the image (or images)."""
-    mask = torch.zeros(tokens, dtype=torch.bool)
-    for span in spans.images:
-        mask[span] = True
-    return mask
+@dataclass(frozen=True)
+class Look:
+    """How much one layer looks at the image: the mean mass over heads, every head's, and how many
+    tokens of the reply look at how many visual tokens.
+    """
+
+    mass: float
+    head_mass: list[float]
+    n_reasoning: int
+    n_vision: int
 
 
-def look_at_image(loaded: Loaded, prompt: Prompt, reply: Sequence[int]) -> list[dict[str, Any]]:
-    """The fields of one sample's rows, a layer each: mass over all heads and per head, and how many
-    tokens looked at how many.
+def look_at_image(loaded: Loaded, prompt: Prompt, reply: Sequence[int]) -> list[Look]:
+    """What every layer gives to the image while the model writes `reply`.
 
     Raises FrankenError when there is no image or the reply is empty.
     """
     batch, spans = reasoning_batch(loaded, prompt, reply)
     tokens = batch.tokens
-    columns = image_columns(spans, tokens)
+    columns = batch.is_image[0].cpu()
     rows = range(*spans.answer.indices(tokens))
     if not len(rows) or not columns.any():
         raise FrankenError(
             "no attention to measure",
             why="the reply is empty" if columns.any() else "there is no image in the prompt",
         )
-    counts = {"n_reasoning": len(rows), "n_vision": int(columns.sum())}
     mass = attention_mass(loaded.model, batch, rows, columns).tolist()
-    return [{"mass": sum(heads) / len(heads), "head_mass": heads, **counts} for heads in mass]
+    counts = len(rows), int(columns.sum())
+    return [Look(sum(heads) / len(heads), heads, *counts) for heads in mass]
 
 
 @contextmanager

@@ -7,37 +7,55 @@ layers (and heads) of one method, task and metric. What either run could not mea
 row that says why, and left out of the means.
 """
 
-from collections.abc import Iterator, Mapping
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from franken.errors import UsageError
-from franken.probe.measures import OWN
-from franken.probe.site_summary import GROUPS, mean_row
-from franken.runs import LoadedRun, load_run, open_run
+from franken.probe.method import DIFFERENCE, Metric, usable
+from franken.probe.methods import of_rows
+from franken.runs import load_run, open_run
 from franken.stats import holm, sign_flip_test
 
-Row = Mapping[str, Any]
+if TYPE_CHECKING:
+    from franken.runs import LayerRow
+
+KEY = ("method", "sample", "layer")
 Key = tuple[str, str, int]
-MEASURED = {  # by the method's first word: metric → how a row has it
-    "swap": {
-        "change_rate": lambda r: float(r["changed"]),
-        "task_change_rate": lambda r: (
-            None if r.get("task_changed") is None else float(r["task_changed"])
-        ),
-        "flip_to_source_rate": lambda r: float(r["to_source"]),
-        "kl": lambda r: r.get("kl"),
-    },
-    "attention": {
-        "attention_mass": lambda r: r["mass"],
-        "attention_per_pair": lambda r: r["mass"] / r["n_vision"],
-    },
-    "lens": {"answer_probability": lambda r: r["p_gold"], "entropy": lambda r: r["entropy"]},
-}
-MEASURED |= dict.fromkeys(
-    ("zero", "mean", "noise"),
-    {"accuracy_drop": lambda r: float(r["baseline_score"]) - float(r["score"])},
-)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One row of a run, and what it measured by (metric, component)."""
+
+    task: str
+    question: str
+    error: str | None
+    ineligible: str | None
+    values: dict[tuple[str, str], float]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One value of a sample in both runs, or why there is none."""
+
+    method: str
+    sample: str
+    layer: int
+    task: str
+    question: str
+    metric: str | None = None
+    component: str | None = None
+    first: float | None = None
+    second: float | None = None
+    ineligible: str | None = None
+    error: str | None = None
 
 
 def compare_probes(first: Path, second: Path, *, out: Path) -> Path:
@@ -45,28 +63,22 @@ def compare_probes(first: Path, second: Path, *, out: Path) -> Path:
 
     Raises UsageError when they share no sample, or one sample asks different questions.
     """
-    a, b = load_run(first), load_run(second)
-    names = [run.label for run in (a, b)]
+    runs = load_run(first), load_run(second)
+    names = [run.label for run in runs]
     label = "→".join(names if names[0] != names[1] else [first.name, second.name])
-    identity = {"runs": [run.manifest.identity.stored() for run in (a, b)]}
-    run = open_run(
-        "probe-compare",
-        label,
-        identity,
-        out,
-        config=identity,
-        models=dict(zip("ab", names, strict=True)),
-    )
+    identity = {"runs": [run.manifest.identity.stored() for run in runs]}
+    models = dict(zip("ab", names, strict=True))
+    run = open_run("probe-compare", label, identity, out, config=identity, models=models)
     if run.is_complete():
         return run.folder
-    rows = list(_pairs(a, b))
-    if not any(row["metric"] for row in rows):
+    rows = list(_pairs(*(_read(r.samples) for r in runs)))
+    if not any(row.metric for row in rows):
         raise UsageError(
             "nothing to compare",
             why="the runs share no sample that both measured",
             fix="probe both alike",
         )
-    run.append(rows)
+    run.append([asdict(row) for row in rows])
     return run.finish(
         difference_rows(label, rows),
         n_requested=len(rows),
@@ -74,112 +86,62 @@ def compare_probes(first: Path, second: Path, *, out: Path) -> Path:
     )
 
 
-def difference_rows(model: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def difference_rows(model: str, rows: Sequence[Difference]) -> list[LayerRow]:
     """The summary: mean difference per method, task, metric, component and layer, with interval and
     adjusted p.
     """
-    cells: dict[tuple[str, str, str, str], dict[int, list[float]]] = {}
-    for row in rows:
-        if row["error"] is None and row["ineligible"] is None:
-            key = row["method"], row["task"], row["metric"], row["component"]
-            cells.setdefault(key, {}).setdefault(row["layer"], []).append(
-                row["second"] - row["first"]
-            )
-    families: dict[tuple[str, ...], list[tuple[dict[str, Any], float]]] = {}
-    for (method, task, metric, component), layers in cells.items():
+    table = pd.DataFrame([row for row in rows if not row.error and not row.ineligible])
+    families: dict[tuple[str, ...], list[tuple[LayerRow, float]]] = {}
+    cells = ["method", "task", "metric", "component", "layer"]
+    for place, cell in table.groupby(cells, sort=False):
+        method, task, metric, component, layer = map(str, place)
+        differences = (cell["second"] - cell["first"]).to_numpy(float)
         head = {"model": model, "method": method, "part": "text", "task": task}
-        for layer, values in sorted(layers.items()):
-            found = mean_row(head, layer, f"{metric}_difference", values, component)
-            kind = component.partition("head")[0]
-            families.setdefault((method, task, metric, kind), []).append(
-                (found, sign_flip_test(values))
-            )
-    return [
-        row | {"p_adjusted": p}
-        for members in families.values()
-        for (row, _), p in zip(members, holm([p for _, p in members]), strict=True)
-    ]
+        named = Metric(f"{metric}{DIFFERENCE}", "")
+        row = named.estimate(head, int(layer), component, differences)
+        family = method, task, metric, component.partition("head")[0]
+        families.setdefault(family, []).append((row, sign_flip_test(differences)))
+    for members in families.values():
+        for (row, _), p in zip(members, holm([p for _, p in members]), strict=True):
+            row["p_adjusted"] = p
+    return [row for members in families.values() for row, _ in members]
 
 
-def _pairs(a: LoadedRun, b: LoadedRun) -> Iterator[dict[str, Any]]:
-    ours, theirs = ({_key(r): r for r in _records(run)} for run in (a, b))
-    for key in dict.fromkeys([*ours, *theirs]):
+def _pairs(ours: dict[Key, Sample], theirs: dict[Key, Sample]) -> Iterator[Difference]:
+    for key in dict.fromkeys(chain(ours, theirs)):
         one, two = ours.get(key), theirs.get(key)
-        known = one or two or {}
-        head = {
-            "method": key[0],
-            "sample": key[1],
-            "layer": key[2],
-            "task": known["task"],
-            "question": known["question"],
-        }
-        blank = {
-            "metric": None,
-            "component": None,
-            "first": None,
-            "second": None,
-            "ineligible": None,
-            "error": None,
-        }
+        known = one or two
+        assert known is not None
+        head = (*key, known.task, known.question)
         if one is None or two is None:
-            yield (
-                head | blank | {"error": f"only in the {'second' if one is None else 'first'} run"}
-            )
+            only = f"only in the {'second' if one is None else 'first'} run"
+            yield Difference(*head, error=only)
             continue
-        if one["question"] != two["question"]:
+        if one.question != two.question:
             raise UsageError(
                 f"{key[1]} is not the same question in both runs",
                 why="the runs used different data",
             )
-        error, why_not = one["error"] or two["error"], one["ineligible"] or two["ineligible"]
-        if error or why_not:
-            yield head | blank | {"error": error, "ineligible": why_not}
+        error, ineligible = one.error or two.error, one.ineligible or two.ineligible
+        if error or ineligible:
+            yield Difference(*head, error=error, ineligible=ineligible)
             continue
-        after = dict(_values(two))
-        for place, value in _values(one):
-            if place in after:
-                metric, component = place
-                yield (
-                    head
-                    | blank
-                    | {
-                        "metric": metric,
-                        "component": component,
-                        "first": value,
-                        "second": after[place],
-                    }
-                )
+        for place, value in one.values.items():
+            if place in two.values:
+                yield Difference(*head, *place, value, two.values[place])
 
 
-def _values(row: Row) -> Iterator[tuple[tuple[str, str], float]]:
-    """((metric, component), value) of everything that one row measured."""
-    method = str(row["method"])
-    for metric, read in MEASURED.get(method.split("-")[0], {}).items():
-        if (value := read(row)) is not None:
-            yield (metric, "all"), value
-    for name, value in row.items():
-        if name.startswith(OWN) and value is not None:
-            yield (name.removeprefix(OWN), "all"), float(value)
-    if method == "attention":
-        for number, mass in enumerate(row["head_mass"]):
-            yield ("attention_mass", f"head {number}"), float(mass)
-    if method.startswith("patch-"):
-        metric = "lost" if method.endswith("-noising") else "restored"
-        for group in (*GROUPS, "all"):
-            if (value := row.get(f"effect_{group}")) is not None:
-                yield (metric, group), value
-            for number, value in enumerate(_listed(row.get(f"heads_{group}"))):
-                yield (metric, f"{group}, head {number}"), float(value)
-
-
-def _listed(value: Any) -> list[float]:
-    return [] if value is None else list(value)
-
-
-def _records(run: LoadedRun) -> list[dict[str, Any]]:
-    table: Any = run.samples.astype(object)
-    return table.where(table.notna(), None).to_dict("records")
-
-
-def _key(row: Row) -> Key:
-    return str(row["method"]), str(row["sample"]), int(row["layer"])
+def _read(samples: pd.DataFrame) -> dict[Key, Sample]:
+    """Every row of a run, with what its method compares."""
+    samples = samples.reset_index(drop=True)
+    table = samples.astype(object).where(samples.notna(), None)
+    keys = [(str(m), str(s), int(n)) for m, s, n in zip(*(table[c] for c in KEY), strict=True)]
+    columns = zip(*(table[c] for c in ("task", "question", "error", "ineligible")), strict=True)
+    read = [Sample(*row, values={}) for row in columns]
+    for method, rows in table.groupby("method", sort=False):
+        for metric in of_rows(str(method)).metrics(rows.columns):
+            if metric.compared:
+                for component, values in metric.values(usable(rows)):
+                    for place, value in values.items():
+                        read[int(str(place))].values[metric.name, component] = float(value)
+    return dict(zip(keys, read, strict=True))

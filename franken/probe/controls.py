@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,9 +28,8 @@ from franken.errors import VerificationError
 from franken.generate.native import Prompt, Sampling, encode_prompts, generate
 from franken.models.hooks import edit, identity_layer
 from franken.models.loading import Loaded
-
-if TYPE_CHECKING:
-    from franken.probe.lens import Lens
+from franken.probe import ablate, attention, patch, swap
+from franken.probe.lens import Lens, answer_batch
 
 SAMPLES = 2
 ATTENTION_ROWS = 8
@@ -40,14 +39,12 @@ def check_swaps(
     loaded: Loaded, pairs: Sequence[tuple[Prompt, Prompt]], max_new_tokens: int
 ) -> list[str]:
     """What fails of the controls on swaps, in words; of (target, source) with equal grids."""
-    from franken.probe.swap import swap_sets, swapped_answers
-
     depth = len(loaded.family.decoder_layers(loaded.model))
-    sets = [frozenset(), frozenset(range(depth)), *swap_sets("single", (0, depth // 2), depth)]
+    sets = [frozenset(), frozenset(range(depth)), frozenset([0]), frozenset([depth // 2])]
     failures = []
     for target, source in pairs:
-        same = swapped_answers(loaded, target, target, sets, max_new_tokens=max_new_tokens)
-        ends = swapped_answers(loaded, target, source, sets[:2], max_new_tokens=max_new_tokens)
+        same = swap.swapped_answers(loaded, target, target, sets, max_new_tokens=max_new_tokens)
+        ends = swap.swapped_answers(loaded, target, source, sets[:2], max_new_tokens=max_new_tokens)
         plain, other = (_greedy(loaded, prompt, max_new_tokens) for prompt in (target, source))
         if len({tuple(r.ids) for r in same}) > 1:
             failures.append(f"{target.key}: swapping an image with itself changes the answer")
@@ -62,12 +59,12 @@ def check_ablations(
     loaded: Loaded, prompts: Sequence[Prompt], layer: int, max_new_tokens: int
 ) -> list[str]:
     """What fails of the controls on ablations, in words."""
-    from franken.probe.ablate import Ablation, ablate
-
     block: Any = loaded.family.decoder_layers(loaded.model)[layer]
     failures = []
     for prompt in prompts:
-        plain, skipped = ablate(loaded, prompt, [Ablation(layer)], max_new_tokens=max_new_tokens)
+        plain, skipped = ablate.ablate(
+            loaded, prompt, [ablate.Ablation(layer)], max_new_tokens=max_new_tokens
+        )
         if plain.ids != _greedy(loaded, prompt, max_new_tokens):
             failures.append(f"{prompt.key}: nothing ablated is not the plain answer")
         with edit({block: identity_layer}):
@@ -83,8 +80,6 @@ def check_patching(
     """What fails of the controls on patching at `sites`, in words; of (clean, corrupt) with equal
     grids.
     """
-    from franken.probe.patch import patched_logits, record
-
     depth = len(loaded.family.decoder_layers(loaded.model))
     failures = []
     for prompts in pairs:
@@ -93,10 +88,10 @@ def check_patching(
             continue  # the sample's own error
         everything = torch.arange(clean.tokens)
         for site in dict.fromkeys(["residual", *sites]):
-            base, donor = (record(loaded.model, batch, site) for batch in (corrupt, clean))
+            base, donor = (patch.record(loaded.model, batch, site) for batch in (corrupt, clean))
             layer = max(depth // 2, *base.added, *donor.added, 0)
             chunk = [(everything[:0], None), (everything, None)]
-            nothing, restored = patched_logits(loaded.model, base, donor, site, layer, chunk)
+            nothing, restored = patch.patched_logits(loaded.model, base, donor, site, layer, chunk)
             if not _close(nothing, base.logits, loaded.model.dtype):
                 failures.append(f"{prompts[0].key}: patching nothing ({site}) changes the logits")
             if site == "residual" and not _close(restored, donor.logits, loaded.model.dtype):
@@ -110,17 +105,15 @@ def check_attention(loaded: Loaded, prompts: Sequence[Prompt]) -> list[str]:
     """What fails of the control on attention, in words: the image's share and the rest's, measured
     apart, are one.
     """
-    from franken.models.tokens import token_map
-    from franken.probe.attention import attention_mass, image_columns
-
     failures = []
     for prompt in prompts:
         batch = encode_prompts(loaded, [prompt])
         tokens = batch.tokens
-        image = image_columns(token_map(batch.input_ids, loaded.model.config)[0], tokens)
+        image = batch.is_image[0].cpu()
         rows = range(max(0, tokens - ATTENTION_ROWS), tokens)
         whole = sum(
-            attention_mass(loaded.model, batch, rows, columns) for columns in (image, ~image)
+            attention.attention_mass(loaded.model, batch, rows, columns)
+            for columns in (image, ~image)
         )
         if not torch.allclose(
             torch.as_tensor(whole), torch.ones((), dtype=torch.float64), atol=1e-5
@@ -132,8 +125,6 @@ def check_attention(loaded: Loaded, prompts: Sequence[Prompt]) -> list[str]:
 @torch.no_grad()
 def check_lens(loaded: Loaded, lens: Lens, prompts: Sequence[Prompt]) -> list[str]:
     """What fails of the control on the lens, in words."""
-    from franken.probe.lens import answer_batch
-
     failures = []
     for prompt in prompts:
         batch = answer_batch(loaded, prompt, [])

@@ -21,17 +21,9 @@ from franken.generate.native import Prompt, encode_prompts
 from franken.models.batch import ModelBatch
 from franken.models.hooks import edit
 from franken.models.loading import Loaded
-from franken.models.tokens import token_map
-from franken.probe.attention import image_columns
+from franken.probe.methods.lens import CHUNK, is_bridged
 
 ANSWER_TAGS = ("<answer>", "\\boxed{")
-BRIDGED = (
-    "qwen2_5_vl",
-    "qwen3_vl",
-    "qwen2",
-    "qwen3",
-)  # families whose bridge equals the model (tested)
-CHUNK = 64  # positions whose logits over the vocabulary exist at a time
 
 
 @dataclass(frozen=True)
@@ -100,7 +92,7 @@ def lens_for(loaded: Loaded, reload: Callable[[], Loaded]) -> Lens:
     """The bridge, on a second copy from `reload`, where TransformerLens knows the family; else the
     model's own lens.
     """
-    return bridge_lens(reload()) if loaded.family.model_type in BRIDGED else own_lens(loaded.model)
+    return bridge_lens(reload()) if is_bridged(loaded.family.model_type) else own_lens(loaded.model)
 
 
 @torch.no_grad()
@@ -125,34 +117,39 @@ def _read(logits: Tensor, gold: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return logp[:, gold].exp().cpu(), rank.cpu(), entropy.cpu(), logp.argmax(-1).cpu()
 
 
-def lens_fields(
-    loaded: Loaded, lens: Lens, prompt: Prompt, reply: Sequence[int], answer: str
-) -> list[dict[str, Any]]:
-    """The fields of one sample's rows, a layer each: the reading where the answer begins, and over
-    the image tokens.
-
-    `image_rank_gold` is the best of all image tokens, the other `image_` fields are means over
-    them; null without an image.
+@dataclass(frozen=True)
+class AnswerReading:
+    """What the lens reads at one layer where the answer begins, and over the image tokens:
+    `image_rank_gold` is the best of them, the other `image_` fields are means; null without an
+    image.
     """
+
+    lens: str
+    top_token: str
+    p_gold: float
+    rank_gold: int
+    entropy: float
+    image_p_gold: float | None = None
+    image_rank_gold: int | None = None
+    image_entropy: float | None = None
+
+
+def read_answer(
+    loaded: Loaded, lens: Lens, prompt: Prompt, reply: Sequence[int], answer: str
+) -> list[AnswerReading]:
+    """What every layer would say in place of the right `answer`'s first token."""
     batch = answer_batch(loaded, prompt, reply)
-    tokens = batch.tokens
-    image = (
-        image_columns(token_map(batch.input_ids, loaded.model.config)[0], tokens)
-        .nonzero()[:, 0]
-        .tolist()
-    )
-    found = read(lens, batch, [tokens - 1, *image], first_token(loaded, answer))
-    words = loaded.tokenizer.batch_decode(found.top[:, :1])
+    image = batch.is_image[0].nonzero()[:, 0].tolist()
+    reading = read(lens, batch, [batch.tokens - 1, *image], first_token(loaded, answer))
+    words = loaded.tokenizer.batch_decode(reading.top[:, :1])
     rows = []
     for layer, word in enumerate(words):
-        p, rank, entropy = found.p_gold[layer], found.rank_gold[layer], found.entropy[layer]
-        row: dict[str, Any] = {"lens": lens.name, "top_token": word, "p_gold": float(p[0])}
-        row |= {"rank_gold": int(rank[0]), "entropy": float(entropy[0])}
-        row |= {"image_p_gold": None, "image_rank_gold": None, "image_entropy": None}
+        p, rank, entropy = reading.p_gold[layer], reading.rank_gold[layer], reading.entropy[layer]
+        at_image = ()
         if image:
-            row |= {"image_p_gold": float(p[1:].mean()), "image_rank_gold": int(rank[1:].min())}
-            row["image_entropy"] = float(entropy[1:].mean())
-        rows.append(row)
+            at_image = float(p[1:].mean()), int(rank[1:].min()), float(entropy[1:].mean())
+        here = float(p[0]), int(rank[0]), float(entropy[0])
+        rows.append(AnswerReading(lens.name, word, *here, *at_image))
     return rows
 
 

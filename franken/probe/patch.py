@@ -29,10 +29,9 @@ from franken.models.batch import ModelBatch
 from franken.models.hooks import edit
 from franken.models.loading import Loaded
 from franken.models.tokens import TokenMap, token_map
-from franken.probe.site_summary import GROUPS
+from franken.probe.methods.patch import GROUPS, ROWS
 
 WHOLE = "all"
-ROWS = 32  # rows `[tokens, hidden]` that run at a time
 Where = tuple[str, int | None]  # a token group, and a head or None for all of them
 
 
@@ -73,7 +72,7 @@ def token_groups(spans: TokenMap, tokens: int) -> dict[str, Int[Tensor, "some"]]
         k: torch.tensor([i for i in v if i not in seen], dtype=torch.long) for k, v in named.items()
     }
     groups |= {"image": image, "last": torch.tensor([tokens - 1])}
-    return {name: groups[name] for name in GROUPS}
+    return {name: groups[name] for name in GROUPS if name != WHOLE}
 
 
 def parting_of(
@@ -145,26 +144,27 @@ def patch_pair(
     loaded: Loaded,
     prompts: tuple[Prompt, Prompt],
     replies: tuple[Response, Response],
-    method: str,
+    site: str,
     layers: Sequence[int],
-) -> dict[int, dict[str, Any]]:
-    """The fields of one pair's rows by layer: `effect_GROUP` (or `heads_GROUP`), the logit
+    *,
+    denoising: bool,
+) -> list[dict[str, object]]:
+    """The columns of one pair's rows, for each of `layers`: `effect_GROUP` (or `heads_GROUP`), the logit
     differences, the two tokens.
 
     `prompts` and `replies`: clean, then corrupt. Raises FrankenError when the images' token grids
     differ.
     """
-    said = {"baseline": replies[0].text, "source_output": replies[1].text}
+    said: dict[str, object] = {"baseline": replies[0].text, "source_output": replies[1].text}
     parted = parting_of(replies[0].ids, replies[1].ids)
     if parted is None:
-        return {layer: said | {"ineligible": "both images get the same reply"} for layer in layers}
+        return [said | {"ineligible": "both images get the same reply"}] * len(layers)
     shared, tokens = parted
     clean, corrupt = (encode_prompts(loaded, [prompt]) for prompt in prompts)
     start = clean.tokens
     clean, corrupt = clean.append(shared), corrupt.append(shared)
     spans = token_map(clean.input_ids, loaded.model.config, answer_start=start)[0]
     groups = token_groups(spans, start + len(shared))
-    site, _, direction = method.removeprefix("patch-").partition("-")
     effects, (up, down) = patch_effects(
         loaded.model,
         clean,
@@ -173,33 +173,26 @@ def patch_pair(
         groups,
         site=site,
         layers=layers,
-        denoising=direction != "noising",
+        denoising=denoising,
     )
     said |= {"clean_difference": up, "corrupt_difference": down}
-    said |= dict(
-        zip(
-            ("clean_token", "corrupt_token"),
-            loaded.tokenizer.batch_decode([[t] for t in tokens]),
-            strict=True,
-        )
-    )
-    return {layer: said | _fields(found) for layer, found in zip(layers, effects, strict=True)}
+    words = loaded.tokenizer.batch_decode([[token] for token in tokens])
+    said |= {"clean_token": words[0], "corrupt_token": words[1]}
+    return [said | _columns(by_place) for by_place in effects]
 
 
-def _fields(found: Mapping[Where, float]) -> dict[str, Any]:
+def _columns(effects: Mapping[Where, float]) -> dict[str, float | list[float] | None]:
     """One layer's effects as columns: `effect_GROUP`, or for heads the list `heads_GROUP`; None for
     an empty group.
     """
-    by_head = None not in {head for _, head in found}
-    fields: dict[str, Any] = {
-        f"{'heads' if by_head else 'effect'}_{name}": None for name in (*GROUPS, WHOLE)
-    }
-    for (name, head), effect in found.items():
-        if head is None:
-            fields[f"effect_{name}"] = effect
+    columns: dict[str, float | list[float] | None] = {}
+    for group in GROUPS:
+        by_head = {head: effect for (name, head), effect in effects.items() if name == group}
+        if any(head is not None for _, head in effects):
+            columns[f"heads_{group}"] = list(by_head.values()) or None
         else:
-            fields[f"heads_{name}"] = [*(fields[f"heads_{name}"] or []), effect]
-    return fields
+            columns[f"effect_{group}"] = by_head.get(None)
+    return columns
 
 
 @torch.no_grad()

@@ -1,29 +1,22 @@
 """What a probe will do: methods, layers and pairs, resolved and checked before a model is loaded."""
 
+from __future__ import annotations
+
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from franken import plugins, tasks
+from franken import tasks
 from franken.checkpoints import Checkpoint, fingerprint, open_checkpoint
 from franken.errors import UsageError, did_you_mean
 from franken.layers import parse_ranges
-from franken.probe.measures import MEASURES, at_sites
+from franken.probe import methods as registry
+from franken.probe.method import Method
 from franken.tasks import Item, Pair
 from franken.tasks.sources import canonical, contents, is_pairs, load_tasks, parse
 
-ABLATIONS = tuple(
-    f"{kind}{site}" for kind in ("zero", "mean", "noise") for site in ("", "-attention", "-mlp")
-)
-SWAPS = ("swap-suffix", "swap-single", "swap-prefix")
-METHODS = (*SWAPS, *ABLATIONS, *MEASURES)
 ENGINES = ("torch", "nnsight")
-ALIASES = {
-    "swap": ("swap-suffix", "swap-single"),
-    "patch": tuple(at_sites(["patch"], ["residual"])),
-}
 CALIBRATION = 16
 INSTRUCTION = "Please solve the problem and put the final answer in one \\boxed{}.\n\n"
 NO_SOURCE = "the question has no second image"
@@ -31,32 +24,27 @@ NO_SOURCE = "the question has no second image"
 
 @dataclass(frozen=True)
 class ProbePlan:
-    """Everything that is resolved before a model is loaded."""
+    """Everything that is resolved before a model is loaded. `layers` are 0-based, of the part
+    `part`.
+    """
 
     checkpoint: Checkpoint
-    methods: tuple[str, ...]
+    methods: tuple[Method, ...]
     pairs: tuple[Pair, ...]
     layers: tuple[int, ...]
-    identity: dict[str, Any]
+    identity: Mapping[str, object]
     max_new_tokens: int
     batch_size: int = 128
     engine: str = "torch"
     calibration: tuple[Item, ...] = ()
+    part: str = "text"
+    seed: int = 0
+    dtype: str = "auto"
 
     @property
-    def swaps(self) -> list[str]:
-        """Its swaps."""
-        return [m for m in self.methods if m.startswith("swap-")]
-
-    @property
-    def ablations(self) -> list[str]:
-        """Its ablations."""
-        return [m for m in self.methods if m in ABLATIONS]
-
-    @property
-    def patches(self) -> list[str]:
-        """Its activation patchings."""
-        return [m for m in self.methods if m.startswith("patch-")]
+    def names(self) -> tuple[str, ...]:
+        """Its methods, as they are spelled."""
+        return tuple(method.name for method in self.methods)
 
     @property
     def n_requested(self) -> int:
@@ -68,6 +56,7 @@ def plan_probe(
     model: str,
     *,
     methods: Sequence[str] = ("swap", "zero"),
+    sites: Sequence[str] = ("residual",),
     task_names: Sequence[str] = (),
     samples: int = 50,
     data: Path | str | None = None,
@@ -81,25 +70,57 @@ def plan_probe(
 ) -> ProbePlan:
     """Resolve methods, layers and pairs. Raises UsageError for anything unknown.
 
-    `data` is a folder of image pairs, or any source of questions (`franken.tasks.sources`), which
-    can be ablated and read but
-    not swapped; `pairs` are used as they are.
+    `sites` is what `patch` stands for. `data` is a folder of image pairs, or any source of
+    questions (`franken.tasks.sources`), which can be ablated and read but not swapped; `pairs` are
+    used as they are.
     """
     data = None if data is None else canonical(data)
     checkpoint = open_checkpoint(model)
-    names = tuple(dict.fromkeys(m for given in methods for m in ALIASES.get(given, (given,))))
-    for name in names:
-        if name.startswith("swap-window"):
-            from franken.probe.swap import swap_sets
-
-            swap_sets(name.removeprefix("swap-"), (), checkpoint.depths["text"])
-        elif plugins.find("probe", name, (*METHODS, *ALIASES)) is None and name not in METHODS:
-            known = (*METHODS, "swap-window:3", *ALIASES, *plugins.names("probe"))
+    chosen = registry.parse(methods, sites)
+    _check_run(batch_size, engine, samples)
+    part, numbers = _layers(layers, checkpoint, chosen)
+    probed = list(pairs) if pairs is not None else _pairs(task_names, samples, data, seed)
+    calibration: list[Item] = []
+    if needing := [method.name for method in chosen if method.calibrated]:
+        calibration = [] if pairs is not None else _calibration(probed, task_names, data, seed)
+        if not calibration:
             raise UsageError(
-                f"unknown method {name!r}",
-                why=f"there are {', '.join(known)}",
-                fix=did_you_mean(name, known) or "pick one",
+                f"{needing[0]} has nothing to calibrate on",
+                why="it needs samples that are not probed",
+                fix="use zero",
             )
+    names = tuple(method.name for method in chosen)
+    identity = {
+        "checkpoint": fingerprint(checkpoint),
+        "methods": names,
+        "layers": numbers,
+        "pairs": [pair.id for pair in probed],
+        "seed": seed,
+        "data": data,
+        "contents": contents(data) if data else None,
+        "samples": samples,
+        "max_new_tokens": max_new_tokens,
+        "dtype": dtype,
+        "engine": engine,
+        "calibration": [item.id for item in calibration],
+    }
+    return ProbePlan(
+        checkpoint,
+        chosen,
+        tuple(probed),
+        numbers,
+        identity,
+        max_new_tokens,
+        batch_size,
+        engine,
+        tuple(calibration),
+        part,
+        seed,
+        dtype,
+    )
+
+
+def _check_run(batch_size: int, engine: str, samples: int) -> None:
     if batch_size < 3:
         raise UsageError(
             f"--batch-size {batch_size} is too small",
@@ -113,48 +134,22 @@ def plan_probe(
         )
     if samples < 1:
         raise UsageError(f"--samples {samples} is nothing", why="at least one is needed")
-    ranges = parse_ranges(layers, checkpoint.depths)
-    if any(r.part != "text" for r in ranges):
-        raise UsageError(
-            "only decoder layers can be probed",
-            why="swap and zero act on the text part",
-            fix="use text:…",
-        )
-    chosen = tuple(sorted({layer for r in ranges for layer in r.layers}))
-    chosen_pairs = list(pairs) if pairs is not None else _pairs(task_names, samples, data, seed)
-    needed = any(name.startswith(("mean", "noise")) for name in names)
-    calibration = (
-        _calibration(chosen_pairs, task_names, data, seed) if needed and pairs is None else []
-    )
-    if needed and not calibration:
-        raise UsageError(
-            "mean and noise have nothing to calibrate on", why="they need samples", fix="use zero"
-        )
-    identity = {
-        "checkpoint": fingerprint(checkpoint),
-        "methods": names,
-        "layers": chosen,
-        "pairs": [p.id for p in chosen_pairs],
-        "seed": seed,
-        "data": data,
-        "contents": contents(data) if data else None,
-        "samples": samples,
-        "max_new_tokens": max_new_tokens,
-        "dtype": dtype,
-        "engine": engine,
-        "calibration": [item.id for item in calibration],
-    }
-    return ProbePlan(
-        checkpoint,
-        names,
-        tuple(chosen_pairs),
-        chosen,
-        identity,
-        max_new_tokens,
-        batch_size,
-        engine,
-        tuple(calibration),
-    )
+
+
+def _layers(
+    text: str, checkpoint: Checkpoint, methods: Sequence[Method]
+) -> tuple[str, tuple[int, ...]]:
+    """The part and the layers that are probed, checked against what every method takes."""
+    ranges = parse_ranges(text, checkpoint.depths)
+    parts = sorted({r.part for r in ranges})
+    for method in methods:
+        if len(parts) > 1 or parts[0] not in method.parts:
+            raise UsageError(
+                f"{method.name} cannot probe {' and '.join(parts)} layers",
+                why=f"it acts on one part at a time, {' or '.join(method.parts)}",
+                fix=f"use {method.parts[0]}:…",
+            )
+    return parts[0], tuple(sorted({layer for r in ranges for layer in r.layers}))
 
 
 def one_pair(target: Path, source: Path, question: str) -> list[Pair]:

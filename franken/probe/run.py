@@ -2,18 +2,32 @@
 accounted for, resumable.
 """
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from itertools import groupby
+from pathlib import Path
+
+import pandas as pd
+
+from franken import tasks
 from franken.errors import VerificationError
-from franken.probe.interventions import ablate_all, reruns, row_head, swap_all
-from franken.probe.measures import measure_all, prompt_of
+from franken.models.loading import load
+from franken.probe import controls
+from franken.probe.answers import Answered, reruns
+from franken.probe.method import Measurement, Method
+from franken.probe.methods import by_class
 from franken.probe.plan import ProbePlan
-from franken.runs import open_run
+from franken.probe.session import Session, prompt_of
+from franken.probe.summary import layer_rows, peaks
+from franken.runs import Run, open_run
 from franken.tasks import Pair
 
+FLUSH = 16  # pairs whose rows are stored together
 Progress = Callable[[int, int, str], None]
+Step = Callable[[int, str], None]
+Key = tuple[str, str, int]  # method, sample, layer
 
 
 def run_probe(
@@ -25,82 +39,125 @@ def run_probe(
     progress: Progress | None = None,
 ) -> Path:
     """Run or resume a probe. Returns the run folder. Raises VerificationError when a control fails."""
-    from franken.models.loading import load
-    from franken.probe import controls
-    from franken.probe.summary import fall_tests, layer_rows, peaks
-
     name = plan.checkpoint.name
     run = open_run("probe", name, plan.identity, out, config=plan.identity, models={"model": name})
     if run.is_complete():
         return run.folder
-    loaded = load(plan.checkpoint.folder, device=device, dtype=dtype)
-    before = controls.weights_digest(loaded)
-    lens = None
-    if "lens" in plan.methods:
-        from franken.probe.lens import lens_for
 
-        lens = lens_for(loaded, lambda: load(plan.checkpoint.folder, device=device, dtype=dtype))
-    warnings = check_controls(loaded, plan, lens)
-    done = {(r["method"], r["sample"], r["layer"]) for r in run.rows()}
-    total = plan.n_requested
+    def loading() -> controls.Loaded:
+        return load(plan.checkpoint.folder, device=device, dtype=dtype)
+
+    session = Session(plan, loading(), loading)
+    before = controls.weights_digest(session.loaded)
+    warnings = check_controls(session)
+    done: set[Key] = {(r["method"], r["sample"], r["layer"]) for r in run.rows()}
     seen = 0
 
     def step(rows: int, what: str) -> None:
         nonlocal seen
         seen += rows
         if progress:
-            progress(seen, total, what)
+            progress(seen, plan.n_requested, what)
 
-    if plan.swaps:
-        swap_all(run, loaded, plan, done, step)
-    if plan.ablations:
-        ablate_all(run, loaded, plan, done, step)
-    measure_all(run, plan, loaded, lens, done, step, lambda pair: row_head(plan, pair))
-    if controls.weights_digest(loaded) != before:
+    for methods in by_class(plan.methods):
+        _measure(run, session, methods, done, step)
+    if controls.weights_digest(session.loaded) != before:
         raise VerificationError(
             "the weights changed during the probe", why="an edit was left in the model"
         )
-    rows = run.rows()
-    summary = layer_rows(rows)
-    extra = {
-        "fall_tests": fall_tests(rows),
+    samples = pd.DataFrame(run.rows())
+    summary = layer_rows(samples)
+    results: dict[str, object] = {"fall_tests": []}
+    for methods in by_class(plan.methods):
+        results |= type(methods[0]).results(samples)
+    results |= {
         "peaks": peaks(summary),
-        "device": str(loaded.device),
-        "reruns": reruns(rows),
+        "device": str(session.loaded.device),
+        "reruns": reruns(samples),
     }
-    return run.finish(summary, n_requested=total, warnings=warnings, extra=extra)
+    return run.finish(summary, n_requested=plan.n_requested, warnings=warnings, extra=results)
 
 
-def check_controls(loaded: Any, plan: ProbePlan, lens: Any = None) -> list[str]:
-    """Warnings of the built-in controls (`franken.probe.controls`). Raises VerificationError when
-    one fails in fp32.
+def check_controls(session: Session) -> list[str]:
+    """Warnings of the built-in controls (`franken.probe.controls`), of the methods and of hooks.
+    Raises VerificationError when one fails in fp32.
     """
-    from franken.probe import controls
-
-    usable = [p for p in plan.pairs if not p.error and not p.ineligible and _same_size(p)][
-        : controls.SAMPLES
-    ]
-    asked = [prompt_of(p.target) for p in plan.pairs if not p.target.error][: controls.SAMPLES]
+    plan, loaded = session.plan, session.loaded
+    usable = [p for p in plan.pairs if not p.error and not p.ineligible and _same_size(p)]
+    pairs = [(prompt_of(p.target), prompt_of(p.source)) for p in usable[: controls.SAMPLES]]
+    readable = [p.target for p in plan.pairs if not p.target.error]
+    prompts = [prompt_of(item) for item in readable[: controls.SAMPLES]]
     failures = []
-    if plan.swaps:
-        pairs = [(prompt_of(p.target), prompt_of(p.source)) for p in usable]
-        failures += controls.check_swaps(loaded, pairs, plan.max_new_tokens)
-    if plan.ablations:
-        middle = plan.layers[len(plan.layers) // 2]
-        failures += controls.check_ablations(loaded, asked, middle, plan.max_new_tokens)
-    if plan.patches:
-        pairs = [(prompt_of(p.target), prompt_of(p.source)) for p in usable]
-        failures += controls.check_patching(
-            loaded, pairs, sorted({m.split("-")[1] for m in plan.patches})
-        )
-    if "attention" in plan.methods:
-        failures += controls.check_attention(loaded, asked)
-    if lens is not None:
-        failures += controls.check_lens(loaded, lens, asked)
-    for prompt in asked:
-        if not controls.identity_hook_is_exact(loaded, prompt):
-            failures.append(f"{prompt.key}: a hook that returns its input changes the logits")
+    for methods in by_class(plan.methods):
+        failures += type(methods[0]).check(methods, session, prompts, pairs)
+    failures += [
+        f"{prompt.key}: a hook that returns its input changes the logits"
+        for prompt in prompts
+        if not controls.identity_hook_is_exact(loaded, prompt)
+    ]
     return controls.conclude(failures, loaded.model.dtype)
+
+
+def _measure(
+    run: Run, session: Session, methods: Sequence[Method], done: set[Key], step: Step
+) -> None:
+    """Append the rows of methods of one class that `done` lacks, a block of pairs at a time."""
+    plan, kind = session.plan, type(methods[0])
+    keys = [(method.name, layer) for method in methods for layer in plan.layers]
+    for start in range(0, len(plan.pairs), FLUSH):
+        block = plan.pairs[start : start + FLUSH]
+        stored = {p.id for p in block if all((m, p.id, layer) in done for m, layer in keys)}
+        order = {pair.id: place for place, pair in enumerate(block)}
+        rows: list[dict[str, object]] = []
+        measured = _measurements(kind, methods, session, [p for p in block if p.id not in stored])
+        for _, of_pair in groupby(measured, key=lambda m: m.pair.id):
+            ms = list(of_pair)
+            rows += [_row(plan, m) for m in ms if (m.method, m.pair.id, m.layer) not in done]
+            step(len(ms), f"{kind.short or ms[0].method} {ms[0].pair.task}")
+        rows.sort(key=lambda row: order[str(row["sample"])])
+        run.append(rows)
+        for pair in (p for p in block if p.id in stored):
+            step(len(keys), f"{kind.short or methods[0].name} {pair.task}")
+
+
+def _measurements(
+    kind: type[Method], methods: Sequence[Method], session: Session, pairs: Sequence[Pair]
+) -> Iterator[Measurement]:
+    """All rows of some pairs: why there is nothing to measure, or what was measured."""
+    usable = []
+    for pair in pairs:
+        error = pair.error if kind.needs_source else pair.target.error
+        ineligible = pair.ineligible if kind.needs_source else None
+        if error or ineligible:
+            for method in methods:
+                for layer in session.plan.layers:
+                    yield Measurement(method.name, pair, layer, {}, error, ineligible)
+        else:
+            usable.append(pair)
+    yield from kind.run(methods, session, usable)
+
+
+def _row(plan: ProbePlan, measured: Measurement) -> dict[str, object]:
+    """One row of samples.parquet."""
+    pair = measured.pair
+    known = tasks.is_puzzle(pair.task)
+    return {
+        "model": plan.checkpoint.name,
+        "method": measured.method,
+        "part": plan.part,
+        "layer": measured.layer,
+        "task": pair.task,
+        "sample": pair.id,
+        "world": tasks.get(pair.task).world if known else None,
+        "question": pair.target.question,
+        "gold": pair.target.answer,
+        "source_gold": pair.source.answer,
+        "fact": pair.fact,
+        **asdict(Answered()),
+        "error": measured.error,
+        "ineligible": measured.ineligible,
+        **measured.columns,
+    }
 
 
 def _same_size(pair: Pair) -> bool:

@@ -9,9 +9,7 @@ and runs the question and the answer, from the first layer of S on (`franken.pro
 between images is run as well. The source image enters the cache once, in the prefill; decoding
 appends nothing but the answer.
 
-`suffix` is S = {ℓ, …, L−1} (the paper's figure), `single` is S = {ℓ}, `prefix` is S = {0, …, ℓ−1},
-and `window:w` is w layers
-centred at ℓ, cut off at the ends. suffix at 0 and prefix at L are the source run itself.
+Which sets there are is in `franken.probe.methods.swap`.
 """
 
 from collections.abc import Sequence
@@ -22,7 +20,7 @@ from jaxtyping import Bool
 from torch import Tensor
 from transformers import DynamicCache
 
-from franken.errors import FrankenError, UsageError
+from franken.errors import FrankenError
 from franken.generate.native import Prompt, Response, Sampling, decode, encode_prompts
 from franken.generate.native import responses as to_responses
 from franken.models.batch import ModelBatch, join
@@ -30,32 +28,8 @@ from franken.models.loading import Loaded
 from franken.probe.rows import RowCache, joining, reading, started
 from franken.probe.scores import Swapped, divergence, parting
 
-MODES = ("suffix", "single", "prefix", "window:w")
 ROWS = 128
 Sets = Sequence[frozenset[int]]
-
-
-def swap_sets(mode: str, layers: Sequence[int], depth: int) -> list[frozenset[int]]:
-    """The set of swapped layers for every ℓ in `layers`. Raises UsageError for a mode that is not
-    one of `MODES`.
-    """
-    kind, _, width = mode.partition(":")
-    if kind == "window" and width.isdigit() and int(width) > 0:
-        below, above = (int(width) - 1) // 2, int(width) // 2 + 1
-        return [
-            frozenset(range(max(0, layer - below), min(depth, layer + above))) for layer in layers
-        ]
-    if mode == "suffix":
-        return [frozenset(range(layer, depth)) for layer in layers]
-    if mode == "single":
-        return [frozenset([layer]) for layer in layers]
-    if mode == "prefix":
-        return [frozenset(range(layer)) for layer in layers]
-    raise UsageError(
-        f"unknown swap mode {mode!r}",
-        why=f"the modes are {', '.join(MODES)}",
-        fix="write for example swap-window:3",
-    )
 
 
 def swapped_answers(
@@ -71,8 +45,7 @@ def swapped_answers(
     answer.
 
     `batch_size` bounds the rows in memory, two at least. Raises FrankenError when the two prompts
-    differ in more than the pixels (another
-    image size, say), or hold no image.
+    differ in more than the pixels (another image size, say), or hold no image.
     """
     rows = swapped_batch(
         loaded, [encode_pair(loaded, target, source)], sets, max_new_tokens, batch_size

@@ -135,9 +135,10 @@ def _eval_cost(args: Mapping[str, Any], memory: dict[str, Any]) -> Cost:
 
 def _probe_cost(args: Mapping[str, Any], memory: dict[str, Any]) -> Cost:
     from franken.probe.cost import cost
+    from franken.probe.methods import parse
 
     model, new = open_checkpoint(args["model"]), args["max_new_tokens"]
-    found = cost(replace(_probe_plan(args, memory), methods=tuple(args["methods"])))
+    found = cost(replace(_probe_plan(args, memory), methods=parse(args["methods"])))
     pairs, passes = found["pairs"], found["resumed_layers"] // max(1, model.depths["text"])
     rows = found["answers"] if not passes else 2 * pairs
     prompt = _prompt_tokens(args, args["task_names"], memory)

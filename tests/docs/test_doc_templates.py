@@ -75,7 +75,7 @@ def test_a_task(capsys, tmp_path):
 def test_a_probe(capsys, tmp_path):
     from franken.generate.native import encode_prompts
     from franken.models.loading import load
-    from franken.probe.measures import prompt_of
+    from franken.probe.session import prompt_of
 
     given = (
         "creature:sft",

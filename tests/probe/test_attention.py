@@ -12,11 +12,24 @@ from franken.generate import Prompt, Sampling, encode_prompts, generate
 from franken.models.tiny import tiny, tiny_batch
 from franken.models.tiny_configs import IMAGE
 from franken.probe import attention
-from franken.probe.attention import attention_mass, attention_rows, look_at_image
+from franken.probe.attention import attention_mass, look_at_image
 from franken.probe.plan import plan_probe
 from franken.probe.run import run_probe
 from franken.runs import load_run
 from franken.tasks import get
+
+
+@torch.no_grad()
+def attention_rows(model, batch, rows):
+    """What the hook sees: the weights `[heads, rows, tokens]` of these query tokens, a layer each."""
+    seen = {}
+
+    def keep(layer, weights):
+        seen.setdefault(layer, []).append(weights)
+
+    with attention._watch_rows(model.get_decoder(), rows, keep):
+        model(**batch, use_cache=False, logits_to_keep=1)
+    return [torch.cat(seen[layer], 1) for layer in sorted(seen)]
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ answer and sums by hand.
 
 import math
 
+import pandas as pd
 import pytest
 import torch
 from hand_built import FAMILIES, hand_built, seeing
@@ -12,9 +13,10 @@ from franken.generate import Prompt, Sampling, encode_prompts, generate
 from franken.models import creature
 from franken.models.loading import load, wrap
 from franken.probe import lens
+from franken.probe.methods import get as method
+from franken.probe.methods.lens import BRIDGED
 from franken.probe.plan import plan_probe
 from franken.probe.run import run_probe
-from franken.probe.site_summary import summarise_lens
 from franken.runs import load_run
 from franken.tasks import get
 
@@ -25,7 +27,7 @@ def asked(name="sum"):
     return Prompt((item := get(name).pairs(1, 0)[0].target).question, (item.image,), item.id)
 
 
-@pytest.mark.parametrize("family", lens.BRIDGED)
+@pytest.mark.parametrize("family", BRIDGED)
 def test_the_bridge_and_our_own_lens_agree_at_every_position(family):
     batch = hand_built(family)
     tokenizer = creature.build_processor().tokenizer
@@ -128,11 +130,10 @@ def test_the_summary_of_ranks_is_their_geometric_mean():
         "p_gold": 0.5,
         "entropy": 1.0,
     }
+    blank |= {"layer": 0, "error": None, "ineligible": None}
     head = {"model": "m", "method": "lens", "part": "text", "task": "t"}
-    rows = {
-        (r["metric"], r["component"]): r
-        for r in summarise_lens(head, 0, [blank | {"rank_gold": k} for k in (1, 4, 16)])
-    }
+    samples = pd.DataFrame([blank | {"rank_gold": k} for k in (1, 4, 16)])
+    rows = {(r["metric"], r["component"]): r for r in method("lens").summarise(samples, head)}
     assert rows["answer_rank", "all"]["value"] == pytest.approx(4)
     assert rows["answer_rank", "all"]["ci_low"] >= 1
     assert rows["answer_rank", "image"]["n"] == 0

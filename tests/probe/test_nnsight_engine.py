@@ -1,12 +1,13 @@
 """The nnsight engine and the torch engine write the same rows."""
 
 import pytest
+from spelled import ablations_of, swap_sets
 
 from franken import tasks
 from franken.generate import Prompt
 from franken.probe import ablate as torch_ablate
 from franken.probe import nnsight_engine, swap
-from franken.probe.ablate import METHODS, ablations_of, calibrate
+from franken.probe.ablate import calibrate
 from franken.probe.plan import plan_probe
 from franken.probe.run import run_probe
 from franken.runs import load_run
@@ -20,7 +21,7 @@ def test_swaps_are_the_same_in_both_engines(sft_creature):
     encoded = [swap.encode_pair(sft_creature, target, source)]
     sets = [
         frozenset(),
-        *(s for mode in ("suffix", "single") for s in swap.swap_sets(mode, (0, 4, 7), DEPTH)),
+        *(s for mode in ("suffix", "single") for s in swap_sets(mode, (0, 4, 7), DEPTH)),
     ]
     ours = swap.swapped_batch(sft_creature, encoded, sets, 12, measure=True)[0]
     theirs = nnsight_engine.swapped_batch(sft_creature, encoded, sets, 12, measure=True)[0]
@@ -36,7 +37,7 @@ def test_ablations_are_the_same_in_both_engines(sft_creature):
     items = tasks.get("read").items(2, 0)
     asked = [Prompt(i.question, (i.image,), i.id) for i in items]
     calibration = calibrate(sft_creature, asked[1:], range(DEPTH))
-    wanted = [a for method in METHODS for a in ablations_of(method, (1, 6))]
+    wanted = ablations_of((1, 6))
     given = {"max_new_tokens": 8, "calibration": calibration}
     ours = torch_ablate.ablate(sft_creature, asked[0], wanted, **given)
     theirs = nnsight_engine.ablate(sft_creature, asked[0], wanted, **given)

@@ -2,18 +2,18 @@
 changes nothing.
 """
 
+import pandas as pd
 import pytest
 import torch
 from hand_built import FAMILIES, hand_built, seeing
 
 from franken.errors import FrankenError
 from franken.models.tokens import TokenMap
-from franken.probe import patch
-from franken.probe.measures import SITES
+from franken.probe import methods, patch
+from franken.probe.methods.patch import SITES
 from franken.probe.patch import parting_of, patch_effects, token_groups
 from franken.probe.plan import plan_probe
 from franken.probe.run import run_probe
-from franken.probe.site_summary import summarise_patch
 from franken.runs import load_run
 from franken.stats import sign_flip_test
 
@@ -225,7 +225,7 @@ def test_patching_runs_on_the_creature(tmp_path):
         samples=4,
         max_new_tokens=24,
     )
-    assert plan.methods == ("patch-residual", "patch-residual-noising", "patch-heads-noising")
+    assert plan.names == ("patch-residual", "patch-residual-noising", "patch-heads-noising")
     run = load_run(run_probe(plan, out=tmp_path, device="cpu"))
     assert len(run.samples) == plan.n_requested == 3 * 4 * DEPTH
     table = run.layers.set_index(["method", "metric", "component", "layer"])["value"]
@@ -246,13 +246,15 @@ def test_patching_runs_on_the_creature(tmp_path):
 def test_the_summary_tests_effects_but_not_rounding():
     head = {"model": "m", "method": "patch-attn-noising", "part": "text", "task": "t"}
     blank = {f"effect_{group}": None for group in ("system", "question", "answer")}
+    blank |= {"error": None, "ineligible": None}
     cell = [
         blank | {"effect_image": 0.4 + 0.01 * i, "effect_last": 3e-8, "effect_all": 1.0}
         for i in range(12)
     ]
-    rows = {
-        (r["component"], r["layer"]): r for r in summarise_patch(head, {0: cell, 1: cell, 2: []})
-    }
+    failed = [{"layer": 2, "error": "broken", "ineligible": None}]
+    samples = pd.DataFrame([row | {"layer": i} for i in (0, 1) for row in cell] + failed)
+    summary = methods.get("patch-attn-noising").summarise(samples, head)
+    rows = {(r["component"], r["layer"]): r for r in summary}
     assert {r["metric"] for r in rows.values()} == {"lost"}
     assert rows["image", 0]["value"] == pytest.approx(0.455)
     one = sign_flip_test([0.4 + 0.01 * i for i in range(12)])

@@ -7,18 +7,21 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from spelled import swap_sets
 
 from franken import tasks
 from franken.errors import FrankenError, UsageError, VerificationError
 from franken.generate import Prompt, Sampling, encode_prompts, generate
 from franken.models.hooks import edit
 from franken.models.tokens import token_map
-from franken.probe import controls, interventions
-from franken.probe.ablate import ablated_answers
+from franken.probe import controls
+from franken.probe.ablate import Ablation, ablate
+from franken.probe.methods.swap import fall_layers, fall_tests
 from franken.probe.plan import plan_probe
 from franken.probe.run import check_controls, run_probe
-from franken.probe.summary import fall_layers, fall_tests, layer_rows
-from franken.probe.swap import swap_sets, swapped_answers
+from franken.probe.session import Session
+from franken.probe.summary import layer_rows
+from franken.probe.swap import swapped_answers
 from franken.runs import load_run
 
 DEPTH = 8
@@ -118,7 +121,7 @@ def test_swap_sets_written_out():
         "suffix", [0], DEPTH
     )
     for mode in ("window:0", "window:x", "window", "middle"):
-        with pytest.raises(UsageError, match="unknown swap mode"):
+        with pytest.raises(UsageError, match="unknown (swap mode|method)"):
             swap_sets(mode, [0], DEPTH)
 
 
@@ -172,8 +175,8 @@ def test_ablation_equals_a_model_without_the_layer(sft_creature):
     from franken.models.loading import load
 
     asked = [pair_prompts("read", i)[0] for i in range(3)]
-    ours = ablated_answers(sft_creature, asked, 6, max_new_tokens=20)
-    plain = ablated_answers(sft_creature, asked, None, max_new_tokens=20)
+    answers = [ablate(sft_creature, p, [Ablation(6)], max_new_tokens=20) for p in asked]
+    plain, ours = zip(*answers, strict=True)
     assert [r.ids for r in plain] == [
         r[0].ids for r in generate(sft_creature, asked, Sampling(1, 0.0, 20))
     ]
@@ -190,6 +193,7 @@ def test_ablation_equals_a_model_without_the_layer(sft_creature):
 def row(sample, layer, changed, task="read", method="swap-suffix", world="digits", **extra):
     blank = {
         "model": "m",
+        "part": "text",
         "error": None,
         "ineligible": None,
         "to_source": changed,
@@ -217,7 +221,7 @@ def test_rates_leave_out_what_cannot_be_measured():
         row("d", 0, None, ineligible="same"),
     ]
     rows += [row("c", 1, None, error="broken")]
-    found = {(r["layer"], r["metric"]): r for r in layer_rows(rows)}
+    found = {(r["layer"], r["metric"]): r for r in layer_rows(pd.DataFrame(rows))}
     assert found[0, "change_rate"]["n"] == 2
     assert found[0, "change_rate"]["value"] == 0.5
     assert found[1, "change_rate"]["n"] == 0
@@ -230,7 +234,7 @@ def test_ablation_drops_are_paired_and_corrected():
         for i in range(20)
         for layer in (0, 1)
     ]
-    found = {(r["layer"], r["metric"]): r for r in layer_rows(rows)}
+    found = {(r["layer"], r["metric"]): r for r in layer_rows(pd.DataFrame(rows))}
     assert found[0, "accuracy_drop"]["value"] == pytest.approx(0.75)
     assert found[0, "accuracy_drop"]["p_adjusted"] == pytest.approx(2 * 2 * 0.5**15)
     assert found[1, "accuracy_drop"]["value"] == 0.0
@@ -246,8 +250,8 @@ def test_tasks_that_fall_at_different_layers_are_told_apart():
             rows.append(
                 row(f"count-test-pair-0-{i}", layer, layer < 2, task="count", world="shapes")
             )
-    assert set(fall_layers([r for r in rows if r["task"] == "sum"]).values()) == {6.0}
-    tests = fall_tests(rows)
+    assert set(fall_layers(pd.DataFrame([r for r in rows if r["task"] == "sum"])).values()) == {6.0}
+    tests = fall_tests(pd.DataFrame(rows))
     assert [t["tasks"] for t in tests] == [["read", "sum"]]
     assert tests[0]["difference"] == 2.0
     assert tests[0]["p_adjusted"] < 1e-3
@@ -306,7 +310,7 @@ def test_an_interrupted_probe_resumes_to_the_same(tmp_path, monkeypatch):
         )
 
     whole = load_run(run_probe(plan(), out=tmp_path / "whole", device="cpu"))
-    monkeypatch.setattr(interventions, "FLUSH", 2)
+    monkeypatch.setattr("franken.probe.run.FLUSH", 2)
     calls = []
 
     def stop(done, total, what):
@@ -330,10 +334,11 @@ def test_an_interrupted_probe_resumes_to_the_same(tmp_path, monkeypatch):
 
 def test_a_failing_control_fails_the_run(sft_creature, monkeypatch):
     plan = plan_probe("creature:sft", task_names=["read"], samples=1)
-    assert check_controls(sft_creature, plan) == []
+    session = Session(plan, sft_creature)
+    assert check_controls(session) == []
     monkeypatch.setattr(controls, "identity_hook_is_exact", lambda *_: False)
     with pytest.raises(VerificationError, match="control"):
-        check_controls(sft_creature, plan)
+        check_controls(session)
 
 
 def test_wrong_requests(tmp_path):

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from spelled import ablations_of, swap_sets
 
 from franken.models.creature import build_tokenizer
 from franken.models.loading import wrap
 from franken.models.tiny import TINY_FAMILIES, TINY_VISION, tiny, tiny_batch
 from franken.probe import nnsight_engine
-from franken.probe.ablate import METHODS, ablate, ablations_of, calibrate
-from franken.probe.swap import stackable, swap_sets, swapped_batch
+from franken.probe.ablate import ablate, calibrate
+from franken.probe.swap import stackable, swapped_batch
 
 LAYERS = 3
 COVERED = {
@@ -95,7 +96,7 @@ def test_ablations_on_every_family(model_type, monkeypatch):
     batch = encoded(loaded, images=2)
     monkeypatch.setattr("franken.probe.ablate.encode_prompts", lambda _, prompts: prompts[0])
     calibration = calibrate(loaded, [encoded(loaded, seed=3)], range(LAYERS))
-    wanted = [a for method in METHODS for a in ablations_of(method, range(LAYERS))]
+    wanted = ablations_of(range(LAYERS))
     given = {"max_new_tokens": 4, "calibration": calibration}
     ours, theirs = (
         engine(loaded, batch, wanted, **given) for engine in (ablate, nnsight_engine.ablate)

@@ -4,15 +4,17 @@ ones.
 
 import pytest
 import torch
+from spelled import ABLATIONS, ablations_of, swap_sets
 
 from franken import tasks
 from franken.errors import UsageError
 from franken.generate import Prompt, Sampling, encode_prompts, generate
 from franken.models.hooks import edit
 from franken.probe import ablate as ablation
-from franken.probe.ablate import Ablation, ablate, ablations_of, calibrate
+from franken.probe.ablate import Ablation, ablate, calibrate
+from franken.probe.methods import get as get_method
 from franken.probe.scores import parting, same_answer
-from franken.probe.swap import encode_pair, stackable, swap_sets, swapped_answers, swapped_batch
+from franken.probe.swap import encode_pair, stackable, swapped_answers, swapped_batch
 from franken.tasks import Item
 
 DEPTH = 8
@@ -64,7 +66,7 @@ def test_the_model_is_as_before_also_after_an_exception(sft_creature, monkeypatc
     swapped_answers(
         sft_creature, target, source, swap_sets("single", range(DEPTH), DEPTH), max_new_tokens=4
     )
-    ablate(sft_creature, target, ablations_of("zero", range(DEPTH)), max_new_tokens=4)
+    ablate(sft_creature, target, get_method("zero").at(range(DEPTH)), max_new_tokens=4)
     assert unchanged(sft_creature, before)
 
     def fail(*_, **__):
@@ -106,28 +108,27 @@ def by_hand(loaded, prompt, change, steps):
     return said
 
 
-@pytest.mark.parametrize("method", ablation.METHODS)
+@pytest.mark.parametrize("method", ABLATIONS, ids=lambda method: method.name)
 def test_ablations_equal_those_written_by_hand(sft_creature, method):
     layers = loaded_layers = sft_creature.family.decoder_layers(sft_creature.model)
     asked = [target for target, _ in prompts("read", 3)]
     calibration = calibrate(sft_creature, asked[1:], range(DEPTH), seed=5)
-    kind, _, site = method.partition("-")
     rows = ablate(
         sft_creature,
         asked[0],
-        ablations_of(method, range(DEPTH)),
+        method.at(range(DEPTH)),
         max_new_tokens=12,
         calibration=calibration,
     )
     assert rows[0].ids == generate(sft_creature, [asked[0]], Sampling(1, 0.0, 12))[0][0].ids
     for layer in (0, 3, 7):
-        key = site or "layer", layer
+        key = method.site, layer
         module = {
             "layer": layers[layer],
             "attention": layers[layer].self_attn,
             "mlp": loaded_layers[layer].mlp,
         }[key[0]]
-        table = ablation.replacements([Ablation(layer, kind, key[0])], calibration, 100)
+        table = ablation.replacements([Ablation(layer, method.kind, key[0])], calibration, 100)
 
         def change(length, module=module, key=key, table=table):
             def replaced(output, context):
@@ -162,7 +163,7 @@ def test_calibration_is_the_mean_and_spread_of_what_a_site_adds(sft_creature):
 
 def test_noise_is_seeded_and_ablations_do_not_depend_on_the_batch(sft_creature):
     asked = [target for target, _ in prompts("sum", 2)]
-    methods = [a for m in ablation.METHODS for a in ablations_of(m, range(DEPTH))]
+    methods = ablations_of(range(DEPTH))
     seeds = [calibrate(sft_creature, asked, range(DEPTH), seed=s) for s in (0, 0, 1)]
     rows = [
         ablate(sft_creature, asked[0], methods, max_new_tokens=10, calibration=c) for c in seeds
@@ -176,10 +177,10 @@ def test_noise_is_seeded_and_ablations_do_not_depend_on_the_batch(sft_creature):
 
 
 def test_wrong_ablations(sft_creature):
-    with pytest.raises(UsageError, match="unknown ablation"):
-        ablations_of("zer", [0])
+    with pytest.raises(UsageError, match="unknown method"):
+        get_method("zer")
     with pytest.raises(UsageError, match="calibration"):
-        ablate(sft_creature, prompts("read", 1)[0][0], ablations_of("mean", [0]), max_new_tokens=2)
+        ablate(sft_creature, prompts("read", 1)[0][0], get_method("mean").at([0]), max_new_tokens=2)
     with pytest.raises(UsageError, match="calibrate"):
         calibrate(sft_creature, [], [0])
 

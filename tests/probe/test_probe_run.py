@@ -16,12 +16,12 @@ from franken.errors import UsageError, VerificationError
 from franken.generate import Prompt, Response
 from franken.models.loading import wrap
 from franken.probe import ablate, controls, swap
+from franken.probe.answers import judge
 from franken.probe.cost import cost
-from franken.probe.interventions import judge
 from franken.probe.lens import own_lens
-from franken.probe.measures import prompt_of
 from franken.probe.plan import one_pair, plan_probe
 from franken.probe.run import run_probe
+from franken.probe.session import prompt_of
 from franken.probe.summary import peaks
 from franken.runs import layer_row, load_run
 
@@ -45,8 +45,12 @@ def test_questions_of_a_table_are_graded_by_their_type_and_never_swapped(tmp_pat
     a, b, c, _ = plan_probe("creature:sft", methods=["zero"], data=questions(tmp_path)).pairs
     assert (a.target.answer_type, b.target.answer) == ("number", "1.5")
     assert "\\boxed" in b.target.question
-    assert judge(a, "so \\boxed{1003.0}", "\\boxed{1,003}", "")["score"] == 1.0
-    assert judge(a, "so \\boxed{103}", "\\boxed{1,003}", "")["score"] == 0.0
+    right, near, wrong = (
+        Response(text, [], [], False)
+        for text in ("\\boxed{1,003}", "so \\boxed{1003.0}", "so \\boxed{103}")
+    )
+    assert judge(a, near, right).score == 1.0
+    assert judge(a, wrong, right).score == 0.0
     assert a.ineligible
     assert "no answer" in c.error
     with pytest.raises(UsageError, match="no data"):
@@ -250,8 +254,8 @@ def test_the_dry_run_counts_the_forwards_that_are_run(tmp_path, sft_creature, me
         "creature:sft", methods=methods, task_names=["read"], samples=4, max_new_tokens=STEPS
     )
     monkeypatch.setattr("franken.probe.run.check_controls", lambda *_: [])
-    monkeypatch.setattr("franken.models.loading.load", lambda *_, **__: sft_creature)
-    monkeypatch.setattr("franken.probe.lens.BRIDGED", ())
+    monkeypatch.setattr("franken.probe.run.load", lambda *_, **__: sft_creature)
+    monkeypatch.setattr("franken.probe.methods.lens.BRIDGED", ())
     monkeypatch.setattr(
         "franken.generate.native.end_ids", lambda *_: [-2]
     )  # every answer is the longest

@@ -4,8 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from franken.report import probe_titles as say
-from franken.report.probe_figures import draw_comparison, draw_probe
+from franken.probe.findings import layers_of, peak
+from franken.probe.methods import get as method
+from franken.report import theme
+from franken.report.figures import probe
+from franken.report.figures.probe import draw_comparison, draw_probe
 from franken.runs import LAYER_COLUMNS, layer_row, open_run
 
 DEPTH = 6
@@ -119,14 +122,13 @@ def test_a_comparison_gets_a_picture_a_method(tmp_path):
 
 
 def test_lines_and_cells_are_the_rows(tmp_path, monkeypatch):
-    from franken.report import probe_figures
-
     kept = {}
-    monkeypatch.setattr(
-        probe_figures,
-        "_save",
-        lambda folder, makers: kept.update({k: m() for k, m in makers.items()}),
-    )
+
+    def keep(_, figures):
+        with theme.theme():
+            kept.update({figure.name: probe.draw(figure, "m", DEPTH) for figure in figures})
+
+    monkeypatch.setattr(probe, "_save", keep)
     draw_probe(finished(tmp_path, everything()))
     line = kept["ablation"].axes[0].lines[0]
     assert line.get_ydata() == pytest.approx([100, 0, 0, 0, 50, 98])
@@ -152,33 +154,33 @@ def test_titles_say_what_the_rows_say():
     def of(method):
         return table[table["method"] == method]
 
-    assert say.of_swaps(of("swap-suffix")).endswith("read 3.5")
-    assert say.of_ablation(of("zero")).startswith("Layers 0, 5 cost most: 100 points")
-    attention = of("attention")
-    assert "layers 2..3: 30 %" in say.of_attention(attention[attention["component"] == "all"])
-    assert "left the image for the last token by layer 3" in say.of_patching(
-        of("patch-residual"), "patch-residual"
-    )
-    assert "layer 2, head 2, last tokens, 2.00" in say.of_patched_heads(
-        of("patch-heads-noising"), "patch-heads-noising"
-    )
-    assert say.of_lens(of("lens")).endswith("read 4, sum 4")
+    assert method("swap-suffix").title(of("swap-suffix")).endswith("read 3.5")
+    assert method("zero").title(of("zero")).startswith("Layers 0, 5 cost most: 100 points")
+    assert "layers 2..3: 30 %" in method("attention").title(of("attention"))
+    patched, heads = "patch-residual", "patch-heads-noising"
+    assert "left the image for the last token by layer 3" in method(patched).title(of(patched))
+    assert "layer 2, head 2, last tokens, 2.00" in method(heads).title(of(heads))
+    assert method("lens").title(of("lens")).endswith("read 4, sum 4")
+
+
+def shift(table):
+    return method("attention").comparison(frame(table), "sft", "rl").title
 
 
 def test_a_shift_is_named_only_where_it_is_sure():
     metric = "attention_mass_difference"
     table = rows("attention", metric, [0.5, 0.1, -0.2, 0.3, 0, 0], p=[0.5, 0.01, 0.02, 0.04, 1, 1])
-    assert say.of_shift(frame(table), "sft", "rl").endswith("more in layers 1, 3, less in layer 2")
+    assert shift(table).endswith("more in layers 1, 3, less in layer 2")
     table += rows("attention", metric, [0, -0.1, 0, 0, 0, 0], task="sum", p=[1, 0.01, 1, 1, 1, 1])
-    assert say.of_shift(frame(table), "sft", "rl").endswith(
+    assert shift(table).endswith(
         "more in layer 3, less in layer 2, more or less, by task, in layer 1"
     )
     nothing = rows("attention", metric, [0.5] * 6, p=[0.5] * 6)
-    assert say.of_shift(frame(nothing), "sft", "rl").endswith("no layer differs")
+    assert shift(nothing).endswith("no layer differs")
 
 
 def test_a_peak_is_every_layer_that_cannot_be_told_from_the_best():
     table = frame(rows("zero", "accuracy_drop", [0.5, 0.9, 0.85, 0.5, 0.8, 0.79], half=0.05))
-    assert say.peak(table) == [1, 2, 4]
-    assert say.peak(table[:0]) == []
-    assert say.layers_of([0, 1, 2, 4, 6, 7]) == "layers 0..2, 4, 6..7"
+    assert peak(table) == [1, 2, 4]
+    assert peak(table[:0]) == []
+    assert layers_of([0, 1, 2, 4, 6, 7]) == "layers 0..2, 4, 6..7"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from franken.layers import thirds
+from franken.probe.findings import pool_tasks, task_names
 from franken.report import theme as look
 
 Frame = Any  # a pandas DataFrame; see franken.evaluate.metrics
@@ -353,33 +354,6 @@ def legend(ax: Axes, *, width: int = 52) -> int:
             labelspacing=0.2,
         )
     return -(-len(labels) // columns)
-
-
-def task_names(rows: Any) -> list[str]:
-    """The tasks of some rows in their order, without `all`."""
-    return [t for t in dict.fromkeys(rows["task"]) if t is not None and t != "all"]
-
-
-def pool_tasks(rows: Frame) -> Frame:
-    """The mean over tasks per layer, with the interval of a mean of independent estimates (from the
-    tasks' bars).
-    """
-    import pandas as pd
-
-    out = []
-    for layer, part in rows[rows["task"] != "all"].dropna(subset=["value"]).groupby("layer"):
-        half = ((part["ci_high"] - part["ci_low"]) / 2).to_numpy(float)
-        value, spread = float(part["value"].mean()), float(np.sqrt((half**2).sum()) / len(part))
-        out.append(
-            {
-                "layer": layer,
-                "value": value,
-                "ci_low": value - spread,
-                "ci_high": value + spread,
-                "n": int(part["n"].sum()),
-            }
-        )
-    return pd.DataFrame(out, columns=["layer", "value", "ci_low", "ci_high", "n"])
 
 
 def diff_places(df: Frame) -> dict[tuple[str, int], float]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from franken import stats
 from franken.evaluate.metrics import macro_interval
-from franken.report import probe_titles as titles
+from franken.probe import findings, methods
 from franken.report import theme as look
 from franken.report.evidence import Evidence
 from franken.report.figures import plots
@@ -108,7 +108,7 @@ def _swaps(
     ]
     own = rows[(rows["model"] == last) & (rows["method"] == method)]
     if tag == "swap-suffix":
-        text = titles.of_swaps(own)
+        text = methods.get(method).title(own)
         finding = f"{look.name(last)}: {text[0].lower()}{text[1:]}" if ":" in text else ""
     else:
         curve = plots.pool_tasks(own[(own["metric"] == metric) & own["layer"].notna()])
@@ -121,10 +121,10 @@ def _swaps(
 
 
 def _peak(model: str, curve: Any, what: str) -> str:
-    layers = titles.peak(curve)
+    layers = findings.peak(curve)
     if not layers:
         return ""
-    return f"{look.name(model)}: most {what} at {titles.layers_of(layers)}, {100 * curve['value'].max():.0f} % over tasks"
+    return f"{look.name(model)}: most {what} at {findings.layers_of(layers)}, {100 * curve['value'].max():.0f} % over tasks"
 
 
 def _skips(found: Evidence, rows: Any, models: list[str], tasks: list[str]) -> Group:
@@ -134,7 +134,7 @@ def _skips(found: Evidence, rows: Any, models: list[str], tasks: list[str]) -> G
         & (rows["method"] == "zero")
         & (rows["metric"] == "accuracy_drop")
     ]
-    said = titles.of_ablation(own)
+    said = methods.get("zero").title(own)
     return Group(
         "zero",
         "Without this layer",
@@ -187,7 +187,7 @@ def _attention(found: Evidence, rows: Any, models: list[str]) -> Group:
         sure = shift[shift["p_adjusted"] < 0.05]
         ways = [("more", sure[sure["value"] > 0]), ("less", sure[sure["value"] < 0])]
         said = [
-            f"{way} in {titles.layers_of([int(i) for i in part['layer']])}"
+            f"{way} in {findings.layers_of([int(i) for i in part['layer']])}"
             for way, part in ways
             if len(part)
         ]

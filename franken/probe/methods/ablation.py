@@ -1,0 +1,178 @@
+"""`zero`, `mean`, `noise`, each also `-attention` or `-mlp`: what a layer adds is replaced by
+nothing, by its mean over samples that are not probed, or by noise of that mean and spread.
+
+How, and how all of them run as rows of one batch, is in `franken.probe.ablate`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from franken.plugins import register
+from franken.probe import findings
+from franken.probe.figure import Curves, Figure
+from franken.probe.method import Cost, Measurement, Method, Metric
+from franken.stats import mcnemar_exact
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from franken.generate import Prompt, Response
+    from franken.probe.ablate import Ablation, Calibration
+    from franken.probe.cost import TextShape
+    from franken.probe.plan import ProbePlan
+    from franken.probe.session import Session
+    from franken.tasks import Pair
+
+Kind = Literal["zero", "mean", "noise"]
+Site = Literal["layer", "attention", "mlp"]
+KINDS: dict[Kind, str] = {"zero": "skipped", "mean": "set to its mean", "noise": "plus noise"}
+SITES: dict[Site, str] = {"layer": "Layer", "attention": "Attention", "mlp": "MLP"}
+
+
+def calibration_of(session: Session) -> Calibration | None:
+    """What the probed layers add on average, over the plan's samples for that."""
+    from franken.probe.ablate import calibrate
+    from franken.probe.session import prompt_of
+
+    plan = session.plan
+    prompts = [prompt_of(item) for item in plan.calibration]
+    return calibrate(session.loaded, prompts, plan.layers, plan.seed) if prompts else None
+
+
+def _lost(samples: pd.DataFrame, _: np.ndarray) -> float:
+    """McNemar's exact p of right answers lost against those won."""
+    before, now = (samples[name].astype(float) == 1.0 for name in ("baseline_score", "score"))
+    return mcnemar_exact(int((before & ~now).sum()), int((now & ~before).sum()))
+
+
+@dataclass(frozen=True)
+class Ablate(Method):
+    """Accuracy without what a layer adds, and what that costs, paired by question."""
+
+    kind: Kind
+    site: Site = "layer"
+
+    short = "ablation"
+    shown = ("change_rate", "accuracy_drop")
+
+    def metrics(self, columns: Collection[str] = ()) -> tuple[Metric, ...]:
+        return (
+            Metric("accuracy", lambda rows: rows["score"] == 1.0, rate=True, compared=False),
+            Metric("change_rate", "changed", rate=True, compared=False, peaked=True),
+            Metric("truncated_rate", "truncated", rate=True, compared=False),
+            Metric(
+                "accuracy_drop",
+                lambda rows: rows["baseline_score"].astype(float) - rows["score"].astype(float),
+                label="Accuracy lost",
+                peaked=True,
+                test=_lost,
+            ),
+        )
+
+    @property
+    def calibrated(self) -> bool:
+        return self.kind != "zero"
+
+    def at(self, layers: Sequence[int]) -> list[Ablation]:
+        """The ablation of each of `layers`."""
+        from franken.probe.ablate import Ablation
+
+        return [Ablation(layer, self.kind, self.site) for layer in layers]
+
+    @classmethod
+    def cost(cls, methods: Sequence[Ablate], plan: ProbePlan, shape: TextShape) -> Cost:
+        """Rows of one question are its ablations and the plain answer; each has keys and values of
+        its own.
+        """
+        rows, new = 1 + len(methods) * len(plan.layers), plan.max_new_tokens
+        naive = len(plan.pairs) * rows * new
+        batches = -(-(rows - 1) // (plan.batch_size - 1))
+        asked = sum(not p.target.error for p in plan.pairs)
+        forwards = asked * batches * new + len(plan.calibration)
+        if plan.engine != "torch":
+            forwards = naive
+        return Cost(forwards=forwards, naive=naive, rows=rows, stores=plan.batch_size)
+
+    @classmethod
+    def check(
+        cls,
+        methods: Sequence[Ablate],
+        session: Session,
+        prompts: Sequence[Prompt],
+        pairs: Sequence[tuple[Prompt, Prompt]],
+    ) -> list[str]:
+        from franken.probe.controls import check_ablations
+
+        layers, new = session.plan.layers, session.plan.max_new_tokens
+        return check_ablations(session.loaded, prompts, layers[len(layers) // 2], new)
+
+    @classmethod
+    def run(
+        cls, methods: Sequence[Ablate], session: Session, pairs: Sequence[Pair]
+    ) -> Iterator[Measurement]:
+        """All ablations of a question run as the rows of one batch."""
+        from franken.probe.answers import is_doubtful, judge
+        from franken.probe.session import prompt_of
+
+        loaded, plan = session.loaded, session.plan
+        if plan.engine == "nnsight":
+            from franken.probe.nnsight_engine import ablate
+        else:
+            from franken.probe.ablate import ablate
+        wanted = [(m.name, a) for m in methods for a in m.at(plan.layers)]
+        for pair in pairs:
+            prompt = prompt_of(pair.target)
+
+            def answers(ablations: Sequence[Ablation], prompt: Prompt = prompt) -> list[Response]:
+                return ablate(
+                    loaded,
+                    prompt,
+                    ablations,
+                    max_new_tokens=plan.max_new_tokens,
+                    calibration=session.once(calibration_of),
+                    batch_size=plan.batch_size,
+                )
+
+            plain, *rows = answers([ablation for _, ablation in wanted])
+            for (method, ablation), now in zip(wanted, rows, strict=True):
+                if is_doubtful(loaded, now, plain):
+                    first, again = answers([ablation])
+                    judged = judge(pair, again, first, batched=now.text)
+                else:
+                    judged = judge(pair, now, plain)
+                yield Measurement(method, pair, ablation.layer, asdict(judged))
+
+    def title(self, rows: pd.DataFrame) -> str:
+        """The layers that cost most in the first ablation drawn, over all tasks."""
+        pooled = findings.pool_tasks(rows.loc[rows["method"] == rows["method"].iloc[0]])
+        costly = findings.peak(pooled)
+        if not costly:
+            return "Accuracy lost without a layer"
+        where, verb = findings.layers_of(costly), "costs" if len(costly) == 1 else "cost"
+        return f"{where.capitalize()} {verb} most: {100 * pooled['value'].max():.0f} points"
+
+    @classmethod
+    def figures(cls, methods: Sequence[Ablate], rows: pd.DataFrame) -> list[Figure]:
+        drops = findings.curve(rows, metric="accuracy_drop")
+        plots = [
+            Curves(
+                findings.select(drops, method=method.name),
+                title=f"{SITES[method.site]} {KINDS[method.kind]}",
+                label="" if number else "accuracy lost, points",
+                axis="signed",
+            )
+            for number, method in enumerate(methods)
+        ]
+        title, columns = methods[0].title(drops), min(3, len(plots))
+        return [Figure("ablation", title, plots, columns, drops, "questions", shared_y=True)]
+
+
+for _kind in KINDS:
+    for _site in SITES:
+        _name = _kind if _site == "layer" else f"{_kind}-{_site}"
+        register("probe", _name, Ablate(_name, _kind, _site))

@@ -1,0 +1,84 @@
+"""`attention`: how much the tokens that the model writes look at the image, by layer and head.
+
+The arithmetic, and which figure of the Frankenstein paper it is, are in `franken.probe.attention`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from franken.plugins import register
+from franken.probe import findings
+from franken.probe.figure import Curves, Figure
+from franken.probe.method import Method, Metric, head_cells
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from franken.generate import Prompt
+    from franken.probe.session import Session
+    from franken.tasks import Pair
+
+MASS = "attention_mass"
+
+
+class Attention(Method):
+    """The share of a written token's attention that falls on the image."""
+
+    short = "attention"
+    shown = (MASS,)
+
+    def metrics(self, columns: Collection[str] = ()) -> tuple[Metric, ...]:
+        """`attention_per_pair` is the mass over the number of visual tokens."""
+        return (
+            Metric(MASS, "mass", label="Attention to the image"),
+            Metric("attention_per_pair", lambda rows: rows["mass"] / rows["n_vision"]),
+            Metric(MASS, "head_mass", component=""),
+        )
+
+    @classmethod
+    def check(
+        cls,
+        methods: Sequence[Attention],
+        session: Session,
+        prompts: Sequence[Prompt],
+        pairs: Sequence[tuple[Prompt, Prompt]],
+    ) -> list[str]:
+        from franken.probe.controls import check_attention
+
+        return check_attention(session.loaded, prompts)
+
+    def measure(self, session: Session, pair: Pair) -> Sequence[Mapping[str, object]]:
+        from franken.probe.attention import look_at_image
+        from franken.probe.session import prompt_of
+
+        reply = session.reply(pair.target)
+        said = {"baseline": reply.text, "truncated": reply.truncated}
+        looks = look_at_image(session.loaded, prompt_of(pair.target), reply.ids)
+        return [said | asdict(looks[layer]) for layer in session.plan.layers]
+
+    def title(self, rows: pd.DataFrame) -> str:
+        """Where replies look at the image most."""
+        pooled = findings.pool_tasks(findings.curve(rows, metric=MASS))
+        where, top = findings.layers_of(findings.peak(pooled)), 100 * float(pooled["value"].max())
+        return f"What the model writes looks at the image most in {where}: {top:.0f} % of its attention"
+
+    @classmethod
+    def figures(cls, methods: Sequence[Attention], rows: pd.DataFrame) -> list[Figure]:
+        mass = findings.curve(rows, metric=MASS)
+        heads = rows.loc[rows["component"].str.startswith("head ")]
+        plots = [
+            Curves(
+                mass,
+                title="Of what each written token looks at",
+                label="attention to the image, %",
+                axis="positive",
+            ),
+            head_cells(heads, label="% on the image", limits=(0, None), palette="mako_r"),
+        ]
+        return [Figure("attention", methods[0].title(mass), plots, 2, mass, "replies")]
+
+
+register("probe", "attention", Attention("attention"))
