@@ -2,18 +2,37 @@
 everything else on stderr.
 """
 
+from __future__ import annotations
+
+import io
 import json as json_module
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from franken.errors import FrankenError
+from franken.report.tables.table import Table, to_rich
 
 if TYPE_CHECKING:
-    from franken.runs import Manifest
+    import pandas as pd
+
+    from franken.merge.plan import Plan
+    from franken.runs import LoadedRun
+
+Tick = Callable[[int, int | None, str], None]
+WARNINGS = 5  # of a run that are printed; all are in its run.json
+
+
+def any_character() -> None:
+    """Let no character end a run: what the terminal's encoding lacks is written as `\\u2192`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def finish_run(
@@ -26,28 +45,25 @@ def finish_run(
     component: str = "all",
 ) -> int:
     """Print a finished run, one table a method and metric; return 0, or 3 when some samples failed."""
+    from franken.report.tables.measurements import Measurements, brief
     from franken.runs import load_run
 
     run = load_run(folder)
-    manifest = run.manifest
     if json:
-        records = json_module.loads(run.layers.to_json(orient="records") or "[]")
-        print_object(
-            {"folder": str(folder), "manifest": manifest.stored(), "layers": records}, json
-        )
-        return 3 if manifest.n_failed else 0
-    table: Any = run.layers[(run.layers["component"] == component) & run.layers[rows].notna()]
-    shown = tuple(dict.fromkeys(table["metric"])) if metrics is None else metrics
+        content = {
+            "folder": str(folder),
+            "manifest": run.manifest.stored(),
+            "layers": _records(run.layers),
+        }
+        print_object(content, json)
+        return _code(run.manifest.n_failed)
+    cells = run.layers[(run.layers["component"] == component) & run.layers[rows].notna()]
+    cells = cells if metrics is None else cells[cells["metric"].isin(metrics)]
     by = ["method"] if rows == "metric" else ["method", "metric"]
-    for group, cells in table[table["metric"].isin(shown)].groupby(by, sort=False):
-        heads = list(dict.fromkeys(cells[columns]))
-        body = [
-            [key, *(_number(found[found[columns] == head]) for head in heads)]
-            for key, found in cells.groupby(rows, sort=False)
-        ]
+    for group, part in cells.groupby(by, sort=False):
         print(f"\n{' '.join(map(str, group))} [95 % interval]")
-        print_table([rows, *heads], body)
-    return _close(folder, manifest)
+        print_grid(Measurements("", "", part, (rows,), (columns,), write=brief).table())
+    return _close(run)
 
 
 def print_components(folder: Path) -> None:
@@ -55,6 +71,7 @@ def print_components(folder: Path) -> None:
     method and task: layers down, components across; heads are in the figure.
     """
     from franken.probe.methods import of_rows
+    from franken.report.tables.measurements import Measurements, share
     from franken.runs import load_run
 
     table = load_run(folder).layers
@@ -64,83 +81,51 @@ def print_components(folder: Path) -> None:
         heading = of_rows(method).components
         if not heading:
             continue
-        groups = list(dict.fromkeys(cells["component"]))
-        body = [
-            [layer, *(_share(rows[rows["component"] == group]) for group in groups)]
-            for layer, rows in cells.groupby("layer", sort=True)
-        ]
         print(f"\n{method} {task}: {heading} {metric} [95 % interval]")
-        print_table(["layer", *groups], body)
+        cells = cells.sort_values("layer", kind="stable")
+        print_grid(Measurements("", "", cells, ("layer",), ("component",), write=share).table())
 
 
-def _share(cell: Any) -> str:
-    """`0.55 [0.47 0.62]`, `-` without data; never a negative zero."""
-    if not len(cell) or cell["value"].isna().all():
-        return "-"
-    value, low, high = (
-        round(float(cell[name].iloc[0]), 2) + 0.0 for name in ("value", "ci_low", "ci_high")
-    )
-    return f"{value:.2f} [{low:.2f} {high:.2f}]"
-
-
-def _close(folder: Path, manifest: "Manifest") -> int:
-    print(f"{manifest.n_requested} requested, {manifest.n_ok} ok, {manifest.n_failed} failed")
-    for figure in sorted((folder / "figures").glob("*.png")):
-        print(figure)
-    print(folder)
-    warnings = manifest.warnings
-    for warning in warnings[:5]:
-        print(f"warning: {warning}", file=sys.stderr)
-    if len(warnings) > 5:
-        print(f"warning: and {len(warnings) - 5} more, in {folder / 'run.json'}", file=sys.stderr)
-    return 3 if manifest.n_failed else 0
-
-
-def finish_comparison(folder: Path, runs: list[Path], json: bool) -> int:
+def finish_comparison(folder: Path, runs: Sequence[Path], json: bool) -> int:
     """Print evaluations side by side: a row a measure, a column a model and a paired difference,
     over all tasks.
 
     Returns 0, or 3 when answers failed. Curves, correlations and single tasks are in the figures
     and in --json.
     """
+    from franken.report.tables.measurements import Measurements, brief
     from franken.runs import load_run
 
     run = load_run(folder)
-    failed = run.manifest.answers_failed
+    manifest = run.manifest
+    failed, requested = manifest.answers_failed, manifest.answers_requested
     if json:
-        layers = json_module.loads(run.layers.to_json(orient="records") or "[]")
         content = {
             "folder": str(folder),
             "runs": [str(r) for r in runs],
-            "manifest": run.manifest.stored(),
-            "layers": layers,
+            "manifest": manifest.stored(),
         }
-        print_object(content, json)
-        return 3 if failed else 0
-    models = run.manifest.config.models
-    rows: Any = run.layers[run.layers["task"] == "all"]
+        print_object({**content, "layers": _records(run.layers)}, json)
+        return _code(failed)
+    models = manifest.config.models
+    rows = run.layers[run.layers["task"] == "all"]
     heads = [*models, *(f"{two} - {one}" for one, two in combinations(models, 2))]
-    wanted = {f"{kind}@{j}" for kind in ("acc", "maj") for j in (1, *run.manifest.config.acc_at)}
-    for arm, found in rows[rows["model"].isin(heads)].groupby("method", sort=False):
-        names = [m for m in dict.fromkeys(found["metric"]) if "@" not in m or m in wanted]
-        body = [
-            [m, *(_number(found[(found["metric"] == m) & (found["model"] == h)]) for h in heads)]
-            for m in names
-        ]
+    ks = {f"{kind}@{k}" for kind in ("acc", "maj") for k in (1, *manifest.config.acc_at)}
+    shown = rows["model"].isin(heads) & (
+        ~rows["metric"].str.contains("@") | rows["metric"].isin(ks)
+    )
+    for arm, part in rows[shown].groupby("method", sort=False):
         print(f"\n{arm}, mean of the tasks [95 % interval]")
-        print_table(["", *heads], body)
-    for row in rows[rows["metric"].str.contains("^solved|diversity ~", regex=True)].to_dict(
-        "records"
-    ):
-        if row["value"] == row["value"]:
-            print(
-                f"{row['model']}: {row['metric']} {row['value']:.3g} [{row['ci_low']:.2f} {row['ci_high']:.2f}]"
-            )
-    requested = run.manifest.answers_requested
+        table = Measurements("", "", part, ("metric",), ("model",), columns=heads, write=brief)
+        print_grid(table.table())
+    beside = rows["metric"].str.contains("^solved|diversity ~", regex=True) & rows["value"].notna()
+    for row in rows[beside].itertuples():
+        interval = f"[{row.ci_low:.2f} {row.ci_high:.2f}]"
+        print(f"{row.model}: {row.metric} {row.value:.3g} {interval}")
     print(f"{requested} answers requested, {requested - failed} ok, {failed} failed")
     for path in [*sorted((folder / "figures").glob("*.png")), *runs, folder]:
         print(path)
-    return 3 if failed else 0
+    return _code(failed)
 
 
 def finish_diff(folder: Path, json: bool) -> int:
@@ -150,117 +135,151 @@ def finish_diff(folder: Path, json: bool) -> int:
     from franken.diff.summary import layer_table, part_table, sentences
     from franken.runs import load_run
 
-    run = load_run(folder)
     if json:
         return finish_run(folder, json, rows="layer", columns="part", metrics=None)
+    run = load_run(folder)
     print_table(*layer_table(run))
     print_table(*part_table(run))
     for sentence in sentences(run):
         print(sentence)
-    return _close(folder, run.manifest)
+    return _close(run)
 
 
 def finish_study(page: Path, json: bool) -> int:
     """Say where the page is and what it found; 3 when a step failed or samples did."""
-    from dataclasses import asdict
-
     from franken.report.headlines import all_headlines
     from franken.runs import open_study
 
-    found = open_study(page.parent)
-    study = found.study
+    runs = open_study(page.parent)
+    study = runs.study
     failed = [step for step in study.steps if step.error]
-    lost = {run.folder.name: n for run in found.runs if (n := run.manifest.n_failed)}
-    answers = all_headlines(found)
+    lost = {run.folder.name: n for run in runs.runs if (n := run.manifest.n_failed)}
+    answers = all_headlines(runs)
     if json:
         record = study.model_dump(mode="json", include={"steps", "notes", "left_out"})
-        headlines = [asdict(answer) for answer in answers]
-        print_object(
-            {"page": str(page), "headlines": headlines, **record, "failed samples": lost}, json
-        )
-    else:
-        for answer in answers:
-            tested = f" ({answer.test})" if answer.test else ""
-            print(
-                f"\n{answer.question}\n  {answer.answer}\n  {answer.claim}: {answer.verdict}{tested}"
-            )
-        for note in study.notes:
-            print(f"note: {note}", file=sys.stderr)
-        for part in study.left_out:
-            print(f"left out: {part.what}: {part.why}", file=sys.stderr)
-        for step in failed:
-            print(f"failed: {step.what}: {step.error}", file=sys.stderr)
-        for run, n in lost.items():
-            print(f"failed: {n} samples of {run}", file=sys.stderr)
-        print(f"\nthe page: {page}")
-    return 3 if failed or lost else 0
+        content = {"page": str(page), "headlines": [asdict(a) for a in answers], **record}
+        print_object({**content, "failed samples": lost}, json)
+        return _code(failed or lost)
+    for answer in answers:
+        tested = f" ({answer.test})" if answer.test else ""
+        print(f"\n{answer.question}\n  {answer.answer}")
+        print(f"  {answer.claim}: {answer.verdict}{tested}")
+    lines = [f"note: {note}" for note in study.notes]
+    lines += [f"left out: {part.what}: {part.why}" for part in study.left_out]
+    lines += [f"failed: {step.what}: {step.error}" for step in failed]
+    lines += [f"failed: {n} samples of {run}" for run, n in lost.items()]
+    for line in lines:
+        print(line, file=sys.stderr)
+    print(f"\nthe page: {page}")
+    return _code(failed or lost)
 
 
-def _number(cell: Any) -> str:
-    """`0.93 [0.88 0.96]`, `-` for null, nothing where there is no row."""
-    if not len(cell):
-        return ""
-    row = cell.iloc[0]
-    if row["value"] != row["value"]:
-        return "-"
-    interval = (
-        f" [{row['ci_low']:.2f} {row['ci_high']:.2f}]" if row["ci_low"] == row["ci_low"] else ""
-    )
-    return f"{row['value']:.3g}{interval}"
+def _close(run: LoadedRun) -> int:
+    manifest = run.manifest
+    print(f"{manifest.n_requested} requested, {manifest.n_ok} ok, {manifest.n_failed} failed")
+    for path in [*sorted((run.folder / "figures").glob("*.png")), run.folder]:
+        print(path)
+    warnings = manifest.warnings
+    lines = list(warnings[:WARNINGS])
+    if len(warnings) > WARNINGS:
+        lines.append(f"and {len(warnings) - WARNINGS} more, in {run.folder / 'run.json'}")
+    for line in lines:
+        print(f"warning: {line}", file=sys.stderr)
+    return _code(manifest.n_failed)
 
 
-def print_object(content: dict[str, Any], json: bool) -> int:
+def _code(failures: object) -> int:
+    """The exit code of a run that finished: 3 where something in it failed."""
+    return 3 if failures else 0
+
+
+def _records(table: pd.DataFrame) -> list[object]:
+    return json_module.loads(table.to_json(orient="records") or "[]")
+
+
+def print_object(content: Mapping[str, object], json: bool) -> int:
+    """One JSON object, or a line a key."""
     if json:
         print(json_module.dumps(content, indent=2, default=str))
     else:
         for key, value in content.items():
-            print(f"{key}: {value if not isinstance(value, list) else ', '.join(map(str, value))}")
+            print(f"{key}: {', '.join(map(str, value)) if isinstance(value, list) else value}")
     return 0
 
 
-def print_table(head: list[Any], body: list[list[Any]]) -> None:
+def print_table(heads: Iterable[object], rows: Iterable[Sequence[object]]) -> None:
+    """Cells of any kind under their heads."""
+    print_grid(Table([str(head) for head in heads], list(rows)))
+
+
+def print_grid(table: Table) -> None:
+    """The grid of a table, without its title and note; 160 characters wide off a terminal."""
     from rich.console import Console
-    from rich.table import Table
 
     console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)
-    table = Table(*(str(h) for h in head))
-    for row in body:
-        table.add_row(*(str(cell) for cell in row))
-    console.print(table)
+    (console if console.is_terminal else Console(width=160)).print(to_rich(table))
 
 
-def print_verdicts(tasks: dict[str, Any]) -> None:
+def print_titled(table: Table) -> None:
+    """A table below its title and above its note."""
+    units = " (%)" if table.percent else ""
+    print(f"\n{table.title}{units}{' [95 % interval]' if table.intervals else ''}")
+    print_grid(table)
+    if table.note:
+        print(table.note)
+
+
+class Disagreement(TypedDict):
+    """A published answer that the solver does not share; `ours` is None where it cannot judge."""
+
+    id: str
+    published: str
+    ours: str | None
+    why: str
+
+
+class Verified(TypedDict):
+    """How many of a task's published answers the solver agrees with."""
+
+    rows: int
+    agree: int
+    disagree: list[Disagreement]
+
+
+def print_verdicts(tasks: Mapping[str, Verified]) -> None:
     """The rows of each task that agree, and every one that does not, with the proof."""
-    body = [
-        [name, found["rows"], found["agree"], len(found["disagree"])]
-        for name, found in tasks.items()
-    ]
+    body = [[name, t["rows"], t["agree"], len(t["disagree"])] for name, t in tasks.items()]
     print_table(["task", "rows", "agree", "do not"], body)
-    for row in (row for found in tasks.values() for row in found["disagree"]):
+    for row in (row for task in tasks.values() for row in task["disagree"]):
         ours = "cannot be judged" if row["ours"] is None else f"ours {row['ours']!r}"
         print(f"{row['id']}: published {row['published']!r}, {ours}: {row['why']}")
 
 
-def print_freeze_table(rows: list[dict[str, Any]]) -> None:
-    groups: dict[tuple[Any, ...], list[int]] = {}
+class Frozen(TypedDict):
+    """Tensors of one kind in a training plan; `layer` is None outside of layers."""
+
+    part: str
+    layer: int | None
+    frozen: bool
+    tensors: int
+    parameters: int
+
+
+def print_freeze_table(rows: Iterable[Frozen]) -> None:
+    """Tensors and parameters that train or are frozen, by part and layer."""
+    counts: dict[tuple[str, int | str, str], list[int]] = {}
     for row in rows:
-        key = (
-            row["part"],
-            "-" if row["layer"] is None else row["layer"],
-            "frozen" if row["frozen"] else "trains",
+        layer = "-" if row["layer"] is None else row["layer"]
+        count = counts.setdefault(
+            (row["part"], layer, "frozen" if row["frozen"] else "trains"), [0, 0]
         )
-        counted = groups.setdefault(key, [0, 0])
-        counted[0] += row["tensors"]
-        counted[1] += row["parameters"]
-    print_table(
-        ["part", "layer", "", "tensors", "parameters"],
-        [[*k, n, f"{p:,}"] for k, (n, p) in groups.items()],
-    )
+        count[0] += row["tensors"]
+        count[1] += row["parameters"]
+    heads = ["part", "layer", "", "tensors", "parameters"]
+    print_table(heads, [[*key, n, f"{p:,}"] for key, (n, p) in counts.items()])
 
 
-def print_plan(plan: Any, json: bool, *, whole: bool) -> None:
+def print_plan(plan: Plan, json: bool, *, whole: bool) -> None:
     """A merge before it happens: the rules in words and the tensors in groups; as JSON all of it,
     if `whole`.
     """
@@ -273,32 +292,29 @@ def print_plan(plan: Any, json: bool, *, whole: bool) -> None:
     for rule in describe_rules(plan):
         print(rule)
     print(f"the rest from {plan.base.name}")
-    for name, found in plan.allowed.items():
-        for difference in found:
+    for name, differences in plan.allowed.items():
+        for difference in differences:
             print(f"allowed: {name}: {difference.kind}: {difference.text}")
     rows = summarise(plan.rows)
-    print_table(list(rows[0]), [[*list(row.values())[:-1], f"{row['bytes']:,}"] for row in rows])
+    print_table(rows[0], [[*list(row.values())[:-1], f"{row['bytes']:,}"] for row in rows])
 
 
-def print_splices(folder: Path, metrics: list[str]) -> None:
+def print_splices(folder: Path, metrics: Sequence[str]) -> None:
     """The gains of a sweep's written-out hybrids over all tasks, if there are any."""
+    from franken.report.tables.measurements import Measurements, brief
     from franken.runs import load_run
 
-    rows: Any = load_run(folder).layers
+    rows = load_run(folder).layers
     rows = rows[(rows["method"] == "splice") & (rows["task"] == "all")]
-    names = list(dict.fromkeys(rows["model"]))
-    if names:
-        cells = [
-            [n, *(_number(rows[(rows["model"] == n) & (rows["metric"] == m)]) for m in metrics)]
-            for n in names
-        ]
-        print_table(["hybrid", *metrics], cells)
+    rows = rows[rows["metric"].isin(metrics)]
+    if len(rows):
+        layout = ("model",), ("metric",)
+        table = Measurements("", "", rows, *layout, columns=metrics, write=brief).table()
+        print_table(["hybrid", *metrics], table.rows)
 
 
 def print_methods(json: bool) -> int:
     """All merge methods, with their papers and parameters."""
-    from dataclasses import asdict
-
     from franken.merge.methods import all_methods
 
     methods = all_methods()
@@ -312,33 +328,29 @@ def print_methods(json: bool) -> int:
 
 
 @contextmanager
-def progress_bar(show: bool, *, unit: str = "", total: int | None = None) -> Iterator[Any]:
+def progress_bar(show: bool, *, unit: str = "", total: int | None = None) -> Iterator[Tick]:
     """A progress bar on stderr, on a terminal only. Yields `tick(done, total, what)`; for bytes
     `tick(more, None, what)`.
     """
+    from rich import progress
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
 
-    counter = (
-        (DownloadColumn(), TransferSpeedColumn()) if unit == "bytes" else (MofNCompleteColumn(),)
-    )
-    columns = (TextColumn("{task.description}"), BarColumn(), *counter, TimeRemainingColumn())
+    of_bytes = unit == "bytes"
+    counter = (progress.DownloadColumn(), progress.TransferSpeedColumn())
     console = Console(stderr=True)
-    with Progress(
-        *columns, console=console, disable=not (show and console.is_terminal), transient=True
+    with progress.Progress(
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(),
+        *(counter if of_bytes else (progress.MofNCompleteColumn(),)),
+        progress.TimeRemainingColumn(),
+        console=console,
+        disable=not (show and console.is_terminal),
+        transient=True,
     ) as bar:
         line = bar.add_task("", total=total)
 
         def tick(done: int, of: int | None, what: str) -> None:
-            if unit == "bytes":
+            if of_bytes:
                 bar.update(line, advance=done, description=what)
             else:
                 bar.update(line, completed=done, total=of, description=what)
@@ -346,7 +358,7 @@ def progress_bar(show: bool, *, unit: str = "", total: int | None = None) -> Ite
         yield tick
 
 
-def training_lines() -> Any:
+def training_lines() -> Callable[[dict[str, Any]], None]:
     """A line on stderr every few updates: step, loss, rewards, held-out accuracy."""
     shown = ("loss", "token_accuracy", "reward_accuracy", "reward_format", "strategies", "entropy")
 
@@ -363,24 +375,20 @@ def training_lines() -> Any:
     return report
 
 
-def step_lines() -> Any:
+def step_lines() -> Callable[[str, str, str], None]:
     """One line on stderr for every step that starts, ends, or fails."""
-    import time
-
     began = time.monotonic()
 
     def line(step: str, state: str, text: str) -> None:
         if state != "progress":
-            print(
-                f"[{time.monotonic() - began:5.0f} s] {state:7} {step}  {text}",
-                file=sys.stderr,
-                flush=True,
-            )
+            seconds = time.monotonic() - began
+            print(f"[{seconds:5.0f} s] {state:7} {step}  {text}", file=sys.stderr, flush=True)
 
     return line
 
 
 def say_error(error: FrankenError) -> None:
+    """What went wrong, why, and how to fix it, on stderr."""
     lines = [f"error: {error.what}"]
     lines += [f"  why: {error.why}"] if error.why else []
     lines += [f"  fix: {error.fix}"] if error.fix else []

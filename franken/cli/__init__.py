@@ -29,7 +29,7 @@ from franken.cli import (
     train_figures,
 )
 from franken.cli.pages import PAGES, examples, front
-from franken.console import say_error
+from franken.console import any_character, say_error
 from franken.errors import FrankenError, UsageError
 
 app = typer.Typer(
@@ -71,6 +71,7 @@ for name, verb in VERBS.items():
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
+    any_character()
     arguments = sys.argv[1:] if argv is None else argv
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from franken.cli.options import Json
-from franken.console import print_object, print_table
+from franken.console import print_object, print_titled
 from franken.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ def show(
     table: Annotated[
         str,
         typer.Option(
-            help="summary, tasks, hybrids, m-scores, freezing, acc@k, diversity, modality, perception or designs; "
-            "`list` says which this folder can show."
+            help="summary, tasks, hybrids, m-scores, freezing, acc@k, diversity, modality, "
+            "perception or designs; `list` says which this folder can show."
         ),
     ] = "summary",
     csv: Annotated[bool, typer.Option("--csv", help="Every number as a line of CSV.")] = False,
@@ -32,9 +32,8 @@ def show(
     tables.
     """
     from franken.report.tables.kinds import KINDS, accounts, tables
-    from franken.report.tables.table import csv as as_csv
-    from franken.report.tables.table import has_intervals, layout, narrow
-    from franken.report.tables.table import latex as as_latex
+    from franken.report.tables.measurements import to_csv
+    from franken.report.tables.table import to_latex
 
     if csv + latex + json > 1:
         raise UsageError("one format at a time", "--csv, --latex and --json exclude each other")
@@ -42,25 +41,20 @@ def show(
     if table == "list":
         able = {k.name: k.what for k in KINDS if k.able(found)}
         return print_object({"tables": able} if json else able, json)
-    made = tables(found, table)
+    shown = tables(found, table)
     notes = accounts(found)
     if json:
-        shown = [
-            {"table": t.name, "title": t.title, "note": t.note, "rows": t.records()} for t in made
+        content = [
+            {"table": t.name, "title": t.title, "note": t.note, "rows": t.records()} for t in shown
         ]
-        return print_object({"folder": str(run), "tables": shown, "failed": notes}, json)
+        return print_object({"folder": str(run), "tables": content, "failed": notes}, json)
     if csv:
-        typer.echo(as_csv(made), nl=False)
+        typer.echo(to_csv(shown), nl=False)
     elif latex:
-        typer.echo("\n\n".join(as_latex(t) for t in made))
+        typer.echo("\n\n".join(to_latex(t.table()) for t in shown))
     else:
-        for t in made:
-            print(
-                f"\n{t.title}{' (%)' if t.percent else ''}{' [95 % interval]' if has_intervals(t) else ''}"
-            )
-            print_table(*layout(narrow(t)))
-            if t.note:
-                print(t.note)
+        for measurements in shown:
+            print_titled(measurements.narrow().table())
     for note in notes:
         typer.echo(note, err=True)
     return 0

@@ -33,6 +33,13 @@ DELTAS: dict[str, str] = {
     "sft→rl": CHECKPOINTS["rl"],
     "base→rl": "#A1458A",
 }
+ERRORS: dict[str, str] = {  # the kinds of errors, in the order of tables and figures
+    "error: perception": "#AA3377",
+    "error: algorithm": "#4477AA",
+    "error: self-contradiction": "#C9A227",
+    "error: never stops": "#8C6D5A",
+    "error: unclear": "#C4C8CE",
+}
 TASK_COLOURS = (
     "#4477AA",
     "#EE6677",

@@ -12,7 +12,8 @@ import pytest
 from franken.cli import run_command
 from franken.evaluate.metrics import compare_samples
 from franken.report.tables.kinds import KINDS, tables
-from franken.report.tables.table import Table, csv, escape, latex, layout, narrow
+from franken.report.tables.measurements import Measurements, to_csv
+from franken.report.tables.table import Table, escape, to_latex
 from franken.runs import layer_row, load_run, open_run, open_runs
 from franken.stats import holm
 
@@ -28,7 +29,12 @@ def show(capsys, *arguments: object) -> tuple[int, str, str]:
     return code, printed.out, printed.err
 
 
-def table(**options) -> Table:
+def layout(measurements: Measurements) -> tuple[list[str], list[list[object]]]:
+    made = measurements.table()
+    return list(made.heads), [list(row) for row in made.rows]
+
+
+def table(**options) -> Measurements:
     rows = pd.DataFrame(
         [
             {
@@ -60,7 +66,7 @@ def table(**options) -> Table:
             },
         ]
     )
-    return Table("t", "50 % of a_b", rows, ("model",), ("metric",), **options)
+    return Measurements("t", "50 % of a_b", rows, ("model",), ("metric",), **options)
 
 
 def test_cells_show_value_interval_p_and_n_and_null_is_never_0():
@@ -75,14 +81,14 @@ def test_cells_show_value_interval_p_and_n_and_null_is_never_0():
 
 def test_n_is_a_column_where_rows_share_it_and_in_the_heads_where_columns_do():
     by_row = table().rows.assign(n=[8, 8, 9])
-    assert layout(Table("t", "", by_row, ("model",), ("metric",)))[0] == [
+    assert layout(Measurements("t", "", by_row, ("model",), ("metric",)))[0] == [
         "model",
         "acc@1",
         "kl",
         "n",
     ]
     by_column = table().rows.assign(n=[8, 9, 8])
-    assert layout(Table("t", "", by_column, ("model",), ("metric",)))[0] == [
+    assert layout(Measurements("t", "", by_column, ("model",), ("metric",)))[0] == [
         "model",
         "acc@1 (n=8)",
         "kl (n=9)",
@@ -104,13 +110,13 @@ def test_a_wide_table_is_turned_on_a_terminal():
             for i in range(12)
         ]
     )
-    wide = Table("t", "", rows, ("task",), ("model",))
-    assert (narrow(wide).down, narrow(table()).down) == (("model",), ("model",))
-    assert len(layout(narrow(wide))[1]) == 12
+    wide = Measurements("t", "", rows, ("task",), ("model",))
+    assert (wide.narrow().down, table().narrow().down) == (("model",), ("model",))
+    assert len(layout(wide.narrow())[1]) == 12
 
 
 def test_latex_is_escaped_and_every_row_has_as_many_cells_as_columns():
-    text = latex(table())
+    text = to_latex(table().table())
     assert all(
         name in text
         for name in (r"\toprule", r"\midrule", r"\bottomrule", r"a\_b", r"c\&d", r"50 \% of a\_b")
@@ -125,10 +131,25 @@ def test_latex_is_escaped_and_every_row_has_as_many_cells_as_columns():
 
 
 def test_csv_holds_every_number_and_empty_nulls():
-    found = pd.read_csv(io.StringIO(csv([table()])))
+    found = pd.read_csv(io.StringIO(to_csv([table()])))
     assert found["value"].isna().tolist() == [False, True, False]
     assert found["p_adjusted"].dropna().tolist() == [0.0421]
     assert list(found.columns[:3]) == ["table", "model", "metric"]
+
+
+def test_text_that_a_spreadsheet_would_run_is_inert_in_csv_and_numbers_stay_numbers():
+    wild = table().rows.assign(model=["=1+1", "@x", "-b"], value=[-0.5, 0.25, 0.5])
+    measured = Measurements("+t", "", wild, ("model",), ("metric",))
+    found = pd.read_csv(io.StringIO(to_csv([measured])))
+    assert found["model"].tolist() == ["'=1+1", "'@x", "'-b"]
+    assert found["table"].tolist() == ["'+t"] * 3
+    assert found["value"].tolist() == [-0.5, 0.25, 0.5]
+
+
+def test_heads_that_are_alike_and_braces_stay_in_latex():
+    text = to_latex(Table(["a", "a|{0}", "a"], [["1", "[2]", "*"]], "t"))
+    assert r"a & a\textbar{}\{0\} & a \\" in text
+    assert r"1 & {[2]} & {*} \\" in text
 
 
 @pytest.mark.parametrize("name", [k.name for k in KINDS])
@@ -140,7 +161,7 @@ def test_every_table_says_beforehand_whether_it_can_be_made(study, name):
         heads, body = layout(made)
         assert body
         assert {len(row) for row in body} == {len(heads)}
-        assert latex(made).count(r"\\") == len(body) + 1
+        assert to_latex(made.table()).count(r"\\") == len(body) + 1
 
 
 def test_a_run_shows_the_rows_of_its_summary(study, capsys):

@@ -25,14 +25,6 @@ Frame = Any
 PERCENT = 100
 SCORES = ("M_vis", "M_v2r", "M_rea")
 PARTS = ("P(description right)", "P(correct | description right)", "P(correct | description wrong)")
-ERRORS = (
-    "error: perception",
-    "error: algorithm",
-    "error: self-contradiction",
-    "error: never stops",
-    "error: unclear",
-)
-ERROR_TINTS = ("#AA3377", "#4477AA", "#C9A227", "#8C6D5A", "#C4C8CE")
 SHAPES = ("tokens", "steps", "reflections", "references")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 LEFT_OUT = ("greedy", "sampled")  # not arms, but how the M scores' answers were drawn
@@ -133,7 +125,7 @@ def perception(run: LoadedRun, models: Sequence[str]) -> Figure | None:
         rows["metric"].isin(PARTS) | (rows["metric"].isin(SCORES) & (rows["method"] == "greedy"))
     ]
     shown = [m for m in (*PARTS, *SCORES) if m in set(scores["metric"])]
-    errors = rows[rows["metric"].isin(ERRORS)]
+    errors = rows[rows["metric"].isin(look.ERRORS)]
     height = max(2.8, 0.36 * max(len(names), len(shown)) + 0.28 * len(models) + 1.2)
     figure = _figure(11.5, height)
     first, second, third = figure.subplots(1, 3, width_ratios=[1.25, 1.1, 1])
@@ -275,7 +267,7 @@ def stacked(ax: Axes, rows: Frame, models: Sequence[str]) -> None:
     """The kinds of errors of each model as shares of all its answers."""
     left = np.zeros(len(models))
     table = rows.pivot_table(index="model", columns="metric", values="value").reindex(list(models))
-    for name, tint in zip(ERRORS, ERROR_TINTS, strict=True):
+    for name, tint in look.ERRORS.items():
         if name not in table:
             continue
         width = np.nan_to_num(table[name].to_numpy(float)) * PERCENT

@@ -238,7 +238,7 @@ def _what_it_takes(found: Evidence, compared: LoadedRun | None) -> Group | None:
     kinds = rows["metric"].isin(eval_figures.SCORES) & (rows["method"] == "greedy")
     scores = rows[rows["metric"].isin(eval_figures.PARTS) | kinds]
     names = [m for m in (*eval_figures.PARTS, *eval_figures.SCORES) if m in set(scores["metric"])]
-    errors = rows[rows["metric"].isin(eval_figures.ERRORS)]
+    errors = rows[rows["metric"].isin(look.ERRORS)]
     panels: list[Panel] = []
     if names:
         panels.append(
