@@ -14,6 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+ALPHA = 0.05
+"""The level of every test: an adjusted p below it is significant. Intervals are its complement."""
+
 
 class Estimate(NamedTuple):
     """A value and its 95 % interval."""

@@ -21,15 +21,20 @@ LEVELS = [
     {"study", "report", "doctor"},
     {"trainer"},
     {"console"},
-    {"cli"},
+    {"cli", "face"},
+    {"franken"},
 ]
 RANK = {name: rank for rank, names in enumerate(LEVELS) for name in names}
 SIDEWAYS = {("evaluate", "merge"), ("study", "report"), ("layers", "errors")}
+"""Arrows between rooms of one level. `franken` is the package itself, `face` its public functions:
+they stand beside the command line, and `franken` finds them by name when they are used."""
+CYCLES_ALLOWED: set[tuple[str, str]] = set()
+"""Function-level imports that may hide a cycle, each for a named light path; there is none."""
 
 
 def room(module: str) -> str:
-    parts = module.split(".")
-    return "trainer" if parts[0] == "trainer" else parts[1] if len(parts) > 1 else "errors"
+    parts = [part for part in module.split(".") if part != "__init__"]
+    return "trainer" if parts[0] == "trainer" else parts[1] if len(parts) > 1 else "franken"
 
 
 def arrows():
@@ -61,6 +66,75 @@ def test_imports_run_downwards_only():
         if a != b and (a, b) not in SIDEWAYS and not lazily_resolved and RANK[b] >= RANK[a]:
             upwards.append(f"{source} imports {target}")
     assert not upwards
+
+
+def modules() -> dict[str, Path]:
+    """Module name → its file; a package is called by its name."""
+    files = [*ROOT.glob("franken/**/*.py"), *ROOT.glob("trainer/**/*.py")]
+    names = {file: file.relative_to(ROOT).with_suffix("").parts for file in files}
+    return {".".join(p[:-1] if p[-1] == "__init__" else p): file for file, p in names.items()}
+
+
+def imports_of(node: ast.AST, known, *, local=False):
+    """(module, whether inside a function) of every import, those for type checkers left out."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            continue
+        if isinstance(child, ast.ImportFrom) and child.module:
+            for alias in child.names:
+                full = f"{child.module}.{alias.name}"
+                yield full if full in known else child.module, local
+        elif isinstance(child, ast.Import):
+            yield from ((alias.name, local) for alias in child.names)
+        inside = local or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
+        yield from imports_of(child, known, local=inside)
+
+
+def import_graph(files: dict[str, Path]) -> dict[str, dict[str, bool]]:
+    """Module → what it imports, packages around that included → whether only inside functions."""
+
+    def packages(name: str) -> set[str]:
+        parts = name.split(".")
+        return {".".join(parts[:n]) for n in range(1, len(parts))}
+
+    graph: dict[str, dict[str, bool]] = {name: {} for name in files}
+    for name, file in files.items():
+        for target, local in imports_of(ast.parse(file.read_text()), files):
+            around = {target, *packages(target)} - {name, *packages(name)}
+            for module in around & files.keys():
+                graph[name][module] = graph[name].get(module, True) and local
+    return graph
+
+
+def hidden_cycles(graph: dict[str, dict[str, bool]]) -> list[tuple[str, str]]:
+    """Imports inside functions that would close a circle if every import stood at the top."""
+
+    def reached(start: str) -> set[str]:
+        seen: set[str] = set()
+        todo = [start]
+        while todo:
+            fresh = graph.get(todo.pop(), {}).keys() - seen
+            seen |= fresh
+            todo += fresh
+        return seen
+
+    local = [(a, b) for a, targets in graph.items() for b, is_local in targets.items() if is_local]
+    return [(a, b) for a, b in local if a in reached(b)]
+
+
+def test_no_import_inside_a_function_hides_a_cycle():
+    hidden = set(hidden_cycles(import_graph(modules()))) - CYCLES_ALLOWED
+    assert not hidden, [f"{a} imports {b}, which imports it again" for a, b in sorted(hidden)]
+
+
+def test_a_hidden_cycle_is_seen(tmp_path):
+    files = {name: tmp_path / f"{name}.py" for name in "abc"}
+    files["a"].write_text("import b\n")
+    files["b"].write_text("import c\n")
+    files["c"].write_text("def late():\n    import a\n\ndef other():\n    import json\n")
+    assert hidden_cycles(import_graph(files)) == [("c", "a")]
+    files["c"].write_text("if TYPE_CHECKING:\n    import a\n")
+    assert hidden_cycles(import_graph(files)) == []
 
 
 def test_every_room_has_a_level():

@@ -31,6 +31,7 @@ from franken.merge.graft import graft
 from franken.merge.plan import open_all, plan_merge
 from franken.merge.recipe import recipe_from_options
 from franken.models.loading import load
+from franken.runs import TrainingRun
 from franken.study.hybrids import Hybrid
 from franken.study.sweep import random_sets
 from trainer.evaluate import request_of
@@ -204,13 +205,8 @@ def _cost(
     """
     rows = []
     for arm in arms:
-        proof = pd.read_json(
-            out / "train" / f"{arm.label}-{seeds[0]}" / "freeze.json",
-            typ="series",
-            convert_dates=False,
-        )
-        table: Any = pd.DataFrame(proof.iloc[0]["table"])
-        trained = int(table.loc[~table["frozen"], "parameters"].sum())
+        proof = TrainingRun(out / "train" / f"{arm.label}-{seeds[0]}").proofs[0]
+        trained = sum(row.parameters for row in proof.table if not row.frozen)
         mine: Any = (
             updates[updates["arm"] == arm.label].groupby("seed")[["cpu_seconds", "step"]].max()
         )

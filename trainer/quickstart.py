@@ -23,7 +23,7 @@ from typing import Literal
 from franken.checkpoints import open_checkpoint, resolve
 from franken.errors import UsageError
 from franken.layers import thirds
-from franken.runs import atomic_write_text
+from franken.runs import STAGES, TrainingRun, atomic_write_text
 from franken.study.autopsy import Settings, run_autopsy
 from franken.study.steps import Report, Step
 
@@ -125,7 +125,7 @@ def run_quickstart(
     paths, trainings, needs = plan_quickstart(out, start=start, size=size)
     depth = open_checkpoint(paths["base"]).depths["text"]
     frozen = {f"frozen-{name}": list(range(*bounds)) for name, bounds in thirds(depth).items()}
-    extra = {label: path for label, path in paths.items() if label not in ("base", "sft", "rl")}
+    extra = {label: path for label, path in paths.items() if label not in STAGES}
     command = (
         "franken quickstart"
         + (" --from base" if start == "base" else "")
@@ -176,13 +176,13 @@ def _training(
         needs=needs,
         cost=cost,
         argv=argv,
-        is_done=lambda: (folder / "train.json").exists(),
+        is_done=TrainingRun(folder).is_complete,
     )
 
 
 def _cpu_seconds(folder: Path) -> float:
     """How long a finished training run computed."""
-    return round(float(json.loads((folder / "train.json").read_text())["cpu_seconds"]), 1)
+    return round(TrainingRun(folder).manifest.cpu_seconds, 1)
 
 
 def _claim(out: Path, kind: dict[str, object]) -> None:

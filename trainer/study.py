@@ -28,7 +28,7 @@ from franken import tasks
 from franken.evaluate.embed import Embed, embedder, segment
 from franken.generate.native import Response, Sampling, generate
 from franken.models.loading import Loaded
-from franken.runs import atomic_write_text
+from franken.runs import TrainingRun, atomic_write_text
 from franken.stats import acc_at_k
 from franken.tasks import Item
 from trainer.algorithms.diversity import pairwise_diversity
@@ -84,7 +84,7 @@ def run_study(
     for seed in seeds:
         for arm, recipe in arms.items():
             folder = out / "train" / f"{arm}-{seed}"
-            if not (folder / "train.json").exists():
+            if not TrainingRun(folder).is_complete():
                 if report:
                     report(f"{arm}, seed {seed}")
                 run_train(
@@ -110,7 +110,8 @@ def collect(
     for seed in seeds:
         for arm in arms:
             folder = out / "train" / f"{arm}-{seed}"
-            if not (folder / "train.json").exists():
+            run = TrainingRun(folder)
+            if not run.is_complete():
                 continue
             for file in sorted((folder / "looks").glob("step-*.parquet")):
                 looks.append(
@@ -118,9 +119,7 @@ def collect(
                         arm=arm, seed=seed, step=int(file.stem.split("-")[1])
                     )
                 )
-            lines = [
-                json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()
-            ]
+            lines = [update.stored() for update in run.updates]
             updates.append(pd.DataFrame(lines).assign(arm=arm, seed=seed))
     return pd.concat(looks, ignore_index=True), pd.concat(updates, ignore_index=True)
 

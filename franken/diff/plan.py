@@ -24,8 +24,8 @@ from franken.diff.values import READABLE
 from franken.errors import UsageError, did_you_mean
 from franken.layers import COMPONENTS, PARTS, LayerRange, parse_ranges
 from franken.names import Place
+from franken.runs import STAGES
 
-STAGES = ("base", "sft", "rl")
 HEAD, EMBEDDING = "text.lm_head.weight", "text.embed_tokens.weight"
 
 

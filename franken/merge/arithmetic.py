@@ -13,7 +13,7 @@ from torch import Tensor
 
 from franken.checkpoints import LowRank, TensorEntry, read_bytes
 from franken.errors import FrankenError
-from franken.merge.recipe import ADAPTER, CAST, COPY, NOISE
+from franken.merge.methods import ADAPTER, CAST, COPY, NOISE
 
 DTYPES = {
     "F64": torch.float64,

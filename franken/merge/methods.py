@@ -13,8 +13,8 @@ from functools import cache
 from typing import Any
 
 from franken.errors import UsageError, did_you_mean
-from franken.merge.recipe import CAST, COPY, NOISE
 
+COPY, CAST, ADAPTER, LINEAR, NOISE = "copy", "cast", "adapter", "linear", "noise"
 OWN = {
     COPY: ("Exact copy", "bit for bit, in its own type; what a rule without a method does", ""),
     NOISE: ("Noise ablation", "(1 - ratio) W + ratio N(0, std W); arXiv 2602.12395", "ratio"),

@@ -25,19 +25,17 @@ from franken.checkpoints import (
 from franken.errors import UsageError
 from franken.layers import describe_range, parse_ranges, spelled
 from franken.merge.fit import TENSORS, Difference, differences
-from franken.merge.methods import FLOATING, check_method, origin_of, seed_of
-from franken.merge.recipe import (
+from franken.merge.methods import (
     ADAPTER,
-    BASE,
     CAST,
     COPY,
-    DIFFERENCES,
+    FLOATING,
     LINEAR,
-    PIECES,
-    Recipe,
-    Rule,
-    checked,
+    check_method,
+    origin_of,
+    seed_of,
 )
+from franken.merge.recipe import BASE, DIFFERENCES, PIECES, Recipe, Rule, checked
 
 SHOWN = 5  # differences that an error tells
 

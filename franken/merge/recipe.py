@@ -31,12 +31,12 @@ from typing import Any
 
 from franken.errors import UsageError, did_you_mean
 from franken.layers import COMPONENTS, THIRDS
+from franken.merge.methods import CAST, COPY, LINEAR, NOISE, takes_base_along
 
 BASE = "base"
 PIECES = ("vision", "projector", "embed", "norm", "head")
 Words = str | int | list[str]
 IN_LAYERS = tuple(c for c in COMPONENTS if c in ("attn", "mlp", "norm"))
-COPY, CAST, ADAPTER, LINEAR, NOISE = "copy", "cast", "adapter", "linear", "noise"
 DIFFERENCES = {
     "architecture": "another model type",
     "depth": "another number of layers",
@@ -315,8 +315,6 @@ def _inputs(method: str, donors: list[str], relative_to: str | None) -> tuple[st
     """
     if not method or method in (COPY, CAST):
         return tuple(donors)
-    from franken.merge.methods import takes_base_along
-
     return (BASE, *donors) if takes_base_along(method) and not relative_to else tuple(donors)
 
 

@@ -91,6 +91,10 @@ def load(
 ) -> Loaded:
     """Load a local checkpoint in eval mode.
 
+    >>> creature = franken.load("creature:sft", device="cpu")
+    >>> creature.family.model_type, len(creature.family.decoder_layers(creature.model))
+    ('qwen2_5_vl', 8)
+
     Raises FrankenError when a weight is missing or left over: transformers would fill it with
     random numbers and warn.
     """

@@ -14,9 +14,9 @@ from franken.evaluate.metrics import compare_samples, compare_values, per_prompt
 from franken.report.evidence import Evidence
 from franken.report.sources import Sentence, say
 from franken.runs.manifest import FallTest
+from franken.stats import ALPHA
 
 NB = "\N{NO-BREAK SPACE}"
-ALPHA = 0.05
 SUPPORTED, AGAINST, OPEN, ABSENT = "supported", "not supported", "inconclusive", "not measured"
 ONE_RUN = "Each checkpoint is one training run: the test is over prompts, so it does not cover another seed of training."
 

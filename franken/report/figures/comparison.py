@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from franken.report import theme as look
-from franken.runs import LoadedRun, load_run
+from franken.runs import STAGES, LoadedRun, load_run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,7 +60,7 @@ def tints(models: Sequence[str]) -> dict[str, str]:
     spare = iter([c for c in look.TASK_COLOURS * 3 if c not in look.CHECKPOINTS.values()])
     found: dict[str, str] = {}
     for model in models:
-        words = [w for w in re.split(r"[^a-z]+", model.lower()) if w in ("base", "sft", "rl")]
+        words = [w for w in re.split(r"[^a-z]+", model.lower()) if w in STAGES]
         tint = look.CHECKPOINTS[words[-1]] if words else look.CHECKPOINTS.get(model, "")
         found[model] = tint if tint and tint not in found.values() else next(spare)
     return found

@@ -17,6 +17,7 @@ import numpy as np
 from franken.layers import thirds
 from franken.probe.findings import pool_tasks, task_names
 from franken.report import theme as look
+from franken.runs import STAGES
 
 Frame = Any  # a pandas DataFrame; see franken.evaluate.metrics
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def plot_swap(
 def plot_zero(
     df: Frame,
     *,
-    models: Sequence[str] = ("base", "sft", "rl"),
+    models: Sequence[str] = STAGES,
     task: str = "all",
     depth: int | None = None,
     mode: look.Mode = look.LIGHT,
