@@ -5,7 +5,7 @@ from pathlib import Path
 
 from franken.runs import TrainingRun
 from trainer.loop import run_train
-from trainer.stages import load_recipe
+from trainer.recipe import load_recipe
 
 
 def train(

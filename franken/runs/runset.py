@@ -180,6 +180,11 @@ def load_runs(
     that failed included, with their `error`. What is not known is null. `verb` and `model` keep
     only those. Raises UsageError for a folder that is not there, and for a verb or model that no
     run has.
+
+    >>> run = franken.diff("creature:base", "creature:sft", layers="text:0-2")
+    >>> table = franken.load_runs("runs", verb="diff")
+    >>> list(table.columns[:4]), table["layer"].dropna().unique().tolist()
+    (['run', 'verb', 'label', 'model'], [0, 1])
     """
     _check_folder(Path(root))
     runs = [load_run(file.parent) for file in _below([Path(root)], "run.json")]
