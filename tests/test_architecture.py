@@ -28,8 +28,10 @@ RANK = {name: rank for rank, names in enumerate(LEVELS) for name in names}
 SIDEWAYS = {("evaluate", "merge"), ("study", "report"), ("layers", "errors")}
 """Arrows between rooms of one level. `franken` is the package itself, `face` its public functions:
 they stand beside the command line, and `franken` finds them by name when they are used."""
-CYCLES_ALLOWED: set[tuple[str, str]] = set()
-"""Function-level imports that may hide a cycle, each for a named light path; there is none."""
+CYCLES_ALLOWED = {
+    "franken.probe.methods": "`probe --dry-run` plans without torch: a method imports what it runs"
+}
+"""Packages whose imports inside functions may close a circle, each with its light path."""
 
 
 def room(module: str) -> str:
@@ -123,8 +125,12 @@ def hidden_cycles(graph: dict[str, dict[str, bool]]) -> list[tuple[str, str]]:
 
 
 def test_no_import_inside_a_function_hides_a_cycle():
-    hidden = set(hidden_cycles(import_graph(modules()))) - CYCLES_ALLOWED
-    assert not hidden, [f"{a} imports {b}, which imports it again" for a, b in sorted(hidden)]
+    hidden = [
+        f"{a} imports {b}, which imports it again"
+        for a, b in hidden_cycles(import_graph(modules()))
+        if a.rpartition(".")[0] not in CYCLES_ALLOWED
+    ]
+    assert not hidden, hidden
 
 
 def test_a_hidden_cycle_is_seen(tmp_path):
