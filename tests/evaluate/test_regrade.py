@@ -197,7 +197,7 @@ def test_a_judges_verdict_stands_beside_the_rules_and_its_errors_stay_errors(run
     assert done.manifest.n_failed == 3
     assert done.manifest.changes["mine"]["right_to_error"] == 2
     assert preview(run, judge)["judge"]["cached"] == 5
-    assert "stub" in json.dumps(done.manifest.identity)
+    assert "stub" in json.dumps(done.manifest.identity.stored())
 
 
 def test_a_judge_that_judges_nothing_ends_the_command(run, serve, tmp_path):

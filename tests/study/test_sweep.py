@@ -149,6 +149,7 @@ def test_a_figure_shows_what_the_rows_say(tmp_path):
     from matplotlib.figure import Figure
 
     from franken.report.figures.sweep import plot_gain
+    from franken.runs.manifest import Band, Config, Manifest
 
     rows = pd.DataFrame(
         [
@@ -163,10 +164,15 @@ def test_a_figure_shows_what_the_rows_say(tmp_path):
         ]
         + [{"method": "donor", "layer": None, "value": 0.5, "ci_low": 0.4, "ci_high": 0.6}]
     )
-    manifest = {
-        "config": {"window": 4, "depth": 8},
-        "band": {"gain acc@1": {"all": {"low": 0.0, "high": 0.2, "n": 3}}},
-    }
+    manifest = Manifest(
+        verb="merge-sweep",
+        label="m",
+        n_requested=6,
+        n_ok=6,
+        n_failed=0,
+        config=Config(window=4, depth=8),
+        band={"gain acc@1": {"all": Band(low=0.0, mean=0.1, high=0.2, n=3)}},
+    )
     ax = plot_gain(rows, manifest, "gain acc@1", "all", ax=Figure().add_subplot())
     (points,) = [line for line in ax.lines if line.get_marker() == "o"]
     assert points.get_xdata().tolist() == [1.5, 2.5, 3.5, 4.5, 5.5]
