@@ -205,8 +205,8 @@ def _holds(step: str, state: Wheel, query: Spin) -> bool:
     if match := re.fullmatch(rf"(\w[\w ]*) is drawn from ({NUMBER}) to ({NUMBER})", step):
         first, last = Fraction(match[2]), Fraction(match[3])
         return places.get(match[1]) == (first, last - first)
-    turned = rf"({NUMBER}) ([+-]) ({NUMBER}) = ({NUMBER})"
-    span = rf"{turned} and spans ({NUMBER}) so from ({NUMBER}) to ({NUMBER})"
+    turning = rf"({NUMBER}) ([+-]) ({NUMBER}) = ({NUMBER})"
+    span = rf"{turning} and spans ({NUMBER}) so from ({NUMBER}) to ({NUMBER})"
     if match := re.fullmatch(rf"(\w[\w ]*) begins at {span}", step):
         before, turn, moved, angle, first, last = (Fraction(match[i]) for i in (2, 4, 5, 6, 7, 8))
         sums = (
