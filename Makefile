@@ -4,6 +4,7 @@ PYTHON ?= python3.11
 VENV := .venv
 STAMP := $(VENV)/.installed
 VLLM := .venv-vllm
+WORKERS ?= auto
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE ?= 1
@@ -23,8 +24,8 @@ quickstart: install
 	$(VENV)/bin/franken quickstart
 
 test: install
-	$(VENV)/bin/python -m pytest
-	$(VENV)/bin/python -m pytest --nbmake analyses/*.ipynb
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --nbmake analyses/*.ipynb
 
 test-vllm: $(VLLM)/.installed
 	VLLM_REPORT=benchmarks/results/vllm.md $(VLLM)/bin/python -m pytest tests/generate/test_vllm.py --show-capture=no
