@@ -25,7 +25,8 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.asked.append(body)
         self.server.headers.append(dict(self.headers) | {"path": self.path})
-        said = f"{body['messages'][0]['content'][-1]['text']} {body.get('seed', 'greedy')} "
+        messages = body.get("messages", [{"content": [{"text": ""}]}])
+        said = f"{messages[0]['content'][-1]['text']} {body.get('seed', 'greedy')} "
         choice = {"message": {"content": said}, "finish_reason": "stop"} | self.server.choice
         choice.setdefault("logprobs", {"content": [{"token": "a", "logprob": -0.5}]})
         fault = self.server.faults.pop(0) if self.server.faults else None

@@ -14,7 +14,7 @@ LEVELS = [
     {"layers", "names", "contents"},
     {"stats", "lock", "checkpoints", "selection"},
     {"runs", "adapters"},
-    {"models"},
+    {"models", "endpoints"},
     {"tasks"},
     {"generate"},
     {"probe", "diff", "merge", "evaluate"},

@@ -41,7 +41,7 @@ def regrade(
     from franken.evaluate.regrade import preview
     from franken.evaluate.regrade import regrade as grade_again
     from franken.runs import load_run
-    from franken.tasks.judge import Judge
+    from franken.tasks.judge import judge_at
 
     if judge_model and not judge:
         raise UsageError(
@@ -51,7 +51,7 @@ def regrade(
         judge_cache
         or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "franken" / "judge"
     )
-    who = Judge(judge, judge_model, cache, concurrency=concurrency) if judge else None
+    who = judge_at(judge, judge_model, cache, concurrency) if judge else None
     if dry_run:
         found: dict[str, Any] = preview(run, who)
     else:

@@ -13,11 +13,7 @@ FRANKEN_EMBEDDING_KEY.
 """
 
 import hashlib
-import json
-import os
 import re
-import urllib.error
-import urllib.request
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -28,6 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from franken.endpoints import Endpoint, EndpointError
 from franken.errors import FrankenError, UsageError
 from franken.tasks.grading import reasoning
 
@@ -35,8 +32,7 @@ HASHING = "hashing"
 BUCKETS = 1024
 MAX_TOKENS = 8192
 CACHED_TEXTS = 65536
-TIMEOUT = 120.0
-KEY_VARIABLE = "FRANKEN_EMBEDDING_KEY"
+KEY = "FRANKEN_EMBEDDING_KEY"
 
 Embed = Callable[[Sequence[str]], Float[Tensor, "texts dimensions"]]
 
@@ -52,7 +48,7 @@ def embedder(
     if name == HASHING:
         return _cached(_hashing)
     if re.match(r"https?://", name):
-        return _cached(lambda texts: _endpoint(name, texts))
+        return _cached(_endpoint(name))
     load = cache(lambda: _load(name, device))
 
     def embed(texts: Sequence[str]) -> Tensor:
@@ -154,23 +150,17 @@ def _last_token(model: Any, tokenizer: Any, texts: Sequence[str]) -> Tensor:
     return model(**inputs, use_cache=False).last_hidden_state[:, -1].float().cpu()
 
 
-def _endpoint(name: str, texts: Sequence[str]) -> Tensor:
+def _endpoint(name: str) -> Embed:
     url, _, model = name.partition("#")
-    headers = {"Content-Type": "application/json"}
-    if KEY_VARIABLE in os.environ:
-        headers["Authorization"] = f"Bearer {os.environ[KEY_VARIABLE]}"
-    body = json.dumps({"model": model, "input": list(texts)}).encode()
-    request = urllib.request.Request(f"{url.rstrip('/')}/embeddings", data=body, headers=headers)
-    try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as reply:
-            rows = json.load(reply)["data"]
-        vectors = [row["embedding"] for row in sorted(rows, key=lambda row: row["index"])]
-    except (urllib.error.URLError, TimeoutError, ValueError, KeyError, TypeError) as e:
-        raise FrankenError(
-            f"no embeddings from {url}", why=str(e), fix="is the endpoint up, and the model named?"
-        ) from e
-    if len(vectors) != len(texts):
-        raise FrankenError(
-            f"{url} answered {len(vectors)} of {len(texts)} texts", why="its answer is incomplete"
-        )
-    return torch.tensor(vectors)
+    endpoint = Endpoint(url, KEY, retries=3, timeout=120.0)
+
+    def embed(texts: Sequence[str]) -> Tensor:
+        try:
+            with endpoint.client() as client:
+                return torch.tensor(client.embed(model, texts))
+        except EndpointError as e:
+            why = f"{e.what} ({e.why})" if e.why else e.what
+            fix = e.fix or "is the model named, as in http://host:port/v1#MODEL?"
+            raise FrankenError(f"no embeddings from {endpoint.url}", why, fix) from e
+
+    return embed

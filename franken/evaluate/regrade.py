@@ -52,7 +52,7 @@ def preview(folder: str | Path, judge: Judge | None = None) -> dict[str, Any]:
         known = cached(judge, prompts)
         found["judge"] = {
             "model": judge.model,
-            "url": judge.url,
+            "url": judge.endpoint.url,
             "prompts": len(prompts),
             "cached": known,
         }
@@ -81,7 +81,7 @@ def regrade(
     source = hashlib.sha256((run.folder / "samples.parquet").read_bytes()).hexdigest()
     identity: Row = {"source": source, "graders": graders_digest()}
     if judge is not None:
-        identity["judge"] = {"url": judge.url, "model": judge.model}
+        identity["judge"] = {"url": judge.endpoint.url, "model": judge.model}
     label = run.label
     config = {
         **run.manifest.config.stored(),
@@ -281,7 +281,7 @@ def _by_judge(
     if wanted and all(o.error for o in opinions.values()):
         first = next(iter(opinions.values())).error
         raise FrankenError(
-            f"{judge.url} judged nothing",
+            f"{judge.endpoint.url} judged nothing",
             str(first),
             "check --judge, --judge-model and the endpoint's key",
         )

@@ -245,9 +245,9 @@ class _Source:
 
             return Native(self.loaded(), batch_size)
         if self._served is None and self.hosted:
-            from franken.generate.openai import OpenAI
+            from franken.generate.openai import hosted
 
-            self._served = OpenAI(self.hosted, str(self.endpoint), self.cache)
+            self._served = hosted(self.hosted, str(self.endpoint), self.cache)
         elif self._served is None:
             from franken.generate.vllm import VLLM
 

@@ -14,10 +14,10 @@ import hashlib
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
-from urllib.parse import urlsplit, urlunsplit
 
 from PIL import Image
 
+from franken.endpoints import check_endpoint
 from franken.errors import UsageError, did_you_mean
 
 ENGINES = ("native", "vllm", "openai")
@@ -144,25 +144,6 @@ def check_engine(models: Sequence[str], engine: str, endpoint: str | None) -> st
             "write the model as openai:NAME",
         )
     return check_endpoint(endpoint) if endpoint else None
-
-
-def check_endpoint(endpoint: str) -> str:
-    """The address without a last slash or /chat/completions. Raises UsageError."""
-    try:
-        url = urlsplit(endpoint.strip())
-        host = url.hostname if url.port != 0 else None
-    except ValueError:  # a port that is no number
-        url, host = urlsplit(""), None
-    if url.scheme not in ("http", "https") or not host:
-        fix = "write it like https://api.openai.com/v1 or http://localhost:8000/v1"
-        raise UsageError(
-            f"{endpoint!r} is not an address", "an endpoint starts with http:// or https://", fix
-        )
-    if url.username or url.password or url.query:
-        why = "run folders record the address"
-        raise UsageError("an endpoint with a secret in its address", why, "set OPENAI_API_KEY")
-    whole = urlunsplit((url.scheme, url.netloc, url.path, "", ""))
-    return whole.rstrip("/").removesuffix("/chat/completions").rstrip("/")
 
 
 def sample_names(key: str, sampling: Sampling) -> list[str]:

@@ -5,76 +5,37 @@ One request a sample, each with the seed that the sample has in any other run; i
 PNG data URLs, before the text, as in a chat template. What was answered is kept on disk under the
 hash of all that was asked, so that nothing is paid for twice. A request that fails for good is a
 response with an error; an endpoint that is not there, or that does not know us or the model, ends
-the run, since every other request would fail too. Only whoever names an endpoint makes calls.
-
-The key is read from the environment (OPENAI_API_KEY), goes over https or to this machine only, and
-is written nowhere. Fields: https://platform.openai.com/docs/api-reference/chat/create. Left out:
-streaming, batch jobs, prompts given as ids.
+the run, since every other request would fail too. Left out: prompts given as ids.
 """
 
 import base64
 import hashlib
 import io
 import json
-import os
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import httpx
 from PIL import Image
 
-from franken.errors import FrankenError, UsageError
-from franken.generate.engine import (
-    Prompt,
-    Response,
-    Sampling,
-    check_endpoint,
-    cut,
-    sample_names,
-    short_seed,
-)
-from franken.runs import atomic_write_text
+from franken.endpoints import Cache, Client, Completion, Endpoint, RequestFailed
+from franken.errors import UsageError
+from franken.generate.engine import Prompt, Response, Sampling, cut, sample_names, short_seed
 
 KEY = "OPENAI_API_KEY"
-HOPELESS = {
-    401: "it does not accept the key",
-    402: "it wants to be paid",
-    404: "there is no such address or model",
-}
-BUSY = {408, 409, 425, 429, 500, 502, 503, 504, 529}
-HERE = ("localhost", "127.0.0.1", "::1")
-# What some endpoints refuse to hear of, and what is asked instead. A temperature is never dropped:
-# it changes the answer.
-INSTEAD = {"max_tokens": "max_completion_tokens", "logprobs": None, "seed": None}
 
 
-@dataclass
+@dataclass(frozen=True)
 class OpenAI:
-    """The engine for `model` at `endpoint` (the part before /chat/completions). Answers are kept in
-    the folder `cache`.
-
-    `patience` is the wait before the first of `retries` repetitions, seconds; it doubles each time,
-    unless the endpoint says
-    how long to wait. Raises UsageError for an address that cannot be one.
-    """
+    """The engine for `model` at an endpoint. Answers are kept in `cache`."""
 
     model: str
-    endpoint: str
-    cache: Path | None = None
+    endpoint: Endpoint
+    cache: Cache = Cache(None)
     workers: int = 8
-    retries: int = 5
-    patience: float = 1.0
-    timeout: float = 300.0
-    refused: set[str] = field(
-        default_factory=set
-    )  # the fields of INSTEAD that this endpoint has refused
-
-    def __post_init__(self) -> None:
-        self.endpoint = check_endpoint(self.endpoint)
 
     def generate(
         self,
@@ -92,137 +53,51 @@ class OpenAI:
                 "an endpoint takes no token ids", why="its tokens are its own", fix="give text"
             )
         drawn: list[list[Response]] = []
-        local = (
-            httpx.URL(self.endpoint).host in HERE
-        )  # no proxy of the environment's stands in between
-        with httpx.Client(
-            timeout=self.timeout, headers=self._headers(), trust_env=not local
-        ) as client:
+        with self.endpoint.client() as client:
             pool = ThreadPoolExecutor(self.workers)
-            try:
+            try:  # a few prompts at a time: no more images are held as text than are under way
                 for start in range(0, len(prompts), self.workers):
-                    drawn += self._some(
-                        client, pool, prompts[start : start + self.workers], sampling, on_batch
-                    )
+                    some = prompts[start : start + self.workers]
+                    drawn += self._answers(client, pool, some, sampling)
+                    if on_batch:
+                        on_batch(len(some))
             finally:
                 pool.shutdown(cancel_futures=True)
         return drawn
 
-    def _some(
+    def _answers(
         self,
-        client: httpx.Client,
+        client: Client,
         pool: ThreadPoolExecutor,
         prompts: Sequence[Prompt],
         sampling: Sampling,
-        on_batch: Callable[[int], None] | None,
     ) -> list[list[Response]]:
-        """A few prompts at a time, so that no more images are held as text than are under way."""
         bodies = [request_bodies(self.model, p, sampling) for p in prompts]
-        wanted = {digest(self.endpoint, b): b for row in bodies for b in row}
-        found = dict(
-            zip(
-                wanted,
-                pool.map(lambda item: self._answer(client, *item), wanted.items()),
-                strict=True,
-            )
-        )
-        if on_batch:
-            on_batch(len(prompts))
-        return [
-            [to_response(found[digest(self.endpoint, b)], sampling.stop) for b in row]
-            for row in bodies
-        ]
+        names = [[digest(self.endpoint.url, body) for body in row] for row in bodies]
+        different = dict(zip(chain(*names), chain(*bodies), strict=True))
+        answers = pool.map(lambda item: self._answer(client, *item), different.items())
+        by_name = dict(zip(different, answers, strict=True))
+        return [[to_response(by_name[name], sampling.stop) for name in row] for row in names]
 
-    def _answer(self, client: httpx.Client, name: str, body: dict[str, Any]) -> dict[str, Any]:
-        """The endpoint's answer to a body, or `{"error": …}`; from disk where it was asked before."""
-        kept = self.cache / name[:2] / f"{name}.json" if self.cache else None
-        if kept and kept.exists():
-            return json.loads(kept.read_text())
-        answer = self._ask(client, body)
-        if kept and "choices" in answer:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write_text(kept, json.dumps(answer, ensure_ascii=False))
-        return answer
+    def _answer(
+        self, client: Client, name: str, body: Mapping[str, Any]
+    ) -> Completion | RequestFailed:
+        """The endpoint's answer to a body; from disk where it was asked before."""
+        if known := self.cache.get(name, Completion):
+            return known
+        try:
+            completion = client.complete(body)
+        except RequestFailed as e:
+            return e
+        self.cache.put(name, completion)
+        return completion
 
-    def _ask(self, client: httpx.Client, body: dict[str, Any]) -> dict[str, Any]:
-        reason, connected, tried = "", True, 0
-        while tried <= self.retries:
-            wait, connected = self.patience * 2**tried, True
-            try:
-                reply = client.post(f"{self.endpoint}/chat/completions", json=self._accepted(body))
-            except httpx.TimeoutException:
-                reason = f"no answer within {self.timeout:g} s"
-            except httpx.TransportError as e:
-                reason, connected = str(e) or type(e).__name__, False
-            else:
-                if reply.status_code == 200:
-                    return _parsed(reply)
-                if self._learns(reply, body):
-                    continue
-                reason = self._complaint(reply)
-                if reply.status_code in HOPELESS:
-                    raise FrankenError(
-                        f"{self.endpoint} refuses: {reason}",
-                        HOPELESS[reply.status_code],
-                        self._fix(),
-                    )
-                if reply.status_code not in BUSY:
-                    return {"error": reason}
-                wait = _seconds(reply.headers.get("retry-after"), wait)
-            tried += 1
-            if tried <= self.retries:
-                time.sleep(wait)
-        if not connected:
-            raise FrankenError(
-                f"{self.endpoint} cannot be reached",
-                reason,
-                "check --endpoint; the answers had so far are kept",
-            )
-        return {"error": f"{reason} ({tried} attempts)"}
 
-    def _accepted(self, body: dict[str, Any]) -> dict[str, Any]:
-        """The body in the words that this endpoint accepts."""
-        changed = {INSTEAD[k] if k in self.refused else k: v for k, v in body.items()}
-        return {k: v for k, v in changed.items() if k is not None}
-
-    def _learns(self, reply: httpx.Response, body: dict[str, Any]) -> bool:
-        """Whether the reply refuses a field that can be done without, and had not been refused when
-        this was asked.
-        """
-        if reply.status_code not in (400, 422):
-            return False
-        named = _error(reply).get("param")
-        if (
-            named not in INSTEAD
-            or named not in body
-            or f'"{named}"' not in reply.request.content.decode()
-        ):
-            return False
-        self.refused.add(named)
-        return True
-
-    def _complaint(self, reply: httpx.Response) -> str:
-        """What the endpoint says is wrong, on one line, without the key should it repeat that."""
-        said = str(_error(reply).get("message") or reply.text or "no reason given")
-        key = os.environ.get(KEY, "")
-        said = said.replace(key, "***") if key else said
-        return f"HTTP {reply.status_code}: {' '.join(said.split())[:300]}"
-
-    def _headers(self) -> dict[str, str]:
-        key = os.environ.get(KEY, "")
-        return {"Authorization": f"Bearer {key}"} if key and self._private() else {}
-
-    def _private(self) -> bool:
-        """Whether nobody on the way can read what is sent."""
-        url = httpx.URL(self.endpoint)
-        return url.scheme == "https" or url.host in HERE
-
-    def _fix(self) -> str:
-        if not os.environ.get(KEY):
-            return f"set {KEY}, or check the model's name and --endpoint"
-        if not self._private():
-            return f"{KEY} is sent over https only: use an https address"
-        return f"check {KEY}, the model's name and --endpoint"
+def hosted(model: str, url: str, cache: Path | None = None) -> OpenAI:
+    """The engine for a model as the command line names it. Raises UsageError for an address that
+    cannot be one.
+    """
+    return OpenAI(model, Endpoint(url, KEY), Cache(cache))
 
 
 def request_bodies(model: str, prompt: Prompt, sampling: Sampling) -> list[dict[str, Any]]:
@@ -260,53 +135,19 @@ def digest(endpoint: str, body: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps([endpoint, body], sort_keys=True).encode()).hexdigest()
 
 
-def to_response(answer: dict[str, Any], stop: Sequence[str]) -> Response:
+def to_response(answer: Completion | RequestFailed, stop: Sequence[str]) -> Response:
     """A completion as a response; reasoning that the server has taken apart is put back in front,
     in <think> tags.
     """
-    if "error" in answer:
-        return Response("", [], [], False, error=answer["error"])
-    choice = answer["choices"][0]
-    message = choice["message"]
-    if choice.get("finish_reason") == "content_filter" or message.get("refusal"):
-        return Response(
-            "", [], [], False, error=f"refused: {message.get('refusal') or 'content filter'}"
-        )
-    thought = message.get("reasoning_content") or message.get("reasoning")
-    text = cut(
-        (f"<think>{thought}</think>" if thought else "") + (message.get("content") or ""), stop
-    )
-    scored = (choice.get("logprobs") or {}).get("content") or []
+    if isinstance(answer, RequestFailed):
+        return Response("", [], [], False, error=answer.what)
+    choice = answer.choices[0]
+    message = choice.message
+    if choice.finish_reason == "content_filter" or message.refusal:
+        return Response("", [], [], False, error=f"refused: {message.refusal or 'content filter'}")
+    thought = message.reasoning_content or message.reasoning
+    text = cut((f"<think>{thought}</think>" if thought else "") + (message.content or ""), stop)
+    scores = (choice.logprobs and choice.logprobs.content) or []
     return Response(
-        text.strip(), [], [t["logprob"] for t in scored], choice.get("finish_reason") == "length"
+        text.strip(), [], [token.logprob for token in scores], choice.finish_reason == "length"
     )
-
-
-def _parsed(reply: httpx.Response) -> dict[str, Any]:
-    """The body of a reply that went well, or an error where it is no completion."""
-    try:
-        answer = reply.json()
-    except ValueError:
-        return {"error": "the answer is not JSON"}
-    choices = answer.get("choices") if isinstance(answer, dict) else None
-    first = choices[0] if isinstance(choices, list) and choices else None
-    if not isinstance(first, dict) or not isinstance(first.get("message"), dict):
-        return {"error": "the answer has no choice in it"}
-    return {"choices": [first], "model": answer.get("model")}
-
-
-def _error(reply: httpx.Response) -> dict[str, Any]:
-    """The `error` object of a reply, empty where there is none."""
-    try:
-        found = reply.json()
-    except ValueError:
-        return {}
-    found = found.get("error", found) if isinstance(found, dict) else {}
-    return found if isinstance(found, dict) else {"message": found}
-
-
-def _seconds(header: str | None, otherwise: float) -> float:
-    """A Retry-After header that counts seconds, at most a minute of them; dates and anything else
-    are `otherwise`.
-    """
-    return min(float(header), 60.0) if header and header.isdecimal() else otherwise

@@ -12,10 +12,10 @@ out in three ways, and to take some rows of a batch is to know which:
 Left out: videos.
 """
 
-from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, Sequence
+from collections.abc import Callable, Iterator, KeysView, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from jaxtyping import Bool, Int
@@ -27,13 +27,35 @@ from franken.models.positions import position_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-    from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 Device = torch.device | str
 TOKENS = ("input_ids", "attention_mask", "position_ids", "token_type_ids")
 PIXELS = ("pixel_values", "pixel_attention_mask")
 BY_IMAGE = ("image_grid_thw", "image_sizes")
 IMAGES = (*PIXELS, *BY_IMAGE, "batch_num_images")
+
+
+class TowerOutput(Protocol):
+    """What a Qwen-VL vision tower returns; beside it Qwen3-VL's `deepstack_features`, by level."""
+
+    @property
+    def pooler_output(self) -> Sequence[Tensor]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFeatures:
+    """The vision tower's output `[visual tokens, hidden]` of every image, under the names by which
+    the decoder reads it.
+    """
+
+    pooler_output: tuple[Tensor, ...]
+    deepstack_features: tuple[tuple[Tensor, ...], ...] | None = None
+
+    def each(self, change: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]) -> "ImageFeatures":
+        """With the tensors of all images changed, at every level."""
+        levels = self.deepstack_features
+        deepstack = None if levels is None else tuple(change(level) for level in levels)
+        return ImageFeatures(change(self.pooler_output), deepstack)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +73,7 @@ class Images:
     image_grid_thw: Int[Tensor, "images 3"] | None = None
     image_sizes: Int[Tensor, "images 2"] | None = None
     batch_num_images: Int[Tensor, "rows"] | None = None
-    features: "BaseModelOutputWithPooling | None" = field(default=None, repr=False)
+    features: ImageFeatures | None = field(default=None, repr=False)
 
     def tensors(self) -> dict[str, Tensor]:
         """What the processor returned about images, by the model's names for it."""
@@ -84,18 +106,16 @@ class Images:
             return values[rows]
 
         taken = {name: take(name, values) for name, values in self.tensors().items()}
-        features = None if self.features is None else features_of(self.features, images)
+        features = self.features and self.features.each(lambda of: tuple(of[i] for i in images))
         return Images(counts, entries, **taken, features=features)
 
     def to(self, device: Device) -> "Images":
         """The same on another device."""
-        features = self.features
-        if features is not None:
-            features = features_of(features, range(sum(self.counts)), device)
+        features = self.features and self.features.each(lambda of: tuple(v.to(device) for v in of))
         moved = {name: value.to(device) for name, value in self.tensors().items()}
         return replace(self, **moved, features=features)
 
-    def with_features(self, features: "BaseModelOutputWithPooling") -> "Images":
+    def with_features(self, features: ImageFeatures) -> "Images":
         """The vision tower's output, a tensor an image, in place of the pixels."""
         return replace(self, features=features, **dict.fromkeys(PIXELS))
 
@@ -317,30 +337,12 @@ def _entries(images: Images, image_tokens: Sequence[int]) -> tuple[int, ...]:
     return tuple(entries)
 
 
-def features_of(
-    features: "BaseModelOutputWithPooling", images: Sequence[int], device: Device | None = None
-) -> "BaseModelOutputWithPooling":
-    """The vision tower's output for some images; what no forward pass reads again is let go."""
-
-    def take(values: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        taken = (values[image] for image in images)
-        return tuple(taken) if device is None else tuple(value.to(device) for value in taken)
-
-    levels = getattr(features, "deepstack_features", None)
-    deep = {} if levels is None else {"deepstack_features": [take(level) for level in levels]}
-    return type(features)(pooler_output=take(features.pooler_output), **deep)
-
-
-def join_features(
-    parts: Sequence["BaseModelOutputWithPooling"],
-) -> "BaseModelOutputWithPooling":
-    """The vision tower's outputs of several calls as that of one."""
-
-    def chained(values: Iterable[Sequence[Tensor]]) -> tuple[Tensor, ...]:
-        return tuple(chain.from_iterable(values))
-
+def join_features(parts: Sequence[TowerOutput]) -> ImageFeatures:
+    """What several calls of the vision tower returned, as that of one; what no forward pass reads
+    again is let go.
+    """
     levels = [getattr(part, "deepstack_features", None) for part in parts]
-    deep = {}
+    deepstack = None
     if levels[0] is not None:
-        deep["deepstack_features"] = [chained(level) for level in zip(*levels, strict=True)]
-    return type(parts[0])(pooler_output=chained(p.pooler_output for p in parts), **deep)
+        deepstack = tuple(tuple(chain(*level)) for level in zip(*levels, strict=True))
+    return ImageFeatures(tuple(chain(*(part.pooler_output for part in parts))), deepstack)

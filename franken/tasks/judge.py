@@ -13,25 +13,19 @@ stored side by side.
 """
 
 import hashlib
-import http.client
-import json
-import os
-import random
 import re
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from pydantic import BaseModel
+
+from franken.endpoints import Cache, Client, Endpoint, EndpointError
 from franken.errors import UsageError
-from franken.runs import atomic_write_text
 
 KEY = "FRANKEN_JUDGE_KEY"  # the environment variable that holds the endpoint's key, if it wants one
-RETRIED = (408, 409, 425, 429, 500, 502, 503, 504)
 VERDICT = re.compile(r"verdict:\**\s*\**\"?(right|wrong)\b", re.IGNORECASE)
 MARKS = ("<reply>", "</reply>")
 PROMPT = """\
@@ -48,14 +42,12 @@ Question: {question}
 End with one line: VERDICT: right, or VERDICT: wrong."""
 
 
-class _Here(urllib.request.HTTPRedirectHandler):
-    """No redirects: replies and the key go to the endpoint that was named, and nowhere else."""
+class Verdict(BaseModel):
+    """What is kept of an answer."""
 
-    def redirect_request(self, *_: object) -> None:
-        return None
-
-
-OPENER = urllib.request.build_opener(_Here)
+    model: str
+    prompt: str
+    reply: str
 
 
 class Opinion(NamedTuple):
@@ -68,29 +60,24 @@ class Opinion(NamedTuple):
 
 @dataclass(frozen=True)
 class Judge:
-    """An endpoint (`http://host:port/v1`), the model to ask, and how."""
+    """The model to ask at an endpoint, and where its verdicts are kept."""
 
-    url: str
+    endpoint: Endpoint
     model: str
     cache: Path
     concurrency: int = 8
-    attempts: int = 4
-    timeout: float = 120.0
-    wait: float = 1.0  # seconds before the second attempt; doubled for each one after
     max_tokens: int = 512
-    sleep: Callable[[float], None] = field(default=time.sleep, repr=False)
 
     def __post_init__(self) -> None:
-        if not re.match(r"https?://[^/]", self.url):
-            raise UsageError(
-                f"{self.url!r} is no endpoint",
-                "it is not http:// or https://",
-                "give http://host:port/v1",
-            )
         if not self.model:
             raise UsageError(
                 "no judge's model", "an endpoint may serve several", "name one with --judge-model"
             )
+
+
+def judge_at(url: str, model: str, cache: Path, concurrency: int = 8) -> Judge:
+    """A judge (`http://host:port/v1`) as the command line names it. Raises UsageError."""
+    return Judge(Endpoint(url, KEY, retries=3, timeout=120.0), model, cache, concurrency)
 
 
 def prompt_of(question: str, gold: str, answer: str, options: Sequence[str] = ()) -> str:
@@ -118,44 +105,47 @@ def ask(
 ) -> list[Opinion]:
     """The judge's opinion on every prompt, in order. Equal prompts are sent once."""
     unique = list(dict.fromkeys(prompts))
-    found: dict[str, Opinion] = {}
-    with ThreadPoolExecutor(judge.concurrency) as pool:
+    opinions: dict[str, Opinion] = {}
+    with judge.endpoint.client() as client, ThreadPoolExecutor(judge.concurrency) as pool:
         for prompt, opinion in zip(
-            unique, pool.map(lambda p: _opinion(judge, p), unique), strict=True
+            unique, pool.map(lambda p: _opinion(judge, client, p), unique), strict=True
         ):
-            found[prompt] = opinion
+            opinions[prompt] = opinion
             if progress:
-                progress(len(found))
-    return [found[prompt] for prompt in prompts]
+                progress(len(opinions))
+    return [opinions[prompt] for prompt in prompts]
 
 
 def cached(judge: Judge, prompts: Sequence[str]) -> int:
     """How many of the different prompts are answered already."""
-    return sum(_place(judge, p).exists() for p in dict.fromkeys(prompts))
+    cache = Cache(judge.cache)
+    return sum(cache.get(_digest(judge, p), Verdict) is not None for p in dict.fromkeys(prompts))
 
 
-def _opinion(judge: Judge, prompt: str) -> Opinion:
-    place = _place(judge, prompt)
-    if place.exists():
-        return _read(json.loads(place.read_text())["reply"])
-    reply, error = _send(judge, prompt)
-    if error is not None:
-        return Opinion(None, "", error)
+def _opinion(judge: Judge, client: Client, prompt: str) -> Opinion:
+    cache, digest = Cache(judge.cache), _digest(judge, prompt)
+    if known := cache.get(digest, Verdict):
+        return _read(known.reply)
+    body = {
+        "model": judge.model,
+        "temperature": 0,
+        "max_tokens": judge.max_tokens,
+        "messages": [{"role": "user", "content": prompt}],
+    }
+    try:
+        reply = client.complete(body).choices[0].message.content
+    except EndpointError as e:
+        return Opinion(None, "", f"the judge: {e.what}" + (f" ({e.why})" if e.why else ""))
+    if reply is None:
+        return Opinion(None, "", "the judge: the answer is no chat completion: it has no text")
     opinion = _read(reply)
     if opinion.error is None:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write_text(
-            place,
-            json.dumps(
-                {"model": judge.model, "prompt": prompt, "reply": reply}, ensure_ascii=False
-            ),
-        )
+        cache.put(digest, Verdict(model=judge.model, prompt=prompt, reply=reply))
     return opinion
 
 
-def _place(judge: Judge, prompt: str) -> Path:
-    digest = hashlib.sha256(f"{judge.model}\0{prompt}".encode()).hexdigest()
-    return judge.cache / digest[:2] / f"{digest}.json"
+def _digest(judge: Judge, prompt: str) -> str:
+    return hashlib.sha256(f"{judge.model}\0{prompt}".encode()).hexdigest()
 
 
 def _read(reply: str) -> Opinion:
@@ -163,48 +153,3 @@ def _read(reply: str) -> Opinion:
     if not verdicts:
         return Opinion(None, "", f"the judge gave no verdict: {reply[-200:]!r}")
     return Opinion(float(verdicts[-1] == "right"), f"judge: {' '.join(reply.split())[-300:]}", None)
-
-
-def _send(judge: Judge, prompt: str) -> tuple[str, str | None]:
-    """(reply, error): retried with a doubling wait where trying again can help."""
-    error = ""
-    for attempt in range(judge.attempts):
-        if attempt:
-            judge.sleep(judge.wait * 2 ** (attempt - 1) * (1 + random.random() / 4))
-        try:
-            return _post(judge, prompt), None
-        except urllib.error.HTTPError as e:
-            error = f"the judge answered {e.code} {e.reason}"
-            if e.code not in RETRIED:
-                break
-        except (
-            urllib.error.URLError,
-            TimeoutError,
-            ConnectionError,
-            http.client.HTTPException,
-        ) as e:
-            error = f"the judge cannot be reached: {getattr(e, 'reason', e)}"
-        except (ValueError, KeyError, TypeError, IndexError) as e:
-            error = f"the judge's reply has no chat completion: {type(e).__name__} {e}"
-            break
-    return "", error
-
-
-def _post(judge: Judge, prompt: str) -> str:
-    body = {
-        "model": judge.model,
-        "temperature": 0,
-        "max_tokens": judge.max_tokens,
-        "messages": [{"role": "user", "content": prompt}],
-    }
-    headers = {"Content-Type": "application/json"}
-    if os.environ.get(KEY):
-        headers["Authorization"] = f"Bearer {os.environ[KEY]}"
-    request = urllib.request.Request(
-        f"{judge.url.rstrip('/')}/chat/completions", data=json.dumps(body).encode(), headers=headers
-    )
-    with OPENER.open(request, timeout=judge.timeout) as reply:
-        content = json.load(reply)["choices"][0]["message"]["content"]
-    if not isinstance(content, str):
-        raise TypeError("its content is not text")
-    return content

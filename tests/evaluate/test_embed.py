@@ -7,6 +7,7 @@ import threading
 import pytest
 import torch
 
+from franken import endpoints
 from franken.errors import FrankenError, UsageError
 from franken.evaluate.embed import embedder, segment
 from franken.models import creature
@@ -87,6 +88,8 @@ def endpoint():
 
 
 def test_an_endpoint_is_asked_once_per_text(endpoint, monkeypatch):
+    waits = []
+    monkeypatch.setattr(endpoints, "sleep", waits.append)
     url, asked = endpoint
     monkeypatch.setenv("FRANKEN_EMBEDDING_KEY", "secret")
     embed = embedder(f"{url}#m")
@@ -101,6 +104,7 @@ def test_an_endpoint_is_asked_once_per_text(endpoint, monkeypatch):
         embedder(f"{url}#other")(["x"])
     with pytest.raises(FrankenError, match="no embeddings"):
         embedder("http://127.0.0.1:9/v1#m")(["x"])
+    assert [round(s) for s in waits] == pytest.approx([1, 2, 4], abs=1)
 
 
 def test_the_reasoning_is_embedded():

@@ -17,7 +17,7 @@ from franken.evaluate.metrics import summarise
 from franken.evaluate.regrade import changes, preview, regrade
 from franken.runs import load_run, open_run
 from franken.tasks.grading import graded_by
-from franken.tasks.judge import Judge
+from franken.tasks.judge import judge_at
 from franken.tasks.puzzle import Item
 
 READ = tasks.get("read").items(3, 0, "test")
@@ -182,7 +182,7 @@ def test_a_judges_verdict_stands_beside_the_rules_and_its_errors_stay_errors(run
             else (200, "VERDICT: right" if "seven" in p else "VERDICT: wrong")
         )
     )
-    judge = Judge(server.url, "stub", tmp_path / "cache", sleep=lambda s: None)
+    judge = judge_at(server.url, "stub", tmp_path / "cache")
     plan = preview(run, judge)
     assert plan["judge"]["prompts"] == 7
     assert plan["judge"]["cached"] == 0
@@ -203,7 +203,7 @@ def test_a_judges_verdict_stands_beside_the_rules_and_its_errors_stay_errors(run
 def test_a_judge_that_judges_nothing_ends_the_command(run, serve, tmp_path):
     server = serve(lambda p: (401, ""))
     with pytest.raises(FrankenError, match="judged nothing"):
-        regrade(run, judge=Judge(server.url, "stub", tmp_path / "cache", sleep=lambda s: None))
+        regrade(run, judge=judge_at(server.url, "stub", tmp_path / "cache"))
 
 
 def test_the_command(run, tmp_path, capsys):

@@ -9,9 +9,9 @@ import pytest
 from endpoint_stub import serving
 from PIL import Image
 
+from franken.endpoints import Cache, Endpoint, check_endpoint
 from franken.errors import FrankenError, UsageError
 from franken.generate import Prompt, Sampling
-from franken.generate.engine import check_endpoint
 from franken.generate.openai import KEY, OpenAI
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (7, 5, 3), dtype=np.uint8))
@@ -24,8 +24,9 @@ def stub(monkeypatch):
         yield server
 
 
-def engine(stub, **options):
-    return OpenAI("m", stub.endpoint, **({"patience": 0.01, "retries": 2} | options))
+def engine(stub, workers=8, retries=2, cache=None):
+    endpoint = Endpoint(stub.endpoint, KEY, retries, patience=0.01)
+    return OpenAI("m", endpoint, Cache(cache), workers)
 
 
 def test_what_is_asked(stub):
@@ -93,7 +94,7 @@ def test_busy_endpoints_are_asked_again(stub, tmp_path):
         ((400, {"error": {"message": "no", "param": "temperature"}}, {}), "HTTP 400: no"),
         ((403, {"error": "flagged"}, {}), "HTTP 403: flagged"),
         ((200, b"<html>", {}), "the answer is not JSON"),
-        ((200, {"choices": []}, {}), "the answer has no choice in it"),
+        ((200, {"choices": []}, {}), "the answer is no chat completion: choices: .*"),
         ((200, {"choices": [{"message": {"refusal": "I can't"}}]}, {}), "refused: I can't"),
         (
             (200, {"choices": [{"message": {}, "finish_reason": "content_filter"}]}, {}),
@@ -133,15 +134,17 @@ def test_an_endpoint_that_knows_us_not_ends_the_run_without_saying_the_key(
 
 
 def test_an_endpoint_that_is_not_there_ends_the_run():
-    gone = OpenAI("m", "http://127.0.0.1:9", retries=1, patience=0.01)
+    gone = OpenAI("m", Endpoint("http://127.0.0.1:9", KEY, retries=1, patience=0.01))
     with pytest.raises(FrankenError, match="cannot be reached"):
         gone.generate([Prompt("q")], Sampling())
 
 
 def test_the_key_is_not_sent_in_the_open(monkeypatch):
     monkeypatch.setenv(KEY, "sk-secret")
-    assert OpenAI("m", "http://example.org/v1")._headers() == {}
-    assert OpenAI("m", "https://example.org/v1")._headers() == {"Authorization": "Bearer sk-secret"}
+    assert Endpoint("http://example.org/v1", KEY).headers() == {}
+    bearer = {"Authorization": "Bearer sk-secret"}
+    assert Endpoint("https://example.org/v1", KEY).headers() == bearer
+    assert Endpoint("http://localhost:1/v1", KEY).headers() == bearer
 
 
 def test_endpoints_that_want_other_words(stub, tmp_path):

@@ -6,8 +6,9 @@ import threading
 
 import pytest
 
+from franken import endpoints
 from franken.errors import UsageError
-from franken.tasks.judge import KEY, Judge, ask, cached, prompt_of
+from franken.tasks.judge import KEY, ask, cached, judge_at, prompt_of
 
 
 class Stub:
@@ -56,8 +57,16 @@ class Stub:
         self.thread.join()
 
 
+@pytest.fixture(autouse=True)
+def waits(monkeypatch):
+    """The seconds that would have been waited."""
+    seconds = []
+    monkeypatch.setattr(endpoints, "sleep", seconds.append)
+    return seconds
+
+
 def judge(stub, tmp_path, **options):
-    return Judge(stub.url, "stub", tmp_path / "cache", sleep=lambda s: None, **options)
+    return judge_at(stub.url, "stub", tmp_path / "cache", **options)
 
 
 def test_verdicts_in_order_and_sent_once(tmp_path):
@@ -74,25 +83,21 @@ def test_verdicts_in_order_and_sent_once(tmp_path):
         assert cached(judge(stub, tmp_path), prompts) == 2
         assert ask(judge(stub, tmp_path), prompts) == opinions
         assert len(stub.requests) == 2
-    assert (
-        ask(Judge(stub.url, "stub", tmp_path / "cache"), prompts) == opinions
-    )  # nobody is there any more
+    assert ask(judge(stub, tmp_path), prompts) == opinions  # nobody is there any more
 
 
 def test_another_model_is_another_opinion(tmp_path):
     with Stub(lambda p, n: (200, "VERDICT: right")) as stub:
         ask(judge(stub, tmp_path), ["x"])
-        ask(Judge(stub.url, "other", tmp_path / "cache"), ["x"])
+        ask(judge_at(stub.url, "other", tmp_path / "cache"), ["x"])
         assert [r["body"]["model"] for r in stub.requests] == ["stub", "other"]
 
 
-def test_what_passes_is_tried_again(tmp_path):
-    waits = []
+def test_what_passes_is_tried_again(tmp_path, waits):
     with Stub(
         lambda p, n: (200, "VERDICT: right") if n == 3 else (503 if n == 1 else 429, {})
     ) as stub:
-        one = Judge(stub.url, "stub", tmp_path, sleep=waits.append)
-        assert ask(one, ["x"])[0].score == 1
+        assert ask(judge(stub, tmp_path), ["x"])[0].score == 1
         assert len(stub.requests) == 3
     assert len(waits) == 2
     assert waits[1] > waits[0] >= 1
@@ -122,7 +127,7 @@ def test_an_error_is_an_error_and_not_wrong(answer, sent, error, tmp_path):
 def test_nobody_there(tmp_path):
     with Stub(lambda p, n: (200, "")) as stub:
         url = stub.url
-    (opinion,) = ask(Judge(url, "stub", tmp_path, sleep=lambda s: None), ["x"])
+    (opinion,) = ask(judge_at(url, "stub", tmp_path), ["x"])
     assert opinion.score is None
     assert "cannot be reached" in opinion.error
 
@@ -144,7 +149,7 @@ def test_a_reply_cannot_close_its_marks():
 
 
 def test_what_is_no_endpoint(tmp_path):
-    with pytest.raises(UsageError, match="endpoint"):
-        Judge("file:///etc/passwd", "m", tmp_path)
+    with pytest.raises(UsageError, match="not an address"):
+        judge_at("file:///etc/passwd", "m", tmp_path)
     with pytest.raises(UsageError, match="model"):
-        Judge("http://localhost:1/v1", "", tmp_path)
+        judge_at("http://localhost:1/v1", "", tmp_path)
