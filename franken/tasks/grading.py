@@ -173,9 +173,15 @@ def _decide(found: list[Place], kind: str, compare_text: Compare) -> tuple[Place
     first = found[0]
     if first.where in ("box", "json"):
         verdict = compare_text(first.text)
-        if verdict.read is not None or kind not in ("option", "yes_no"):
-            return first, verdict
-        found = [*found[1:], first]
+        later = next((place for place in found[1:] if place.where == "mark"), None)
+        if later is not None and kind != "word":
+            final = compare_text(later.text)
+            if final.read is not None and final.read != verdict.read:
+                if verdict.read is None or later.final:
+                    return later, final
+                reason = f"the box says {verdict.read!r}, and behind it stands {final.read!r}"
+                return first, refuse(reason)
+        return first, verdict
     marks = [place for place in found if place.where == "mark"]
     for place in marks:
         verdict = compare_text(place.text)
@@ -190,19 +196,20 @@ def _decide_lines(
 ) -> tuple[Place, Verdict]:
     """The last line, unless the first is nothing but an answer and an explanation follows it."""
     last, first = lines[0], lines[-1]
+    sentences = len(lines) > 1 and lines[1].where == "last sentence"  # of one line
+    if sentences and CONCLUDES.search(lines[1].text):
+        ended = compare_text(lines[1].text)
+        if ended.read is not None and kind != "word":
+            return lines[1], ended
     said = compare_text(last.text)
     if first is last or marked:
         return last, said
     begun = compare_text(first.text)
     if begun.read is None or not _is_bare(first.text, kind):
-        ended = lines[1] if lines[1].where == "last sentence" else None
-        if said.read is None and ended and CONCLUDES.search(ended.text):
-            return ended, compare_text(ended.text)
         return last, said
-    whole = last.where == "line" and lines[1].where == "last sentence"  # one line, of sentences
     if said.read is None or (kind in ("word", "expression") and not _is_bare(last.text, kind)):
         return first, begun
-    if said.read == begun.read or whole:
+    if said.read == begun.read or sentences:
         return last, said
     if _is_bare(last.text, kind) or CONCLUDES.search(last.text):
         reason = f"the first line says {begun.read!r} and the last one {said.read!r}"

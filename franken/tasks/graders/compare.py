@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 
 from franken.tasks.graders.boxes import IOU, compare_boxes
 from franken.tasks.graders.clock import compare_clock, compare_ratio, read_ratio
-from franken.tasks.graders.expressions import compare_expression
+from franken.tasks.graders.expressions import compare_expression, only_segment
 from franken.tasks.graders.numbers import as_numeral, is_numeral
 from franken.tasks.graders.options import compare_option
 from franken.tasks.graders.quantities import compare_integer, compare_number
+from franken.tasks.graders.reply import right_text
 from franken.tasks.graders.spelling import normalise, plain
 from franken.tasks.graders.verdict import ANSWER_TYPES, Verdict
 from franken.tasks.graders.words import compare_word, compare_yes_no
@@ -26,14 +27,15 @@ LIKE_A_DATE = re.compile(  # 2024-05-06, 05/06/2024, 2012-2013, 192.168.0.1
     r"\d+(?:\s*[-–—]\s*\d+)+|\d+(?:/\d+){2,}|\d+(?:\.\d+){2,}|\d+(?:,\d+)*\s*[-–—]\s*\d+"
 )
 MATHEMATICAL = re.compile(
-    r"[\\^=√π<>≤≥±∞]|\d\s*[+*/-]\s*\d|\d[a-z]\b|\d\s*,\s*\d|^[-(\[{].*\d|^[a-z]\s*[-+*/]"
+    r"[\\^=√π<>≤≥±∞]|\d\s*[+*/-]\s*\d|\d[a-z]\b|\d\s*[,;]\s*[-+]?\d|^[-(\[{].*\d|^[a-z]\s*[-+*/]"
+    r"|^[-+]?\d[\d.]*(?:,?\s+(?:and|or)\s+[-+]?\d[\d.]*)+$"
 )
 COMPOUND = re.compile(r"\d+\s*[A-Za-z]+\.?,?\s+(?:and\s+)?\d+\s*[A-Za-z]+")  # 5 ft 10 in
 
 
 def infer_type(gold: str, options: Sequence[str] = ()) -> str:
     """The type of an answer that does not name one."""
-    text = plain(gold)
+    text = plain(right_text(gold))
     if options:
         return "option"
     if normalise(text) in ("yes", "no"):
@@ -68,13 +70,17 @@ def compare(
     digits that one has.
     Raises ValueError for an unknown type.
     """
+    gold = right_text(gold)
     if kind == "box":
         return compare_boxes(answer, gold, iou_threshold)
     if len(answer) > LONGEST:  # without an end: an answer is at the end, if there is one
         answer = answer[-LONGEST:].partition(" ")[2]
     if kind == "expression":
         return compare_expression(answer, gold)
-    text, right = plain(answer), plain(gold)
+    right = plain(gold)
+    if kind in ("integer", "number"):
+        answer = only_segment(answer) or answer
+    text = plain(answer)
     if kind == "option":
         return compare_option(text, right, [plain(o) for o in options])
     if kind == "number":

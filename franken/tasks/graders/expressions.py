@@ -24,8 +24,12 @@ LEADS = re.compile(
     r"(?:\b(?:is|are|be|equals?|to|gives?|get|obtain|as|by|then|so|thus|hence|therefore|that|have)|[:=→])\s*$",
     re.I,
 )
-NAMED = re.compile(r"[A-Za-z](?:_\{?\w+\}?)?(?:\([A-Za-z]\))?\s*(?:=|\\in\b)\s*")
-RELATION = re.compile(r"=|<|>|\\(?:le|ge|leq|geq|neq|in)\b")
+MONEY = re.compile(r"\$\s?\d[\d,.]*(?:\s|$)")
+WORDS_THAT_CHANGE = re.compile(
+    r"\b(?:not|never|neither|nor|or|than|least|most|from|between|over|under|above|below|nearly|"
+    r"almost|except|up to|within|plus|minus|times|half of|twice|double|square of|root of|cannot|if)\b|n['’]t\b",
+    re.IGNORECASE,
+)
 
 
 class Expression(NamedTuple):
@@ -112,8 +116,9 @@ def find_expression(text: str) -> str | None:
         contents = list(dict.fromkeys(_content(m) for m in segments))
         last = segments[-1]
         tail, lead = text[last.end() :], text[: last.start()]
-        if len(contents) == 1 and not re.search(r"\bnot\b", lead):
-            return f"{contents[0]} {_unit_behind(tail)}"
+        if len(contents) == 1:
+            changed = WORDS_THAT_CHANGE.search(re.split(r"[.;:]", lead)[-1])
+            return None if changed else f"{contents[0]} {_unit_behind(tail)}"
         joined = _listed(text, segments)
         if joined:
             return joined
@@ -132,6 +137,21 @@ def find_expression(text: str) -> str | None:
     if subject and is_mathematics(to_latex(after)) and not re.search(r"\bnot\b", subject[0]):
         return after
     return rest if len(SENTENCE.split(rest)) == 1 else None
+
+
+def only_segment(text: str) -> str | None:
+    """The one piece of mathematics that a sentence sets off (`The sum is $3 + 4$.`), with its unit;
+    None when there are more, or when the words may change it.
+    """
+    segments = list(SEGMENT.finditer(text))
+    if len(segments) != 1 or MONEY.search(text):
+        return None
+    lead, tail = text[: segments[0].start()], text[segments[0].end() :]
+    if re.search(r"\d", lead + tail) or not re.search(r"[A-Za-z]{2}", lead):
+        return None
+    if WORDS_THAT_CHANGE.search(lead + tail):
+        return None
+    return f"{_content(segments[0])} {_unit_behind(tail)}"
 
 
 def _content(match: re.Match[str]) -> str:

@@ -68,10 +68,12 @@ PERMILLE = re.compile(r"(\d+(?:\.\d+)?)\s*‰")
 FUNCTIONS = (
     "sqrt|sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|exp|max|min|and|or|inf|pi|mod|gcd|lcm"
 )
-PROSE = re.compile(
-    rf"(?<![\\A-Za-z])(?!(?:{FUNCTIONS})\b)[A-Za-z]{{3,}}|[\u4e00-\u9fff]"
-    r"|(?<![\\A-Za-z])(?i:it|is|so|we|he|of|at|as|an|be|by|my|to|us|no|do|if|on)(?![A-Za-z])"
+PROSE = re.compile(  # words; names of points (ABC) are none, nor are subscripts
+    rf"(?<![\\A-Za-z])(?!(?:{FUNCTIONS})\b)(?![A-Z]{{2,5}}(?![A-Za-z]))[A-Za-z]{{3,}}|[\u4e00-\u9fff]"
+    r"|(?<![\\A-Za-z])(?:[Ii][tsf]|[Ss]o|[Ww]e|[Hh]e|[Oo][fn]|[Aa][ts]|an|[Bb][ey]|[Mm]y|[Tt]o|us|[Nn]o|do)"
+    r"(?![A-Za-z])"
 )
+INDEX = re.compile(r"_\{[^{}]{1,30}\}")
 ENVIRONMENT = re.compile(r"\\(?:begin|end)\s*\{[a-z]*\*?\}(?:\{[clr|]*\})?")
 SPACED_DIGITS = re.compile(r"\d\s+\d")
 BASED = re.compile(r"\d\s*_")
@@ -116,6 +118,7 @@ def to_latex(text: str) -> str:
     bare = re.sub(r"(?<=\d)\*\*(?=\d)", "^", bare)
     if not re.search(r"[\[({]\s*-?\d", COMMA_THOUSANDS.sub("", bare)) and ", " not in bare:
         bare = COMMA_THOUSANDS.sub(lambda m: m[0].replace(",", ""), bare)
+    bare = re.sub(r"(?<=[{(])\s+|\s+(?=[})])", "", bare)
     return " ".join(bare.split()).strip(" .;,")
 
 
@@ -123,11 +126,10 @@ def is_mathematics(latex: str) -> bool:
     """Whether a text is mathematics alone: no words but names of functions, no digits side by side
     and no numerals of a base, all of which math-verify would multiply out.
     """
-    bare = ENVIRONMENT.sub(" ", latex)
-    bare, _ = split_unit(bare)
+    bare, _ = split_unit(ENVIRONMENT.sub(" ; ", latex))
     return (
         bool(re.search(r"[\dA-Za-z\\]", bare))
-        and not PROSE.search(bare)
+        and not PROSE.search(INDEX.sub("", bare))
         and not SPACED_DIGITS.search(bare.replace("&", ";").replace("\\\\", ";"))
         and not BASED.search(bare)
     )

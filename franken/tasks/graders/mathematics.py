@@ -50,11 +50,13 @@ class Reply(TypedDict, total=False):
 
 
 class Value(NamedTuple):
-    """The number that a text is, or why it is none; `irrational` is its closed form."""
+    """The rational number that a text is, or why it is none; `irrational` is a value to thirty
+    digits.
+    """
 
     number: Fraction | None
     why: str
-    irrational: str = ""
+    irrational: Fraction | None = None
 
 
 def is_same(answer: str, gold: str) -> tuple[bool, str]:
@@ -77,7 +79,8 @@ def evaluate(text: str) -> Value:
         if len(top) + len(bottom) > 2 * LONGEST:
             return Value(None, "it is too large to be worked out")
         return Value(Fraction(int(top), int(bottom)), "")
-    return Value(None, reply.get("why", ""), reply.get("value", ""))
+    irrational = Fraction(reply["value"]) if reply.get("value") else None
+    return Value(None, reply.get("why", ""), irrational)
 
 
 def _too_large(text: str) -> str:

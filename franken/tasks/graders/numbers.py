@@ -34,7 +34,7 @@ WORD_NUMBER = (
     rf"\b(?:(?:{'|'.join(TENS)})[ -](?:{'|'.join(WORDS[1:10])})|(?:{'|'.join(TENS)})|{ONES})\b"
 )
 DIGITS = (
-    r"(?:\d{1,3}(?:,\d{3})+(?![\d])(?:\.\d+)?|\d{1,3}(?:[ ]\d{3})+(?!\d)(?:\.\d+)?"
+    r"(?:[1-9]\d{0,2}(?:,\d{3})+(?![\d])(?:\.\d+)?|[1-9]\d{0,2}(?:[ ]\d{3})+(?!\d)(?:\.\d+)?"
     r"|\d+(?:\.\d+)?|\.\d+)"
 )
 TIMES_TEN = r"\s*(?:\\times|\\cdot|×|·|x|\*)\s*10\s*(?:\^\s*\{?\s*(?P<power>[-−]?\d+)\s*\}?|(?P<raised>[⁺⁻]?[⁰¹²³⁴-⁹]+))"
@@ -57,7 +57,7 @@ FACTOR = re.compile(
 INSIDE = re.compile(
     r"(?:[A-Za-z_√∛^{]|[A-Za-z]\s*\(\s*|\^\s*[({]?\s*[-−]?|\\(?:sqrt|pi|log|ln|sin|cos|tan)\s*)$"
 )
-CURRENCY = r"[$€£¥₹]|(?:USD|EUR|GBP|Rs\.?)\b"
+CURRENCY = r"[$€£¥₹]|(?:USD|EUR|GBP)\b|Rs\.?(?=\s|\d)"
 ABOUT = r"(?:(?:\\approx|≈|~|=|about|approximately|around|roughly|exactly|only)\s*)"
 BEFORE_WHOLE = re.compile(rf"{ABOUT}*(?:{CURRENCY})?\s*", re.IGNORECASE)
 BESIDE = re.compile(  # before a number, makes it another
@@ -65,7 +65,7 @@ BESIDE = re.compile(  # before a number, makes it another
     r"|\\(?:pm|mp|leq?|geq?|neq?|lt|gt|sqrt|times|cdot|div|sim|infty|log|ln)\b"
     r"|\b(?:than|least|most|from|between|over|under|above|below|nearly|almost|except|up to|within|"
     r"plus|minus|times|multiple of|half of|twice|double|square of|square root of|root of|factor of|"
-    r"factorial of|divided by|multiplied by|power of|before|after|until|every|question|step|figure|part|"
+    r"factorial of|divi(?:ded|sible) by|multiplied by|power of|before|after|until|every|question|step|figure|part|"
     r"page|row|column|line|object|image|number of|base))\s*$",
     re.IGNORECASE,
 )
@@ -119,6 +119,7 @@ class Reading:
     number: Quantity | None
     why: str
     rule: str = "numeral"
+    irrational: Fraction | None = None  # the value, to thirty digits, of what has no last one
 
 
 def read_number(text: str) -> Reading:
@@ -191,7 +192,7 @@ def _by_mathematics(text: str, latex: str) -> Reading:
     else:
         value = evaluate(bare)
     if value.number is None:
-        return Reading(None, f"{text!r}: {value.why}", "math-verify")
+        return Reading(None, f"{text!r}: {value.why}", "math-verify", value.irrational)
     known, _ = unit_at(f" {unit}", 0) if unit else (None, 0)
     return Reading(Quantity(value.number, percent, known, 0, 0, len(text)), "", "math-verify")
 

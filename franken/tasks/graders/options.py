@@ -49,7 +49,7 @@ LATE = re.compile(
     r"\b(?:option|choice|select|choose|pick)\s+[(\[]?([A-Z])\b(?!['’])[)\]]?(?!\s+[a-z]+\s+(?!is\b))"
 )
 _AROUND = "()[]{}'\".:,;! "
-PRONOUN = re.compile(r"(?i)^(?:it|this|that|they|there)\s+(?=\S)")
+PRONOUN = re.compile(r"(?i)^(?:the answer|it|this|that|they|there)\s+(?=\S)")
 
 
 def compare_option(text: str, gold: str, options: Sequence[str]) -> Verdict:

@@ -7,6 +7,8 @@ from franken.tasks.graders.verdict import Verdict, decide, refuse
 
 PERCENT = Fraction(1, 100)
 EXACT = Fraction(1, 10**6)  # relative: what a float's digits may lose
+CLOSED = 4  # decimals of a right answer that a closed form (\\sqrt{17}) may meet; π is not 3.14
+DEGREES = ({"angle", "celsius"}, {"angle", "fahrenheit"})  # "20 degrees" may be either
 DIGITS = 3  # decimals from which on a decimal may stand for a fraction that has no last one
 
 
@@ -31,6 +33,9 @@ def compare_number(text: str, gold: str, tolerance: float = 0.0) -> Verdict:
     """
     right = right_number(gold)
     reading = read_number(text)
+    if reading.irrational is not None and right.decimals >= CLOSED:
+        near = abs(reading.irrational - right.value) * 2 * 10**right.decimals <= 1
+        return decide(near, text, str(right), "math-verify, rounded to the digits of the right one")
     if reading.number is None:
         return refuse(reading.why)
     return compare_quantities(reading.number, right, tolerance, reading.rule)
@@ -76,6 +81,8 @@ def _endless(value: Fraction) -> bool:
 
 def _same_value(said: Quantity, right: Quantity, slack: Fraction) -> bool:
     (unit, value), (other, truth) = in_base(said), in_base(right)
+    if unit and other and {unit, other} in DEGREES:
+        return abs(said.value - right.value) <= slack
     if unit and other and unit != other:
         return False
     if unit and other:

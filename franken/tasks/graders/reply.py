@@ -23,7 +23,8 @@ WELL_FORMED = re.compile(
 BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*\{|<\|begin_of_box\|>")
 BRACE = re.compile(r"(?<!\\)[{}]")
 LISTED = re.compile(
-    r"[\s,;&$~.]*(?:\\\(|\\\)|\\quad|\\qquad|\\,|\\text\{|\}|\b(?:and|or|und|oder)\b|和|或|[\s,;&$~])*"
+    r"[\s,;&$~.]*(?:\\\(|\\\)|\\quad|\\qquad|\\,|\\text\{|\}|\b(?:and|or|und|oder)\b|和|或|[A-Za-z](?:_\{?\w{1,5}\}?)?\s*=|"
+    r"[\s,;&$~])*"
 )
 REPLACED = re.compile(
     r"\b(?:rather|actually|instead|wait|no|correct\w*|final\w*|in the end|so|thus|therefore|hence|"
@@ -53,7 +54,7 @@ MARK = re.compile(
     r"(?:\s+(?:here|to (?:the|this) (?:question|problem)))?\s*"
     r"(?:(?<!this answer )(?:\bis\b(?:\s+therefore|\s+thus)?|\bare\b|\bwould be\b|\bshould be\b|\bmust be\b)|[:=→]|"
     r"\*\*\s*:?|(?<=\bans)\.)\s*:?|"
-    r"(?:最终|正确|参考)?(?:答案|结果|选项)(?:应该|应)?\s*(?:是|为|选)?\s*:?|(?:故|因此|所以|应)?选(?:择)?\s*:?(?=\s*[(\[]?[A-Za-z]\b))"
+    r"(?:最终|正确|参考)?(?:答案|结果|选项)(?:应该|应)?\s*(?:是|为|选)?\s*:?|(?:故|因此|所以|应)?(?<!不)选(?:择)?\s*:?(?=\s*[(\[]?[A-Za-z]\b))"
     r"(?!\s*(?:not\b|不))",
     re.IGNORECASE,
 )
@@ -67,7 +68,15 @@ CONCLUDES = re.compile(
     r"\b(?:so|thus|therefore|hence|total|answer|finally|final|result|conclusion|altogether|actually|wait|no)\b|=|所以|因此",
     re.IGNORECASE,
 )
-SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'(\u4e00-\u9fff])")
+SENTENCE = re.compile(
+    r"(?<=[.!?])\s+(?=[A-Z\"'(\u4e00-\u9fff])|\s+(?=(?:Therefore|Thus|Hence|So)\b)"
+)
+ENDED = re.compile(  # what stands behind a reply's end
+    r"<\|(?:im_start|im_end|endoftext|eot_id|end_of_text|end)\|>|</s>|<end_of_turn>"
+)
+PLEASANTRY = re.compile(
+    r"\s*(?:I hope (?:it|this) is correct|I hope this helps)[.!]?", re.IGNORECASE
+)
 
 
 class Place(NamedTuple):
@@ -76,6 +85,7 @@ class Place(NamedTuple):
     text: str
     where: str  # box, json, mark, line, last sentence, first line
     tagged: bool = False
+    final: bool = False  # marked as the final answer
 
 
 class Ambiguous(NamedTuple):
@@ -119,7 +129,7 @@ def places(reply: str, longest: int = LONGEST, *, whole: bool = False) -> list[P
         text = reply if _explicit(reply) else text
     if len(text) > longest:  # without an end: an answer is at the end, if there is one
         text = text[-longest:].partition(" ")[2]
-    text = tidy(text)
+    text = PLEASANTRY.sub("", ENDED.split(tidy(text), maxsplit=1)[0])
     tags = list(dict.fromkeys(m[1].strip() for m in ANSWER.finditer(text)))
     if len({normalise(plain(tag)) for tag in tags}) > 1:
         return Ambiguous("several <answer> elements that differ")
@@ -244,8 +254,11 @@ def _marked(text: str) -> list[Place]:
         line, _, below = rest.partition("\n")
         if RULE.fullmatch(line):
             line = next((one for one in below.split("\n") if not RULE.fullmatch(one)), "")
+        if len(line) > 200 and "\\begin" not in line:  # a paragraph: its first sentence
+            line = SENTENCE.split(line)[0]
         if line.strip():
-            marked.append(Place(_display(line, rest), "mark"))
+            final = "final" in mark[0].lower() or "最终" in mark[0]
+            marked.append(Place(_display(line, rest), "mark", final=final))
     return marked
 
 
@@ -264,7 +277,7 @@ def _display(line: str, rest: str) -> str:
 def _lines(text: str) -> list[Place]:
     """The last line and the first, or the sentences of the only one."""
     text = re.sub(r"\\\[(.*?)\\\]|\$\$(.*?)\$\$", _joined, text, flags=re.DOTALL)
-    lines = [line.strip() for line in text.splitlines() if not RULE.fullmatch(line)]
+    lines = [line.strip() for line in text.split("\n") if not RULE.fullmatch(line)]
     if not lines:
         lines = [text.strip()] if text.strip() else []
     if len(lines) == 1:
@@ -296,6 +309,16 @@ def extract(reply: str) -> str | None:
     lines = [p for p in found if p.where in ("line", "last sentence")] or found
     chosen = explicit or lines
     return chosen[0].text if chosen else None
+
+
+def right_text(gold: str) -> str:
+    """The answer in a right answer that comes with its solution, `… so $\\boxed{5}$`."""
+    if "\\boxed" not in gold and "<answer>" not in gold:
+        return gold
+    found = places(gold)
+    if isinstance(found, Ambiguous):
+        return ", ".join(content for _, _, content in _boxes(gold))
+    return found[0].text if found else gold
 
 
 def reasoning(reply: str) -> str:

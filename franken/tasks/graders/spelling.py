@@ -7,6 +7,7 @@ import re
 FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 SIGNS = {
     **FULL_WIDTH,
+    0xFFE5: "¥",
     0x3000: " ",  # ideographic space
     0x00A0: " ",
     0x2009: " ",
@@ -38,9 +39,9 @@ TEXT = re.compile(
 )
 LATEX_SPACE = re.compile(r"(?<!\\)(?:\\[,;:! ]|\\quad|\\qquad|\\enspace|\\thinspace)|~")
 TEX_THOUSANDS = re.compile(
-    r"(?<![\d.,])(\d{1,3})((?:\s?(?:\{\s*,\s*\}|,?\s?\\!|(?<!,)\\[,;: ]|~)\s?\d{3})+)(?!\d)"
+    r"(?<![\d.,])([1-9]\d{0,2})((?:\s?(?:\{\s*,\s*\}|,?\s?\\!|(?<!,)\\[,;: ]|~)\s?\d{3})+)(?!\d)"
 )
-COMMA_THOUSANDS = re.compile(r"(?<![\d.,(\[{])(\d{1,3})((?:,\d{3})+)(?![\d,])")
+COMMA_THOUSANDS = re.compile(r"(?<![\d.,(\[{])([1-9]\d{0,2})((?:,\d{3})+)(?![\d,])")
 SIGN_WORD = re.compile(
     r"\b(?:negative|minus)[ -]+(?=[\d.\\¼-¾⅐-⅞]|(?:zero|one|two|three|four|five|six|seven|eight|nine|ten"
     r"|eleven|twelve|\w+teen|twenty|\w{3,5}ty)\b)",

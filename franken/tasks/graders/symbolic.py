@@ -29,6 +29,7 @@ SECONDS = 0.7  # of processor time for one request, so that a busy machine chang
 DIGITS = 30  # in which exact values are told apart
 SAMPLES = tuple(sympy.Rational(n, 7) for n in (11, 17, 23, 29, 31, 37, 41, 43))  # for symbols
 EXACT, ROUNDED = sympy.Float("1e-24"), sympy.Float("1e-5")  # relative differences that are none
+UNEVALUATED = (sympy.Sum, sympy.Product, sympy.Integral, sympy.Limit, sympy.Derivative)
 CONFIG = [LatexExtractionConfig(boxed_match_priority=-1)]
 WARMING = (
     ("\\frac{1}{2}", "0.5"),
@@ -112,8 +113,10 @@ def differ(a: Node, b: Node) -> bool:
         return len(left) == len(right) and any(map(differ, left, right))
     if not isinstance(a, sympy.Expr) or not isinstance(b, sympy.Expr):
         return False
+    names = sorted(a.free_symbols | b.free_symbols, key=str)
+    if names and (a.has(*UNEVALUATED) or b.has(*UNEVALUATED)):
+        return False
     try:
-        names = sorted(a.free_symbols | b.free_symbols, key=str)
         at = dict(zip(names, SAMPLES, strict=False))
         x, y = (sympy.N(value.subs(at).doit(), DIGITS) for value in (a, b))
         if not (x.is_number and y.is_number and x.is_finite and y.is_finite):
@@ -187,7 +190,8 @@ def value(text: str) -> Reply:
     if not node.is_Rational and not node.is_Float:
         node = sympy.simplify(node)
     if node.is_real is False or not (node.is_Rational or node.is_Float):
-        return {"kind": "irrational", "why": "not a rational number", "value": str(node)}
+        digits = str(sympy.N(node, DIGITS)) if node.is_real else ""
+        return {"kind": "irrational", "why": "not a rational number", "value": digits}
     exact = node if node.is_Rational else sympy.Rational(str(node))
     return {"kind": "number", "value": f"{exact.p}/{exact.q}"}
 
