@@ -2,16 +2,18 @@
 threads, gold answers that are none.
 """
 
+import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from franken import tasks
 from franken.tasks.graders.boxes import iou, read_boxes
 from franken.tasks.graders.numbers import read_numbers
-from franken.tasks.grading import ANSWER_TYPES, grade_typed, infer_type
+from franken.tasks.grading import ANSWER_TYPES, grade_typed, infer_type, judge_reply
 from franken.tasks.puzzle import Item
 
 
@@ -112,21 +114,80 @@ def test_decimals_are_read_exactly(x):
     assert float(read_numbers(f"{x:.3f}")[0].value) == x
 
 
-@given(st.text(max_size=60), st.sampled_from([k for k in ANSWER_TYPES if k != "expression"]))
-def test_any_reply_gets_a_verdict_with_a_reason(reply, kind):
-    gold = {
-        "integer": "7",
-        "number": "0.5",
-        "clock": "2:43",
-        "ratio": "3:4",
-        "word": "red",
-        "option": "B",
-        "yes_no": "yes",
-        "box": "1,2,3,4",
-    }[kind]
-    grade = grade_typed(reply, gold, kind, ("x", "y") if kind == "option" else ())
+GOLDS = {
+    "integer": "7",
+    "number": "0.5",
+    "clock": "2:43",
+    "ratio": "3:4",
+    "word": "red",
+    "option": "B",
+    "yes_no": "yes",
+    "expression": "2\\sqrt{3}",
+    "box": "1,2,3,4",
+}
+FRAGMENTS = re.split(
+    ";",
+    "7 ; 1,000; 1{,}000; 10³; 5!; -; ± ; ½; √(; 3/4; 2:43; x = ; \\boxed{; }; {; \\frac{1}{2}; \\sqrt; $; $$; \\[; \\];"
+    "\\begin{pmatrix}; &; \\\\; ^; _{; ^{9^{9; !; (A) ; B. ; not ; A is wrong ; the answer is ; Answer: ;答案;选B;十;"
+    '<think>;</think>;<answer>;</answer>;```;{"a":;[1,2,3,4],;(1,2),(3,4);yes ;no ;red ; or ; and ;so ;half past ;\n; ;\t;\x00;'
+    "9999999999; cm ;%;=;é;\u3000;\"; '",
+)
+
+
+@given(
+    st.one_of(st.text(max_size=60), st.lists(st.sampled_from(FRAGMENTS), max_size=30).map("".join)),
+    st.sampled_from(ANSWER_TYPES),
+)
+@settings(max_examples=300, deadline=None)
+def test_any_reply_gets_a_verdict_with_a_reason_within_a_second(reply, kind):
+    start = time.process_time()
+    grade = grade_typed(reply, GOLDS[kind], kind, ("x", "y") if kind == "option" else ())
     assert 0 <= grade.score <= 1
     assert grade.reason
+    assert time.process_time() - start < 1
+
+
+@pytest.mark.parametrize("fragment", sorted({f for f in FRAGMENTS if f} | {"a", "A ", "\\text{"}))
+def test_long_replies_of_one_fragment_are_judged_within_a_second(fragment):
+    for kind, gold in GOLDS.items():
+        start = time.process_time()
+        reply = fragment * (60_000 // len(fragment))
+        grade = grade_typed(reply, gold, kind, ("x", "y") if kind == "option" else ())
+        assert time.process_time() - start < 1, kind
+        assert grade.score < 1 or fragment.strip() in (
+            "7",
+            "red",
+            "yes",
+            "选B",
+            "Answer:",
+            "B.",
+            "10³",
+        )
+
+
+@pytest.mark.parametrize(
+    "reply", ["9^{9999}^{99}", "((((9^{99})^{99})^{99})^{99})^{99}", "\\int_0^1 \\sin(x^{x^x}) dx"]
+)
+def test_what_takes_too_long_is_refused_and_the_next_one_is_judged(reply):
+    assert grade_typed("3\\sqrt{3}", "2\\sqrt{3}", "expression").score == 0  # starts the helper
+    start = time.monotonic()
+    assert grade_typed(reply, "2\\sqrt{3}", "expression").score == 0
+    assert grade_typed("\\sqrt{12}", "2\\sqrt{3}", "expression").score == 1
+    assert time.monotonic() - start < 10  # of a machine that may be busy; 1.5 s of its time
+
+
+def test_only_the_end_of_a_long_reply_is_read():
+    reply = "7" + " dots" * 100
+    assert grade_typed(reply + "\nThe answer is 7.", "7", "integer", longest=50).score == 1
+    assert grade_typed("The answer is 7.\n" + " dots" * 100, "7", "integer", longest=50).score == 0
+
+
+def test_a_judgement_says_where_what_and_how():
+    judgement = judge_reply("I think.\nThe answer is $\\frac{10}{2}$.", "5")
+    assert (judgement.answer_type, judgement.where, judgement.score) == ("integer", "mark", 1.0)
+    assert judgement.extracted == "$\\frac{10}{2}$."
+    assert (judgement.read, judgement.right) == ("5", "5")
+    assert "exact" in judgement.rule
 
 
 @pytest.mark.parametrize(
@@ -143,8 +204,6 @@ def test_any_reply_gets_a_verdict_with_a_reason(reply, kind):
 )
 @pytest.mark.parametrize("kind", ["integer", "option", "expression"])
 def test_replies_that_never_end_are_judged_at_once(reply, kind):
-    import time
-
     gold = {"integer": "7", "option": "B", "expression": "2\\sqrt{3}"}[kind]
     grade_typed("3\\sqrt{3}", gold, kind)  # imports
     start = time.monotonic()

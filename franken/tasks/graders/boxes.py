@@ -19,6 +19,9 @@ CORNERS = re.compile(
     r"\(\s*([-+]?[\d.]{1,30})\s*,\s*([-+]?[\d.]{1,30})\s*\)\s*,?\s*\(\s*([-+]?[\d.]{1,30})\s*,\s*([-+]?[\d.]{1,30})\s*\)"
 )
 LOOSE = re.compile(r"[-+\d.,;:()\[\]{}<>/|\s]*")
+NAMES = re.compile(  # what may stand beside bare numbers: tags, keys, coordinates by name
+    r"</?\w{1,20}>|<\|\w{1,20}\|>|\"?(?<!\w)\w{0,20}box\w{0,10}\"?|\b[xywh][12]?\b|\band\b|="
+)
 KEYS = re.compile(r"(?:bbox|box|bounding)\w*|coordinates?|rect\w*", re.IGNORECASE)
 
 
@@ -50,9 +53,7 @@ def read_boxes(text: str) -> list[Box] | None:
             return _fours([float(x) for four in lists for x in four])
         except ValueError:
             return None
-    words = re.sub(
-        r"</?\w+>|<\|\w+\|>|\"?\w*(?:bbox|box)\w*\"?|\b[xywh][12]?\b|\band\b|=", " ", text
-    )
+    words = NAMES.sub(" ", text)
     if not LOOSE.fullmatch(words):
         return None
     return _fours([float(x) for x in NUMERAL.findall(text)])

@@ -17,9 +17,7 @@ from franken.tasks.graders.spelling import normalise, plain, tidy
 LONGEST = 50_000  # characters of a reply, behind its reasoning, that are read
 THINK = re.compile(r"<(/?)(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
 ANSWER = re.compile(r"<answer>((?:(?!<answer>).)*?)(?:</answer>|\Z)", re.IGNORECASE | re.DOTALL)
-WELL_FORMED = re.compile(
-    r"\s*(?:<think>)?(?P<think>.*?)</think>\s*<answer>(?P<answer>.*?)</answer>\s*", re.DOTALL
-)
+DISPLAYED = re.compile(r"\\\[((?:(?!\\\[).)*?)\\\]|\$\$((?:(?!\$\$).)*?)\$\$", re.DOTALL)
 BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*\{|<\|begin_of_box\|>")
 BRACE = re.compile(r"(?<!\\)[{}]")
 LISTED = re.compile(
@@ -69,14 +67,12 @@ CONCLUDES = re.compile(
     re.IGNORECASE,
 )
 SENTENCE = re.compile(
-    r"(?<=[.!?])\s+(?=[A-Z\"'(\u4e00-\u9fff])|\s+(?=(?:Therefore|Thus|Hence|So)\b)"
+    r"(?<=[.!?])\s+(?=[A-Z\"'(\u4e00-\u9fff])|(?<=\S)\s+(?=(?:Therefore|Thus|Hence|So)\b)"
 )
 ENDED = re.compile(  # what stands behind a reply's end
     r"<\|(?:im_start|im_end|endoftext|eot_id|end_of_text|end)\|>|</s>|<end_of_turn>"
 )
-PLEASANTRY = re.compile(
-    r"\s*(?:I hope (?:it|this) is correct|I hope this helps)[.!]?", re.IGNORECASE
-)
+PLEASANTRY = re.compile(r"(?:I hope (?:it|this) is correct|I hope this helps)[.!]?", re.IGNORECASE)
 
 
 class Place(NamedTuple):
@@ -153,7 +149,7 @@ def _inside(text: str, whole: bool) -> list[Place] | Ambiguous:
         after = [p for p in _marked(text[boxed[1] :]) if re.match(r"\W*\S", p.text)]
         return [Place(boxed[0], "box"), *after]
     if whole:
-        marks = [text[mark.end() :].strip(" :*") for mark in MARK.finditer(text)]
+        marks = [text[mark.end() :].strip(" :*") for mark in MARK.finditer(text)][-4:]
         return [*(Place(t, "mark") for t in reversed(marks)), Place(text.strip(), "text")]
     fenced = FENCE.findall(text)
     for piece in [text, *reversed(fenced)]:
@@ -276,7 +272,7 @@ def _display(line: str, rest: str) -> str:
 
 def _lines(text: str) -> list[Place]:
     """The last line and the first, or the sentences of the only one."""
-    text = re.sub(r"\\\[(.*?)\\\]|\$\$(.*?)\$\$", _joined, text, flags=re.DOTALL)
+    text = DISPLAYED.sub(_joined, text)
     lines = [line.strip() for line in text.split("\n") if not RULE.fullmatch(line)]
     if not lines:
         lines = [text.strip()] if text.strip() else []
@@ -323,19 +319,24 @@ def right_text(gold: str) -> str:
 
 def reasoning(reply: str) -> str:
     """The text between the think tags, or an empty string; the first tag may be the template's."""
-    match = re.search(r"(?:<think>)?(.*?)</think>", reply, re.DOTALL)
-    return match[1].strip().removeprefix("<think>").strip() if match else ""
+    thought, closed, _ = reply.partition("</think>")
+    if not closed:
+        return ""
+    return thought[
+        thought.find("<think>") + len("<think>") if "<think>" in thought else 0 :
+    ].strip()
 
 
 def is_well_formed(reply: str) -> bool:
     """Whether the reply is exactly one think element, whose opening tag may be the template's, and
     one answer element.
     """
-    return (
-        bool(WELL_FORMED.fullmatch(reply))
-        and all(reply.count(tag) == 1 for tag in ("</think>", "<answer>", "</answer>"))
-        and reply.count("<think>") <= reply.lstrip().startswith("<think>")
-    )
+    if any(reply.count(tag) != 1 for tag in ("</think>", "<answer>", "</answer>")):
+        return False
+    thought, _, rest = reply.strip().removeprefix("<think>").partition("</think>")
+    rest = rest.strip()
+    once = "<think>" not in thought + rest and "<answer>" not in thought
+    return once and rest.startswith("<answer>") and rest.endswith("</answer>")
 
 
 def narrow(text: str) -> str:
