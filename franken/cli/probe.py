@@ -1,7 +1,7 @@
 """`franken probe`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,8 +30,8 @@ def probe(
         str,
         typer.Option(
             help="swap (suffix and single), swap-suffix, swap-single, swap-prefix, swap-window:3; "
-            "zero, mean, noise, each also as zero-attention or zero-mlp; attention, lens, patch (both "
-            "ways at each --site), or one of patch-residual, -attn, -mlp, -heads, each also with "
+            "zero, mean, noise, each also as zero-attention or zero-mlp; attention, lens, patch "
+            "(both ways at each --site), or one of patch-residual, -attn, -mlp, -heads, each also with "
             "-noising. With commas."
         ),
     ] = "swap,zero",
@@ -132,5 +132,5 @@ def _draw(folder: Path, pair: tuple[Path, Path], question: str) -> None:
     from franken.runs import load_run
 
     rows = load_run(folder).samples.astype(object)
-    records = rows.where(rows.notna(), None).to_dict("records")
+    records: list[Any] = rows.where(rows.notna(), None).to_dict("records")
     draw_pair(records, pair, question, folder / "figures" / "pair.png")

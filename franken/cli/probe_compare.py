@@ -18,7 +18,7 @@ def probe_compare(
     out: Out = Path("runs"),
     json: Json = False,
 ) -> int:
-    """What differs between two checkpoints under the same probe? Paired by sample, with intervals."""
+    """What differs between two checkpoints under the same probe, paired by sample?"""
     from franken.probe.compare import compare_probes
 
     folder = compare_probes(first, second, out=out)

@@ -205,12 +205,12 @@ def _edits(
                         place.tokens + place.cache.get_seq_length(ablation.layer) - output.shape[1]
                     )
                     at = (place.cache.live == row).nonzero()[:, 0]
-                kept = (
+                rest = (
                     context.input[at] if ablation.site == "layer" else torch.zeros_like(output[at])
                 )
                 added = tables.get(ablation)
                 changed[at] = (
-                    kept if added is None else kept + added[first : first + output.shape[1]]
+                    rest if added is None else rest + added[first : first + output.shape[1]]
                 )
             return changed
 
@@ -239,7 +239,7 @@ def replacements(
 
 @contextmanager
 def _deepstack_of_rows(decoder: Any) -> Iterator[None]:
-    """Qwen3-VL adds image features between layers, by a mask of one row; let it hold for all rows."""
+    """Qwen3-VL adds image features between layers, by a mask of one row; it holds for all rows."""
     original = getattr(decoder, "_deepstack_process", None)
     if original is None:
         yield

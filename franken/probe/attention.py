@@ -37,15 +37,15 @@ def attention_mass(
     One forward pass of a one-row batch. Equal to the mean over rows of the sum over columns of
     eager attention's weights.
     """
-    found: dict[int, Tensor] = {}
+    mass: dict[int, Tensor] = {}
 
     def keep(layer: int, weights: Float[Tensor, "heads rows tokens"]) -> None:
         seen = weights[..., columns.to(weights.device)].double().sum((-1, -2)).cpu()
-        found[layer] = found.get(layer, 0) + seen / len(rows)
+        mass[layer] = mass.get(layer, 0) + seen / len(rows)
 
     with _watch_rows(model.get_decoder(), rows, keep):
         model(**batch, use_cache=False, logits_to_keep=1)
-    return torch.stack([found[layer] for layer in sorted(found)])
+    return torch.stack([mass[layer] for layer in sorted(mass)])
 
 
 def reasoning_batch(
@@ -57,9 +57,9 @@ def reasoning_batch(
     batch = encode_prompts(loaded, [prompt])
     ends = loaded.model.generation_config.eos_token_id
     ends = {*(ends if isinstance(ends, list) else [ends]), loaded.tokenizer.eos_token_id}
-    said = list(reply[:-1] if reply and reply[-1] in ends else reply)
+    words = list(reply[:-1] if reply and reply[-1] in ends else reply)
     start = batch.tokens
-    batch = batch.append(said)
+    batch = batch.append(words)
     return batch, token_map(batch.input_ids, loaded.model.config, answer_start=start)[0]
 
 

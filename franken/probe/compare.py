@@ -96,7 +96,7 @@ def difference_rows(model: str, rows: Sequence[Difference]) -> list[LayerRow]:
     for place, cell in table.groupby(cells, sort=False):
         method, task, metric, component, layer = map(str, place)
         differences = (cell["second"] - cell["first"]).to_numpy(float)
-        head = {"model": model, "method": method, "part": "text", "task": task}
+        head: LayerRow = {"model": model, "method": method, "part": "text", "task": task}
         named = Metric(f"{metric}{DIFFERENCE}", "")
         row = named.estimate(head, int(layer), component, differences)
         family = method, task, metric, component.partition("head")[0]

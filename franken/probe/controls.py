@@ -7,8 +7,7 @@ model and prompts at hand.
 - The plain row of an ablation is the plain answer, and a zeroed layer answers as one whose output
   is replaced by its input.
 - Patching every token's residual stream restores the clean run, past the last layer at which the
-  decoder itself adds the
-  image (deepstack); patching no token changes nothing, at any site.
+  decoder itself adds the image (deepstack); patching no token changes nothing, at any site.
 - The attention that a token gives to the image and to the rest is one.
 - The lens at the last layer reads the model's own logits.
 - A hook that returns what it gets leaves the logits bit-identical; and after the run so are the
@@ -31,7 +30,6 @@ from franken.models.loading import Loaded
 from franken.probe import ablate, attention, patch, swap
 from franken.probe.lens import Lens, answer_batch
 
-SAMPLES = 2
 ATTENTION_ROWS = 8
 
 

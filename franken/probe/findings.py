@@ -55,7 +55,7 @@ def peak(rows: pd.DataFrame) -> list[int]:
     """
     if not len(rows):
         return []
-    best = rows.loc[rows["value"].astype(float).idxmax()]
+    best = rows.iloc[int(rows["value"].to_numpy(float).argmax())]
     return sorted(int(i) for i in rows.loc[rows["ci_high"] >= best["ci_low"], "layer"])
 
 

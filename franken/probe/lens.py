@@ -10,7 +10,7 @@ do, which is also the bridge's check.
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ ANSWER_TAGS = ("<answer>", "\\boxed{")
 
 @dataclass(frozen=True)
 class Lens:
-    """`stream(batch, positions)` `[layers, positions, hidden]`, and `unembed` from that to logits."""
+    """`stream(batch, positions)` is `[layers, positions, hidden]`, `unembed` maps it to logits."""
 
     name: str
     stream: Callable[[ModelBatch, Sequence[int]], Tensor]
@@ -73,15 +73,15 @@ def own_lens(model: Any) -> Lens:
     decoder = model.get_decoder()
 
     def stream(batch: ModelBatch, positions: Sequence[int]) -> Tensor:
-        found: list[Tensor] = []
+        streams: list[Tensor] = []
 
         def look(hidden: Tensor, _: Any) -> Tensor:
-            found.append(hidden[0, list(positions)])
+            streams.append(hidden[0, list(positions)])
             return hidden
 
         with edit(dict.fromkeys(decoder.layers, look)):
             model(**batch, use_cache=False, logits_to_keep=1)
-        return torch.stack(found)
+        return torch.stack(streams)
 
     return Lens(
         "own norm and head", stream, lambda x: model.get_output_embeddings()(decoder.norm(x))
@@ -145,11 +145,15 @@ def read_answer(
     rows = []
     for layer, word in enumerate(words):
         p, rank, entropy = reading.p_gold[layer], reading.rank_gold[layer], reading.entropy[layer]
-        at_image = ()
+        row = AnswerReading(lens.name, word, float(p[0]), int(rank[0]), float(entropy[0]))
         if image:
-            at_image = float(p[1:].mean()), int(rank[1:].min()), float(entropy[1:].mean())
-        here = float(p[0]), int(rank[0]), float(entropy[0])
-        rows.append(AnswerReading(lens.name, word, *here, *at_image))
+            row = replace(
+                row,
+                image_p_gold=float(p[1:].mean()),
+                image_rank_gold=int(rank[1:].min()),
+                image_entropy=float(entropy[1:].mean()),
+            )
+        rows.append(row)
     return rows
 
 
@@ -165,13 +169,13 @@ def answer_start(loaded: Loaded, reply: Sequence[int]) -> int:
     whatever tokens that is; else 0.
     """
 
-    def said(count: int) -> str:
+    def text_of(count: int) -> str:
         return loaded.tokenizer.decode(list(reply[:count]), skip_special_tokens=False)
 
-    whole = said(len(reply))
+    whole = text_of(len(reply))
     for tag in ANSWER_TAGS:
         if tag in whole:
-            return bisect_left(range(len(reply) + 1), True, key=lambda count: tag in said(count))
+            return bisect_left(range(len(reply) + 1), True, key=lambda count: tag in text_of(count))
     return 0
 
 

@@ -42,12 +42,10 @@ class Measured(Method):
         return metric
 
     def measure(self, session: Session, pair: Pair) -> Sequence[Mapping[str, object]]:
-        from franken.probe.session import prompt_of
-
         if self.function is None:
             raise FrankenError(f"the method {self.name} is not loaded", fix="name its --plugin")
         reply = session.reply(pair.target)
-        layers = self.function(session.loaded, prompt_of(pair.target), reply)
+        layers = self.function(session.loaded, session.prompt(pair.target), reply)
         if len(layers) != session.depth:
             raise FrankenError(
                 f"a probe returned {len(layers)} rows for {session.depth} layers",
@@ -55,8 +53,8 @@ class Measured(Method):
             )
         if not all(math.isfinite(value) for numbers in layers for value in numbers.values()):
             raise FrankenError("a probe returned a number that is not finite", "it is inf or nan")
-        said = {"baseline": reply.text, "truncated": reply.truncated}
+        base = {"baseline": reply.text, "truncated": reply.truncated}
         return [
-            said | {OWN + name: float(value) for name, value in layers[layer].items()}
+            base | {OWN + name: float(value) for name, value in layers[layer].items()}
             for layer in session.plan.layers
         ]

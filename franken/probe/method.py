@@ -28,7 +28,6 @@ from franken.stats import bootstrap_mean, holm, wilson
 if TYPE_CHECKING:
     import pandas as pd
 
-    from franken.generate import Prompt
     from franken.probe.cost import TextShape
     from franken.probe.plan import ProbePlan
     from franken.probe.session import Session
@@ -84,7 +83,8 @@ class Metric:
         """A row of layers.parquet: the mean with its interval; null values and n = 0 without
         data.
         """
-        row = layer_row(**head, layer=layer, metric=self.name, component=component, n=len(values))
+        row = layer_row(**head)
+        row |= {"layer": layer, "metric": self.name, "component": component, "n": len(values)}
         if not len(values):
             return row
         if self.rate:
@@ -97,7 +97,7 @@ class Metric:
 
 
 class Measurement(NamedTuple):
-    """One row of samples.parquet: what a method measured of a pair at a layer, or why it did not."""
+    """A row of samples.parquet: what a method measured of a pair at a layer, or why it did not."""
 
     method: str
     pair: Pair
@@ -130,8 +130,8 @@ class Cost:
 
 @dataclass(frozen=True)
 class Method:
-    """A probe method, called `name` on the command line and in rows. A subclass gives `metrics`, and
-    `measure` or `run`.
+    """A probe method; `name` is what the command line and rows call it. A subclass gives `metrics`,
+    and `measure` or `run`.
     """
 
     name: str
@@ -191,16 +191,8 @@ class Method:
     # how it runs
 
     @classmethod
-    def check(
-        cls,
-        methods: Sequence[Self],
-        session: Session,
-        prompts: Sequence[Prompt],
-        pairs: Sequence[tuple[Prompt, Prompt]],
-    ) -> list[str]:
-        """What fails of its built-in controls, in words: on some prompts, and on some (target,
-        source) of images of equal size.
-        """
+    def check(cls, methods: Sequence[Self], session: Session) -> list[str]:
+        """What fails of its built-in controls, in words."""
         return []
 
     @classmethod
@@ -351,6 +343,6 @@ def head_cells(
     bar: bool = True,
 ) -> Cells:
     """Layer × head, the mean over tasks; components end in `head 3`."""
-    mean = rows.groupby(["component", "layer"], as_index=False)["value"].mean()
+    mean = rows.pivot_table(index=["component", "layer"], values="value").reset_index()
     order = sorted(set(mean["component"]), key=lambda name: int(name.split()[-1]))
     return Cells(mean, order, title, label, scale, limits, palette, bar=bar, heads=True)

@@ -130,14 +130,14 @@ def ablate(
 
 def _streams(net: Traced, batch: ModelBatch, depth: int) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Per layer the keys and values before their rotation, and the output."""
-    kept: list[tuple[Tensor, Tensor, Tensor]] = []
+    streams: list[tuple[Tensor, Tensor, Tensor]] = []
     with net.model.trace(**batch, use_cache=False):
         for layer in range(depth):
             block = net.layers[layer]
             keys = block.self_attn.k_proj.output.save()
             values = block.self_attn.v_proj.output.save()
-            kept.append((keys, values, block.output.save()))
-    return kept
+            streams.append((keys, values, block.output.save()))
+    return streams
 
 
 def _swap(
@@ -187,15 +187,15 @@ def _ablated(
 
 def _greedy(loaded: Loaded, batch: ModelBatch, steps: int, logits_of: Any) -> Response:
     """The greedy continuation under an intervention, every token by a pass of its own."""
-    said: list[int] = []
+    ids: list[int] = []
     logprobs: list[float] = []
     banned = torch.tensor(
         loaded.family.banned_token_ids(loaded.model.config, loaded.tokenizer), device=loaded.device
     )
     sampling = Sampling(1, 0.0, steps)
     eos = set(end_ids(loaded, sampling))
-    while len(said) < steps and not (said and said[-1] in eos):
-        token, logprob = pick_token(logits_of(batch.append(said))[None].clone(), banned, 0.0, None)
-        said.append(int(token))
+    while len(ids) < steps and not (ids and ids[-1] in eos):
+        token, logprob = pick_token(logits_of(batch.append(ids))[None].clone(), banned, 0.0, None)
+        ids.append(int(token))
         logprobs.append(float(logprob))
-    return responses(loaded, torch.tensor([said]), torch.tensor([logprobs]), sampling)[0]
+    return responses(loaded, torch.tensor([ids]), torch.tensor([logprobs]), sampling)[0]

@@ -9,10 +9,9 @@ the clean run and asks how much is lost. Both are shares of clean − corrupt: 0
 of it. What is sufficient (denoising) need not be necessary (noising).
 
 Sites, at layer ℓ: `residual`, the stream between ℓ and the next layer (with what the family adds
-there: Qwen3-VL's deepstack);
-`attn` and `mlp`, what a block adds; `heads`, each head's input to the output projection. Only
-layers from ℓ on run again, on
-the base run's own stored input, for all token groups at once; the vision tower runs once an image.
+there: Qwen3-VL's deepstack); `attn` and `mlp`, what a block adds; `heads`, each head's input to the
+output projection. Only layers from ℓ on run again, on the base run's own stored input, for all
+token groups at once; the vision tower runs once an image.
 """
 
 from collections.abc import Mapping, Sequence
@@ -104,9 +103,9 @@ def patch_effects(
     and the corrupt run.
 
     `clean` and `corrupt` are one-row batches of equal tokens; `parting` the two tokens whose logits
-    are compared after the
-    last one, the clean run's first. The group `all` holds every token. Raises FrankenError when the
-    batches differ in their tokens or the clean run does not prefer its token more.
+    are compared after the last one, the clean run's first. The group `all` holds every token.
+    Raises FrankenError when the batches differ in their tokens or the clean run does not prefer its
+    token more.
     """
     if not torch.equal(clean.input_ids, corrupt.input_ids):
         raise FrankenError(
@@ -129,15 +128,15 @@ def patch_effects(
     places = {name: at for name, at in groups.items() if len(at)} | {WHOLE: torch.arange(tokens)}
     heads: Sequence[int | None] = range(_heads(model)) if site == "heads" else [None]
     wanted: list[Where] = [(name, head) for name in places for head in heads]
-    found = []
+    effects = []
     for layer in layers:
         values: list[float] = []
         for first in range(0, len(wanted), rows):
             chunk = [(places[name], head) for name, head in wanted[first : first + rows]]
             logits = patched_logits(model, base, donor, site, layer, chunk)
             values += [(_difference(row, parting) - start) / (end - start) for row in logits]
-        found.append(dict(zip(wanted, values, strict=True)))
-    return found, ((end, start) if denoising else (start, end))
+        effects.append(dict(zip(wanted, values, strict=True)))
+    return effects, ((end, start) if denoising else (start, end))
 
 
 def patch_pair(
@@ -149,36 +148,28 @@ def patch_pair(
     *,
     denoising: bool,
 ) -> list[dict[str, object]]:
-    """The columns of one pair's rows, for each of `layers`: `effect_GROUP` (or `heads_GROUP`), the logit
-    differences, the two tokens.
+    """The columns of one pair's rows, for each of `layers`: `effect_GROUP` (or `heads_GROUP`), the
+    logit differences, the two tokens.
 
     `prompts` and `replies`: clean, then corrupt. Raises FrankenError when the images' token grids
     differ.
     """
-    said: dict[str, object] = {"baseline": replies[0].text, "source_output": replies[1].text}
+    columns: dict[str, object] = {"baseline": replies[0].text, "source_output": replies[1].text}
     parted = parting_of(replies[0].ids, replies[1].ids)
     if parted is None:
-        return [said | {"ineligible": "both images get the same reply"}] * len(layers)
+        return [columns | {"ineligible": "both images get the same reply"}] * len(layers)
     shared, tokens = parted
     clean, corrupt = (encode_prompts(loaded, [prompt]) for prompt in prompts)
     start = clean.tokens
     clean, corrupt = clean.append(shared), corrupt.append(shared)
     spans = token_map(clean.input_ids, loaded.model.config, answer_start=start)[0]
     groups = token_groups(spans, start + len(shared))
-    effects, (up, down) = patch_effects(
-        loaded.model,
-        clean,
-        corrupt,
-        tokens,
-        groups,
-        site=site,
-        layers=layers,
-        denoising=denoising,
-    )
-    said |= {"clean_difference": up, "corrupt_difference": down}
+    how = {"site": site, "layers": layers, "denoising": denoising}
+    effects, (up, down) = patch_effects(loaded.model, clean, corrupt, tokens, groups, **how)
+    columns |= {"clean_difference": up, "corrupt_difference": down}
     words = loaded.tokenizer.batch_decode([[token] for token in tokens])
-    said |= {"clean_token": words[0], "corrupt_token": words[1]}
-    return [said | _columns(by_place) for by_place in effects]
+    columns |= {"clean_token": words[0], "corrupt_token": words[1]}
+    return [columns | _columns(by_place) for by_place in effects]
 
 
 def _columns(effects: Mapping[Where, float]) -> dict[str, float | list[float] | None]:
@@ -199,24 +190,24 @@ def _columns(effects: Mapping[Where, float]) -> dict[str, float | list[float] | 
 def record(model: Any, batch: ModelBatch, site: str) -> Recording:
     """Run a one-row batch once and keep what resuming it from any layer needs."""
     layers = model.get_decoder().layers
-    kept = Recording()
+    recording = Recording()
     outputs: list[Tensor] = []
     handles = []
 
     def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         inputs = dict(kwargs)
         hidden = args[0] if args else inputs.pop("hidden_states")
-        kept.stream.append(hidden[0])
-        kept.calls.append(inputs | {"past_key_values": None, "use_cache": False})
+        recording.stream.append(hidden[0])
+        recording.calls.append(inputs | {"past_key_values": None, "use_cache": False})
 
     def after(module: Any, args: Any, output: Any) -> None:
         outputs.append((output[0] if isinstance(output, tuple) else output)[0])
 
     def look(module: Any, args: Any, output: Any) -> None:
-        kept.site.append((output[0] if isinstance(output, tuple) else output)[0])
+        recording.site.append((output[0] if isinstance(output, tuple) else output)[0])
 
     def look_in(module: Any, args: tuple[Tensor]) -> None:
-        kept.site.append(args[0][0])
+        recording.site.append(args[0][0])
 
     try:
         for layer in layers:
@@ -228,15 +219,15 @@ def record(model: Any, batch: ModelBatch, site: str) -> Recording:
                 handles.append(layer.self_attn.o_proj.register_forward_pre_hook(look_in))
             elif site != "residual":
                 handles.append(_block(layer, site).register_forward_hook(look))
-        kept.logits = model(**batch, use_cache=False, logits_to_keep=1).logits[0, -1].float()
+        recording.logits = model(**batch, use_cache=False, logits_to_keep=1).logits[0, -1].float()
     finally:
         for handle in handles:
             handle.remove()
-    for number, (out, into) in enumerate(zip(outputs, kept.stream[1:], strict=False)):
+    for number, (out, into) in enumerate(zip(outputs, recording.stream[1:], strict=False)):
         if not torch.equal(out, into):
-            kept.added[number] = into - out
-    kept.stream.append(outputs[-1])
-    return kept
+            recording.added[number] = into - out
+    recording.stream.append(outputs[-1])
+    return recording
 
 
 @torch.no_grad()

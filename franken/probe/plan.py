@@ -1,4 +1,4 @@
-"""What a probe will do: methods, layers and pairs, resolved and checked before a model is loaded."""
+"""What a probe will do: methods, layers and pairs, resolved before a model is loaded."""
 
 from __future__ import annotations
 

@@ -8,9 +8,8 @@ Hydragen, arXiv 2402.05099, for shared prefixes), so that memory and decoding co
 rows' own tokens only.
 
 `attend` is exact attention: the scores against the stored keys and against a row's own are put
-under one softmax. It knows
-causal and sliding-window masks by token index; soft-capped scores and attention sinks are left out
-(no family here has them).
+under one softmax. It knows causal and sliding-window masks by token index; soft-capped scores and
+attention sinks are left out (no family here has them).
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,8 +34,7 @@ class RowCache(DynamicCache):
     tail), which grow.
 
     `owners[layer][row]` is the row's entry in `stores[layer]`; `index` are the stored tokens'
-    places in the prompt and `tail`
-    those of the tokens to come.
+    places in the prompt and `tail` those of the tokens to come.
     """
 
     def __init__(
@@ -80,8 +78,8 @@ class RowCache(DynamicCache):
         owner = self.owners[layer][:rows]
         keys, values = self.stores[layer]
         readers = owner.argsort(stable=True)
-        entries, counts = (found.tolist() for found in owner.unique(return_counts=True))
-        found: list[Segment] = []
+        entries, counts = (column.tolist() for column in owner.unique(return_counts=True))
+        segments: list[Segment] = []
         first = place = 0
         while first < len(entries):
             last = first + 1
@@ -93,9 +91,11 @@ class RowCache(DynamicCache):
                 last += 1
             size = (last - first) * counts[first]
             chosen = slice(entries[first], entries[last - 1] + 1)
-            found.append((_as_slice(readers[place : place + size]), keys[chosen], values[chosen]))
+            segments.append(
+                (_as_slice(readers[place : place + size]), keys[chosen], values[chosen])
+            )
             first, place = last, place + size
-        return found
+        return segments
 
 
 def _as_slice(rows: Int[Tensor, "rows"]) -> Int[Tensor, "rows"] | slice:
@@ -124,18 +124,18 @@ def attend(
     rows, heads, queries, width = query.shape
     kv = key.shape[1]
     groups = heads // kv
-    asked = (query * scaling).reshape(rows, kv, groups * queries, width).transpose(0, 1)
-    own = asked @ key.transpose(0, 1).mT
+    scaled = (query * scaling).reshape(rows, kv, groups * queries, width).transpose(0, 1)
+    own = scaled @ key.transpose(0, 1).mT
     places = cache.tail[key.shape[2] - queries : key.shape[2]]
     stored_seen = None
     if queries > 1 or sliding_window:
         stored_seen = _seen(places, cache.index, sliding_window).repeat(groups, 1)
         seen = _seen(places, cache.tail[: key.shape[2]], sliding_window).repeat(groups, 1)
         own = own.masked_fill(~seen, -torch.inf)
-    output = torch.empty_like(asked, memory_format=torch.contiguous_format)
+    output = torch.empty_like(scaled, memory_format=torch.contiguous_format)
     for readers, keys, values in cache.segments(module.layer_idx, rows):
         output[:, readers] = _read(
-            asked[:, readers],
+            scaled[:, readers],
             own[:, readers],
             value[readers].transpose(0, 1),
             keys,
@@ -147,17 +147,17 @@ def attend(
 
 
 def _read(
-    asked: Float[Tensor, "kv rows queries width"],
+    scaled: Float[Tensor, "kv rows queries width"],
     own: Float[Tensor, "kv rows queries tail"],
     own_values: Float[Tensor, "kv rows tail width"],
     keys: Float[Tensor, "entries kv tokens width"],
     values: Float[Tensor, "entries kv tokens width"],
     seen: Bool[Tensor, "queries tokens"] | None,
 ) -> Float[Tensor, "kv rows queries width"]:
-    stored = _times(asked, keys.mT)
+    stored = _times(scaled, keys.mT)
     if seen is not None:
         stored = stored.masked_fill(~seen, -torch.inf)
-    weights = torch.cat([stored, own], -1).softmax(-1, dtype=torch.float32).to(asked.dtype)
+    weights = torch.cat([stored, own], -1).softmax(-1, dtype=torch.float32).to(scaled.dtype)
     tokens = stored.shape[-1]
     return _times(weights[..., :tokens], values) + weights[..., tokens:] @ own_values
 

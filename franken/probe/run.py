@@ -13,13 +13,13 @@ import pandas as pd
 
 from franken import tasks
 from franken.errors import VerificationError
-from franken.models.loading import load
+from franken.models.loading import Loaded, load
 from franken.probe import controls
 from franken.probe.answers import Answered, reruns
 from franken.probe.method import Measurement, Method
 from franken.probe.methods import by_class
 from franken.probe.plan import ProbePlan
-from franken.probe.session import Session, prompt_of
+from franken.probe.session import Session
 from franken.probe.summary import layer_rows, peaks
 from franken.runs import Run, open_run
 from franken.tasks import Pair
@@ -38,13 +38,13 @@ def run_probe(
     dtype: str = "auto",
     progress: Progress | None = None,
 ) -> Path:
-    """Run or resume a probe. Returns the run folder. Raises VerificationError when a control fails."""
+    """Run or resume a probe; returns its folder. Raises VerificationError when a control fails."""
     name = plan.checkpoint.name
     run = open_run("probe", name, plan.identity, out, config=plan.identity, models={"model": name})
     if run.is_complete():
         return run.folder
 
-    def loading() -> controls.Loaded:
+    def loading() -> Loaded:
         return load(plan.checkpoint.folder, device=device, dtype=dtype)
 
     session = Session(plan, loading(), loading)
@@ -82,20 +82,14 @@ def check_controls(session: Session) -> list[str]:
     """Warnings of the built-in controls (`franken.probe.controls`), of the methods and of hooks.
     Raises VerificationError when one fails in fp32.
     """
-    plan, loaded = session.plan, session.loaded
-    usable = [p for p in plan.pairs if not p.error and not p.ineligible and _same_size(p)]
-    pairs = [(prompt_of(p.target), prompt_of(p.source)) for p in usable[: controls.SAMPLES]]
-    readable = [p.target for p in plan.pairs if not p.target.error]
-    prompts = [prompt_of(item) for item in readable[: controls.SAMPLES]]
-    failures = []
-    for methods in by_class(plan.methods):
-        failures += type(methods[0]).check(methods, session, prompts, pairs)
-    failures += [
+    failures = [
         f"{prompt.key}: a hook that returns its input changes the logits"
-        for prompt in prompts
-        if not controls.identity_hook_is_exact(loaded, prompt)
+        for prompt in session.control_prompts
+        if not controls.identity_hook_is_exact(session.loaded, prompt)
     ]
-    return controls.conclude(failures, loaded.model.dtype)
+    for methods in by_class(session.plan.methods):
+        failures += type(methods[0]).check(methods, session)
+    return controls.conclude(failures, session.loaded.model.dtype)
 
 
 def _measure(
@@ -158,8 +152,3 @@ def _row(plan: ProbePlan, measured: Measurement) -> dict[str, object]:
         "ineligible": measured.ineligible,
         **measured.columns,
     }
-
-
-def _same_size(pair: Pair) -> bool:
-    a, b = pair.target.image, pair.source.image
-    return a is not None and b is not None and a.size == b.size

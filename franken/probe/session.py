@@ -7,6 +7,7 @@ A method that compares two models finds the second here as well, once plans name
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from franken.errors import FrankenError
@@ -15,8 +16,9 @@ from franken.models.loading import Loaded
 
 if TYPE_CHECKING:
     from franken.probe.plan import ProbePlan
-    from franken.tasks import Item
+    from franken.tasks import Item, Pair
 
+CONTROLS = 2  # samples that the built-in controls run on
 Made = TypeVar("Made")
 
 
@@ -25,6 +27,11 @@ def prompt_of(item: Item) -> Prompt:
     if item.error:
         raise FrankenError(item.error)
     return Prompt(item.question, (item.image, *item.more_images) if item.image else (), item.id)
+
+
+def _same_size(pair: Pair) -> bool:
+    a, b = pair.target.image, pair.source.image
+    return a is not None and b is not None and a.size == b.size
 
 
 class Session:
@@ -42,6 +49,22 @@ class Session:
     def depth(self) -> int:
         """How many decoder layers the model has."""
         return self.plan.checkpoint.depths["text"]
+
+    @cached_property
+    def control_prompts(self) -> list[Prompt]:
+        """The first prompts, for controls."""
+        readable = [p.target for p in self.plan.pairs if not p.target.error]
+        return [prompt_of(item) for item in readable[:CONTROLS]]
+
+    @cached_property
+    def control_pairs(self) -> list[tuple[Prompt, Prompt]]:
+        """The first (target, source) whose images are of equal size, for controls."""
+        usable = [p for p in self.plan.pairs if not p.error and not p.ineligible and _same_size(p)]
+        return [(prompt_of(p.target), prompt_of(p.source)) for p in usable[:CONTROLS]]
+
+    def prompt(self, item: Item) -> Prompt:
+        """The item as a user turn. Raises FrankenError for one that could not be read."""
+        return prompt_of(item)
 
     def reply(self, item: Item) -> Response:
         """The model's greedy reply to an item, generated once and shared."""

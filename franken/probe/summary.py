@@ -33,7 +33,7 @@ def layer_rows(samples: pd.DataFrame) -> list[LayerRow]:
     summary: list[LayerRow] = []
     for names, rows in samples.groupby(["model", "method", "part", "task"], sort=False):
         model, method, part, task = map(str, names)
-        head = {"model": model, "method": method, "part": part, "task": task}
+        head: LayerRow = {"model": model, "method": method, "part": part, "task": task}
         summary += of_rows(method).summarise(rows, head)
     return summary
 
@@ -45,18 +45,18 @@ def peaks(summary: Sequence[LayerRow]) -> list[Peak]:
     data is left out, as is a curve that is zero everywhere.
     """
     table = pd.DataFrame(summary)
-    found: list[Peak] = []
+    peaked_at: list[Peak] = []
     if not len(table):
-        return found
+        return peaked_at
     table = table.loc[table["layer"].notna() & (table["n"] > 0)]
     for names, cell in table.groupby(["model", "method", "task", "metric"], sort=False):
         model, method, task, metric = map(str, names)
         peaked = {m.name for m in of_rows(method).metrics() if m.peaked}
-        best = cell.loc[cell["value"].astype(float).idxmax()]
+        best = cell.iloc[int(cell["value"].to_numpy(float).argmax())]
         if metric not in peaked or best["value"] <= 0:
             continue
         layers = sorted(int(i) for i in cell.loc[cell["ci_high"] >= best["ci_low"], "layer"])
-        found.append(
+        peaked_at.append(
             Peak(
                 model=model,
                 method=method,
@@ -66,4 +66,4 @@ def peaks(summary: Sequence[LayerRow]) -> list[Peak]:
                 layers=layers,
             )
         )
-    return found
+    return peaked_at

@@ -54,7 +54,7 @@ def swapped_answers(
 
 
 def encode_pair(loaded: Loaded, target: Prompt, source: Prompt) -> ModelBatch:
-    """Both prompts as one batch of two. Raises FrankenError unless they differ in the pixels alone."""
+    """Both prompts as a batch of two. Raises FrankenError unless they differ in the pixels alone."""
     if len(target.images) != len(source.images):
         raise FrankenError(
             "target and source hold different numbers of images",
@@ -137,8 +137,10 @@ def _prefill(
     batch = join([pair.slice([side]) for side in (0, 1) for pair in pairs]).prefix(stop)
     cache = DynamicCache()
     loaded.model(**batch, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    kept = slice(0, stop) if stored[:stop].all() else stored.nonzero()[:, 0]
-    return [(layer.keys[:, :, kept], layer.values[:, :, kept]) for layer in _layers(cache)], stored
+    chosen = slice(0, stop) if stored[:stop].all() else stored.nonzero()[:, 0]
+    return [
+        (layer.keys[:, :, chosen], layer.values[:, :, chosen]) for layer in _layers(cache)
+    ], stored
 
 
 def _answers(
@@ -196,10 +198,10 @@ def _answers(
                 again.update(keys, values, layer)
             with reading(loaded, again):
                 scores = _scores(loaded, again, answers, count, output.logits[:, -1], mask, last)
-    found: list[dict[frozenset[int], Swapped]] = [{} for _ in pairs]
+    by_set: list[dict[frozenset[int], Swapped]] = [{} for _ in pairs]
     for (pair, chosen), answer, score in zip(rows, answers, scores, strict=True):
-        found[pair][chosen] = Swapped(answer, *score)
-    return found
+        by_set[pair][chosen] = Swapped(answer, *score)
+    return by_set
 
 
 def _scores(
@@ -223,14 +225,14 @@ def _scores(
     longest = max(place or 0 for place in places)
     logits = first
     if longest:
-        said = torch.zeros((count, longest), dtype=torch.long, device=loaded.device)
+        shared_ids = torch.zeros((count, longest), dtype=torch.long, device=loaded.device)
         for pair, answer in enumerate(plain):
             shared = answer.ids[: places[pair] or 0]
-            said[pair, : len(shared)] = torch.tensor(shared, device=loaded.device)
+            shared_ids[pair, : len(shared)] = torch.tensor(shared, device=loaded.device)
         steps = torch.arange(1, longest + 1, device=loaded.device)
         wanted = sorted({place for place in places if place})
         output = loaded.model(
-            input_ids=said[rows],
+            input_ids=shared_ids[rows],
             attention_mask=torch.cat([mask, mask.new_ones(len(rows), longest)], 1),
             position_ids=last + steps,
             past_key_values=cache,

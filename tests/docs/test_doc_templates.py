@@ -116,6 +116,46 @@ def test_a_probe(capsys, tmp_path):
         assert rows[layer]["value"] == pytest.approx(sum(e[layer] for e in expected) / 2, rel=1e-4)
 
 
+@torch.no_grad()
+def test_a_probe_method_is_one_file(capsys, tmp_path):
+    """Its names, cost, rows, controls, estimates, figure and comparison, from the file alone."""
+    from franken.generate.native import encode_prompts
+    from franken.models.hooks import edit, identity_layer
+    from franken.models.loading import load
+    from franken.probe.session import prompt_of
+
+    methods = ("--method", "damp,damp:1", "--tasks", "read", "--samples", "2", "--layers", "5,7")
+    given = (*methods, "--max-new-tokens", "8", "--device", "cpu")
+    planned = franken(capsys, "probe_method", "probe", "creature:sft", *given, "--dry-run")
+    assert planned["methods"] == ["damp", "damp:1"]
+    assert planned["forwards"] == 2 * (
+        8 + 2 * (1 + 2)
+    )  # a reply; and with each, plain and 2 layers
+    out = ("--out", str(tmp_path))
+    run = franken(capsys, "probe_method", "probe", "creature:sft", *given, *out)
+    assert run["manifest"]["n_failed"] == 0
+    value = {(r["method"], r["metric"], r["layer"]): r["value"] for r in run["layers"]}
+    assert value["damp:1", "reply_kept", 5] == 1
+    assert value["damp:1", "probability_lost", 7] == pytest.approx(0, abs=1e-6)
+    loaded = load("creature:sft", device="cpu")
+    lost = []
+    for pair in tasks.get("read").pairs(2, 0, "test"):
+        batch = encode_prompts(loaded, [prompt_of(pair.target)])
+        plain = loaded.model(**batch).logits[0, -1].softmax(-1)
+        with edit({loaded.family.decoder_layers(loaded.model)[7]: identity_layer}):
+            skipped = loaded.model(**batch).logits[0, -1].softmax(-1)
+        lost.append(float(plain.max() - skipped[plain.argmax()]))
+    assert value["damp", "probability_lost", 7] == pytest.approx(sum(lost) / 2, abs=1e-5)
+    figures = Path(run["folder"]) / "figures"
+    assert {path.stem for path in figures.glob("*.png")} == {"damp", "damp-1"}
+    other = franken(capsys, "probe_method", "probe", "creature:base", *given, *out, "--no-figures")
+    folders = (run["folder"], other["folder"])
+    compared = franken(capsys, "probe_method", "probe-compare", *folders, *out)
+    assert {"reply_kept_difference", "probability_lost_difference"} == {
+        row["metric"] for row in compared["layers"]
+    }
+
+
 @pytest.mark.parametrize(
     ("name", "key", "value"),
     [

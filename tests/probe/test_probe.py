@@ -252,9 +252,9 @@ def test_tasks_that_fall_at_different_layers_are_told_apart():
             )
     assert set(fall_layers(pd.DataFrame([r for r in rows if r["task"] == "sum"])).values()) == {6.0}
     tests = fall_tests(pd.DataFrame(rows))
-    assert [t["tasks"] for t in tests] == [["read", "sum"]]
-    assert tests[0]["difference"] == 2.0
-    assert tests[0]["p_adjusted"] < 1e-3
+    assert [t.tasks for t in tests] == [("read", "sum")]
+    assert tests[0].difference == 2.0
+    assert tests[0].p_adjusted < 1e-3
 
 
 def public_folder(tmp_path):

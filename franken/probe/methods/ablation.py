@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 
@@ -37,10 +37,9 @@ SITES: dict[Site, str] = {"layer": "Layer", "attention": "Attention", "mlp": "ML
 def calibration_of(session: Session) -> Calibration | None:
     """What the probed layers add on average, over the plan's samples for that."""
     from franken.probe.ablate import calibrate
-    from franken.probe.session import prompt_of
 
     plan = session.plan
-    prompts = [prompt_of(item) for item in plan.calibration]
+    prompts = [session.prompt(item) for item in plan.calibration]
     return calibrate(session.loaded, prompts, plan.layers, plan.seed) if prompts else None
 
 
@@ -85,39 +84,33 @@ class Ablate(Method):
         return [Ablation(layer, self.kind, self.site) for layer in layers]
 
     @classmethod
-    def cost(cls, methods: Sequence[Ablate], plan: ProbePlan, shape: TextShape) -> Cost:
+    def cost(cls, methods: Sequence[Self], plan: ProbePlan, shape: TextShape) -> Cost:
         """Rows of one question are its ablations and the plain answer; each has keys and values of
         its own.
         """
         rows, new = 1 + len(methods) * len(plan.layers), plan.max_new_tokens
         naive = len(plan.pairs) * rows * new
         batches = -(-(rows - 1) // (plan.batch_size - 1))
-        asked = sum(not p.target.error for p in plan.pairs)
-        forwards = asked * batches * new + len(plan.calibration)
+        questions = sum(not p.target.error for p in plan.pairs)
+        forwards = questions * batches * new + len(plan.calibration)
         if plan.engine != "torch":
             forwards = naive
         return Cost(forwards=forwards, naive=naive, rows=rows, stores=plan.batch_size)
 
     @classmethod
-    def check(
-        cls,
-        methods: Sequence[Ablate],
-        session: Session,
-        prompts: Sequence[Prompt],
-        pairs: Sequence[tuple[Prompt, Prompt]],
-    ) -> list[str]:
+    def check(cls, methods: Sequence[Self], session: Session) -> list[str]:
         from franken.probe.controls import check_ablations
 
         layers, new = session.plan.layers, session.plan.max_new_tokens
-        return check_ablations(session.loaded, prompts, layers[len(layers) // 2], new)
+        middle = layers[len(layers) // 2]
+        return check_ablations(session.loaded, session.control_prompts, middle, new)
 
     @classmethod
     def run(
-        cls, methods: Sequence[Ablate], session: Session, pairs: Sequence[Pair]
+        cls, methods: Sequence[Self], session: Session, pairs: Sequence[Pair]
     ) -> Iterator[Measurement]:
         """All ablations of a question run as the rows of one batch."""
         from franken.probe.answers import is_doubtful, judge
-        from franken.probe.session import prompt_of
 
         loaded, plan = session.loaded, session.plan
         if plan.engine == "nnsight":
@@ -126,7 +119,7 @@ class Ablate(Method):
             from franken.probe.ablate import ablate
         wanted = [(m.name, a) for m in methods for a in m.at(plan.layers)]
         for pair in pairs:
-            prompt = prompt_of(pair.target)
+            prompt = session.prompt(pair.target)
 
             def answers(ablations: Sequence[Ablation], prompt: Prompt = prompt) -> list[Response]:
                 return ablate(
@@ -157,7 +150,7 @@ class Ablate(Method):
         return f"{where.capitalize()} {verb} most: {100 * pooled['value'].max():.0f} points"
 
     @classmethod
-    def figures(cls, methods: Sequence[Ablate], rows: pd.DataFrame) -> list[Figure]:
+    def figures(cls, methods: Sequence[Self], rows: pd.DataFrame) -> list[Figure]:
         drops = findings.curve(rows, metric="accuracy_drop")
         plots = [
             Curves(

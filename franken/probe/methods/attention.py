@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from franken.plugins import register
 from franken.probe import findings
@@ -17,7 +17,6 @@ from franken.probe.method import Method, Metric, head_cells
 if TYPE_CHECKING:
     import pandas as pd
 
-    from franken.generate import Prompt
     from franken.probe.session import Session
     from franken.tasks import Pair
 
@@ -39,34 +38,28 @@ class Attention(Method):
         )
 
     @classmethod
-    def check(
-        cls,
-        methods: Sequence[Attention],
-        session: Session,
-        prompts: Sequence[Prompt],
-        pairs: Sequence[tuple[Prompt, Prompt]],
-    ) -> list[str]:
+    def check(cls, methods: Sequence[Self], session: Session) -> list[str]:
         from franken.probe.controls import check_attention
 
-        return check_attention(session.loaded, prompts)
+        return check_attention(session.loaded, session.control_prompts)
 
     def measure(self, session: Session, pair: Pair) -> Sequence[Mapping[str, object]]:
         from franken.probe.attention import look_at_image
-        from franken.probe.session import prompt_of
 
         reply = session.reply(pair.target)
-        said = {"baseline": reply.text, "truncated": reply.truncated}
-        looks = look_at_image(session.loaded, prompt_of(pair.target), reply.ids)
-        return [said | asdict(looks[layer]) for layer in session.plan.layers]
+        base = {"baseline": reply.text, "truncated": reply.truncated}
+        looks = look_at_image(session.loaded, session.prompt(pair.target), reply.ids)
+        return [base | asdict(looks[layer]) for layer in session.plan.layers]
 
     def title(self, rows: pd.DataFrame) -> str:
         """Where replies look at the image most."""
         pooled = findings.pool_tasks(findings.curve(rows, metric=MASS))
-        where, top = findings.layers_of(findings.peak(pooled)), 100 * float(pooled["value"].max())
-        return f"What the model writes looks at the image most in {where}: {top:.0f} % of its attention"
+        where = findings.layers_of(findings.peak(pooled))
+        share = f"{100 * float(pooled['value'].max()):.0f} % of its attention"
+        return f"What the model writes looks at the image most in {where}: {share}"
 
     @classmethod
-    def figures(cls, methods: Sequence[Attention], rows: pd.DataFrame) -> list[Figure]:
+    def figures(cls, methods: Sequence[Self], rows: pd.DataFrame) -> list[Figure]:
         mass = findings.curve(rows, metric=MASS)
         heads = rows.loc[rows["component"].str.startswith("head ")]
         plots = [

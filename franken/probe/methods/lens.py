@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from franken.plugins import register
 from franken.probe import findings
@@ -18,7 +18,6 @@ from franken.probe.method import Cost, Method, Metric
 if TYPE_CHECKING:
     import pandas as pd
 
-    from franken.generate import Prompt
     from franken.probe.cost import TextShape
     from franken.probe.lens import Lens
     from franken.probe.plan import ProbePlan
@@ -74,33 +73,26 @@ class LogitLens(Method):
         )
 
     @classmethod
-    def cost(cls, methods: Sequence[LogitLens], plan: ProbePlan, shape: TextShape) -> Cost:
+    def cost(cls, methods: Sequence[Self], plan: ProbePlan, shape: TextShape) -> Cost:
         copies = 2 if is_bridged(plan.checkpoint.config.get("model_type", "")) else 1
         activations = shape.stream + 12 * CHUNK * shape.vocabulary  # logits and softmax in fp32
         usual = super().cost(methods, plan, shape)
         return replace(usual, copies=copies, activations=activations)
 
     @classmethod
-    def check(
-        cls,
-        methods: Sequence[LogitLens],
-        session: Session,
-        prompts: Sequence[Prompt],
-        pairs: Sequence[tuple[Prompt, Prompt]],
-    ) -> list[str]:
+    def check(cls, methods: Sequence[Self], session: Session) -> list[str]:
         from franken.probe.controls import check_lens
 
-        return check_lens(session.loaded, session.once(lens_of), prompts)
+        return check_lens(session.loaded, session.once(lens_of), session.control_prompts)
 
     def measure(self, session: Session, pair: Pair) -> Sequence[Mapping[str, object]]:
         from franken.probe.lens import read_answer
-        from franken.probe.session import prompt_of
 
         reply, lens = session.reply(pair.target), session.once(lens_of)
-        said = {"baseline": reply.text, "truncated": reply.truncated}
-        prompt, answer = prompt_of(pair.target), pair.target.answer
+        base = {"baseline": reply.text, "truncated": reply.truncated}
+        prompt, answer = session.prompt(pair.target), pair.target.answer
         readings = read_answer(session.loaded, lens, prompt, reply.ids, answer)
-        return [said | asdict(readings[layer]) for layer in session.plan.layers]
+        return [base | asdict(readings[layer]) for layer in session.plan.layers]
 
     def title(self, rows: pd.DataFrame) -> str:
         """From which layer on the right answer is read first, per task: at least half of the time,
@@ -121,7 +113,7 @@ class LogitLens(Method):
         )
 
     @classmethod
-    def figures(cls, methods: Sequence[LogitLens], rows: pd.DataFrame) -> list[Figure]:
+    def figures(cls, methods: Sequence[Self], rows: pd.DataFrame) -> list[Figure]:
         plots = [
             Curves(
                 findings.select(rows, metric=metric, component=component),

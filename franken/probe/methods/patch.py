@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -22,7 +22,6 @@ from franken.stats import sign_flip_test
 if TYPE_CHECKING:
     import pandas as pd
 
-    from franken.generate import Prompt
     from franken.probe.cost import TextShape
     from franken.probe.plan import ProbePlan
     from franken.probe.session import Session
@@ -80,9 +79,9 @@ class Patch(Method):
         return tuple(f"patch-{site}{way}" for site in sites for way in WAYS)
 
     @classmethod
-    def cost(cls, methods: Sequence[Patch], plan: ProbePlan, shape: TextShape) -> Cost:
-        """As if every two replies parted. A clean and a corrupt run a pair, then for every layer the
-        layers above it, in rows.
+    def cost(cls, methods: Sequence[Self], plan: ProbePlan, shape: TextShape) -> Cost:
+        """As if every two replies parted: a clean and a corrupt run a pair, then for every layer
+        the layers above it, in rows.
         """
         pairs = [p for p in plan.pairs if not (p.error or p.ineligible)]
         naive = resumed = 0
@@ -101,24 +100,18 @@ class Patch(Method):
         )
 
     @classmethod
-    def check(
-        cls,
-        methods: Sequence[Patch],
-        session: Session,
-        prompts: Sequence[Prompt],
-        pairs: Sequence[tuple[Prompt, Prompt]],
-    ) -> list[str]:
+    def check(cls, methods: Sequence[Self], session: Session) -> list[str]:
         from franken.probe.controls import check_patching
 
-        return check_patching(session.loaded, pairs, sorted({m.site for m in methods}))
+        sites = sorted({method.site for method in methods})
+        return check_patching(session.loaded, session.control_pairs, sites)
 
     def measure(self, session: Session, pair: Pair) -> Sequence[Mapping[str, object]]:
         from franken.probe.patch import patch_pair
-        from franken.probe.session import prompt_of
 
         return patch_pair(
             session.loaded,
-            (prompt_of(pair.target), prompt_of(pair.source)),
+            (session.prompt(pair.target), session.prompt(pair.source)),
             (session.reply(pair.target), session.reply(pair.source)),
             self.site,
             session.plan.layers,
@@ -147,7 +140,7 @@ class Patch(Method):
         return f"{text}: it has left the image for the last token by layer {int(over[0])}"
 
     @classmethod
-    def figures(cls, methods: Sequence[Patch], rows: pd.DataFrame) -> list[Figure]:
+    def figures(cls, methods: Sequence[Self], rows: pd.DataFrame) -> list[Figure]:
         return [m._figure(findings.select(rows, method=m.name), m.name) for m in methods]
 
     def comparison(self, rows: pd.DataFrame, first: str, second: str) -> Figure:

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -20,12 +20,12 @@ from franken.probe import findings
 from franken.probe.figure import Curves, Figure
 from franken.probe.method import Cost, Measurement, Method, Metric, usable
 from franken.runs import layer_row
+from franken.runs.manifest import FallTest
 from franken.stats import bootstrap_mean, holm, paired_bootstrap, sign_flip_test
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from franken.generate import Prompt
     from franken.models.batch import ModelBatch
     from franken.probe.answers import Answered
     from franken.probe.cost import TextShape
@@ -77,7 +77,7 @@ class Swap(Method):
     def spelled(cls, sites: Sequence[str]) -> tuple[str, ...]:
         return ("swap-suffix", "swap-single")
 
-    def given(self, argument: str) -> Swap:
+    def given(self, argument: str) -> Self:
         if self.mode != "window":
             return super().given(argument)
         if not argument.isdigit() or int(argument) < 1:
@@ -104,7 +104,7 @@ class Swap(Method):
         ]
 
     @classmethod
-    def cost(cls, methods: Sequence[Swap], plan: ProbePlan, shape: TextShape) -> Cost:
+    def cost(cls, methods: Sequence[Self], plan: ProbePlan, shape: TextShape) -> Cost:
         """Rows of one pair are its swaps, the plain answer and the source's."""
         rows = 2 + len(methods) * len(plan.layers)
         naive = len(plan.pairs) * (1 + rows * plan.max_new_tokens)
@@ -117,20 +117,14 @@ class Swap(Method):
         return Cost(forwards=forwards, naive=naive, rows=rows, stores=2)
 
     @classmethod
-    def check(
-        cls,
-        methods: Sequence[Swap],
-        session: Session,
-        prompts: Sequence[Prompt],
-        pairs: Sequence[tuple[Prompt, Prompt]],
-    ) -> list[str]:
+    def check(cls, methods: Sequence[Self], session: Session) -> list[str]:
         from franken.probe.controls import check_swaps
 
-        return check_swaps(session.loaded, pairs, session.plan.max_new_tokens)
+        return check_swaps(session.loaded, session.control_pairs, session.plan.max_new_tokens)
 
     @classmethod
     def run(
-        cls, methods: Sequence[Swap], session: Session, pairs: Sequence[Pair]
+        cls, methods: Sequence[Self], session: Session, pairs: Sequence[Pair]
     ) -> Iterator[Measurement]:
         """Pairs of one shape run together, every set of layers as a row of the batch."""
         layers = session.plan.layers
@@ -148,19 +142,19 @@ class Swap(Method):
                     yield Measurement(method, pair, layer, asdict(rows[pair.id][number]))
 
     def summarise(self, samples: pd.DataFrame, head: LayerRow) -> list[LayerRow]:
-        """With `fall_layer` of suffix swaps: through how many layers an answer follows the image."""
+        """And `fall_layer` of suffix swaps: through how many layers an answer follows the image."""
         rows = super().summarise(samples, head)
         falls = list(fall_layers(usable(samples)).values())
         if self.mode == "suffix" and falls:
             value, low, high = bootstrap_mean(falls)
-            estimate = {"value": value, "ci_low": low, "ci_high": high, "n": len(falls)}
-            rows.append(layer_row(**head, metric="fall_layer", **estimate))
+            fall: LayerRow = {"value": value, "ci_low": low, "ci_high": high, "n": len(falls)}
+            rows.append(layer_row(**head) | fall | {"metric": "fall_layer"})
         return rows
 
     @classmethod
     def results(cls, samples: pd.DataFrame) -> Mapping[str, object]:
         """`fall_tests` between tasks that ask about the same images."""
-        return {"fall_tests": fall_tests(samples)}
+        return {"fall_tests": [test.model_dump() for test in fall_tests(samples)]}
 
     def title(self, rows: pd.DataFrame) -> str:
         """How deep the image is read out, per task, where suffix swaps were made."""
@@ -175,7 +169,7 @@ class Swap(Method):
         return f"Answers follow the image through this many layers, mean per task: {listed}"
 
     @classmethod
-    def figures(cls, methods: Sequence[Swap], rows: pd.DataFrame) -> list[Figure]:
+    def figures(cls, methods: Sequence[Self], rows: pd.DataFrame) -> list[Figure]:
         """A line of plots a rate, a column a method."""
         plots = [
             Curves(
@@ -198,7 +192,6 @@ def _encode(
     """Pairs that fit into one batch of so many `rows` each, and by pair id what is wrong with the
     others.
     """
-    from franken.probe.session import prompt_of
     from franken.probe.swap import encode_pair, stackable
 
     together = max(1, session.plan.batch_size // rows)
@@ -206,7 +199,7 @@ def _encode(
     errors: dict[str, str] = {}
     for pair in pairs:
         try:
-            prompts = prompt_of(pair.target), prompt_of(pair.source)
+            prompts = session.prompt(pair.target), session.prompt(pair.source)
             encoded = encode_pair(session.loaded, *prompts)
         except FrankenError as e:
             errors[pair.id] = f"{e.what}: {e.why}"
@@ -280,17 +273,6 @@ def fall_layers(samples: pd.DataFrame) -> dict[str, float]:
     return falls
 
 
-class FallTest(TypedDict):
-    """How many layers later the second task's answers stop following the image."""
-
-    tasks: list[str]
-    difference: float
-    ci: list[float]
-    p: float
-    n: int
-    p_adjusted: float
-
-
 def fall_tests(samples: pd.DataFrame) -> list[FallTest]:
     """Do two tasks fall at different layers? Paired by the image both ask about, sign-flip test,
     Holm over task pairs.
@@ -311,13 +293,15 @@ def fall_tests(samples: pd.DataFrame) -> list[FallTest]:
         if worlds[a] != worlds[b] or worlds[a] is None or len(shared) < 2:
             continue
         x, y = ([falls[task][image] for image in shared] for task in (a, b))
-        difference, *interval = paired_bootstrap(y, x)
+        difference, low, high = paired_bootstrap(y, x)
         p = sign_flip_test(np.subtract(y, x))
-        known = {"difference": difference, "ci": interval, "p": p, "n": len(shared)}
-        tests.append(FallTest(tasks=[a, b], **known, p_adjusted=p))
-    for test, adjusted in zip(tests, holm([t["p"] for t in tests]), strict=True):
-        test["p_adjusted"] = adjusted
-    return tests
+        tests.append(
+            FallTest(tasks=(a, b), difference=difference, ci=(low, high), p=p, n=len(shared))
+        )
+    adjusted = holm([test.p for test in tests])
+    return [
+        test.model_copy(update={"p_adjusted": p}) for test, p in zip(tests, adjusted, strict=True)
+    ]
 
 
 for _mode in (*MODES, "window"):
