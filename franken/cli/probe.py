@@ -30,8 +30,8 @@ def probe(
         str,
         typer.Option(
             help="swap (suffix and single), swap-suffix, swap-single, swap-prefix, swap-window:3; "
-            "zero, mean, noise, each also as zero-attention or zero-mlp; attention, lens, patch "
-            "(both ways at each --site), or one of patch-residual, -attn, -mlp, -heads, each also with "
+            "zero, mean, noise, each also as zero-attention or zero-mlp; attention, lens, "
+            "patch (both ways at each --site), or one of patch-residual, -attn, -mlp, -heads, each also with "
             "-noising. With commas."
         ),
     ] = "swap,zero",

@@ -164,8 +164,16 @@ def patch_pair(
     clean, corrupt = clean.append(shared), corrupt.append(shared)
     spans = token_map(clean.input_ids, loaded.model.config, answer_start=start)[0]
     groups = token_groups(spans, start + len(shared))
-    how = {"site": site, "layers": layers, "denoising": denoising}
-    effects, (up, down) = patch_effects(loaded.model, clean, corrupt, tokens, groups, **how)
+    effects, (up, down) = patch_effects(
+        loaded.model,
+        clean,
+        corrupt,
+        tokens,
+        groups,
+        site=site,
+        layers=layers,
+        denoising=denoising,
+    )
     columns |= {"clean_difference": up, "corrupt_difference": down}
     words = loaded.tokenizer.batch_decode([[token] for token in tokens])
     columns |= {"clean_token": words[0], "corrupt_token": words[1]}

@@ -54,7 +54,7 @@ def swapped_answers(
 
 
 def encode_pair(loaded: Loaded, target: Prompt, source: Prompt) -> ModelBatch:
-    """Both prompts as a batch of two. Raises FrankenError unless they differ in the pixels alone."""
+    """Both prompts as a batch of two. Raises FrankenError unless only their pixels differ."""
     if len(target.images) != len(source.images):
         raise FrankenError(
             "target and source hold different numbers of images",
