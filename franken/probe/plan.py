@@ -9,11 +9,12 @@ from pathlib import Path
 
 from franken import tasks
 from franken.checkpoints import Checkpoint, fingerprint, open_checkpoint
-from franken.errors import UsageError, did_you_mean
+from franken.errors import FrankenError, UsageError, did_you_mean
 from franken.layers import parse_ranges
 from franken.probe import methods as registry
 from franken.probe.method import Method
 from franken.tasks import Item, Pair
+from franken.tasks.images import read_image
 from franken.tasks.sources import canonical, contents, is_pairs, load_tasks, parse
 
 ENGINES = ("torch", "nnsight")
@@ -156,8 +157,6 @@ def one_pair(target: Path, source: Path, question: str) -> list[Pair]:
     """Two image files under one question. Raises UsageError for a file that is no image, or no
     question.
     """
-    from PIL import Image
-
     if not question.strip():
         raise UsageError(
             "--pair needs a question",
@@ -167,10 +166,9 @@ def one_pair(target: Path, source: Path, question: str) -> list[Pair]:
     items = []
     for side, path in (("target", target), ("source", source)):
         try:
-            with Image.open(path) as opened:
-                image = opened.convert("RGB")
-        except (OSError, SyntaxError, ValueError) as e:
-            raise UsageError(f"{path} is no image", why=str(e), fix="give two image files") from e
+            image = read_image(Path(path), str(path))
+        except FrankenError as e:
+            raise UsageError(f"{path} is no image", why=e.what, fix="give two image files") from e
         digest = hashlib.sha256(image.tobytes()).hexdigest()[:8]
         items.append(Item(f"pair-{side}-{digest}", "pair", question, "", image))
     return [Pair(f"{items[0].id}/{items[1].id}/{question}", "pair", "pair", *items)]

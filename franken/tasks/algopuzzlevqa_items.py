@@ -18,6 +18,7 @@ from PIL import Image
 from franken.errors import FrankenError
 from franken.tasks.algopuzzlevqa import INITIAL, Row, files, load, same
 from franken.tasks.algopuzzlevqa_rows import READERS
+from franken.tasks.images import open_image
 from franken.tasks.puzzle import Item
 from franken.tasks.puzzles.suite import lettered, with_options
 
@@ -67,17 +68,7 @@ def _as_choice(item: Item, options: tuple[str, ...]) -> Item:
 
 
 def _image(path: Path | None, folder: Path) -> tuple[Image.Image | None, str | None]:
-    if path is None:
-        return None, "the row names no image"
-    if not path.resolve().is_relative_to(folder.resolve()):
-        return None, f"{path.name} lies outside the data folder"
-    try:
-        with Image.open(path) as opened:
-            return opened.convert("RGB"), None
-    except (OSError, SyntaxError, ValueError) as e:  # PIL raises SyntaxError on broken chunks
-        return None, f"{path.name} is missing" if isinstance(
-            e, FileNotFoundError
-        ) else f"{path.name}: {e}"
+    return (None, "the row names no image") if path is None else open_image(path, folder)
 
 
 def _read(row: Row) -> tuple[Any, Any]:

@@ -14,11 +14,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from franken.errors import FrankenError, UsageError
 from franken.tasks.graders.boxes import compare_boxes, iou
 from franken.tasks.grading import NUMBER, extract, is_well_formed, normalise
+from franken.tasks.images import open_image
 from franken.tasks.puzzle import Grade, Item, Pair
 
 FUNCTIONS = ("counting", "grounding", "ocr", "recognition")
@@ -111,7 +110,7 @@ def _pair(row: dict[str, Any], folder: Path, number: int) -> Pair:
         problem = f"the row has no {' or '.join(keys)}"
     sides = []
     for side, answer in zip(("target", "source"), answers or [None, None], strict=True):
-        image, trouble = _image(folder, row.get(f"{side}_image"))
+        image, trouble = open_image(row.get(f"{side}_image"), folder)
         problem = problem or trouble
         question = str(row.get("prompt", "")).replace("<image>", "").strip()
         sides.append(
@@ -152,16 +151,3 @@ def _ineligible(task: str, answers: list[Any], meta: dict[str, Any]) -> str | No
         threshold = float(meta.get("iou_threshold", 0.5))
         return f"the boxes overlap with IoU {overlap:.2f}" if overlap > threshold else None
     return f"both answers are {target!r}" if normalise(target) == normalise(source) else None
-
-
-def _image(folder: Path, name: Any) -> tuple[Image.Image | None, str | None]:
-    if not isinstance(name, str):
-        return None, "the row names no image"
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()):
-        return None, f"{name} lies outside the data folder"
-    try:
-        with Image.open(path) as opened:
-            return opened.convert("RGB"), None
-    except (OSError, SyntaxError, ValueError) as e:  # PIL raises SyntaxError on broken PNG chunks
-        return None, f"{name} cannot be read: {e}"

@@ -49,7 +49,7 @@ def test_rows_without_an_image_keep_question_and_description(folder):
     assert "2" in whole.description
     assert "43" in whole.description
     assert "4:23" not in whole.description
-    assert gone.error == "gone.jpg is missing"
+    assert gone.error == "gone.jpg cannot be read: it is missing"
     assert "outside the data folder" in str(outside.error)
     assert gone.description == outside.description == whole.description
     assert broken.question == ""
@@ -100,7 +100,7 @@ def test_with_choice_the_published_options_are_shown_and_the_answer_is_a_letter(
     assert grade("<answer> B </answer>", whole).score == 1.0
     assert grade("<answer> 4:23 </answer>", whole).score == 1.0
     assert grade("<answer> A </answer>", whole).score == 0.0
-    assert (gone.answer, gone.error) == ("B", "gone.jpg is missing")
+    assert (gone.answer, gone.error) == ("B", "gone.jpg cannot be read: it is missing")
     assert "no row" in str(broken.error)
     (without,) = load_tasks(["maze+choice"], 9, 0, canonical(f"{folder}+choice"))
     assert without.error == "0 of the 2 options are the answer '4:23'"

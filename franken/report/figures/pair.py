@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from franken.report import theme as look
+from franken.tasks.images import read_image
 
 PLAIN, SOURCE, OTHER = look.CHECKPOINTS["base"], look.CHECKPOINTS["rl"], look.CHECKPOINTS["sft"]
 LONGEST = 26
@@ -21,7 +22,6 @@ def draw_pair(
     """
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
-    from PIL import Image
 
     known = [r for r in rows if r["output"] is not None]
     methods = list(dict.fromkeys(r["method"] for r in known))
@@ -34,8 +34,7 @@ def draw_pair(
         zip(("target", "source"), images, answers, strict=True)
     ):
         axes = figure.add_subplot(grid[place, 0])
-        with Image.open(path) as opened:
-            axes.imshow(opened.convert("RGB"))
+        axes.imshow(read_image(Path(path), str(path)))
         axes.set_axis_off()
         axes.set_title(f"{name}: {_short(said) if said else 'not run'}", fontsize=9)
     axes = figure.add_subplot(grid[:, 1])
