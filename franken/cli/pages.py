@@ -148,10 +148,29 @@ PAGES = {
             ),
         ),
     ),
+    "grade": Page(
+        ASKED,
+        "Grade one reply, and explain the verdict.",
+        (
+            (
+                "franken grade --gold 5 --reply 'The answer is five.'",
+                "what was read, how it was compared, why",
+            ),
+            (
+                "franken grade --gold B --options 'dog|cat' --reply 'B, it has whiskers' --json",
+                "a choice, as JSON",
+            ),
+        ),
+    ),
     "regrade": Page(
         ASKED,
         "Judge stored answers again, without a model.",
-        (("franken regrade runs/eval/A-1a2b3c4d", "a new run, and how many verdicts changed"),),
+        (
+            (
+                "franken regrade runs/eval/A-1a2b3c4d",
+                "a new run, how many verdicts changed, and which",
+            ),
+        ),
     ),
     "tasks": Page(
         ASKED,

@@ -1,12 +1,29 @@
 """`franken regrade`."""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, TypedDict
 
 import typer
 
+from franken.cli.grade import inert
 from franken.cli.options import DryRun, Json
 from franken.console import print_object, print_table, progress_bar
+
+
+class ChangeRow(TypedDict):
+    """A `franken.evaluate.regrade.Change` as plain data."""
+
+    model: str
+    method: str
+    task: str
+    sample: str
+    draw: int
+    gold: str
+    before: float | None
+    now: float | None
+    reason_before: str
+    reason_now: str
 
 
 def regrade(
@@ -29,16 +46,19 @@ def regrade(
         Path | None,
         typer.Option(help="Folder that holds the run folders; the run's own by default."),
     ] = None,
+    show: Annotated[
+        int, typer.Option(min=0, help="Changed answers to list, with both reasons.")
+    ] = 10,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> int:
-    """Judge stored answers again, without a model: a new run, and how many verdicts changed in
-    which direction.
+    """Judge stored answers again, without a model: a new run, how many verdicts changed in which
+    direction, and which.
     """
     import os
 
     from franken.errors import UsageError
-    from franken.evaluate.regrade import preview
+    from franken.evaluate.regrade import changed_by, preview
     from franken.evaluate.regrade import regrade as grade_again
     from franken.runs import load_run
     from franken.tasks.judge import judge_at
@@ -53,21 +73,32 @@ def regrade(
     )
     who = judge_at(judge, judge_model, cache, concurrency) if judge else None
     if dry_run:
-        found: dict[str, Any] = preview(run, who)
+        content = preview(run, who)
     else:
         with progress_bar(not json) as tick:
             folder = grade_again(run, judge=who, out=out, progress=tick)
         manifest = load_run(folder).manifest
-        found = manifest.model_dump(include={"source", "changes", "n_ok", "n_failed"}) | {
-            "folder": str(folder)
-        }
+        content = manifest.model_dump(include={"source", "changes", "n_ok", "n_failed"})
+        content["changed"] = [asdict(change) for change in changed_by(folder, run)]
+        content["folder"] = str(folder)
     if json:
-        print_object(found, json)
+        print_object(content, json)
     else:
-        kinds = list(dict.fromkeys(kind for counts in found["changes"].values() for kind in counts))
-        rows = [
-            [task, *(counts.get(k, 0) for k in kinds)] for task, counts in found["changes"].items()
-        ]
+        kinds = list(dict.fromkeys(kind for c in content["changes"].values() for kind in c))
+        rows = [[task, *(c.get(k, 0) for k in kinds)] for task, c in content["changes"].items()]
         print_table(["task", *(k.replace("_", " ") for k in kinds)], rows)
-        print_object({k: v for k, v in found.items() if k not in ("changes", "source")}, json)
-    return 3 if found.get("n_failed") else 0
+        _print_changed(content["changed"], show)
+        listed = ("changes", "changed", "source")
+        print_object({k: v for k, v in content.items() if k not in listed}, json)
+    return 3 if content.get("n_failed") else 0
+
+
+def _print_changed(changes: list[ChangeRow], show: int) -> None:
+    """The answers whose score changed, old → new with both reasons; `show` of them."""
+    for c in changes[:show]:
+        before, now = ("error" if s is None else f"{s:g}" for s in (c["before"], c["now"]))
+        where = f"{c['task']} {c['sample']} {c['method']} draw {c['draw']}".replace("  ", " ")
+        print(f"{before} → {now}  {inert(where)}, right is {inert(c['gold'])!r}")
+        print(f"    was: {inert(c['reason_before'])}\n    now: {inert(c['reason_now'])}")
+    if len(changes) > show:
+        print(f"… and {len(changes) - show} more (--show {len(changes)}, or --json for all)")

@@ -13,7 +13,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,24 @@ Row = dict[str, Any]
 GRADERS = ("graders", "puzzles", "grading.py", "grid_puzzles.py", "vision_functionality.py")
 
 
+@dataclass(frozen=True)
+class Change:
+    """An answer whose score the graders of today change: who gave it to what, the scores and their
+    reasons before and now. A score is None where an error stands instead.
+    """
+
+    model: str
+    method: str
+    task: str
+    sample: str
+    draw: int
+    gold: str
+    before: float | None
+    now: float | None
+    reason_before: str
+    reason_now: str
+
+
 def preview(folder: str | Path, judge: Judge | None = None) -> dict[str, Any]:
     """What regrading would do: how many answers, which verdicts the rules change, and what a judge
     would be sent. Writes nothing.
@@ -46,6 +64,7 @@ def preview(folder: str | Path, judge: Judge | None = None) -> dict[str, Any]:
         "run": str(run.folder),
         "answers": sum(map(_gradable, rows)),
         "changes": changes(rows, done),
+        "changed": [asdict(change) for change in changed(rows, done)],
     }
     if judge is not None:
         prompts = list(dict.fromkeys(p for row in done if (p := _prompt(row, items)) is not None))
@@ -131,6 +150,33 @@ def changes(
     return {
         task: {**{k: counts[k] for k in kinds}, **dict(counts)} for task, counts in found.items()
     }
+
+
+def changed(
+    before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]
+) -> list[Change]:
+    """The answers whose score differs, with both reasons, in the order of the rows."""
+    return [
+        Change(
+            str(old.get("model") or ""),
+            str(old.get("method") or ""),
+            str(old["task"]),
+            str(old.get("sample") or ""),
+            int(old.get("draw") or 0),
+            str(old.get("gold") or ""),
+            None if old.get("error") is not None else old.get("score"),
+            None if new.get("error") is not None else new.get("score"),
+            str(old.get("error") or old.get("reason") or ""),
+            str(new.get("error") or new.get("reason") or ""),
+        )
+        for old, new in zip(before, after, strict=True)
+        if _state(old) != _state(new) or old.get("score") != new.get("score")
+    ]
+
+
+def changed_by(regraded: str | Path, source: str | Path) -> list[Change]:
+    """What a regraded run changed in the run that it was made from."""
+    return changed(_rows(_source(source)), _rows(_source(regraded)))
 
 
 def graders_digest() -> str:

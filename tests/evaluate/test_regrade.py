@@ -14,7 +14,7 @@ from franken import tasks
 from franken.cli import run_command
 from franken.errors import FrankenError, UsageError
 from franken.evaluate.metrics import summarise
-from franken.evaluate.regrade import changes, preview, regrade
+from franken.evaluate.regrade import changed_by, changes, preview, regrade
 from franken.runs import load_run, open_run
 from franken.tasks.grading import graded_by
 from franken.tasks.judge import judge_at
@@ -96,6 +96,33 @@ def test_verdicts_change_in_a_new_run_and_the_source_stays(run):
     assert (folder / done.manifest.source).resolve() == run.resolve()
     greedy = done.layers[(done.layers["metric"] == "greedy") & (done.layers["task"] == "read")]
     assert greedy["value"].tolist() == [pytest.approx(2 / 3)]
+
+
+def test_what_changed_is_listed_with_both_reasons(run):
+    listed = changed_by(regrade(run), run)
+    assert [(c.before, c.now) for c in listed] == [(0, 1), (1, 0), (1, 0), (0, 1), (1, 0)]
+    assert listed[3].sample == "mine-1"
+    assert (listed[3].gold, listed[3].reason_before) == ("7", "old")
+    assert "right" in listed[3].reason_now
+    assert listed == changed_by(regrade(run), run)
+    assert [c["reason_now"] for c in preview(run)["changed"]] == [c.reason_now for c in listed]
+
+
+def test_the_command_lists_changes_and_prints_replies_inert(tmp_path, capsys):
+    rows = [stored(MINE, "<answer>[red]8[/red] \x1b[2J</answer>", 1.0)]
+    config = {"tasks": ["read"], "samples": 3, "seed": 0, "data": None, "k": [1]}
+    made = open_run("eval", "m", {"x": 3}, tmp_path / "runs", config=config, models={"m": "m"})
+    made.append(rows)
+    folder = made.finish(summarise(pd.DataFrame(rows), k=(1,)), n_requested=1)
+    assert run_command(["regrade", str(folder)], False) == 0
+    printed = capsys.readouterr().out
+    assert "1 → 0  mine mine-1 image draw -1" in printed
+    assert "[red]8[/red]" in printed
+    assert "\x1b" not in printed
+    assert run_command(["regrade", str(folder), "--show", "0"], False) == 0
+    assert "and 1 more" in capsys.readouterr().out
+    assert run_command(["regrade", str(folder), "--json"], False) == 0
+    assert json.loads(capsys.readouterr().out)["changed"][0]["now"] == 0
 
 
 def test_again_is_the_same_run_and_regrading_it_changes_nothing(run):
