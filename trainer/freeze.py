@@ -8,108 +8,143 @@ kept for the backward pass. Frozen layers above a trainable one keep theirs.
 """
 
 import re
-from collections.abc import Sequence
-from typing import Any
-
-import torch
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from franken.errors import UsageError, VerificationError
 from franken.layers import COMPONENTS, PARTS
 from franken.names import Place, canonical, place
+from franken.runs.training import FrozenRow, Verified
 from franken.selection import select
 from trainer.collectives import tensor_digest
 from trainer.sharding import full
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-def frozen_names(model: Any, freeze: Sequence[str], train: Sequence[str] = ()) -> set[str]:
-    """In-memory names of the parameters that do not train: what `freeze` names, and all but what
-    `train` names if given.
+
+class Tensors(NamedTuple):
+    """Some tensors of one place, whether they are frozen, and their `parameters` (elements)."""
+
+    place: Place
+    frozen: bool
+    parameters: int
+    tensors: int = 1
+
+
+def frozen_keys(
+    places: Mapping[str, Place], freeze: Sequence[str], train: Sequence[str] = (), why: str = ""
+) -> set[str]:
+    """Which tensors do not train: what `freeze` names, and all but what `train` names if given.
+
+    Raises UsageError for a spec that matches nothing; `why` explains that.
+    """
+    frozen = select(freeze, places, option="--freeze", why=why)
+    if train:
+        frozen |= set(places) - select(train, places, option="--train", why=why)
+    return frozen
+
+
+def freeze_table(tensors: Iterable[Tensors]) -> list[FrozenRow]:
+    """Tensors and parameters by place, in the model's order. Raises UsageError where none trains."""
+    groups: dict[tuple[str, int | None, str, bool], list[int]] = {}
+    for each in tensors:
+        key = (each.place.part, each.place.layer, each.place.component, each.frozen)
+        counted = groups.setdefault(key, [0, 0])
+        counted[0] += each.tensors
+        counted[1] += each.parameters
+    if all(frozen for *_, frozen in groups):
+        raise everything_frozen()
+    order = sorted(
+        groups,
+        key=lambda k: (PARTS.index(k[0]), -1 if k[1] is None else k[1], COMPONENTS.index(k[2])),
+    )
+    return [
+        FrozenRow(
+            part=part,
+            layer=layer,
+            component=component,
+            frozen=frozen,
+            tensors=groups[part, layer, component, frozen][0],
+            parameters=groups[part, layer, component, frozen][1],
+        )
+        for part, layer, component, frozen in order
+    ]
+
+
+def tied_head(specs: Sequence[str], *, tied: bool) -> str:
+    """Why `head` matches nothing, where it is tied to the embeddings."""
+    if not (tied and any("head" in spec for spec in specs)):
+        return ""
+    return "the output head is tied to the embeddings, they are one tensor: use embed"
+
+
+def everything_frozen(what: str = "parameter") -> UsageError:
+    """The error where nothing would train."""
+    return UsageError("everything is frozen", why=f"no {what} is left to train", fix="freeze less")
+
+
+def frozen_names(
+    model: "PreTrainedModel", freeze: Sequence[str], train: Sequence[str] = ()
+) -> set[str]:
+    """In-memory names of the parameters that do not train.
 
     With LoRA (trainer/lora.py) only adapters train, those of weights that would. Where the output
     head is tied to the embeddings they are one tensor, called `embed`; `head` is refused. Raises
     UsageError for a spec that matches nothing, or where nothing is left to train.
     """
-    model_type = model.config.model_type
-    names = {name: canonical(_host(name), model_type) for name, _ in model.named_parameters()}
-    places = {key: place(_host(name), model_type) for name, key in names.items()}
-    frozen = _select(model, freeze, places, "freeze")
-    if train:
-        frozen |= set(places) - _select(model, train, places, "train")
-    adapted = any(_is_adapter(name) for name in names)
-    found = {
-        name for name, key in names.items() if key in frozen or (adapted and not _is_adapter(name))
-    }
-    if len(found) == len(names):
-        raise UsageError(
-            "everything is frozen", why="no parameter is left to train", fix="freeze less"
-        )
-    return found
+    places = parameter_places(model)
+    keys = {name: canonical(_host(name), model.config.model_type) for name in places}
+    why = tied_head((*freeze, *train), tied=getattr(model.config, "tie_word_embeddings", False))
+    frozen = frozen_keys({keys[name]: spot for name, spot in places.items()}, freeze, train, why)
+    adapted = any(_is_adapter(name) for name in places)
+    names = {n for n, key in keys.items() if key in frozen or (adapted and not _is_adapter(n))}
+    if len(names) == len(places):
+        raise everything_frozen()
+    return names
 
 
 def apply_freeze(
-    model: Any, freeze: Sequence[str], train: Sequence[str] = ()
-) -> list[dict[str, Any]]:
-    """Set `requires_grad` and return the table: part, layer, component, tensors, parameters,
-    frozen.
-    """
-    frozen = frozen_names(model, freeze, train)
-    places = parameter_places(model)
-    groups: dict[tuple[str, int | None, str, bool], list[int]] = {}
+    model: "PreTrainedModel", freeze: Sequence[str], train: Sequence[str] = ()
+) -> list[FrozenRow]:
+    """Set `requires_grad` and return the table of what is frozen and what trains."""
+    frozen, places = frozen_names(model, freeze, train), parameter_places(model)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in frozen)
-        spot = places[name]
-        key = (spot.part, spot.layer, spot.component, name in frozen)
-        counted = groups.setdefault(key, [0, 0])
-        counted[0] += 1
-        counted[1] += parameter.numel()
-    order = sorted(
-        groups,
-        key=lambda k: (PARTS.index(k[0]), -1 if k[1] is None else k[1], COMPONENTS.index(k[2])),
+    return freeze_table(
+        Tensors(places[name], name in frozen, p.numel()) for name, p in model.named_parameters()
     )
-    columns = ("part", "layer", "component", "frozen")
-    return [
-        dict(zip(columns, k, strict=True)) | {"tensors": groups[k][0], "parameters": groups[k][1]}
-        for k in order
-    ]
 
 
-def parameter_places(model: Any) -> dict[str, Place]:
+def parameter_places(model: "PreTrainedModel") -> dict[str, Place]:
     """In-memory parameter name → place. Tied parameters appear once, as embedding."""
     return {
         name: place(_host(name), model.config.model_type) for name, _ in model.named_parameters()
     }
 
 
-def fingerprints(model: Any) -> dict[str, str]:
+def fingerprints(model: "PreTrainedModel") -> dict[str, str]:
     """SHA-256 of the bytes of every parameter that does not train."""
-    return {name: _hash(p) for name, p in model.named_parameters() if not p.requires_grad}
+    return {
+        name: tensor_digest(full(p)) for name, p in model.named_parameters() if not p.requires_grad
+    }
 
 
-def verify_frozen(model: Any, before: dict[str, str]) -> dict[str, Any]:
+def verify_frozen(model: "PreTrainedModel", before: Mapping[str, str]) -> Verified:
     """Prove that every frozen tensor is bit-identical. Raises VerificationError naming those that
     moved.
     """
-    parameters = dict(model.named_parameters())
-    moved = sorted(name for name, digest in before.items() if _hash(parameters[name]) != digest)
+    now = dict(model.named_parameters())
+    moved = sorted(
+        name for name, digest in before.items() if tensor_digest(full(now[name])) != digest
+    )
     if moved:
         raise VerificationError(
             f"{len(moved)} frozen tensors have changed",
             why=f"for example {moved[0]}",
             fix="report this as a bug",
         )
-    return {"tensors": len(before), "bit_identical": True, "sha256": before}
-
-
-def _select(model: Any, specs: Sequence[str], places: dict[str, Place], verb: str) -> set[str]:
-    tied = getattr(model.config, "tie_word_embeddings", False) and any(
-        "head" in spec for spec in specs
-    )
-    why = (
-        f"the output head is tied to the embeddings, they are one tensor: {verb} embed"
-        if tied
-        else ""
-    )
-    return select(specs, places, option=f"--{verb}", why=why)
+    return Verified(tensors=len(before), bit_identical=True, sha256=dict(before))
 
 
 def _is_adapter(name: str) -> bool:
@@ -121,7 +156,3 @@ def _host(name: str) -> str:
     `x.weight`.
     """
     return re.sub(r"\.base_layer\.|\.lora_[AB]\.\w+\.", ".", name)
-
-
-def _hash(parameter: torch.Tensor) -> str:
-    return tensor_digest(full(parameter))

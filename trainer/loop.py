@@ -29,6 +29,14 @@ from franken.errors import UsageError
 from franken.lock import locked
 from franken.models.loading import Loaded
 from franken.runs import atomic_write_text, provenance
+from franken.runs.training import (
+    METRICS,
+    PROOFS,
+    SUMMARY,
+    FreezeProof,
+    read_proofs,
+    write_proofs,
+)
 from trainer import sharded_state, state
 from trainer.collectives import all_reduce_max, check_replicas, on_main_process
 from trainer.distributed import process_group, rank, world_size
@@ -42,15 +50,7 @@ from trainer.public import check_held_out
 from trainer.recipe import AnyStage, Recipe
 from trainer.rewards import RewardError
 from trainer.rounding import warn_of_lost_updates
-from trainer.run_folder import (
-    METRICS,
-    SUMMARY,
-    claim,
-    cpu_seconds,
-    load_proofs,
-    trim_metrics,
-    write_proofs,
-)
+from trainer.run_folder import claim, cpu_seconds, trim_metrics
 from trainer.sharding import checkpoint_activations, is_sharded, shard, whole
 from trainer.stages import GrpoStage
 from trainer.state import Position, Score
@@ -164,22 +164,22 @@ def _train(recipe: Recipe, out: Path, report: Report | None, observe: Observe | 
         shard(loaded, recipe.precision)
     position, resumed = _restore(out, loaded)
     on_main_process(lambda: trim_metrics(out, position))
-    proofs = on_main_process(lambda: load_proofs(out))
+    proofs = on_main_process(lambda: read_proofs(out / PROOFS))
     with deferred_interrupts() as interrupted, _flushed_denormals():
         run = _Run(recipe, out, loaded, position, report, observe, interrupted)
         for index in range(position.stage, len(recipe.stages)):
             stage = recipe.stages[index]
             table = apply_freeze(loaded.model, stage.freeze, stage.train)
-            fresh = {"table": table, "before": fingerprints(loaded.model)}
+            fresh = FreezeProof(table=table, before=fingerprints(loaded.model))
             proof = proofs.setdefault(str(index), fresh)
-            on_main_process(lambda: write_proofs(out, proofs))
+            on_main_process(lambda: write_proofs(out / PROOFS, proofs))
             _train_stage(run, index, resumed)
-            proof |= {"verified": verify_frozen(loaded.model, proof["before"])}
-            on_main_process(lambda: write_proofs(out, proofs))
+            proof.verified = verify_frozen(loaded.model, proof.before)
+            on_main_process(lambda: write_proofs(out / PROOFS, proofs))
             resumed = None
             check_replicas(loaded.model)
     exported = restore_exported(recipe, loaded, out, position)
-    verify_frozen(loaded.model, proofs[str(len(recipe.stages) - 1)]["before"])
+    verify_frozen(loaded.model, proofs[str(len(recipe.stages) - 1)].before)
     export(loaded, recipe, final)
     summary = {
         "recipe": recipe.name,

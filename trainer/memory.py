@@ -16,13 +16,12 @@ a lower bound from the multiplications alone.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from franken.errors import UsageError
 from franken.selection import select
 from trainer.creature.align import AlignStage
+from trainer.freeze import everything_frozen, frozen_keys
 from trainer.packing import CHUNK
-from trainer.recipe import Lora, Recipe
+from trainer.recipe import AnyStage, Lora, Recipe
 from trainer.shapes import Shapes, Widths, numel
 from trainer.stages import GrpoStage, SftStage
 
@@ -50,7 +49,7 @@ class Lengths:
 @dataclass(frozen=True)
 class StagePlan:
     """Bytes a process needs in one stage, by what for; `peak` is the most at one moment, `flops`
-    one update's.
+    one update's, `seconds_at_least` its time where the device's speed is known.
     """
 
     kind: str
@@ -62,6 +61,7 @@ class StagePlan:
     disk: int
     flops: float
     lengths: Lengths
+    seconds_at_least: float | None = None
 
 
 def layer_bytes(widths: Widths, item: int) -> int:
@@ -85,7 +85,10 @@ def plan_stage(
 ) -> StagePlan:
     """The memory of one stage. Raises UsageError for a freeze spec that matches nothing."""
     stage, item = recipe.stages[index], ITEM[recipe.dtype]
-    training = _training(shapes, (*stage.freeze, *freeze), stage.train)
+    frozen = frozen_keys(shapes.places, (*stage.freeze, *freeze), stage.train)
+    training = set(shapes.tensors) - frozen
+    if not training:
+        raise everything_frozen()
     total = shapes.parameters
     count = sum(numel(shapes.tensors[name][0]) for name in training)
     if recipe.lora:
@@ -159,18 +162,6 @@ def _states_at_once(recipe: Recipe) -> int:
     return recipe.keep.last + (recipe.keep.best if scored else 0) + 1
 
 
-def _training(shapes: Shapes, specs: Sequence[str], train: Sequence[str]) -> set[str]:
-    places = {name: spot for name, (_, spot) in shapes.tensors.items()}
-    frozen = select(specs, places, option="--freeze") if specs else set()
-    if train:
-        frozen |= set(places) - select(train, places, option="--train")
-    if len(frozen) == len(places):
-        raise UsageError(
-            "everything is frozen", why="no parameter is left to train", fix="freeze less"
-        )
-    return set(places) - frozen
-
-
 def adapters_of(shapes: Shapes, lora: Lora) -> dict[str, int]:
     """The parameters of the adapters (A and B together) that LoRA puts on each weight, by the
     weight's name.
@@ -190,9 +181,7 @@ def _adapted(shapes: Shapes, lora: Lora, training: set[str]) -> tuple[set[str], 
     """
     size = adapters_of(shapes, lora)
     if not size.keys() & training:
-        raise UsageError(
-            "everything is frozen", why="no adapter is left to train", fix="freeze less"
-        )
+        raise everything_frozen("adapter")
     return (
         size.keys() & training,
         sum(size[name] for name in size.keys() & training),
@@ -219,7 +208,7 @@ def _kept_layers(shapes: Shapes, training: set[str]) -> tuple[range, int]:
     return range(lowest, shapes.text.layers), lowest
 
 
-def _micro_batch(stage: Any, lengths: Lengths) -> tuple[int, int, int]:
+def _micro_batch(stage: AnyStage, lengths: Lengths) -> tuple[int, int, int]:
     """(images, tokens, tokens with logits) of the largest forward pass of an update."""
     if isinstance(stage, AlignStage):
         return stage.batch, 0, 0
@@ -261,7 +250,7 @@ def _vision_bytes(
     )
 
 
-def _reference(stage: Any, index: int, item: int, total: int, training: int) -> int:
+def _reference(stage: AnyStage, index: int, item: int, total: int, training: int) -> int:
     """A second model where a KL is charged; in the first stage (0, unless sharded) it shares what
     is frozen.
     """
@@ -276,7 +265,7 @@ def _sampled_at_once(stage: GrpoStage, processes: int) -> int:
 
 
 def _images(
-    stage: Any, shapes: Shapes, training: set[str], lengths: Lengths, item: int, processes: int
+    stage: AnyStage, shapes: Shapes, training: set[str], lengths: Lengths, item: int, processes: int
 ) -> int:
     """What an RL step holds of the images of all its prompts: features, or pixels where the tower
     trains.
@@ -288,7 +277,7 @@ def _images(
     return -(-stage.prompts // processes) * lengths.image * token * item
 
 
-def _prefill(stage: Any, shapes: Shapes, lengths: Lengths, item: int, processes: int) -> int:
+def _prefill(stage: AnyStage, shapes: Shapes, lengths: Lengths, item: int, processes: int) -> int:
     """The prompts that are sampled at once, through one layer, and the keys and values that they
     leave.
     """
@@ -304,7 +293,7 @@ def _prefill(stage: Any, shapes: Shapes, lengths: Lengths, item: int, processes:
     )
 
 
-def _cache(stage: Any, shapes: Shapes, lengths: Lengths, item: int, processes: int) -> int:
+def _cache(stage: AnyStage, shapes: Shapes, lengths: Lengths, item: int, processes: int) -> int:
     """Keys and values of the samples that are drawn at once, one layer twice while it grows, and
     the logits of one token.
     """
@@ -316,7 +305,13 @@ def _cache(stage: Any, shapes: Shapes, lengths: Lengths, item: int, processes: i
 
 
 def _flops(
-    stage: Any, shapes: Shapes, training: int, lowest: int, lengths: Lengths, *, again: bool = False
+    stage: AnyStage,
+    shapes: Shapes,
+    training: int,
+    lowest: int,
+    lengths: Lengths,
+    *,
+    again: bool = False,
 ) -> float:
     """Multiply-adds × 2 of one update through the decoder's matrices: 2 a token forward (sampling
     once, training once), 2 for the gradient of what passes through, 2 for that of what trains, and

@@ -10,26 +10,24 @@ thumb.
 import math
 import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
 
 from franken.errors import UsageError
-from franken.layers import COMPONENTS, PARTS
 from franken.models.loading import pick_device
-from franken.selection import select
 from trainer import sft
 from trainer.data import Conversation
 from trainer.evaluate import request_of
-from trainer.memory import Lengths, StagePlan, adapters_of, plan_stage
-from trainer.public import check_held_out, is_here, public_items
-from trainer.recipe import Lora, Recipe, parse_recipe
+from trainer.memory import Lengths, StagePlan, plan_stage
+from trainer.public import is_here, public_items
+from trainer.recipe import AnyStage, Recipe, parse_recipe
 from trainer.rollout import next_items
 from trainer.rounding import lost_updates
-from trainer.shapes import Shapes, numel, shapes_of
+from trainer.shapes import Shapes, shapes_of
 from trainer.stages import GrpoStage, SftStage
 from trainer.templates import template
 
@@ -37,10 +35,30 @@ EXAMPLES = 16
 CHARACTERS = 3  # a token, where the tokenizer is not here; English is nearer to four
 TEMPLATE_TOKENS = 32  # of a chat template, where it is not here
 UNKNOWN_PROMPT = 1024  # tokens of a prompt with its image, where the data is not here
-TIED = "the output head is tied to the embeddings: freeze embed"
-SPARE = (
-    0.9  # of a device's memory can be used; the rest is fragments, the runtime and the processor
-)
+SPARE = 0.9  # of a device's memory can be used; the rest is fragments, runtime and processor
+
+
+CountTokens = Callable[[str], int]
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """What a recipe needs and what this machine has, in bytes; why it does not fit, and what would.
+
+    `device` and `available` are this machine's or of the device that was given.
+    """
+
+    recipe: str
+    model: str
+    parameters: int
+    device: str
+    available: int
+    disk_free: int
+    processes: int
+    stages: list[StagePlan]
+    problems: list[str]
+    changes: list[str]
+    fits: bool
 
 
 def memory_plan(
@@ -50,144 +68,60 @@ def memory_plan(
     out: Path | None = None,
     memory: float | None = None,
     processes: int = 1,
-) -> dict[str, Any]:
-    """What every stage needs, in bytes, and whether this machine has it. `memory` in GiB stands for
-    another device.
+) -> MemoryPlan:
+    """What every stage needs, and whether this machine has it. `memory` in GiB stands for another
+    device.
 
-    Returns `{"model", "parameters", "device", "available", "disk_free", "stages", "problems",
-    "changes", "fits"}`. Loads no weights. Raises UsageError for a model whose shapes are not known
-    here.
+    Loads no weights. Raises UsageError for a model whose shapes are not known here.
     """
     shapes = shapes_of(recipe.model)
-    lengths = [lengths_of(stage, shapes) for stage in recipe.stages]
-    plans = [
-        plan_stage(recipe, i, shapes, lengths[i], freeze, processes)
-        for i in range(len(recipe.stages))
-    ]
     device, available = _available(recipe.device, memory)
+    room = SPARE * available
     free = _disk_free(out or Path("."))
-    problems, changes = [], []
-    for index, plan in enumerate(plans):
-        if plan.peak > SPARE * available:
+    rate = None if memory else _speed(device, recipe.dtype)
+    problems, changes, stages = [], [], []
+    for index, stage in enumerate(recipe.stages):
+        lengths = lengths_of(stage, shapes)
+
+        def planned(changed: Recipe, over: int = processes, at=index, lengths=lengths) -> StagePlan:
+            return plan_stage(changed, at, shapes, lengths, freeze, over)
+
+        plan = planned(recipe)
+        stages.append(
+            replace(plan, seconds_at_least=plan.flops / rate if rate and plan.flops else None)
+        )
+        if plan.peak > room:
             problems.append(f"stage {index} needs {gib(plan.peak)}; {device} has {gib(available)}")
-            changes += _changes(
-                recipe, index, shapes, lengths[index], freeze, processes, SPARE * available
-            )
-    disk = max(plan.disk for plan in plans)
+            changes += _better(recipe, index, shapes, plan, planned, processes, room)
+    disk = max(plan.disk for plan in stages)
     if disk > free and (memory is None or out is not None):  # another device, another disk
         problems.append(f"its checkpoints need {gib(disk)} of disk; {gib(free)} are free")
         changes.append(
-            "choose an --out on a larger disk, or freeze more: the optimiser's state is saved for what trains"
+            "choose an --out on a larger disk, or freeze more: the optimiser's state is saved for "
+            "what trains"
         )
-    rate = None if memory else _speed(device, recipe.dtype)
-    stages = [
-        {**asdict(plan), "seconds_at_least": plan.flops / rate if rate and plan.flops else None}
-        for plan in plans
-    ]
-    return {
-        "recipe": recipe.name,
-        "model": recipe.model,
-        "parameters": shapes.parameters,
-        "device": device,
-        "available": available,
-        "disk_free": free,
-        "processes": processes,
-        "stages": stages,
-        "problems": problems,
-        "changes": list(dict.fromkeys(changes)),
-        "fits": not problems,
-    }
-
-
-def freeze_plan(recipe: Recipe, freeze: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """What each stage would train: its kind, length, data and freeze table (as
-    `trainer.freeze.apply_freeze` makes it).
-
-    Everything is validated but the download: shapes stand for the model, which is neither loaded
-    nor fetched.
-    """
-    shapes = shapes_of(recipe.model)
-    tied = (
-        ""
-        if any(
-            spot.component == "head" for _, spot in shapes.tensors.values() if spot.part == "text"
-        )
-        else TIED
+    return MemoryPlan(
+        recipe.name,
+        recipe.model,
+        shapes.parameters,
+        device,
+        available,
+        free,
+        processes,
+        stages,
+        problems,
+        list(dict.fromkeys(changes)),
+        fits=not problems,
     )
-    stages = []
-    for stage in recipe.stages:
-        if isinstance(stage, GrpoStage) and stage.held_out and is_here(stage.data):
-            check_held_out(stage.data, stage.held_out, stage.prompts)
-        specs = (*stage.freeze, *freeze)
-        table = freeze_table(
-            shapes,
-            specs,
-            stage.train,
-            tied if "head" in (*specs, *stage.train) else "",
-            recipe.lora,
-        )
-        length = f"{stage.steps} steps" if stage.steps else f"{stage.cpu_seconds:g} CPU-seconds"
-        data = getattr(stage, "data", "") or ", ".join(getattr(stage, "tasks", {}))
-        stages.append(
-            {
-                "kind": stage.kind,
-                "length": length,
-                "data": data,
-                "freeze": list(specs),
-                "train": list(stage.train),
-                "table": table,
-            }
-        )
-    return stages
 
 
-def freeze_table(
-    shapes: Shapes,
-    specs: Sequence[str],
-    train: Sequence[str] = (),
-    why: str = "",
-    lora: Lora | None = None,
-) -> list[dict[str, Any]]:
-    """Rows of part, layer, component, frozen, tensors, parameters. With LoRA all weights are
-    frozen, and adapters rows too.
-    """
-    places = {name: spot for name, (_, spot) in shapes.tensors.items()}
-    frozen = select(specs, places, option="--freeze", why=why) if specs else set()
-    if train:
-        frozen |= set(places) - select(train, places, option="--train", why=why)
-    adapters = adapters_of(shapes, lora) if lora else {}
-    tensors = [
-        (spot, bool(lora) or name in frozen, 1, numel(shape))
-        for name, (shape, spot) in shapes.tensors.items()
-    ]
-    tensors += [(places[host], host in frozen, 2, size) for host, size in adapters.items()]
-    if all(still for _, still, _, _ in tensors):
-        raise UsageError(
-            "everything is frozen", why="no parameter is left to train", fix="freeze less"
-        )
-    groups: dict[tuple[str, int | None, str, bool], list[int]] = {}
-    for spot, still, count, parameters in tensors:
-        counted = groups.setdefault((spot.part, spot.layer, spot.component, still), [0, 0])
-        counted[0] += count
-        counted[1] += parameters
-    order = sorted(
-        groups,
-        key=lambda k: (PARTS.index(k[0]), -1 if k[1] is None else k[1], COMPONENTS.index(k[2])),
-    )
-    columns = ("part", "layer", "component", "frozen")
-    return [
-        dict(zip(columns, k, strict=True)) | {"tensors": groups[k][0], "parameters": groups[k][1]}
-        for k in order
-    ]
-
-
-def refuse_what_cannot_fit(plan: dict[str, Any]) -> None:
+def refuse_what_cannot_fit(plan: MemoryPlan) -> None:
     """Raises UsageError, saying what to change, where a plan does not fit."""
-    if not plan["fits"]:
+    if not plan.fits:
         raise UsageError(
-            f"{plan['recipe']} does not fit",
-            why="; ".join(plan["problems"]),
-            fix="; ".join(plan["changes"]),
+            f"{plan.recipe} does not fit",
+            why="; ".join(plan.problems),
+            fix="; ".join(plan.changes),
         )
 
 
@@ -196,14 +130,16 @@ def gib(count: float) -> str:
     return f"{count / 2**30:.1f} GiB" if count >= 2**29 else f"{count / 2**20:.0f} MiB"
 
 
-def lengths_of(stage: Any, shapes: Shapes) -> Lengths:
+def lengths_of(stage: AnyStage, shapes: Shapes) -> Lengths:
     """The longest prompt, image and answer of a few examples of a stage."""
     if isinstance(stage, GrpoStage):
         ask = request_of(stage)
         if stage.data and not is_here(stage.data):
             return Lengths(UNKNOWN_PROMPT, UNKNOWN_PROMPT // 2, stage.max_new_tokens, "assumed")
-        draw = public_items if stage.data else next_items
-        items = draw(stage.data or stage.tasks, EXAMPLES, seed=0, step=0)  # pyright: ignore[reportArgumentType]
+        if stage.data:
+            items = public_items(stage.data, EXAMPLES, seed=0, step=0)
+        else:
+            items = next_items(stage.tasks, EXAMPLES, seed=0, step=0)
         examples = [Conversation(item.image, [(ask + item.question, "")]) for item in items]
     elif isinstance(stage, SftStage):
         shape = template(stage.template)
@@ -221,7 +157,7 @@ def lengths_of(stage: Any, shapes: Shapes) -> Lengths:
     return Lengths(prompt, image, answer, known)
 
 
-def _count(example: Conversation, count: Any, pixels: int) -> tuple[int, int, int]:
+def _count(example: Conversation, count: CountTokens, pixels: int) -> tuple[int, int, int]:
     image = 0
     if example.image is not None:
         side = math.isqrt(pixels)
@@ -234,7 +170,7 @@ def _count(example: Conversation, count: Any, pixels: int) -> tuple[int, int, in
     return count(first) + TEMPLATE_TOKENS // 2 + image, image, rest
 
 
-def _counter(folder: Path | None) -> tuple[Any, str]:
+def _counter(folder: Path | None) -> tuple[CountTokens, str]:
     """How to count a text's tokens, and how well: `measured` by the model's tokenizer or `guessed`."""
     if folder is None:
         return lambda text: -(-len(text) // CHARACTERS), "guessed"
@@ -244,95 +180,94 @@ def _counter(folder: Path | None) -> tuple[Any, str]:
     return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]), "measured"
 
 
-def _changes(
+class _Change(NamedTuple):
+    """A changed recipe in the words of the command line, over a number of processes."""
+
+    words: str
+    recipe: Recipe
+    processes: int
+
+
+def _better(
     recipe: Recipe,
     index: int,
     shapes: Shapes,
-    lengths: Lengths,
-    freeze: Sequence[str],
+    now: StagePlan,
+    planned: Callable[[Recipe, int], StagePlan],
     processes: int,
     room: float,
 ) -> list[str]:
-    """Changes of one stage that need less, each with what it then needs; those that fit by
-    themselves come first.
-    """
+    """Changes after which a stage needs less, each with what it then needs, the least first."""
+    changes = list(_changes(recipe, index, shapes, now.lengths, processes))
+    peaks = sorted((planned(c.recipe, c.processes).peak, c.words) for c in changes)
+    return [
+        f"{words} needs {gib(peak)}" + ("" if peak <= room else ", still too much")
+        for peak, words in peaks
+        if peak < now.peak
+    ]
+
+
+def _changes(
+    recipe: Recipe, index: int, shapes: Shapes, lengths: Lengths, processes: int
+) -> Iterator[_Change]:
+    """What could be changed: keys of the stage, all of them together, and keys of the recipe."""
     stage = recipe.stages[index]
-    tried: dict[str, dict[str, Any]] = {}
-    if isinstance(stage, GrpoStage):
-        row = lengths.prompt + stage.max_new_tokens
-        tried[f"--set stages.{index}.packed=true --set stages.{index}.token_budget={2 * row}"] = {
-            "packed": True,
-            "token_budget": 2 * row,
-        }
-        tried[f"--set stages.{index}.token_budget={row}"] = {"token_budget": row}
-        if stage.group > 3:
-            tried[f"--set stages.{index}.group={stage.group // 2}"] = {"group": stage.group // 2}
-        at_once = stage.sample_batch or stage.prompts
-        if at_once > 1:
-            tried[f"--set stages.{index}.sample_batch={at_once // 4 or 1}"] = {
-                "sample_batch": at_once // 4 or 1
-            }
-        tried[f"--set stages.{index}.prompts={max(1, stage.prompts // 4)}"] = {
-            "prompts": max(1, stage.prompts // 4)
-        }
-    elif stage.kind == "sft":
-        row = 2 * (lengths.prompt + lengths.answer)
-        tried[f"--set stages.{index}.packed=true --set stages.{index}.token_budget={row}"] = {
-            "packed": True,
-            "token_budget": row,
-        }
-        tried[f"--set stages.{index}.batch={max(1, stage.batch // 4)}"] = {
-            "batch": max(1, stage.batch // 4)
-        }
+    updates = _stage_updates(stage, lengths)
     half = shapes.text.layers // 2
-    lower = [*stage.freeze, "embed", f"text:0-{half}"] + (
-        ["vision", "projector"] if shapes.vision else []
+    lower = [*stage.freeze, "embed", f"text:0-{half}"]
+    lower += ["vision", "projector"] if shapes.vision else []
+    freeze = {"freeze": list(dict.fromkeys(lower))}
+    together: dict[str, object] = dict(freeze)
+    for update in reversed(updates):
+        together |= update
+    for update in updates:
+        words = " ".join(
+            f"--set stages.{index}.{key}={str(value).lower()}" for key, value in update.items()
+        )
+        yield _Change(words, _changed(recipe, index, update), processes)
+    yield _Change(
+        f"freeze: {', '.join(freeze['freeze'])}", _changed(recipe, index, freeze), processes
     )
-    tried[f"freeze: {', '.join(dict.fromkeys(lower))}"] = {"freeze": list(dict.fromkeys(lower))}
-    variants = [(words, _changed(recipe, index, change)) for words, change in tried.items()]
-    together: dict[str, Any] = {
-        key: value for change in reversed(tried.values()) for key, value in change.items()
-    }
     everything = _changed(recipe, index, together)
     rounded = everything.model_copy(update={"dtype": "bf16", "precision": "fp32"})
     lost = lost_updates(rounded)  # what would not train is no way out
-    variants.append(("all of these", everything) if lost else ("all of these in bf16", rounded))
-    lighter = {"activation_checkpointing": True}
-    variants.append(("--set activation_checkpointing=true", recipe.model_copy(update=lighter)))
-    if recipe.dtype == recipe.precision == "fp32" and not lost:
-        variants.append(("--set dtype=bf16", recipe.model_copy(update={"dtype": "bf16"})))
-    found = [
-        (_peak(changed, index, shapes, lengths, freeze, processes), words)
-        for words, changed in variants
-    ]
+    words, all_of_them = ("all of these", everything) if lost else ("all of these in bf16", rounded)
+    yield _Change(words, all_of_them, processes)
+    for key, value, useful in (
+        ("activation_checkpointing", True, True),
+        ("dtype", "bf16", recipe.dtype == recipe.precision == "fp32" and not lost),
+    ):
+        if useful:
+            changed = recipe.model_copy(update={key: value})
+            yield _Change(f"--set {key}={str(value).lower()}", changed, processes)
     if recipe.model != "creature:new" and not recipe.keep.best:
         spread = recipe.model_copy(update={"sharding": "fsdp"})
         words = f"--set sharding=fsdp over {2 * processes} processes"
-        found.append((_peak(spread, index, shapes, lengths, freeze, 2 * processes), words))
-    now = _peak(recipe, index, shapes, lengths, freeze, processes)
-    better = sorted((peak, words) for peak, words in found if peak < now)
-    return [
-        f"{words} needs {gib(peak)}" + ("" if peak <= room else ", still too much")
-        for peak, words in better
-    ]
+        yield _Change(words, spread, 2 * processes)
 
 
-def _changed(recipe: Recipe, index: int, change: dict[str, Any]) -> Recipe:
+def _stage_updates(stage: AnyStage, lengths: Lengths) -> list[dict[str, object]]:
+    """Keys of a stage with smaller values."""
+    if isinstance(stage, GrpoStage):
+        row = lengths.prompt + stage.max_new_tokens
+        at_once = stage.sample_batch or stage.prompts
+        return [
+            {"packed": True, "token_budget": 2 * row},
+            {"token_budget": row},
+            *([{"group": stage.group // 2}] if stage.group > 3 else []),
+            *([{"sample_batch": at_once // 4 or 1}] if at_once > 1 else []),
+            {"prompts": max(1, stage.prompts // 4)},
+        ]
+    if isinstance(stage, SftStage):
+        row = 2 * (lengths.prompt + lengths.answer)
+        return [{"packed": True, "token_budget": row}, {"batch": max(1, stage.batch // 4)}]
+    return []
+
+
+def _changed(recipe: Recipe, index: int, update: dict[str, object]) -> Recipe:
     raw = recipe.model_dump(mode="json")
-    raw["stages"][index] |= change
+    raw["stages"][index] |= update
     return parse_recipe(raw)
-
-
-def _peak(
-    recipe: Recipe,
-    index: int,
-    shapes: Shapes,
-    lengths: Lengths,
-    freeze: Sequence[str],
-    processes: int,
-) -> int:
-    plan: StagePlan = plan_stage(recipe, index, shapes, lengths, freeze, processes)
-    return plan.peak
 
 
 def _available(wanted: str, memory: float | None) -> tuple[str, int]:

@@ -1,14 +1,12 @@
-"""The folder of a training run: claimed for one recipe, with its metrics and proofs of freezing."""
+"""The folder of a training run (franken/runs/training.py), as the loop claims and resumes it."""
 
 import json
 from pathlib import Path
-from typing import Any
 
 from franken.errors import UsageError
-from franken.runs import atomic_write_text
+from franken.runs import TrainingRun, atomic_write_text
+from franken.runs.training import METRICS, RECIPE
 from trainer.state import Position
-
-RECIPE, METRICS, PROOFS, SUMMARY = "recipe.json", "metrics.jsonl", "freeze.json", "train.json"
 
 
 def claim(out: Path, identity: str) -> None:
@@ -52,19 +50,5 @@ def trim_metrics(out: Path, position: Position) -> None:
 
 def cpu_seconds(out: Path) -> float:
     """CPU seconds of training over all stages, from the metrics."""
-    last: dict[int, float] = {}
-    for line in (out / METRICS).read_text().splitlines():
-        row = json.loads(line)
-        last[row["stage"]] = row["cpu_seconds"]
+    last = {update.stage: update.cpu_seconds or 0.0 for update in TrainingRun(out).updates}
     return round(sum(last.values()), 1)
-
-
-def load_proofs(out: Path) -> dict[str, Any]:
-    """By stage: what it froze, and the proof that it did not move."""
-    file = out / PROOFS
-    return json.loads(file.read_text()) if file.exists() else {}
-
-
-def write_proofs(out: Path, proofs: dict[str, Any]) -> None:
-    """Write them beside the metrics."""
-    atomic_write_text(out / PROOFS, json.dumps(proofs, indent=1))

@@ -6,6 +6,7 @@ huggingface.co/Qwen/Qwen2.5-VL-3B-Instruct and -7B-Instruct) through the model c
 storage.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -83,6 +84,11 @@ class Shapes:
     pixels_a_token: int
 
     @property
+    def places(self) -> dict[str, Place]:
+        """What each tensor is."""
+        return {name: spot for name, (_, spot) in self.tensors.items()}
+
+    @property
     def parameters(self) -> int:
         """How many numbers the model has."""
         return sum(numel(shape) for shape, _ in self.tensors.values())
@@ -90,10 +96,7 @@ class Shapes:
 
 def numel(shape: tuple[int, ...]) -> int:
     """Elements of a tensor of this shape."""
-    total = 1
-    for size in shape:
-        total *= size
-    return total
+    return math.prod(shape)
 
 
 @lru_cache(maxsize=8)

@@ -1,6 +1,7 @@
 """`franken train` and `franken freeze-train`."""
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -122,7 +123,7 @@ def _plan(
     warn_of_lost_updates(recipe)
     found = memory_plan(recipe, out=out, memory=memory, processes=processes)
     if json:
-        print_object(found, True)
+        print_object(asdict(found), True)
     else:
         print_plan(found)
     refuse_what_cannot_fit(found)
@@ -211,8 +212,8 @@ def _train(
     if show:
         return print_object(recipe.model_dump(mode="json"), True)
     from trainer.distributed import is_main_process
+    from trainer.freeze_plan import freeze_plan
     from trainer.loop import run_train, with_trained
-    from trainer.plan import freeze_plan
     from trainer.rounding import warn_of_lost_updates
 
     if dry_run and not is_main_process():
@@ -222,12 +223,15 @@ def _train(
         if dry_run:
             warn_of_lost_updates(recipe)
         if json:
-            return print_object({"recipe": recipe.name, "stages": stages}, json)
+            tables = [
+                {**vars(stage), "table": [row.stored() for row in stage.table]} for stage in stages
+            ]
+            return print_object({"recipe": recipe.name, "stages": tables}, json)
         for stage in stages:
-            what = "trains" if stage["train"] else "frozen"
-            named = ", ".join(stage["train"] or stage["freeze"]) or "nothing"
-            print(f"{stage['kind']}, {stage['length']}, {what}: {named}")
-            print_freeze_table(stage["table"])
+            what = "trains" if stage.train else "frozen"
+            named = ", ".join(stage.train or stage.freeze) or "nothing"
+            print(f"{stage.kind}, {stage.length}, {what}: {named}")
+            print_freeze_table([row.stored() for row in stage.table])
         if dry_run:
             return 0
     if out is None:

@@ -12,8 +12,8 @@ from franken.cli import run_command
 from franken.errors import UsageError
 from franken.models.loading import load
 from trainer.freeze import apply_freeze
+from trainer.freeze_plan import freeze_plan
 from trainer.lora import add_lora
-from trainer.plan import freeze_plan
 from trainer.recipe import Lora, describe, load_recipe, parse_recipe, recipe_names
 
 PAPERS = [n for n in recipe_names() if n.endswith(("-3b", "-7b"))]
@@ -87,7 +87,7 @@ def test_the_table_from_shapes_is_the_one_of_the_model(freeze):
     recipe = load_recipe("creature-sft").model_copy(update={"model": "creature:sft"})
     stage = recipe.stages[0].model_copy(update={"freeze": ()})
     planned = freeze_plan(recipe.model_copy(update={"stages": (stage,)}), freeze)
-    assert planned[0]["table"] == apply_freeze(loaded.model, freeze)
+    assert planned[0].table == apply_freeze(loaded.model, freeze)
     assert not torch.cuda.is_initialized()
 
 
@@ -100,16 +100,16 @@ def test_with_lora_the_table_from_shapes_has_adapters_and_frozen_weights(targets
     lora = Lora(rank=4, targets=targets)
     recipe = load_recipe("creature-sft").model_copy(update={"model": "creature:sft", "lora": lora})
     stage = recipe.stages[0].model_copy(update={"freeze": ()})
-    planned = freeze_plan(recipe.model_copy(update={"stages": (stage,)}), freeze)[0]["table"]
+    planned = freeze_plan(recipe.model_copy(update={"stages": (stage,)}), freeze)[0].table
     add_lora(loaded.model, **lora.model_dump(), seed=0)
     made = apply_freeze(loaded.model, freeze)
     order = ("part", "layer", "component", "frozen", "tensors", "parameters")
 
     def rows(table):
-        return sorted(tuple(str(row[column]) for column in order) for row in table)
+        return sorted(tuple(str(getattr(row, column)) for column in order) for row in table)
 
     assert rows(planned) == rows(made)
-    trains = sum(row["parameters"] for row in planned if not row["frozen"])
+    trains = sum(row.parameters for row in planned if not row.frozen)
     assert 0 < trains == sum(p.numel() for p in loaded.model.parameters() if p.requires_grad)
     with pytest.raises(UsageError, match="everything is frozen"):
         freeze_plan(recipe.model_copy(update={"stages": (stage,)}), ("text",))

@@ -56,6 +56,6 @@ def test_no_recipe_of_ours_stands_still(name):
 @pytest.mark.parametrize(("lr", "offered"), [("1.0e-6", False), ("3.0e-4", True)])
 def test_the_plan_offers_bf16_only_where_it_trains(lr, offered):
     plan = memory_plan(load_recipe("creature-rl", (f"stages.0.lr={lr}",)), memory=0.01)
-    assert not plan["fits"]
-    assert any("bf16" in change for change in plan["changes"]) == offered
-    assert any(change.startswith("all of these") for change in plan["changes"])
+    assert not plan.fits
+    assert any("bf16" in change for change in plan.changes) == offered
+    assert any(change.startswith("all of these") for change in plan.changes)
