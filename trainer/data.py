@@ -17,6 +17,7 @@ from torch import Tensor
 
 from franken.errors import FrankenError
 from franken.models.batch import IMAGES, ModelBatch
+from franken.models.loading import Loaded
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Batch:
     weights: Float[Tensor, "batch"]
 
 
-def encode(loaded: Any, conversations: Sequence[Conversation]) -> Batch:
+def encode(loaded: Loaded, conversations: Sequence[Conversation]) -> Batch:
     """Tokenise, expand the image tokens and pad on the right. Tensors are put on the model's
     device.
     """

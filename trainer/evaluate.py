@@ -3,58 +3,61 @@ one.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from franken import tasks
 from franken.generate.native import Prompt, Sampling, generate
 from franken.models.loading import Loaded
 from franken.stats import acc_at_k
 from franken.tasks import Item
+from trainer.creature.align import AlignStage
 from trainer.creature.lessons import LESSONS
 from trainer.public import held_out_items
-from trainer.stages import GrpoStage
+from trainer.recipe import AnyStage
+from trainer.stages import AskingStage, GrpoStage
 from trainer.templates import instruction, template
 
 ITEMS_PER_TASK = 16
 DRAWS = 4
 SEED = 77
+ANSWER_TOKENS = 64  # of a stage that does not say
 
 
-def quick_look(loaded: Loaded, stage: Any) -> dict[str, float]:
+def quick_look(loaded: Loaded, stage: AnyStage) -> dict[str, float]:
     """`{"acc@1", "acc@4"}` of a stage's held-out questions, always the same ones, asked as the
     stage asks.
 
     Of puzzles, macro averages over tasks with `acc@1/<task>` beside them; of data, the mean over
     its `held_out` rows. Empty where a stage has neither.
     """
-    by_task = {
-        name: tasks.get(name).items(ITEMS_PER_TASK, SEED, "test") for name in puzzles_of(stage)
-    }
-    if getattr(stage, "held_out", 0):
+    if isinstance(stage, AlignStage):
+        return {}
+    if isinstance(stage, GrpoStage) and stage.held_out:
         by_task = {"": held_out_items(stage.data, stage.held_out)}
+    else:
+        by_task = {n: tasks.get(n).items(ITEMS_PER_TASK, SEED, "test") for n in puzzles_of(stage)}
     if not by_task:
         return {}
-    found = {name: _accuracy(loaded, stage, items) for name, items in by_task.items()}
-    first, fourth = (sum(column) / len(column) for column in zip(*found.values(), strict=True))
+    accuracy = {name: _accuracy(loaded, stage, items) for name, items in by_task.items()}
+    first, fourth = (sum(column) / len(column) for column in zip(*accuracy.values(), strict=True))
     return {
         "acc@1": first,
         "acc@4": fourth,
-        **{f"acc@1/{name}": value for name, (value, _) in found.items() if name},
+        **{f"acc@1/{name}": value for name, (value, _) in accuracy.items() if name},
     }
 
 
-def puzzles_of(stage: Any) -> list[str]:
+def puzzles_of(stage: AskingStage) -> list[str]:
     """The puzzles that a stage trains on, lessons left out."""
-    return [name for name in getattr(stage, "tasks", {}) if name not in LESSONS]
+    return [name for name in stage.tasks if name not in LESSONS]
 
 
-def prompts_of(stage: Any, items: Sequence[Item]) -> list[Prompt]:
+def prompts_of(stage: AskingStage, items: Sequence[Item]) -> list[Prompt]:
     """Questions as the stage asks them."""
     request = request_of(stage)
     return [asked_with(request, item) for item in items]
 
 
-def request_of(stage: Any) -> str:
+def request_of(stage: AskingStage) -> str:
     """What a stage puts before every question: its template's request, where it instructs, on a
     line of its own.
     """
@@ -69,8 +72,13 @@ def asked_with(request: str, item: Item) -> Prompt:
     )
 
 
-def _accuracy(loaded: Loaded, stage: Any, items: Sequence[Item]) -> tuple[float, float]:
-    sampling = Sampling(DRAWS, 1.0, getattr(stage, "max_new_tokens", 64), SEED)
+def longest_answer(stage: AskingStage) -> int:
+    """New tokens that an answer may have when a stage is evaluated."""
+    return stage.max_new_tokens if isinstance(stage, GrpoStage) else ANSWER_TOKENS
+
+
+def _accuracy(loaded: Loaded, stage: AskingStage, items: Sequence[Item]) -> tuple[float, float]:
+    sampling = Sampling(DRAWS, 1.0, longest_answer(stage), SEED)
     replies = generate(loaded, prompts_of(stage, items), sampling)
     right = [
         sum(tasks.grade(r.text, i).score == 1 for r in rs)

@@ -6,17 +6,21 @@ ordinary model. What they hang on is said in the words of `--freeze`: `text.attn
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from franken.errors import UsageError
 from franken.names import canonical, place
 from franken.selection import select
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 def add_lora(
-    model: Any, *, rank: int, alpha: float, targets: Sequence[str], seed: int
+    model: "PreTrainedModel", *, rank: int, alpha: float, targets: Sequence[str], seed: int
 ) -> list[str]:
     """Put adapters on the linear layers that `targets` mean; returns their module names. B starts
     at zero: nothing changes.
@@ -45,7 +49,7 @@ def add_lora(
     return chosen
 
 
-def merge_lora(model: Any) -> None:
+def merge_lora(model: nn.Module) -> None:
     """Add s·B·A to every weight and take the adapters out: the model has the parameters it had
     before.
     """

@@ -17,17 +17,22 @@ one; they are refused.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from franken.errors import UsageError
 from franken.models.batch import ModelBatch
 from franken.models.loading import Loaded
 
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
+    from transformers import PretrainedConfig, PreTrainedModel
+
+MaskRule = Callable[[Tensor | int, Tensor | int, Tensor, Tensor], Tensor]
 CHUNK = 1024  # tokens whose logits are held at a time
 
 
@@ -69,7 +74,7 @@ def pack(loaded: Loaded, batch: ModelBatch, prompt: int, responses: Sequence[lis
     return Packed(inputs, segments, torch.where(step == 0, end, at - 1), targets, response, step)
 
 
-def check_causal(config: Any) -> None:
+def check_causal(config: "PretrainedConfig") -> None:
     """Raise UsageError where a token may see what comes after it, or not all that comes before."""
     text = config.get_text_config()
     sliding = "sliding_attention" in (getattr(text, "layer_types", None) or ())
@@ -83,12 +88,12 @@ def check_causal(config: Any) -> None:
         )
 
 
-def sees(segments: Int[Tensor, " S"]) -> Callable[[Any, Any, Any, Any], Any]:
+def sees(segments: Int[Tensor, " S"]) -> MaskRule:
     """The rule, as FlexAttention calls it: (batch, head, query, key) → whether the query sees the
     key.
     """
 
-    def rule(batch: Any, head: Any, query: Any, key: Any) -> Any:
+    def rule(batch: Tensor | int, head: Tensor | int, query: Tensor, key: Tensor) -> Tensor:
         return (key <= query) & ((segments[key] == 0) | (segments[key] == segments[query]))
 
     return rule
@@ -100,7 +105,7 @@ def dense_mask(segments: Int[Tensor, " S"]) -> Bool[Tensor, "1 1 S S"]:
     return sees(segments)(0, 0, at[:, None], at[None, :])[None, None]
 
 
-def block_mask(segments: Int[Tensor, " S"]) -> Any:
+def block_mask(segments: Int[Tensor, " S"]) -> "BlockMask":
     """The rule as FlexAttention's BlockMask: blocks that nobody sees are never computed."""
     from torch.nn.attention.flex_attention import create_block_mask
 
@@ -147,7 +152,7 @@ def packed_hidden(
 
 
 @contextmanager
-def _attention(model: Any, kernel: str | None) -> Iterator[None]:
+def _attention(model: "PreTrainedModel", kernel: str | None) -> Iterator[None]:
     """Run the decoder with another attention kernel for a while; the vision tower, and sampling,
     keep theirs.
 
@@ -165,7 +170,7 @@ def _attention(model: Any, kernel: str | None) -> Iterator[None]:
 
 def chunked_logprobs(
     hidden: Float[Tensor, "T D"],
-    head: Any,
+    head: Callable[[Tensor], Tensor],
     targets: Int[Tensor, " T"],
     temperature: float,
     banned: Sequence[int],
@@ -227,7 +232,7 @@ def by_budget(prompt: int, lengths: Sequence[int], budget: int) -> list[list[int
     return [sorted(row) for row in rows]
 
 
-def share_frozen(reference: Any, policy: Any) -> int:
+def share_frozen(reference: nn.Module, policy: nn.Module) -> int:
     """Let a reference model use the policy's storage for every parameter that the policy does not
     train. Bytes saved.
 

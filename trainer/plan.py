@@ -216,8 +216,9 @@ def _changes(
     half = shapes.text.layers // 2
     lower = [*stage.freeze, "embed", f"text:0-{half}"]
     lower += ["vision", "projector"] if shapes.vision else []
-    freeze = {"freeze": list(dict.fromkeys(lower))}
-    together: dict[str, object] = dict(freeze)
+    lower = list(dict.fromkeys(lower))
+    freeze: dict[str, object] = {"freeze": lower}
+    together = dict(freeze)
     for update in reversed(updates):
         together |= update
     for update in updates:
@@ -225,9 +226,7 @@ def _changes(
             f"--set stages.{index}.{key}={str(value).lower()}" for key, value in update.items()
         )
         yield _Change(words, _changed(recipe, index, update), processes)
-    yield _Change(
-        f"freeze: {', '.join(freeze['freeze'])}", _changed(recipe, index, freeze), processes
-    )
+    yield _Change(f"freeze: {', '.join(lower)}", _changed(recipe, index, freeze), processes)
     everything = _changed(recipe, index, together)
     rounded = everything.model_copy(update={"dtype": "bf16", "precision": "fp32"})
     lost = lost_updates(rounded)  # what would not train is no way out

@@ -100,7 +100,7 @@ def update_policy(
     idle = idle_micro_batches(loaded, samples.batch, len(parts))
     busy = all_reduce_max(len(moving)) > 0
     before: dict[int, Tensor] = {}  # log-probabilities before the first update, by micro-batch
-    totals = dict.fromkeys(SUMS, 0.0)
+    totals: dict[str, float] = dict.fromkeys(SUMS, 0.0)
     grad_norm = 0.0
     for inner in range(stage.inner_steps if busy else 0):
         for number, part in enumerate([*parts, *idle]):

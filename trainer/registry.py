@@ -118,10 +118,9 @@ class Registry(Generic[M]):
         """
         if isinstance(raw, Settings):
             return raw
-        given = {"name": raw} if isinstance(raw, str) else raw
-        if not isinstance(given, Mapping):
+        if not isinstance(raw, str | Mapping):
             raise ValueError(f"write the name of one of {', '.join(self.names())}")
-        values = dict(given)
+        values: dict[str, Any] = {"name": raw} if isinstance(raw, str) else dict(raw)
         name = str(values.pop("name", default))
         settings = self._method_or_value_error(name).settings
         if name not in self._built_in:  # the older way to write the parameters of one's own

@@ -6,7 +6,7 @@ all, and RL may choose.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -25,6 +25,9 @@ from trainer.sft_packing import pack_examples
 from trainer.sharding import check_in_step, inside
 from trainer.stages import SftStage
 from trainer.templates import DEFAULT, TEMPLATES, Template, instruction, template, write
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def sft_step(
@@ -70,7 +73,7 @@ def backward(loss: Tensor, step: int) -> None:
 
 
 def next_batch(
-    loaded: Any,
+    loaded: Loaded,
     mixture: Mapping[str, float],
     size: int,
     *,
@@ -114,7 +117,7 @@ def conversation(
     return Conversation(item.image, [(ask + item.question, solution)])
 
 
-def loss(model: Any, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+def loss(model: "PreTrainedModel", batch: Batch) -> tuple[Tensor, dict[str, float]]:
     """Weighted mean cross-entropy over supervised tokens of all ranks; only their logits are made.
 
     Returns this rank's part of the scalar to differentiate, and `{"loss", "token_accuracy",

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
+from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -38,7 +39,7 @@ log = logging.getLogger(__name__)
 
 def save(
     out: Path,
-    model: Any,
+    model: nn.Module,
     optimizer: torch.optim.Optimizer | None,
     position: Position,
     *,
@@ -112,12 +113,7 @@ def damage(folder: Path) -> str:
     return next((told for told in all_gather(why) if told), "")
 
 
-def read_position(folder: Path) -> Position:
-    """Where the checkpoint was taken."""
-    return Position(**json.loads((folder / "state.json").read_text())["position"])
-
-
-def load_weights(folder: Path, model: Any) -> None:
+def load_weights(folder: Path, model: nn.Module) -> None:
     """Restore the model, whatever the number of ranks that wrote it. A missing name is an error.
     All ranks call.
     """
@@ -125,7 +121,7 @@ def load_weights(folder: Path, model: Any) -> None:
     dcp.load(values, checkpoint_id=folder)  # pyright: ignore[reportPrivateImportUsage]
 
 
-def load_optimizer(folder: Path, model: Any, optimizer: torch.optim.Optimizer) -> None:
+def load_optimizer(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Restore the optimiser, whatever the number of ranks that wrote it. All ranks call."""
     values = {"optimizer": get_optimizer_state_dict(model, optimizer)}
     dcp.load(values, checkpoint_id=folder)  # pyright: ignore[reportPrivateImportUsage]

@@ -1,20 +1,27 @@
 """A model spread over the ranks (FSDP2): every decoder layer and vision block on its own, the rest
 as one.
 
-A layer is gathered when it runs, forward and again backward, and its gradients are added up where
-its share lives; the optimiser holds shares only. All ranks must run the same layers the same number
+A layer is gathered when it runs, forward and again backward, and its gradients are summed where its
+shard lives; the optimizer holds shards only. All ranks must run the same layers the same number
 of times, so a rank with less to do runs samples again that count for nothing (trainer/grpo.py).
 While sampling, the whole model is gathered once. With `bf16-mixed`, layers compute in bfloat16,
-while shares, their sums and the optimiser stay in float32.
+while shards, their sums and the optimizer stay in float32.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from types import MethodType
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
 
 import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import (
+    FSDPModule,
+    MixedPrecisionPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
 from torch.utils.checkpoint import checkpoint
 
 from franken.errors import FrankenError
@@ -22,8 +29,12 @@ from franken.models.families import Family
 from franken.models.loading import Loaded
 from trainer.collectives import all_gather
 
-Sharding = Literal["none", "fsdp"]
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 Precision = Literal["fp32", "bf16-mixed"]
+THROUGH = "franken_through"  # the method that runs a call inside the model's forward pass
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -31,12 +42,6 @@ def shard(loaded: Loaded, precision: Precision = "fp32") -> None:
     """Spread a model over the ranks of the process group, in place. Parameters become DTensors;
     names stay.
     """
-    from torch.distributed.fsdp import (
-        MixedPrecisionPolicy,
-        fully_shard,
-        register_fsdp_forward_method,
-    )
-
     model = loaded.model
     mixed = precision == "bf16-mixed"
     policy = (
@@ -44,9 +49,9 @@ def shard(loaded: Loaded, precision: Precision = "fp32") -> None:
     )
     for block in blocks(loaded.family, model):
         fully_shard(block, mp_policy=policy)
-    model.through = MethodType(_through, model)
+    setattr(model, THROUGH, MethodType(_through, model))
     fully_shard(model, mp_policy=policy)
-    register_fsdp_forward_method(model, "through")
+    register_fsdp_forward_method(model, THROUGH)
     for module in _sharded(model):
         module.set_gradient_divide_factor(1.0)  # denominators are global: gradients are sums
         module.set_force_sum_reduction_for_comms(True)
@@ -55,32 +60,32 @@ def shard(loaded: Loaded, precision: Precision = "fp32") -> None:
     model.reshard()  # the root stays gathered after a forward pass
 
 
-def blocks(family: Family, model: Any) -> list[Any]:
+def blocks(family: Family, model: "PreTrainedModel") -> list[nn.Module]:
     """Decoder layers and vision blocks, in the order in which they run."""
     return [*(family.vision_blocks(model) or ()), *family.decoder_layers(model)]
 
 
-def inside(model: Any, call: Callable[[], T]) -> T:
+def inside(model: nn.Module, call: Callable[[], T]) -> T:
     """Run a call that uses parts of a model (its decoder, its head) as if it were the model's
     forward pass.
     """
-    return model.through(call) if is_sharded(model) else call()
+    return getattr(model, THROUGH)(call) if is_sharded(model) else call()
 
 
-def is_sharded(model: Any) -> bool:
-    """Whether `shard` has been there."""
-    return hasattr(model, "unshard")
+def is_sharded(model: nn.Module) -> bool:
+    """Whether `shard` was applied."""
+    return isinstance(model, FSDPModule)
 
 
 @contextmanager
-def whole(model: Any) -> Iterator[None]:
+def whole(model: nn.Module) -> Iterator[None]:
     """Gather the model once, for many forward passes without gradients that the ranks need not run
     in step.
     """
-    if not is_sharded(model):
+    modules = _sharded(model)
+    if not isinstance(model, FSDPModule):
         yield
         return
-    modules = _sharded(model)
     model.set_reshard_after_forward(False)
     for module in modules:
         module.unshard()
@@ -92,7 +97,7 @@ def whole(model: Any) -> Iterator[None]:
             module.set_reshard_after_forward(module is not model, recurse=False)
 
 
-def check_in_step(model: Any, images: list[bool]) -> None:
+def check_in_step(model: nn.Module, images: list[bool]) -> None:
     """Raise FrankenError where only some ranks would run a sharded vision tower: they would wait
     for ever.
 
@@ -112,9 +117,9 @@ def checkpoint_activations(loaded: Loaded) -> None:
         block.forward = _recomputed(block.forward)
 
 
-def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
+def _recomputed(forward: Callable[P, T]) -> Callable[P, T]:
     @wraps(forward)
-    def run(*args: Any, **kwargs: Any) -> Any:
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
         if not torch.is_grad_enabled():
             return forward(*args, **kwargs)
         return checkpoint(forward, *args, use_reentrant=False, **kwargs)
@@ -122,33 +127,34 @@ def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def full(tensor: Any) -> Any:
-    """The whole of a tensor that may be spread; all ranks must ask."""
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+def full(tensor: Tensor) -> Tensor:
+    """The whole of a tensor that may be spread; all ranks must call."""
+    whole_tensor = getattr(tensor, "full_tensor", None)
+    return tensor if whole_tensor is None else whole_tensor()
 
 
-def full_weights(model: Any, *, keep: bool) -> dict[str, Any]:
+def full_weights(model: nn.Module, *, keep: bool) -> dict[str, Tensor]:
     """Every tensor of the state dict, whole and on the CPU, gathered one by one; kept on the ranks
     that say so.
 
     Tied names share one tensor, as in the model.
     """
-    weights: dict[str, Any] = {}
+    weights: dict[str, Tensor] = {}
     first: dict[int, str] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
         known = first.setdefault(id(tensor), name)
         if known != name:
             weights |= {name: weights[known]} if keep else {}
             continue
-        found = full(tensor.detach())
+        gathered = full(tensor.detach())
         if keep:
-            weights[name] = found.cpu()
+            weights[name] = gathered.cpu()
     return weights
 
 
-def _sharded(model: Any) -> list[Any]:
-    return [module for module in model.modules() if is_sharded(module)]
+def _sharded(model: nn.Module) -> list[FSDPModule]:
+    return [module for module in model.modules() if isinstance(module, FSDPModule)]
 
 
-def _through(model: Any, call: Callable[[], T]) -> T:
+def _through(model: nn.Module, call: Callable[[], T]) -> T:
     return call()

@@ -227,6 +227,9 @@ class GrpoStage(Stage):
         return self.template or agreed([REWARDS.get(name).template for name in self.rewards])
 
 
+AskingStage = SftStage | GrpoStage  # stages with questions
+
+
 def _check_tasks(mixture: dict[str, float], lessons: Sequence[str] = ()) -> None:
     if not mixture or min(mixture.values()) < 0 or sum(mixture.values()) <= 0:
         raise ValueError("tasks needs positive weights")

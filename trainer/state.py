@@ -20,11 +20,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TextIO
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
+from torch import nn
 
 from franken.errors import FrankenError
 
@@ -59,7 +60,7 @@ class Score:
 
 def save_state(
     out: Path,
-    model: Any,
+    model: nn.Module,
     optimizer: torch.optim.Optimizer | None,
     position: Position,
     *,
@@ -172,7 +173,7 @@ def read_position(folder: Path) -> Position:
     return Position(**json.loads((folder / "state.json").read_text())["position"])
 
 
-def load_weights(folder: Path, model: Any) -> None:
+def load_weights(folder: Path, model: nn.Module) -> None:
     """Restore the model. Raises FrankenError if a name is missing or left over."""
     missing, unexpected = load_model(model, str(folder / "model.safetensors"), strict=False)
     if missing or unexpected:
@@ -210,7 +211,7 @@ def failed_writes_told(out: Path) -> Iterator[None]:
 
 def _write(
     temporary: Path,
-    model: Any,
+    model: nn.Module,
     optimizer: torch.optim.Optimizer | None,
     position: Position,
     score: Score | None,
@@ -282,7 +283,7 @@ def hash_file(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def flush(stream: Any) -> None:
+def flush(stream: TextIO) -> None:
     """Put what was written to an open file on the disk."""
     stream.flush()
     os.fsync(stream.fileno())

@@ -11,9 +11,9 @@ escapes them, and forbids scripts and anything from elsewhere.
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from itertools import islice, zip_longest
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment
 
@@ -23,9 +23,11 @@ from franken.models.loading import Loaded
 from franken.report.gallery import image_uri
 from franken.runs import atomic_write_text
 from franken.tasks import Item
-from trainer.evaluate import prompts_of, puzzles_of
+from trainer.creature.align import AlignStage
+from trainer.evaluate import longest_answer, prompts_of, puzzles_of
 from trainer.public import held_out_items, public_items
 from trainer.recipe import Recipe
+from trainer.stages import AskingStage, GrpoStage
 from trainer.state import Position
 
 SHOWN = 5
@@ -52,6 +54,29 @@ small { color: #6b7280 }
 """)
 
 
+@dataclass(frozen=True)
+class Card:
+    """A question, its answer, and a greedy reply with the verdict on it."""
+
+    id: str
+    question: str
+    answer: str
+    reply: str
+    verdict: str
+    right: bool
+    image: dict[str, str | bool] | None
+
+
+@dataclass(frozen=True)
+class Look:
+    """The replies at one evaluation: after `step` updates of a stage, `update` of the run."""
+
+    stage: int
+    step: int
+    update: int
+    cards: list[Card]
+
+
 def watcher(recipe: Recipe, out: Path) -> Callable[[Position, Loaded], None]:
     """An observer for `run_train` that writes the gallery wherever a stage is evaluated
     (`eval_every`, and its last step).
@@ -60,30 +85,29 @@ def watcher(recipe: Recipe, out: Path) -> Callable[[Position, Loaded], None]:
     def observe(position: Position, loaded: Loaded) -> None:
         stage = recipe.stages[position.stage]
         last = position.step == stage.steps
-        if position.step and stage.eval_every and (position.step % stage.eval_every == 0 or last):
-            look = {"stage": position.stage, "step": position.step, "update": position.updates}
-            write_look(out, recipe.name, {**look, "cards": completions(loaded, stage)})
+        due = stage.eval_every and (position.step % stage.eval_every == 0 or last)
+        if position.step and due and not isinstance(stage, AlignStage):
+            cards = completions(loaded, stage)
+            look = Look(position.stage, position.step, position.updates, cards)
+            write_look(out, recipe.name, look)
 
     return observe
 
 
-def completions(loaded: Loaded, stage: Any, count: int = SHOWN) -> list[dict[str, Any]]:
+def completions(loaded: Loaded, stage: AskingStage, count: int = SHOWN) -> list[Card]:
     """One greedy reply to each of the stage's first `count` questions, with picture and verdict."""
     items = _questions(stage, count)
     if not items:
         return []
-    replies = generate(
-        loaded,
-        prompts_of(stage, items),
-        Sampling(1, 0.0, getattr(stage, "max_new_tokens", 64), SEED),
-    )
+    greedy = Sampling(1, 0.0, longest_answer(stage), SEED)
+    replies = generate(loaded, prompts_of(stage, items), greedy)
     return [_card(item, reply[0].text) for item, reply in zip(items, replies, strict=True)]
 
 
-def write_look(out: Path, name: str, look: dict[str, Any]) -> Path:
+def write_look(out: Path, name: str, look: Look) -> Path:
     """Keep a look and write the page of all looks of the run, in order. Returns the page."""
     (out / "gallery").mkdir(parents=True, exist_ok=True)
-    atomic_write_text(out / "gallery" / f"update-{look['update']:08d}.json", json.dumps(look))
+    atomic_write_text(out / "gallery" / f"update-{look.update:08d}.json", json.dumps(asdict(look)))
     looks = [
         json.loads(file.read_text()) for file in sorted((out / "gallery").glob("update-*.json"))
     ]
@@ -91,24 +115,17 @@ def write_look(out: Path, name: str, look: dict[str, Any]) -> Path:
     return out / "gallery.html"
 
 
-def _questions(stage: Any, count: int) -> list[Item]:
-    if getattr(stage, "held_out", 0):
+def _questions(stage: AskingStage, count: int) -> list[Item]:
+    if isinstance(stage, GrpoStage) and stage.held_out:
         return held_out_items(stage.data, stage.held_out)[:count]
-    if getattr(stage, "data", ""):
+    if isinstance(stage, GrpoStage) and stage.data:
         return public_items(stage.data, count, seed=SEED, step=0)
     by_task = [tasks.get(name).items(count, SEED, "test") for name in puzzles_of(stage)]
     turns = (item for row in zip_longest(*by_task) for item in row if item is not None)
     return list(islice(turns, count))
 
 
-def _card(item: Item, reply: str) -> dict[str, Any]:
+def _card(item: Item, reply: str) -> Card:
     grade = tasks.grade(reply, item)
-    return {
-        "id": item.id,
-        "question": item.question,
-        "answer": item.answer,
-        "reply": reply,
-        "verdict": grade.reason,
-        "right": grade.score == 1.0,
-        "image": image_uri(item.image),
-    }
+    picture, right = image_uri(item.image), grade.score == 1.0
+    return Card(item.id, item.question, item.answer, reply, grade.reason, right, picture)

@@ -171,7 +171,7 @@ def test_accuracy_is_that_of_the_replies(sft_creature, table, monkeypatch):
 
 def test_the_gallery_shows_held_out_rows(sft_creature, table):
     cards = watch.completions(sft_creature, stage_on(table))
-    assert [int(card["answer"]) for card in cards] == answers(held_out_items(str(table), 3))
+    assert [int(card.answer) for card in cards] == answers(held_out_items(str(table), 3))
 
 
 def test_too_few_rows_are_refused_before_anything_is_trained(table, tmp_path, capsys):

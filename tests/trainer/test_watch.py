@@ -13,7 +13,7 @@ from franken.errors import UsageError
 from trainer import tensorboard
 from trainer.loop import run_train
 from trainer.recipe import load_recipe
-from trainer.watch import completions, watcher, write_look
+from trainer.watch import Card, Look, completions, watcher, write_look
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\" onload='x' {{ 7*7 }}"
 
@@ -31,18 +31,9 @@ class Tags(HTMLParser):
 
 
 def test_a_script_in_a_reply_is_text(tmp_path):
-    card = {
-        "id": EVIL,
-        "question": EVIL,
-        "answer": EVIL,
-        "reply": EVIL,
-        "verdict": EVIL,
-        "right": False,
-    }
-    card["image"] = {"uri": "data:image/png;base64,AAAA", "pixelated": True}
-    page = write_look(
-        tmp_path, EVIL, {"stage": 0, "step": 1, "update": 1, "cards": [card]}
-    ).read_text()
+    picture = {"uri": "data:image/png;base64,AAAA", "pixelated": True}
+    card = Card(EVIL, EVIL, EVIL, EVIL, EVIL, right=False, image=picture)
+    page = write_look(tmp_path, EVIL, Look(0, 1, 1, [card])).read_text()
     parsed = Tags()
     parsed.feed(page)
     assert [a["src"] for tag, a in parsed.tags if tag == "img"] == ["data:image/png;base64,AAAA"]
@@ -76,9 +67,9 @@ def test_a_run_leaves_five_replies_with_images_an_evaluation(tmp_path):
 
 def test_cards_are_graded(sft_creature):
     cards = completions(sft_creature, load_recipe("creature-rl").stages[0])
-    assert len({card["id"].split("-")[0] for card in cards}) == 5  # a task each
-    assert any(card["right"] for card in cards)
-    assert all(card["reply"] and card["verdict"] for card in cards)
+    assert len({card.id.split("-")[0] for card in cards}) == 5  # a task each
+    assert any(card.right for card in cards)
+    assert all(card.reply and card.verdict for card in cards)
 
 
 def test_without_tensorboard_it_says_what_to_install(monkeypatch, tmp_path):
