@@ -147,10 +147,11 @@ def run(loaded: Any, stage: Any, out: Path, save_every: int) -> Iterator[dict[st
     """A row a step: seconds in all and by part, the high-water mark of memory and what is held
     after it, MiB.
     """
+    from trainer.checkpoint_files import Position
     from trainer.freeze import apply_freeze
     from trainer.grpo import grpo_step
     from trainer.optimizer import adamw
-    from trainer.state import Position, save_state
+    from trainer.state import save_state
 
     apply_freeze(loaded.model, stage.freeze)
     parameters = [p for p in loaded.model.parameters() if p.requires_grad]

@@ -10,13 +10,13 @@ from torch import Tensor
 from franken.checkpoints import open_checkpoint
 from franken.models.loading import Loaded
 from trainer import state
+from trainer.checkpoint_files import Position, read_position
 from trainer.collectives import on_main_process
 from trainer.distributed import rank
 from trainer.lora import merge_lora
 from trainer.origins import before_export, starting_model
 from trainer.recipe import Recipe
 from trainer.sharding import full_weights, is_sharded
-from trainer.state import Position
 
 
 def restore_exported(recipe: Recipe, loaded: Loaded, out: Path, position: Position) -> int:
@@ -25,7 +25,7 @@ def restore_exported(recipe: Recipe, loaded: Loaded, out: Path, position: Positi
         return position.updates
     folder = on_main_process(lambda: state.best_whole(out))
     state.load_weights(folder, loaded.model)
-    return state.read_position(folder).updates
+    return read_position(folder).updates
 
 
 def export(loaded: Loaded, recipe: Recipe, final: Path) -> None:

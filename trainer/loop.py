@@ -38,6 +38,7 @@ from franken.runs.training import (
     write_proofs,
 )
 from trainer import sharded_state, state
+from trainer.checkpoint_files import Position, Score, failed_writes_told, flush, read_position
 from trainer.collectives import all_reduce_max, check_replicas, on_main_process
 from trainer.distributed import process_group, rank, world_size
 from trainer.evaluate import quick_look
@@ -53,7 +54,6 @@ from trainer.rounding import warn_of_lost_updates
 from trainer.run_folder import claim, cpu_seconds, trim_metrics
 from trainer.sharding import checkpoint_activations, is_sharded, shard, whole
 from trainer.stages import GrpoStage
-from trainer.state import Position, Score
 from trainer.steps import stage_step
 
 SAVE_EVERY = 50
@@ -128,7 +128,7 @@ def run_train(
         warn_of_lost_updates(recipe)
     with (
         process_group(always=recipe.sharding == "fsdp"),
-        state.failed_writes_told(out),
+        failed_writes_told(out),
         ExitStack() as lock,
     ):
         on_main_process(lambda: lock.enter_context(locked(out)))  # one writer, which is rank 0
@@ -258,7 +258,7 @@ def _save(
 ) -> None:
     """Save once the metrics so far are on the disk: none of a saved update may be missing."""
     if rank() == 0:
-        state.flush(log)
+        flush(log)
     run.save(optimizer, score)
 
 
@@ -272,7 +272,7 @@ def _restore(out: Path, loaded: Loaded) -> tuple[Position, Path | None]:
     if folder is None:
         return Position(), None
     (sharded_state if sharded else state).load_weights(folder, loaded.model)
-    return state.read_position(folder), folder
+    return read_position(folder), folder
 
 
 def _restore_optimizer(folder: Path, loaded: Loaded, optimizer: torch.optim.Optimizer) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from franken.errors import UsageError
 from franken.runs import TrainingRun, atomic_write_text
 from franken.runs.training import METRICS, RECIPE
-from trainer.state import Position
+from trainer.checkpoint_files import Position
 
 
 def claim(out: Path, identity: str) -> None:

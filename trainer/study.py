@@ -32,11 +32,11 @@ from franken.runs import TrainingRun, atomic_write_text
 from franken.stats import acc_at_k
 from franken.tasks import Item
 from trainer.algorithms.diversity import pairwise_diversity
+from trainer.checkpoint_files import Position
 from trainer.evaluate import asked_with
 from trainer.loop import run_train
 from trainer.public import held_out_items
 from trainer.recipe import Recipe
-from trainer.state import Position
 
 METRICS = ("acc@1", "acc@4", "diversity", "strategies", "right_strategies")
 LOOK_SEED = 77

@@ -23,12 +23,12 @@ from franken.models.loading import Loaded
 from franken.report.gallery import image_uri
 from franken.runs import atomic_write_text
 from franken.tasks import Item
+from trainer.checkpoint_files import Position
 from trainer.creature.align import AlignStage
 from trainer.evaluate import longest_answer, prompts_of, puzzles_of
 from trainer.public import held_out_items, public_items
 from trainer.recipe import Recipe
 from trainer.stages import AskingStage, GrpoStage
-from trainer.state import Position
 
 SHOWN = 5
 SEED = 77

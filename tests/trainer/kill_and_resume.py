@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from franken.models.loading import load
+from trainer.checkpoint_files import finished
 from trainer.loop import run_train
 from trainer.recipe import parse_recipe
-from trainer.state import finished
 
 SHARED = {"batch": 2, "save_every": 2, "freeze": ["vision", "projector"]}
 SFT = {"kind": "sft", "steps": 9, "lr": 1e-3, "tasks": {"read": 1.0}, "eval_every": 4, **SHARED}

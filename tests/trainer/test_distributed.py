@@ -28,11 +28,11 @@ from franken.checkpoints import open_checkpoint
 from franken.errors import FrankenError, UsageError, VerificationError
 from franken.models.loading import load
 from trainer import sharded_state
+from trainer.checkpoint_files import Position
 from trainer.collectives import check_replicas
 from trainer.distributed import is_main_process, process_group, rank, world_size
 from trainer.loop import run_train
 from trainer.recipe import parse_recipe
-from trainer.state import Position
 from trainer.watch import watcher
 
 GRPO = {

@@ -13,6 +13,7 @@ from franken.cli import run_command
 from franken.errors import UsageError
 from franken.models.loading import load
 from trainer import sft, sft_packing
+from trainer.checkpoint_files import Position, Score, finished
 from trainer.freeze import apply_freeze
 from trainer.grpo import grpo_step
 from trainer.lora import add_lora
@@ -22,7 +23,7 @@ from trainer.plan import lengths_of, memory_plan, refuse_what_cannot_fit
 from trainer.recipe import Lora, Recipe, parse_recipe
 from trainer.shapes import numel, shapes_of
 from trainer.stages import GrpoStage, SftStage
-from trainer.state import Position, Score, finished, save_state
+from trainer.state import save_state
 
 SEVEN = "Qwen/Qwen2.5-VL-7B-Instruct"
 N7 = 8_292_166_656

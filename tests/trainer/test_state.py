@@ -14,7 +14,7 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 from franken.errors import FrankenError, UsageError
-from trainer import loop, state
+from trainer import checkpoint_files, loop, state
 from trainer.recipe import parse_recipe
 
 
@@ -134,7 +134,7 @@ def test_a_run_killed_while_it_claimed_its_folder_can_start_again(tmp_path):
 
 
 def test_other_errors_of_the_system_keep_their_name(tmp_path):
-    with pytest.raises(FileNotFoundError), state.failed_writes_told(tmp_path):
+    with pytest.raises(FileNotFoundError), checkpoint_files.failed_writes_told(tmp_path):
         (tmp_path / "nothing").read_text()
 
 

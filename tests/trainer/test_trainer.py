@@ -12,7 +12,7 @@ from franken.checkpoints import open_checkpoint
 from franken.errors import FrankenError, UsageError, VerificationError
 from franken.generate import Prompt, Sampling, encode_prompts, generate
 from franken.models.tiny import tiny
-from trainer import loop, sft, state
+from trainer import checkpoint_files, loop, sft, state
 from trainer.data import Conversation, encode
 from trainer.freeze import apply_freeze, fingerprints, frozen_names, verify_frozen
 from trainer.grpo import grpo_step
@@ -269,7 +269,7 @@ def test_state_restores_weights_and_a_cut_off_one_is_not_taken(tmp_path):
     assert all(
         torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True)
     )
-    assert state.read_position(folder).step == 3
+    assert checkpoint_files.read_position(folder).step == 3
     (tmp_path / "state" / ".step-00000009.1").mkdir()
     (tmp_path / "state" / "step-00000008").mkdir()
     assert state.last_whole(tmp_path) == folder
