@@ -106,8 +106,8 @@ def chat_pieces(template: Any, turns: int, with_image: bool) -> tuple[Any, ...]:
     pieces: list[Any] = []
     for i in range(turns):
         for mark in (_QUESTION.format(i), _ANSWER.format(i)):
-            before, found, text = text.partition(mark)
-            if not found:
+            before, mark_there, text = text.partition(mark)
+            if not mark_there:
                 raise FrankenError(
                     "the chat template drops part of a conversation",
                     why="a question or an answer put into it does not come out",

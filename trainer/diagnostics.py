@@ -1,5 +1,4 @@
-"""Is RL paid for what it should be? What to log beside the rewards, and a watch over a finished
-log.
+"""Does RL reward what it should? Metrics beside the rewards, and a check of a finished log.
 
 The reward paper (arXiv 2601.00215) compares designs by accuracy alone. Two things show earlier that
 a design misleads: groups that differ in format only (a normalised advantage blows a difference of
@@ -7,7 +6,6 @@ a design misleads: groups that differ in format only (a normalised advantage blo
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -34,7 +32,7 @@ def reward_metrics(
     varies = (total != total[:, :1]).any(1)
     equally = (right == right[:, :1]).all(1)
     flat = [text for row in texts for text in row]
-    found = {
+    metrics = {
         "format_only_groups": (varies & equally).float().mean().item(),
         "sentences": sum(len(sentences(thought(t, shape))) for t in flat) / len(flat),
         "tags": sum(section(t, tag) is not None for t in flat for tag in shape.tags)
@@ -44,11 +42,11 @@ def reward_metrics(
     for f, name in enumerate(names):
         paid = rewards[..., f].flatten().double()
         if hits.std() > 0 and paid.std() > 0:
-            found[f"corr_{name}"] = torch.corrcoef(torch.stack([paid, hits]))[0, 1].item()
-    return found
+            metrics[f"corr_{name}"] = torch.corrcoef(torch.stack([paid, hits]))[0, 1].item()
+    return metrics
 
 
-def hacked(log: Sequence[Mapping[str, Any]], *, window: int = WINDOW) -> list[tuple[int, int]]:
+def hacked(log: Sequence[Mapping[str, float]], *, window: int = WINDOW) -> list[tuple[int, int]]:
     """Spans of updates (first, last) where the reward went up while correctness went down.
 
     `log` are lines of metrics.jsonl, of one stage and in order. Two neighbouring windows are
@@ -69,7 +67,7 @@ def hacked(log: Sequence[Mapping[str, Any]], *, window: int = WINDOW) -> list[tu
 
 
 def _rise(
-    before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]], key: str
+    before: Sequence[Mapping[str, float]], after: Sequence[Mapping[str, float]], key: str
 ) -> float:
     """The change of the mean, in its standard errors; 0 where nothing varies."""
     one, two = (

@@ -19,7 +19,6 @@ difference is paired by seed and puzzle.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -49,32 +48,34 @@ def plan_arms(names: Sequence[str], depth: int, *, seed: int = 0) -> list[Hybrid
     (sets as large as the middle third), `complement` (only one third trains, for each third).
     Raises UsageError."""
     bounds = thirds(depth)
-    made = [Hybrid(NONE, ())]
+    planned = [Hybrid(NONE, ())]
     for name in names:
         if name in THIRDS:
-            made.append(Hybrid(name, tuple(range(*bounds[name]))))
+            planned.append(Hybrid(name, tuple(range(*bounds[name]))))
         elif name == "complement":
-            made += [
+            planned += [
                 Hybrid(f"all-but-{third}", _others(range(*bounds[third]), depth))
                 for third in THIRDS
             ]
         elif name.partition(":")[0] == "random":
-            made += _random_arms(name, depth, len(range(*bounds["middle"])), seed)
+            planned += _random_arms(name, depth, len(range(*bounds["middle"])), seed)
         elif name != NONE:
             ranges = parse_ranges(name, {"text": depth})
-            made.append(Hybrid(name, tuple(sorted({layer for r in ranges for layer in r.layers}))))
-    for arm in made:
+            planned.append(
+                Hybrid(name, tuple(sorted({layer for r in ranges for layer in r.layers})))
+            )
+    for arm in planned:
         if len(arm.layers) == depth:
             raise UsageError(
                 f"{arm.label} freezes the whole decoder", why="nothing of it would train"
             )
-    labels = [arm.label for arm in made]
-    if len(set(labels)) < len(labels) or len(made) == 1:
+    labels = [arm.label for arm in planned]
+    if len(set(labels)) < len(labels) or len(planned) == 1:
         raise UsageError(
             "--arms names nothing, or an arm twice",
             fix="write early,middle,late,random:3,complement",
         )
-    return made
+    return planned
 
 
 def run_freeze_study(
@@ -103,10 +104,10 @@ def run_freeze_study(
             tables.append(_merged(recipe, arm, seed, out, look, embed, report))
     answers = pd.concat(tables, ignore_index=True).assign(step=look.every)
     answers.to_parquet(out / "answers.parquet", index=False)
-    found = _summary(answers, arms)
-    write_summary(found, out / "summary.csv")
+    summary = _summary(answers, arms)
+    write_summary(summary, out / "summary.csv")
     write_summary(_cost(arms, seeds, out, updates), out / "cost.csv")
-    return found
+    return summary
 
 
 def _frozen(recipe: Recipe, arm: Hybrid) -> Recipe:
@@ -168,9 +169,9 @@ def _merged(
 def _hybrid(
     base: str, donor: str, arm: Hybrid, look: Look, embed: Embed, recipe: Recipe
 ) -> pd.DataFrame:
-    made = recipe_from_options([base, donor], layers=arm.ranges)
+    recipe_of_hybrid = recipe_from_options([base, donor], layers=arm.ranges)
     loaded = load(base, device=recipe.device, dtype=recipe.dtype)
-    with graft(loaded.model, plan_merge(made, open_all(made))):
+    with graft(loaded.model, plan_merge(recipe_of_hybrid, open_all(recipe_of_hybrid))):
         return look_at(loaded, look, embed)
 
 
@@ -184,17 +185,17 @@ def _summary(answers: pd.DataFrame, arms: Sequence[Hybrid]) -> pd.DataFrame:
         names |= {f"{kind} {arm.label}": (arm.label, kind) for kind in KINDS[1:]}
     lost = summarise(answers, list(names), baseline=NONE)
     gained = summarise(answers, list(names), baseline=START)
-    found = lost.rename(columns={f"minus_{end}": f"minus_none_{end}" for end in ("low", "high")})
-    found = found.rename(columns={"minus_baseline": "minus_none"})
+    table = lost.rename(columns={f"minus_{end}": f"minus_none_{end}" for end in ("low", "high")})
+    table = table.rename(columns={"minus_baseline": "minus_none"})
     for column, end in (("minus_baseline", ""), ("minus_low", "_low"), ("minus_high", "_high")):
-        found[f"minus_start{end}"] = gained[column]
+        table[f"minus_start{end}"] = gained[column]
     layers = {arm.label: arm.ranges for arm in arms[1:]}
     control = {arm.label: arm.control for arm in arms}
-    found.insert(0, "kind", [names[name][1] for name in found["arm"]])
-    found["arm"] = [names[name][0] for name in found["arm"]]
-    found.insert(2, "layers", [layers.get(name, "") for name in found["arm"]])
-    found.insert(3, "control", [control.get(name, False) for name in found["arm"]])
-    return found
+    table.insert(0, "kind", [names[name][1] for name in table["arm"]])
+    table["arm"] = [names[name][0] for name in table["arm"]]
+    table.insert(2, "layers", [layers.get(name, "") for name in table["arm"]])
+    table.insert(3, "control", [control.get(name, False) for name in table["arm"]])
+    return table
 
 
 def _cost(
@@ -207,7 +208,7 @@ def _cost(
     for arm in arms:
         proof = TrainingRun(out / "train" / f"{arm.label}-{seeds[0]}").proofs[0]
         trained = sum(row.parameters for row in proof.table if not row.frozen)
-        mine: Any = (
+        mine: pd.DataFrame = (
             updates[updates["arm"] == arm.label].groupby("seed")[["cpu_seconds", "step"]].max()
         )
         seconds = float((mine["cpu_seconds"] / mine["step"]).mean())

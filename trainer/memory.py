@@ -95,7 +95,7 @@ def plan_stage(
         training, count, adapters = _adapted(shapes, recipe.lora, training)
         total += adapters
     rows, tokens, answers = _micro_batch(stage, lengths)
-    kept, lowest = _kept_layers(shapes, training)
+    layers, lowest = _kept_layers(shapes, training)
     sharded = recipe.sharding == "fsdp"
     shares = processes if sharded else 1
     weight, item = (
@@ -103,8 +103,10 @@ def plan_stage(
         2 if recipe.precision == "bf16-mixed" else item,
     )  # bytes of what is stored, and of what is computed
     flat = 4 * shapes.text.hidden + item * 2 * shapes.text.hidden  # embeddings in, final norm
-    activations = tokens * (len(kept) * layer_bytes(shapes.text, item) + flat)
-    whole = tokens * (len(kept) * item * shapes.text.hidden + layer_bytes(shapes.text, item) + flat)
+    activations = tokens * (len(layers) * layer_bytes(shapes.text, item) + flat)
+    whole = tokens * (
+        len(layers) * item * shapes.text.hidden + layer_bytes(shapes.text, item) + flat
+    )
     images = _vision_bytes(shapes, training, rows, lengths, item)
     parts = {
         "weights": weight * total // shares,
@@ -284,12 +286,12 @@ def _prefill(stage: AnyStage, shapes: Shapes, lengths: Lengths, item: int, proce
     if not isinstance(stage, GrpoStage):
         return 0
     wide = shapes.text
-    kept = 2 * wide.keys * wide.layers
+    cached = 2 * wide.keys * wide.layers
     return (
         _sampled_at_once(stage, processes)
         * lengths.prompt
         * item
-        * (3 * wide.inner + 3 * wide.hidden + kept)
+        * (3 * wide.inner + 3 * wide.hidden + cached)
     )
 
 

@@ -104,8 +104,8 @@ def _twins(stream: Stream, held: Sequence[int]) -> set[int]:
     alike: dict[str, list[int]] = defaultdict(list)
     for row, text in enumerate(words):
         alike[text].append(row)
-    asked = {words[row] for row in held}
-    suspects = sorted(row for text in asked for row in alike[text] if len(alike[text]) > 1)
+    held_words = {words[row] for row in held}
+    suspects = sorted(row for text in held_words for row in alike[text] if len(alike[text]) > 1)
     looks: dict[int, bytes] = {}
     for first in range(0, len(suspects), AT_ONCE):
         rows = suspects[first : first + AT_ONCE]

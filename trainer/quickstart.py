@@ -95,7 +95,10 @@ def plan_quickstart(
     control = ["train", "creature-sft-more"]
 
     def budget() -> list[str]:
-        return [f"model={paths['sft']}", f"stages.0.cpu_seconds={_cpu_seconds(trained / 'rl')}"]
+        return [
+            f"model={paths['sft']}",
+            f"stages.0.cpu_seconds={TrainingRun(trained / 'rl').manifest.cpu_seconds}",
+        ]
 
     what = "continue SFT for the CPU time of RL"
     steps.append(

@@ -98,8 +98,8 @@ class Recipe(Strict):
             last = self.stages[-1]
             if not self.keep.best:
                 raise ValueError("export: best needs keep: {best: 1}")
-            asked = getattr(last, "held_out", 0) or set(getattr(last, "tasks", ())) - set(LESSONS)
-            if not last.eval_every or not asked:
+            questions = set(getattr(last, "tasks", ())) - set(LESSONS)
+            if not last.eval_every or not (questions or getattr(last, "held_out", 0)):
                 raise ValueError(
                     "export: best needs eval_every and puzzles, or held_out data, in the last stage"
                 )

@@ -62,11 +62,11 @@ def _row(batch: Batch, examples: list[int]) -> Row:
     ids, positions, segments, labels, weights = [], [], [], [], []
     for number, example in enumerate(examples, 1):
         row = batch.inputs.slice([example]).trim()
-        kept = _seen(batch)[example].bool()
+        real = _seen(batch)[example].bool()
         ids.append(row.input_ids[0])
         positions.append(row.position_ids)
         segments.append(torch.full_like(ids[-1], number))
-        own = batch.labels[example][kept].clone()
+        own = batch.labels[example][real].clone()
         own[0] = -100  # nothing predicts the first token
         labels.append(own)
         weights.append(batch.weights[example].expand(len(own)))

@@ -129,10 +129,10 @@ def look_at(loaded: Loaded, look: Look, embed: Embed) -> pd.DataFrame:
     of the reasoning, and the number of distinct strategies among all draws and among the right ones
     (of data, unknown)."""
     rows = []
-    asked = [tasks.get(name).items(look.items, LOOK_SEED, "test") for name in look.tasks]
+    questions = [tasks.get(name).items(look.items, LOOK_SEED, "test") for name in look.tasks]
     if look.data:
-        asked.append(held_out_items(look.data, look.held_out))
-    for items in asked:
+        questions.append(held_out_items(look.data, look.held_out))
+    for items in questions:
         prompts = [asked_with(look.request, item) for item in items]
         drawn = generate(
             loaded,

@@ -70,8 +70,8 @@ def section(reply: str, tag: str) -> str | None:
     """The text of a section that is opened once and closed once after that; None otherwise."""
     if reply.count(f"<{tag}>") != 1 or reply.count(f"</{tag}>") != 1:
         return None
-    found = re.search(rf"<{re.escape(tag)}>(.*?)</{re.escape(tag)}>", reply, re.DOTALL)
-    return found.group(1).strip() if found else None
+    match = re.search(rf"<{re.escape(tag)}>(.*?)</{re.escape(tag)}>", reply, re.DOTALL)
+    return match.group(1).strip() if match else None
 
 
 def well_formed(reply: str, shape: Template) -> bool:
@@ -147,7 +147,7 @@ def instruction(shape: Template) -> str:
 
 def agreed(names: Sequence[str]) -> str:
     """The one template that several ask for ("" asks for none). Raises ValueError when they differ."""
-    asked = sorted({name for name in names if name})
-    if len(asked) > 1:
-        raise ValueError(f"these rewards need different templates: {', '.join(asked)}")
-    return asked[0] if asked else DEFAULT
+    wanted = sorted({name for name in names if name})
+    if len(wanted) > 1:
+        raise ValueError(f"these rewards need different templates: {', '.join(wanted)}")
+    return wanted[0] if wanted else DEFAULT
