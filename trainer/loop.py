@@ -25,7 +25,6 @@ from typing import Any, TextIO
 import torch
 
 from franken import plugins
-from franken.errors import UsageError
 from franken.lock import locked
 from franken.models.loading import Loaded
 from franken.runs import atomic_write_text, provenance
@@ -48,7 +47,7 @@ from trainer.interrupts import deferred_interrupts
 from trainer.optimizer import adamw, learning_rate, optimizer_step
 from trainer.origins import starting_model
 from trainer.public import check_held_out
-from trainer.recipe import AnyStage, Recipe
+from trainer.recipe import AnyStage, Recipe, with_trained
 from trainer.rewards import RewardError
 from trainer.rounding import warn_of_lost_updates
 from trainer.run_folder import claim, cpu_seconds, trim_metrics
@@ -63,7 +62,7 @@ Observe = Callable[[Position, Loaded], None]
 
 @dataclass(frozen=True)
 class _Run:
-    """A run under way: its recipe and folder, the model, how far it is, and who is told."""
+    """A run in progress: its recipe and folder, the model, how far it is, and who receives what."""
 
     recipe: Recipe
     out: Path
@@ -134,22 +133,6 @@ def run_train(
         on_main_process(lambda: lock.enter_context(locked(out)))  # one writer, which is rank 0
         on_main_process(lambda: claim(out, identity))
         return _train(recipe, out, report, observe)
-
-
-def with_trained(recipe: Recipe, freeze: tuple[str, ...], train: tuple[str, ...]) -> Recipe:
-    """The recipe with `freeze` added to every stage, or with `train` instead of what its stages
-    freeze and train.
-    """
-    if freeze and train:
-        raise UsageError(
-            "--freeze and --train are complements", why="both were given", fix="give one of them"
-        )
-
-    def changed(stage: AnyStage) -> dict[str, tuple[str, ...]]:
-        return {"freeze": (), "train": train} if train else {"freeze": (*stage.freeze, *freeze)}
-
-    stages = tuple(stage.model_copy(update=changed(stage)) for stage in recipe.stages)
-    return recipe.model_copy(update={"stages": stages})
 
 
 def _train(recipe: Recipe, out: Path, report: Report | None, observe: Observe | None) -> Path:

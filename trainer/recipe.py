@@ -185,6 +185,22 @@ def parse_recipe(raw: Raw) -> Recipe:
         ) from e
 
 
+def with_trained(recipe: Recipe, freeze: tuple[str, ...], train: tuple[str, ...]) -> Recipe:
+    """The recipe with `freeze` added to every stage, or with `train` instead of what its stages
+    freeze and train.
+    """
+    if freeze and train:
+        raise UsageError(
+            "--freeze and --train are complements", why="both were given", fix="give one of them"
+        )
+
+    def changed(stage: AnyStage) -> dict[str, tuple[str, ...]]:
+        return {"freeze": (), "train": train} if train else {"freeze": (*stage.freeze, *freeze)}
+
+    stages = tuple(stage.model_copy(update=changed(stage)) for stage in recipe.stages)
+    return recipe.model_copy(update={"stages": stages})
+
+
 def _explain(location: tuple[int | str, ...], kind: str, message: str) -> str:
     where = ".".join(str(x) for x in location if x not in ("align", "sft", "grpo"))
     if kind != "extra_forbidden":

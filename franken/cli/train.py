@@ -112,9 +112,8 @@ def _plan(
     json: bool,
 ) -> int:
     from franken.cli.train_plan import print_plan
-    from trainer.loop import with_trained
     from trainer.plan import memory_plan, refuse_what_cannot_fit
-    from trainer.recipe import load_recipe
+    from trainer.recipe import load_recipe, with_trained
     from trainer.rounding import warn_of_lost_updates
 
     recipe = with_trained(
@@ -190,7 +189,7 @@ def _train(
     show: bool = False,
     tensorboard: bool = False,
 ) -> int:
-    from trainer.recipe import describe, load_recipe, recipe_names
+    from trainer.recipe import describe, load_recipe, recipe_names, with_trained
 
     if list_:
         if json:
@@ -213,7 +212,6 @@ def _train(
         return print_object(recipe.model_dump(mode="json"), True)
     from trainer.distributed import is_main_process
     from trainer.freeze_plan import freeze_plan
-    from trainer.loop import run_train, with_trained
     from trainer.rounding import warn_of_lost_updates
 
     if dry_run and not is_main_process():
@@ -240,6 +238,7 @@ def _train(
         )
     from franken.cli.train_watch import reports, summarise
     from franken.runs import TrainingRun
+    from trainer.loop import run_train
     from trainer.watch import watcher
 
     report = reports(out, None if json else training_lines(), tensorboard)

@@ -15,7 +15,7 @@ from franken.models.loading import load
 from franken.models.tiny import tiny
 from trainer import loop
 from trainer.freeze import frozen_names, parameter_places
-from trainer.recipe import parse_recipe
+from trainer.recipe import parse_recipe, with_trained
 
 
 @pytest.fixture(scope="module")
@@ -122,8 +122,8 @@ def test_one_of_freeze_and_train():
         recipe("creature:sft", freeze=["vision"], train=["text:0"])
     assert "complements" in caught.value.why
     with pytest.raises(UsageError, match="complements"):
-        loop.with_trained(recipe("creature:sft"), ("vision",), ("text:0",))
-    found = loop.with_trained(recipe("creature:sft", freeze=["vision"]), (), ("vision",)).stages[0]
+        with_trained(recipe("creature:sft"), ("vision",), ("text:0",))
+    found = with_trained(recipe("creature:sft", freeze=["vision"]), (), ("vision",)).stages[0]
     assert (found.freeze, found.train) == ((), ("vision",))
     with pytest.raises(UsageError, match="everything is frozen"):
         frozen_names(tiny("qwen2_5_vl"), ["text:0"], ["text:0"])
