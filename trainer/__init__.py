@@ -1,1 +1,1 @@
-"""The trainer: SFT and GRPO stages on plain torch, with layers frozen on demand and exact resume."""
+"""The trainer: SFT and GRPO stages on plain torch, with frozen layers and exact resume."""

@@ -166,7 +166,7 @@ def clean(out: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Hide a folder before its files go, so that one half removed is never taken for a checkpoint."""
+    """Hide a folder before its files go, so that half of one is never taken for a checkpoint."""
     if folder.exists():
         hidden = folder.with_name(f".{folder.name}.gone")
         shutil.rmtree(hidden, ignore_errors=True)

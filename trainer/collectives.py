@@ -1,4 +1,4 @@
-"""What the ranks tell each other: sums, values, errors, gradients. With one rank, nothing is sent."""
+"""What the ranks tell each other: sums, values, errors, gradients. One rank sends nothing."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -61,9 +61,7 @@ def all_gather(value: T) -> list[T]:
 
 
 def on_main_process(do: Callable[[], T]) -> T:
-    """Let rank 0 do it, and return its result on all ranks. Its FrankenError or OSError is raised on
-    all.
-    """
+    """Let rank 0 do it, and return its result, or raise its FrankenError or OSError, on all ranks."""
     if world_size() == 1:
         return do()
     result: list[Any] = [None, None]

@@ -46,7 +46,7 @@ def frozen_keys(
 
 
 def freeze_table(tensors: Iterable[Tensors]) -> list[FrozenRow]:
-    """Tensors and parameters by place, in the model's order. Raises UsageError where none trains."""
+    """Tensors and parameters by place, in order. Raises UsageError where none trains."""
     groups: dict[tuple[str, int | None, str, bool], list[int]] = {}
     for each in tensors:
         key = (each.place.part, each.place.layer, each.place.component, each.frozen)

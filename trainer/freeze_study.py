@@ -11,10 +11,10 @@ The Frankenstein paper (arXiv 2602.12395, section 5 and appendix F) reports the 
 and the others of one model; here random sets of as many layers stand beside the thirds, and every
 difference is paired by seed and puzzle.
 
-    out/train/<arm>-<seed>/     the training runs, with the proof that frozen tensors did not move
+    out/train/<arm>-<seed>/           the training runs, with the proof that frozen tensors stayed
     out/merges/<arm>-<seed>.parquet   what the two hybrids of an arm answered
-    out/summary.csv, cost.csv   means, differences and intervals; trained parameters and CPU seconds
-                                an update
+    out/summary.csv                   means, differences and intervals
+    out/cost.csv                      trained parameters and CPU seconds an update
 """
 
 from collections.abc import Callable, Sequence

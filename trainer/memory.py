@@ -121,9 +121,7 @@ def plan_stage(
         * sharded,
         "activations": (whole if recipe.activation_checkpointing else activations) + images,
         "logits": LOGITS_COPIES * 4 * answers * shapes.vocabulary,
-        "images": _images(stage, shapes, training, lengths, item, processes),
-        "prefill": _prefill(stage, shapes, lengths, item, processes),
-        "cache": _cache(stage, shapes, lengths, item, processes),
+        **_sampling(stage, shapes, training, lengths, item, processes),
     }
     steady = parts["weights"] + parts["optimizer"] + parts["reference"] + parts["images"]
     moments = {
@@ -261,49 +259,30 @@ def _reference(stage: AnyStage, index: int, item: int, total: int, training: int
     return item * (training if index == 0 else total)
 
 
-def _sampled_at_once(stage: GrpoStage, processes: int) -> int:
-    prompts = -(-stage.prompts // processes)
-    return min(stage.sample_batch or prompts, prompts)
-
-
-def _images(
+def _sampling(
     stage: AnyStage, shapes: Shapes, training: set[str], lengths: Lengths, item: int, processes: int
-) -> int:
-    """What an RL step holds of the images of all its prompts: features, or pixels where the tower
-    trains.
+) -> dict[str, int]:
+    """What an RL step holds beside the update, nothing in other stages.
+
+    `images` are those of all prompts: features, or pixels where the tower trains. `prefill` are the
+    prompts that are sampled at once, through one layer, with their keys and values. `cache` are
+    keys and values of their samples, one layer twice while it grows, and the logits of one token.
     """
-    if shapes.vision is None or not isinstance(stage, GrpoStage):
-        return 0
+    if not isinstance(stage, GrpoStage):
+        return dict.fromkeys(("images", "prefill", "cache"), 0)
+    prompts, text = -(-stage.prompts // processes), shapes.text
+    at_once = min(stage.sample_batch or prompts, prompts)
     trains = any(shapes.tensors[name][1].part in ("vision", "projector") for name in training)
-    token = CHANNELS * shapes.pixels_a_token if trains else shapes.text.hidden
-    return -(-stage.prompts // processes) * lengths.image * token * item
-
-
-def _prefill(stage: AnyStage, shapes: Shapes, lengths: Lengths, item: int, processes: int) -> int:
-    """The prompts that are sampled at once, through one layer, and the keys and values that they
-    leave.
-    """
-    if not isinstance(stage, GrpoStage):
-        return 0
-    wide = shapes.text
-    cached = 2 * wide.keys * wide.layers
-    return (
-        _sampled_at_once(stage, processes)
-        * lengths.prompt
-        * item
-        * (3 * wide.inner + 3 * wide.hidden + cached)
-    )
-
-
-def _cache(stage: AnyStage, shapes: Shapes, lengths: Lengths, item: int, processes: int) -> int:
-    """Keys and values of the samples that are drawn at once, one layer twice while it grows, and
-    the logits of one token.
-    """
-    if not isinstance(stage, GrpoStage):
-        return 0
-    rows = _sampled_at_once(stage, processes) * stage.group
-    layer = 2 * item * shapes.text.keys * (lengths.prompt + stage.max_new_tokens)
-    return rows * (layer * (shapes.text.layers + 1) + LOGITS_COPIES * 4 * shapes.vocabulary)
+    image_token = CHANNELS * shapes.pixels_a_token if trains else text.hidden
+    keys_values = 2 * text.keys
+    layer = keys_values * item * (lengths.prompt + stage.max_new_tokens)
+    logits = LOGITS_COPIES * 4 * shapes.vocabulary
+    prompt_token = 3 * text.inner + 3 * text.hidden + keys_values * text.layers
+    return {
+        "images": prompts * lengths.image * image_token * item if shapes.vision else 0,
+        "prefill": at_once * lengths.prompt * item * prompt_token,
+        "cache": at_once * stage.group * (layer * (text.layers + 1) + logits),
+    }
 
 
 def _flops(

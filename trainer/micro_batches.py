@@ -101,7 +101,7 @@ def rows_of(values: Tensor, part: MicroBatch, mask: Tensor) -> Tensor:
 
 
 def _packed_rows(members: list[Index], batch: Batch, stage: GrpoStage) -> list[MicroBatch]:
-    """One group as one row, or as few as the token budget allows; the prompt is repeated in each."""
+    """One group as one row, or as few as the token budget allows, each with the prompt."""
     if not members or not stage.token_budget:
         return [members] if members else []
     prompt = batch.encoded.slice([members[0][0]]).trim().tokens

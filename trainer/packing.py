@@ -1,8 +1,7 @@
 """One group, one row: the prompt and its image once, its G responses after it, kept apart by the
 mask.
 
-    prompt │ response 1 │ response 2 │ …        a token sees the prompt and its own response, never
-                                                another
+    prompt │ response 1 │ response 2 │ …      a token sees the prompt and its own response only
 
 Every response continues the prompt's positions (M-RoPE included), so that each token's
 log-probability and gradient are those of the row it would have had to itself, at the cost of P +

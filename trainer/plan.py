@@ -171,7 +171,7 @@ def _count(example: Conversation, count: CountTokens, pixels: int) -> tuple[int,
 
 
 def _counter(folder: Path | None) -> tuple[CountTokens, str]:
-    """How to count a text's tokens, and how well: `measured` by the model's tokenizer or `guessed`."""
+    """How to count a text's tokens: `measured` by the model's tokenizer, or `guessed`."""
     if folder is None:
         return lambda text: -(-len(text) // CHARACTERS), "guessed"
     from transformers import AutoTokenizer

@@ -50,7 +50,7 @@ def public_items(
     for row, item in zip(rows, items, strict=True):
         if item.more_images or (item.image is None) != (items[0].image is None):
             raise FrankenError(
-                f"row {row} of {data} has {len(item.more_images) + (item.image is not None)} images",
+                f"row {row} of {data} has {len(item.more_images) + bool(item.image)} images",
                 why="in RL every question of a step has one image, or none has any",
                 fix="train on questions with one image and on those without in stages of their own",
             )
@@ -148,7 +148,7 @@ def is_here(data: str) -> bool:
 
 
 def rows_of(total: int, count: int, *, seed: int, step: int) -> list[int]:
-    """The row numbers of one step: positions step·count … of an endless stream of shuffled epochs."""
+    """The row numbers of one step: positions step·count … of a stream of shuffled epochs."""
     if not total:
         raise FrankenError("the data has no rows", fix="check the recipe's data")
     places = range(step * count, (step + 1) * count)

@@ -88,7 +88,8 @@ class Recipe(Strict):
                 data = canonical(stage.data)
                 if held.setdefault(data, stage.held_out) != stage.held_out:
                     raise ValueError(
-                        f"stages on {stage.data} must hold out as many: one would train on another's"
+                        f"stages on {stage.data} must hold out as many: "
+                        "one would train on another's"
                     )
         return self
 
@@ -109,7 +110,8 @@ class Recipe(Strict):
     def _one_precision(self) -> "Recipe":
         if self.precision == "bf16-mixed" and (self.sharding == "none" or self.dtype == "bf16"):
             raise ValueError(
-                "bf16-mixed needs sharding: fsdp (one process will do) and dtype: fp32 (its master weights)"
+                "bf16-mixed needs sharding: fsdp (one process will do) and dtype: fp32 "
+                "(its master weights)"
             )
         if self.sharding == "fsdp" and self.model == "creature:new":
             raise ValueError("creature:new is made on one process: sharding must be none")
@@ -131,7 +133,7 @@ def recipe_names() -> list[str]:
 
 
 def describe(name: str) -> str:
-    """What a built-in recipe says about itself: the comment at its top, up to the first full stop."""
+    """What a built-in recipe says about itself: the first sentence of the comment at its top."""
     return _built_in()[name].description
 
 

@@ -74,7 +74,7 @@ class Registry(Generic[M]):
     def __init__(
         self, kind: str, method: type[M], *, passed: int, shared: tuple[str, ...] = ()
     ) -> None:
-        """`passed` positional arguments come from the trainer, `shared` parameters from the stage."""
+        """The trainer passes `passed` arguments by position, the stage the `shared` parameters."""
         self.kind, self._method, self._passed, self._shared = kind, method, passed, shared
         self._built_in: dict[str, M] = {}
         self._own = lru_cache(maxsize=None)(self.method)
@@ -93,7 +93,7 @@ class Registry(Generic[M]):
         return [*self._built_in, *plugins.names(self.kind)]
 
     def get(self, name: str) -> M:
-        """A method by name or as `package.module:function`. Raises UsageError where there is none."""
+        """A method by name or `package.module:function`. Raises UsageError where there is none."""
         own = plugins.find(self.kind, name, self._built_in)
         if isinstance(own, self._method):
             return own
@@ -137,7 +137,7 @@ class Registry(Generic[M]):
             raise ValueError(", ".join(filter(None, (e.what, e.why, e.fix)))) from e
 
     def method(self, name: str, function: Callable[..., Any], **facts: Any) -> M:
-        """A function as a method. A plugin that states more than parameters registers one of these."""
+        """A function as a method; a plugin that states more than parameters registers one."""
         try:
             signature = inspect.signature(function, eval_str=True)
         except (TypeError, ValueError, NameError) as e:

@@ -23,7 +23,8 @@ def lost_updates(recipe: Recipe) -> list[str]:
     if recipe.dtype != "bf16" or recipe.lora:
         return []
     return [
-        f"stage {index}: in bf16 no weight above {STEPS * stage.lr:.2g} can move by lr {stage.lr:g}, which is most of them; "
+        f"stage {index}: in bf16 no weight above {STEPS * stage.lr:.2g} can move by lr "
+        f"{stage.lr:g}, which is most of them; "
         "train with dtype fp32, and precision bf16-mixed for the speed (it needs sharding fsdp)"
         for index, stage in enumerate(recipe.stages)
         if STEPS * stage.lr < ORDINARY

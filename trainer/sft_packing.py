@@ -1,8 +1,7 @@
 """Supervised examples as packed rows: several conversations one after another, kept apart by the
 mask, without padding.
 
-    example 1 │ example 2 │ …        a token sees its own example alone, and every example counts
-                                     its positions from its start
+    example 1 │ example 2 │ …      a token sees its own example; positions start anew in each
 
 The loss and its gradient are those of the padded batch (trainer/sft.py) to rounding: the same
 weighted mean over the supervised tokens of the whole batch, which is known before the first row

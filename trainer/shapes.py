@@ -59,7 +59,7 @@ LIKE: Mapping[str, str] = {  # fine-tunes of the same shape
 
 @dataclass(frozen=True)
 class Widths:
-    """The widths of a stack of transformer layers. `keys` is the width of all key heads together."""
+    """The widths of a stack of transformer layers. `keys` is that of all key heads together."""
 
     layers: int
     hidden: int

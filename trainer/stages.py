@@ -101,7 +101,7 @@ class GrpoStage(Stage):
     tasks: dict[str, float] = Field(default={}, description="puzzles and how often each is drawn")
     data: str = Field(
         default="",
-        description="instead of puzzles: a benchmark, a hub id, a file or folder, as franken eval --data",
+        description="instead of puzzles: a benchmark, hub id, file or folder, as franken eval --data",
     )
     held_out: int = Field(
         default=0, ge=0, description="rows of `data` never trained on, asked at eval_every"
@@ -144,7 +144,7 @@ class GrpoStage(Stage):
     )
     loss: LossSettings = Field(
         default=LOSSES.read("dapo"),
-        description="grpo (row mean), dr_grpo (constant), dapo (token mean), gspo (row ratio), cispo",
+        description="by name, with parameters of its own: grpo, dr_grpo, dapo, gspo, cispo",
     )
     clip_low: float = Field(default=0.2, gt=0, description="the ratio is kept above 1 − clip_low")
     clip_high: float = Field(
@@ -161,7 +161,7 @@ class GrpoStage(Stage):
     entropy_bonus: float = Field(default=0.0, ge=0, description="weight of the mean token entropy")
     importance: Correction = Field(
         default="none",
-        description="correct for a sampler that differs from the trainer: token or sequence, cut or masked",
+        description="correct for a sampler that differs: token or sequence, truncated or masked",
     )
     importance_cap: float = Field(default=2.0, gt=0, description="where `importance` cuts or masks")
     mask_truncated: bool = Field(
@@ -182,7 +182,7 @@ class GrpoStage(Stage):
     token_budget: int = Field(
         default=0,
         ge=0,
-        description="tokens a forward pass at most; 0 is micro_rows responses, or packed, one group",
+        description="tokens a forward pass at most; 0 is micro_rows responses, packed one group",
     )
 
     @model_validator(mode="after")
@@ -191,7 +191,8 @@ class GrpoStage(Stage):
             raise ValueError("an RL stage needs either tasks or data")
         if self.held_out and not (self.data and self.eval_every):
             raise ValueError(
-                "held_out needs data, and eval_every to ask it; puzzles have a test split of their own"
+                "held_out needs data, and eval_every to ask it; puzzles have a test split of "
+                "their own"
             )
         if self.data:
             canonical(self.data)

@@ -1,12 +1,10 @@
 """Comparing recipes: every arm with every seed, looked at on held-out puzzles while it trains.
 Resumable.
 
-    out/train/<arm>-<seed>/      the training runs (trainer/loop.py), without their checkpoints once
-                                 complete
-        looks/step-<n>.parquet   a row per held-out puzzle: how many of the draws were right, and
-                                 how they differ
-    out/looks.parquet            all looks in one table          out/training.parquet   all updates
-                                 in one table
+    out/train/<arm>-<seed>/      the training runs, without checkpoints once complete
+        looks/step-<n>.parquet   a row a held-out puzzle: how many draws were right, how they differ
+    out/looks.parquet            all looks in one table
+    out/training.parquet         all updates in one table
 
 Arms see the same puzzles in the same order, and every look asks the same puzzles with the same
 random draws, so that arms are compared paired. Finished runs and finished looks are not done again.

@@ -146,7 +146,7 @@ def instruction(shape: Template) -> str:
 
 
 def agreed(names: Sequence[str]) -> str:
-    """The one template that several ask for ("" asks for none). Raises ValueError when they differ."""
+    """The one template that several need ("" needs none). Raises ValueError when they differ."""
     wanted = sorted({name for name in names if name})
     if len(wanted) > 1:
         raise ValueError(f"these rewards need different templates: {', '.join(wanted)}")

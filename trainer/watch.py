@@ -1,8 +1,8 @@
 """Seeing what the model says while it trains: five replies with their images at every evaluation,
 as one page.
 
-    out/gallery/update-<n>.json   the replies of one look          out/gallery.html   all looks,
-                                  self-contained
+    out/gallery/update-<n>.json   the replies at one evaluation
+    out/gallery.html              all of them, self-contained
 
 The questions are the same at every look: the first held-out puzzles of each task in turn, or rows
 of public data, held out where the stage holds some out. Replies are text and stay text: the page
@@ -34,14 +34,18 @@ SHOWN = 5
 SEED = 77
 PAGE = Environment(autoescape=True).from_string("""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{{ name }}: replies</title>
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <style>
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; color: #22272e }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto;
+       padding: 0 1rem; color: #22272e }
 .look { display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); gap: 1rem }
-.card { border: 1px solid #e6e4df; border-left: 4px solid #b42318; border-radius: 6px; padding: .7rem }
+.card { border: 1px solid #e6e4df; border-left: 4px solid #b42318; border-radius: 6px;
+        padding: .7rem }
 .card.right { border-left-color: #1fa37a }
 img { max-width: 100%; min-width: 7rem } img.pixels { image-rendering: pixelated }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; background: #f1efea; padding: .5rem; font-size: 13px }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; background: #f1efea; padding: .5rem;
+      font-size: 13px }
 small { color: #6b7280 }
 </style></head><body><h1>{{ name }}</h1>
 {% for look in looks %}<h2>stage {{ look.stage }}, step {{ look.step }}</h2><div class="look">

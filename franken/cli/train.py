@@ -14,7 +14,8 @@ from franken.errors import UsageError
 Freeze = Annotated[
     str,
     typer.Option(
-        help="vision, projector, embed, head, norm, text:0-3, text.attn, early, re:PATTERN; with commas."
+        help="vision, projector, embed, head, norm, text:0-3, text.attn, early, re:PATTERN; "
+        "with commas."
     ),
 ]
 Train = Annotated[
@@ -74,7 +75,8 @@ def freeze_train(
     arms: Annotated[
         str,
         typer.Option(
-            help="A study: early, middle, late, 2-5, random:3, complement; with commas. Plain RL is always one."
+            help="A study: early, middle, late, 2-5, random:3, complement; with commas. "
+            "Plain RL is always one."
         ),
     ] = "",
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of a study.")] = 3,
@@ -167,7 +169,8 @@ def _line(row: dict[str, Any]) -> list[str]:
     """A row of the study's table, in points with 95 % intervals."""
 
     def span(value: str, low: str, high: str, sign: str = "+") -> str:
-        return f"{100 * row[value]:{sign}.1f} [{100 * row[low]:{sign}.1f}, {100 * row[high]:{sign}.1f}]"
+        at, bottom, top = (f"{100 * row[key]:{sign}.1f}" for key in (value, low, high))
+        return f"{at} [{bottom}, {top}]"
 
     differences = [
         span(*(f"minus_{end}{x}" for x in ("", "_low", "_high"))) for end in ("none", "start")
@@ -262,7 +265,8 @@ def _train(
         print(f"{count} frozen tensors are bit-identical to before")
     for first, last in summary["hacked"]:
         print(
-            f"updates {first} to {last}: the reward rose while fewer replies were right; look at the rewards"
+            f"updates {first} to {last}: the reward rose while fewer replies were right; "
+            "look at the rewards"
         )
     print(f"trained checkpoint: {final}")
     print(

@@ -17,7 +17,8 @@ def print_plan(plan: MemoryPlan) -> None:
     print_table(["", *(f"{i} {s.kind}" for i, s in enumerate(stages))], rows)
     for i, stage in enumerate(stages):
         lengths = stage.lengths
-        line = f"stage {i}: {stage.training / 1e9:.3g} billion train; prompts of up to {lengths.prompt} tokens ({lengths.known})"
+        line = f"stage {i}: {stage.training / 1e9:.3g} billion train; "
+        line += f"prompts of up to {lengths.prompt} tokens ({lengths.known})"
         if stage.seconds_at_least:
             line += f"; an update takes {stage.seconds_at_least:.1g} s at the very least"
         print(line)

@@ -4,10 +4,13 @@ options.
 
 import sys
 import types
+from typing import Annotated
 
 import pytest
 import torch
+from pydantic import Field
 
+from franken import plugins
 from franken.errors import FrankenError, UsageError
 from trainer.algorithms import ADVANTAGES, LOSSES, Estimate, Groups
 from trainer.algorithms.diversity import Anneal, dra, grpo_diversity
@@ -196,3 +199,27 @@ def test_losses_are_named_and_checked(monkeypatch):
     )
     assert torch.allclose(loss, -0.14 * advantages[:, None] * logprobs * mask)
     assert not clipped.any()
+
+
+def test_plugins_add_methods_of_the_same_kind():
+    def soft(tokens, tau: Annotated[float, Field(gt=0)] = 1.0):
+        return -tau * tokens.advantages * tokens.logprobs
+
+    def power(rewards, g, *, exponent: int = 2):
+        return g.total(rewards) ** exponent
+
+    try:
+        plugins.register("loss", "soft", LOSSES.method("soft", soft, aggregation="row"))
+        plugins.register("advantage", "power", power)
+        assert LOSSES.get("soft").aggregation == "row"
+        assert LOSSES.read({"name": "soft", "tau": 2.0}).parameters() == {"tau": 2.0}
+        with pytest.raises(ValueError, match="greater than 0"):
+            LOSSES.read({"name": "soft", "tau": 0})
+        with pytest.raises(ValueError, match="did you mean exponent"):
+            ADVANTAGES.read({"name": "power", "exponnt": 3})
+        rewards, g = groups()
+        cubed = estimated({"name": "power", "exponent": 3}, rewards, g).advantages
+        assert torch.allclose(cubed, g.total(rewards) ** 3)
+        assert {"soft"} < set(LOSSES.names())
+    finally:
+        plugins.forget()

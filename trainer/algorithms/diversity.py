@@ -42,7 +42,7 @@ class Anneal(Strict):
     )
     shape: Literal["cosine", "exponential", "constant"] = Field(
         default="cosine",
-        description="cosine is the paper's; exponential the released code's; constant keeps `start`",
+        description="cosine is the paper's, exponential the release's; constant keeps `start`",
     )
     decay: float = Field(default=9e-3, ge=0, description="rate per update of `exponential`")
 

@@ -92,7 +92,7 @@ def estimate(settings: Settings, rewards: RewardParts, groups: Groups) -> Estima
     if shape[:2] != tuple(groups.lengths.shape) or len(shape) not in (2, 3):
         raise FrankenError(
             f"{name} returned {shape or type(advantages).__name__}",
-            why=f"advantages are {tuple(groups.lengths.shape)}, or that with a third dimension of tokens",
+            why=f"advantages are {tuple(groups.lengths.shape)}, or with tokens as third dimension",
         )
     longest = int(groups.lengths.max())
     if len(shape) == 3 and shape[2] < longest:

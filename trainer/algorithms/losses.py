@@ -5,12 +5,12 @@ The weights come from `row_weights`, once, from the lengths of all rows of the s
 before the first backward pass: however the step is cut into micro-batches or spread over ranks, the
 gradients sum to the same.
 
-    kind     ratio                 surrogate                             tokens are summed by
-    grpo     per token             min(r·A, clip(r)·A)                   row       1/(rows·|o|)
-    dr_grpo  per token             the same                              constant  1/(rows·max tokens)
-    dapo     per token             the same, with clip_high > clip_low   token     1/(all tokens)
-    gspo     per row, r^(1/|o|)    the same                              row
-    cispo    per token, detached   clip(r)·A·log π                       token
+    kind     ratio                 surrogate                           tokens are summed by
+    grpo     per token             min(r·A, clip(r)·A)                 row       1/(rows·|o|)
+    dr_grpo  per token             the same                            constant  1/(rows·max tokens)
+    dapo     per token             the same, with clip_high > clip_low token     1/(all tokens)
+    gspo     per row, r^(1/|o|)    the same                            row
+    cispo    per token, detached   clip(r)·A·log π                     token
 
 A loss of one's own (`--plugin`, kind `loss`, or `package.module:function`) takes `Tokens` and
 returns a `TokenLoss` or a tensor; its tokens are summed by token unless it says otherwise.

@@ -107,7 +107,7 @@ def mupo(
     ):
         raise UsageError(
             "unknown option of mupo",
-            why=f"weighting={weighting!r} mixing={mixing!r} scale={scale!r} partition={partition!r}",
+            why=f"{weighting=} {mixing=} {scale=} {partition=}",
         )
     count = feasible_clusters(group, clusters, min_size)
     units = F.normalize(floating(embeddings), dim=-1)
@@ -198,7 +198,7 @@ def _mupo(
     ] = "group",
     std_floor: Annotated[float, STD_FLOOR_FIELD] = STD_FLOOR,
 ) -> Estimate:
-    """GRPO inside clusters of similar responses, with a reward for differing from other clusters."""
+    """GRPO inside clusters of similar responses, with a reward for differing from others."""
     total, embeddings = groups.total(rewards), groups.embed()
 
     def at(weight: float) -> Mupo:
@@ -250,7 +250,7 @@ def _partitions(
     *,
     shuffle: bool,
 ) -> ClusterLabels:
-    """The cluster of every response, prompt by prompt; with `shuffle`, of the same sizes at random."""
+    """The cluster of every response, by prompt; with `shuffle`, of the same sizes at random."""
     labels = []
     for b in range(len(units)):
         if clusters == 1:

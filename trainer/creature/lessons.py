@@ -14,7 +14,7 @@ DIALOGUE_WEIGHT = 2.0
 def lesson(
     kind: str, rng: random.Random, *, shares: dict[str, float] | None = None, weight: float = 1.0
 ) -> Conversation:
-    """One lesson about a grid of the training split. `shares` weighs the questions of a dialogue."""
+    """One lesson about a grid of the training split. `shares` weighs a dialogue's questions."""
     while True:
         grid = lessons.lesson_grid(rng)
         if split_of(lessons.world.describe(grid)) == "train":

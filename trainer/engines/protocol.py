@@ -12,13 +12,13 @@ class RolloutEngine(Protocol):
     """Samples responses with the policy's current weights.
 
     A response carries the log-probabilities of its tokens under the distribution that it was drawn
-    from; image and vision-marker tokens are never sampled. Samples follow from the prompt's key, the
-    sampling's seed and the weights.
+    from; image and vision-marker tokens are never sampled. Samples follow from the prompt's key,
+    the sampling's seed and the weights.
     """
 
     def ready(self) -> AbstractContextManager[None]:
-        """Within it, `sample` uses the weights after the last optimizer step; outside, an engine may
-        give its memory back.
+        """Within it, `sample` uses the weights after the last optimizer step; outside, an engine
+        may give its memory back.
         """
         ...
 

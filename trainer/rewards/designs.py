@@ -1,4 +1,4 @@
-"""The six reward designs of arXiv 2601.00215: Σ weight · sentence term of a section, and the answer.
+"""The six reward designs of arXiv 2601.00215: Σ weight · sentence term of a section, and answer.
 
     sentence term = tanh(number of distinct sentences) − tanh(number of repeated ones)
 

@@ -2,7 +2,7 @@
 2601.00215 calls for and nobody has tried.
 
     stated = the distinct (slot, value) statements of the description; true = those of the state
-    precision = |stated ∩ true| / |stated|, recall = |stated ∩ true| / |true|, F1 their harmonic mean
+    precision = |stated ∩ true| / |stated|, recall = |stated ∩ true| / |true|, F1 = harmonic mean
 
 Saying a fact twice changes nothing, and listing several values for one slot costs precision:
 neither repeating nor listing everything raises it. A description that the puzzle can parse is read
@@ -34,7 +34,7 @@ def fidelity(responses: Sequence[Response], items: Sequence[Item], context: Cont
 
 
 def f1(description: str, item: Item) -> float:
-    """The F1 of a description of the item's image. Raises FrankenError for an item without facts."""
+    """F1 of a description of the item's image. Raises FrankenError for an item without facts."""
     true = true_facts(item)
     statements = stated(description, item, [slot for slot, _ in true])
     hits = len(statements & true)
