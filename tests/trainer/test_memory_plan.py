@@ -252,7 +252,7 @@ def test_freezing_from_below_saves_gradients_moments_and_activations():
 def test_what_cannot_fit_is_refused_with_changes_that_were_planned():
     recipe = recipe_of(grpo(prompts=64, micro_rows=64, max_new_tokens=512), SEVEN)
     plan = memory_plan(recipe, memory=80)
-    assert not plan["fits"]
+    assert not plan.fits
     with pytest.raises(UsageError) as caught:
         refuse_what_cannot_fit(plan)
     for word in ("packed=true", "token_budget", "freeze:", "dtype=bf16", "all of these"):
@@ -260,7 +260,7 @@ def test_what_cannot_fit_is_refused_with_changes_that_were_planned():
     sampler = recipe_of(
         grpo(prompts=256, packed=True, max_new_tokens=4096), "Qwen/Qwen2.5-VL-3B-Instruct", "bf16"
     )
-    changes = memory_plan(sampler, memory=80)["changes"]
+    changes = memory_plan(sampler, memory=80).changes
     assert "group=4" in "".join(changes)  # here the cache of sampling is what is large
     assert [c for c in changes if "sample_batch=64 needs" in c]
     taught = SftStage(kind="sft", steps=1, lr=1e-4, tasks={"count": 1.0}, batch=256)
@@ -273,9 +273,9 @@ def test_what_cannot_fit_is_refused_with_changes_that_were_planned():
         padded["activations"] * 3 == rows["activations"] * 256
     )  # three examples of 400 tokens a row
     assert rows["logits"] < padded["logits"]
-    assert "packed=true" in "".join(memory_plan(recipe_of(taught, SEVEN), memory=80)["changes"])
+    assert "packed=true" in "".join(memory_plan(recipe_of(taught, SEVEN), memory=80).changes)
     roomy = memory_plan(recipe_of(grpo()), memory=80)
-    assert not [p for p in roomy["problems"] if "needs" in p and "disk" not in p]
+    assert not [p for p in roomy.problems if "needs" in p and "disk" not in p]
 
 
 def test_plan_on_the_command_line_loads_no_model(capsys, monkeypatch, tmp_path):
