@@ -6,6 +6,7 @@ a design misleads: groups that differ in format only (a normalised advantage blo
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -46,7 +47,7 @@ def reward_metrics(
     return metrics
 
 
-def hacked(log: Sequence[Mapping[str, float]], *, window: int = WINDOW) -> list[tuple[int, int]]:
+def hacked(log: Sequence[Mapping[str, Any]], *, window: int = WINDOW) -> list[tuple[int, int]]:
     """Spans of updates (first, last) where the reward went up while correctness went down.
 
     `log` are lines of metrics.jsonl, of one stage and in order. Two neighbouring windows are

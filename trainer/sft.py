@@ -126,7 +126,9 @@ def loss(model: "PreTrainedModel", batch: Batch) -> tuple[Tensor, dict[str, floa
     hidden = model.model(**batch.inputs, use_cache=False).last_hidden_state[:, :-1]
     targets = batch.labels[:, 1:]
     supervised = targets >= 0
-    logits = model.get_output_embeddings()(hidden[supervised]).float()
+    head = model.get_output_embeddings()
+    assert head is not None
+    logits = head(hidden[supervised]).float()
     wanted = targets[supervised]
     weights = batch.weights[:, None].expand_as(targets)[supervised]
     per_token = F.cross_entropy(logits, wanted, reduction="none")

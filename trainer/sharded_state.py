@@ -9,6 +9,7 @@ what is drawn is a function of seed and step. All ranks need to see the same fol
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
@@ -58,7 +59,7 @@ def save(
         return folder
     temporary = folder.with_name(f".{folder.name}")
     on_main_process(lambda: shutil.rmtree(temporary, ignore_errors=True))
-    values = {"model": get_model_state_dict(model)}
+    values: dict[str, Any] = {"model": get_model_state_dict(model)}
     if optimizer is not None:
         values["optimizer"] = get_optimizer_state_dict(model, optimizer)
     try:

@@ -3,13 +3,16 @@
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from franken.cli.options import DryRun, Json, split_list
-from franken.console import print_freeze_table, print_object, print_table, training_lines
+from franken.console import Frozen, print_freeze_table, print_object, print_table, training_lines
 from franken.errors import UsageError
+
+if TYPE_CHECKING:
+    from franken.runs.training import FrozenRow
 
 Freeze = Annotated[
     str,
@@ -179,6 +182,16 @@ def _line(row: dict[str, Any]) -> list[str]:
     return [layers, row["kind"], span("value", "low", "high", ""), *differences]
 
 
+def _frozen(row: "FrozenRow") -> Frozen:
+    return {
+        "part": row.part,
+        "layer": row.layer,
+        "frozen": row.frozen,
+        "tensors": row.tensors,
+        "parameters": row.parameters,
+    }
+
+
 def _train(
     name: str,
     frozen: str,
@@ -232,7 +245,7 @@ def _train(
             what = "trains" if stage.train else "frozen"
             named = ", ".join(stage.train or stage.freeze) or "nothing"
             print(f"{stage.kind}, {stage.length}, {what}: {named}")
-            print_freeze_table([row.stored() for row in stage.table])
+            print_freeze_table(_frozen(row) for row in stage.table)
         if dry_run:
             return 0
     if out is None:

@@ -161,9 +161,10 @@ def test_a_probe_method_is_one_file(capsys, tmp_path):
     [
         ("reward", "rewards", "{brief: 1.0}"),
         ("advantage", "advantage", "{name: median, floor: 0.01}"),
+        ("loss", "loss", "{name: tempered, tau: 0.5}"),
     ],
 )
-def test_a_reward_and_an_advantage(name, key, value, capsys, tmp_path):
+def test_a_reward_an_advantage_and_a_loss(name, key, value, capsys, tmp_path):
     small = [
         f"stages.0.{k}={v}" for k, v in {"steps": 1, "prompts": 2, "group": 4, key: value}.items()
     ]
