@@ -10,26 +10,29 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from franken import tasks as puzzles
 from franken.layers import thirds
-from franken.report.sources import runs_of
+from franken.report.sources import Runs, runs_of
 from franken.report.theme import name
 from franken.runs import RunSet
 from franken.runs.manifest import Config
 from franken.tasks.grading import extract
 
 if TYPE_CHECKING:
+    import pandas as pd
     from PIL.Image import Image
 
 LARGEST = 320  # pixels; larger images are scaled down for the page
 SMALL = 128  # pixels; smaller images stay PNG and are shown without smoothing
 LONGEST_REPLY = 1200  # characters
 LONGEST_CELL = 160  # characters of a reply behind a cell
-MOST_PAIRS = 30  # on the page, whatever was asked
+MOST_PAIRS = 30  # on the page, however many were probed
 DID = {"source": "becomes the source's", "changed": "only changes", "same": "stays"}
 UNTIL = {
     "never": "to none",
@@ -39,8 +42,101 @@ UNTIL = {
 }
 
 
-def image_uri(image: Image | None) -> dict[str, Any] | None:
-    """A data URI and how to show it; None for a missing image. Large images become JPEG of at most
+class Picture(TypedDict):
+    """A data URI, and whether its pixels are to be shown without smoothing."""
+
+    uri: str
+    pixelated: bool
+
+
+class Cell(NamedTuple):
+    """The answer after a swap at a layer, and what became of it: `source`, `changed` or `same`;
+    `whole` is the reply where it says more.
+    """
+
+    layer: int
+    state: str
+    answer: str
+    whole: str
+
+
+class Strip(NamedTuple):
+    """A checkpoint's answers to a pair: `before` any swap, of the source image, and layer by layer."""
+
+    model: str
+    name: str
+    cells: list[Cell]
+    before: str
+    right: bool
+    source: str
+
+
+@dataclass(frozen=True)
+class PairCard:
+    """An image pair with every checkpoint's strip. `did` and `until` say what happened to the last
+    checkpoint's answer, and up to which third it follows the image; `places` are those of the
+    filters' choices.
+    """
+
+    id: str
+    task: str
+    question: str
+    target: Picture | None
+    source: Picture | None
+    target_answer: str
+    source_answer: str
+    strips: list[Strip]
+    layers: list[int]
+    did: str
+    until: str
+    places: tuple[int, ...] = ()
+    classes: str = ""
+
+
+class Filter(NamedTuple):
+    """Radio buttons of which the first choice shows every card."""
+
+    key: str
+    title: str
+    choices: list[str]
+
+
+@dataclass(frozen=True)
+class PairGallery:
+    """The cards; `cap`, a sentence that says how many of how many are shown; the run folders that
+    hold all of them; and filters by task, by what happened, and by third.
+    """
+
+    cards: Sequence[PairCard] = ()
+    cap: str = ""
+    runs: Runs = ()
+    filters: Sequence[Filter] = ()
+
+
+class Reply(NamedTuple):
+    """A checkpoint's reply; `how` it was decoded: greedy or sampled."""
+
+    model: str
+    name: str
+    how: str
+    right: bool
+    strategy: str | None
+    text: str
+
+
+class ReplyCard(NamedTuple):
+    """A question with the replies of all checkpoints."""
+
+    id: str
+    task: str
+    question: str
+    gold: str
+    image: Picture | None
+    replies: list[Reply]
+
+
+def image_uri(image: Image | None) -> Picture | None:
+    """An image as the page embeds it; None for a missing one. Large images become JPEG of at most
     LARGEST pixels.
     """
     if image is None:
@@ -53,145 +149,151 @@ def image_uri(image: Image | None) -> dict[str, Any] | None:
         shrunk = image.convert("RGB")
         shrunk.thumbnail((LARGEST, LARGEST))
         shrunk.save(buffer, "JPEG", quality=85)
-    kind = "png" if small else "jpeg"
-    return {
-        "uri": f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}",
-        "pixelated": small,
-    }
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return {"uri": f"data:image/{'png' if small else 'jpeg'};base64,{data}", "pixelated": small}
 
 
 def pair_gallery(
-    found: RunSet, *, most: int = MOST_PAIRS, method: str = "swap-suffix"
-) -> dict[str, Any]:
+    runs: RunSet, *, most: int = MOST_PAIRS, method: str = "swap-suffix"
+) -> PairGallery:
     """The first eligible pairs of each task: both images, the question, and each checkpoint's
     answer by swap layer.
-
-    cards; `cap`, a sentence that says how many of how many are shown; `runs` that hold all of them;
-    `filters`: by task, by what happened to the last checkpoint's answer, and by the third of the
-    decoder up to which it follows the image.
     """
-    rows = found.samples("probe")
+    rows = runs.samples("probe")
     rows = rows[rows["method"] == method] if len(rows) else rows
-    empty = {"cards": [], "cap": "", "runs": (), "filters": []}
     if len(rows) == 0:
-        return empty
+        return PairGallery()
     usable = rows[rows["error"].isna() & rows["ineligible"].isna()]
-    everyone = (
-        usable.groupby(["task", "sample"])["model"].transform("nunique") == rows["model"].nunique()
-    )
-    usable = usable[everyone]  # eligible for every checkpoint, so that a card compares them
-    tasks = list(dict.fromkeys(str(t) for t in usable["task"]))
+    models = usable.groupby(["task", "sample"])["model"].transform("nunique")
+    usable = usable[models == rows["model"].nunique()]  # so that a card compares all checkpoints
+    tasks = list(dict.fromkeys(str(task) for task in usable["task"]))
     per_task = max(1, most // max(1, len(tasks)))
-    cards: list[dict[str, Any]] = []
-    for task in tasks[:most]:
-        of_task = usable[usable["task"] == task]
-        wanted = list(dict.fromkeys(of_task["sample"]))[:per_task]
-        pairs = {p.id: p for p in _pairs(found, task)}
-        by_sample = dict(
-            list(of_task[of_task["sample"].isin(wanted)].groupby("sample", sort=False))
-        )
-        cards += [
-            _pair_card(pairs[s], by_sample[s], found.study.stages) for s in wanted if s in pairs
-        ]
-    if not cards:
-        return empty
-    shown_tasks = list(dict.fromkeys(c["task"] for c in cards))
-    last = name(cards[0]["strips"][-1]["model"])
-    filters = [
-        {"key": "task", "title": "Task", "choices": ["all tasks", *shown_tasks]},
-        {"key": "did", "title": f"{last}'s answer", "choices": ["anything", *DID.values()]},
-        {
-            "key": "until",
-            "title": "Follows the image",
-            "choices": ["to any layer", *UNTIL.values()],
-        },
+    cards = [
+        card
+        for task in tasks[:most]
+        for card in _cards_of(runs, task, usable[usable["task"] == task], per_task)
     ]
-    for card in cards:
-        card["places"] = (
-            1 + shown_tasks.index(card["task"]),
-            1 + list(DID).index(card["did"]),
-            1 + list(UNTIL).index(card["until"]),
-        )
-        card["classes"] = " ".join(
-            f"{f['key']}-is-{place}" for f, place in zip(filters, card["places"], strict=True)
-        )
-    total = len(usable.drop_duplicates(["task", "sample"]))
-    asked = len(rows.drop_duplicates(["task", "sample"]))
-    cap = f"Shown: {len(cards)} of {total} eligible pairs, the first of each task (at most {per_task}); {asked} were asked."
-    return {
-        "cards": cards,
-        "cap": cap,
-        "runs": runs_of(found, "probe", None, method),
-        "filters": filters,
-    }
+    if not cards:
+        return PairGallery()
+    shown_tasks = list(dict.fromkeys(card.task for card in cards))
+    filters = [
+        Filter("task", "Task", ["all tasks", *shown_tasks]),
+        Filter("did", f"{cards[0].strips[-1].name}'s answer", ["anything", *DID.values()]),
+        Filter("until", "Follows the image", ["to any layer", *UNTIL.values()]),
+    ]
+    total, probed = (len(r.drop_duplicates(["task", "sample"])) for r in (usable, rows))
+    cap = (
+        f"Shown: {len(cards)} of {total} eligible pairs, the first of each task "
+        f"(at most {per_task}); {probed} were asked."
+    )
+    placed = [_placed(card, shown_tasks, filters) for card in cards]
+    return PairGallery(placed, cap, runs_of(runs, "probe", None, method), filters)
 
 
-def filter_rules(pairs: dict[str, Any]) -> str:
+def filter_rules(gallery: PairGallery) -> str:
     """CSS that hides the cards which the checked radio buttons exclude, and says so where none is
     left. No text of others.
     """
-    filters, places = pairs["filters"], {card["places"] for card in pairs["cards"]}
+    filters, places = gallery.filters, {card.places for card in gallery.cards}
     rules = [
-        f"body:has(#{f['key']}-{i}:checked) .of-pairs:not(.{f['key']}-is-{i}) {{ display: none; }}"
+        f"body:has(#{f.key}-{i}:checked) .of-pairs:not(.{f.key}-is-{i}) {{ display: none; }}"
         for f in filters
-        for i in range(1, len(f["choices"]))
+        for i in range(1, len(f.choices))
     ]
     blank = [
         "body"
-        + "".join(f":has(#{f['key']}-{i}:checked)" for f, i in zip(filters, chosen, strict=True))
+        + "".join(f":has(#{f.key}-{i}:checked)" for f, i in zip(filters, chosen, strict=True))
         + " .none-fits"
-        for chosen in product(*(range(len(f["choices"])) for f in filters))
+        for chosen in product(*(range(len(f.choices)) for f in filters))
         if not any(all(c in (0, p) for c, p in zip(chosen, place, strict=True)) for place in places)
     ]
     return "\n".join([*rules, *([",\n".join(blank) + " { display: block; }"] if blank else [])])
 
 
-def _pair_card(pair: puzzles.Pair, rows: Any, stages: list[str]) -> dict[str, Any]:
-    strips, states = [], []
-    for model in (m for m in stages if m in set(rows["model"])):
-        own = rows[rows["model"] == model].sort_values("layer")
-        cells, states = [], []
-        for row in own.to_dict("records"):
-            state = "source" if row["to_source"] else "changed" if row["changed"] else "same"
-            answer, whole = _short(row["output"]), str(row["output"] or "")[:LONGEST_CELL]
-            states.append(state)
-            cells.append(
-                {
-                    "layer": int(row["layer"]),
-                    "state": state,
-                    "answer": answer,
-                    "whole": "" if whole == answer else whole,
-                }
-            )
-        first = own.iloc[0]
-        strips.append(
-            {
-                "model": model,
-                "name": name(model),
-                "cells": cells,
-                "before": _short(first["baseline"]),
-                "right": bool(first["baseline_score"] and first["baseline_score"] > 0.5),
-                "source": _short(first["source_output"]),
-            }
-        )
-    layers = [c["layer"] for c in strips[0]["cells"]] if strips else []
-    return {
-        "id": pair.id,
-        "task": pair.task,
-        "question": pair.target.question,
-        "fact": pair.fact,
-        "target": image_uri(pair.target.image),
-        "source": image_uri(pair.source.image),
-        "target_answer": pair.target.answer,
-        "source_answer": pair.source.answer,
-        "strips": strips,
-        "layers": layers,
-        "did": next((s for s in DID if s in states), "same"),
-        "until": _until(states),
-    }
+def reasoning_gallery(runs: RunSet, *, per_task: int = 2, draws: int = 1) -> list[ReplyCard]:
+    """The first prompts of each task with each checkpoint's greedy reply and its first draws, in
+    the image arm.
+    """
+    rows = runs.samples("eval")
+    if len(rows) == 0:
+        return []
+    models = [m for m in (*runs.study.stages, "control") if m in set(rows["model"])]
+    rows = rows[(rows["method"] == "image") & rows["model"].isin(models) & (rows["draw"] < draws)]
+    rows = rows[rows["error"].isna() & rows["ineligible"].isna()]
+    cards: list[ReplyCard] = []
+    for task in dict.fromkeys(str(task) for task in rows["task"]):
+        of_task = rows[rows["task"] == task]
+        items = {item.id: item for item in _items(runs, task)}
+        for sample in list(dict.fromkeys(of_task["sample"]))[:per_task]:
+            item, own = items.get(str(sample)), of_task[of_task["sample"] == sample]
+            replies = [reply for m in models for reply in _replies(own[own["model"] == m])]
+            question, image = (item.question, item.image) if item else ("", None)
+            gold = str(own.iloc[0]["gold"])
+            cards.append(ReplyCard(str(sample), task, question, gold, image_uri(image), replies))
+    return cards
 
 
-def _until(states: list[str]) -> str:
+def _cards_of(runs: RunSet, task: str, rows: pd.DataFrame, most: int) -> list[PairCard]:
+    """The cards of a task's first pairs, as far as these can be made again."""
+    samples = list(dict.fromkeys(rows["sample"]))[:most]
+    pairs = {pair.id: pair for pair in _pairs(runs, task)}
+    stages = runs.study.stages
+    return [
+        _pair_card(pairs[sample], rows[rows["sample"] == sample], stages)
+        for sample in samples
+        if sample in pairs
+    ]
+
+
+def _pair_card(pair: puzzles.Pair, rows: pd.DataFrame, stages: Sequence[str]) -> PairCard:
+    own = (rows[rows["model"] == model].sort_values("layer") for model in stages)
+    strips = [_strip(of_model) for of_model in own if len(of_model)]
+    states = [cell.state for cell in strips[-1].cells] if strips else []
+    return PairCard(
+        id=pair.id,
+        task=pair.task,
+        question=pair.target.question,
+        target=image_uri(pair.target.image),
+        source=image_uri(pair.source.image),
+        target_answer=pair.target.answer,
+        source_answer=pair.source.answer,
+        strips=strips,
+        layers=[cell.layer for cell in strips[0].cells] if strips else [],
+        did=next((state for state in DID if state in states), "same"),
+        until=_until(states),
+    )
+
+
+def _strip(rows: pd.DataFrame) -> Strip:
+    """Rows of one pair and one model, by layer."""
+    cells = []
+    for row in rows.to_dict("records"):
+        state = "source" if row["to_source"] else "changed" if row["changed"] else "same"
+        answer, reply = _short(row["output"]), str(row["output"] or "")[:LONGEST_CELL]
+        cells.append(Cell(int(row["layer"]), state, answer, "" if reply == answer else reply))
+    first = rows.iloc[0]
+    return Strip(
+        model=first["model"],
+        name=name(first["model"]),
+        cells=cells,
+        before=_short(first["baseline"]),
+        right=bool(first["baseline_score"] and first["baseline_score"] > 0.5),
+        source=_short(first["source_output"]),
+    )
+
+
+def _placed(card: PairCard, tasks: Sequence[str], filters: Sequence[Filter]) -> PairCard:
+    """The card with its places among the filters' choices, and the classes that the rules name."""
+    places = (
+        1 + tasks.index(card.task),
+        1 + list(DID).index(card.did),
+        1 + list(UNTIL).index(card.until),
+    )
+    classes = " ".join(f"{f.key}-is-{place}" for f, place in zip(filters, places, strict=True))
+    return replace(card, places=places, classes=classes)
+
+
+def _until(states: Sequence[str]) -> str:
     """The third of the decoder of the last layer from which a swap still changes the answer;
     `never` where none does.
     """
@@ -203,78 +305,41 @@ def _until(states: list[str]) -> str:
     )
 
 
-def reasoning_gallery(found: RunSet, *, per_task: int = 2, draws: int = 1) -> list[dict[str, Any]]:
-    """The first prompts of each task with each checkpoint's greedy reply and its first draws, in
-    the image arm.
-    """
-    rows = found.samples("eval")
-    if len(rows) == 0:
-        return []
-    shown_models = [m for m in (*found.study.stages, "control") if m in set(rows["model"])]
-    rows = rows[
-        (rows["method"] == "image") & rows["model"].isin(shown_models) & (rows["draw"] < draws)
+def _replies(rows: pd.DataFrame) -> list[Reply]:
+    """A model's replies to one prompt, the greedy one first."""
+    return [
+        Reply(
+            model=row["model"],
+            name=name(row["model"]),
+            how="greedy" if row["draw"] < 0 else "sampled",
+            right=bool(row["score"] and row["score"] > 0.5),
+            strategy=row["strategy"],
+            text=str(row["output"])[:LONGEST_REPLY].strip(),
+        )
+        for row in rows.sort_values("draw").to_dict("records")
     ]
-    rows = rows[rows["error"].isna() & rows["ineligible"].isna()]
-    cards: list[dict[str, Any]] = []
-    for task in dict.fromkeys(rows["task"]):
-        of_task = rows[rows["task"] == task]
-        items = {i.id: i for i in _items(found, str(task))}
-        for sample in list(dict.fromkeys(of_task["sample"]))[:per_task]:
-            item = items.get(str(sample))
-            own = of_task[of_task["sample"] == sample]
-            replies = [
-                _reply(row) for m in shown_models for row in _in_order(own[own["model"] == m])
-            ]
-            cards.append(
-                {
-                    "id": str(sample),
-                    "task": str(task),
-                    "question": item.question if item else "",
-                    "gold": str(own.iloc[0]["gold"]),
-                    "image": image_uri(item.image) if item else None,
-                    "replies": replies,
-                }
-            )
-    return cards
 
 
-def _in_order(rows: Any) -> list[dict[str, Any]]:
-    return rows.sort_values("draw").to_dict("records")
-
-
-def _reply(row: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "model": row["model"],
-        "name": name(row["model"]),
-        "how": "greedy" if row["draw"] < 0 else "sampled",
-        "right": bool(row["score"] and row["score"] > 0.5),
-        "strategy": row["strategy"],
-        "text": str(row["output"])[:LONGEST_REPLY].strip(),
-    }
-
-
-def _short(reply: Any, limit: int = 24) -> str:
+def _short(reply: str | None, limit: int = 24) -> str:
     text = (extract(str(reply)) or "") if reply is not None else ""
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def _pairs(found: RunSet, task: str) -> list[puzzles.Pair]:
-    config = next((run.manifest.config for run in found.of("probe")), Config())
-    data = config.data
-    if data:
-        return (
-            [p for p in puzzles.load_folder(Path(data)) if p.task == task]
-            if Path(data).exists()
-            else []
-        )
+def _pairs(runs: RunSet, task: str) -> list[puzzles.Pair]:
+    config = next((run.manifest.config for run in runs.of("probe")), Config())
+    if config.data:
+        return [pair for pair in _of_folder(config.data) if pair.task == task]
     if not puzzles.is_puzzle(task):
         return []
     return puzzles.get(task).pairs(config.samples or 0, config.seed)
 
 
-def _items(found: RunSet, task: str) -> list[puzzles.Item]:
-    study = found.study
+def _items(runs: RunSet, task: str) -> list[puzzles.Item]:
+    study = runs.study
     if study.data:
-        pairs = puzzles.load_folder(Path(study.data)) if Path(study.data).exists() else []
-        return [p.target for p in pairs if p.task == task]
+        return [pair.target for pair in _of_folder(study.data) if pair.task == task]
     return puzzles.get(task).items(8, study.seed, split="test") if puzzles.is_puzzle(task) else []
+
+
+def _of_folder(data: str) -> list[puzzles.Pair]:
+    return puzzles.load_folder(Path(data)) if Path(data).exists() else []

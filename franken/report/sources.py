@@ -11,9 +11,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from string import Formatter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from franken.report.evidence import Evidence
+from franken.runs import LoadedRun, RunSet
 
 NUMBERS = re.compile(
     r"(?<![\w@^.:/-])(?!95\s%)[+\N{MINUS SIGN}]?\d+(?:\.\d+)?(?:-\d+)?(?:[\s\N{NO-BREAK SPACE}](?:%|points))?(?![\w:])"
@@ -35,13 +35,14 @@ class Sentence(str):
 
     def __new__(cls, pieces: Iterable[str | Number]) -> Sentence:
         pieces = tuple(pieces)
-        made = super().__new__(cls, "".join(p.text if isinstance(p, Number) else p for p in pieces))
-        made.pieces = pieces
-        return made
+        text = "".join(p.text if isinstance(p, Number) else p for p in pieces)
+        sentence = super().__new__(cls, text)
+        sentence.pieces = pieces
+        return sentence
 
 
 def say(
-    template: str, runs: Runs = (), at: Mapping[str, Runs] | None = None, **fields: Any
+    template: str, runs: Runs = (), at: Mapping[str, Runs] | None = None, **fields: object
 ) -> Sentence:
     """Fill a template. `{gain:n}` is a number from `runs`, or from `at["gain"]`; `{who}` is plain
     text.
@@ -70,36 +71,34 @@ def numbers_of(text: str, runs: Runs) -> Sentence:
     """
     pieces: list[str | Number] = []
     end = 0
-    for found in NUMBERS.finditer(text):
-        pieces += [text[end : found.start()], Number(found.group(), runs)]
-        end = found.end()
+    for number in NUMBERS.finditer(text):
+        pieces += [text[end : number.start()], Number(number.group(), runs)]
+        end = number.end()
     return Sentence([*pieces, text[end:]])
 
 
 def runs_of(
-    found: Evidence, verb: str, models: Iterable[str] | None = None, method: str | None = None
+    runs: RunSet, verb: str, models: Iterable[str] | None = None, method: str | None = None
 ) -> Runs:
     """The run folders of a verb that hold rows of these models (of one method or arm), relative to
-    the study's folder.
+    the study's folder, in the order of the models.
     """
     wanted = None if models is None else list(models)
-    out: list[tuple[int, str]] = []
-    for run in found.runs:
-        rows: Any = run.samples
-        if run.verb != verb:
-            continue
+    ranked: list[tuple[int, str]] = []
+    for run in runs.of(verb):
+        rows = run.samples
         if method is not None and "method" in rows:
             rows = rows[rows["method"] == method]
         held = set(rows["model"]) if "model" in rows else set()
         if wanted is None or held & set(wanted):
-            place = next((i for i, m in enumerate(wanted or ()) if m in held), 0)
-            out.append((place, folder_of(found, run)))
-    return tuple(folder for _, folder in sorted(out, key=lambda pair: pair[0]))
+            rank = next((i for i, model in enumerate(wanted or ()) if model in held), 0)
+            ranked.append((rank, folder_of(runs, run)))
+    return tuple(folder for _, folder in sorted(ranked, key=lambda pair: pair[0]))
 
 
-def folder_of(found: Evidence, run: Any) -> str:
+def folder_of(runs: RunSet, run: LoadedRun) -> str:
     """A run's folder relative to the study's."""
-    return run.folder.relative_to(found.folder).as_posix()
+    return run.folder.relative_to(runs.folder).as_posix()
 
 
 def anchor(runs: Runs) -> str:

@@ -4,6 +4,7 @@ import base64
 import io
 import re
 import time
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -31,12 +32,12 @@ def found(built):
 def test_cards_hold_what_the_run_says(found):
     gallery = pair_gallery(found)
     rows = found.samples("probe")
-    assert 0 < len(gallery["cards"]) <= MOST_PAIRS
-    for card in gallery["cards"][:4]:
-        for strip in card["strips"]:
+    assert 0 < len(gallery.cards) <= MOST_PAIRS
+    for card in gallery.cards[:4]:
+        for strip in card.strips:
             own = rows[
-                (rows["sample"] == card["id"])
-                & (rows["model"] == strip["model"])
+                (rows["sample"] == card.id)
+                & (rows["model"] == strip.model)
                 & (rows["method"] == "swap-suffix")
             ]
             own = own.sort_values("layer")
@@ -44,7 +45,7 @@ def test_cards_hold_what_the_run_says(found):
                 "source" if s else "changed" if c else "same"
                 for s, c in zip(own.to_source, own.changed, strict=True)
             ]
-            assert [c["state"] for c in strip["cells"]] == states
+            assert [c.state for c in strip.cells] == states
         moved = [i for i, state in enumerate(states) if state != "same"]  # of the last checkpoint
         third = (
             "never"
@@ -55,16 +56,16 @@ def test_cards_hold_what_the_run_says(found):
             if moved[-1] < 5
             else "late"
         )
-        assert card["until"] == third
+        assert card.until == third
     failed = rows[rows["error"].notna() | rows["ineligible"].notna()]
-    assert not {c["id"] for c in gallery["cards"]} & set(failed[failed["model"] == "rl"]["sample"])
+    assert not {c.id for c in gallery.cards} & set(failed[failed["model"] == "rl"]["sample"])
 
 
 def test_the_rules_hide_just_the_other_cards_and_say_when_none_is_left(found):
     gallery = pair_gallery(found)
     rules = filter_rules(gallery)
     hidden = re.findall(r"#(\w+)-(\d+):checked\) \.of-pairs:not\(\.(\w+)-is-(\d+)\)", rules)
-    assert len(hidden) == sum(len(f["choices"]) - 1 for f in gallery["filters"])
+    assert len(hidden) == sum(len(f.choices) - 1 for f in gallery.filters)
     assert all((a, i) == (b, j) for a, i, b, j in hidden)
     blank = set(
         re.findall(
@@ -72,19 +73,20 @@ def test_the_rules_hide_just_the_other_cards_and_say_when_none_is_left(found):
             rules,
         )
     )
-    for chosen in product(*(range(len(f["choices"])) for f in gallery["filters"])):
+    for chosen in product(*(range(len(f.choices)) for f in gallery.filters)):
         fits = [
             c
-            for c in gallery["cards"]
-            if all(x in (0, y) for x, y in zip(chosen, c["places"], strict=True))
+            for c in gallery.cards
+            if all(x in (0, y) for x, y in zip(chosen, c.places, strict=True))
         ]
         assert (tuple(map(str, chosen)) in blank) == (not fits)
 
 
 def test_the_rules_hold_no_text_of_others(found):
     gallery = pair_gallery(found)
-    gallery["filters"][0]["choices"] = ["all", "</style><script>alert(1)</script>"] * 3
-    assert "script" not in filter_rules(gallery)
+    evil = ["all", "</style><script>alert(1)</script>"] * 3
+    filters = [gallery.filters[0]._replace(choices=evil), *gallery.filters[1:]]
+    assert "script" not in filter_rules(replace(gallery, filters=filters))
 
 
 def test_large_images_are_scaled_down():
@@ -176,4 +178,4 @@ def test_replies_of_failed_prompts_are_not_shown(found):
     failed = set(rows[rows["error"].notna() & (rows["model"] == "rl")]["sample"])
     assert failed
     assert cards
-    assert not any(r["model"] == "rl" for c in cards if c["id"] in failed for r in c["replies"])
+    assert not any(r.model == "rl" for c in cards if c.id in failed for r in c.replies)
