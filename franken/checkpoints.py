@@ -3,15 +3,15 @@ each one is.
 
 Reads safetensors headers only; no torch, no transformers. Tensors are known by their canonical
 names (`franken.names`), so that checkpoints saved under different spellings, in other shards or by
-other versions fit together.
+other versions fit together. This is the one door for checkpoints: whatever a folder holds becomes a
+`Checkpoint` whose parts fit each other, or one FrankenError.
 """
 
 import hashlib
 import json
 import os
 import re
-import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,29 +19,16 @@ from typing import Any
 
 import numpy as np
 
+from franken.configs import INDEX, ModelConfig, read_config, read_index
 from franken.contents import of_file
 from franken.errors import FrankenError, UsageError
+from franken.files import AGAIN, inside
+from franken.headers import Stored, read_header
 from franken.names import Place, canonical, depths_of, place
+from franken.soundness import check_layers, check_shapes
 
-INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 ADAPTER = "adapter_config.json"
-ITEM_BYTES = {
-    "F64": 8,
-    "F32": 4,
-    "F16": 2,
-    "BF16": 2,
-    "I64": 8,
-    "I32": 4,
-    "I16": 2,
-    "I8": 1,
-    "U8": 1,
-    "BOOL": 1,
-    "F8_E4M3": 1,
-    "F8_E5M2": 1,
-    "F8_E8M0": 1,
-}
-MAX_HEADER = 100_000_000
 PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -79,14 +66,19 @@ class LowRank:
 @dataclass(frozen=True)
 class Checkpoint:
     """All tensors of a checkpoint by canonical name, in the order of the files; `updates` are an
-    adapter's products.
+    adapter's products. `settings` is what franken reads of config.json, `config` all of it.
     """
 
     folder: Path
+    settings: ModelConfig
     config: dict[str, Any]
-    model_type: str
     tensors: dict[str, TensorEntry]
     updates: dict[str, LowRank] = field(default_factory=dict)
+
+    @property
+    def model_type(self) -> str:
+        """The family, as transformers calls it."""
+        return self.settings.model_type
 
     @property
     def name(self) -> str:
@@ -128,21 +120,26 @@ def resolve(path_or_id: str | Path, *, download: bool = False) -> Path:
         from franken.models.creature import creature_path
 
         return creature_path(text.removeprefix("creature:"))
-    folder = Path(text).expanduser()
-    if folder.is_dir():
-        return folder
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", text) and not folder.exists():
+    try:
+        folder = Path(text).expanduser()
+        if folder.is_dir():
+            return folder
+        there = os.path.lexists(folder)
+    except (OSError, ValueError, RuntimeError) as e:  # too long, not allowed, no such user
+        raise _no_checkpoint(text, getattr(e, "strerror", None) or str(e)) from e
+    if not there and re.fullmatch(r"[\w.-]+/[\w.-]+", text):
         return _from_hub(text, download)
-    raise UsageError(
-        f"no checkpoint at {text}",
-        why="there is no such folder",
-        fix="give a folder, a hub id, creature:base or creature:sft",
-    )
+    raise _no_checkpoint(text, "it is not a folder" if there else "there is no such folder")
+
+
+def _no_checkpoint(text: str, why: str) -> UsageError:
+    fix = "give a folder, a hub id, creature:base or creature:sft"
+    return UsageError(f"no checkpoint at {text!r}", why=why, fix=fix)
 
 
 def open_checkpoint(path_or_id: str | Path, *, download: bool = False) -> Checkpoint:
     """Read config and headers. Raises FrankenError, with the fix, for anything missing, truncated,
-    pickled or unknown.
+    pickled, unknown or contradictory.
     """
     folder = resolve(path_or_id, download=download)
     if is_adapter(folder):
@@ -151,16 +148,35 @@ def open_checkpoint(path_or_id: str | Path, *, download: bool = False) -> Checkp
             why="it holds no model, only what is added to one",
             fix="franken merge BASE ADAPTER --layers all makes a model of them; franken diff takes it after its base",
         )
-    config = _read_json(folder / "config.json", "a checkpoint folder holds a config.json")
-    model_type = str(config.get("model_type", ""))
+    settings, config = read_config(folder)
+    if (folder / ADAPTER).exists():
+        raise FrankenError(
+            f"{folder} holds a model and a LoRA adapter",
+            why=f"transformers adds the adapter of {ADAPTER} to the model when it loads the folder",
+            fix="move the adapter's files into a folder of their own",
+        )
     tensors: dict[str, TensorEntry] = {}
-    for entry in _entries(folder, model_type):
+    for file, stored in _stored(folder):
+        entry = as_entry(file, stored, settings.model_type)
         if entry.canonical in tensors:
             raise FrankenError(
-                f"{entry.name} is there twice", why=f"once in {tensors[entry.canonical].file.name}"
+                f"{entry.name} is there twice in {folder}",
+                why=f"{tensors[entry.canonical].file.name} has it as {tensors[entry.canonical].name}",
+                fix=AGAIN,
             )
         tensors[entry.canonical] = entry
-    return Checkpoint(folder, config, model_type, tensors)
+    check_layers(folder, (entry.place for entry in tensors.values()), settings)
+    check_shapes(folder, tensors, settings)
+    return Checkpoint(folder, settings, config, tensors)
+
+
+def as_entry(file: Path, stored: Stored, model_type: str, weight: str = "") -> TensorEntry:
+    """A stored tensor with its place in the model; `weight` is the name that it counts as, if that
+    is not its own.
+    """
+    name, dtype, shape, start, stop = stored
+    key, spot = canonical(weight or name, model_type), place(weight or name, model_type)
+    return TensorEntry(name, key, file, dtype, shape, start, stop, spot)
 
 
 def is_adapter(folder: Path) -> bool:
@@ -229,33 +245,21 @@ def read_array(entry: TensorEntry) -> np.ndarray:
     return decode(read_bytes(entry), entry.dtype).reshape(entry.shape)
 
 
-def _entries(folder: Path, model_type: str) -> Iterator[TensorEntry]:
-    index = folder / INDEX
-    if index.exists():
-        listed = _read_json(index, "the shard index must be JSON").get("weight_map", {})
-        found: set[str] = set()
-        for shard in sorted(set(listed.values())):
-            path = (folder / shard).resolve()
-            if not path.is_relative_to(folder.resolve()) and not (folder / shard).is_symlink():
-                raise FrankenError(
-                    f"the index points outside its folder: {shard}",
-                    why="a shard must lie beside its index",
-                    fix="do not use this checkpoint",
-                )
-            if not path.exists():
-                raise FrankenError(
-                    f"the shard {shard} is missing", why=f"{INDEX} names it", fix="fetch it again"
-                )
-            for entry in _file_tensors(folder / shard, model_type):
-                found.add(entry.name)
-                yield entry
-        absent = set(listed) - found
-        if absent:
+def _stored(folder: Path) -> Iterator[tuple[Path, Stored]]:
+    """Every tensor of the folder with its file: of the single one, or of the index's shards."""
+    single, index = (os.path.lexists(folder / name) for name in (SINGLE, INDEX))
+    if index:
+        listed = read_index(folder)
+        if single and set(listed.values()) != {SINGLE}:
             raise FrankenError(
-                f"{len(absent)} tensors of the index are in no shard, e.g. {sorted(absent)[0]}"
+                f"{folder} holds both {SINGLE} and {INDEX}",
+                why="transformers reads the one, and other readers the shards of the other",
+                fix="remove the one that is not the model",
             )
-    elif (folder / SINGLE).exists():
-        yield from _file_tensors(folder / SINGLE, model_type)
+        yield from _sharded(folder, listed)
+    elif single:
+        file = inside(folder, SINGLE)
+        yield from ((file, stored) for stored in read_header(file))
     elif any(next(folder.glob(pattern), None) for pattern in PICKLES):
         raise FrankenError(
             f"{folder} holds pickled weights only",
@@ -263,43 +267,33 @@ def _entries(folder: Path, model_type: str) -> Iterator[TensorEntry]:
             fix="convert it with transformers' save_pretrained, which writes safetensors",
         )
     else:
-        raise FrankenError(f"no weights in {folder}", why=f"there is neither {SINGLE} nor {INDEX}")
+        raise FrankenError(
+            f"no weights in {folder}",
+            why=f"there is neither {SINGLE} nor {INDEX}",
+            fix="give the folder of a model",
+        )
 
 
-def file_entries(file: Path) -> Iterator[tuple[str, str, tuple[int, ...], int, int]]:
-    """(name, dtype, shape, start, stop) of every tensor of a safetensors file, in the order of the
-    bytes.
-
-    Raises FrankenError for a file that is cut off or is something else.
-    """
-    size = file.stat().st_size
-    with file.open("rb") as opened:
-        length = struct.unpack("<Q", opened.read(8))[0] if size >= 8 else MAX_HEADER + 1
-        if length > min(MAX_HEADER, size - 8):
-            raise _broken(file, "the header is cut off")
-        try:
-            header = json.loads(opened.read(length))
-        except (json.JSONDecodeError, UnicodeDecodeError) as e:
-            raise _broken(file, "the header is not JSON") from e
-    base = 8 + length
-    tensors = {name: info for name, info in header.items() if name != "__metadata__"}
-    for name, info in sorted(tensors.items(), key=lambda item: item[1]["data_offsets"]):
-        start, stop = (base + offset for offset in info["data_offsets"])
-        shape = tuple(info["shape"])
-        expected = int(np.prod(shape, dtype=np.int64)) * ITEM_BYTES.get(info["dtype"], 0)
-        if stop > size:
-            raise _broken(file, f"{name} ends at byte {stop}, the file at {size}")
-        if stop - start != expected:
-            raise _broken(
-                file, f"{name} has {stop - start} bytes, its shape and type need {expected}"
-            )
-        yield name, info["dtype"], shape, start, stop
-
-
-def _file_tensors(file: Path, model_type: str) -> Iterator[TensorEntry]:
-    for name, dtype, shape, start, stop in file_entries(file):
-        spot = place(name, model_type)
-        yield TensorEntry(name, canonical(name, model_type), file, dtype, shape, start, stop, spot)
+def _sharded(folder: Path, listed: Mapping[str, str]) -> Iterator[tuple[Path, Stored]]:
+    seen: set[str] = set()
+    for shard in sorted(set(listed.values())):
+        file = inside(folder, shard)
+        for stored in read_header(file):
+            if listed.get(stored.name) != shard:
+                raise FrankenError(
+                    f"{file} holds {stored.name}",
+                    why=f"{INDEX} says that it is in {listed.get(stored.name, 'no shard')}",
+                    fix=AGAIN,
+                )
+            seen.add(stored.name)
+            yield file, stored
+    absent = sorted(set(listed) - seen)
+    if absent:
+        raise FrankenError(
+            f"{len(absent)} tensors of {folder / INDEX} are in no shard",
+            why=f"for example {absent[0][:200]!r}, which should be in {listed[absent[0]]}",
+            fix=AGAIN,
+        )
 
 
 def _from_hub(repo: str, download: bool) -> Path:
@@ -315,20 +309,3 @@ def _from_hub(repo: str, download: bool) -> Path:
             why="there is no such folder, and nothing is downloaded unless asked for",
             fix=f"check the path, or fetch the model: hf download {repo} (diff, probe and eval take --download)",
         ) from e
-
-
-def _read_json(path: Path, why: str) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError as e:
-        raise UsageError(
-            f"{path.parent} has no {path.name}", why=why, fix="give the folder of a model"
-        ) from e
-    except json.JSONDecodeError as e:
-        raise FrankenError(f"{path} is not JSON", why=str(e), fix="fetch the file again") from e
-
-
-def _broken(file: Path, why: str) -> FrankenError:
-    return FrankenError(
-        f"{file.name} is truncated or not safetensors", why=why, fix="fetch the file again"
-    )

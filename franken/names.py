@@ -87,15 +87,16 @@ FAMILIES: Mapping[str, Rules] = {
     "gemma3_text": _TEXT,
 }
 
+_OTHER_DIGITS = re.compile(r"\.0[0-9]")  # 03 would be a second layer 3
 # Canonical name → component, a group called `layer` being the layer; the part is the name's first
 # word.
-_LAYER = r"(?:encoder\.|transformer\.)?(?:blocks|layers?)\.(?P<layer>\d+)\."
+_LAYER = r"(?:encoder\.|transformer\.)?(?:blocks|layers?)\.(?P<layer>0|[1-9][0-9]{0,3})\."
 _PLACES = tuple(
-    (re.compile(pattern + r"(?:\.|$)"), component)
+    (re.compile(pattern + r"(?:\.|$)", re.ASCII), component)
     for pattern, component in (
-        (r"text\.layers\.(?P<layer>\d+)\.self_attn", "attn"),
-        (r"text\.layers\.(?P<layer>\d+)\.mlp", "mlp"),
-        (r"text\.layers\.(?P<layer>\d+)\.\w*layernorm", "norm"),
+        (r"text\.layers\.(?P<layer>0|[1-9][0-9]{0,3})\.self_attn", "attn"),
+        (r"text\.layers\.(?P<layer>0|[1-9][0-9]{0,3})\.mlp", "mlp"),
+        (r"text\.layers\.(?P<layer>0|[1-9][0-9]{0,3})\.\w*layernorm", "norm"),
         (r"text\.embed_tokens", "embed"),
         (r"text\.norm", "norm"),
         (r"text\.lm_head", "head"),
@@ -136,9 +137,9 @@ def canonical(name: str, model_type: str) -> str:
             or "add its names to franken/names.py, or with a plugin",
         )
     for pattern, beginning in rules:
-        found = re.match(pattern, name)
-        if found:
-            return found.expand(beginning) + name[found.end() :]
+        match = re.match(pattern, name)
+        if match and not _OTHER_DIGITS.search(name):
+            return match.expand(beginning) + name[match.end() :]
     raise _unknown(name, model_type)
 
 
@@ -147,9 +148,9 @@ def place(name: str, model_type: str) -> Place:
     key = canonical(name, model_type)
     part = key.partition(".")[0]
     for pattern, component in _PLACES:
-        found = pattern.match(key)
-        if found:
-            layer = found.groupdict().get("layer")
+        match = pattern.match(key)
+        if match:
+            layer = match.groupdict().get("layer")
             return Place(part, None if layer is None else int(layer), component)
     raise _unknown(name, model_type)
 

@@ -11,7 +11,9 @@ ROOT = Path(__file__).parents[1]
 LEVELS = [
     {"errors"},
     {"plugins"},
-    {"layers", "names", "contents"},
+    {"layers", "names", "contents", "files"},
+    {"headers", "configs"},
+    {"soundness"},
     {"stats", "lock", "checkpoints", "selection"},
     {"runs", "adapters"},
     {"models", "endpoints"},

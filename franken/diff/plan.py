@@ -21,10 +21,11 @@ from franken.checkpoints import (
     resolve,
 )
 from franken.diff.values import READABLE
-from franken.errors import UsageError, did_you_mean
+from franken.errors import FrankenError, UsageError, did_you_mean
 from franken.layers import COMPONENTS, PARTS, LayerRange, parse_ranges
 from franken.names import Place
 from franken.runs import STAGES
+from franken.soundness import rearranged
 
 HEAD, EMBEDDING = "text.lm_head.weight", "text.embed_tokens.weight"
 
@@ -125,7 +126,7 @@ def plan_diff(
 
 def stored_as(checkpoint: Checkpoint, tensor: str) -> str:
     """The name under which a checkpoint stores a tensor: a tied head is its embedding."""
-    tied = tensor == HEAD and HEAD not in checkpoint.tensors and _is_tied(checkpoint)
+    tied = tensor == HEAD and HEAD not in checkpoint.tensors and checkpoint.settings.tied
     return EMBEDDING if tied else tensor
 
 
@@ -161,17 +162,19 @@ def _problem(key: str, opened: Mapping[str, Checkpoint]) -> str | None:
     if absent:
         return f"not in {', '.join(absent)}"
     there = {stage: entry for stage, entry in entries.items() if entry is not None}
-    if len({entry.shape for entry in there.values()}) > 1:
-        return "shapes differ: " + ", ".join(
-            f"{list(entry.shape)} in {stage}" for stage, entry in there.items()
-        )
+    shapes = {stage: entry.shape for stage, entry in there.items()}
+    if len(set(shapes.values())) > 1:
+        told = ", ".join(f"{list(shape)} in {stage}" for stage, shape in shapes.items())
+        one, *others = shapes.values()
+        if any(rearranged(one, other) for other in others):
+            raise FrankenError(
+                f"the shapes of {key} contradict each other",
+                why=f"{told}: as many elements in another order, which no training makes",
+                fix="one of the headers is wrong: fetch that checkpoint again",
+            )
+        return f"shapes differ: {told}"
     strange = sorted({entry.dtype for entry in there.values()} - set(READABLE))
     return f"{', '.join(strange)} cannot be computed with" if strange else None
-
-
-def _is_tied(checkpoint: Checkpoint) -> bool:
-    text = checkpoint.config.get("text_config") or checkpoint.config.get("llm_config") or {}
-    return bool(checkpoint.config.get("tie_word_embeddings", text.get("tie_word_embeddings", True)))
 
 
 def _check_words(given: Sequence[str], known: Sequence[str], option: str) -> None:

@@ -9,8 +9,9 @@ from functools import cached_property
 
 import numpy as np
 
-from franken.checkpoints import ITEM_BYTES, LowRank, TensorEntry, read_array, read_into
+from franken.checkpoints import LowRank, TensorEntry, read_array, read_into
 from franken.errors import FrankenError
+from franken.headers import BITS
 
 READABLE = ("BF16", "F16", "F32")
 
@@ -61,7 +62,7 @@ class Values:
         return self.floats(start, stop) - earlier.floats(start, stop)
 
     def _read(self, start: int, stop: int) -> np.ndarray:
-        item = ITEM_BYTES[self._entry.dtype]
+        item = BITS[self._entry.dtype] // 8
         wanted = (stop - start) * item
         if self._buffer.size < wanted:
             self._buffer = np.empty(wanted, np.uint8)

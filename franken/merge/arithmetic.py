@@ -32,8 +32,8 @@ DTYPES = {
 
 
 def read_tensor(entry: TensorEntry) -> Tensor:
-    """A tensor from disk, in its own type and shape. Raises FrankenError for a type without a torch
-    one.
+    """A tensor from disk, in its own type and shape. Raises FrankenError for a type that torch has
+    not.
     """
     if entry.dtype not in DTYPES:
         raise FrankenError(
@@ -48,7 +48,7 @@ def read_tensor(entry: TensorEntry) -> Tensor:
 
 
 def read_source(entry: TensorEntry, update: LowRank | None) -> Tensor:
-    """A tensor with what an adapter adds to it: W + scale · B·A, computed in fp32 (fp64 for F64)."""
+    """A tensor with what an adapter adds to it: W + scale · B·A, in fp32 (fp64 for F64)."""
     weights = read_tensor(entry)
     if update is None:
         return weights

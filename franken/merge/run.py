@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from franken.checkpoints import INDEX, Checkpoint, fingerprint
+from franken.checkpoints import Checkpoint, fingerprint
+from franken.configs import INDEX
 from franken.errors import FrankenError, UsageError, VerificationError
 from franken.merge.card import card
 from franken.merge.plan import Plan, Row

@@ -17,12 +17,12 @@ import numpy as np
 from franken.checkpoints import (
     Checkpoint,
     TensorEntry,
-    file_entries,
     open_checkpoint,
     read_bytes,
     read_into,
 )
 from franken.errors import FrankenError, VerificationError
+from franken.headers import read_header
 from franken.merge.plan import Row
 
 STRIDE = 1 << 20  # bytes compared at a time: what stays in a core's cache
@@ -45,16 +45,16 @@ def check_shard(
     The tensors are where the shard's own header, read again, says they are. Raises
     VerificationError if one is missing.
     """
-    found = {name: (start, stop) for name, _, _, start, stop in file_entries(shard)}
+    stored = {tensor.name: tensor for tensor in read_header(shard)}
     checks = {}
     for row in rows:
-        if row.target.name not in found:
+        if row.target.name not in stored:
             raise VerificationError(
                 f"{shard.name} does not hold {row.target.name}", why="the base's shard does"
             )
         if row.copied is not None:
-            start, stop = found[row.target.name]
-            written = replace(row.target, file=shard, start=start, stop=stop)
+            at = stored[row.target.name]
+            written = replace(row.target, file=shard, start=at.start, stop=at.stop)
             checks[row.key] = pool.submit(_compared, written, row.copied, progress)
     return checks
 
@@ -118,7 +118,7 @@ def compare(written: TensorEntry, source: TensorEntry) -> str:
                 raise FrankenError(
                     f"{source.name} holds a value that is NaN or infinite",
                     why=f"it is in {source.file}, bytes {source.start + done} and on",
-                    fix="a hybrid with it would answer nothing; leave it out, or take another donor",
+                    fix="leave it out, or take another donor: such a hybrid answers nothing",
                 )
             digest.update(x)
     return digest.hexdigest()
@@ -142,7 +142,7 @@ def computed(row: Row) -> memoryview:
         raise FrankenError(
             f"{row.method} made no valid {row.target.name}",
             why=f"a value is not finite in {row.target.dtype}",
-            fix="look for such values in the inputs (franken diff names them), or try other parameters",
+            fix="look for such values in the inputs (franken diff names them)",
         )
     return stored
 
