@@ -15,7 +15,6 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from franken.errors import FrankenError
 from franken.report.tables.table import Table, to_rich
 
 if TYPE_CHECKING:
@@ -385,11 +384,3 @@ def step_lines() -> Callable[[str, str, str], None]:
             print(f"[{seconds:5.0f} s] {state:7} {step}  {text}", file=sys.stderr, flush=True)
 
     return line
-
-
-def say_error(error: FrankenError) -> None:
-    """What went wrong, why, and how to fix it, on stderr."""
-    lines = [f"error: {error.what}"]
-    lines += [f"  why: {error.why}"] if error.why else []
-    lines += [f"  fix: {error.fix}"] if error.fix else []
-    print("\n".join(lines), file=sys.stderr)

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 LEVELS = [
     {"errors"},
     {"plugins"},
-    {"layers", "names", "contents", "files"},
+    {"layers", "names", "contents", "files", "outputs"},
     {"headers", "configs"},
     {"soundness"},
     {"stats", "lock", "checkpoints", "selection"},

@@ -29,9 +29,10 @@ from franken.cli import (
     train,
     train_figures,
 )
+from franken.cli.failures import as_franken_error, tell
 from franken.cli.pages import PAGES, examples, front
-from franken.console import any_character, say_error
-from franken.errors import FrankenError, UsageError
+from franken.console import any_character
+from franken.errors import UsageError
 
 app = typer.Typer(
     name="franken",
@@ -81,25 +82,38 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def run_command(arguments: list[str], debug: bool) -> int:
-    """The exit code of one command line. With `debug` a FrankenError keeps its traceback."""
+    """The exit code of one command line. With `debug` exceptions keep their tracebacks.
+
+    With `--json` among the arguments an error is one object with what, why, fix and code.
+    """
+    json = "--json" in arguments
     try:
-        plugins.use_named()
-        files, arguments = plugin_files(arguments)
-        for file in files:
-            plugins.use(file)
-        result = typer.main.get_command(app).main(
-            args=arguments, prog_name="franken", standalone_mode=False
-        )
-    except FrankenError as e:
-        if debug:
-            raise
-        say_error(e)
-        return e.exit_code
+        return _dispatch(arguments)
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted()
-    except TyperException as e:  # what the parser says of a command line
-        e.show()  # pyright: ignore[reportAttributeAccessIssue]
-        return 2
+    except BrokenPipeError:  # the reader of a pipe went away: nobody is left to be told
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as e:  # noqa: BLE001 - the last door: no user gets a traceback unasked
+        usage = isinstance(e, TyperException)  # what the parser says of a command line
+        if debug and not usage:
+            raise
+        if usage and not json:
+            e.show()  # pyright: ignore[reportAttributeAccessIssue]
+            return 2
+        error = as_franken_error(e)
+        tell(error, json)
+        return error.exit_code
+
+
+def _dispatch(arguments: list[str]) -> int:
+    plugins.use_named()
+    files, arguments = plugin_files(arguments)
+    for file in files:
+        plugins.use(file)
+    result = typer.main.get_command(app).main(
+        args=arguments, prog_name="franken", standalone_mode=False
+    )
     return _interrupted() if result == 130 else result if isinstance(result, int) else 0
 
 

@@ -51,6 +51,8 @@ def diff(
     """What did training change? Compare two or three checkpoints tensor by tensor."""
     from franken.diff.plan import plan_diff
     from franken.diff.run import DiffOptions, check_frozen, run_diff
+    from franken.outputs import output_folder
+    from franken.runs import load_run
     from franken.selection import select
 
     plan = plan_diff(
@@ -79,6 +81,7 @@ def diff(
             "not comparable": plan.problems,
         }
         return print_object(cost, json)
+    out = output_folder(out)
     with progress_bar(not json, unit="bytes", total=plan.total_bytes) as tick:
         folder = run_diff(
             plan, out=out, options=options, jobs=jobs, progress=lambda n: tick(n, None, "diff")
@@ -87,11 +90,10 @@ def diff(
         from franken.report.figures.diff import draw_diff
 
         draw_diff(folder)
-    code = finish_diff(folder, json)
-    if frozen:
-        from franken.runs import load_run
-
+    if json and frozen:  # before anything is printed: an error is an object of its own
         check_frozen(plan, load_run(folder).samples, frozen)
-        if not json:
-            print(f"{expect_frozen}: {len(frozen)} tensors are bit-identical")
+    code = finish_diff(folder, json)
+    if frozen and not json:
+        check_frozen(plan, load_run(folder).samples, frozen)
+        print(f"{expect_frozen}: {len(frozen)} tensors are bit-identical")
     return code

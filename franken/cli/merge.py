@@ -108,7 +108,9 @@ def merge(
         )
     from franken.lock import locked
     from franken.merge.run import run_merge
+    from franken.outputs import output_folder
 
+    out = output_folder(out)
     with locked(out), progress_bar(not json, unit="bytes", total=2 * plan.base.nbytes) as tick:
         folder = run_merge(
             plan,
@@ -154,9 +156,11 @@ def merge_sweep(
     sets of as many.
     """
     from franken.evaluate.run import plan_eval
+    from franken.outputs import output_folder
     from franken.study.hybrids import parse_splice
     from franken.study.sweep import plan_sweep, run_sweep, verdict
 
+    out = output_folder(out)
     sweep = plan_sweep(
         base,
         donor,

@@ -23,6 +23,7 @@ from typing import Any, BinaryIO
 from franken.checkpoints import Checkpoint, fingerprint
 from franken.configs import INDEX
 from franken.errors import FrankenError, UsageError, VerificationError
+from franken.files import read_json
 from franken.merge.card import card
 from franken.merge.plan import Plan, Row
 from franken.merge.verify import THREADS, check_shard, check_whole, computed, computed_again
@@ -265,8 +266,8 @@ def _is_done(out: Path, identity: Mapping[str, Any]) -> bool:
     if not out.exists():
         return False
     try:
-        stored = json.loads((out / RECORD).read_text())
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        stored = read_json(out / RECORD)
+    except FrankenError:  # none, or none of ours
         stored = {}
     if all(stored.get(key) == value for key, value in json.loads(json.dumps(identity)).items()):
         return True

@@ -1,0 +1,35 @@
+"""Where results go: a folder that can be made, or the reason why not, before any work is done."""
+
+import os
+from pathlib import Path
+
+from franken.errors import UsageError
+
+SPARE = 24  # characters that names beside the result add to its own: .NAME.partial, NAME.FAILED
+
+
+def output_folder(path: Path) -> Path:
+    """The folder with `~` expanded. Raises UsageError where none can be made: under a file or a
+    dangling link, in a folder that cannot be written, or with a name that is too long.
+    """
+    try:
+        given = path.expanduser()
+        folder = Path(os.path.abspath(given))
+        nearest = next(p for p in (folder, *folder.parents) if os.path.lexists(p))
+        limit = os.pathconf(nearest if nearest.is_dir() else nearest.parent, "PC_NAME_MAX")
+    except (OSError, RuntimeError, ValueError) as e:  # not allowed, too long, no such user, a NUL
+        raise _unusable(path, getattr(e, "strerror", None) or str(e)) from e
+    if nearest.is_symlink() and not nearest.exists():
+        raise _unusable(path, f"{nearest} is a link to nothing")
+    if not nearest.is_dir():
+        raise _unusable(path, f"{nearest} is not a folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise _unusable(path, f"{nearest} cannot be written")
+    longest = max((len(os.fsencode(part)) for part in folder.parts), default=0)
+    if longest + SPARE > limit or len(os.fsencode(folder)) + 8 * SPARE > 4096:
+        raise _unusable(path, "the name is too long")
+    return given if given.name not in ("", "..") else folder
+
+
+def _unusable(path: Path, why: str) -> UsageError:
+    return UsageError(f"cannot write to {path}", why=why, fix="choose another --out")
