@@ -14,7 +14,11 @@ from typer.exceptions import TyperException
 
 from franken.errors import FrankenError, UsageError
 
-REPORT = "open an issue of the project with that file"
+
+class Fault(FrankenError):
+    """Something that nobody foresaw: franken's own fault."""
+
+
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FIXES = {
     **dict.fromkeys(FULL, "free some space; the same command goes on from here"),
@@ -44,9 +48,10 @@ def as_franken_error(error: Exception) -> FrankenError:
             fix="use fewer --jobs, a smaller batch, or another --device",
         )
     kind = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-    return FrankenError(
-        f"this is a fault of franken, not yours ({kind}); details: {_details(error)}; please "
-        f"report it: {REPORT}, or see the traceback with --debug"
+    return Fault(
+        f"this is a fault of franken, not yours ({kind})",
+        why=f"details: {_details(error)}",
+        fix="to report it, open an issue with that file; --debug shows the traceback",
     )
 
 
@@ -55,6 +60,9 @@ def tell(error: FrankenError, json: bool) -> None:
     if json:
         content = {"what": error.what, "why": error.why, "fix": error.fix, "code": error.exit_code}
         print(json_module.dumps(content, indent=2))
+        return
+    if isinstance(error, Fault):
+        print("error: " + "; ".join((error.what, error.why, error.fix)), file=sys.stderr)
         return
     lines = [f"error: {error.what}"]
     lines += [f"  why: {error.why}"] if error.why else []
