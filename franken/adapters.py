@@ -11,6 +11,7 @@ initialisations that move the base's weights (PiSSA, arXiv 2404.02948; OLoRA, ar
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -194,7 +195,7 @@ def _check_pattern(pattern: str, path: Path) -> None:
         )
 
 
-def _first_match(patterns: dict[Pattern, Alpha], module: str, otherwise: float) -> float:
+def _first_match(patterns: Mapping[str, float], module: str, otherwise: float) -> float:
     """As PEFT matches: at the end of the name, after a dot or the whole of it."""
     return next(
         (value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", module)),

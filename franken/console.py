@@ -282,7 +282,7 @@ def print_plan(plan: Plan, json: bool, *, whole: bool) -> None:
     """A merge before it happens: the rules in words and the tensors in groups; as JSON all of it,
     if `whole`.
     """
-    from franken.merge.plan import describe_rules, summarise
+    from franken.merge.described import HEAD, describe_rules, summarise
 
     if json:
         if whole:
@@ -294,8 +294,8 @@ def print_plan(plan: Plan, json: bool, *, whole: bool) -> None:
     for name, differences in plan.allowed.items():
         for difference in differences:
             print(f"allowed: {name}: {difference.kind}: {difference.text}")
-    rows = summarise(plan.rows)
-    print_table(rows[0], [[*list(row.values())[:-1], f"{row['bytes']:,}"] for row in rows])
+    groups = summarise(plan.rows)
+    print_table(HEAD, [[*group[:-1], f"{group.bytes:,}"] for group in groups])
 
 
 def print_splices(folder: Path, metrics: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ LEVELS = [
     {"plugins"},
     {"layers", "names", "contents", "files", "outputs"},
     {"headers", "configs"},
-    {"soundness"},
+    {"soundness", "companions"},
     {"stats", "lock", "checkpoints", "selection"},
     {"runs", "adapters"},
     {"models", "endpoints"},

@@ -20,8 +20,8 @@ from safetensors import safe_open
 from franken.checkpoints import open_checkpoint
 from franken.diff.plan import plan_diff
 from franken.errors import FrankenError
+from franken.merge.options import recipe_from_options
 from franken.merge.plan import open_all, plan_merge
-from franken.merge.recipe import recipe_from_options
 from franken.models.tiny import save_tiny
 
 EXAMPLES = int(os.environ.get("FRANKEN_FUZZ", "60"))  # `make fuzz` raises it

@@ -27,8 +27,8 @@ from franken.errors import UsageError
 from franken.evaluate.embed import Embed, embedder
 from franken.layers import THIRDS, parse_ranges, thirds
 from franken.merge.graft import graft
+from franken.merge.options import recipe_from_options
 from franken.merge.plan import open_all, plan_merge
-from franken.merge.recipe import recipe_from_options
 from franken.models.loading import load
 from franken.runs import TrainingRun
 from franken.study.hybrids import Hybrid

@@ -70,8 +70,9 @@ def merge(
     json: Json = False,
 ) -> int:
     """Does the change transfer? Make a hybrid of checkpoints, exactly, and prove it."""
+    from franken.merge.options import recipe_from_options
     from franken.merge.plan import open_all, plan_merge
-    from franken.merge.recipe import read_recipe, recipe_from_options
+    from franken.merge.written import read_recipe
 
     if list_methods:
         return print_methods(json)

@@ -6,14 +6,13 @@ computed: an exact transplant needs neither.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from franken.checkpoints import LowRank, TensorEntry, read_bytes
 from franken.errors import FrankenError
-from franken.merge.methods import ADAPTER, CAST, COPY, NOISE
+from franken.merge.recipe import ADAPTER, CAST, COPY, NOISE, Given
 
 DTYPES = {
     "F64": torch.float64,
@@ -61,7 +60,7 @@ def compute(
     method: str,
     tensors: Sequence[Tensor],
     names: Sequence[str],
-    parameters: Mapping[str, Any],
+    parameters: Mapping[str, Given],
     *,
     origin: int | None,
     seed: int,
@@ -79,6 +78,7 @@ def compute(
         )
         spread = tensors[0].std() if tensors[0].numel() > 1 else torch.zeros((), dtype=wide)
         ratio = parameters["ratio"]
+        assert isinstance(ratio, int | float)
         return (1 - ratio) * tensors[0] + ratio * spread * draws
     from mergekit.merge_methods import merge_tensors
 
@@ -97,4 +97,4 @@ def compute(
 def as_stored(values: Tensor, dtype: str) -> memoryview:
     """Values rounded to a safetensors type: the bytes that are written to disk."""
     flat = values.to(DTYPES[dtype]).contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy())
+    return flat.view(torch.uint8).numpy().data

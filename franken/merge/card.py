@@ -1,8 +1,7 @@
 """The model card of a hybrid: README.md beside the weights, with the recipe that makes it again."""
 
-from typing import Any
-
-from franken.merge.plan import Plan, describe_rules, summarise
+from franken.merge.described import describe_rules, summarise
+from franken.merge.plan import Plan
 
 
 def card(plan: Plan) -> str:
@@ -20,20 +19,15 @@ def card(plan: Plan) -> str:
     )
     lines = [
         f"---\n{front}---\n# {title(plan)}\n",
-        "Made by `franken merge`. What no rule names is the base's, bit for bit; layer ranges are 0-based and half-open.\n",
+        "Made by `franken merge`. What no rule names is the base's, bit for bit; layer ranges are "
+        "0-based and half-open.\n",
         "| part | | made of | layers | components | tensors |\n|---|---|---|---|---|---|",
     ]
     for row in summarise(plan.rows):
-        cells: list[Any] = [
-            row[k] for k in ("part", "", "made of", "layers", "components", "tensors")
-        ]
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    for name, found in plan.allowed.items():
-        lines.append(
-            f"\nDifferences of {name} that were allowed: "
-            + "; ".join(f"{d.kind}: {d.text}" for d in found)
-            + "."
-        )
+        lines.append(f"| {' | '.join(map(str, row[:-1]))} |")  # without the bytes
+    for name, waved in plan.allowed.items():
+        told = "; ".join(f"{d.kind}: {d.text}" for d in waved)
+        lines.append(f"\nDifferences of {name} that were allowed: {told}.")
     lines.append(f"\nRecipe, for `franken merge --recipe`:\n\n```yaml\n{recipe}```\n")
     lines.append("`franken_merge.json` holds the sources and the SHA-256 of every tensor.\n")
     return "\n".join(lines)

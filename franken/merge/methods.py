@@ -7,14 +7,18 @@ again. mergekit is imported when one of its methods is looked up, and not before
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING
 
 from franken.errors import UsageError, did_you_mean
+from franken.merge.recipe import CAST, COPY, NOISE, Given, Rule, Scalar
 
-COPY, CAST, ADAPTER, LINEAR, NOISE = "copy", "cast", "adapter", "linear", "noise"
+if TYPE_CHECKING:
+    from mergekit.merge_methods import MergeMethodSpec
+    from mergekit.merge_methods.base import ParameterSpec
+
 OWN = {
     COPY: ("Exact copy", "bit for bit, in its own type; what a rule without a method does", ""),
     NOISE: ("Noise ablation", "(1 - ratio) W + ratio N(0, std W); arXiv 2602.12395", "ratio"),
@@ -75,45 +79,57 @@ def origin_of(method: str, relative_to: str | None, base: str) -> str | None:
     return relative_to or (base if policy == "required" else None)
 
 
-def check_method(
-    method: str, inputs: Sequence[str], origin: str | None, parameters: Mapping[str, Any]
-) -> None:
-    """Raise UsageError unless the method takes these inputs and parameters (lists are gradients,
-    mappings are by input).
+def check_method(rule: Rule, inputs: Sequence[str], origin: str | None) -> None:
+    """Raise UsageError unless the rule's method takes these inputs and the rule's parameters (lists
+    are gradients, mappings are by input).
     """
+    method = rule.method
     if method in OWN or method == CAST:
-        _check_own(method, inputs, parameters)
+        _check_own(rule, inputs)
         return
     spec = _spec(method)
     every = [*([origin] if origin else []), *inputs]
     try:
         spec.contract.validate_ids(every, origin)
     except ValueError as e:
-        raise UsageError(f"{method} does not take {', '.join(every)}", why=str(e)) from e
-    known = {p.name: p for p in spec.parameters}
-    _no_others(method, parameters, known)
-    for name, parameter in known.items():
-        if name not in parameters:
-            if parameter.required:
-                raise UsageError(
-                    f"{method} needs {name}", why="it has no default", fix=f"add --param {name}=0.5"
-                )
-            continue
-        given = parameters[name]
-        if isinstance(given, Mapping):
-            if parameter.scope.value == "shared":
-                raise UsageError(
-                    f"{name} of {method} is one number", why="it does not differ between inputs"
-                )
-            wanted = list(inputs) if parameter.scope.value == "non_base" else every
-            if set(given) != set(wanted):
-                raise UsageError(
-                    f"{name} is given for {', '.join(given)}",
-                    why=f"the inputs are {', '.join(wanted)}",
-                )
-        for value in given.values() if isinstance(given, Mapping) else [given]:
-            for one in value if isinstance(value, list) else [value]:
-                _validated(parameter, one, method)
+        raise UsageError(
+            f"{method} does not take {', '.join(every)}",
+            why=str(e),
+            fix="franken merge --list-methods says what each takes",
+        ) from e
+    _no_others(method, rule.parameters, [p.name for p in spec.parameters])
+    for parameter in spec.parameters:
+        if parameter.name in rule.parameters:
+            wanted = inputs if parameter.scope.value == "non_base" else every
+            _check_parameter(parameter, rule.parameters[parameter.name], wanted, method)
+        elif parameter.required:
+            raise UsageError(
+                f"{method} needs {parameter.name}",
+                why="it has no default",
+                fix=f"add --param {parameter.name}=0.5",
+            )
+
+
+def _check_parameter(
+    parameter: "ParameterSpec", given: Given, inputs: Sequence[str], method: str
+) -> None:
+    name = parameter.name
+    if isinstance(given, Mapping):
+        if parameter.scope.value == "shared":
+            raise UsageError(
+                f"{name} of {method} is one number",
+                why="it does not differ between inputs",
+                fix=f"give {name} once",
+            )
+        if set(given) != set(inputs):
+            raise UsageError(
+                f"{name} is given for {', '.join(given)}",
+                why=f"the inputs are {', '.join(inputs)}",
+                fix=f"give {name} for each of them",
+            )
+    for value in given.values() if isinstance(given, Mapping) else [given]:
+        for one in value if isinstance(value, list) else [value]:
+            _check_value(parameter, one, method)
 
 
 def seed_of(seed: int, tensor: str) -> int:
@@ -121,7 +137,7 @@ def seed_of(seed: int, tensor: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {tensor}".encode()).digest()[:8]) >> 1
 
 
-def _described(spec: Any) -> Method:
+def _described(spec: "MergeMethodSpec") -> Method:
     contract = spec.contract
     base = str(contract.base.value)
     base = "not used" if base in ("ignored", "forbidden") else base
@@ -136,7 +152,7 @@ def _described(spec: Any) -> Method:
 
 
 @cache
-def _spec(method: str) -> Any:
+def _spec(method: str) -> "MergeMethodSpec":
     from mergekit.merge_methods import registered_methods
 
     known = {m.spec.name: m.spec for m in registered_methods()}
@@ -149,38 +165,38 @@ def _spec(method: str) -> Any:
     return known[method]
 
 
-def _check_own(method: str, inputs: Sequence[str], parameters: Mapping[str, Any]) -> None:
+def _check_own(rule: Rule, inputs: Sequence[str]) -> None:
     if len(inputs) != 1:
         why = f"it has {len(inputs)}: {', '.join(inputs)}" if inputs else "it has none"
-        raise UsageError(f"{method} takes one input", why=why, fix="name one donor")
-    if method != NOISE:
-        _no_others(method, parameters, {})
-        return
-    _no_others(method, parameters, {"ratio": None})
-    ratios = parameters.get("ratio", [])
-    ratios = ratios if isinstance(ratios, list) else [ratios]
-    if not ratios or not all(isinstance(r, int | float) and 0 <= r <= 1 for r in ratios):
-        raise UsageError(
-            "noise needs a ratio from 0 to 1",
-            why="it is the share of the noise",
-            fix="use --noise 0.5",
-        )
-
-
-def _no_others(method: str, parameters: Mapping[str, Any], known: Mapping[str, Any]) -> None:
-    for name in parameters:
-        if name not in known:
-            why = f"it has {', '.join(known)}" if known else "it has none"
+        raise UsageError(f"{rule.method} takes one input", why=why, fix="name one donor")
+    _no_others(rule.method, rule.parameters, ["ratio"] if rule.method == NOISE else [])
+    if rule.method == NOISE:
+        ratio = rule.parameters.get("ratio", [])
+        ratios = ratio if isinstance(ratio, list) else [ratio]
+        if not ratios or not all(isinstance(r, int | float) and 0 <= r <= 1 for r in ratios):
             raise UsageError(
-                f"{method} has no parameter {name!r}", why=why, fix=did_you_mean(name, known)
+                "noise needs a ratio from 0 to 1",
+                why="it is the share of the noise",
+                fix="use --noise 0.5",
             )
 
 
-def _validated(parameter: Any, value: Any, method: str) -> Any:
+def _no_others(method: str, given: Collection[str], known: Sequence[str]) -> None:
+    for name in given:
+        if name not in known:
+            why = f"it has {', '.join(known)}" if known else "it has none"
+            fix = did_you_mean(name, known) or f"leave {name} out"
+            raise UsageError(f"{method} has no parameter {name!r}", why=why, fix=fix)
+
+
+def _check_value(parameter: "ParameterSpec", value: Scalar, method: str) -> None:
     from pydantic import ValidationError
 
     try:
-        return parameter.validate(value)
+        parameter.validate(value)
     except ValidationError as e:
-        why = e.errors()[0]["msg"]
-        raise UsageError(f"{value!r} is no value for {parameter.name} of {method}", why=why) from e
+        raise UsageError(
+            f"{value!r} is no value for {parameter.name} of {method}",
+            why=e.errors()[0]["msg"],
+            fix="franken merge --list-methods names the parameters",
+        ) from e

@@ -11,7 +11,7 @@ decoder layers and leaves the rest with the model named first.)
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 from franken.adapters import open_adapter
 from franken.checkpoints import (
@@ -23,21 +23,59 @@ from franken.checkpoints import (
     resolve,
 )
 from franken.errors import UsageError
-from franken.layers import describe_range, parse_ranges, spelled
+from franken.merge.claims import Depths, chosen
 from franken.merge.fit import TENSORS, Difference, differences
-from franken.merge.methods import (
+from franken.merge.methods import FLOATING, check_method, origin_of, seed_of
+from franken.merge.recipe import (
     ADAPTER,
+    BASE,
     CAST,
     COPY,
-    FLOATING,
+    DIFFERENCES,
     LINEAR,
-    check_method,
-    origin_of,
-    seed_of,
+    Given,
+    Recipe,
+    RecipeRecord,
+    Rule,
+    Scalar,
+    Value,
+    checked,
 )
-from franken.merge.recipe import BASE, DIFFERENCES, PIECES, Recipe, Rule, checked
 
 SHOWN = 5  # differences that an error tells
+
+
+class SourceRecord(TypedDict):
+    """One input of a tensor as franken_merge.json has it."""
+
+    checkpoint: str
+    tensor: str
+    dtype: str
+    origin: bool
+
+
+class RowRecord(TypedDict):
+    """A tensor as franken_merge.json has it, without its hash."""
+
+    tensor: str
+    part: str
+    layer: int | None
+    component: str
+    method: str
+    sources: list[SourceRecord]
+    parameters: Mapping[str, Given]
+    seed: int
+    dtype: str
+    shape: list[int]
+    bytes: int
+
+
+class PlanRecord(TypedDict):
+    """A plan as `--dry-run --json` prints it; `allowed` are differences by donor."""
+
+    recipe: RecipeRecord
+    allowed: Mapping[str, list[str]]
+    tensors: list[RowRecord]
 
 
 @dataclass(frozen=True)
@@ -62,7 +100,7 @@ class Row:
     target: TensorEntry
     method: str
     sources: tuple[Source, ...]
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Given] = field(default_factory=dict)
     origin: int | None = None
     seed: int = 0
 
@@ -81,7 +119,7 @@ class Row:
         """Whether it is anything else than the base's own."""
         return not (self.method == COPY and self.sources[0].name == BASE)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> RowRecord:
         """A row of the plan."""
         spot = self.target.place
         return {
@@ -125,12 +163,12 @@ class Plan:
         """The checkpoint that receives."""
         return self.checkpoints[BASE]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> PlanRecord:
         """As `--dry-run --json` prints it."""
         return {
             "recipe": self.recipe.to_dict(),
             "allowed": {
-                name: [f"{d.kind}: {d.text}" for d in found] for name, found in self.allowed.items()
+                name: [f"{d.kind}: {d.text}" for d in waved] for name, waved in self.allowed.items()
             },
             "tensors": [row.to_dict() for row in self.rows],
         }
@@ -168,14 +206,6 @@ def plan_layers(
     return plan_merge(recipe, {BASE: base, "donor": donor})
 
 
-def pieces_of(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """The words of `--take` that mean something in a checkpoint: with all layers, they are all of
-    it.
-    """
-    have = {_piece(entry) for entry in checkpoint.tensors.values()}
-    return tuple(word for word in PIECES if word in have)
-
-
 def plan_merge(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> Plan:
     """One row for every tensor of the base. `checkpoints` holds `base` and every donor of the
     recipe, by name.
@@ -186,16 +216,16 @@ def plan_merge(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> Plan:
     base = checkpoints[BASE]
     claims: dict[str, tuple[int, Row]] = {}
     touched: dict[str, set[str]] = {}
-    chosen = [_chosen(rule, base) for rule in recipe.rules]
-    for rule, depths in zip(recipe.rules, chosen, strict=True):
-        for name in (*rule.inputs, *([rule.relative_to] if rule.relative_to else ())):
+    claimed = [chosen(rule, base) for rule in recipe.rules]
+    for rule, depths in zip(recipe.rules, claimed, strict=True):
+        for name in rule.names:
             touched.setdefault(name, set()).update(depths)
     allowed = {
         name: _refuse(base, checkpoints[name], name, keys, recipe.allow)
         for name, keys in touched.items()
         if name != BASE
     }
-    for number, (rule, depths) in enumerate(zip(recipe.rules, chosen, strict=True), start=1):
+    for number, (rule, depths) in enumerate(zip(recipe.rules, claimed, strict=True), start=1):
         for row in _rows(rule, depths, checkpoints, recipe.seed):
             if row.key in claims:
                 raise UsageError(
@@ -208,138 +238,16 @@ def plan_merge(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> Plan:
         claims[key][1] if key in claims else Row(entry, COPY, (Source(BASE, entry),))
         for key, entry in base.tensors.items()
     )
-    return Plan(
-        recipe, checkpoints, rows, {name: found for name, found in allowed.items() if found}
-    )
-
-
-def describe_rules(plan: Plan) -> list[str]:
-    """What each rule does, in words: `text layers 16..27 (12 of 28), attn only, from my-rl`."""
-    base, told = plan.base, []
-    for rule in plan.recipe.rules:
-        ranges = parse_ranges(rule.layers, base.depths) if rule.layers else ()
-        what = [describe_range(r, base.depths[r.part]) for r in ranges] + list(rule.take)
-        only = f", {' and '.join(rule.components)} only," if rule.components else ""
-        names = " and ".join(plan.checkpoints[name].name for name in rule.inputs)
-        how = (
-            ""
-            if rule.method == COPY
-            else f"{rule.method} of "
-            if rule.alpha is None
-            else _share(rule.alpha) + " of "
-        )
-        relative = (
-            f", relative to {plan.checkpoints[rule.relative_to].name}" if rule.relative_to else ""
-        )
-        values = ", ".join(f"{k}={v}" for k, v in rule.parameters.items())
-        told.append(
-            f"{' and '.join(what)}{only} from {how}{names}{relative}{f' ({values})' if values else ''}"
-        )
-    return told
-
-
-def _share(alpha: Sequence[float]) -> str:
-    return " to ".join(f"{a:g}" for a in alpha)
-
-
-def summarise(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The plan by part, what it is made of, and component: layers, tensors, bytes."""
-    groups: dict[tuple[str, str, str], list[Row]] = {}
-    for row in rows:
-        spot = row.target.place
-        where = "layers" if spot.layer is not None else spot.component
-        groups.setdefault((spot.part, where, _made_of(row)), []).append(row)
-    return [
-        {
-            "part": part,
-            "": where,
-            "made of": made,
-            "layers": spelled(
-                {r.target.place.layer for r in members if r.target.place.layer is not None}
-            ),
-            "components": ", ".join(sorted({r.target.place.component for r in members})),
-            "tensors": len(members),
-            "bytes": sum(r.target.nbytes for r in members),
-        }
-        for (part, where, made), members in groups.items()
-    ]
-
-
-def _made_of(row: Row) -> str:
-    names = ", ".join(source.name for source in row.sources)
-    return names if row.method == COPY else f"{row.method} of {names}"
-
-
-def _chosen(rule: Rule, base: Checkpoint) -> dict[str, float | None]:
-    """The base's tensors that a rule names, each with its depth in the rule: 0 for the first layer
-    to 1 for the last.
-
-    A tensor outside of layers has no depth. With a single layer the depth is 1, as in mergekit.
-    """
-    layers: dict[str, list[int]] = {}
-    for r in parse_ranges(rule.layers, base.depths) if rule.layers else ():
-        layers[r.part] = sorted({*layers.get(r.part, ()), *r.layers})
-    depths: dict[tuple[str, int | None], float] = {
-        (part, layer): i / (len(members) - 1) if len(members) > 1 else 1.0
-        for part, members in layers.items()
-        for i, layer in enumerate(members)
-    }
-    found: dict[str, float | None] = {}
-    for key, entry in base.tensors.items():
-        spot = entry.place
-        named = spot.layer is not None and (spot.part, spot.layer) in depths
-        if named and (not rule.components or spot.component in rule.components):
-            found[key] = depths[(spot.part, spot.layer)]
-        if _piece(entry) in rule.take:
-            found[key] = None
-    _check_pieces(rule, base, found)
-    if not found:
-        what = " and ".join(
-            x for x in (rule.layers, ", ".join(rule.take), ", ".join(rule.components)) if x
-        )
-        raise UsageError(
-            f"a rule names no tensor: {what}", why="the base has none there", fix="see --dry-run"
-        )
-    return found
-
-
-def _piece(entry: TensorEntry) -> str:
-    """The word that `--take` has for a tensor; empty for those that only a layer range can name."""
-    spot = entry.place
-    if spot.part in ("vision", "projector"):
-        return spot.part
-    return spot.component if spot.layer is None else ""
-
-
-def _check_pieces(rule: Rule, base: Checkpoint, found: Mapping[str, Any]) -> None:
-    have = {_piece(base.tensors[key]) for key in found}
-    absent = [word for word in rule.take if word not in have]
-    everything = {_piece(entry) for entry in base.tensors.values()}
-    for word in absent:
-        if word == "head" and "embed" in rule.take:
-            continue  # tied: it comes with the embeddings
-        why = (
-            "its head is tied to the embeddings" if word == "head" else f"it is a {base.model_type}"
-        )
-        raise UsageError(
-            f"the base has no {word} of its own",
-            why=why,
-            fix="take embed" if word == "head" else "",
-        )
-    configs = (base.config, base.config.get("text_config") or {})
-    tied = any(config.get("tie_word_embeddings") for config in configs)
-    if tied and "head" in everything and len({"embed", "head"} & set(rule.take)) == 1:
-        raise UsageError(
-            "embeddings and head are tied in the base", why="both are stored", fix="take embed,head"
-        )
+    waved = {name: differences for name, differences in allowed.items() if differences}
+    return Plan(recipe, checkpoints, rows, waved)
 
 
 def _refuse(
     base: Checkpoint, donor: Checkpoint, name: str, keys: Iterable[str], allow: frozenset[str]
 ) -> tuple[Difference, ...]:
-    found = differences(base, donor, list(keys))
-    hard = [d for d in found if d.kind == TENSORS]
-    refused = [d for d in found if d.kind not in allow and d.kind != TENSORS]
+    against = differences(base, donor, list(keys))
+    hard = [d for d in against if d.kind == TENSORS]
+    refused = [d for d in against if d.kind not in allow and d.kind != TENSORS]
     if hard or refused:
         told = [f"{d.kind}: {d.text}" for d in (refused + hard)]
         kinds = [k for k in DIFFERENCES if any(d.kind == k for d in refused)]
@@ -351,94 +259,88 @@ def _refuse(
             if hard
             else f"--allow {','.join(kinds)} merges them all the same",
         )
-    return tuple(found)
+    return tuple(against)
 
 
-def _rows(
-    rule: Rule, depths: Mapping[str, float | None], checkpoints: Mapping[str, Checkpoint], seed: int
-) -> Iterable[Row]:
-    names = (
-        (BASE, *rule.inputs) if rule.alpha is not None and BASE not in rule.inputs else rule.inputs
-    )
-    blend = rule.alpha is not None
-    if blend and len(names) != 2:
-        raise UsageError(
-            f"alpha shares between the base and one donor, not {', '.join(rule.inputs) or 'none'}",
-            fix="give method and weights instead",
-        )
-    origin = None if blend else origin_of(rule.method, rule.relative_to, BASE)
-    if not blend:
-        check_method(rule.method, names, origin, rule.parameters)
+Checkpoints = Mapping[str, Checkpoint]
+
+
+def _rows(rule: Rule, depths: Depths, opened: Checkpoints, seed: int) -> Iterable[Row]:
+    if rule.alpha is not None:
+        yield from _blended(rule, rule.alpha, depths, opened, seed)
+        return
+    origin = origin_of(rule.method, rule.relative_to, BASE)
+    check_method(rule, rule.inputs, origin)
+    names = (*([origin] if origin else ()), *rule.inputs)
     for key, depth in depths.items():
-        target = checkpoints[BASE].tensors[key]
-        if blend:
-            yield _blended(rule, names, target, depth, checkpoints, seed)
+        target = opened[BASE].tensors[key]
+        sources = tuple(_source(name, opened, key) for name in names)
+        if rule.method == COPY:
+            yield _copied(target, sources[0])
             continue
-        sources = tuple(
-            _source(n, checkpoints, key) for n in (*([origin] if origin else []), *names)
-        )
-        values = {k: _at(v, depth, key) for k, v in rule.parameters.items()}
-        yield _row(target, rule.method, sources, values, 0 if origin else None, seed)
+        values = {k: _given_at(v, depth, key) for k, v in rule.parameters.items()}
+        index = 0 if origin else None
+        row = Row(target, rule.method, sources, values, index, seed_of(seed, key))
+        yield row if target.dtype in FLOATING else _own(target)
 
 
 def _blended(
-    rule: Rule,
-    names: Sequence[str],
-    target: TensorEntry,
-    depth: float | None,
-    checkpoints: Mapping[str, Checkpoint],
-    seed: int,
-) -> Row:
+    rule: Rule, alpha: tuple[float, ...], depths: Depths, opened: Checkpoints, seed: int
+) -> Iterable[Row]:
     """(1 − alpha) of the base and alpha of the donor: an exact copy where the share is 0 or 1."""
-    key, donor = target.canonical, next(n for n in names if n != BASE)
-    share = _at(list(rule.alpha or ()), depth, key)
-    if share in (0.0, 1.0):
-        name = donor if share else BASE
-        return _row(target, COPY, (_source(name, checkpoints, key),), {}, None, seed)
-    sources = tuple(_source(n, checkpoints, key) for n in (BASE, donor))
-    return _row(
-        target, LINEAR, sources, {"weight": [1.0 - share, share], "normalize": False}, None, seed
-    )
+    donors = [name for name in rule.inputs if name != BASE]
+    if len(donors) != 1:
+        raise UsageError(
+            f"alpha shares between the base and one donor, not {', '.join(rule.inputs) or 'none'}",
+            why="it is the share of one donor",
+            fix="give method and weights instead",
+        )
+    for key, depth in depths.items():
+        target, share = opened[BASE].tensors[key], float(_at(list(alpha), depth, key))
+        base, donor = (_source(name, opened, key) for name in (BASE, donors[0]))
+        if share in (0.0, 1.0):
+            yield _copied(target, donor if share else base)
+        elif target.dtype in FLOATING:
+            weights: Mapping[str, Given] = {"weight": [1.0 - share, share], "normalize": False}
+            yield Row(target, LINEAR, (base, donor), weights, None, seed_of(seed, key))
+        else:
+            yield _own(target)
 
 
-def _source(name: str, checkpoints: Mapping[str, Checkpoint], key: str) -> Source:
-    return Source(name, checkpoints[name].tensors[key], checkpoints[name].updates.get(key))
+def _source(name: str, opened: Checkpoints, key: str) -> Source:
+    return Source(name, opened[name].tensors[key], opened[name].updates.get(key))
 
 
-def _row(
-    target: TensorEntry,
-    method: str,
-    sources: tuple[Source, ...],
-    parameters: Mapping[str, Any],
-    origin: int | None,
-    seed: int,
-) -> Row:
-    """A copy of another type is a cast, one with an adapter on top a sum.
-
-    What is not of a floating type (counters, position ids) stays the base's.
-    """
-    if method == COPY and sources[0].update is not None:
-        return Row(target, ADAPTER, sources)
-    if method == COPY:
-        given = sources[0].entry.dtype
-        if given != target.dtype and not {given, target.dtype} <= set(FLOATING):
-            raise UsageError(
-                f"{given} cannot become {target.dtype}",
-                why=f"in {target.canonical}",
-                fix="leave it out",
-            )
-        return Row(target, COPY if given == target.dtype else CAST, sources)
-    if target.dtype not in FLOATING:
-        return Row(target, COPY, (Source(BASE, target),))
-    return Row(target, method, sources, parameters, origin, seed_of(seed, target.canonical))
+def _own(target: TensorEntry) -> Row:
+    """The base's own: also what is not of a floating type (counters, position ids)."""
+    return Row(target, COPY, (Source(BASE, target),))
 
 
-def _at(value: Any, depth: float | None, key: str) -> Any:
-    """A parameter's value for one tensor: lists are gradients over depth, mappings hold one value
-    per input.
-    """
-    if isinstance(value, Mapping):
-        return {name: _at(one, depth, key) for name, one in value.items()}
+def _copied(target: TensorEntry, source: Source) -> Row:
+    """A copy of another type is a cast, one with an adapter on top a sum."""
+    given = source.entry.dtype
+    if source.update is not None:
+        return Row(target, ADAPTER, (source,))
+    if given == target.dtype:
+        return Row(target, COPY, (source,))
+    if not {given, target.dtype} <= set(FLOATING):
+        raise UsageError(
+            f"{given} cannot become {target.dtype}",
+            why=f"in {target.canonical}",
+            fix="leave it out",
+        )
+    return Row(target, CAST, (source,))
+
+
+def _given_at(given: Given, depth: float | None, key: str) -> Given:
+    """A parameter's value for one tensor; a mapping holds one per input."""
+    if isinstance(given, Mapping):
+        return {name: _at(value, depth, key) for name, value in given.items()}
+    return _at(given, depth, key)
+
+
+def _at(value: Value, depth: float | None, key: str) -> Scalar:
+    """The value at a depth from 0 to 1: lists are gradients, linear where they hold numbers."""
     if not isinstance(value, list):
         return value
     if len(value) == 1:
@@ -449,9 +351,10 @@ def _at(value: Any, depth: float | None, key: str) -> Any:
             why="it is in no layer",
             fix="give it a rule of its own",
         )
-    if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in value):
-        return value[int(depth * (len(value) - 1))]
     at = depth * (len(value) - 1)
-    low = int(at)
-    high = min(low + 1, len(value) - 1)
-    return (1 - (at - low)) * value[low] + (at - low) * value[high]
+    low, high = value[int(at)], value[min(int(at) + 1, len(value) - 1)]
+    numbers = (int, float)
+    if isinstance(low, bool | str) or isinstance(high, bool | str):
+        return low
+    assert isinstance(low, numbers)
+    return (1 - (at - int(at))) * low + (at - int(at)) * high

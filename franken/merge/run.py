@@ -17,8 +17,9 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import NamedTuple
 
 from franken.checkpoints import Checkpoint, fingerprint
 from franken.configs import INDEX
@@ -26,6 +27,7 @@ from franken.errors import FrankenError, UsageError, VerificationError
 from franken.files import read_json
 from franken.merge.card import card
 from franken.merge.plan import Plan, Row
+from franken.merge.recipe import RuleRecord
 from franken.merge.verify import THREADS, check_shard, check_whole, computed, computed_again
 from franken.runs import atomic_write_text, provenance
 
@@ -54,6 +56,15 @@ CHUNK = 64 << 20  # bytes that the kernel copies at a time, between two looks at
 NO_KERNEL_COPY = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 Progress = Callable[[int], None]
+
+
+class Identity(NamedTuple):
+    """What franken_merge.json says of a merge, and another merge must say to be the same."""
+
+    schema: int
+    rules: list[RuleRecord]
+    seed: int
+    fingerprints: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -108,28 +119,17 @@ def run_merge(
     return out
 
 
-def identity_of(plan: Plan) -> dict[str, Any]:
+def identity_of(plan: Plan) -> Identity:
     """What makes two merges the same: the recipe, and the contents of the checkpoints."""
     recipe = plan.recipe.to_dict()
-    return {
-        "schema": SCHEMA,
-        "rules": recipe["rules"],
-        "seed": recipe["seed"],
-        "fingerprints": {
-            name: fingerprint(checkpoint) for name, checkpoint in plan.checkpoints.items()
-        },
-    }
+    fingerprints = {name: fingerprint(opened) for name, opened in plan.checkpoints.items()}
+    return Identity(SCHEMA, recipe["rules"], recipe["seed"], fingerprints)
 
 
 def companions(folder: Path) -> list[str]:
     """Names of the files beside the weights that a copy of the checkpoint needs."""
-    found = {
-        path
-        for pattern in COPIED
-        for path in folder.glob(pattern)
-        if path.is_file() and path.suffix != ".py"
-    }
-    return sorted(str(path.relative_to(folder)) for path in found)
+    paths = {path for pattern in COPIED for path in folder.glob(pattern) if path.suffix != ".py"}
+    return sorted(str(path.relative_to(folder)) for path in paths if path.is_file())
 
 
 def pieces(base: Checkpoint, rows: Sequence[Row]) -> Iterator[tuple[Path, list[Piece]]]:
@@ -162,7 +162,7 @@ def pieces(base: Checkpoint, rows: Sequence[Row]) -> Iterator[tuple[Path, list[P
 
 
 def _write_and_verify(
-    plan: Plan, folder: Path, identity: Mapping[str, Any], progress: Progress | None
+    plan: Plan, folder: Path, identity: Identity, progress: Progress | None
 ) -> None:
     files = companions(plan.base.folder)
     by_shard: dict[str, list[Row]] = {}
@@ -195,7 +195,7 @@ def _write_and_verify(
         for workers in (pool, disk):
             workers.shutdown(cancel_futures=True)
     record = {
-        **identity,
+        **identity._asdict(),
         **plan.to_dict(),
         **provenance(),
         "checkpoints": {name: checkpoint.name for name, checkpoint in plan.checkpoints.items()},
@@ -218,7 +218,7 @@ def _write_shard(path: Path, made: Sequence[Piece], progress: Progress | None) -
                 _write_all(sink, computed(piece.row), progress)
 
 
-def _copy(source: Any, start: int, length: int, sink: Any, progress: Progress | None) -> None:
+def _copy(source: FileIO, start: int, length: int, sink: FileIO, progress: Progress | None) -> None:
     """Append a byte range to `sink`."""
     done = 0
     while done < length:
@@ -245,7 +245,7 @@ def _copy_some(source: int, sink: int, size: int, start: int) -> int:
     return os.write(sink, os.pread(source, min(size, 8 << 20), start))
 
 
-def _write_all(sink: BinaryIO | Any, data: memoryview, progress: Progress | None) -> None:
+def _write_all(sink: FileIO, data: memoryview, progress: Progress | None) -> None:
     done = 0
     while done < len(data):
         done += sink.write(data[done : done + CHUNK])
@@ -262,14 +262,15 @@ def _settle(path: Path) -> None:
         os.close(descriptor)
 
 
-def _is_done(out: Path, identity: Mapping[str, Any]) -> bool:
+def _is_done(out: Path, identity: Identity) -> bool:
     if not out.exists():
         return False
     try:
         stored = read_json(out / RECORD)
     except FrankenError:  # none, or none of ours
         stored = {}
-    if all(stored.get(key) == value for key, value in json.loads(json.dumps(identity)).items()):
+    wanted = json.loads(json.dumps(identity._asdict()))
+    if all(stored.get(key) == value for key, value in wanted.items()):
         return True
     if out.is_dir() and not any(out.iterdir()):
         out.rmdir()

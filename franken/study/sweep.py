@@ -77,7 +77,8 @@ def plan_sweep(
     not in `allow`.
     """
     from franken.checkpoints import open_checkpoint
-    from franken.merge.plan import pieces_of, plan_layers
+    from franken.merge.claims import pieces_of
+    from franken.merge.plan import plan_layers
 
     one, two = open_checkpoint(base), open_checkpoint(donor)
     depth = one.depths["text"]

@@ -8,8 +8,10 @@ from constant_models import folders, plan, values
 from franken.checkpoints import open_checkpoint
 from franken.errors import UsageError
 from franken.layers import spelled, thirds
-from franken.merge.plan import plan_layers, summarise
-from franken.merge.recipe import Rule, recipe_from_options
+from franken.merge.described import summarise
+from franken.merge.options import recipe_from_options
+from franken.merge.plan import plan_layers
+from franken.merge.recipe import Rule
 from franken.merge.run import run_merge
 from franken.models.tiny import save_tiny
 from franken.models.tiny_configs import CONFIGS
@@ -205,13 +207,13 @@ def test_the_plan_is_grouped_and_whole(tmp_path):
     whole = plan(made, Rule(("d0",), "1-3", components=("attn",)))
     grouped = summarise(whole.rows)
     assert (
-        sum(g["tensors"] for g in grouped)
+        sum(g.tensors for g in grouped)
         == len(whole.rows)
         == len(open_checkpoint(made[0]).tensors)
     )
-    assert sum(g["bytes"] for g in grouped) == open_checkpoint(made[0]).nbytes
-    taken = [g for g in grouped if g["made of"] == "d0"]
-    assert [(g["part"], g["layers"], g["components"]) for g in taken] == [("text", "1..2", "attn")]
+    assert sum(g.bytes for g in grouped) == open_checkpoint(made[0]).nbytes
+    taken = [g for g in grouped if g.made_of == "d0"]
+    assert [(g.part, g.layers, g.components) for g in taken] == [("text", "1..2", "attn")]
     row = next(r for r in whole.to_dict()["tensors"] if r["sources"][0]["checkpoint"] == "d0")
     assert {
         "tensor",

@@ -3,7 +3,9 @@
 import pytest
 
 from franken.errors import UsageError
-from franken.merge.recipe import Rule, read_recipe, recipe_from_options
+from franken.merge.options import recipe_from_options
+from franken.merge.recipe import Rule
+from franken.merge.written import read_recipe
 
 PAIR = ["my/sft", "my/rl"]
 

@@ -21,8 +21,9 @@ from franken.errors import FrankenError, UsageError, VerificationError
 from franken.merge import run as merge_run
 from franken.merge import verify as merge_verify
 from franken.merge.plan import plan_layers
-from franken.merge.recipe import Rule, read_recipe
+from franken.merge.recipe import Rule
 from franken.merge.run import pieces, run_merge
+from franken.merge.written import read_recipe
 from franken.models.tiny import save_tiny, tiny
 
 MIDDLE = Rule(("d0",), "1")
