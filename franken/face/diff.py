@@ -5,6 +5,7 @@ from pathlib import Path
 
 from franken.diff.plan import plan_diff
 from franken.diff.run import DiffOptions, run_diff
+from franken.outputs import output_folder
 from franken.runs import LoadedRun, load_run
 
 
@@ -31,4 +32,4 @@ def diff(
     decoder each update lies. Raises UsageError for checkpoints that cannot be compared.
     """
     plan = plan_diff(checkpoints, layers=layers, parts=parts, components=components)
-    return load_run(run_diff(plan, out=Path(out), options=options, jobs=jobs))
+    return load_run(run_diff(plan, out=output_folder(Path(out)), options=options, jobs=jobs))

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from franken.checkpoints import Checkpoint, open_checkpoint
 from franken.lock import locked
+from franken.merge.options import recipe_from_options
 from franken.merge.plan import open_all, plan_merge
-from franken.merge.recipe import recipe_from_options
 from franken.merge.run import run_merge
+from franken.outputs import output_folder
 
 
 def merge(
@@ -56,7 +57,6 @@ def merge(
         seed=seed,
         allow=allow,
     )
-    with locked(Path(out)):
-        return open_checkpoint(
-            run_merge(plan_merge(recipe, open_all(recipe)), Path(out), verify_load=verify_load)
-        )
+    plan, folder = plan_merge(recipe, open_all(recipe)), output_folder(Path(out))
+    with locked(folder):
+        return open_checkpoint(run_merge(plan, folder, verify_load=verify_load))
