@@ -207,9 +207,7 @@ def test_the_plan_is_grouped_and_whole(tmp_path):
     whole = plan(made, Rule(("d0",), "1-3", components=("attn",)))
     grouped = summarise(whole.rows)
     assert (
-        sum(g.tensors for g in grouped)
-        == len(whole.rows)
-        == len(open_checkpoint(made[0]).tensors)
+        sum(g.tensors for g in grouped) == len(whole.rows) == len(open_checkpoint(made[0]).tensors)
     )
     assert sum(g.bytes for g in grouped) == open_checkpoint(made[0]).nbytes
     taken = [g for g in grouped if g.made_of == "d0"]
