@@ -175,8 +175,8 @@ def test_an_adapter_is_a_donor_of_a_merge(tmp_path):
     """
     from franken.checkpoints import read_array
     from franken.merge.graft import graft
-    from franken.merge.plan import open_all, plan_merge
     from franken.merge.options import recipe_from_options
+    from franken.merge.plan import open_all, plan_merge
     from franken.merge.run import run_merge
 
     base = save_tiny(tmp_path / "base", "qwen2_5_vl")
