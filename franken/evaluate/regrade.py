@@ -208,7 +208,7 @@ def _source(folder: str | Path) -> LoadedRun:
     if run.verb not in ("eval", "regrade"):
         raise UsageError(
             f"{folder} holds no answers to grade",
-            f"it is a run of `{run.manifest['verb']}`",
+            f"it is a run of `{run.verb}`",
             "give a run of `franken eval`",
         )
     return run

@@ -5,7 +5,7 @@ version checked.
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -25,12 +25,6 @@ class Stored(BaseModel):
     """
 
     model_config = ConfigDict(extra="allow", populate_by_name=True)
-
-    def __getitem__(self, key: str) -> Any:  # for callers that still index; goes with them
-        return getattr(self, "schema_version" if key == "schema" else key)
-
-    def get(self, key: str, default: Any = None) -> Any:
-        return getattr(self, key, default)
 
     def stored(self) -> dict[str, object]:
         """As JSON holds it, without the fields that were never set."""

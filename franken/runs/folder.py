@@ -51,7 +51,7 @@ class Run:
         if not frames:
             return []
         table = pd.concat(frames, ignore_index=True).astype(object)
-        return table.where(table.notna(), None).to_dict("records")
+        return table.where(table.notna(), None).to_dict("records")  # pyright: ignore[reportReturnType] - columns have names
 
     def append(self, rows: Sequence[Mapping[str, object]]) -> None:
         """Store rows as one more part."""

@@ -117,7 +117,7 @@ class Band(Stored):
 class Manifest(Stored):
     """Everything a run folder says of itself, beside its rows."""
 
-    schema_version: int = Field(SCHEMA, alias="schema")
+    schema_version: int = Field(default=SCHEMA, alias="schema")
     verb: str
     label: str
     argv: list[str] = []

@@ -103,7 +103,7 @@ class Study(_Part):
     budget: BudgetRecord | None = None
     sizes: dict[str, object] = {}
     made_of_runs: bool = False
-    schema_version: int = Field(SCHEMA, alias="schema")
+    schema_version: int = Field(default=SCHEMA, alias="schema")
 
     @property
     def parent(self) -> str:

@@ -34,7 +34,7 @@ class TrainManifest(Stored):
     CPU time; `kept` and `score` say which checkpoint was exported where the best is kept.
     """
 
-    schema_version: int = Field(SCHEMA, alias="schema")
+    schema_version: int = Field(default=SCHEMA, alias="schema")
     recipe: str
     updates: int
     seconds: float = 0.0

@@ -37,9 +37,9 @@ def test_layers_add_up_as_squares(triple, tmp_path):
             assert row["value"].item() == pytest.approx(squares**0.5, rel=1e-6)
     moved = table[(table["method"] == "sft→rl") & (table["value"] > 0)]
     assert moved[["part", "layer"]].values.tolist() == [["text", 1]]
-    where = {(w["method"], w["part"]): w for w in run.manifest.location}
-    assert where["sft→rl", "text"]["thirds"] == {"early": 0.0, "middle": 1.0, "late": 0.0}
-    assert where["sft→rl", "vision"]["energy_share"] == 0.0
+    where = {(w.method, w.part): w for w in run.manifest.location}
+    assert where["sft→rl", "text"].thirds == {"early": 0.0, "middle": 1.0, "late": 0.0}
+    assert where["sft→rl", "vision"].energy_share == 0.0
 
 
 @pytest.mark.parametrize("jobs", [1, 3])

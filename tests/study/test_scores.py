@@ -62,7 +62,7 @@ def test_scores_and_gains_are_those_counted_by_hand(scored):
     assert rows["rl", "gain M_vis"] == 0.0
     assert rows["rl", "gain M_v2r"] == 0.5
     assert rows["RL 0-3", "gain M_rea"] == 0.75
-    assert scored.manifest.band["gain M_vis"]["read"]["low"] == -0.5
+    assert scored.manifest.band["gain M_vis"]["read"].low == -0.5
 
 
 def test_what_cannot_be_scored_is_a_warning(scored):
