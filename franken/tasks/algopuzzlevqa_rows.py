@@ -242,9 +242,8 @@ def _think_dot(question: str, given: Given) -> Read:
         r"How many (yellow|blue) faces can be seen in (total|the \w+ row)", question
     ).groups()
     row = "all" if row == "total" else row.split()[1].lower()
-    return think_dot.Toy(_cells(given["start_state"])), think_dot.FacesAfter(
-        holes, colour.lower(), row
-    )  # pyright: ignore
+    query = think_dot.FacesAfter(holes, colour.lower(), row)  # pyright: ignore[reportArgumentType]
+    return think_dot.Toy(_cells(given["start_state"])), query
 
 
 def _tower_of_hanoi(question: str, given: Given) -> Read:

@@ -9,20 +9,20 @@ can find out.
 """
 
 import random
-from typing import Any
+from typing import Generic
 
 from PIL import Image
 
 from franken.tasks import grid as world
 from franken.tasks.grading import grade_exact, reasoning
 from franken.tasks.grid import CELLS, COLORS, DIGITS, SHAPES, Grid, Thing
-from franken.tasks.puzzle import Grade, Item, Pair, Split, draw_items, draw_pairs
+from franken.tasks.puzzle import Grade, Item, Pair, Query, Split, draw_items, draw_pairs
 
 NO_REASONING = "none"
 CONCLUSIONS = ("total", "=", "so")  # what follows is computed, not seen
 
 
-class GridPuzzle:
+class GridPuzzle(Generic[Query]):
     """What the five share: the world, and how replies are judged."""
 
     name: str
@@ -33,22 +33,22 @@ class GridPuzzle:
     def sample(self, rng: random.Random) -> Grid:
         raise NotImplementedError
 
-    def ask(self, state: Grid, rng: random.Random) -> Any:
+    def ask(self, state: Grid, rng: random.Random) -> Query:
         raise NotImplementedError
 
-    def question(self, state: Grid, query: Any) -> str:
+    def question(self, state: Grid, query: Query) -> str:
         raise NotImplementedError
 
-    def answer(self, state: Grid, query: Any) -> str:
+    def answer(self, state: Grid, query: Query) -> str:
         raise NotImplementedError
 
-    def solutions(self, state: Grid, query: Any) -> dict[str, str]:
+    def solutions(self, state: Grid, query: Query) -> dict[str, str]:
         raise NotImplementedError
 
-    def choices(self, state: Grid, query: Any) -> tuple[str, ...]:
+    def choices(self, state: Grid, query: Query) -> tuple[str, ...]:
         return ()
 
-    def changes(self, state: Grid, query: Any, rng: random.Random) -> tuple[int, Thing | None]:
+    def changes(self, state: Grid, query: Query, rng: random.Random) -> tuple[int, Thing | None]:
         """Which cell a twin changes, and to what."""
         raise NotImplementedError
 
@@ -64,7 +64,7 @@ class GridPuzzle:
     def facts(self, state: Grid) -> dict[str, str]:
         return world.facts(state)
 
-    def twin(self, state: Grid, query: Any, rng: random.Random) -> tuple[Grid, str]:
+    def twin(self, state: Grid, query: Query, rng: random.Random) -> tuple[Grid, str]:
         index, thing = self.changes(state, query, rng)
         return state[:index] + (thing,) + state[index + 1 :], CELLS[index]
 

@@ -13,11 +13,13 @@ import hashlib
 import random
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from PIL import Image
 
 Split = Literal["train", "test"]
+State = TypeVar("State", bound=Hashable)
+Query = TypeVar("Query", bound=Hashable)
 TEST_SHARE = 0.2
 
 
@@ -79,7 +81,7 @@ class Grade:
     well_formed: bool
 
 
-class Puzzle(Protocol):
+class Puzzle(Protocol[State, Query]):
     """The interface every puzzle suite implements. `State` and `Query` are plain, hashable
     values.
     """
@@ -101,49 +103,49 @@ class Puzzle(Protocol):
         """The ways to solve it that `strategy` can tell apart."""
         ...
 
-    def sample(self, rng: random.Random) -> Hashable:
+    def sample(self, rng: random.Random) -> State:
         """Draw a state."""
         ...
 
-    def ask(self, state: Any, rng: random.Random) -> Hashable:
+    def ask(self, state: State, rng: random.Random) -> Query:
         """Draw what is asked about the state."""
         ...
 
-    def render(self, state: Any, *, style: int = 0) -> Image.Image:
+    def render(self, state: State, *, style: int = 0) -> Image.Image:
         """Draw the state; `style` seeds everything that carries no fact (position jitter, shade,
         noise).
         """
         ...
 
-    def describe(self, state: Any) -> str:
+    def describe(self, state: State) -> str:
         """The canonical text of the state; lossless."""
         ...
 
-    def parse(self, text: str) -> Any:
+    def parse(self, text: str) -> State:
         """The inverse of `describe`. Raises ValueError on text that describes no state."""
         ...
 
-    def facts(self, state: Any) -> dict[str, str]:
+    def facts(self, state: State) -> dict[str, str]:
         """Atomic facts: slot → value."""
         ...
 
-    def question(self, state: Any, query: Any) -> str:
+    def question(self, state: State, query: Query) -> str:
         """The question in words."""
         ...
 
-    def answer(self, state: Any, query: Any) -> str:
+    def answer(self, state: State, query: Query) -> str:
         """The one right answer."""
         ...
 
-    def choices(self, state: Any, query: Any) -> tuple[str, ...]:
+    def choices(self, state: State, query: Query) -> tuple[str, ...]:
         """The options in the order of their letters; none when the answer is open."""
         ...
 
-    def solutions(self, state: Any, query: Any) -> dict[str, str]:
+    def solutions(self, state: State, query: Query) -> dict[str, str]:
         """Worked solutions: strategy → chain of thought that ends in the answer."""
         ...
 
-    def twin(self, state: Any, query: Any, rng: random.Random) -> tuple[Any, str]:
+    def twin(self, state: State, query: Query, rng: random.Random) -> tuple[State, str]:
         """A state that differs in exactly one fact and has another answer to `query`; and the
         fact's slot.
         """
@@ -179,7 +181,9 @@ def child_rng(*parts: object) -> random.Random:
     return random.Random(repr(parts))
 
 
-def make_item(puzzle: Puzzle, item_id: str, state: Any, query: Any, style: int) -> Item:
+def make_item(
+    puzzle: Puzzle[State, Query], item_id: str, state: State, query: Query, style: int
+) -> Item:
     """Everything that follows from a state and a query."""
     return Item(
         id=item_id,
@@ -195,7 +199,7 @@ def make_item(puzzle: Puzzle, item_id: str, state: Any, query: Any, style: int) 
     )
 
 
-def draw_state(puzzle: Puzzle, rng: random.Random, split: Split) -> Any:
+def draw_state(puzzle: Puzzle[State, Query], rng: random.Random, split: Split) -> State:
     """A state of the given split, by rejection."""
     while True:
         state = puzzle.sample(rng)

@@ -13,7 +13,7 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol
 
 from PIL import Image
 
@@ -23,7 +23,9 @@ from franken.tasks.puzzle import (
     Grade,
     Item,
     Pair,
+    Query,
     Split,
+    State,
     child_rng,
     draw_items,
     draw_state,
@@ -62,7 +64,7 @@ NUMBER = re.compile(r"[0-9]+")
 RUNAWAY = re.compile(r"[0-9]{19}")  # Python refuses to read numbers of thousands of digits
 
 
-class Module(Protocol):
+class Module(Protocol[State, Query]):
     """What a puzzle's module provides. `level` is its difficulty, 1 to 3; `size` the picture's side
     in pixels.
     """
@@ -70,38 +72,38 @@ class Module(Protocol):
     STRATEGIES: tuple[str, ...]  # the keys of `steps`; a solution begins with its strategy's word
     SMALLEST: int  # the least size at which every fact of a state of level 1 can be seen
 
-    def sample(self, rng: random.Random, level: int) -> Any: ...
-    def ask(self, state: Any, rng: random.Random) -> Any: ...
-    def solve(self, state: Any, query: Any) -> Solved: ...
-    def render(self, state: Any, size: int, style: int = 0) -> Image.Image: ...
-    def describe(self, state: Any) -> str: ...
-    def parse(self, text: str) -> Any: ...
-    def facts(self, state: Any) -> dict[str, str]: ...
-    def questions(self, state: Any, query: Any) -> tuple[str, ...]:
+    def sample(self, rng: random.Random, level: int) -> State: ...
+    def ask(self, state: State, rng: random.Random) -> Query: ...
+    def solve(self, state: State, query: Query) -> Solved: ...
+    def render(self, state: State, size: int, style: int = 0) -> Image.Image: ...
+    def describe(self, state: State) -> str: ...
+    def parse(self, text: str) -> State: ...
+    def facts(self, state: State) -> dict[str, str]: ...
+    def questions(self, state: State, query: Query) -> tuple[str, ...]:
         """The question in several wordings, the usual one first."""
         ...
 
-    def steps(self, state: Any, query: Any) -> dict[str, tuple[str, ...]]:
+    def steps(self, state: State, query: Query) -> dict[str, tuple[str, ...]]:
         """Strategy → the steps of its solution as text; the last one says the answer. No step holds
         a semicolon.
         """
         ...
 
-    def check(self, state: Any, query: Any, steps: tuple[str, ...]) -> str | None:
+    def check(self, state: State, query: Query, steps: tuple[str, ...]) -> str | None:
         """What is wrong with the first wrong step, None when all hold. Reads the text; never asks
         how it was made.
         """
         ...
 
-    def change(self, state: Any, rng: random.Random) -> Any: ...
+    def change(self, state: State, rng: random.Random) -> State: ...
 
 
 @dataclass(frozen=True)
-class AlgorithmicPuzzle:
+class AlgorithmicPuzzle(Generic[State, Query]):
     """One of the types, at a picture size and a difficulty. Implements `Puzzle`."""
 
     kind: str
-    module: Module
+    module: Module[State, Query]
     size: int = SIZE
     level: int = 1
     choice: bool = False
@@ -125,11 +127,11 @@ class AlgorithmicPuzzle:
     def strategies(self) -> tuple[str, ...]:
         return self.module.STRATEGIES
 
-    def sample(self, rng: random.Random) -> Any:
+    def sample(self, rng: random.Random) -> State:
         """A state that some question about it can be asked of."""
         return self.module.sample(rng, self.level)
 
-    def ask(self, state: Any, rng: random.Random) -> Any:
+    def ask(self, state: State, rng: random.Random) -> Query:
         """A question that has one answer. Raises Unsolvable when none was found."""
         for _ in range(TRIES):
             query = self.module.ask(state, rng)
@@ -139,32 +141,32 @@ class AlgorithmicPuzzle:
             f"no question about this state of {self.name} has one answer", why=self.describe(state)
         )
 
-    def _answer(self, state: Any, query: Any) -> str | None:
+    def _answer(self, state: State, query: Query) -> str | None:
         try:
             return self.module.solve(state, query).answer
         except Unsolvable:
             return None
 
-    def render(self, state: Any, *, style: int = 0) -> Image.Image:
+    def render(self, state: State, *, style: int = 0) -> Image.Image:
         return self.module.render(state, self.size, style)
 
-    def describe(self, state: Any) -> str:
+    def describe(self, state: State) -> str:
         return self.module.describe(state)
 
-    def parse(self, text: str) -> Any:
+    def parse(self, text: str) -> State:
         if RUNAWAY.search(text):
             raise ValueError("a number of more digits than any that this puzzle has")
         return self.module.parse(text)
 
-    def facts(self, state: Any) -> dict[str, str]:
+    def facts(self, state: State) -> dict[str, str]:
         return self.module.facts(state)
 
-    def question(self, state: Any, query: Any) -> str:
+    def question(self, state: State, query: Query) -> str:
         wordings = self.module.questions(state, query)
         text = wordings[self.wording % len(wordings)]
         return with_options(text, self.choices(state, query)) if self.choice else text
 
-    def answer(self, state: Any, query: Any) -> str:
+    def answer(self, state: State, query: Query) -> str:
         """The answer, or its letter in multiple choice."""
         right = self.module.solve(state, query).answer
         if not self.choice:
@@ -173,7 +175,7 @@ class AlgorithmicPuzzle:
             letter for letter, text in lettered(self.choices(state, query)).items() if text == right
         )
 
-    def choices(self, state: Any, query: Any) -> tuple[str, ...]:
+    def choices(self, state: State, query: Query) -> tuple[str, ...]:
         """See `Puzzle.choices`. The order follows from state and question alone."""
         if not self.choice:
             return ()
@@ -181,14 +183,14 @@ class AlgorithmicPuzzle:
             state, query, child_rng("options", self.kind, self.describe(state), query)
         )
 
-    def solutions(self, state: Any, query: Any) -> dict[str, str]:
+    def solutions(self, state: State, query: Query) -> dict[str, str]:
         """Strategy → chain: the strategy's word, then its steps."""
         chains = self.module.steps(state, query)
         return {
             strategy: f"{strategy} {STEP_END.join(steps)}" for strategy, steps in chains.items()
         }
 
-    def check(self, chain: str, state: Any, query: Any) -> str | None:
+    def check(self, chain: str, state: State, query: Query) -> str | None:
         """What is wrong with the first wrong step of a chain, None when all hold."""
         strategy, _, steps = chain.partition(" ")
         if strategy not in self.strategies:
@@ -211,7 +213,9 @@ class AlgorithmicPuzzle:
         fault = self.check(thought.strip(), item.state, item.query)
         return misread(self.kind, _steps(thought.strip()), solutions[strategy], true, fault)
 
-    def options(self, state: Any, query: Any, rng: random.Random, n: int = 4) -> tuple[str, ...]:
+    def options(
+        self, state: State, query: Query, rng: random.Random, n: int = 4
+    ) -> tuple[str, ...]:
         """The answer among plausible wrong ones, shuffled. Fewer than `n` where there are no more
         (yes or no).
         """
@@ -229,7 +233,7 @@ class AlgorithmicPuzzle:
         rng.shuffle(chosen)
         return tuple(chosen)
 
-    def twin(self, state: Any, query: Any, rng: random.Random) -> tuple[Any, str]:
+    def twin(self, state: State, query: Query, rng: random.Random) -> tuple[State, str]:
         """See `Puzzle.twin`. Raises Unsolvable when no change of one fact was found to change the
         answer.
         """
