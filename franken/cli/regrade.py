@@ -1,8 +1,7 @@
 """`franken regrade`."""
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, TypedDict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,20 +9,8 @@ from franken.cli.grade import inert
 from franken.cli.options import DryRun, Json
 from franken.console import print_object, print_table, progress_bar
 
-
-class ChangeRow(TypedDict):
-    """A `franken.evaluate.regrade.Change` as plain data."""
-
-    model: str
-    method: str
-    task: str
-    sample: str
-    draw: int
-    gold: str
-    before: float | None
-    now: float | None
-    reason_before: str
-    reason_now: str
+if TYPE_CHECKING:
+    from franken.evaluate.regrade import Change
 
 
 def regrade(
@@ -58,7 +45,7 @@ def regrade(
     import os
 
     from franken.errors import UsageError
-    from franken.evaluate.regrade import changed_by, preview
+    from franken.evaluate.regrade import Change, changed_by, preview
     from franken.evaluate.regrade import regrade as grade_again
     from franken.runs import load_run
     from franken.tasks.judge import judge_at
@@ -79,7 +66,7 @@ def regrade(
             folder = grade_again(run, judge=who, out=out, progress=tick)
         manifest = load_run(folder).manifest
         content = manifest.model_dump(include={"source", "changes", "n_ok", "n_failed"})
-        content["changed"] = [asdict(change) for change in changed_by(folder, run)]
+        content["changed"] = [change._asdict() for change in changed_by(folder, run)]
         content["folder"] = str(folder)
     if json:
         print_object(content, json)
@@ -87,18 +74,18 @@ def regrade(
         kinds = list(dict.fromkeys(kind for c in content["changes"].values() for kind in c))
         rows = [[task, *(c.get(k, 0) for k in kinds)] for task, c in content["changes"].items()]
         print_table(["task", *(k.replace("_", " ") for k in kinds)], rows)
-        _print_changed(content["changed"], show)
+        _print_changed([Change(**change) for change in content["changed"]], show)
         listed = ("changes", "changed", "source")
         print_object({k: v for k, v in content.items() if k not in listed}, json)
     return 3 if content.get("n_failed") else 0
 
 
-def _print_changed(changes: list[ChangeRow], show: int) -> None:
+def _print_changed(changes: "list[Change]", show: int) -> None:
     """The answers whose score changed, old → new with both reasons; `show` of them."""
     for c in changes[:show]:
-        before, now = ("error" if s is None else f"{s:g}" for s in (c["before"], c["now"]))
-        where = f"{c['task']} {c['sample']} {c['method']} draw {c['draw']}".replace("  ", " ")
-        print(f"{before} → {now}  {inert(where)}, right is {inert(c['gold'])!r}")
-        print(f"    was: {inert(c['reason_before'])}\n    now: {inert(c['reason_now'])}")
+        before, now = ("error" if score is None else f"{score:g}" for score in (c.before, c.now))
+        where = " ".join(part for part in (c.task, c.sample, c.method, f"draw {c.draw}") if part)
+        print(f"{before} → {now}  {inert(where)}, right is {inert(c.gold)!r}")
+        print(f"    was: {inert(c.reason_before)}\n    now: {inert(c.reason_now)}")
     if len(changes) > show:
         print(f"… and {len(changes) - show} more (--show {len(changes)}, or --json for all)")

@@ -13,12 +13,14 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from franken.errors import FrankenError, UsageError
+from franken.evaluate.arms import DESCRIBE
 from franken.evaluate.metrics import RIGHT, summarise
+from franken.evaluate.rows import description_columns
 from franken.tasks import Grade, Item, grade
 from franken.tasks.grading import extract, is_well_formed
 from franken.tasks.vision_functionality import is_public
@@ -32,8 +34,7 @@ Row = dict[str, Any]
 GRADERS = ("graders", "puzzles", "grading.py", "grid_puzzles.py", "vision_functionality.py")
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(NamedTuple):
     """An answer whose score the graders of today change: who gave it to what, the scores and their
     reasons before and now. A score is None where an error stands instead.
     """
@@ -64,7 +65,7 @@ def preview(folder: str | Path, judge: Judge | None = None) -> dict[str, Any]:
         "run": str(run.folder),
         "answers": sum(map(_gradable, rows)),
         "changes": changes(rows, done),
-        "changed": [asdict(change) for change in changed(rows, done)],
+        "changed": [change._asdict() for change in changed(rows, done)],
     }
     if judge is not None:
         prompts = list(dict.fromkeys(p for row in done if (p := _prompt(row, items)) is not None))
@@ -235,7 +236,11 @@ def _items(run: LoadedRun, rows: Sequence[Row]) -> dict[str, Item]:
     from franken.tasks.sources import load_tasks
 
     config = run.manifest.config
-    rebuilt = any(is_public(r["task"]) or "answer_type" not in r for r in rows if _gradable(r))
+    rebuilt = any(
+        is_public(r["task"]) or "answer_type" not in r or r["method"] == DESCRIBE
+        for r in rows
+        if _gradable(r)
+    )
     items = (
         load_tasks(config.tasks or (), config.samples or 0, config.seed, config.data)
         if rebuilt
@@ -266,8 +271,10 @@ def _by_rules(row: Row, items: Mapping[str, Item]) -> Row:
     if not _gradable(row):
         return dict(row)
     item = _item(row, items)
-    if item is None:
+    if item is None or (row["method"] == DESCRIBE and item.state is None):
         return {**row, "score": None, "error": "its question cannot be found again"}
+    if row["method"] == DESCRIBE:
+        return {**row, **description_columns(row["output"], item), "error": None}
     try:
         verdict = grade(row["output"], item)
     except ValueError as e:  # the right answer is not of the row's type

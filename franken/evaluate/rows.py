@@ -58,23 +58,26 @@ def answer_row(
         "truncated": truncated,
     }
     if arm == DESCRIBE:
-        share, wrong, whole = compare_facts(text, item)
-        reason = (
-            f"wrong: {', '.join(wrong)}" if wrong else "the facts that the question needs are right"
-        )
-        found = {
-            "score": float(not wrong),
-            "reason": reason,
-            "well_formed": whole,
-            "facts_right": share,
-        }
-        return row | found | {"strategy": DESCRIBE, "gold": item.description}
+        described = description_columns(text, item)
+        return row | described | {"strategy": DESCRIBE, "gold": item.description}
     return (
         row
         | _graded(text, item, truncated)
         | shape(text, item)
         | {"misled": _is_misled(text, item, arm)}
     )
+
+
+def description_columns(text: str, item: Item) -> dict[str, float | str | bool]:
+    """The verdict on a description, by the facts that the question needs."""
+    share, wrong, whole = compare_facts(text, item)
+    fine = "the facts that the question needs are right"
+    return {
+        "score": float(not wrong),
+        "reason": f"wrong: {', '.join(wrong)}" if wrong else fine,
+        "well_formed": whole,
+        "facts_right": share,
+    }
 
 
 def _head(label: str, arm: str, item: Item, draw: int) -> dict[str, Any]:

@@ -108,6 +108,20 @@ def test_what_changed_is_listed_with_both_reasons(run):
     assert [c["reason_now"] for c in preview(run)["changed"]] == [c.reason_now for c in listed]
 
 
+def test_descriptions_are_judged_by_their_facts(tmp_path):
+    item = READ[0]
+    rows = [
+        stored(item, item.description, 0.0, method="describe", gold=item.description),
+        stored(item, "nothing", 1.0, method="describe", gold=item.description, draw=0),
+    ]
+    config = {"tasks": ["read"], "samples": 3, "seed": 0, "data": None, "k": [1]}
+    made = open_run("eval", "m", {"x": 4}, tmp_path / "runs", config=config, models={"m": "m"})
+    made.append(rows)
+    done = load_run(regrade(made.finish([], n_requested=2))).samples
+    assert done["score"].tolist() == [1, 0]
+    assert done["facts_right"].tolist()[0] == 1
+
+
 def test_the_command_lists_changes_and_prints_replies_inert(tmp_path, capsys):
     rows = [stored(MINE, "<answer>[red]8[/red] \x1b[2J</answer>", 1.0)]
     config = {"tasks": ["read"], "samples": 3, "seed": 0, "data": None, "k": [1]}

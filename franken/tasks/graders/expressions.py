@@ -94,14 +94,14 @@ def _spelt_alike(a: Expression, b: Expression) -> bool:
 
 def _in_other_unit(said: Expression, right: Expression) -> Verdict:
     """Both name a unit, and not the same: one dimension is converted, two are wrong."""
-    shown = [f"{e.latex} {e.unit}" for e in (said, right)]
+    shown, other = f"{said.latex} {said.unit}", f"{right.latex} {right.unit}"
     a, b = UNITS.get(said.unit), UNITS.get(right.unit)
     if a is None or b is None or a[0] != b[0] or not is_mathematics(said.latex):
-        return decide(False, *shown, "unit")
+        return decide(False, shown, other, "unit")
     ratio = a[1] / b[1]
     scaled = f"({said.latex})\\cdot\\frac{{{ratio.numerator}}}{{{ratio.denominator}}}"
     verdict = _ask(scaled, right.latex)
-    return decide(bool(verdict.score), *shown, "math-verify, unit converted")
+    return decide(bool(verdict.score), shown, other, "math-verify, unit converted")
 
 
 def find_expression(text: str) -> str | None:

@@ -79,8 +79,8 @@ def evaluate(text: str) -> Value:
         if len(top) + len(bottom) > 2 * LONGEST:
             return Value(None, "it is too large to be worked out")
         return Value(Fraction(int(top), int(bottom)), "")
-    irrational = Fraction(reply["value"]) if reply.get("value") else None
-    return Value(None, reply.get("why", ""), irrational)
+    digits = reply.get("value")
+    return Value(None, reply.get("why", ""), Fraction(digits) if digits else None)
 
 
 def _too_large(text: str) -> str:

@@ -23,7 +23,8 @@ UP_TO_TWENTY = (
     "sixteen seventeen eighteen nineteen twenty"
 )
 BY_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
-WORDS, TENS = UP_TO_TWENTY.split(), BY_TENS.split()
+WORDS: list[str] = [*UP_TO_TWENTY.split()]
+TENS: list[str] = [*BY_TENS.split()]
 HAN_DIGITS = {sign: value for value, sign in enumerate("零一二三四五六七八九")} | {"两": 2, "〇": 0}
 HAN_NUMBER = re.compile(r"[零〇一二两三四五六七八九十百]+")
 LONGEST = 300  # characters of a number; Python refuses to read integers of thousands of digits

@@ -294,6 +294,10 @@ def _joined(match: re.Match[str]) -> str:
 
 def extract(reply: str) -> str | None:
     """The answer text of a reply, or None when there is none."""
+    start = reply.find("<answer>")
+    end = reply.find("</answer>", start)
+    if 0 <= start < end and reply.find("<answer>", start + 1) < 0 and "</think>" not in reply[end:]:
+        return reply[start + len("<answer>") : end].strip()  # the usual reply
     found = places(reply)
     if isinstance(found, Ambiguous):
         tags = [m[1].strip() for m in ANSWER.finditer(reply)]

@@ -11,6 +11,10 @@ Requests are `{"op": "same", "gold": …, "answer": …}` and `{"op": "value", "
 without dollars.
 """
 
+# sympy makes its classes and their attributes while it runs:
+# pyright: reportAttributeAccessIssue=false, reportCallIssue=false, reportArgumentType=false
+# pyright: reportOptionalMemberAccess=false
+
 import json
 import logging
 import os
@@ -58,7 +62,7 @@ class Reply(TypedDict, total=False):
 def read(text: str) -> Node | None:
     """The expression that a LaTeX text is, or None when math-verify cannot read it."""
     # No limit of its own: that is a signal, one second at the least, and does not stop C.
-    results = parse(f"${text}$", CONFIG, "no_fallback", parsing_timeout=None)  # pyright: ignore[reportArgumentType]
+    results = parse(f"${text}$", CONFIG, "no_fallback", parsing_timeout=None)
     return results[0] if results and not isinstance(results[0], str) else None
 
 
