@@ -1,7 +1,7 @@
 """`franken probe`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -131,6 +131,4 @@ def _draw(folder: Path, pair: tuple[Path, Path], question: str) -> None:
     from franken.report.figures.pair import draw_pair
     from franken.runs import load_run
 
-    rows = load_run(folder).samples.astype(object)
-    records: list[Any] = rows.where(rows.notna(), None).to_dict("records")
-    draw_pair(records, pair, question, folder / "figures" / "pair.png")
+    draw_pair(load_run(folder).samples, pair, question, folder / "figures" / "pair.png")

@@ -477,7 +477,7 @@ def costliest_layer(found: Evidence, model: str) -> str:
     """Which layer's removal costs most accuracy over all tasks; several where their intervals
     overlap.
     """
-    from franken.report.figures.plots import pool_tasks
+    from franken.probe.findings import pool_tasks
 
     rows = found.layers("probe")
     rows = rows[

@@ -4,7 +4,8 @@ one.
 
 from franken.evaluate.compare import compare_runs
 from franken.evaluate.run import run_eval
-from franken.report.figures.comparison import draw_eval, tints
+from franken.report.figures.answers import tints
+from franken.report.figures.comparison import draw_eval
 
 OPTIONS = {"tasks": ["read", "count"], "samples": 3, "max_new_tokens": 8, "device": "cpu"}
 

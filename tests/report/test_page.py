@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from franken.report.page import spine as figures
+from franken.report.page import build as figures
 from franken.report.page.build import build_page, figure_keys, render
 from franken.report.page.panels import Section, save_figures
 from franken.report.page.tables import accounting, reasons
@@ -191,7 +191,7 @@ def test_failed_and_ineligible_samples_are_counted_with_their_reasons(page):
 
 def test_every_run_says_what_failed_in_it(folder, page):
     found = open_study(folder)
-    rows = {row["folder"]: row for row in accounting(found)}
+    rows = {row.folder: row for row in accounting(found)}
     for run in found.runs:
         samples, row = run.samples, rows[run.folder.relative_to(folder).as_posix()]
         assert row["failed"] == samples["error"].notna().sum()

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.axes import Axes
 
 from franken.report import theme as look
-from franken.report.figures import plots
+from franken.report.figures import answers, plots, updates
 from franken.report.page.build import png
 from franken.runs import RunSet, open_study
 
@@ -27,23 +27,23 @@ def test_every_plot_returns_axes_with_a_band_or_bars(found):
         plots.plot_swap(probe, model="rl", method="swap-single", metric="flip_to_source_rate"),
         plots.plot_zero(probe),
         plots.plot_zero(probe, task="count"),
-        plots.plot_energy(diff),
-        plots.plot_energy(diff, metric="unchanged_fraction"),
-        plots.plot_update(diff[diff["part"] == "text"], delta="sft→rl"),
-        plots.plot_acc_at_k(evals, models=["base", "sft", "rl", "control"]),
+        updates.plot_energy(diff),
+        updates.plot_energy(diff, metric="unchanged_fraction"),
+        updates.plot_update(diff[diff["part"] == "text"], delta="sft→rl"),
+        answers.plot_acc_at_k(evals, models=["base", "sft", "rl", "control"]),
     ]
     for ax in drawn:
         assert isinstance(ax, Axes)
         assert len(ax.collections) >= len([x for x in ax.lines if len(x.get_xdata()) > 2])
         assert ax.collections
-    points = plots.plot_points(evals, labels=["sft", "SFT:RL:RL", "random-3a", "rl"])
+    points = answers.plot_points(evals, labels=["sft", "SFT:RL:RL", "random-3a", "rl"])
     assert [t.get_text() for t in points.get_yticklabels()] == [
         "SFT",
         "SFT:RL:RL",
         "3 random layers (a)",
         "RL",
     ]
-    arms = plots.plot_arms(evals, models=["base", "sft", "rl"])
+    arms = answers.plot_arms(evals, models=["base", "sft", "rl"])
     assert len(arms.containers) == 3
 
 
@@ -63,7 +63,7 @@ def test_a_swap_curve_shows_the_rates_of_the_table(found):
 def test_checkpoints_keep_their_colour_in_every_figure(found):
     evals, probe = found.layers("eval"), found.layers("probe")
     for ax in (
-        plots.plot_acc_at_k(evals, models=["rl", "base"]),
+        answers.plot_acc_at_k(evals, models=["rl", "base"]),
         plots.plot_zero(probe, models=["rl", "base"]),
     ):
         colours = {line.get_label(): line.get_color() for line in ax.lines}
@@ -89,7 +89,7 @@ def test_pooling_over_tasks_is_their_mean_with_an_independent_interval():
 
 
 def test_vision_projector_and_text_stand_side_by_side(found):
-    places = plots.diff_places(plots.number_projector(found.layers("diff")))
+    places = updates.diff_places(updates.number_projector(found.layers("diff")))
     order = sorted(places, key=lambda key: places[key])
     assert order == [
         ("vision", 0),

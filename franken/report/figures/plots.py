@@ -1,43 +1,35 @@
-"""The figures: tidy rows of layers.parquet in, a matplotlib Axes out. No function reads a file or
-shows a window.
+"""Plots over layers: tidy rows of layers.parquet in, a matplotlib Axes out. No function reads a file
+or shows a window.
 
 Shared rules: the x axis of a layer plot is the 0-based layer with the thirds of the stack shaded;
 every line has its 95 % band and every point its 95 % bar; colours are those of `theme`. The columns
 used are model, method, part, layer, component, task, metric, value, ci_low, ci_high, n (see the
-design, §4.3).
+design, §4.3). Updates of the weights are in `updates`, answers in `answers`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from franken.layers import thirds
 from franken.probe.findings import pool_tasks, task_names
 from franken.report import theme as look
 from franken.runs import STAGES
 
-Frame = Any  # a pandas DataFrame; see franken.evaluate.metrics
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
+    from matplotlib.typing import LineStyleType
 
 PERCENT = 100.0
-LOGARITHMIC = ("relative_energy", "energy")
-LABELS = {
-    "relative_energy": "‖Δ‖ / ‖W‖",
-    "energy": "‖Δ‖",
-    "unchanged_fraction": "unchanged elements, share",
-    "rounding_fraction": "of the changed: one bf16 step",
-    "effective_rank": "effective rank of Δ",
-    "stable_rank": "stable rank of Δ",
-    "cosine": "cosine",
-}
 
 
 def plot_swap(
-    df: Frame,
+    df: pd.DataFrame,
     *,
     model: str,
     method: str = "swap-suffix",
@@ -53,13 +45,13 @@ def plot_swap(
     `df`: rows of `franken probe`. y in percent. `depth`: of the whole decoder, where the rows do
     not reach its last layer.
     """
-    ax = _axes(ax)
-    rows = _select(df, model=model, method=method, metric=metric)
+    ax = new_axes(ax)
+    rows = select(df, model=model, method=method, metric=metric)
     order = list(tasks or task_names(rows))
     for task in (t for t in order if t in set(rows["task"])):
         tint, marker = look.task_style(task, order)
         draw_line(ax, rows[rows["task"] == task], tint, task, marker=marker)
-    _measured_layers(ax, rows, mode, depth)
+    measured_layers(ax, rows, mode, depth)
     percent_axis(ax, headroom=True)
     ax.set_ylabel(
         {"change_rate": "answers changed, %", "flip_to_source_rate": "answers turned, %"}[metric]
@@ -68,7 +60,7 @@ def plot_swap(
 
 
 def plot_zero(
-    df: Frame,
+    df: pd.DataFrame,
     *,
     models: Sequence[str] = STAGES,
     task: str = "all",
@@ -83,219 +75,135 @@ def plot_zero(
     rows, with the
     interval of a mean of independent estimates.
     """
-    ax = _axes(ax)
-    rows = _select(df, method="zero", metric="accuracy_drop")
+    ax = new_axes(ax)
+    rows = select(df, method="zero", metric="accuracy_drop")
     for model in models:
         part = rows[rows["model"] == model]
         line = part[part["task"] == task] if task in set(part["task"]) else pool_tasks(part)
         draw_line(ax, line, look.colour(model), look.name(model), marker="o")
     ax.axhline(0, color=mode.muted, linewidth=0.8)
-    _measured_layers(ax, rows, mode, depth)
+    measured_layers(ax, rows, mode, depth)
     low = min(-12.0, PERCENT * float(rows["ci_low"].min())) if len(rows) else -12.0
     ax.set_ylim(low, 100 + 0.125 * (100 - low))  # room for the names of the thirds
     ax.set_ylabel("accuracy lost, points")
     return ax
 
 
-def use_logarithm(ax: Axes) -> None:
-    """Logarithmic y, unless there is nothing to show: no layer moved."""
-    if np.isfinite(ax.dataLim.intervaly).all():
-        ax.set_yscale("log")
-
-
-def plot_energy(
-    df: Frame,
+def plot_by_model(
+    df: pd.DataFrame,
     *,
-    metric: str = "relative_energy",
-    deltas: Sequence[str] = ("base→sft", "sft→rl"),
+    models: Sequence[str],
+    depth: int,
+    label: str,
+    rate: bool = False,
     mode: look.Mode = look.LIGHT,
     ax: Axes | None = None,
 ) -> Axes:
-    """How far each layer moved, vision, projector and text on one axis; a line per delta,
-    logarithmic y.
+    """The mean over tasks by text layer, a line per checkpoint, y in percent from 0; `rate`: to 100.
 
-    Weights are read whole, so there is no sampling error: the band spans the layer's attention and
-    its MLP.
+    `df`: rows of one method and metric.
     """
-    ax = _axes(ax)
-    df = number_projector(df)
-    places = diff_places(df)
-    for delta in deltas:
-        rows = _select(df, method=delta, metric=metric)
-        if len(rows) == 0:
-            continue
-        drawn = False
-        for part in ("vision", "projector", "text"):
-            line = with_component_range(rows[rows["part"] == part])
-            if (
-                metric in LOGARITHMIC
-            ):  # a layer that did not move has no logarithm: a gap, not a fall
-                line[["value", "ci_low", "ci_high"]] = (
-                    line[["value", "ci_low", "ci_high"]].astype(float).replace(0.0, np.nan)
-                )
-            x = [places[(part, int(i))] for i in line["layer"]]
-            label = None if drawn else delta
-            draw_line(ax, line, look.DELTAS.get(delta, mode.ink), label, x=x, scale=1.0, marker="o")
-            drawn = drawn or len(line) > 0
-    if metric in LOGARITHMIC:
-        use_logarithm(ax)
-    elif metric.endswith("fraction") or metric == "cosine":
-        ax.set_ylim(None if metric == "cosine" else -0.02, 1.14)
+    ax = new_axes(ax)
+    for model in models:
+        line = pool_tasks(df.loc[df["model"] == model])
+        draw_line(ax, line, look.colour(model), look.name(model))
+    layer_axis(ax, depth, mode)
+    if rate:
+        percent_axis(ax, headroom=True)
     else:
         ax.set_ylim(bottom=0)
-    _parts_axis(ax, places, mode)
-    ax.set_ylabel(LABELS.get(metric, metric))
+        ax.margins(y=0.16)
+    ax.set_ylabel(label)
     return ax
 
 
-def plot_update(
-    df: Frame,
-    *,
-    delta: str,
-    depth: int | None = None,
-    mode: look.Mode = look.LIGHT,
-    ax: Axes | None = None,
+def plot_shift(
+    shift: pd.DataFrame, *, depth: int, mode: look.Mode = look.LIGHT, ax: Axes | None = None
 ) -> Axes:
-    """Relative energy of one update in the text layers, in percent of the weights' norm; band:
-    attention to MLP.
+    """A difference between two checkpoints by text layer, in points; ringed where it is sure.
+
+    `shift`: layer, value, ci_low, ci_high, p_adjusted.
     """
-    ax = _axes(ax)
-    rows = _select(df, method=delta, metric="relative_energy")
-    line = with_component_range(rows)
-    draw_line(ax, line, look.DELTAS.get(delta, mode.ink), delta)
-    _measured_layers(ax, line, mode, depth)
-    ax.set_ylim(bottom=0)
-    ax.set_ylabel("‖Δ‖ / ‖W‖, %")
+    ax = new_axes(ax)
+    draw_line(ax, shift, look.colour("rl"), "difference")
+    draw_rings(ax, shift, mode, label="p < 0.05")
+    ax.axhline(0, color=mode.muted, linewidth=0.8)
+    layer_axis(ax, depth, mode)
+    ax.margins(y=0.16)
+    ax.set_ylabel("difference, points")
     return ax
 
 
-def plot_points(
-    df: Frame,
+def plot_heads(
+    df: pd.DataFrame,
     *,
-    labels: Sequence[str],
-    task: str = "all",
-    metric: str = "acc@1",
-    arm: str = "image",
-    reference: Sequence[str] = ("sft", "rl"),
-    names: Mapping[str, str] | None = None,
-    limits: tuple[float, float] | None = None,
+    depth: int,
+    top: float,
     mode: look.Mode = look.LIGHT,
     ax: Axes | None = None,
 ) -> Axes:
-    """One point with its interval per model, top to bottom in the order of `labels`; reference
-    models as bands.
+    """Layer × head, the mean over tasks in percent, coloured from 0 to `top`."""
+    ax = new_axes(ax)
+    mean = df.groupby(["component", "layer"])["value"].mean().unstack("layer")
+    order = sorted(mean.index, key=lambda text: int(text.split()[-1]))
+    table = 100 * mean.reindex(index=order, columns=range(depth)).to_numpy(float)
+    draw_cells(ax, table, depth, mode, "%", (0.0, top))
+    step = 1 if len(order) <= 16 else 4
+    ax.set_yticks(range(0, len(order), step), [name.split()[-1] for name in order[::step]])
+    ax.set_ylabel("head")
+    return ax
 
-    For hybrids beside base, donor and control, and for freeze arms beside RL. x in percent, from
-    `limits` if given.
-    """
-    ax = _axes(ax)
-    rows = _select(df, task=task, metric=metric, method=arm).set_index("model")
-    shown = [label for label in labels if label in rows.index]
-    for label in (r for r in reference if r in rows.index):
-        low, high, value = (
-            float(rows.loc[label, c]) * PERCENT for c in ("ci_low", "ci_high", "value")
-        )
-        ax.axvspan(low, high, color=look.colour(label), alpha=0.12, linewidth=0, zorder=0)
-        ax.axvline(value, color=look.colour(label), linewidth=1.1, linestyle=(0, (4, 3)), zorder=1)
-    for y, label in enumerate(shown):
-        _point(ax, rows.loc[label], y, look.colour(label))
-    ax.set_yticks(
-        range(len(shown)), [(names or {}).get(label) or look.name(label) for label in shown]
+
+def draw_line(
+    ax: Axes,
+    rows: pd.DataFrame,
+    tint: str,
+    label: str | None,
+    *,
+    x: Sequence[float] | pd.Series | None = None,
+    scale: float = PERCENT,
+    marker: str = "o",
+    linestyle: LineStyleType = "-",
+) -> None:
+    """A line with its interval band; without `x` the rows' layer is on the x axis."""
+    if len(rows) == 0:
+        return
+    rows = rows.sort_values("layer") if x is None else rows
+    at = rows["layer"].to_numpy(float) if x is None else np.asarray(x, float)
+    value, low, high = (rows[c].to_numpy(float) * scale for c in ("value", "ci_low", "ci_high"))
+    ax.fill_between(at, low, high, color=tint, alpha=0.16, linewidth=0)
+    label = None if label is None else look.literal(label)
+    ax.plot(
+        at, value, color=tint, label=label, marker=marker, markeredgewidth=0, linestyle=linestyle
     )
-    ax.set_ylim(len(shown) - 0.4, -0.6)
-    ax.grid(axis="x", color=mode.grid)
-    ax.grid(visible=False, axis="y")
-    ax.set_xlabel(f"{metric}, %")
-    if limits:
-        ax.set_xlim(*limits)
-    for tick in ax.get_yticklabels():
-        tick.set_color(mode.ink)
-    return ax
 
 
-def plot_acc_at_k(
-    df: Frame,
-    *,
-    models: Sequence[str],
-    task: str = "all",
-    arm: str = "image",
+def draw_rings(
+    ax: Axes,
+    rows: pd.DataFrame,
     mode: look.Mode = look.LIGHT,
-    ax: Axes | None = None,
-) -> Axes:
-    """acc@k against k, a line per checkpoint: where a parent overtakes its RL child, the lines
-    cross. y in percent.
-    """
-    ax = _axes(ax)
-    rows = df[
-        df["metric"].str.fullmatch(r"acc@\d+") & (df["task"] == task) & (df["method"] == arm)
-    ].copy()
-    rows["k"] = rows["metric"].str[4:].astype(int)
-    for model in models:
-        line = rows[rows["model"] == model].sort_values("k")
-        style = (0, (4, 2)) if model == "control" else "-"
-        draw_line(
-            ax, line, look.colour(model), look.name(model), x=line["k"], marker="o", linestyle=style
-        )
-    ks = sorted(set(rows["k"]))
-    ax.set_xscale("log", base=2)
-    ax.set_xticks(ks, [str(k) for k in ks])
-    ax.minorticks_off()
-    percent_axis(ax)
-    ax.set_xlabel("k: samples a prompt may use")
-    ax.set_ylabel("acc@k, %")
-    return ax
-
-
-def plot_arms(
-    df: Frame,
     *,
-    models: Sequence[str],
-    task: str = "all",
-    metric: str = "acc@1",
-    mode: look.Mode = look.LIGHT,
-    ax: Axes | None = None,
-) -> Axes:
-    """Accuracy with the image, with a description instead, and with neither; a line per checkpoint.
-    y in percent.
-    """
-    ax = _axes(ax)
-    rows = _select(df, task=task, metric=metric)
-    arms = [a for a in look.ARMS if a in set(rows["method"])]
-    shift = np.linspace(-0.12, 0.12, max(2, len(models)))
-    for offset, model in zip(shift, models, strict=False):
-        line = (
-            rows[rows["model"] == model].set_index("method").reindex(arms).dropna(subset=["value"])
-        )
-        x = np.array([arms.index(a) for a in line.index]) + offset
-        value, low, high = (
-            line[c].to_numpy(float) * PERCENT for c in ("value", "ci_low", "ci_high")
-        )
-        tint = look.colour(model)
-        ax.errorbar(
-            x,
-            value,
-            yerr=np.clip([value - low, high - value], 0, None),
-            color=tint,
-            marker="o",
-            label=look.name(model),
-            linewidth=1,
-            elinewidth=1.8,
-            capsize=0,
-            alpha=0.95,
-        )
-    ax.set_xticks(
-        range(len(arms)),
-        [{"image": "image", "text": "description", "blind": "nothing"}[a] for a in arms],
+    scale: float = PERCENT,
+    label: str | None = None,
+) -> None:
+    """A ring around every point whose adjusted p is below 0.05."""
+    sure = rows.loc[rows["p_adjusted"] < 0.05]
+    ax.plot(
+        sure["layer"].astype(float),
+        scale * sure["value"],
+        linestyle="",
+        marker="o",
+        markersize=9,
+        markerfacecolor="none",
+        markeredgecolor=mode.ink,
+        markeredgewidth=0.9,
+        label=label,
     )
-    ax.set_xlim(-0.4, len(arms) - 0.6)
-    percent_axis(ax)
-    ax.set_ylabel(f"{metric}, %")
-    return ax
 
 
 def draw_cells(
     ax: Axes,
-    table: Any,
+    table: np.ndarray,
     depth: int,
     mode: look.Mode,
     unit: str,
@@ -309,15 +217,13 @@ def draw_cells(
     import seaborn as sns
 
     layer_axis(ax, depth, mode)
-    rows = len(table)
     colours = sns.color_palette(palette, as_cmap=True)
-    edges = (np.arange(depth + 1) - 0.5, np.arange(rows + 1) - 0.5)
+    edges = (np.arange(depth + 1) - 0.5, np.arange(len(table) + 1) - 0.5)
     mesh = ax.pcolormesh(
         *edges, table, cmap=colours, vmin=limits[0], vmax=limits[1], rasterized=True
     )
     bar = ax.inset_axes((0.0, 1.03, 0.45, 0.035))
-    figure: Any = ax.get_figure()
-    figure.colorbar(mesh, cax=bar, orientation="horizontal", ticklocation="top")
+    ax.figure.colorbar(mesh, cax=bar, orientation="horizontal", ticklocation="top")
     bar.tick_params(labelsize=7, length=2, pad=1)
     bar.set_xlabel("")
     ax.annotate(unit, (0.48, 1.03), xycoords="axes fraction", fontsize=7.5, color=mode.muted)
@@ -325,6 +231,28 @@ def draw_cells(
         if text.get_text() in ("early", "middle", "late"):  # on the cells, they could not be read
             text.set_visible(False)
     ax.grid(visible=False)
+
+
+def draw_point(ax: Axes, row: pd.Series, y: float, tint: str, *, scale: float = PERCENT) -> None:
+    """A point with its interval, lying on the line `y`."""
+    low, high, value = (float(row[c]) * scale for c in ("ci_low", "ci_high", "value"))
+    ax.plot(
+        [low, high], [y, y], color=tint, linewidth=2.6, alpha=0.55, solid_capstyle="round", zorder=2
+    )
+    ax.plot([value], [y], marker="o", color=tint, markersize=6.5, markeredgewidth=0, zorder=3)
+
+
+def select(df: pd.DataFrame, **where: str) -> pd.DataFrame:
+    """The rows whose columns have these values; of a layer's rows, those of the whole layer."""
+    for column, value in where.items():
+        df = df.loc[df[column] == value]
+    whole = df.loc[(df["component"] == "all") | df["component"].isna()]
+    return whole if len(whole) else df
+
+
+def new_axes(ax: Axes | None) -> Axes:
+    """`ax`, or that of a new figure."""
+    return ax or Figure(figsize=(4.6, 3.1)).add_subplot()
 
 
 def percent_axis(ax: Axes, *, headroom: bool = False) -> None:
@@ -357,100 +285,8 @@ def legend(ax: Axes, *, width: int = 52) -> int:
     return -(-len(labels) // columns)
 
 
-def diff_places(df: Frame) -> dict[tuple[str, int], float]:
-    """x positions that put vision, projector and text side by side: (part, layer) → x, with a gap
-    between parts.
-    """
-    known = df[df["layer"].notna()]
-    places: dict[tuple[str, int], float] = {}
-    x = 0.0
-    for part in ("vision", "projector", "text"):
-        layers = sorted({int(i) for i in known[known["part"] == part]["layer"]})
-        for layer in layers:
-            places[(part, layer)] = x
-            x += 1
-        x += 0.8 if layers else 0
-    return places
-
-
-def number_projector(df: Any) -> Any:
-    """The projector has no layers: it stands on the axis as one place."""
-    rows = df.copy()
-    rows["layer"] = rows["layer"].astype("Float64").mask(rows["part"] == "projector", 0)
-    return rows
-
-
-def _axes(ax: Axes | None) -> Axes:
-    if ax is not None:
-        return ax
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(4.6, 3.1)).add_subplot()
-
-
-def _select(df: Frame, **where: str) -> Any:
-    rows = df
-    for column, value in where.items():
-        rows = rows[rows[column] == value]
-    if "component" in rows.columns and "metric" in where and "part" in rows.columns:
-        whole = rows[(rows["component"] == "all") | rows["component"].isna()]
-        rows = whole if len(whole) and not _by_component(where) else rows
-    return rows
-
-
-def _by_component(where: Mapping[str, str]) -> bool:
-    return "→" in where.get("method", "")
-
-
-def with_component_range(rows: Any) -> Any:
-    """Rows with component `all`, their interval filled with the range over attention and MLP where
-    it is empty.
-    """
-    whole = rows[(rows["component"] == "all") & rows["layer"].notna()].sort_values("layer").copy()
-    parts = rows[rows["component"].isin(["attn", "mlp"]) & rows["layer"].notna()].groupby("layer")[
-        "value"
-    ]
-    low, high = parts.min(), parts.max()
-    for column, edge, pick in (("ci_low", low, np.fmin), ("ci_high", high, np.fmax)):
-        filled = whole["layer"].map(edge).astype(float)
-        own = whole[column].astype(float)
-        whole[column] = own.where(own.notna(), pick(filled, whole["value"].astype(float)))
-    return whole
-
-
-def draw_line(
-    ax: Axes,
-    rows: Any,
-    tint: str,
-    label: str | None,
-    *,
-    x: Any = None,
-    scale: float = PERCENT,
-    marker: str = "o",
-    linestyle: Any = "-",
-) -> None:
-    """A line with its interval band; without `x` the rows' layer is on the x axis."""
-    if len(rows) == 0:
-        return
-    rows = rows.sort_values("layer") if x is None else rows
-    at = rows["layer"].to_numpy(float) if x is None else np.asarray(x, float)
-    value, low, high = (rows[c].to_numpy(float) * scale for c in ("value", "ci_low", "ci_high"))
-    ax.fill_between(at, low, high, color=tint, alpha=0.16, linewidth=0)
-    label = None if label is None else look.literal(label)
-    ax.plot(
-        at, value, color=tint, label=label, marker=marker, markeredgewidth=0, linestyle=linestyle
-    )
-
-
-def _point(ax: Axes, row: Any, y: float, tint: str) -> None:
-    low, high, value = (float(row[c]) * PERCENT for c in ("ci_low", "ci_high", "value"))
-    ax.plot(
-        [low, high], [y, y], color=tint, linewidth=2.6, alpha=0.55, solid_capstyle="round", zorder=2
-    )
-    ax.plot([value], [y], marker="o", color=tint, markersize=6.5, markeredgewidth=0, zorder=3)
-
-
-def _measured_layers(ax: Axes, rows: Any, mode: look.Mode, depth: int | None) -> None:
+def measured_layers(ax: Axes, rows: pd.DataFrame, mode: look.Mode, depth: int | None) -> None:
+    """The layer axis of `depth`, else as far as the rows go; without rows it says so."""
     if len(rows) == 0:
         ax.text(0.5, 0.5, "not measured", transform=ax.transAxes, ha="center", color=mode.muted)
     if len(rows) or depth:
@@ -484,32 +320,3 @@ def shade_thirds(ax: Axes, depth: int, mode: look.Mode, *, offset: float = 0.0) 
                 fontsize=7,
                 color=mode.muted,
             )
-
-
-def _parts_axis(ax: Axes, places: Mapping[tuple[str, int], float], mode: look.Mode) -> None:
-    if not places:
-        return
-    for part in ("vision", "projector", "text"):
-        xs = [x for (p, _), x in places.items() if p == part]
-        if not xs:
-            continue
-        ax.axvspan(min(xs) - 0.45, max(xs) + 0.45, color=mode.band, zorder=-5, linewidth=0)
-        ax.annotate(
-            part,
-            ((min(xs) + max(xs)) / 2, 0),
-            xycoords=("data", "axes fraction"),
-            xytext=(0, -15),
-            textcoords="offset points",
-            ha="center",
-            va="top",
-            fontsize=8,
-            color=mode.muted,
-        )
-    step = 1 if len(places) <= 20 else 4
-    shown = [
-        (x, layer)
-        for (part, layer), x in places.items()
-        if part != "projector" and layer % step == 0
-    ]
-    ax.set_xticks([x for x, _ in shown], [str(layer) for _, layer in shown])
-    ax.set_xlabel(" ")  # room for the names of the parts

@@ -17,6 +17,7 @@ from franken.probe.findings import task_names
 from franken.probe.methods import by_class, of_rows
 from franken.report import theme as look
 from franken.report.figures import plots
+from franken.report.figures.sheet import save
 from franken.runs import load_run
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Drawing
 
-PAGE = "#FFFFFF"
 MOST_NUMBERS = 200  # cells of a heatmap that still get their numbers
 MOST_TICKS = 16  # layers, or heads, that are all named
 
@@ -57,13 +57,10 @@ def draw_comparison(folder: Path) -> list[Path]:
 def _save(folder: Path, figures: Sequence[Figure]) -> list[Path]:
     run, drawn = load_run(folder), []
     depth = int(run.layers["layer"].max()) + 1  # as far as the run tells
-    (folder / "figures").mkdir(exist_ok=True)
     for figure in figures:
-        path = folder / "figures" / f"{figure.name}.png"
         with look.theme():
             drawing = draw(figure, run.label, depth)
-            drawing.savefig(path, dpi=150, facecolor=PAGE)
-        drawn.append(path)
+            drawn.append(save(drawing, folder / "figures" / f"{figure.name}.png"))
     return drawn
 
 
@@ -112,17 +109,7 @@ def _draw_curves(ax: Axes, plot: Curves, depth: int) -> None:
     if plot.label:
         ax.set_ylabel(plot.label)
     if plot.ringed:
-        sure = plot.rows.loc[plot.rows["p_adjusted"] < SURE]
-        ax.plot(
-            sure["layer"].astype(float),
-            sure["value"] * plot.scale,
-            linestyle="",
-            marker="o",
-            markersize=9,
-            markerfacecolor="none",
-            markeredgecolor=look.LIGHT.ink,
-            markeredgewidth=0.9,
-        )
+        plots.draw_rings(ax, plot.rows, scale=plot.scale)
 
 
 def _draw_cells(ax: Axes, plot: Cells) -> None:

@@ -6,16 +6,21 @@ means over `WINDOW` updates; the band spans the seeds' smallest and largest. Wha
 measured has no panel.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from franken.errors import UsageError
-from franken.report.theme import TASK_COLOURS
+from franken.report import theme as look
+from franken.report.figures.sheet import name_lines, save, sheet
 from franken.runs import TrainingRun
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 WINDOW = 10
 PANELS: dict[str, str] = {
@@ -31,9 +36,10 @@ PANELS: dict[str, str] = {
     "token_accuracy": "token accuracy",
 }
 STYLES = ("-", "--", ":", "-.")
+COLUMNS = 3
 
 
-def training_table(runs: Sequence[Path]) -> Any:
+def training_table(runs: Sequence[Path]) -> pd.DataFrame:
     """A row an update: `recipe`, `seed`, `run`, `update` and all numbers; held-out ones as
     `held_out/…`.
 
@@ -57,65 +63,47 @@ def draw_training(runs: Sequence[Path], file: Path, *, window: int = WINDOW) -> 
     """Draw the panels that any of the runs has into one PNG."""
     table = training_table(runs)
     shown = [name for name in PANELS if name in table and table[name].notna().any()]
-    columns = min(3, len(shown))
-    rows = -(-len(shown) // columns)
-    figure = Figure(figsize=(3.6 * columns, 2.6 * rows + 0.5), dpi=150, layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).flatten()
-    recipes = list(dict.fromkeys(table["recipe"]))
-    for ax, name in zip(axes, shown, strict=False):
-        for i, recipe in enumerate(recipes):
-            _line(ax, table[table["recipe"] == recipe], name, i, window)
-        ax.set_title(PANELS[name], fontsize=10, loc="left")
-        ax.grid(alpha=0.3)
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.tick_params(labelsize=8)
-    for ax in axes[len(shown) :]:
-        ax.set_visible(False)
-    for ax in axes[max(0, len(shown) - columns) : len(shown)]:
-        ax.set_xlabel("update", fontsize=9)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(
-        handles,
-        labels,
-        loc="outside upper center",
-        ncols=min(4, len(labels)),
-        frameon=False,
-        fontsize=9,
-    )
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file)
-    return file
+    with look.theme():
+        figure, axes = sheet(len(shown), COLUMNS, 3.6, 2.6, extra=0.5)
+        for ax, name in zip(axes, shown, strict=True):
+            recipes = table.dropna(subset=[name]).groupby("recipe", sort=False)
+            numbers = {recipe: i for i, recipe in enumerate(dict.fromkeys(table["recipe"]))}
+            for recipe, rows in recipes:
+                plot_recipe(rows, name=name, number=numbers[recipe], window=window, ax=ax)
+            ax.set_title(PANELS[name])
+        for ax in axes[-COLUMNS:]:
+            ax.set_xlabel("update")
+        name_lines(figure, axes[0], side="upper center", columns=4)
+        return save(figure, file)
 
 
-def bands(table: Any, name: str, window: int) -> Any:
+def bands(table: pd.DataFrame, name: str, window: int) -> pd.DataFrame:
     """`update`, `mean`, `low`, `high` over the runs of one recipe; values held out are taken as
     they are, others smoothed.
     """
     smoothed = {}
     for run, rows in table.groupby("run"):
         values = rows.set_index("update")[name].dropna()
-        smoothed[run] = (
-            values if name.startswith("held_out") else values.rolling(window, min_periods=1).mean()
-        )
+        held_out = name.startswith("held_out")
+        smoothed[run] = values if held_out else values.rolling(window, min_periods=1).mean()
     wide = pd.DataFrame(smoothed).dropna()  # only updates that every run has reached
-    return pd.DataFrame(
-        {"mean": wide.mean(axis=1), "low": wide.min(axis=1), "high": wide.max(axis=1)}
-    ).reset_index(names="update")
+    ends = {"mean": wide.mean(axis=1), "low": wide.min(axis=1), "high": wide.max(axis=1)}
+    return pd.DataFrame(ends).reset_index(names="update")
 
 
-def _line(ax: Any, table: Any, name: str, number: int, window: int) -> None:
-    if not table[name].notna().any():
-        return
+def plot_recipe(
+    table: pd.DataFrame, *, name: str, number: int, window: int = WINDOW, ax: Axes
+) -> Axes:
+    """The line of one recipe, the `number`-th of the figure, with a band over its runs."""
     band = bands(table, name, window)
     runs = table["run"].nunique()
     label = f"{table['recipe'].iloc[0]}" + (f" ({runs} runs)" if runs > 1 else "")
-    tint, style = (
-        TASK_COLOURS[number % len(TASK_COLOURS)],
-        STYLES[number // len(TASK_COLOURS) % len(STYLES)],
-    )
+    colours = len(look.TASK_COLOURS)
+    tint = look.TASK_COLOURS[number % colours]
+    style = STYLES[number // colours % len(STYLES)]
     marker = "o" if name.startswith("held_out") else None
-    ax.plot(
-        band["update"], band["mean"], style, color=tint, label=label, marker=marker, ms=3, lw=1.6
-    )
+    line = {"color": tint, "linestyle": style, "marker": marker, "markersize": 3}
+    ax.plot(band["update"], band["mean"], label=look.literal(label), linewidth=1.6, **line)
     if runs > 1:
         ax.fill_between(band["update"], band["low"], band["high"], color=tint, alpha=0.18, lw=0)
+    return ax

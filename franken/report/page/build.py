@@ -4,8 +4,7 @@ Nothing is fetched: figures are PNGs inside the file (one for a light and one fo
 the style is inline, there is no script. Whatever a model wrote passes through jinja2's
 autoescaping. Numbers come from the run folders that
 `study.json` names, and each number links to the run's files and command; failed and ineligible
-samples are counted,
-never dropped. The same figures, one a group, go to `figures/` as PNG and PDF.
+samples are counted, never dropped. The same figures, one a group, go to `figures/` as PNG and PDF.
 """
 
 from __future__ import annotations
@@ -14,34 +13,41 @@ import base64
 import io
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import NamedTuple
 
 import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
 
 from franken.report import theme as look
-from franken.report.evidence import Evidence
 from franken.report.gallery import filter_rules, pair_gallery, reasoning_gallery
 from franken.report.headlines import all_headlines
-from franken.report.page import spine as figures
-from franken.report.page.panels import Group, Panel, Section, save_figures
+from franken.report.page.answers import how_good
+from franken.report.page.layer_sets import necessary, transfer
+from franken.report.page.panels import Panel, Section, save_figures
+from franken.report.page.spine import Spine, spine
 from franken.report.page.tables import (
     accounting,
-    comparison_table,
-    gallery_counts,
+    comparison_tables,
     model_table,
     same_layers_table,
+    scores,
+    totals,
 )
+from franken.report.page.what import what
+from franken.report.page.where import where
 from franken.report.sources import Number, Runs, Sentence, anchor, numbers_of
-from franken.runs import atomic_write_text, open_study
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from franken.report.verdicts import percent
+from franken.runs import RunSet, atomic_write_text, open_study
 
 DPI = 150
 TINTS = 192  # colours of a stored figure; more cannot be seen in lines on a plain ground
-Draw = Callable[[look.Mode], "Figure"]
+Draw = Callable[[look.Mode], Figure]
 
 
 def build_page(folder: Path, *, files: bool = True) -> Path:
@@ -51,21 +57,20 @@ def build_page(folder: Path, *, files: bool = True) -> Path:
     Sections without runs are left out with a line that says so. Raises FrankenError when there is
     no study.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
     found = open_study(folder)
-    sections = figures.sections(found)
-    saved = save_figures(sections, folder / "figures") if files else {}
-    atomic_write_text(folder / "index.html", render(found, sections, saved))
+    made = sections(found)
+    saved = save_figures(made, folder / "figures") if files else {}
+    atomic_write_text(folder / "index.html", render(found, made, saved))
     return folder / "index.html"
 
 
-def render(found: Evidence, sections: Sequence[Section], saved: dict[str, list[str]]) -> str:
-    """The whole page as HTML. `saved`: the files in figures/ by the group's key."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
+def sections(found: RunSet) -> list[Section]:
+    """All sections of a page, those without runs with a note instead of figures."""
+    return [where(found), what(found), transfer(found), necessary(found), how_good(found)]
 
+
+def render(found: RunSet, sections: Sequence[Section], saved: Mapping[str, Sequence[str]]) -> str:
+    """The whole page as HTML. `saved`: the files in figures/ by the group's key."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -80,29 +85,34 @@ def render(found: Evidence, sections: Sequence[Section], saved: dict[str, list[s
             linked[tuple(runs)] = None
         return anchor(tuple(runs))
 
-    summary, *questions = all_headlines(found)
-    study, pairs = found.study, pair_gallery(found)
     environment.globals |= {
         "anchor": link,
         "combined": lambda: list(linked),
         "pieces": pieces,
+        "numbers_of": numbers_of,
+        "draw": drawn,
         "colour": look.colour,
         "name": look.name,
+        "percent": percent,
     }
+    summary, *questions = all_headlines(found)
+    study, pairs, accounts = found.study, pair_gallery(found), accounting(found)
     return environment.get_template("page.html").render(
         study=study,
         summary=summary,
         questions=questions,
+        scores=scores(found),
         models=model_table(found),
-        spine=_spine(found),
-        sections=[_section(s, saved) for s in sections],
-        comparisons=comparison_table(found),
+        spine=spine(found),
+        sections=sections,
+        saved=saved,
+        comparisons=comparison_tables(found),
         same_layers=same_layers_table(found),
         pairs=pairs,
         gallery_rules=Markup(filter_rules(pairs)),
         replies=reasoning_gallery(found),
-        runs=accounting(found),
-        counts=gallery_counts(found),
+        runs=accounts,
+        counts=totals(accounts),
         missing=found.missing,
         failures=[step for step in study.steps if step.error],
         notes=study.notes,
@@ -117,57 +127,24 @@ def pieces(text: str) -> tuple[str | Number, ...]:
     return text.pieces if isinstance(text, Sentence) else (text,)
 
 
-def _section(section: Section, saved: dict[str, list[str]]) -> dict[str, Any]:
-    return {
-        "key": section.key,
-        "title": section.title,
-        "lead": section.lead,
-        "notes": section.notes,
-        "groups": [_group(group, saved.get(group.key, [])) for group in section.groups],
-    }
+class Drawn(NamedTuple):
+    """A figure as it stands on the page: data URIs for a light and a dark screen, and pixels."""
+
+    light: str
+    dark: str
+    width: int
+    height: int
 
 
-def _group(group: Group, files: Sequence[str]) -> dict[str, Any]:
-    finding = numbers_of(group.finding, tuple(group.runs))
-    return {
-        "key": group.key,
-        "title": group.title,
-        "reading": group.reading,
-        "finding": finding,
-        "basis": group.basis,
-        "runs": group.runs,
-        "panels": [_finish(p) for p in group.panels],
-        "files": [
-            {"href": f"figures/{name}", "kind": name.rpartition(".")[2].upper()} for name in files
-        ],
-    }
-
-
-def _spine(found: Evidence) -> dict[str, Any] | None:
-    made = figures.spine(found)
-    return None if made is None else _finish(made) | {"rows": made.rows}
-
-
-def _finish(panel: Panel | figures.Spine) -> dict[str, Any]:
-    """Draw a panel for both modes and wrap it for the template."""
+def drawn(panel: Panel | Spine) -> Drawn:
+    """Draw a panel for both modes."""
     light, dark = (png(panel.draw, mode) for mode in look.MODES)
     width, height = (round(DPI * inches) for inches in panel.size)
-    return {
-        "title": panel.title,
-        "alt": panel.alt,
-        "light": light,
-        "dark": dark,
-        "layered": panel.layered,
-        "width": width,
-        "height": height,
-    }
+    return Drawn(light, dark, width, height)
 
 
 def png(draw: Draw, mode: look.Mode) -> str:
     """A figure as a PNG data URI, drawn in the theme of `mode`, with at most TINTS colours."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from PIL import Image
-
     with look.theme(mode):
         figure = draw(mode)
         figure.set_dpi(DPI)

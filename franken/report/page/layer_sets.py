@@ -4,72 +4,68 @@ are frozen.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
+
+import pandas as pd
 
 from franken import stats
 from franken.evaluate.metrics import GREEDY, compare_values
 from franken.evaluate.mscores import NEEDS, m_scores
 from franken.report import ranges
 from franken.report import theme as look
-from franken.report.evidence import Evidence
-from franken.report.figures import plots
-from franken.report.page.panels import Group, Panel, Section, basis
+from franken.report.figures.answers import plot_points
+from franken.report.headlines import layer_spans
+from franken.report.page.panels import Group, Panel, Plot, Section, basis
+from franken.report.ranges import Effect
 from franken.report.sources import runs_of
-from franken.report.verdicts import ALPHA, interval, paired
+from franken.report.verdicts import interval, paired
+from franken.runs import RunSet
 
 TRANSFER, NECESSARY = "Does the change transfer?", "Was it necessary?"
 
 
-def transfer(found: Evidence) -> Section:
+def transfer(found: RunSet) -> Section:
     """Hybrids beside the parent, RL and random controls; on the layer axis, as points, and in M
     scores.
     """
-    study = found.study
+    parent, name = found.study.parent, look.name(found.study.parent)
+    lead = f"Put RL's layers into {name}, third by third, without any training, and ask again."
     shown = ranges.all_hybrids(found)
-    parent = study.parent
-    lead = f"Put RL's layers into {look.name(parent)}, third by third, without any training, and ask again."
     planned = [e for e in shown if e.kind == "graft"]
+    controls = [e for e in shown if e.kind == "random"]
     if not planned:
         return Section("transfer", TRANSFER, lead, notes=["No hybrid was evaluated."])
     rows = found.layers("eval")
-    labels = [
-        parent,
-        *(e.label for e in planned),
-        *(e.label for e in shown if e.kind == "random"),
-        "rl",
-    ]
+    labels = [parent, *(e.label for e in [*planned, *controls]), "rl"]
     runs = runs_of(found, "eval", labels, "image")
-    whole = paired(found, parent, "rl")
-    below = basis(found, runs, _all(rows, labels, "acc@1"), "prompts")
     best = max(planned, key=lambda e: e.diff)
+    finding = f"{best.label} gains most: {best} over {name}"
     bands = ranges.control_bands(shown)
-    fair = [e for e in planned if len(e.layers) in bands]
-    won = len(above_random(found, fair, [e for e in shown if e.kind == "random"]))
-    over = (
-        f"; {won} of {len(fair)} surely gain more than each random set of as many layers"
-        if fair
-        else ""
-    )
+    if fair := [e for e in planned if len(e.layers) in bands]:
+        won = len(above_random(found, fair, controls))
+        size = "each random set of as many layers"
+        finding += f"; {won} of {len(fair)} surely gain more than {size}"
     layered = Panel(
         "hybrids-layers",
         "Every hybrid over the layers that it took from RL",
-        f"gain in acc@1 over {parent} of every hybrid, drawn over its layers, with the band of random layer sets",
-        lambda ax, mode: _effects(
-            found, planned, mode, ax, whole, bands, f"acc@1 over {look.name(parent)}, points"
-        ),
+        f"gain in acc@1 over {parent} of every hybrid, drawn over its layers, with the band of "
+        "random layer sets",
+        effects_plot(found, planned, f"acc@1 over {name}, points", bands, gain=True),
         layered=True,
     )
     groups = [
         Group(
             "hybrids",
             "Hybrids",
-            f"The name gives early:middle:late thirds. Dashed lines and their bands: {look.name(parent)} and RL. Everything but "
-            f"the decoder layers (embeddings, vision, head) is {look.name(parent)}'s. Grey: as many layers drawn at random; "
-            "their bands span the lowest to the highest estimate. Bars are 95 % bootstrap intervals over prompts.",
+            "The name gives early:middle:late thirds. Dashed lines and their bands: "
+            f"{name} and RL. Everything but the decoder layers (embeddings, vision, head) is "
+            f"{name}'s. Grey: as many layers drawn at random; their bands span the lowest to the "
+            "highest estimate. Bars are 95 % intervals over prompts.",
             [layered, *_points(rows, labels, parent, "hybrids")],
-            f"{best.label} gains most: {best} over {look.name(parent)}{over}",
-            below,
+            finding,
+            basis(found, runs, _pooled(rows, labels, ["acc@1"]), "prompts"),
             runs,
         )
     ]
@@ -79,24 +75,23 @@ def transfer(found: Evidence) -> Section:
         groups.append(_scores(found, scored, [e.label for e in planned], runs))
     else:
         notes.append(
-            "M scores of the hybrids were not measured: franken eval HYBRID --arms image,text,black,black-text has what they need."
+            "M scores of the hybrids were not measured: franken eval HYBRID --arms "
+            "image,text,black,black-text has what they need."
         )
     return Section("transfer", TRANSFER, lead, groups, notes)
 
 
-def necessary(found: Evidence) -> Section:
+def necessary(found: RunSet) -> Section:
     """Freezing beside merging for the same layers, and the freeze arms beside RL."""
     study, rows = found.study, found.layers("eval")
-    lead = "Repeat the RL run with layers frozen, all else equal; and put the same layers in and out by merging."
+    lead = (
+        "Repeat the RL run with layers frozen, all else equal; and put the same layers in and out "
+        "by merging."
+    )
     have = set(rows["model"]) if len(rows) else set()
     arms = [a for a in study.frozen if a in have]
     same = ranges.effects(found)
-    notes = [] if arms else ["No freeze run was given."]
-    if not arms and not same:
-        return Section("necessary", NECESSARY, lead, notes=notes)
-    groups = []
-    if same:
-        groups.append(_same_layers(found, same))
+    groups = [_same_layers(found, same)] if same else []
     if arms:
         labels = [study.parent, *(["control"] if "control" in have else []), *arms, "rl"]
         runs = runs_of(found, "eval", labels, "image")
@@ -104,23 +99,22 @@ def necessary(found: Evidence) -> Section:
             Group(
                 "freeze",
                 "Freeze arms",
-                "If freezing these layers costs the gain, the arm falls back to where RL started from; if not, it stays with "
-                "RL. Bars are 95 % bootstrap intervals over prompts.",
+                "If freezing these layers costs the gain, the arm falls back to where RL started "
+                "from; if not, it stays with RL. Bars are 95 % intervals over prompts.",
                 _points(rows, labels, study.parent, "freeze"),
                 _freeze_finding(found, arms),
-                basis(found, runs, _all(rows, labels, "acc@1"), "prompts"),
+                basis(found, runs, _pooled(rows, labels, ["acc@1"]), "prompts"),
                 runs,
             )
         )
+    notes = [] if arms else ["No freeze run was given."]
     return Section("necessary", NECESSARY, lead, groups, notes)
 
 
-def m_differences(found: Evidence, labels: Sequence[str]) -> Any:
+def m_differences(found: RunSet, labels: Sequence[str]) -> pd.DataFrame:
     """Paired differences in the M scores: `gain` over the parent, `lag` behind RL, a row a hybrid
     and score; `all` tasks.
     """
-    import pandas as pd
-
     columns = ["model", "kind", "metric", "diff", "ci_low", "ci_high", "p", "n"]
     frames = []
     for kind, other in (("gain", found.study.parent), ("lag", "rl")):
@@ -129,183 +123,12 @@ def m_differences(found: Evidence, labels: Sequence[str]) -> Any:
             after = _m_scores(found, label)
             for name in (x for x in before if x in after):
                 table = compare_values(before[name], after[name], name)
-                frames.append(table[table["task"] == "all"].assign(model=label, kind=kind)[columns])
+                pooled = table.loc[table["task"] == "all"]
+                frames.append(pooled.assign(model=label, kind=kind)[columns])
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
 
 
-def _m_scores(found: Evidence, label: str) -> dict[str, Any]:
-    """The M scores whose arms a model was asked in, greedily; none where it was not."""
-    rows = found.samples("eval", label)
-    rows = (
-        rows[rows["draw"] == GREEDY].drop_duplicates(["method", "task", "sample"])
-        if len(rows)
-        else rows
-    )
-    arms = set(rows["method"]) if len(rows) else set()
-    return m_scores(rows) if any(set(needed) <= arms for needed in NEEDS.values()) else {}
-
-
-def _scores(found: Evidence, scored: Any, planned: Sequence[str], runs: Sequence[str]) -> Group:
-    labels, names = list(dict.fromkeys(scored["model"])), list(dict.fromkeys(scored["metric"]))
-    size = (4.2, 0.36 * len(labels) + 1.0)
-
-    def panel(kind: str, title: str) -> Panel:
-        table = scored[scored["kind"] == kind]
-        return Panel(
-            f"mscores-{kind}",
-            title,
-            f"{title}, M scores of every hybrid",
-            lambda ax, mode: ranges.plot_scores(
-                table, labels=labels, names=names, mode=mode, ax=ax
-            ).set_xlabel("points"),
-            size=size,
-        )
-
-    top = scored[(scored["kind"] == "gain") & scored["model"].isin(list(planned))]
-    runs = tuple(
-        dict.fromkeys([*runs, *runs_of(found, "eval", labels, "black"), *runs_of(found, "scores")])
-    )
-    best = top.loc[top["diff"].astype(float).idxmax()] if len(top) else None
-    finding = (
-        f"Largest gain of a hybrid: {best['model']}, {best['metric']} {interval(best)}"
-        if best is not None
-        else ""
-    )
-    return Group(
-        "mscores",
-        "Vision, vision to reasoning, reasoning",
-        "M_vis: right with the image, wrong with a black one. M_v2r: right with the image, and with a black image beside "
-        "the description. M_rea: right from the description alone. Paired by prompt, 95 % bootstrap intervals.",
-        [
-            panel("gain", f"Gain over {look.name(found.study.parent)}"),
-            panel("lag", "Lag behind RL"),
-        ],
-        finding,
-        basis(found, runs, top, "prompts"),
-        runs,
-    )
-
-
-def _same_layers(found: Evidence, same: list[ranges.Effect]) -> Group:
-    study, parent = found.study, found.study.parent
-    labels = list(dict.fromkeys([parent, "rl", *(e.label for e in same)]))
-    runs = runs_of(found, "eval", labels, "image")
-    grafts = [e for e in same if e.kind == "graft"]
-    losses = [e for e in same if e.kind != "graft"]
-    whole = paired(found, parent, "rl")
-    panels = []
-    if grafts:
-        bands = ranges.control_bands(ranges.all_hybrids(found), {len(e.layers) for e in grafts})
-        panels.append(
-            Panel(
-                "same-graft",
-                f"Enough alone? RL's layers in {look.name(parent)}",
-                f"gain of {parent} with RL's layers, over those layers",
-                lambda ax, mode: _effects(
-                    found, grafts, mode, ax, whole, bands, f"acc@1 over {look.name(parent)}, points"
-                ),
-                layered=True,
-            )
-        )
-    if losses:
-        panels.append(
-            Panel(
-                "same-loss",
-                "Needed? The same layers without RL's change",
-                "loss against RL when layers are frozen in training, or put back, over those layers",
-                lambda ax, mode: _effects(
-                    found, losses, mode, ax, None, None, "acc@1 against RL, points"
-                ),
-                layered=True,
-            )
-        )
-    rows = _all(found.layers("eval"), labels, "acc@1")
-    worst = min(losses, key=lambda e: e.diff, default=None)
-    finding = ""
-    if worst:
-        how = {"freeze": "Freezing", "revert": "Putting back"}[worst.kind]
-        finding = f"{how} {_span(worst, study.depth)} costs most: {worst} against RL"
-    return Group(
-        "same-layers",
-        "Freezing beside merging, the same layers",
-        "A bar lies over the layers it is about. Put in: the parent with RL's layers, nothing trained. Put back: RL with the "
-        "parent's layers (and the parent's embeddings and vision). Frozen: RL trained without changing them. Paired by "
-        "prompt, 95 % bootstrap intervals.",
-        panels,
-        finding,
-        basis(found, runs, rows, "prompts"),
-        runs,
-    )
-
-
-def _effects(
-    found: Evidence,
-    shown: list[ranges.Effect],
-    mode: look.Mode,
-    ax: Any,
-    whole: Any,
-    bands: Any,
-    label: str,
-) -> None:
-    study = found.study
-    ranges.plot_effects(
-        shown,
-        depth=study.depth,
-        parent=study.parent,
-        whole=None if whole is None else float(whole["diff"]),
-        bands=bands,
-        mode=mode,
-        ax=ax,
-    )
-    ax.set_ylabel(label)
-
-
-def _points(rows: Any, labels: list[str], parent: str, tag: str) -> list[Panel]:
-    """acc@1 and a wider acc@k of several models, on one x range."""
-    metrics = ["acc@1", *[m for m in ("acc@4", "acc@8") if m in set(rows["metric"])][:1]]
-    limits = _limits(rows, labels, metrics)
-    return [
-        Panel(
-            f"{tag}-{m}",
-            m,
-            f"{m} of {', '.join(look.name(x) for x in labels)}",
-            lambda ax, mode, m=m: plots.plot_points(
-                rows,
-                labels=labels,
-                metric=m,
-                reference=(parent, "rl"),
-                limits=limits,
-                mode=mode,
-                ax=ax,
-            ),
-            size=(4.2, max(2.2, 0.27 * len(labels) + 0.8)),
-            legend=False,
-        )
-        for m in metrics
-    ]
-
-
-def _freeze_finding(found: Evidence, arms: list[str]) -> str:
-    rows = {a: r for a in arms if (r := paired(found, "rl", a)) is not None}
-    if not rows:
-        return ""
-    worst = min(rows, key=lambda a: float(rows[a]["diff"]))
-    return f"The lowest arm: {look.name(worst)}, {interval(rows[worst])} against RL"
-
-
-def _limits(rows: Any, labels: list[str], metrics: list[str]) -> tuple[float, float] | None:
-    """One x range, in percent, for the panels of several metrics, so that widths can be compared."""
-    shown = rows[
-        rows["model"].isin(labels) & rows["metric"].isin(metrics) & (rows["method"] == "image")
-    ]
-    shown = shown[(shown["task"] == "all") & shown["ci_low"].notna()]
-    if len(shown) == 0:
-        return None
-    low, high = 100 * float(shown["ci_low"].min()), 100 * float(shown["ci_high"].max())
-    return low - 0.04 * (high - low) - 0.5, min(100.5, high + 0.04 * (high - low))
-
-
-def above_random(found: Evidence, hybrids: Sequence[Any], controls: Sequence[Any]) -> list[str]:
+def above_random(found: RunSet, hybrids: Sequence[Effect], controls: Sequence[Effect]) -> list[str]:
     """The hybrids that gain more than each random set of their size: paired by prompt, p < 0.05
     after Holm over all.
     """
@@ -318,16 +141,159 @@ def above_random(found: Evidence, hybrids: Sequence[Any], controls: Sequence[Any
     adjusted = stats.holm([float(row["p"]) for _, row in rows])
     above = {label: True for label, _ in rows}
     for (label, row), p in zip(rows, adjusted, strict=True):
-        above[label] &= bool(row["diff"] > 0 and p < ALPHA)
+        above[label] &= bool(row["diff"] > 0 and p < stats.ALPHA)
     return [label for label, sure in above.items() if sure]
 
 
-def _all(rows: Any, labels: Sequence[str], metric: str) -> Any:
-    keep = rows["model"].isin(list(labels)) & (rows["metric"] == metric) & (rows["task"] == "all")
-    return rows[keep & (rows["method"] == "image")]
+def _m_scores(found: RunSet, label: str) -> Mapping[str, pd.Series]:
+    """The M scores whose arms a model was evaluated in, greedily; none where it was not."""
+    rows = found.samples("eval", label)
+    if not len(rows):
+        return {}
+    greedy = rows.loc[rows["draw"] == GREEDY].drop_duplicates(["method", "task", "sample"])
+    arms = set(greedy["method"])
+    return m_scores(greedy) if any(set(needed) <= arms for needed in NEEDS.values()) else {}
 
 
-def _span(effect: ranges.Effect, depth: int) -> str:
-    from franken.report.headlines import layer_spans
+def _scores(
+    found: RunSet, scored: pd.DataFrame, planned: Sequence[str], runs: Sequence[str]
+) -> Group:
+    labels, names = list(dict.fromkeys(scored["model"])), list(dict.fromkeys(scored["metric"]))
 
-    return f"layers {layer_spans(list(effect.layers))} of {depth}"
+    def panel(kind: str, title: str) -> Panel:
+        def plot(*, mode: look.Mode, ax: Any) -> None:
+            table = scored.loc[scored["kind"] == kind]
+            ranges.plot_scores(table, labels=labels, names=names, mode=mode, ax=ax)
+            ax.set_xlabel("points")
+
+        size = (4.2, 0.36 * len(labels) + 1.0)
+        alt = f"{title}, M scores of every hybrid"
+        return Panel(f"mscores-{kind}", title, alt, plot, size=size)
+
+    top = scored.loc[(scored["kind"] == "gain") & scored["model"].isin(planned)]
+    own = [*runs_of(found, "eval", labels, "black"), *runs_of(found, "scores")]
+    runs = tuple(dict.fromkeys([*runs, *own]))
+    finding = ""
+    if len(top):
+        best = top.loc[top["diff"].astype(float).idxmax()]
+        finding = f"Largest gain of a hybrid: {best['model']}, {best['metric']} {interval(best)}"
+    parent = look.name(found.study.parent)
+    return Group(
+        "mscores",
+        "Vision, vision to reasoning, reasoning",
+        "M_vis: right with the image, wrong with a black one. M_v2r: right with the image, and "
+        "with a black image beside the description. M_rea: right from the description alone. "
+        "Paired by prompt, 95 % intervals.",
+        [panel("gain", f"Gain over {parent}"), panel("lag", "Lag behind RL")],
+        finding,
+        basis(found, runs, top, "prompts"),
+        runs,
+    )
+
+
+def _same_layers(found: RunSet, same: Sequence[Effect]) -> Group:
+    parent, name = found.study.parent, look.name(found.study.parent)
+    labels = list(dict.fromkeys([parent, "rl", *(e.label for e in same)]))
+    runs = runs_of(found, "eval", labels, "image")
+    grafts = [e for e in same if e.kind == "graft"]
+    losses = [e for e in same if e.kind != "graft"]
+    panels = []
+    if grafts:
+        bands = ranges.control_bands(ranges.all_hybrids(found), {len(e.layers) for e in grafts})
+        panels.append(
+            Panel(
+                "same-graft",
+                f"Enough alone? RL's layers in {name}",
+                f"gain of {parent} with RL's layers, over those layers",
+                effects_plot(found, grafts, f"acc@1 over {name}, points", bands, gain=True),
+                layered=True,
+            )
+        )
+    finding = ""
+    if losses:
+        panels.append(
+            Panel(
+                "same-loss",
+                "Needed? The same layers without RL's change",
+                "loss against RL when layers are frozen in training, or put back, over those layers",
+                effects_plot(found, losses, "acc@1 against RL, points"),
+                layered=True,
+            )
+        )
+        worst = min(losses, key=lambda e: e.diff)
+        how = {"freeze": "Freezing", "revert": "Putting back"}[worst.kind]
+        layers = f"layers {layer_spans(list(worst.layers))} of {found.study.depth}"
+        finding = f"{how} {layers} costs most: {worst} against RL"
+    return Group(
+        "same-layers",
+        "Freezing beside merging, the same layers",
+        "A bar lies over the layers it is about. Put in: the parent with RL's layers, nothing "
+        "trained. Put back: RL with the parent's layers (and the parent's embeddings and vision). "
+        "Frozen: RL trained without changing them. Paired by prompt, 95 % intervals.",
+        panels,
+        finding,
+        basis(found, runs, _pooled(found.layers("eval"), labels, ["acc@1"]), "prompts"),
+        runs,
+    )
+
+
+def effects_plot(
+    found: RunSet,
+    shown: Sequence[Effect],
+    label: str,
+    bands: Mapping[int, ranges.Band] | None = None,
+    *,
+    gain: bool = False,
+) -> Plot:
+    """Effects over their layers; a `gain` stands beside that of all of RL."""
+    study = found.study
+    whole = paired(found, study.parent, "rl") if gain else None
+    total = None if whole is None else float(whole["diff"])
+    draw = partial(ranges.plot_effects, shown, depth=study.depth, parent=study.parent)
+
+    def plot(*, mode: look.Mode, ax: Any) -> None:
+        draw(whole=total, bands=bands, mode=mode, ax=ax).set_ylabel(label)
+
+    return plot
+
+
+def _points(rows: pd.DataFrame, labels: Sequence[str], parent: str, tag: str) -> list[Panel]:
+    """acc@1 and a wider acc@k of several models, on one x range."""
+    metrics = ["acc@1", *[m for m in ("acc@4", "acc@8") if m in set(rows["metric"])][:1]]
+    limits = _limits(_pooled(rows, labels, metrics))
+    points = partial(plot_points, rows, labels=labels, reference=(parent, "rl"), limits=limits)
+    names = ", ".join(look.name(x) for x in labels)
+    size = (4.2, max(2.2, 0.27 * len(labels) + 0.8))
+    return [
+        Panel(
+            f"{tag}-{metric}",
+            metric,
+            f"{metric} of {names}",
+            partial(points, metric=metric),
+            size=size,
+            legend=False,
+        )
+        for metric in metrics
+    ]
+
+
+def _freeze_finding(found: RunSet, arms: Sequence[str]) -> str:
+    rows = {a: r for a in arms if (r := paired(found, "rl", a)) is not None}
+    if not rows:
+        return ""
+    worst = min(rows, key=lambda a: float(rows[a]["diff"]))
+    return f"The lowest arm: {look.name(worst)}, {interval(rows[worst])} against RL"
+
+
+def _limits(rows: pd.DataFrame) -> tuple[float, float] | None:
+    """One x range, in percent, for the panels of several metrics, so that widths can be compared."""
+    if not rows["ci_low"].notna().any():
+        return None
+    low, high = 100 * float(rows["ci_low"].min()), 100 * float(rows["ci_high"].max())
+    return low - 0.04 * (high - low) - 0.5, min(100.5, high + 0.04 * (high - low))
+
+
+def _pooled(rows: pd.DataFrame, labels: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
+    """The rows over all tasks in the image arm."""
+    keep = rows["model"].isin(labels) & rows["metric"].isin(metrics) & (rows["task"] == "all")
+    return rows.loc[keep & (rows["method"] == "image")]

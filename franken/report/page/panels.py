@@ -9,44 +9,47 @@ one figure for a paper: its finding as the title, n, model and run as the subtit
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+from matplotlib.figure import Figure
 
 from franken.report import theme as look
-from franken.report.evidence import Evidence
 from franken.report.figures import plots
+from franken.report.figures.sheet import save
+from franken.runs import RunSet
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    import pandas as pd
 
 SIZE = (4.2, 2.95)  # inches, of every panel unless it says otherwise
-FRAME = (
-    0.145,
-    0.155,
-    0.84,
-    0.67,
-)  # left, bottom, width, height of a layered plot, as shares of its figure
+FRAME = (0.145, 0.155, 0.84, 0.67)  # left, bottom, width, height of a layered plot, as shares
 COLUMNS = 3  # of a group's figure
 PAPER_DPI = 160
 KINDS = ("png", "pdf")  # the files of a group's figure
 
 
+class Plot(Protocol):
+    """Fills an Axes; most are a function of `franken.report.figures` with its rows given."""
+
+    def __call__(self, *, mode: look.Mode, ax: Any) -> object: ...
+
+
 @dataclass(frozen=True)
 class Panel:
-    """A plot: `plot(ax, mode)` fills an Axes, `title` is the line above it, `alt` what a screen
-    reader says.
+    """A plot with the line above it; `alt` is what a screen reader says.
 
     `layered` plots have the text layers on the x axis, in the frame that all of them share;
-    `framed` ones take that frame
-    without being about layers, which also spares the time of laying them out.
+    `framed` ones take that frame without being about layers, which also spares the time of laying
+    them out.
     """
 
     key: str
     title: str
     alt: str
-    plot: Callable[[Any, look.Mode], Any]
+    plot: Plot
     size: tuple[float, float] = SIZE
     layered: bool = False
     framed: bool = False
@@ -55,16 +58,13 @@ class Panel:
 
     def draw(self, mode: look.Mode) -> Figure:
         """The panel by itself, in the theme that is active."""
-        from matplotlib.figure import Figure
-
+        figure = Figure(figsize=self.size)
         if self.layered or self.framed:
-            figure = Figure(figsize=self.size)
             figure.set_layout_engine("none")  # the frame is fixed
-            ax: Any = figure.add_axes(FRAME)
+            ax = figure.add_axes(FRAME)
         else:
-            figure = Figure(figsize=self.size)
             ax = figure.add_subplot(projection=self.projection)
-        self.plot(ax, mode)
+        self.plot(mode=mode, ax=ax)
         if self.legend:
             plots.legend(ax)
         return figure
@@ -101,24 +101,24 @@ class Section:
 
 
 def basis(
-    found: Evidence, runs: Sequence[str], rows: Any, unit: str, shown: Sequence[str] = ()
+    found: RunSet, runs: Sequence[str], rows: pd.DataFrame, unit: str, shown: Sequence[str] = ()
 ) -> str:
     """A figure's subtitle: n (of `rows`, and what it counts), the models `shown` (else those in
     `rows`), the runs.
     """
-    counts = sorted({int(n) for n in rows["n"] if n == n and n > 0}) if len(rows) else []
+    counts = sorted({int(n) for n in rows["n"].dropna() if n > 0}) if len(rows) else []
     n = (
-        f"n = {counts[0]}{f' to {counts[-1]}' if len(counts) > 1 else ''} {unit}; "
+        f"n = {' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} {unit}; "
         if counts
         else ""
     )
     names = _short_names(found.study.models)
-    held = list(shown) or [m for m in names if len(rows) and m in set(rows["model"])]
-    held = [m for m in held if m in names][:5]
-    models = ", ".join(f"{look.name(m)} = {names[m]}" for m in held) or found.study.title
+    of_rows = set(rows["model"]) if len(rows) else set()
+    labels = [m for m in shown if m in names] or [m for m in names if m in of_rows]
+    models = ", ".join(f"{look.name(m)} = {names[m]}" for m in labels[:5]) or found.study.title
     folders = [Path(run).name for run in runs]
+    listed = ", ".join(folders[:4] if len(folders) > 5 else folders)
     more = f" and {len(folders) - 4} more" if len(folders) > 5 else ""
-    listed = ", ".join(folders[:4] if more else folders)
     return f"{n}{models}; {'run' if len(folders) == 1 else 'runs'} {listed}{more}"
 
 
@@ -137,8 +137,6 @@ def group_figure(group: Group, mode: look.Mode = look.LIGHT) -> Figure:
     """All panels of a group in one figure, as for a paper: title = finding, below it n, model and
     run.
     """
-    from matplotlib.figure import Figure
-
     columns = min(COLUMNS, len(group.panels))
     rows = [group.panels[i : i + columns] for i in range(0, len(group.panels), columns)]
     heights = [max(p.size[1] for p in row) for row in rows]
@@ -150,8 +148,8 @@ def group_figure(group: Group, mode: look.Mode = look.LIGHT) -> Figure:
     grid = figure.add_gridspec(len(rows), columns, height_ratios=heights)
     for y, row in enumerate(rows):
         for x, panel in enumerate(row):
-            ax: Any = figure.add_subplot(grid[y, x], projection=panel.projection)
-            panel.plot(ax, mode)
+            ax = figure.add_subplot(grid[y, x], projection=panel.projection)
+            panel.plot(mode=mode, ax=ax)
             rows_above = plots.legend(ax) if panel.legend else 0
             ax.set_title(look.literal(panel.title), fontsize=9, pad=8 + 12 * rows_above)
     figure.suptitle(
@@ -166,21 +164,12 @@ def save_figures(sections: Sequence[Section], folder: Path) -> dict[str, list[st
     """Write each group's figure into `folder`, a file for each of KINDS. Returns the files' names
     by the group's key.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    made: dict[str, list[str]] = {}
+    written: dict[str, list[str]] = {}
     for group in (g for s in sections for g in s.groups):
-        names = [f"{group.key}.{kind}" for kind in KINDS]
+        written[group.key] = [f"{group.key}.{kind}" for kind in KINDS]
         with look.theme():
             figure = group_figure(group)
-            for name in names:
-                figure.savefig(
-                    folder / name, dpi=PAPER_DPI, facecolor="white", metadata=_undated(name)
-                )
+            for name in written[group.key]:
+                save(figure, folder / name, dpi=PAPER_DPI)
                 figure.set_layout_engine("none")  # it is laid out by now
-        made[group.key] = names
-    return made
-
-
-def _undated(name: str) -> dict[str, Any]:
-    """No date in the file, so that the same numbers give the same bytes."""
-    return {"CreationDate": None} if name.endswith("pdf") else {"Software": "franken"}
+    return written

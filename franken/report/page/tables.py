@@ -4,123 +4,153 @@ failed at.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
 from franken.errors import FrankenError
 from franken.evaluate.metrics import compare_samples
-from franken.report.evidence import Evidence
 from franken.report.headlines import layer_spans
 from franken.report.ranges import effects
 from franken.report.sources import folder_of, runs_of
+from franken.report.tables.table import NOTHING, Cell, Table
 from franken.report.theme import colour, name
 from franken.report.verdicts import p_text, percent, points
+from franken.runs import RunSet
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RUN_FILES = ("run.json", "samples.parquet", "layers.parquet", "points.parquet")
 LONGEST = 300  # characters of a reason
+FIRST = ("base", "sft", "rl", "control")  # the checkpoints at the top of the page
+GROUP = "group-start"  # the first column of another kind
 
 
-def model_table(found: Evidence) -> dict[str, Any]:
-    """Checkpoints × metrics in the image arm, macro over tasks, and acc@1 per task. Cells: text,
-    interval, n.
-    """
-    rows = found.layers("eval")
-    labels = [m for m in found.study.models if len(rows) and m in set(rows["model"])]
+class Measured(NamedTuple):
+    """A metric of a checkpoint in the image arm; `value` is nan where it was not measured."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Score:
+    """A checkpoint's acc@1 at the top of the page."""
+
+    name: str
+    colour: str
+    measured: Measured
+    runs: tuple[str, ...]
+
+
+def scores(found: RunSet) -> list[Score]:
+    """acc@1 of the stages and the control."""
+    image = _image_rows(found)
+    return [
+        Score(name(label), colour(label), cell, runs_of(found, "eval", [label], "image"))
+        for label in FIRST
+        if (cell := _measured(image, label, "acc@1", "all")) is not None
+    ]
+
+
+def model_table(found: RunSet) -> Table | None:
+    """Checkpoints × metrics in the image arm, macro over tasks, then acc@1 per task."""
+    image = _image_rows(found)
+    labels = [m for m in found.study.models if len(image) and m in set(image["model"])]
     if not labels:
-        return {"columns": [], "rows": []}
-    image = rows[(rows["method"] == "image") & rows["model"].isin(labels)]
+        return None
     ks = sorted({m for m in image["metric"] if str(m).startswith("acc@")}, key=lambda m: int(m[4:]))
-    columns = [(m, "all") for m in (*ks, "greedy", "format", "strategies")]
-    columns += [("acc@1", t) for t in dict.fromkeys(image["task"]) if t != "all"]
-    table = image.set_index(["model", "metric", "task"])
-    heads = [m if t == "all" else t for m, t in columns]
-    body = []
+    pooled = (*ks, "greedy", "format", "strategies")
+    tasks = [t for t in dict.fromkeys(image["task"]) if t != "all"]
+    columns = [*((metric, "all", "") for metric in pooled)]
+    columns += [("acc@1", task, "" if place else GROUP) for place, task in enumerate(tasks)]
+    rows = []
     for label in labels:
-        cells = [_cell(table, label, metric, task) for metric, task in columns]
         runs = runs_of(found, "eval", [label], "image")
-        body.append(
-            {
-                "runs": runs,
-                "label": label,
-                "name": name(label),
-                "colour": colour(label),
-                "cells": cells,
-            }
-        )
-    return {"columns": heads, "pooled": len([c for c in columns if c[1] == "all"]), "rows": body}
+        cells = [Cell(name(label), dot=colour(label))]
+        for metric, task, mark in columns:
+            measured = _measured(image, label, metric, task)
+            cells.append(_cell(measured, runs, mark, counts=metric == "strategies"))
+        rows.append(cells)
+    heads = ["checkpoint", *pooled, *tasks]
+    note = (
+        "First the mean over tasks, then acc@1 per task, each with its 95 % interval over prompts."
+    )
+    return Table(heads, rows, "All numbers, image arm", note)
 
 
-def _cell(table: Any, label: str, metric: str, task: str) -> dict[str, Any]:
-    key = (label, metric, task)
-    if key not in table.index:
-        return {"text": "–", "range": "", "share": None, "n": 0}
-    row = table.loc[key]
-    row = row.iloc[0] if hasattr(row, "columns") else row
-    value, low, high = (float(row[c]) for c in ("value", "ci_low", "ci_high"))
-    if value != value:
-        return {"text": "–", "range": "no data", "share": None, "n": 0}
-    if metric == "strategies":
-        return {
-            "text": f"{value:.2f}",
-            "range": f"{low:.2f} to {high:.2f}",
-            "share": None,
-            "n": int(row["n"]),
-        }
-    span = f"{100 * low:.1f} to {100 * high:.1f}"
-    return {"text": percent(value), "range": span, "share": value, "n": int(row["n"])}
+def _image_rows(found: RunSet) -> pd.DataFrame:
+    rows = found.layers("eval")
+    return rows.loc[rows["method"] == "image"]
 
 
-def comparison_table(found: Evidence) -> list[dict[str, Any]]:
+def _measured(rows: pd.DataFrame, label: str, metric: str, task: str) -> Measured | None:
+    """None without a row."""
+    own = (rows["model"] == label) & (rows["metric"] == metric) & (rows["task"] == task)
+    for row in rows.loc[own].head(1).itertuples():
+        ends = (float(x) for x in (row.value, row.ci_low, row.ci_high))
+        return Measured(*ends, int(row.n))
+    return None
+
+
+def _cell(measured: Measured | None, runs: tuple[str, ...], mark: str, *, counts: bool) -> Cell:
+    if measured is None:
+        return Cell(NOTHING, (), runs, mark)
+    if measured.value != measured.value:
+        return Cell(NOTHING, ("no data",), runs, mark)
+    if counts:
+        low, high = f"{measured.low:.2f}", f"{measured.high:.2f}"
+        return Cell(f"{measured.value:.2f}", (f"{low} to {high}",), runs, mark)
+    low, high = f"{100 * measured.low:.1f}", f"{100 * measured.high:.1f}"
+    return Cell(percent(measured.value), (f"{low} to {high}",), runs, mark)
+
+
+def comparison_tables(found: RunSet) -> list[Table]:
     """Paired differences in acc@1 per task and pooled: RL against its parent and against the
-    control.
+    control, and the parent against the base.
     """
     parent = found.study.parent
-    wanted = [(parent, "rl"), ("control", "rl"), ("base", parent)]
-    out = []
-    for a, b in wanted:
+    tables = []
+    for a, b in ((parent, "rl"), ("control", "rl"), ("base", parent)):
         left, right = found.samples("eval", a), found.samples("eval", b)
         if a == b or len(left) == 0 or len(right) == 0:
             continue
         try:
-            table = compare_samples(left, right, "acc@1")
+            compared = compare_samples(left, right, "acc@1")
         except FrankenError:  # the two share no prompt: nothing to compare
             continue
-        rows = [
-            {
-                "task": r["task"],
-                "before": percent(r["mean_a"]),
-                "after": percent(r["mean_b"]),
-                "diff": points(r["diff"]),
-                "range": f"{points(r['ci_low'])} to {points(r['ci_high'])}",
-                "p": p_text(r["p_adjusted"]),
-                "n": int(r["n"]),
-                "clear": bool(r["p_adjusted"] < 0.05),
-            }
-            for r in table.to_dict("records")
-        ]
-        runs = runs_of(found, "eval", [a, b], "image")
-        own = {
-            f"runs_{side}": runs_of(found, "eval", [label], "image")
-            for side, label in (("a", a), ("b", b))
-        }
-        out.append(
-            {
-                "title": f"{name(b)} against {name(a)}",
-                "rows": rows,
-                "a": name(a),
-                "b": name(b),
-                "runs": runs,
-                **own,
-            }
+        own_a, own_b, both = (
+            runs_of(found, "eval", labels, "image") for labels in ([a], [b], [a, b])
         )
-    return out
+        rows = []
+        for row in compared.itertuples():
+            total = "total" if row.task == "all" else ""
+            span = f"{points(row.ci_low)} to {points(row.ci_high)}"
+            rows.append(
+                [
+                    Cell("mean over tasks" if total else str(row.task), mark=total),
+                    Cell(percent(row.mean_a), (), own_a, total),
+                    Cell(percent(row.mean_b), (), own_b, total),
+                    Cell(points(row.diff), (), both, total),
+                    Cell(span, (), both, total),
+                    Cell(p_text(row.p_adjusted), (), both, total),
+                    Cell(str(int(row.n)), mark=total),
+                ]
+            )
+        heads = ["task", name(a), name(b), "difference, points", "95 %", "p (Holm)", "n"]
+        tables.append(Table(heads, rows, f"{name(b)} against {name(a)}"))
+    return tables
 
 
-def same_layers_table(found: Evidence) -> dict[str, Any] | None:
+def same_layers_table(found: RunSet) -> Table | None:
     """Layer sets × (put in, put back, frozen): paired differences of acc@1, see `ranges.effects`;
     None without any.
     """
-    shown = effects(found)
+    shown = {(e.kind, e.layers): e for e in effects(found)}
     if not shown:
         return None
     parent = name(found.study.parent)
@@ -129,71 +159,99 @@ def same_layers_table(found: Evidence) -> dict[str, Any] | None:
         "revert": f"put back to {parent}, against RL",
         "freeze": "frozen in training, against RL",
     }
-    known = {(e.kind, e.layers): e for e in shown}
-    sets = list(dict.fromkeys(e.layers for e in shown))
     rows = []
-    for layers in sorted(sets):
-        cells = []
+    for layers in sorted({layers for _, layers in shown}):
+        cells = [Cell(layer_spans(list(layers)))]
         for kind in columns:
-            e = known.get((kind, layers))
+            e = shown.get((kind, layers))
             if e is None:
-                cells.append({"text": "–", "range": "not run", "p": "", "runs": ()})
+                cells.append(Cell(NOTHING, ("not run",)))
                 continue
-            cells.append(
-                {
-                    "text": points(e.diff),
-                    "range": f"{points(e.low)} to {points(e.high)}, n = {e.n}",
-                    "p": p_text(e.p),
-                    "runs": runs_of(found, "eval", [e.against, e.label], "image"),
-                }
-            )
-        rows.append({"layers": layer_spans(list(layers)), "cells": cells})
-    return {"columns": list(columns.values()), "rows": rows}
+            span = f"{points(e.low)} to {points(e.high)}, n = {e.n}"
+            runs = runs_of(found, "eval", [e.against, e.label], "image")
+            cells.append(Cell(points(e.diff), (span, p_text(e.p)), runs))
+        rows.append(cells)
+    note = (
+        "acc@1, paired by prompt, in points with 95 % intervals; p by sign flips, Holm within a "
+        "column."
+    )
+    return Table(["text layers", *columns.values()], rows, "The same layers, in numbers", note)
 
 
-def accounting(found: Evidence) -> list[dict[str, Any]]:
-    """One row per run folder: its files, what it was asked, what came back, what failed or was left
-    out and why, the command.
+@dataclass(frozen=True)
+class Account:
+    """What became of one run: its files, what was requested, what came back, what failed or was
+    left out and why, and the command.
     """
+
+    folder: str
+    files: Sequence[str]
+    verb: str
+    label: str
+    requested: int
+    ok: int
+    failed: int
+    ineligible: int
+    why: Sequence[str]
+    why_left: Sequence[str]
+    seconds: float
+    command: str
+    warnings: Sequence[str]
+
+    @property
+    def href(self) -> str:
+        """The folder as a link."""
+        return quote(self.folder)
+
+
+def accounting(found: RunSet) -> list[Account]:
+    """The account of every run."""
     commands = {folder: step.command for step in found.study.steps for folder in step.folders}
-    out = []
+    accounts = []
     for run in found.runs:
-        at = folder_of(found, run)
-        samples: Any = run.samples
+        folder, samples, manifest = folder_of(found, run), run.samples, run.manifest
         left = int(samples["ineligible"].notna().sum()) if "ineligible" in samples else 0
         files = [f for f in RUN_FILES if (run.folder / f).exists()]
         files += sorted(f"figures/{f.name}" for f in (run.folder / "figures").glob("*.png"))
-        out.append(
-            {
-                "folder": at,
-                "href": quote(at),
-                "files": files,
-                "verb": run.verb,
-                "label": run.label,
-                "requested": run.manifest.n_requested,
-                "ok": run.manifest.n_ok - left,
-                "failed": run.manifest.n_failed,
-                "ineligible": left,
-                "why": reasons(samples, "error"),
-                "why_left": reasons(samples, "ineligible"),
-                "seconds": run.manifest.seconds,
-                "command": commands.get(at, ""),
-                "warnings": run.manifest.warnings,
-            }
+        accounts.append(
+            Account(
+                folder,
+                files,
+                run.verb,
+                run.label,
+                manifest.n_requested,
+                manifest.n_ok - left,
+                manifest.n_failed,
+                left,
+                reasons(samples, "error"),
+                reasons(samples, "ineligible"),
+                manifest.seconds,
+                commands.get(folder, ""),
+                manifest.warnings,
+            )
         )
-    return out
+    return accounts
 
 
-def reasons(samples: Any, column: str, most: int = 3) -> list[str]:
+def reasons(samples: pd.DataFrame, column: str, most: int = 3) -> list[str]:
     """The most frequent reasons with how often each was given, and how many more there are."""
-    counts = samples[column].dropna().value_counts() if column in samples else {}
-    listed = [f"{str(why)[:LONGEST]} ({count})" for why, count in list(counts.items())[:most]]
+    if column not in samples:
+        return []
+    counts = samples[column].dropna().value_counts()
+    listed = [f"{str(why)[:LONGEST]} ({count})" for why, count in counts.head(most).items()]
     rest = len(counts) - len(listed)
     return listed + ([f"and {rest} other reasons, see samples.parquet"] if rest else [])
 
 
-def gallery_counts(found: Evidence) -> dict[str, int]:
-    """Totals over all runs: rows asked for, usable, failed, ineligible."""
-    rows = accounting(found)
-    keys = ("requested", "ok", "failed", "ineligible")
-    return {key: sum(int(r[key] or 0) for r in rows) for key in keys}
+class Totals(NamedTuple):
+    """Rows over all runs."""
+
+    requested: int
+    ok: int
+    failed: int
+    ineligible: int
+
+
+def totals(accounts: Sequence[Account]) -> Totals:
+    """The accounts together."""
+    return Totals(*(sum(getattr(a, field) for a in accounts) for field in Totals._fields))
