@@ -194,11 +194,11 @@ def test_every_run_says_what_failed_in_it(folder, page):
     rows = {row.folder: row for row in accounting(found)}
     for run in found.runs:
         samples, row = run.samples, rows[run.folder.relative_to(folder).as_posix()]
-        assert row["failed"] == samples["error"].notna().sum()
-        assert row["ineligible"] == (
+        assert row.failed == samples["error"].notna().sum()
+        assert row.ineligible == (
             samples["ineligible"].notna().sum() if "ineligible" in samples else 0
         )
-        assert row["ok"] + row["failed"] + row["ineligible"] == row["requested"] == len(samples)
+        assert row.ok + row.failed + row.ineligible == row.requested == len(samples)
     assert "failed: the image cannot be read (24)" in page.text
     assert "ineligible: both answers agree (24)" in page.text
     assert "they are in no number above" in page.text

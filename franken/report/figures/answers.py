@@ -20,7 +20,7 @@ from franken.report.figures.plots import (
     percent_axis,
     select,
 )
-from franken.runs import LoadedRun
+from franken.runs import STAGES, LoadedRun
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -270,7 +270,7 @@ def name_ks(ax: Axes, ks: Sequence[int]) -> None:
 def by_k(rows: pd.DataFrame, kind: str) -> pd.DataFrame:
     """The rows of acc@k, or of another `kind`, by ascending k."""
     rows = rows.loc[rows["metric"].str.fullmatch(rf"{kind}@\d+")]
-    return rows.assign(k=rows["metric"].str.partition("@")[2].astype(int)).sort_values("k")
+    return rows.assign(k=rows["metric"].str.split("@").str[1].astype(int)).sort_values("k")
 
 
 def main_arm(layers: pd.DataFrame) -> str:
@@ -294,7 +294,7 @@ def tints(models: Sequence[str]) -> dict[str, str]:
     spare = iter([c for c in look.TASK_COLOURS * 3 if c not in look.CHECKPOINTS.values()])
     colours: dict[str, str] = {}
     for model in models:
-        words = [w for w in re.split(r"[^a-z]+", model.lower()) if w in ("base", "sft", "rl")]
+        words = [w for w in re.split(r"[^a-z]+", model.lower()) if w in STAGES]
         tint = look.CHECKPOINTS[words[-1]] if words else look.CHECKPOINTS.get(model, "")
         colours[model] = tint if tint and tint not in colours.values() else next(spare)
     return colours

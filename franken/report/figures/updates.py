@@ -179,9 +179,9 @@ def layer_spectra(run: LoadedRun) -> dict[str, np.ndarray]:
     for update, members in rows.groupby("method", sort=False):
         deepest = min(DEEPEST, min(len(s) for s in members["singular_values"]))
         spectrum = np.full((depth, deepest), np.nan)
-        for layer, matrices in members.groupby("layer"):
+        for layer, matrices in members.astype({"layer": int}).groupby("layer"):
             shares = [log_share(s)[:deepest] for s in matrices["singular_values"]]
-            spectrum[int(str(layer))] = np.mean(shares, axis=0)
+            spectrum[int(layer)] = np.mean(shares, axis=0)
         spectra[str(update)] = spectrum
     return spectra
 
