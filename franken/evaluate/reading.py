@@ -2,13 +2,11 @@
 its reasoning.
 
 A wrong answer is of one of five kinds, the first that applies: `never stops` (cut off at the
-longest length),
-`self-contradiction` (the answer given is not the one its reasoning ends in), `perception` (the
-reasoning states a fact of
-the image wrongly), `algorithm` (it states facts, all of them right, and errs behind them),
-`unclear` (it states none that could be checked, or what is wrong may be either). The first four are
-the error kinds of the AlgoPuzzleVQA study; the fifth is what cannot be told, which the study has
-none of.
+longest length), `self-contradiction` (the answer given is not the one its reasoning ends in),
+`perception` (the reasoning states a fact of the image wrongly), `algorithm` (it states facts, all
+of them right, and errs behind them), `unclear` (it states none that could be checked, or what is
+wrong may be either). The first four are the error kinds of the AlgoPuzzleVQA study; the fifth is
+what cannot be told, which the study has none of.
 
 The counts are of words, by the lists below: a rough measure, the same for every model.
 """

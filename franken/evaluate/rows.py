@@ -46,9 +46,8 @@ def answer_row(
     needs are right.
 
     `kind` says why a wrong answer is wrong; `misled` whether it is the one that follows from a
-    wrong description;
-    `facts_right` is the share of all facts that a description has right. Counts are of the
-    reasoning; `tokens` of all.
+    wrong description; `facts_right` is the share of all facts that a description has right. Counts
+    are of the reasoning; `tokens` of all.
     """
     row = {
         **_head(label, arm, item, draw),

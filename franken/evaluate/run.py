@@ -141,11 +141,9 @@ def run_eval(
     run folder for each.
 
     `samples` prompts per task, `n` draws each at temperature 1 plus the greedy answer, in every
-    arm. `labels` name the
-    models in the tables (default: the folder's name). A complete run is returned as it is, without
-    loading anything.
-    `engine` runs the checkpoints; a model written `openai:NAME` is asked at `endpoint`, and its
-    answers are kept in out/cache.
+    arm. `labels` name the models in the tables (default: the folder's name). A complete run is
+    returned as it is, without loading anything. `engine` runs the checkpoints; a model written
+    `openai:NAME` is asked at `endpoint`, and its answers are kept in out/cache.
 
     Raises UsageError on options that cannot be, FrankenError on checkpoints that cannot be read.
     """

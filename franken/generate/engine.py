@@ -3,9 +3,8 @@
 A prompt is one user turn, as text or as un-expanded ids (one placeholder an image, as chat
 templates write it), with its images. A completion knows its text, its ids, why it ended and how
 likely each of its tokens was; one that could not be had says why, and is never left out. Sample `i`
-of a prompt has a seed of its own, made of the run's seed, the prompt's key and
-`i`, so that it does not matter what it is drawn with: `n` samples equal `n` runs of one sample
-each.
+of a prompt has a seed of its own, made of the run's seed, the prompt's key and `i`, so that it does
+not matter what it is drawn with: `n` samples equal `n` runs of one sample each.
 
 Light: imports neither torch nor any engine.
 """
@@ -43,8 +42,8 @@ class Sampling:
 
     A sample ends at the model's own end token, at one of `stop_ids`, at one of the strings of
     `stop` (looked for in the text without special tokens), or after `max_new_tokens`. `first` is
-    the number of the first sample: samples `first` to
-    `first + n - 1` are drawn, each under the seed it has in any other run.
+    the number of the first sample: samples `first` to `first + n - 1` are drawn, each under the
+    seed it has in any other run.
     """
 
     n: int = 1
@@ -74,8 +73,7 @@ class Response:
     tokens, whether it was cut off.
 
     `prompt_ids` is the prompt as the model saw it, image placeholders expanded. Engines that never
-    see ids leave both lists
-    empty. With an `error` there is no answer, and the text is empty.
+    see ids leave both lists empty. With an `error` there is no answer, and the text is empty.
     """
 
     text: str

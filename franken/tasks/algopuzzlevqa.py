@@ -2,11 +2,9 @@
 answers.
 
 A folder holds one `<type>.json` a puzzle type, one JSON object a line: image, question, options,
-answer, solution. The
-`solution` holds the initial state and what solves it; `initial` keeps the first and drops the
-second before anything
-else sees the row, so that `verify` derives every answer from the initial state and the question
-alone.
+answer, solution. The `solution` holds the initial state and what solves it; `initial` keeps the
+first and drops the second before anything else sees the row, so that `verify` derives every answer
+from the initial state and the question alone.
 """
 
 import json

@@ -1,11 +1,10 @@
 """Five puzzles on the grid: recognise, read, count, sum, compare.
 
 `recognise` and `read` need one look at one cell. `count` needs all cells; `sum` and `compare` need
-two looks and a
-computation. The last three can be solved by several strategies that show in the chain of thought:
-walking the grid by rows or by columns, scanning for hits, going forwards or backwards, or answering
-at a glance. The strategies differ in how often they succeed, which is what reinforcement learning
-can find out.
+two looks and a computation. The last three can be solved by several strategies that show in the
+chain of thought: walking the grid by rows or by columns, scanning for hits, going forwards or
+backwards, or answering at a glance. The strategies differ in how often they succeed, which is what
+reinforcement learning can find out.
 """
 
 import random

@@ -20,11 +20,10 @@ class Layout:
     row has counts.
 
     `images` and `id` may name several columns with `+`. `type_column` holds names that `types`
-    translates to answer types; `answer_type`
-    fixes one for all rows. `reads` says how the answer is written: `as is`, `boxed`, `tagged`,
-    `last number mark` (#### 72), `zero or one`.
-    `options` may hold a list, a list as text, letters with texts ("A. 3; B. 4"), or `in question`
-    when the question itself lists them.
+    translates to answer types; `answer_type` fixes one for all rows. `reads` says how the answer is
+    written: `as is`, `boxed`, `tagged`, `last number mark` (#### 72), `zero or one`. `options` may
+    hold a list, a list as text, letters with texts ("A. 3; B. 4"), or `in question` when the
+    question itself lists them.
     """
 
     question: str = "question"

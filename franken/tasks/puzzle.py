@@ -29,9 +29,8 @@ class Item:
     thought).
 
     `answer_type` is one of `grading.ANSWER_TYPES`; empty means: to be inferred. `tolerance` is
-    relative, for numbers.
-    A question about several images has the others in `more_images`, in the order in which it names
-    them.
+    relative, for numbers. A question about several images has the others in `more_images`, in the
+    order in which it names them.
     """
 
     id: str
@@ -56,8 +55,7 @@ class Pair:
     visual tokens.
 
     `fact` names what differs. A pair that cannot show an effect is `ineligible` with a reason; one
-    whose files are
-    broken carries an `error`. Neither is dropped.
+    whose files are broken carries an `error`. Neither is dropped.
     """
 
     id: str

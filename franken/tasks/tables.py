@@ -1,8 +1,7 @@
 """Rows of a data set on disk or in the local cache of the hub, read when they are asked for.
 
 Parquet, JSONL and JSON are read with what the house has anyway. Only a hub id needs the `datasets`
-library (extra `data`), and only
-`fetch` lets it use the network.
+library (extra `data`), and only `fetch` lets it use the network.
 """
 
 import json

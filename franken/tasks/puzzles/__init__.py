@@ -2,6 +2,5 @@
 afresh.
 
 One module a type. Each holds a frozen state, the questions that can be asked about it, and an exact
-solver
-`solve(state, query) -> Solved`: no heuristic, and a sentence of proof with every answer.
+solver `solve(state, query) -> Solved`: no heuristic, and a sentence of proof with every answer.
 """
