@@ -33,16 +33,25 @@ class Tensors(NamedTuple):
 
 
 def frozen_keys(
-    places: Mapping[str, Place], freeze: Sequence[str], train: Sequence[str] = (), why: str = ""
+    places: Mapping[str, Place],
+    freeze: Sequence[str],
+    train: Sequence[str] = (),
+    *,
+    tied: bool = False,
 ) -> set[str]:
     """Which tensors do not train: what `freeze` names, and all but what `train` names if given.
 
-    Raises UsageError for a spec that matches nothing; `why` explains that.
+    Raises UsageError for a spec that matches nothing; `tied` says that the head does not since it
+    is the embeddings.
     """
-    frozen = select(freeze, places, option="--freeze", why=why)
-    if train:
-        frozen |= set(places) - select(train, places, option="--train", why=why)
-    return frozen
+
+    def named(verb: str, specs: Sequence[str]) -> set[str]:
+        head = tied and any("head" in spec for spec in specs)
+        why = "the output head is tied to the embeddings, they are one tensor:"
+        return select(specs, places, option=f"--{verb}", why=f"{why} {verb} embed" if head else "")
+
+    frozen = named("freeze", freeze)
+    return frozen | (set(places) - named("train", train)) if train else frozen
 
 
 def freeze_table(tensors: Iterable[Tensors]) -> list[FrozenRow]:
@@ -72,13 +81,6 @@ def freeze_table(tensors: Iterable[Tensors]) -> list[FrozenRow]:
     ]
 
 
-def tied_head(specs: Sequence[str], *, tied: bool) -> str:
-    """Why `head` matches nothing, where it is tied to the embeddings."""
-    if not (tied and any("head" in spec for spec in specs)):
-        return ""
-    return "the output head is tied to the embeddings, they are one tensor: use embed"
-
-
 def everything_frozen(what: str = "parameter") -> UsageError:
     """The error where nothing would train."""
     return UsageError("everything is frozen", why=f"no {what} is left to train", fix="freeze less")
@@ -95,8 +97,9 @@ def frozen_names(
     """
     places = parameter_places(model)
     keys = {name: canonical(_host(name), model.config.model_type) for name in places}
-    why = tied_head((*freeze, *train), tied=getattr(model.config, "tie_word_embeddings", False))
-    frozen = frozen_keys({keys[name]: spot for name, spot in places.items()}, freeze, train, why)
+    tied = getattr(model.config, "tie_word_embeddings", False)
+    by_key = {keys[name]: spot for name, spot in places.items()}
+    frozen = frozen_keys(by_key, freeze, train, tied=tied)
     adapted = any(_is_adapter(name) for name in places)
     names = {n for n, key in keys.items() if key in frozen or (adapted and not _is_adapter(n))}
     if len(names) == len(places):

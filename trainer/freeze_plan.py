@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from franken.runs.training import FrozenRow
-from trainer.freeze import Tensors, freeze_table, frozen_keys, tied_head
+from trainer.freeze import Tensors, freeze_table, frozen_keys
 from trainer.memory import adapters_of
 from trainer.public import check_held_out, is_here
 from trainer.recipe import Lora, Recipe
@@ -45,7 +45,7 @@ def _tensors(
     """The model's tensors. With LoRA all of them are frozen, and those of the adapters follow."""
     places = shapes.places
     tied = not any(p.part == "text" and p.component == "head" for p in places.values())
-    frozen = frozen_keys(places, specs, train, tied_head((*specs, *train), tied=tied))
+    frozen = frozen_keys(places, specs, train, tied=tied)
     for name, (shape, spot) in shapes.tensors.items():
         yield Tensors(spot, bool(lora) or name in frozen, numel(shape))
     for host, size in (adapters_of(shapes, lora) if lora else {}).items():
