@@ -12,6 +12,7 @@ import struct
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageOps
 
 from franken.errors import FrankenError
@@ -70,11 +71,11 @@ def _as_seen(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers of no known range")
     if image.mode.startswith("I"):  # PIL clips what is above 255, to white
-        low, high = image.getextrema()
-        if low < 0 or high >= 2**16:
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() >= 2**16:
             raise ValueError("its pixels are 32-bit numbers of no known range")
         clear = image.info.get("transparency")
-        image = image.convert("I").point(lambda value: value * (1 / 257) + 0.5).convert("L")
+        image = Image.fromarray(np.round(values / 257).astype(np.uint8))
         if isinstance(clear, int):
             image.info["transparency"] = round(clear / 257)
     if image.has_transparency_data:
