@@ -3,7 +3,7 @@
 import os
 import platform
 import time
-from typing import Any
+from typing import TypedDict
 
 import torch
 
@@ -16,7 +16,22 @@ from franken.names import place
 from franken.runs import PACKAGES, provenance
 
 
-def examine() -> dict[str, Any]:
+class SelfTest(TypedDict):
+    """How a family fared."""
+
+    family: str
+    ok: bool
+    result: str
+
+
+class Examination(TypedDict):
+    """What `franken doctor` prints."""
+
+    versions: dict[str, str | int | None]
+    families: list[SelfTest]
+
+
+def examine() -> Examination:
     """Versions and devices, and a self-test per family: forward, an edit at every layer, a place
     for every tensor.
     """
@@ -35,7 +50,7 @@ def examine() -> dict[str, Any]:
 
 
 @torch.no_grad()
-def self_test(model_type: str) -> dict[str, Any]:
+def self_test(model_type: str) -> SelfTest:
     """Build a tiny random model, run it, change every layer's output, and see that it comes back as
     it was.
     """

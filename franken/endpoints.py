@@ -14,12 +14,12 @@ import json
 import os
 import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import sleep
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Required, TypedDict, TypeVar, cast
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 import httpx
@@ -40,6 +40,20 @@ LONGEST_WAIT = 60.0  # seconds that a server may ask for
 # What some endpoints refuse to hear of, and what is sent instead. A temperature is never dropped:
 # it changes the answer.
 SUBSTITUTES = {"max_tokens": "max_completion_tokens", "logprobs": None, "seed": None}
+
+
+class Body(TypedDict, total=False):
+    """The fields of a request to /chat/completions or /embeddings that are sent."""
+
+    model: Required[str]
+    messages: list[dict[str, object]]
+    max_tokens: int
+    max_completion_tokens: int
+    temperature: float
+    seed: int
+    stop: list[str]
+    logprobs: bool
+    input: list[str]
 
 
 class EndpointError(FrankenError):
@@ -180,14 +194,14 @@ class Client:
     endpoint: Endpoint
     http: httpx.Client
 
-    def complete(self, body: Mapping[str, Any]) -> Completion:
+    def complete(self, body: Body) -> Completion:
         """A chat completion. A field that this endpoint refuses, and that can be done without, is
         left out or renamed from then on.
         """
         refused = self.endpoint.refused
         while True:
             names = {name: SUBSTITUTES[name] if name in refused else name for name in body}
-            sent = {new: body[name] for name, new in names.items() if new is not None}
+            sent = cast(Body, {new: body[name] for name, new in names.items() if new is not None})
             try:
                 return self.post("chat/completions", sent, Completion)
             except RequestFailed as e:
@@ -205,7 +219,7 @@ class Client:
             raise RequestFailed("the vectors differ in length")
         return [vectors[i] for i in range(len(texts))]
 
-    def post(self, path: str, body: Mapping[str, Any], reply: type[Reply]) -> Reply:
+    def post(self, path: str, body: Body, reply: type[Reply]) -> Reply:
         """Send a body, again where trying again can help, and parse what comes back."""
         endpoint, reason, connected = self.endpoint, "", True
         for attempt in range(endpoint.retries + 1):
@@ -236,7 +250,7 @@ class Client:
             raise Unusable(f"{endpoint.url} cannot be reached", reason, fix)
         raise RequestFailed(f"{reason} ({endpoint.retries + 1} attempts)")
 
-    def _exchange(self, path: str, body: Mapping[str, Any]) -> tuple[int, httpx.Headers, bytes]:
+    def _exchange(self, path: str, body: Body) -> tuple[int, httpx.Headers, bytes]:
         content = bytearray()
         sent = json.dumps(body).encode()
         with self.http.stream("POST", f"{self.endpoint.url}/{path}", content=sent) as reply:

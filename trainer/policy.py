@@ -94,6 +94,5 @@ def row_slices(count: int, at_once: int) -> list[list[int]]:
 
 
 def _vision_trains(loaded: Loaded) -> bool:
-    blocks = loaded.family.vision_blocks(loaded.model)
-    towers = [*blocks.parameters(), *loaded.family.projector(loaded.model).parameters()]
-    return any(p.requires_grad for p in towers)
+    parts = (loaded.family.vision_blocks(loaded.model), loaded.family.projector_of(loaded.model))
+    return any(p.requires_grad for part in parts if part is not None for p in part.parameters())

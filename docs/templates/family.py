@@ -5,9 +5,9 @@
 
 Two things are needed. The rules for names say what every tensor on disk is (`text.…`, `vision.…`,
 `projector.…`): `diff` and `merge` need only them, and refuse a tensor that no rule covers. The
-family says where the layers of a loaded model are: `probe`, `eval` and
-`train` need it. A vision-language model gives its blocks and projector instead of None, as in
-franken/models/families.py.
+family says where the layers of a loaded model are: `probe`, `eval` and `train` need it. A
+vision-language model names its blocks and projector too, as in franken/models/families.py:
+`Family("…", "model.visual.blocks", "model.visual.merger")`.
 """
 
 from franken.models.families import Family
@@ -16,8 +16,4 @@ from franken.plugins import register
 register(
     "names", "olmo2", ((r"lm_head\.", "text.lm_head."), (r"model\.", "text."))
 )  # the first that matches wins
-register(
-    "family",
-    "olmo2",
-    Family("olmo2", vision_blocks=lambda model: None, projector=lambda model: None),
-)
+register("family", "olmo2", Family("olmo2"))

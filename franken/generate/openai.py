@@ -12,16 +12,15 @@ import base64
 import hashlib
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
-from franken.endpoints import Cache, Client, Completion, Endpoint, RequestFailed
+from franken.endpoints import Body, Cache, Client, Completion, Endpoint, RequestFailed
 from franken.errors import UsageError
 from franken.generate.engine import Prompt, Response, Sampling, cut, sample_names, short_seed
 
@@ -79,9 +78,7 @@ class OpenAI:
         by_name = dict(zip(different, answers, strict=True))
         return [[to_response(by_name[name], sampling.stop) for name in row] for row in names]
 
-    def _answer(
-        self, client: Client, name: str, body: Mapping[str, Any]
-    ) -> Completion | RequestFailed:
+    def _answer(self, client: Client, name: str, body: Body) -> Completion | RequestFailed:
         """The endpoint's answer to a body; from disk where it was asked before."""
         if known := self.cache.get(name, Completion):
             return known
@@ -100,13 +97,11 @@ def hosted(model: str, url: str, cache: Path | None = None) -> OpenAI:
     return OpenAI(model, Endpoint(url, KEY), Cache(cache))
 
 
-def request_bodies(model: str, prompt: Prompt, sampling: Sampling) -> list[dict[str, Any]]:
+def request_bodies(model: str, prompt: Prompt, sampling: Sampling) -> list[Body]:
     """What is asked for each sample of a prompt. Greedy samples are all the same request."""
-    parts: list[dict[str, Any]] = [
-        {"type": "image_url", "image_url": {"url": data_url(i)}} for i in prompt.images
-    ]
-    parts.append({"type": "text", "text": prompt.text})
-    body: dict[str, Any] = {
+    images = [{"type": "image_url", "image_url": {"url": data_url(i)}} for i in prompt.images]
+    parts = [*images, {"type": "text", "text": prompt.text}]
+    body: Body = {
         "model": model,
         "messages": [{"role": "user", "content": parts}],
         "max_tokens": sampling.max_new_tokens,
@@ -118,7 +113,7 @@ def request_bodies(model: str, prompt: Prompt, sampling: Sampling) -> list[dict[
     if sampling.temperature == 0:
         return [body] * sampling.n
     return [
-        body | {"seed": short_seed(name, sampling.seed)}
+        {**body, "seed": short_seed(name, sampling.seed)}
         for name in sample_names(prompt.key, sampling)
     ]
 
@@ -130,7 +125,7 @@ def data_url(image: Image.Image) -> str:
     return f"data:image/png;base64,{base64.b64encode(kept.getvalue()).decode()}"
 
 
-def digest(endpoint: str, body: dict[str, Any]) -> str:
+def digest(endpoint: str, body: Body) -> str:
     """The name under which an answer is kept: everything that was asked, and of whom."""
     return hashlib.sha256(json.dumps([endpoint, body], sort_keys=True).encode()).hexdigest()
 

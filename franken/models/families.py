@@ -2,15 +2,18 @@
 images.
 
 Decoder layers are always `model.get_decoder().layers`; vision towers have other names in every
-family.
+family. A new family is one entry here, or one in a plugin.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 from franken import plugins
 from franken.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 MARKERS = (
     "<|image_pad|>",
@@ -22,79 +25,77 @@ MARKERS = (
     "<|im_start|>",
     "<|endoftext|>",
 )
+CONFIGURED = (
+    "image_token_id",
+    "image_token_index",
+    "video_token_id",
+    "video_token_index",
+    "vision_start_token_id",
+    "vision_end_token_id",
+)
 
 
 @dataclass(frozen=True)
 class Family:
-    """One model family. `vision_blocks` returns None for text-only models."""
+    """One model family. `vision` and `projector` are where the tower's blocks and the projector are
+    in the model; None for text-only models.
+
+    Where the tokens of an image see each other, the model needs `token_type_ids` to know them:
+    `attends_both_ways`.
+    """
 
     model_type: str
-    vision_blocks: Callable[[Any], Any]
-    projector: Callable[[Any], Any]
-    attends_both_ways: bool = (
-        False  # within an image; the model then needs `token_type_ids` to know where images are
-    )
+    vision: str | None = None
+    projector: str | None = None
+    attends_both_ways: bool = False
 
-    def decoder_layers(self, model: Any) -> Any:
+    def vision_blocks(self, model: "PreTrainedModel") -> "nn.ModuleList | None":
+        """The vision tower's ModuleList."""
+        blocks = None if self.vision is None else model.get_submodule(self.vision)
+        return cast("nn.ModuleList | None", blocks)
+
+    def projector_of(self, model: "PreTrainedModel") -> "nn.Module | None":
+        """What maps the tower's output into the decoder."""
+        return None if self.projector is None else model.get_submodule(self.projector)
+
+    def decoder_layers(self, model: "PreTrainedModel") -> "nn.ModuleList":
         """The decoder's ModuleList."""
-        return model.get_decoder().layers
+        return cast("nn.ModuleList", model.get_decoder().layers)
 
-    def image_token_id(self, config: Any) -> int | None:
+    def image_token_id(self, config: "PreTrainedConfig") -> int | None:
         """The id that stands for one visual token, None for text-only models."""
         return getattr(config, "image_token_id", getattr(config, "image_token_index", None))
 
-    def banned_token_ids(self, config: Any, tokenizer: Any = None) -> list[int]:
+    def banned_token_ids(
+        self, config: "PreTrainedConfig", tokenizer: "PreTrainedTokenizerBase | None" = None
+    ) -> list[int]:
         """Tokens that may never be sampled: image, video and vision markers, the start of a turn.
 
         A sampled image token makes every later forward fail, since there are no features for it.
         """
-        names = (
-            "image_token_id",
-            "image_token_index",
-            "video_token_id",
-            "video_token_index",
-            "vision_start_token_id",
-            "vision_end_token_id",
-        )
-        banned = {value for name in names if isinstance(value := getattr(config, name, None), int)}
+        values = (getattr(config, name, None) for name in CONFIGURED)
+        banned = {value for value in values if isinstance(value, int)}
         if tokenizer is not None:
             vocabulary = tokenizer.get_vocab()
             banned |= {vocabulary[marker] for marker in MARKERS if marker in vocabulary}
-            banned.discard(tokenizer.eos_token_id)
+            return sorted(value for value in banned if value != tokenizer.eos_token_id)
         return sorted(banned)
 
 
-def _nothing(model: Any) -> None:
-    return None
-
-
+_QWEN = ("model.visual.blocks", "model.visual.merger")
+_PROJECTOR = "model.multi_modal_projector"
 FAMILIES = {
-    f.model_type: f
-    for f in (
-        Family("qwen2_vl", lambda m: m.model.visual.blocks, lambda m: m.model.visual.merger),
-        Family("qwen2_5_vl", lambda m: m.model.visual.blocks, lambda m: m.model.visual.merger),
-        Family("qwen3_vl", lambda m: m.model.visual.blocks, lambda m: m.model.visual.merger),
-        Family(
-            "llava_onevision",
-            lambda m: m.model.vision_tower.encoder.layers,
-            lambda m: m.model.multi_modal_projector,
-        ),
-        Family(
-            "internvl",
-            lambda m: m.model.vision_tower.encoder.layer,
-            lambda m: m.model.multi_modal_projector,
-        ),
-        Family(
-            "gemma3",
-            lambda m: m.model.vision_tower.encoder.layers,
-            lambda m: m.model.multi_modal_projector,
-            True,
-        ),
-        Family(
-            "smolvlm", lambda m: m.model.vision_model.encoder.layers, lambda m: m.model.connector
-        ),
-        Family("qwen2", _nothing, _nothing),
-        Family("qwen3", _nothing, _nothing),
+    family.model_type: family
+    for family in (
+        Family("qwen2_vl", *_QWEN),
+        Family("qwen2_5_vl", *_QWEN),
+        Family("qwen3_vl", *_QWEN),
+        Family("llava_onevision", "model.vision_tower.encoder.layers", _PROJECTOR),
+        Family("internvl", "model.vision_tower.encoder.layer", _PROJECTOR),
+        Family("gemma3", "model.vision_tower.encoder.layers", _PROJECTOR, attends_both_ways=True),
+        Family("smolvlm", "model.vision_model.encoder.layers", "model.connector"),
+        Family("qwen2"),
+        Family("qwen3"),
     )
 }
 

@@ -8,7 +8,7 @@ a prefill, a pass over one is a decode step.
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ class Context:
     input: Float[Tensor, "batch tokens hidden"]
 
 
+Output = Tensor | tuple[Tensor, ...]
 Edit = Callable[[Tensor, Context], Tensor]
 
 
@@ -48,8 +49,10 @@ def identity_layer(output: Tensor, context: Context) -> Tensor:
     return context.input
 
 
-def _hook(change: Edit, phase: Phase) -> Callable[..., Any]:
-    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+def _hook(change: Edit, phase: Phase) -> Callable[..., Output]:
+    def hook(
+        module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Output
+    ) -> Output:
         hidden = output[0] if isinstance(output, tuple) else output
         now: Literal["prefill", "decode"] = "prefill" if hidden.shape[1] > 1 else "decode"
         if phase not in ("both", now):

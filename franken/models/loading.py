@@ -1,6 +1,7 @@
 """From a folder to a model in memory, without network, remote code or silently random weights."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def pick_device(device: str = "auto") -> torch.device:
     return picked
 
 
-def pick_dtype(dtype: str, config: dict[str, Any]) -> torch.dtype:
+def pick_dtype(dtype: str, config: Mapping[str, object]) -> torch.dtype:
     """`auto` is the checkpoint's own type; never fp16 unless asked for."""
     if dtype == "auto":
         stored = str(config.get("dtype") or config.get("torch_dtype") or "float32")

@@ -2,27 +2,32 @@
 elsewhere.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Int
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 def position_ids(
-    model: Any,
+    model: "PreTrainedModel",
     input_ids: Int[Tensor, "batch tokens"],
     attention_mask: Int[Tensor, "batch tokens"],
     image_grid_thw: Int[Tensor, "images 3"] | None = None,
 ) -> Int[Tensor, "..."]:
     """`[3, batch, tokens]` for M-RoPE families, else `[batch, tokens]`. Padding has position 0."""
-    if not hasattr(model.model, "get_rope_index"):
+    inner: Any = model.model
+    if not hasattr(inner, "get_rope_index"):
         return plain_positions(attention_mask)
     if image_grid_thw is None:
         return plain_positions(attention_mask).expand(3, -1, -1)
     is_image = (input_ids == model.config.image_token_id).int()
-    return model.model.get_rope_index(
+    positions, _ = inner.get_rope_index(
         input_ids, is_image, image_grid_thw, attention_mask=attention_mask
-    )[0]
+    )
+    return positions
 
 
 def plain_positions(attention_mask: Int[Tensor, "batch tokens"]) -> Int[Tensor, "batch tokens"]:

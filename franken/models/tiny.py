@@ -3,13 +3,16 @@ meta device.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from franken.errors import UsageError
 from franken.models.batch import ModelBatch
-from franken.models.tiny_configs import IMAGE, tiny_config
+from franken.models.tiny_configs import IMAGE, Text, tiny_config
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # Those that `tiny_inputs` can feed, and every method is tested on; `tiny_configs.CONFIGS` has more,
 # to save and to read.
@@ -25,7 +28,9 @@ TINY_VISION = (
 TINY_FAMILIES = (*TINY_VISION, "qwen2", "qwen3")
 
 
-def tiny(model_type: str, seed: int = 0, *, tied: bool = False, layers: int = 3) -> Any:
+def tiny(
+    model_type: str, seed: int = 0, *, tied: bool = False, layers: int = 3
+) -> "PreTrainedModel":
     """A tiny random model in fp32, the same for the same seed."""
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
@@ -36,7 +41,7 @@ def tiny(model_type: str, seed: int = 0, *, tied: bool = False, layers: int = 3)
         return auto.from_config(config).float().eval()
 
 
-def constant(model: Any, value: float) -> Any:
+def constant(model: "PreTrainedModel", value: float) -> "PreTrainedModel":
     """Set every weight to one value: then a merged tensor says where it came from."""
     with torch.no_grad():
         for parameter in model.parameters():
@@ -99,7 +104,9 @@ def tiny_inputs(
     return inputs
 
 
-def tiny_batch(model: Any, rows: int = 1, seed: int = 0, images: int = 1) -> ModelBatch:
+def tiny_batch(
+    model: "PreTrainedModel", rows: int = 1, seed: int = 0, images: int = 1
+) -> ModelBatch:
     """`tiny_inputs` of the model's family as a batch."""
     inputs = tiny_inputs(model.config.model_type, rows, seed, images)
     return ModelBatch.of(model, inputs, [images if "pixel_values" in inputs else 0] * rows)
@@ -118,13 +125,13 @@ VISUAL_TOKENS = {
 }
 
 
-def real_size(model_type: str) -> Any:
+def real_size(model_type: str) -> "PreTrainedModel":
     """A model of real dimensions without memory, on the meta device: 7B for the VLMs' and Qwen2's
     shapes, 8B for Qwen3's.
     """
     import transformers as hf
 
-    text: dict[str, Any] = {
+    text: Text = {
         "vocab_size": 152064,
         "hidden_size": 3584,
         "intermediate_size": 18944,
@@ -132,7 +139,7 @@ def real_size(model_type: str) -> Any:
         "num_attention_heads": 28,
         "num_key_value_heads": 4,
     }
-    wide: dict[str, Any] = {
+    wide: Text = {
         "vocab_size": 151936,
         "hidden_size": 4096,
         "intermediate_size": 12288,

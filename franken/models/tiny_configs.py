@@ -12,9 +12,10 @@ import transformers as hf
 
 from franken.errors import UsageError, did_you_mean
 
+Text = dict[str, Any]  # fields of a configuration, as its JSON file has them
 VOCABULARY = 96
 IMAGE, VIDEO, VISION_START, VISION_END = 90, 91, 92, 93
-TEXT: dict[str, Any] = {
+TEXT: Text = {
     "vocab_size": VOCABULARY,
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -29,7 +30,7 @@ TEXT: dict[str, Any] = {
     "pad_token_id": 0,
 }
 MROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}}
-TOKENS: dict[str, Any] = {
+TOKENS: Text = {
     "image_token_id": IMAGE,
     "video_token_id": VIDEO,
     "vision_start_token_id": VISION_START,
@@ -43,10 +44,10 @@ SIZES = {
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
 }
-TOWER: dict[str, Any] = {**SIZES, "image_size": 28, "patch_size": 14}
-SIGLIP: dict[str, Any] = {**TOWER, "model_type": "siglip_vision_model"}
-CLIP: dict[str, Any] = {**TOWER, "model_type": "clip_vision_model", "projection_dim": 32}
-QWEN_TOWER: dict[str, Any] = {
+TOWER: Text = {**SIZES, "image_size": 28, "patch_size": 14}
+SIGLIP: Text = {**TOWER, "model_type": "siglip_vision_model"}
+CLIP: Text = {**TOWER, "model_type": "clip_vision_model", "projection_dim": 32}
+QWEN_TOWER: Text = {
     "depth": 2,
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -55,10 +56,9 @@ QWEN_TOWER: dict[str, Any] = {
     "spatial_merge_size": 2,
     "temporal_patch_size": 2,
 }
-Text = dict[str, Any]
 
 
-def tiny_config(model_type: str, *, tied: bool = False, layers: int = 3) -> Any:
+def tiny_config(model_type: str, *, tied: bool = False, layers: int = 3) -> hf.PreTrainedConfig:
     """The configuration of a tiny model: `layers` decoder layers, 2 vision blocks, 14-pixel
     patches.
 
@@ -73,7 +73,7 @@ def tiny_config(model_type: str, *, tied: bool = False, layers: int = 3) -> Any:
     return CONFIGS[model_type]({**TEXT, "num_hidden_layers": layers, "tie_word_embeddings": tied})
 
 
-def _qwen2_vl(text: Text) -> Any:
+def _qwen2_vl(text: Text) -> hf.PreTrainedConfig:
     vision = {**QWEN_TOWER, "embed_dim": 32}
     tied = text["tie_word_embeddings"]
     return hf.Qwen2VLConfig(
@@ -81,7 +81,7 @@ def _qwen2_vl(text: Text) -> Any:
     )
 
 
-def _qwen2_5_vl(text: Text) -> Any:
+def _qwen2_5_vl(text: Text) -> hf.PreTrainedConfig:
     vision = {**QWEN_TOWER, "out_hidden_size": 32, "window_size": 112, "fullatt_block_indexes": [1]}
     tied = text["tie_word_embeddings"]
     return hf.Qwen2_5_VLConfig(
@@ -89,7 +89,7 @@ def _qwen2_5_vl(text: Text) -> Any:
     )
 
 
-def _qwen3_vl(text: Text) -> Any:
+def _qwen3_vl(text: Text) -> hf.PreTrainedConfig:
     vision = {
         **QWEN_TOWER,
         "out_hidden_size": 32,
@@ -105,9 +105,9 @@ def _qwen3_vl(text: Text) -> Any:
 
 
 def _llava_family(
-    config: Any, text_type: str, tower: dict[str, Any], **more: Any
-) -> Callable[[Text], Any]:
-    def build(text: Text) -> Any:
+    config: Callable[..., hf.PreTrainedConfig], text_type: str, tower: Text, **more: object
+) -> Callable[[Text], hf.PreTrainedConfig]:
+    def build(text: Text) -> hf.PreTrainedConfig:
         head = {"head_dim": 16} if text_type in ("mistral", "gemma", "gemma3_text") else {}
         return config(
             text_config={"model_type": text_type, **text, **head},
@@ -119,7 +119,7 @@ def _llava_family(
     return build
 
 
-CONFIGS: dict[str, Callable[[Text], Any]] = {
+CONFIGS: dict[str, Callable[[Text], hf.PreTrainedConfig]] = {
     "qwen2_vl": _qwen2_vl,
     "qwen2_5_vl": _qwen2_5_vl,
     "qwen3_vl": _qwen3_vl,

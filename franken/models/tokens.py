@@ -5,13 +5,16 @@ no processor.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from jaxtyping import Int
 from torch import Tensor
 
 from franken.errors import FrankenError
 from franken.models.families import family_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class TokenMap:
 
 def token_map(
     ids: Int[Tensor, "batch tokens"],
-    config: Any,
+    config: "PreTrainedConfig",
     *,
     attention_mask: Int[Tensor, "batch tokens"] | None = None,
     answer_start: int | None = None,

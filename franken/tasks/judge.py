@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel
 
-from franken.endpoints import Cache, Client, Endpoint, EndpointError
+from franken.endpoints import Body, Cache, Client, Endpoint, EndpointError
 from franken.errors import UsageError
 
 KEY = "FRANKEN_JUDGE_KEY"  # the environment variable that holds the endpoint's key, if it wants one
@@ -126,7 +126,7 @@ def _opinion(judge: Judge, client: Client, prompt: str) -> Opinion:
     cache, digest = Cache(judge.cache), _digest(judge, prompt)
     if known := cache.get(digest, Verdict):
         return _read(known.reply)
-    body = {
+    body: Body = {
         "model": judge.model,
         "temperature": 0,
         "max_tokens": judge.max_tokens,

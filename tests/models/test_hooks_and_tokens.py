@@ -118,7 +118,7 @@ def test_every_family_shows_its_parts(model_type):
     assert len(family.decoder_layers(model)) == 3
     blocks = family.vision_blocks(model)
     assert (blocks is None) == (model_type in ("qwen2", "qwen3"))
-    assert blocks is None or (len(blocks) == 2 and list(family.projector(model).parameters()))
+    assert blocks is None or (len(blocks) == 2 and list(family.projector_of(model).parameters()))
 
 
 def test_unknown_families_and_devices():

@@ -75,7 +75,7 @@ def test_a_packed_group_equals_its_rows(model_type, prompt, features):
     loaded, batch = encoded(model_type)
     if features:
         family = family_of(model_type)
-        for module in (family.vision_blocks(loaded.model), family.projector(loaded.model)):
+        for module in (family.vision_blocks(loaded.model), family.projector_of(loaded.model)):
             module.requires_grad_(False)
         batch = with_features(loaded, batch)
         assert "mm_encoder_outputs" in batch
