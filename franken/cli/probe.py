@@ -31,8 +31,8 @@ def probe(
         typer.Option(
             help="swap (suffix and single), swap-suffix, swap-single, swap-prefix, swap-window:3; "
             "zero, mean, noise, each also as zero-attention or zero-mlp; attention, lens, "
-            "patch (both ways at each --site), or one of patch-residual, -attn, -mlp, -heads, each also with "
-            "-noising. With commas."
+            "patch (both ways at each --site), or one of patch-residual, -attn, -mlp, -heads, each "
+            "also with -noising. With commas."
         ),
     ] = "swap,zero",
     tasks: Tasks = "",

@@ -19,14 +19,14 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache
 
 from franken.errors import UsageError
 from franken.generate.native import Prompt, Response, Sampling, decode, encode_prompts
 from franken.generate.native import responses as to_responses
 from franken.models.batch import ModelBatch
-from franken.models.hooks import Context, edit
+from franken.models.hooks import Context, Edit, edit
 from franken.models.loading import Loaded
 from franken.probe.methods.ablation import Kind, Site
 from franken.probe.rows import RowCache, joining, reading, started
@@ -49,12 +49,12 @@ class Calibration:
     the noise's seed.
     """
 
-    mean: Mapping[tuple[str, int], Float[Tensor, "hidden"]]
-    spread: Mapping[tuple[str, int], Float[Tensor, "hidden"]]
+    mean: Mapping[tuple[Site, int], Float[Tensor, "hidden"]]
+    spread: Mapping[tuple[Site, int], Float[Tensor, "hidden"]]
     seed: int = 0
 
 
-def site_modules(loaded: Loaded, layer: int) -> dict[str, Any]:
+def site_modules(loaded: Loaded, layer: int) -> dict[Site, nn.Module]:
     """The modules of a decoder layer that can be ablated."""
     block = loaded.family.decoder_layers(loaded.model)[layer]
     return {"layer": block, "attention": block.self_attn, "mlp": block.mlp}
@@ -71,9 +71,9 @@ def calibrate(
         raise UsageError(
             "nothing to calibrate on", why="mean and noise need prompts that show what a layer adds"
         )
-    sums: dict[tuple[str, int], list[Tensor]] = {}
+    sums: dict[tuple[Site, int], list[Tensor]] = {}
 
-    def record(key: tuple[str, int]) -> Any:
+    def record(key: tuple[Site, int]) -> Edit:
         def look(output: Tensor, context: Context) -> Tensor:
             added = (output - context.input if key[0] == "layer" else output)[0].double().cpu()
             seen = sums.setdefault(key, [torch.zeros(()), torch.zeros(()), torch.zeros(())])
@@ -187,15 +187,15 @@ class _Place:
 
 def _edits(
     loaded: Loaded, ablations: Sequence[Ablation], tables: Mapping[Ablation, Tensor], place: _Place
-) -> dict[Any, Any]:
+) -> dict[nn.Module, Edit]:
     """Per module the edit of the rows that ablate it."""
-    members: dict[Any, list[tuple[int, Ablation]]] = {}
+    members: dict[nn.Module, list[tuple[int, Ablation]]] = {}
     for row, ablation in enumerate(ablations, 1):
         members.setdefault(site_modules(loaded, ablation.layer)[ablation.site], []).append(
             (row, ablation)
         )
 
-    def change(mine: list[tuple[int, Ablation]]) -> Any:
+    def change(mine: list[tuple[int, Ablation]]) -> Edit:
         def replaced(output: Tensor, context: Context) -> Tensor:
             changed = output.clone()
             for row, ablation in mine:

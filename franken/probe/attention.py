@@ -8,14 +8,15 @@ for it). Only the needed rows are computed, by an attention function that runs S
 from the same rotated queries and keys, the softmax of these rows; the T×T matrix never exists.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from franken.errors import FrankenError
 from franken.generate.native import Prompt, encode_prompts
@@ -29,7 +30,7 @@ CHUNK = 256  # query rows whose scores `[heads, rows, tokens]` exist at a time
 
 @torch.no_grad()
 def attention_mass(
-    model: Any, batch: ModelBatch, rows: Sequence[int], columns: Bool[Tensor, "tokens"]
+    model: PreTrainedModel, batch: ModelBatch, rows: Sequence[int], columns: Bool[Tensor, "tokens"]
 ) -> Float[Tensor, "layers heads"]:
     """The share of attention that the query tokens `rows` give to the tokens `columns`, a mean over
     the rows, in fp64.
@@ -95,7 +96,9 @@ def look_at_image(loaded: Loaded, prompt: Prompt, reply: Sequence[int]) -> list[
 
 
 @contextmanager
-def _watch_rows(decoder: Any, rows: Sequence[int], keep: Any) -> Iterator[None]:
+def _watch_rows(
+    decoder: nn.Module, rows: Sequence[int], keep: Callable[[int, Tensor], None]
+) -> Iterator[None]:
     """Run the decoder with SDPA while `keep(layer, weights)` sees the rows' weights, some rows at a
     time; then restore.
     """
@@ -105,7 +108,7 @@ def _watch_rows(decoder: Any, rows: Sequence[int], keep: Any) -> Iterator[None]:
 
     def forward(
         module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
-    ) -> Any:
+    ) -> tuple[Tensor, None]:
         for start in range(0, len(rows), CHUNK):
             keep(
                 module.layer_idx,

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from franken.generate.native import Prompt, encode_prompts
 from franken.models.batch import ModelBatch
-from franken.models.hooks import edit
+from franken.models.hooks import Context, edit
 from franken.models.loading import Loaded
 from franken.probe.methods.lens import CHUNK, is_bridged
 
@@ -75,7 +75,7 @@ def own_lens(model: Any) -> Lens:
     def stream(batch: ModelBatch, positions: Sequence[int]) -> Tensor:
         streams: list[Tensor] = []
 
-        def look(hidden: Tensor, _: Any) -> Tensor:
+        def look(hidden: Tensor, _: Context) -> Tensor:
             streams.append(hidden[0, list(positions)])
             return hidden
 

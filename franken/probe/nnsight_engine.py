@@ -14,7 +14,7 @@ times slower: for checks, and as a pattern for interventions of one's own.
         logits = net.model.output.logits.save()
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,9 +28,10 @@ from franken.models.batch import ModelBatch
 from franken.models.loading import Loaded
 from franken.probe.ablate import Ablation, Calibration, replacements
 from franken.probe.scores import Swapped, divergence, parting
-from franken.probe.swap import Sets, encode_pair, stackable
+from franken.probe.swap import Sets
 
-__all__ = ["ablate", "encode_pair", "stackable", "swapped_batch", "trace_of"]
+Streams = list[tuple[Tensor, Tensor, Tensor]]  # a layer's keys, values and output
+LogitsOf = Callable[[ModelBatch], Tensor]
 
 
 @dataclass(frozen=True)
@@ -128,9 +129,9 @@ def ablate(
     ]
 
 
-def _streams(net: Traced, batch: ModelBatch, depth: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+def _streams(net: Traced, batch: ModelBatch, depth: int) -> Streams:
     """Per layer the keys and values before their rotation, and the output."""
-    streams: list[tuple[Tensor, Tensor, Tensor]] = []
+    streams: Streams = []
     with net.model.trace(**batch, use_cache=False):
         for layer in range(depth):
             block = net.layers[layer]
@@ -145,8 +146,8 @@ def _swap(
     batch: ModelBatch,
     chosen: frozenset[int],
     image: Tensor,
-    own: Any,
-    theirs: Any,
+    own: Streams,
+    theirs: Streams,
 ) -> Float[Tensor, "vocabulary"]:
     """Logits after a row whose layers in `chosen` see the source's image; the image's own stream
     stays the target's.
@@ -163,10 +164,7 @@ def _swap(
 
 
 def _ablated(
-    net: Traced,
-    batch: ModelBatch,
-    ablation: Ablation | None,
-    tables: Mapping[Ablation, Tensor],
+    net: Traced, batch: ModelBatch, ablation: Ablation | None, tables: Mapping[Ablation, Tensor]
 ) -> Float[Tensor, "vocabulary"]:
     """Logits after a row whose site adds something else, or nothing."""
     length = batch.tokens
@@ -185,7 +183,7 @@ def _ablated(
     return logits  # noqa: RET504 - nnsight reads the block above as source
 
 
-def _greedy(loaded: Loaded, batch: ModelBatch, steps: int, logits_of: Any) -> Response:
+def _greedy(loaded: Loaded, batch: ModelBatch, steps: int, logits_of: LogitsOf) -> Response:
     """The greedy continuation under an intervention, every token by a pass of its own."""
     ids: list[int] = []
     logprobs: list[float] = []

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from franken.errors import FrankenError
 from franken.generate.native import Prompt, Response, encode_prompts
@@ -165,14 +165,7 @@ def patch_pair(
     spans = token_map(clean.input_ids, loaded.model.config, answer_start=start)[0]
     groups = token_groups(spans, start + len(shared))
     effects, (up, down) = patch_effects(
-        loaded.model,
-        clean,
-        corrupt,
-        tokens,
-        groups,
-        site=site,
-        layers=layers,
-        denoising=denoising,
+        loaded.model, clean, corrupt, tokens, groups, site=site, layers=layers, denoising=denoising
     )
     columns |= {"clean_difference": up, "corrupt_difference": down}
     words = loaded.tokenizer.batch_decode([[token] for token in tokens])
@@ -202,19 +195,19 @@ def record(model: Any, batch: ModelBatch, site: str) -> Recording:
     outputs: list[Tensor] = []
     handles = []
 
-    def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def before(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
         inputs = dict(kwargs)
         hidden = args[0] if args else inputs.pop("hidden_states")
         recording.stream.append(hidden[0])
         recording.calls.append(inputs | {"past_key_values": None, "use_cache": False})
 
-    def after(module: Any, args: Any, output: Any) -> None:
+    def after(_: nn.Module, args: object, output: Tensor | tuple[Tensor, ...]) -> None:
         outputs.append((output[0] if isinstance(output, tuple) else output)[0])
 
-    def look(module: Any, args: Any, output: Any) -> None:
+    def look(_: nn.Module, args: object, output: Tensor | tuple[Tensor, ...]) -> None:
         recording.site.append((output[0] if isinstance(output, tuple) else output)[0])
 
-    def look_in(module: Any, args: tuple[Tensor]) -> None:
+    def look_in(_: nn.Module, args: tuple[Tensor]) -> None:
         recording.site.append(args[0][0])
 
     try:

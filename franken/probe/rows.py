@@ -12,14 +12,14 @@ under one softmax. It knows causal and sliding-window masks by token index; soft
 attention sinks are left out (no family here has them).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AttentionInterface, DynamicCache
 
 from franken.models.loading import Loaded
@@ -197,7 +197,9 @@ def reading(loaded: Loaded, cache: RowCache) -> Iterator[None]:
 
 
 @contextmanager
-def joining(layers: Sequence[Any], bases: Sequence[int], joins: Sequence[int]) -> Iterator[None]:
+def joining(
+    layers: Iterable[nn.Module], bases: Sequence[int], joins: Sequence[int]
+) -> Iterator[None]:
     """While it lasts, a pass grows: row i joins before layer `joins[i]` as a copy of row `bases[i]`
     as it is there.
 
@@ -206,7 +208,9 @@ def joining(layers: Sequence[Any], bases: Sequence[int], joins: Sequence[int]) -
     begin = sum(base == row for row, base in enumerate(bases))
 
     def grow(new: Int[Tensor, "rows"]) -> Any:
-        def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        def hook(
+            _: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]
+        ) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
             hidden = args[0] if args else kwargs["hidden_states"]
             hidden = torch.cat([hidden, hidden[new.to(hidden.device)]])
             return (

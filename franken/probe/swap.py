@@ -135,11 +135,11 @@ def _prefill(
     stored[: int(places[0])] = True
     stop = int(places[-1]) + 1
     batch = join([pair.slice([side]) for side in (0, 1) for pair in pairs]).prefix(stop)
-    cache = DynamicCache()
+    cache: Any = DynamicCache()
     loaded.model(**batch, past_key_values=cache, use_cache=True, logits_to_keep=1)
     chosen = slice(0, stop) if stored[:stop].all() else stored.nonzero()[:, 0]
     return [
-        (layer.keys[:, :, chosen], layer.values[:, :, chosen]) for layer in _layers(cache)
+        (layer.keys[:, :, chosen], layer.values[:, :, chosen]) for layer in cache.layers
     ], stored
 
 
@@ -179,7 +179,7 @@ def _answers(
                 logits_to_keep=1,
             )
         cache.fill(bases, started(joins, len(stores)))
-        questions = [(layer.keys, layer.values) for layer in _layers(cache)]
+        questions = [(layer.keys, layer.values) for layer in cache.layers]
         last = positions[..., -1:].expand(*positions.shape[:-2], len(rows), 1)
         ids, logprobs = decode(
             loaded,
@@ -256,7 +256,3 @@ def _scores(
             difference = float(logits[row, ours] - logits[row, theirs])
         scores.append((kl, difference))
     return scores
-
-
-def _layers(cache: Any) -> Any:
-    return cache.layers

@@ -290,6 +290,32 @@ def test_the_dry_run_counts_activations_and_a_second_copy():
     assert memory("patch-residual") > memory("attention")
 
 
+def test_the_memory_of_a_dry_run_by_hand():
+    def plan(method):
+        names = {"methods": [method], "task_names": ["read"], "layers": "0-2"}
+        return plan_probe("creature:sft", **names, samples=1, max_new_tokens=10)
+
+    checkpoint, size = plan("zero").checkpoint, 4
+    text = checkpoint.config["text_config"]
+    hidden, vocabulary = text["hidden_size"], text["vocab_size"]
+    token = size * 3 * (hidden + text["intermediate_size"])  # stream, norm, MLP's inner tensors
+    cache = 2 * size * text["num_key_value_heads"] * 32 * DEPTH  # keys and values of a token
+    row = 512 * token + 8 * vocabulary  # logits and softmax in fp32
+    stream = size * hidden * 512 * (DEPTH + 1)
+    three, four = 1 + 2, 2 + 2  # plain and two layers; for swaps the source as well
+    expected = {
+        "zero": cache * three * (512 + 10) + three * row,
+        "swap-single": cache * (2 * 512 + four * 10) + four * row,
+        "attention": cache * (512 + 10) + row,
+        "patch-mlp": cache * (512 + 10) + 32 * (row - 4 * vocabulary) + 4 * stream,
+        "lens": cache * (512 + 10) + max(row, stream + 12 * 64 * vocabulary) + checkpoint.nbytes,
+    }
+    assert text.get("head_dim") or hidden // text["num_attention_heads"] == 32
+    for method, activations in expected.items():
+        mib = (checkpoint.nbytes + activations) / 2**20
+        assert cost(plan(method))["memory_mib"] == round(mib), method
+
+
 @pytest.mark.parametrize("dtype", ["bf16", "fp32"])
 def test_in_16_bits_rows_that_changed_are_run_again_alone(tmp_path, dtype):
     plan = plan_probe(

@@ -107,7 +107,7 @@ def _draw_curves(ax: Axes, plot: Curves, depth: int) -> None:
     elif plot.axis == "log":
         ax.set_yscale("log")
     if plot.label:
-        ax.set_ylabel(plot.label)
+        ax.set_ylabel(textwrap.fill(plot.label, 28))
     if plot.ringed:
         plots.draw_rings(ax, plot.rows, scale=plot.scale)
 
