@@ -116,7 +116,7 @@ def _watch_rows(
             )
         return sdpa_attention_forward(module, query, key, value, mask, **kwargs)
 
-    configs = {
+    configs: dict[int, Any] = {
         id(m.config): m.config for m in decoder.modules() if getattr(m, "config", None) is not None
     }
     before = {key: config._attn_implementation for key, config in configs.items()}

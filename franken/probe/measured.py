@@ -29,7 +29,7 @@ OWN = "own:"  # before the name of a number that such a function measured
 
 
 @dataclass(frozen=True)
-class Measured(Method):
+class Measured(Method["Measured"]):
     """A function `measure(loaded, prompt, reply)`; without one, rows can be read but not made."""
 
     function: Measure | None = None

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from franken.runs import LayerRow
     from franken.tasks import Pair
 
+M = TypeVar("M", bound="Method[Any]")  # a subclass itself: its methods are handled together
 DIFFERENCE = "_difference"  # behind the name of a metric that two runs are compared by
 
 
@@ -129,7 +130,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Method:
+class Method(Generic[M]):
     """A probe method; `name` is what the command line and rows call it. A subclass gives `metrics`,
     and `measure` or `run`.
     """
@@ -179,7 +180,7 @@ class Method:
         return False
 
     @classmethod
-    def cost(cls, methods: Sequence[Self], plan: ProbePlan, shape: TextShape) -> Cost:
+    def cost(cls, methods: Sequence[M], plan: ProbePlan, shape: TextShape) -> Cost:
         """By default the greedy reply and one more pass a question, for each method."""
         items = [p.target for p in plan.pairs if not p.target.error]
         return Cost(
@@ -191,13 +192,13 @@ class Method:
     # how it runs
 
     @classmethod
-    def check(cls, methods: Sequence[Self], session: Session) -> list[str]:
+    def check(cls, methods: Sequence[M], session: Session) -> list[str]:
         """What fails of its built-in controls, in words."""
         return []
 
     @classmethod
     def run(
-        cls, methods: Sequence[Self], session: Session, pairs: Sequence[Pair]
+        cls, methods: Sequence[M], session: Session, pairs: Sequence[Pair]
     ) -> Iterator[Measurement]:
         """The rows of some pairs, pair by pair; all methods of the class that were asked for run
         together, so that they may share work.
@@ -265,7 +266,7 @@ class Method:
         return f"{self.name}, by layer"
 
     @classmethod
-    def figures(cls, methods: Sequence[Self], rows: pd.DataFrame) -> list[Figure]:
+    def figures(cls, methods: Sequence[M], rows: pd.DataFrame) -> list[Figure]:
         """The figures of a run; `rows` are those of the methods that have a value. By default a
         figure a method and in it a plot a metric.
         """

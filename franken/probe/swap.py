@@ -179,7 +179,8 @@ def _answers(
                 logits_to_keep=1,
             )
         cache.fill(bases, started(joins, len(stores)))
-        questions = [(layer.keys, layer.values) for layer in cache.layers]
+        tails: Any = cache.layers
+        questions = [(layer.keys, layer.values) for layer in tails]
         last = positions[..., -1:].expand(*positions.shape[:-2], len(rows), 1)
         ids, logprobs = decode(
             loaded,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -50,7 +50,7 @@ def _lost(samples: pd.DataFrame, _: np.ndarray) -> float:
 
 
 @dataclass(frozen=True)
-class Ablate(Method):
+class Ablate(Method["Ablate"]):
     """Accuracy without what a layer adds, and what that costs, paired by question."""
 
     kind: Kind
@@ -84,7 +84,7 @@ class Ablate(Method):
         return [Ablation(layer, self.kind, self.site) for layer in layers]
 
     @classmethod
-    def cost(cls, methods: Sequence[Self], plan: ProbePlan, shape: TextShape) -> Cost:
+    def cost(cls, methods: Sequence[Ablate], plan: ProbePlan, shape: TextShape) -> Cost:
         """Rows of one question are its ablations and the plain answer; each has keys and values of
         its own.
         """
@@ -98,7 +98,7 @@ class Ablate(Method):
         return Cost(forwards=forwards, naive=naive, rows=rows, stores=plan.batch_size)
 
     @classmethod
-    def check(cls, methods: Sequence[Self], session: Session) -> list[str]:
+    def check(cls, methods: Sequence[Ablate], session: Session) -> list[str]:
         from franken.probe.controls import check_ablations
 
         layers, new = session.plan.layers, session.plan.max_new_tokens
@@ -107,7 +107,7 @@ class Ablate(Method):
 
     @classmethod
     def run(
-        cls, methods: Sequence[Self], session: Session, pairs: Sequence[Pair]
+        cls, methods: Sequence[Ablate], session: Session, pairs: Sequence[Pair]
     ) -> Iterator[Measurement]:
         """All ablations of a question run as the rows of one batch."""
         from franken.probe.answers import is_doubtful, judge
@@ -150,7 +150,7 @@ class Ablate(Method):
         return f"{where.capitalize()} {verb} most: {100 * pooled['value'].max():.0f} points"
 
     @classmethod
-    def figures(cls, methods: Sequence[Self], rows: pd.DataFrame) -> list[Figure]:
+    def figures(cls, methods: Sequence[Ablate], rows: pd.DataFrame) -> list[Figure]:
         drops = findings.curve(rows, metric="accuracy_drop")
         plots = [
             Curves(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from franken.plugins import register
 from franken.probe import findings
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MASS = "attention_mass"
 
 
-class Attention(Method):
+class Attention(Method["Attention"]):
     """The share of a written token's attention that falls on the image."""
 
     short = "attention"
@@ -38,7 +38,7 @@ class Attention(Method):
         )
 
     @classmethod
-    def check(cls, methods: Sequence[Self], session: Session) -> list[str]:
+    def check(cls, methods: Sequence[Attention], session: Session) -> list[str]:
         from franken.probe.controls import check_attention
 
         return check_attention(session.loaded, session.control_prompts)
@@ -59,7 +59,7 @@ class Attention(Method):
         return f"What the model writes looks at the image most in {where}: {share}"
 
     @classmethod
-    def figures(cls, methods: Sequence[Self], rows: pd.DataFrame) -> list[Figure]:
+    def figures(cls, methods: Sequence[Attention], rows: pd.DataFrame) -> list[Figure]:
         mass = findings.curve(rows, metric=MASS)
         heads = rows.loc[rows["component"].str.startswith("head ")]
         plots = [

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from franken.plugins import register
 from franken.probe import findings
@@ -53,7 +53,7 @@ def lens_of(session: Session) -> Lens:
     return lens.lens_for(session.loaded, session.reload)
 
 
-class LogitLens(Method):
+class LogitLens(Method["LogitLens"]):
     """Probability, rank and entropy of the right answer's first token, read at every layer.
 
     At the component `image`, probability and entropy are means over the image's tokens and the
@@ -73,14 +73,14 @@ class LogitLens(Method):
         )
 
     @classmethod
-    def cost(cls, methods: Sequence[Self], plan: ProbePlan, shape: TextShape) -> Cost:
+    def cost(cls, methods: Sequence[LogitLens], plan: ProbePlan, shape: TextShape) -> Cost:
         copies = 2 if is_bridged(plan.checkpoint.config.get("model_type", "")) else 1
         activations = shape.stream + 12 * CHUNK * shape.vocabulary  # logits and softmax in fp32
         usual = super().cost(methods, plan, shape)
         return replace(usual, copies=copies, activations=activations)
 
     @classmethod
-    def check(cls, methods: Sequence[Self], session: Session) -> list[str]:
+    def check(cls, methods: Sequence[LogitLens], session: Session) -> list[str]:
         from franken.probe.controls import check_lens
 
         return check_lens(session.loaded, session.once(lens_of), session.control_prompts)
@@ -113,7 +113,7 @@ class LogitLens(Method):
         )
 
     @classmethod
-    def figures(cls, methods: Sequence[Self], rows: pd.DataFrame) -> list[Figure]:
+    def figures(cls, methods: Sequence[LogitLens], rows: pd.DataFrame) -> list[Figure]:
         plots = [
             Curves(
                 findings.select(rows, metric=metric, component=component),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -47,7 +47,7 @@ def _p_value(_: pd.DataFrame, effects: np.ndarray) -> float:
 
 
 @dataclass(frozen=True)
-class Patch(Method):
+class Patch(Method["Patch"]):
     """Denoising says what share of the logit difference comes back, noising what share is lost."""
 
     site: str
@@ -79,7 +79,7 @@ class Patch(Method):
         return tuple(f"patch-{site}{way}" for site in sites for way in WAYS)
 
     @classmethod
-    def cost(cls, methods: Sequence[Self], plan: ProbePlan, shape: TextShape) -> Cost:
+    def cost(cls, methods: Sequence[Patch], plan: ProbePlan, shape: TextShape) -> Cost:
         """As if every two replies parted: a clean and a corrupt run a pair, then for every layer
         the layers above it, in rows.
         """
@@ -100,7 +100,7 @@ class Patch(Method):
         )
 
     @classmethod
-    def check(cls, methods: Sequence[Self], session: Session) -> list[str]:
+    def check(cls, methods: Sequence[Patch], session: Session) -> list[str]:
         from franken.probe.controls import check_patching
 
         sites = sorted({method.site for method in methods})
@@ -140,7 +140,7 @@ class Patch(Method):
         return f"{text}: it has left the image for the last token by layer {int(over[0])}"
 
     @classmethod
-    def figures(cls, methods: Sequence[Self], rows: pd.DataFrame) -> list[Figure]:
+    def figures(cls, methods: Sequence[Patch], rows: pd.DataFrame) -> list[Figure]:
         return [m._figure(findings.select(rows, method=m.name), m.name) for m in methods]
 
     def comparison(self, rows: pd.DataFrame, first: str, second: str) -> Figure:

@@ -54,7 +54,7 @@ RATES = (  # metric, column, component, label
 
 
 @dataclass(frozen=True)
-class Swap(Method):
+class Swap(Method["Swap"]):
     """The share of answers that change, as text and as the task counts it, and that turn into the
     source's; KL divergence and logit difference where the two plain answers part.
     """
@@ -104,7 +104,7 @@ class Swap(Method):
         ]
 
     @classmethod
-    def cost(cls, methods: Sequence[Self], plan: ProbePlan, shape: TextShape) -> Cost:
+    def cost(cls, methods: Sequence[Swap], plan: ProbePlan, shape: TextShape) -> Cost:
         """Rows of one pair are its swaps, the plain answer and the source's."""
         rows = 2 + len(methods) * len(plan.layers)
         naive = len(plan.pairs) * (1 + rows * plan.max_new_tokens)
@@ -117,14 +117,14 @@ class Swap(Method):
         return Cost(forwards=forwards, naive=naive, rows=rows, stores=2)
 
     @classmethod
-    def check(cls, methods: Sequence[Self], session: Session) -> list[str]:
+    def check(cls, methods: Sequence[Swap], session: Session) -> list[str]:
         from franken.probe.controls import check_swaps
 
         return check_swaps(session.loaded, session.control_pairs, session.plan.max_new_tokens)
 
     @classmethod
     def run(
-        cls, methods: Sequence[Self], session: Session, pairs: Sequence[Pair]
+        cls, methods: Sequence[Swap], session: Session, pairs: Sequence[Pair]
     ) -> Iterator[Measurement]:
         """Pairs of one shape run together, every set of layers as a row of the batch."""
         layers = session.plan.layers
@@ -169,7 +169,7 @@ class Swap(Method):
         return f"Answers follow the image through this many layers, mean per task: {listed}"
 
     @classmethod
-    def figures(cls, methods: Sequence[Self], rows: pd.DataFrame) -> list[Figure]:
+    def figures(cls, methods: Sequence[Swap], rows: pd.DataFrame) -> list[Figure]:
         """A line of plots a rate, a column a method."""
         plots = [
             Curves(
