@@ -20,6 +20,7 @@ from franken.checkpoints import open_checkpoint
 from franken.errors import FrankenError, UsageError
 from franken.layers import parse_ranges
 from franken.runs import IDENTITY, STAGES, LoadedRun, RunSet, Study, open_runs, read_study
+from franken.runs.lineage import Frozen, Lineage
 from franken.runs.manifest import check_models
 from franken.runs.record import FILE, HybridRecord, StepRecord
 
@@ -66,11 +67,12 @@ def assemble(
     else.
     """
     runs, notes = find_runs(paths)
-    stages, guesses = runs.lineage(given)
-    identity = json.dumps([sorted(run.folder.name for run in runs.runs), stages], sort_keys=True)
+    lineage = runs.lineage(given)
+    content = [sorted(run.folder.name for run in runs.runs), lineage.stages]
+    identity = json.dumps(content, sort_keys=True)
     out = out or Path(f"report-{hashlib.sha256(identity.encode()).hexdigest()[:8]}")
     _check_free(out)
-    record = _record(runs, stages, [*guesses, *notes], out)
+    record = _record(runs, lineage, [*lineage.notes, *notes], out)
     record.command = shlex.join(["franken", "report", *map(str, paths), "--out", str(out)])
     out.mkdir(parents=True, exist_ok=True)
     record.save(out)
@@ -101,8 +103,8 @@ class _Models(NamedTuple):
     depth: int
 
 
-def _record(runs: RunSet, stages: Mapping[str, str], notes: list[str], out: Path) -> Study:
-    models = _models(runs.runs, stages)
+def _record(runs: RunSet, lineage: Lineage, notes: list[str], out: Path) -> Study:
+    models, stages = _models(runs.runs, lineage), lineage.stages
     hybrids: dict[str, HybridRecord] = {}
     measured: dict[tuple[str, str | None], set[str]] = {}
     used: list[LoadedRun] = []
@@ -123,7 +125,7 @@ def _record(runs: RunSet, stages: Mapping[str, str], notes: list[str], out: Path
             continue
         before |= set(run.measured)
         used.append(run)
-        steps.append(_step(run, label, runs.runs, models.labels, out))
+        steps.append(_step(run, label, runs.runs, models, out))
     if not used:
         raise FrankenError(
             "no run is left to report on", " ".join(notes), "give runs of one triple of checkpoints"
@@ -132,7 +134,7 @@ def _record(runs: RunSet, stages: Mapping[str, str], notes: list[str], out: Path
     sources = sorted({str(config.data) for config in configs})
     if len(sources) > 1:
         notes.append(f"The runs ask about different data: {', '.join(sources)}.")
-    frozen, unknown = runs.frozen()
+    frozen = runs.frozen()
     return Study(
         title=Path(_path(runs.runs, stages["rl"])).name,
         models={label: _path(runs.runs, content) for content, label in models.labels.items()},
@@ -144,7 +146,7 @@ def _record(runs: RunSet, stages: Mapping[str, str], notes: list[str], out: Path
         hybrids=hybrids,
         frozen=_frozen_labels(models, frozen),
         steps=steps,
-        notes=[*notes, *unknown],
+        notes=[*notes, *frozen.notes],
         made_of_runs=True,
     )
 
@@ -153,7 +155,7 @@ def _step(
     run: LoadedRun,
     label: str | None,
     runs: Sequence[LoadedRun],
-    labels: Mapping[str, str],
+    models: _Models,
     out: Path,
 ) -> StepRecord:
     return StepRecord(
@@ -164,11 +166,12 @@ def _step(
         command=run.command,
         seconds=run.manifest.seconds,
         folders=[Path(os.path.relpath(run.folder, out.resolve())).as_posix()],
-        rename=_rename(run, runs, labels),
+        rename=_rename(run, runs, models),
     )
 
 
-def _models(runs: Sequence[LoadedRun], stages: Mapping[str, str]) -> _Models:
+def _models(runs: Sequence[LoadedRun], lineage: Lineage) -> _Models:
+    stages = lineage.stages
     labels = {content: stage for stage, content in stages.items()}
     for run in runs:
         if run.verb == "eval" and run.graft is None:
@@ -200,12 +203,12 @@ def _label(run: LoadedRun, models: _Models) -> tuple[str | None, str | None]:
     return run.label, None
 
 
-def _rename(run: LoadedRun, runs: Sequence[LoadedRun], labels: Mapping[str, str]) -> dict[str, str]:
+def _rename(run: LoadedRun, runs: Sequence[LoadedRun], models: _Models) -> dict[str, str]:
     """What a comparison calls its models → their labels on the page."""
     return {
-        r.label: labels[r.content]
+        r.label: models.labels[r.content]
         for r in runs
-        if r.folder.name in run.compared and r.content in labels and not r.graft
+        if r.folder.name in run.compared and r.content in models.labels and not r.graft
     }
 
 
@@ -227,12 +230,14 @@ def _layers(ranges: str, depth: int) -> list[int]:
     return [i for r in parse_ranges(ranges, {"text": depth}) for i in r.layers]
 
 
-def _frozen_labels(models: _Models, frozen: Mapping[str, list[int]]) -> dict[str, list[int]]:
+def _frozen_labels(models: _Models, frozen: Frozen) -> dict[str, list[int]]:
     """Label → the text layers that were frozen: by the proof of its training run, else by a label
     of the form `frozen-RANGE`, as in an autopsy.
     """
     labels = models.labels
-    proved = {labels[content]: layers for content, layers in frozen.items() if content in labels}
+    proved = {
+        labels[content]: layers for content, layers in frozen.layers.items() if content in labels
+    }
     named = {
         label: layers
         for label in labels.values()

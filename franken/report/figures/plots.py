@@ -19,6 +19,7 @@ from franken.layers import thirds
 from franken.probe.findings import pool_tasks, task_names
 from franken.report import theme as look
 from franken.runs import STAGES
+from franken.stats import ALPHA
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -186,8 +187,8 @@ def draw_rings(
     scale: float = PERCENT,
     label: str | None = None,
 ) -> None:
-    """A ring around every point whose adjusted p is below 0.05."""
-    sure = rows.loc[rows["p_adjusted"] < 0.05]
+    """A ring around every point whose adjusted p is significant."""
+    sure = rows.loc[rows["p_adjusted"] < ALPHA]
     ax.plot(
         sure["layer"].astype(float),
         scale * sure["value"],
