@@ -115,3 +115,11 @@ def test_drawing_leaves_matplotlib_as_it_was_and_is_the_same_twice(found):
     assert dict(matplotlib.rcParams) == before
     assert png(draw, look.DARK) == first
     assert png(draw, look.LIGHT) != first
+
+
+def test_the_figure_of_a_freeze_study_names_layers_with_the_last_included():
+    from franken.report.figures.freezing import name_stored
+
+    assert name_stored("text:0-1,text:6-8") == "0, 6..7"
+    assert name_stored("text:3-6") == "3..5"
+    assert name_stored("vision:0-2,text:3-4") == "vision:0-2,text:3-4"

@@ -52,17 +52,16 @@ def plot_points(
     """
     ax = new_axes(ax)
     rows = select(df, task=task, metric=metric, method=arm).dropna(subset=["value"])
-    rows = rows.set_index("model")
-    shown = [label for label in labels if label in rows.index]
+    points = {str(row["model"]): row for _, row in rows.iterrows()}
+    shown = [label for label in labels if label in points]
     scale = PERCENT if rate else 1
-    for label in (r for r in reference if r in rows.index):
+    for label in (r for r in reference if r in points):
         tint = look.colour(label)
-        low, high = (float(rows.loc[label, end]) * scale for end in ("ci_low", "ci_high"))
+        low, value, high = (float(points[label][c]) * scale for c in ("ci_low", "value", "ci_high"))
         ax.axvspan(low, high, color=tint, alpha=0.12, linewidth=0, zorder=0)
-        value = float(rows.loc[label, "value"]) * scale
         ax.axvline(value, color=tint, linewidth=1.1, linestyle=(0, (4, 3)), zorder=1)
     for y, label in enumerate(shown):
-        draw_point(ax, rows.loc[label], y, look.colour(label), scale=scale)
+        draw_point(ax, points[label], y, look.colour(label), scale=scale)
     name_rows(ax, [look.name(label) for label in shown], mode)
     ax.set_xlabel(f"{metric}, %" if rate else metric)
     if limits:
@@ -190,7 +189,7 @@ def plot_plane(
     points: pd.DataFrame,
     *,
     column: str,
-    tints: Mapping[object, str],
+    tints: Mapping[str, str] | Mapping[bool, str],
     mode: look.Mode = look.LIGHT,
     ax: Axes | None = None,
 ) -> Axes:
@@ -238,12 +237,12 @@ def plot_correlations(
     known = layers["metric"].str.contains(wanted, regex=False) & layers["value"].notna()
     colours = {**tints(models), "all models": mode.ink}
     labels: list[str] = []
-    for row in layers.loc[known].itertuples():
-        metric, tint = str(row.metric), colours.get(str(row.model), mode.ink)
+    for row in layers.loc[known].to_dict("records"):
+        metric, tint = row["metric"], colours.get(row["model"], mode.ink)
         face = "none" if " | " in metric else tint
-        ax.hlines(len(labels), row.ci_low, row.ci_high, color=tint, linewidth=1.3)
-        ax.plot([row.value], [len(labels)], "o", color=tint, markerfacecolor=face)
-        labels.append(f"{row.model}, {metric.split()[0]}")
+        ax.hlines(len(labels), row["ci_low"], row["ci_high"], color=tint, linewidth=1.3)
+        ax.plot([row["value"]], [len(labels)], "o", color=tint, markerfacecolor=face)
+        labels.append(f"{row['model']}, {metric.split()[0]}")
     ax.axvline(0, color=mode.muted, linewidth=0.8)
     name_rows(ax, labels, mode, fontsize=6.5)
     ax.set_xlim(-1.05, 1.05)

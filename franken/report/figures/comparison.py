@@ -87,7 +87,7 @@ def perception(run: LoadedRun, models: Sequence[str]) -> Figure:
     second.set_title("what it takes")
     answers.plot_errors(rows.loc[rows["metric"].isin(look.ERRORS)], models=models, ax=third)
     third.set_title("why answers are wrong")
-    name_lines(figure, first, side="lower left")
+    name_lines(figure, first, side="outside lower left")
     handles, labels = third.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower right", ncols=3)
     return figure

@@ -66,7 +66,7 @@ def _by_layer(run: LoadedRun, deltas: Sequence[str], metrics: Sequence[str]) -> 
         if ax.get_yscale() == "log":  # room for the names of the thirds
             ax.set_ylim(low, high * (high / low) ** 0.12)
         updates.shade_parts(ax, run.layers, MIDDLE)
-    name_lines(figure, axes[0], side="upper left")
+    name_lines(figure, axes[0], side="outside upper left")
     return figure
 
 
@@ -85,7 +85,7 @@ def _components(run: LoadedRun, deltas: Sequence[str]) -> Figure:
         if not len(moved):
             ax.set_axis_off()
             continue
-        logs = np.log10(moved).to_dict()
+        logs = {place: np.log10(value) for place, value in moved.items()}
         sns.heatmap(
             np.array([[logs.get((c, *place), np.nan) for place in places] for c in COMPONENTS]),
             ax=ax,
@@ -108,7 +108,7 @@ def _surface(spectra: dict[str, np.ndarray]) -> Figure:
         above.set(xlim=(0, len(spectrum) - 1), zlim=(np.nanmin(spectrum), 0))
         below = figure.add_subplot(2, len(spectra), len(spectra) + column)
         updates.plot_ranks(spectrum, ax=below)
-    name_lines(figure, figure.axes[1], side="lower left")
+    name_lines(figure, figure.axes[1], side="outside lower left")
     return figure
 
 
@@ -135,7 +135,7 @@ def _spectra_by_third(run: LoadedRun, deltas: Sequence[str]) -> Figure:
             ax.set_ylabel(updates.SPECTRUM)
     for ax in axes[-len(shown) :]:
         ax.set_xlabel("i")
-    name_lines(figure, axes[0], side="upper left")
+    name_lines(figure, axes[0], side="outside upper left")
     return figure
 
 
@@ -154,5 +154,5 @@ def _subspaces(run: LoadedRun) -> Figure:
         ax.set_ylim(-0.02, 1.08)
         ax.set_title(f"{side} singular subspaces")
     axes[0].set_ylabel("overlap ‖U₁ᵀU₂‖² / k")
-    name_lines(figure, axes[0], side="upper left")
+    name_lines(figure, axes[0], side="outside upper left")
     return figure

@@ -4,6 +4,7 @@ set.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
+from franken.layers import spelled
 from franken.report import theme as look
 from franken.report.figures.sheet import save
 
@@ -60,8 +62,8 @@ def draw_freezing(summary: pd.DataFrame, file: Path, metric: str = "acc@1") -> P
             ax.set_title(title)
             ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2, fontsize=8)
             ax.set_xlabel(f"{metric} minus {other}, points")
-        layers = rows.drop_duplicates("arm")["layers"].str.replace("text:", "")
-        names = [f"{arm}\n{text}" for arm, text in zip(order, layers, strict=True)]
+        layers = rows.drop_duplicates("arm")["layers"]
+        names = [f"{arm}\n{name_stored(text)}" for arm, text in zip(order, layers, strict=True)]
         lost.set_yticks(range(len(order)), names)
         lost.invert_yaxis()
         counts = f"{int(whole['seeds'])} seeds, {int(whole['n'])} puzzles"
@@ -87,3 +89,13 @@ def plot_arms(
             alpha=0.45 if control else 1,
             label=None if control else style.label,
         )
+
+
+def name_stored(ranges: str) -> str:
+    """Stored ranges, which are half-open, as people read layers, the last included:
+    `text:0-1,text:6-8` → `0, 6..7`. Those of other parts stay as they are.
+    """
+    spans = [re.fullmatch(r"text:(\d+)-(\d+)", piece) for piece in ranges.split(",")]
+    if not all(spans):
+        return ranges
+    return spelled(i for span in spans if span for i in range(int(span[1]), int(span[2])))

@@ -59,15 +59,15 @@ def plot_strips(rows: pd.DataFrame, *, ax: Axes) -> Axes:
     methods = list(dict.fromkeys(rows["method"]))
     layers = sorted({int(layer) for layer in rows["layer"]})
     known = {name: rows[name].eq(True) for name in ("to_source", "changed")}
-    for row in rows.assign(**known).itertuples():
-        x, y = layers.index(int(row.layer)), methods.index(row.method)
-        colour = SOURCE if row.to_source else OTHER if row.changed else PLAIN
+    for row in rows.assign(**known).to_dict("records"):
+        x, y = layers.index(int(row["layer"])), methods.index(row["method"])
+        colour = SOURCE if row["to_source"] else OTHER if row["changed"] else PLAIN
         ax.bar(x, 0.8, width=0.92, bottom=y - 0.4, color=colour, alpha=0.9)
         if len(layers) <= FEW:
-            answer = _short(str(row.output), SHORT)
+            answer = _short(row["output"], SHORT)
             turn = 90 if len(answer) > 4 else 0
-            middle = {"ha": "center", "va": "center", "color": "white"}
-            ax.text(x, y, answer, rotation=turn, fontsize=8, **middle)
+            text = ax.text(x, y, answer, rotation=turn, fontsize=8, color="white")
+            text.set(horizontalalignment="center", verticalalignment="center")
     ax.set_yticks(range(len(methods)), methods)
     ax.set_ylim(len(methods) - 0.5, -0.5)
     step = max(1, len(layers) // 14)

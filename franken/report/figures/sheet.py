@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 DPI = 150
 GROUND = "white"
+Side = Literal[
+    "outside upper left", "outside upper center", "outside lower left", "outside lower center"
+]
 
 
 def sheet(
@@ -39,15 +42,14 @@ def name_lines(
     figure: Figure,
     ax: Axes,
     *,
-    side: Literal["upper left", "upper center", "lower left", "lower center"] = "lower center",
+    side: Side = "outside lower center",
     columns: int = 99,
     note: str = "",
 ) -> None:
     """One legend for all plots, outside of them: the lines of `ax`, below a `note`."""
     handles, labels = ax.get_legend_handles_labels()
     columns = max(1, min(columns, len(labels)))
-    place = f"outside {side}"
-    figure.legend(handles, labels, loc=place, ncols=columns, title=note or None, title_fontsize=8)
+    figure.legend(handles, labels, loc=side, ncols=columns, title=note or None, title_fontsize=8)
 
 
 def save(figure: Figure, path: Path, *, dpi: int = DPI) -> Path:

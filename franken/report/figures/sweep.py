@@ -84,12 +84,12 @@ def plot_gain(
     ax.plot(centres, value, linestyle="", marker="o", color=tint, markersize=4)
     ax.margins(y=0.14)  # room for the names of the thirds
     splices = rows.loc[rows["method"] == "splice"]
-    for at, row in enumerate(splices.itertuples(), depth):
-        low, value, high = PERCENT * row.ci_low, PERCENT * row.value, PERCENT * row.ci_high
+    for at, row in enumerate(splices.to_dict("records"), depth):
+        low, value, high = (PERCENT * row[c] for c in ("ci_low", "value", "ci_high"))
         ax.vlines(at, low, high, color=mode.ink, linewidth=1.2)
         ax.plot([at], [value], marker="D", color=mode.ink, markersize=5)
         near = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
-        ax.annotate(str(row.model), (at, value), fontsize=7, **near)
+        ax.annotate(row["model"], (at, value), fontsize=7, **near)
     layer_axis(ax, depth, mode)
     ax.set_xlim(-0.5, depth - 0.5 + len(splices))
     ax.set_title("all tasks" if task == "all" else task)

@@ -73,7 +73,7 @@ def draw_training(runs: Sequence[Path], file: Path, *, window: int = WINDOW) -> 
             ax.set_title(PANELS[name])
         for ax in axes[-COLUMNS:]:
             ax.set_xlabel("update")
-        name_lines(figure, axes[0], side="upper center", columns=4)
+        name_lines(figure, axes[0], side="outside upper center", columns=4)
         return save(figure, file)
 
 

@@ -7,7 +7,7 @@ After the Frankenstein paper (arXiv 2602.12395), figures 5 and 6.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import seaborn as sns
@@ -162,8 +162,9 @@ def plot_surface(spectrum: np.ndarray, *, mode: look.Mode = look.LIGHT, ax: Axes
     ax.set_zlabel(SPECTRUM, labelpad=-4)
     ax.tick_params(pad=-2, labelsize=7)
     ax.view_init(elev=22, azim=-60)
-    ax.set_box_aspect((1.5, 1.1, 0.9), zoom=0.9)
-    for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
+    ax.set_box_aspect((1.5, 1.1, 0.9), zoom=0.9)  # pyright: ignore[reportArgumentType]
+    axes: tuple[Any, ...] = (ax.xaxis, ax.yaxis, ax.zaxis)  # Axis3D, though typed as Axis
+    for axis in axes:
         axis.pane.set_facecolor(mode.band)
         axis.pane.set_alpha(0.4)
     return ax
@@ -179,9 +180,9 @@ def layer_spectra(run: LoadedRun) -> dict[str, np.ndarray]:
     for update, members in rows.groupby("method", sort=False):
         deepest = min(DEEPEST, min(len(s) for s in members["singular_values"]))
         spectrum = np.full((depth, deepest), np.nan)
-        for layer, matrices in members.astype({"layer": int}).groupby("layer"):
-            shares = [log_share(s)[:deepest] for s in matrices["singular_values"]]
-            spectrum[int(layer)] = np.mean(shares, axis=0)
+        for layer in sorted(set(members["layer"].astype(int))):
+            matrices = members.loc[members["layer"] == layer, "singular_values"]
+            spectrum[layer] = np.mean([log_share(s)[:deepest] for s in matrices], axis=0)
         spectra[str(update)] = spectrum
     return spectra
 

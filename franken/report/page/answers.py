@@ -4,7 +4,7 @@ fails.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import pandas as pd
@@ -14,14 +14,14 @@ from franken.evaluate.perception import DECOMPOSITION
 from franken.report import theme as look
 from franken.report.figures import answers as plots
 from franken.report.figures.plots import select, task_names
-from franken.report.page.panels import Group, Panel, Plot, Section, basis
+from franken.report.page.panels import Group, Panel, Section, basis
 from franken.report.sources import folder_of, runs_of
 from franken.report.verdicts import paired, percent
 from franken.runs import LoadedRun, RunSet
 
 TITLE = "How good, how varied"
 LEAD = "More tries, fewer strategies: what RL gains at one sample it may lose at several."
-SHORT = dict(
+SHORT: dict[str, str] = dict(
     zip(
         DECOMPOSITION, ("reads it right", "right if read right", "right if read wrong"), strict=True
     )
@@ -56,7 +56,7 @@ def comparison_run(found: RunSet) -> LoadedRun | None:
     return max(found.of("compare"), key=lambda r: len(r.manifest.config.models), default=None)
 
 
-def _by_task(key: str, alt: str, tasks: Sequence[str], plot: Plot) -> list[Panel]:
+def _by_task(key: str, alt: str, tasks: Sequence[str], plot: Callable[..., object]) -> list[Panel]:
     """A panel a task of a plot that takes one."""
     panels = []
     for task in tasks:

@@ -175,7 +175,7 @@ def _scores(
     runs = tuple(dict.fromkeys([*runs, *own]))
     finding = ""
     if len(top):
-        best = top.loc[top["diff"].astype(float).idxmax()]
+        best = top.sort_values("diff").iloc[-1]
         finding = f"Largest gain of a hybrid: {best['model']}, {best['metric']} {interval(best)}"
     parent = look.name(found.study.parent)
     return Group(

@@ -54,7 +54,7 @@ class Spine:
             row.plot(mode=mode, ax=ax)
             ax.set_ylabel(row.label)
             ax.tick_params(labelsize=SMALL)
-            ax.yaxis.label.set_size(SMALL)
+            ax.yaxis.label.set_fontsize(SMALL)
             if number == 0:
                 plots.legend(ax)
             if number < len(self.rows) - 1:

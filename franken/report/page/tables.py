@@ -91,9 +91,8 @@ def _image_rows(found: RunSet) -> pd.DataFrame:
 def _measured(rows: pd.DataFrame, label: str, metric: str, task: str) -> Measured | None:
     """None without a row."""
     own = (rows["model"] == label) & (rows["metric"] == metric) & (rows["task"] == task)
-    for row in rows.loc[own].head(1).itertuples():
-        ends = (float(x) for x in (row.value, row.ci_low, row.ci_high))
-        return Measured(*ends, int(row.n))
+    for row in rows.loc[own].head(1).to_dict("records"):
+        return Measured(row["value"], row["ci_low"], row["ci_high"], int(row["n"]))
     return None
 
 
@@ -127,18 +126,18 @@ def comparison_tables(found: RunSet) -> list[Table]:
             runs_of(found, "eval", labels, "image") for labels in ([a], [b], [a, b])
         )
         rows = []
-        for row in compared.itertuples():
-            total = "total" if row.task == "all" else ""
-            span = f"{points(row.ci_low)} to {points(row.ci_high)}"
+        for row in compared.to_dict("records"):
+            total = "total" if row["task"] == "all" else ""
+            span = f"{points(row['ci_low'])} to {points(row['ci_high'])}"
             rows.append(
                 [
-                    Cell("mean over tasks" if total else str(row.task), mark=total),
-                    Cell(percent(row.mean_a), (), own_a, total),
-                    Cell(percent(row.mean_b), (), own_b, total),
-                    Cell(points(row.diff), (), both, total),
+                    Cell("mean over tasks" if total else row["task"], mark=total),
+                    Cell(percent(row["mean_a"]), (), own_a, total),
+                    Cell(percent(row["mean_b"]), (), own_b, total),
+                    Cell(points(row["diff"]), (), both, total),
                     Cell(span, (), both, total),
-                    Cell(p_text(row.p_adjusted), (), both, total),
-                    Cell(str(int(row.n)), mark=total),
+                    Cell(p_text(row["p_adjusted"]), (), both, total),
+                    Cell(str(int(row["n"])), mark=total),
                 ]
             )
         heads = ["task", name(a), name(b), "difference, points", "95 %", "p (Holm)", "n"]
