@@ -1,4 +1,4 @@
-"""`franken doctor`: what is installed, what it runs on, and whether every model family works here."""
+"""`franken doctor`: what is installed, what it runs on, and which model families work here."""
 
 import os
 import platform

@@ -142,7 +142,7 @@ def _load(name: str, device: str | torch.device) -> tuple[Any, Any]:
 
 @torch.no_grad()
 def _last_token(model: Any, tokenizer: Any, texts: Sequence[str]) -> Tensor:
-    """The last token's final hidden state, as Qwen3-Embedding is read. Rows are padded on the left."""
+    """The last token's final hidden state, as Qwen3-Embedding is read. Padding is on the left."""
     inputs = tokenizer(
         list(texts), padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
     )

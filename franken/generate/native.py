@@ -33,8 +33,8 @@ from franken.generate.engine import (
 from franken.models.batch import ModelBatch
 from franken.models.loading import Loaded
 
-SHRINK_SHARE = 0.2  # finished rows are dropped from the cache once they are this share of the batch
-WORTH_SORTING = 0.9  # another order than the caller's is taken where it needs less than this share of the positions
+SHRINK_SHARE = 0.2  # finished rows are dropped from the cache once they are this share of it
+WORTH_SORTING = 0.9  # prompts are sorted where that needs less than this share of the positions
 PIXELS_PER_TOKEN = 28 * 28  # Qwen2.5-VL's; only used to guess which prompts are alike in length
 
 

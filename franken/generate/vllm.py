@@ -34,7 +34,8 @@ from franken.generate.engine import (
 
 VISION_THETA = 10000.0  # what vLLM turns image patches by, whatever the checkpoint says
 HOTTEST = 2.0
-SETTINGS = {  # unless the user has set them: no call that nobody asked for, and nothing on the standard output
+# Unless the user has set them: no call that nobody asked for, nothing on the standard output.
+SETTINGS = {
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",
     "VLLM_LOGGING_LEVEL": "WARNING",

@@ -4,8 +4,8 @@ takes them.
 A row may have any number of images, or none, whatever the other rows have. Processors lay pixels
 out in three ways, and to take some rows of a batch is to know which:
 
-    flat      [entries, …]       patches (Qwen-VL, with `image_grid_thw`) or tiles (InternVL, Gemma 3,
-                                 LLaVA); a row has as many as its image tokens stand for
+    flat      [entries, …]       patches (Qwen-VL, with `image_grid_thw`) or tiles (InternVL,
+                                 Gemma 3, LLaVA); a row has as many as its image tokens stand for
     by image  [images, …]        the crops of every image, with `image_sizes` (LLaVA-OneVision)
     stacked   [rows, most, …]    the tiles of every row, with zeros behind them (SmolVLM, Idefics3)
 
@@ -309,7 +309,7 @@ def _stack(name: str, every: Sequence[Images]) -> Tensor:
 
 
 def _entries(images: Images, image_tokens: Sequence[int]) -> tuple[int, ...]:
-    """How many entries of the pixels every row has. Raises FrankenError where they do not add up."""
+    """How many entries of the pixels every row has. Raises FrankenError where they do not fit."""
     pixels = images.pixel_values
     assert pixels is not None
     pictures = sum(images.counts)

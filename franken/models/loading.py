@@ -13,7 +13,8 @@ from franken.errors import FrankenError, UsageError, did_you_mean
 from franken.models.families import Family, family_of
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-SMALL = 50_000_000  # parameters below which the work of a layer is less than that of sharing it among threads
+# Parameters below which the work of a layer is less than that of sharing it among threads.
+SMALL = 50_000_000
 THREADS = torch.get_num_threads()
 
 

@@ -56,7 +56,7 @@ def token_map(
 
 
 def only_image(spans: TokenMap) -> slice:
-    """The span of the one image of a prompt. Raises FrankenError if there is none or more than one."""
+    """The span of a prompt's one image. Raises FrankenError if there is none or more than one."""
     if len(spans.images) != 1:
         raise FrankenError(
             f"the prompt holds {len(spans.images)} images", why="this method needs exactly one"
