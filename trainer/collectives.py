@@ -61,7 +61,7 @@ def all_gather(value: T) -> list[T]:
 
 
 def on_main_process(do: Callable[[], T]) -> T:
-    """Let rank 0 do it, and return its result, or raise its FrankenError or OSError, on all ranks."""
+    """Let rank 0 do it, and return its result or raise its FrankenError or OSError on all."""
     if world_size() == 1:
         return do()
     result: list[Any] = [None, None]

@@ -7,7 +7,7 @@ sampling; per process. With `sharding: fsdp` the four first ones are divided by 
 `gathered` comes on top: the whole model while it samples, else what is in no layer (of the layers,
 gathered one by one, two or three are there at once; they are not counted). A stage's peak is the
 largest of five moments: the loading (every process reads the model whole), the prefill of the
-prompts that are sampled at once, the end of their sampling, the backward pass, the optimiser's
+prompts that are sampled at once, the end of their sampling, the backward pass, the optimizer's
 step. All responses are taken to be as long as they may be. Kept activations are those of the
 Hugging Face layers with a fused attention (nothing of size tokens²), see `layer_bytes`; what
 allocators waste, the CUDA context and the processor are not counted, so leave a tenth free. Time is

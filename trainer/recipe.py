@@ -63,7 +63,7 @@ class Recipe(Strict):
     dtype: Literal["fp32", "bf16"] = "fp32"
     sharding: Literal["none", "fsdp"] = Field(
         default="none",
-        description="fsdp: weights, gradients and optimiser spread over the processes of torchrun",
+        description="fsdp: weights, gradients and optimizer spread over the processes of torchrun",
     )
     precision: Literal["fp32", "bf16-mixed"] = Field(
         default="fp32",

@@ -101,7 +101,7 @@ class GrpoStage(Stage):
     tasks: dict[str, float] = Field(default={}, description="puzzles and how often each is drawn")
     data: str = Field(
         default="",
-        description="instead of puzzles: a benchmark, hub id, file or folder, as franken eval --data",
+        description="instead of puzzles: a benchmark, hub id, file or folder, as in eval --data",
     )
     held_out: int = Field(
         default=0, ge=0, description="rows of `data` never trained on, asked at eval_every"
