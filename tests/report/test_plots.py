@@ -123,3 +123,10 @@ def test_the_figure_of_a_freeze_study_names_layers_with_the_last_included():
     assert name_stored("text:0-1,text:6-8") == "0, 6..7"
     assert name_stored("text:3-6") == "3..5"
     assert name_stored("vision:0-2,text:3-4") == "vision:0-2,text:3-4"
+
+
+def test_a_range_of_layers_is_one_linked_number():
+    from franken.report.sources import Number, numbers_of
+
+    pieces = numbers_of("most in layers 0..2, 5, 42 % over tasks", ("r",)).pieces
+    assert [p.text for p in pieces if isinstance(p, Number)] == ["0..2", "5", "42 %"]

@@ -245,6 +245,7 @@ def plot_correlations(
         labels.append(f"{row['model']}, {metric.split()[0]}")
     ax.axvline(0, color=mode.muted, linewidth=0.8)
     name_rows(ax, labels, mode, fontsize=6.5)
+    ax.grid(visible=False, axis="x")
     ax.set_xlim(-1.05, 1.05)
     ax.set_xlabel("correlation; open: given difficulty")
     return ax
