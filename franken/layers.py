@@ -1,15 +1,16 @@
 """Layer ranges: 0-based, half-open, as in Python and mergekit. The one place that parses, checks
 and prints them.
 
-`16-28` is layers 16..27 of the text decoder; `vision:0-8` names another part; `early`, `middle`,
-`late` are thirds; `all` is
-everything; commas join. No torch here.
+Two written forms, never mixed. The command line (and every label and file that repeats it) is
+half-open: `16-28` is layers 16 to 27 of the text decoder; `vision:0-8` names another part; `early`,
+`middle`, `late` are thirds; `all` is everything; commas join. People read `16..27`, the last layer
+included. No torch here.
 """
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import TypedDict
 
 from franken.errors import UsageError, did_you_mean
 
@@ -17,6 +18,14 @@ PARTS = ("vision", "projector", "text")
 COMPONENTS = ("attn", "mlp", "norm", "embed", "head", "patch")
 THIRDS = ("early", "middle", "late")
 _SPAN = re.compile(r"(\d+)(?:[-:](\d+))?")
+
+
+class StoredRange(TypedDict):
+    """A range as files have it."""
+
+    part: str
+    start: int
+    stop: int
 
 
 @dataclass(frozen=True)
@@ -36,14 +45,15 @@ class LayerRange:
         return self.stop - self.start
 
     def __str__(self) -> str:
+        """As the command line writes it: `text:16-28`."""
         return f"{self.part}:{self.start}-{self.stop}"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> StoredRange:
         """As stored in files."""
-        return asdict(self)
+        return {"part": self.part, "start": self.start, "stop": self.stop}
 
     @classmethod
-    def from_dict(cls, stored: Mapping[str, Any]) -> "LayerRange":
+    def from_dict(cls, stored: StoredRange) -> "LayerRange":
         """The inverse of `to_dict`."""
         return cls(stored["part"], stored["start"], stored["stop"])
 
@@ -54,20 +64,31 @@ def thirds(depth: int) -> dict[str, tuple[int, int]]:
     return {"early": (0, one), "middle": (one, two), "late": (two, depth)}
 
 
-def neighbours(layers: Iterable[int]) -> list[tuple[int, int]]:
-    """Runs of neighbouring layers, both ends included: [0, 1, 2, 5] → [(0, 2), (5, 5)]."""
-    found: list[tuple[int, int]] = []
-    for layer in sorted(layers):
-        if found and layer == found[-1][1] + 1:
-            found[-1] = (found[-1][0], layer)
+def contiguous(layers: Iterable[int]) -> list[range]:
+    """Maximal runs of neighbouring layers, ascending: [0, 1, 2, 5] → [range(0, 3), range(5, 6)]."""
+    runs: list[range] = []
+    for layer in sorted(set(layers)):
+        if runs and layer == runs[-1].stop:
+            runs[-1] = range(runs[-1].start, layer + 1)
         else:
-            found.append((layer, layer))
-    return found
+            runs.append(range(layer, layer + 1))
+    return runs
 
 
-def spelled(layers: Iterable[int], dash: str = "..") -> str:
+def format_layers(layers: Iterable[int]) -> str:
     """Layers for people, last ones included: `0..2, 5`."""
-    return ", ".join(str(a) if a == b else f"{a}{dash}{b}" for a, b in neighbours(layers))
+    return ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]}..{r[-1]}" for r in contiguous(layers))
+
+
+def name_layers(layers: Iterable[int]) -> str:
+    """Layers in a sentence: `layer 5`, `layers 0..2, 5`."""
+    chosen = list(layers)
+    return f"{'layer' if len(chosen) == 1 else 'layers'} {format_layers(chosen)}"
+
+
+def option_of(layers: Iterable[int], part: str = "text") -> str:
+    """Layers as the command line reads them, half-open: `text:0-3,text:5-6`."""
+    return ",".join(str(LayerRange(part, r.start, r.stop)) for r in contiguous(layers))
 
 
 def parse_ranges(
@@ -76,15 +97,14 @@ def parse_ranges(
     """Read `16-28`, `text:16-28`, `early`, `vision:all`, `3`, or several with commas.
 
     `depths` is the model's number of layers by part. Raises UsageError, naming the depth, for
-    anything that is empty, past
-    the end, or of a part that the model lacks.
+    anything that is empty, past the end, or of a part that the model lacks.
     """
     return tuple(_parse_one(piece.strip(), depths, default_part) for piece in text.split(","))
 
 
 def describe_range(layers: LayerRange, depth: int) -> str:
     """`text layers 16..27 (12 of 28)`."""
-    return f"{layers.part} layers {layers.start}..{layers.stop - 1} ({len(layers)} of {depth})"
+    return f"{layers.part} {name_layers(layers.layers)} ({len(layers)} of {depth})"
 
 
 def _parse_one(piece: str, depths: Mapping[str, int], part: str) -> LayerRange:
@@ -107,17 +127,16 @@ def _parse_one(piece: str, depths: Mapping[str, int], part: str) -> LayerRange:
         return LayerRange(part, 0, depth)
     if piece in THIRDS:
         return LayerRange(part, *thirds(depth)[piece])
-    found = _SPAN.fullmatch(piece)
-    if not found:
+    span = _SPAN.fullmatch(piece)
+    if not span:
         raise UsageError(
             f"cannot read the layer range {piece!r}",
             why="a range is 16-28, 16:28, a single layer, early, middle, late or all",
             fix=did_you_mean(piece, (*THIRDS, "all"))
             or f"this model's {part} has layers 0..{depth - 1}",
         )
-    start = int(found[1])
-    stop = int(found[2]) if found[2] else start + 1
-    return _checked(LayerRange(part, start, stop), depth)
+    start = int(span[1])
+    return _checked(LayerRange(part, start, int(span[2]) if span[2] else start + 1), depth)
 
 
 def _checked(layers: LayerRange, depth: int) -> LayerRange:

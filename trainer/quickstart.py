@@ -25,7 +25,9 @@ from franken.errors import UsageError
 from franken.layers import thirds
 from franken.runs import STAGES, TrainingRun, atomic_write_text
 from franken.study.autopsy import Settings, run_autopsy
-from franken.study.steps import Report, Step
+from franken.study.lanes import Report
+from franken.study.steps import Step
+from franken.study.verbs import Process
 
 Start = Literal["sft", "base"]
 MARK = "quickstart.json"
@@ -170,17 +172,8 @@ def _training(
         return [sys.executable, "-m", "franken.cli", *verb, "--out", str(folder), *options]
 
     command = " ".join(["franken", *verb, "--out", f"train/{label}"])
-    return Step(
-        f"train-{label}",
-        what,
-        "train",
-        command=command,
-        model=label,
-        needs=needs,
-        cost=cost,
-        argv=argv,
-        is_done=TrainingRun(folder).is_complete,
-    )
+    process = Process("train", command, argv, is_done=TrainingRun(folder).is_complete)
+    return Step(f"train-{label}", what, process, model=label, needs=needs, weight=cost)
 
 
 def _cpu_seconds(folder: Path) -> float:

@@ -27,7 +27,7 @@ from franken.evaluate.embed import Embed, embedder, segment
 from franken.generate.native import Response, Sampling, generate
 from franken.models.loading import Loaded
 from franken.runs import TrainingRun, atomic_write_text
-from franken.stats import acc_at_k
+from franken.stats import acc_at_k, crossed_mean
 from franken.tasks import Item
 from trainer.algorithms.diversity import pairwise_diversity
 from trainer.checkpoint_files import Position
@@ -149,31 +149,23 @@ def summarise(
     baseline: str,
     step: int | None = None,
     metrics: Sequence[str] = METRICS,
-    draws: int = 2000,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """Per arm and metric at a step (by default the last): mean, 95 % interval, and the same for arm
     − `baseline`.
 
-    The bootstrap draws seeds and puzzles, both with replacement, the same for every arm:
-    differences are paired by seed and puzzle. With few seeds the interval is too narrow where seeds
-    differ; `by_seed` holds each seed's mean.
+    Seeds and puzzles are both draws (`stats.crossed_mean`); differences are paired by seed and
+    puzzle. `by_seed` holds each seed's mean.
     """
     at: Any = looks[looks["step"] == (looks["step"].max() if step is None else step)]
     seeds = sorted(set(at["seed"]))
-    generator = np.random.default_rng(seed)
     count = at[(at["arm"] == arms[0]) & (at["seed"] == seeds[0])].shape[0]
-    picks = [
-        (generator.integers(len(seeds), size=len(seeds)), generator.integers(count, size=count))
-        for _ in range(draws)
-    ]
     rows = []
     for metric in metrics:
         table = {arm: _table(at, arm, metric, seeds) for arm in arms}
         for arm in arms:
             value, gap = table[arm], table[arm] - table[baseline]
-            low, high = _interval(value, picks)
-            gap_low, gap_high = _interval(gap, picks)
+            _, low, high = crossed_mean(value)
+            _, gap_low, gap_high = crossed_mean(gap)
             rows.append(
                 {
                     "arm": arm,
@@ -236,14 +228,6 @@ def _table(at: Any, arm: str, metric: str, seeds: Sequence[int]) -> NDArray[np.f
     """`[seeds, puzzles]` of one arm, puzzles in one order."""
     mine = at[at["arm"] == arm].sort_values(["task", "item"])
     return np.stack([mine.loc[mine["seed"] == seed, metric].to_numpy(float) for seed in seeds])
-
-
-def _interval(
-    values: NDArray[np.float64], picks: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]]
-) -> tuple[float, float]:
-    means = [values[seeds][:, items].mean() for seeds, items in picks]
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
 
 
 def write_summary(summary: pd.DataFrame, file: Path) -> None:

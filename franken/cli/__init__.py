@@ -53,6 +53,8 @@ VERBS: dict[str, Callable[..., int] | typer.Typer] = {
     "freeze-train": train.freeze_train,
     "train-figures": train_figures.train_figures,
     "eval": evaluate.evaluate,
+    "eval-compare": evaluate.eval_compare,
+    "m-scores": evaluate.m_scores,
     "grade": grade.grade,
     "regrade": regrade.regrade,
     "tasks": tasks.app,

@@ -1,5 +1,6 @@
-"""`franken eval`."""
+"""`franken eval`, and `eval-compare` and `m-scores` over evaluations that exist."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,8 +20,22 @@ from franken.cli.options import (
     split_list,
     whole_numbers,
 )
-from franken.console import finish_comparison, print_object, progress_bar
+from franken.console import (
+    finish_comparison,
+    finish_run,
+    print_object,
+    progress_bar,
+)
+from franken.errors import UsageError
 from franken.evaluate.arms import HELP
+
+Trained = Annotated[
+    str, typer.Option(help="Tasks that were trained on: adds levels of generalisation.")
+]
+Embedder = Annotated[
+    str,
+    typer.Option(help="For diversity: hashing, or an embedding model's folder or cached hub id."),
+]
 
 
 def evaluate(
@@ -36,21 +51,24 @@ def evaluate(
     label: Annotated[
         list[str] | None, typer.Option(help="A model's name in tables; again for each, in order.")
     ] = None,
-    trained: Annotated[
-        str, typer.Option(help="Tasks that were trained on: adds levels of generalisation.")
-    ] = "",
-    embedder: Annotated[
-        str,
+    graft: Annotated[
+        list[str] | None,
         typer.Option(
-            help="For diversity: hashing, or an embedding model's folder or cached hub id."
+            help="Evaluate a hybrid in place of the model: LABEL=DONOR:16-28, in memory; again for each."
         ),
-    ] = "hashing",
+    ] = None,
+    compare: Annotated[
+        bool, typer.Option(help="Tables and figures over the models, beside each one's run.")
+    ] = True,
+    trained: Trained = "",
+    embedder: Embedder = "hashing",
     data: Questions = None,
     columns: Columns = "",
     download: Download = False,
     out: Out = Path("runs"),
     seed: Seed = 0,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 64,
+    batch_size: Annotated[int, typer.Option(min=1, help="Answers that are decoded together.")] = 64,
     device: Device = "auto",
     dtype: Dtype = "auto",
     engine: Annotated[
@@ -66,7 +84,7 @@ def evaluate(
     same command resumes.
     """
     from franken.checkpoints import open_checkpoint, resolve
-    from franken.evaluate.compare import compare_runs
+    from franken.evaluate.graft import parse_graft
     from franken.evaluate.run import labels_of, load_items, plan_eval, run_eval
     from franken.generate.engine import check_engine, hosted_name
     from franken.tasks.sources import canonical, fetch
@@ -88,7 +106,15 @@ def evaluate(
     plan = plan_eval(**options)
     check_engine(models, engine, endpoint)
     labels = labels_of(models, label)
-    for model in models:
+    grafts = [parse_graft(text) for text in graft or []]
+    if grafts and (len(models) > 1 or label):
+        raise UsageError(
+            "--graft goes with one model",
+            why="the hybrids are evaluated in its place, under names of their own",
+            fix="name the model that receives the layers, and no --label",
+        )
+    donors = [donor for hybrid in grafts for donor, _ in hybrid.parts]
+    for model in (*models, *donors):
         if hosted_name(model, engine) is None:
             open_checkpoint(model, download=download and not dry_run)
     if embedder != "hashing":
@@ -97,7 +123,7 @@ def evaluate(
         )  # before the work: a missing one is known at once
     if dry_run:
         questions = len(load_items(plan)) if plan.data else len(plan.tasks) * samples
-        prompts = len(models) * questions * len(plan.arms)
+        prompts = len(grafts or models) * questions * len(plan.arms)
         return print_object(
             {"models": models, "prompts": prompts, "answers": prompts * (n + 1)}, json
         )
@@ -107,16 +133,81 @@ def evaluate(
             **options,
             out=out,
             labels=labels,
+            grafts=grafts or None,
+            batch_size=batch_size,
             device=device,
             dtype=dtype,
             engine=engine,
             endpoint=endpoint,
             progress=tick,
         )
+    if not compare:
+        return _list(folders, json)
+    return _compare(folders, out, embedder, device, trained, seed, True, json)
+
+
+def eval_compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders of `franken eval`.")],
+    trained: Trained = "",
+    embedder: Embedder = "hashing",
+    figures: Annotated[bool, typer.Option(help="Draw figures/*.png.")] = True,
+    out: Out = Path("runs"),
+    seed: Seed = 0,
+    device: Device = "auto",
+    json: Json = False,
+) -> int:
+    """Evaluations that exist, side by side: every measure, paired differences; no model is asked."""
+    return _compare(runs, out, embedder, device, trained, seed, figures, json)
+
+
+def m_scores(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Run folders of `franken eval`, with the arms image, text, black, …"),
+    ],
+    parent: Annotated[str, typer.Option(help="The label over which the others gain: sft.")],
+    donor: Annotated[str, typer.Option(help="The label of what gave the layers: rl.")],
+    random: Annotated[
+        str, typer.Option(help="Labels of hybrids with random layers, with commas: the band.")
+    ] = "",
+    out: Out = Path("runs"),
+    json: Json = False,
+) -> int:
+    """M_vis, M_v2r and M_rea of models and hybrids, and what hybrids gain; no model is asked."""
+    from franken.study.scores import run_scores
+
+    folder = run_scores(runs, parent=parent, donor=donor, random=split_list(random), out=out)
+    return finish_run(folder, json, rows="model", columns="task", metrics=None)
+
+
+def _compare(
+    folders: Sequence[Path],
+    out: Path,
+    embedder: str,
+    device: str,
+    trained: str,
+    seed: int,
+    figures: bool,
+    json: bool,
+) -> int:
+    from franken.evaluate.compare import compare_runs
+    from franken.report.figures.comparison import draw_eval
+
     compared = compare_runs(
         folders, out=out, embedder=embedder, device=device, trained=split_list(trained), seed=seed
     )
-    from franken.report.figures.comparison import draw_eval
+    if figures:
+        draw_eval(compared)
+    return finish_comparison(compared, list(folders), json)
 
-    draw_eval(compared)
-    return finish_comparison(compared, folders, json)
+
+def _list(folders: Sequence[Path], json: bool) -> int:
+    """Say where the runs are; 3 when answers failed."""
+    from franken.runs import load_run
+
+    failed = sum(load_run(folder).manifest.n_failed for folder in folders)
+    if json:
+        print_object({"runs": [str(folder) for folder in folders], "failed": failed}, json)
+    else:
+        print("\n".join([f"{failed} answers failed", *map(str, folders)]))
+    return 3 if failed else 0

@@ -156,9 +156,9 @@ def merge_sweep(
     """Which layers carry the change? Every window of the donor's layers, in memory, beside random
     sets of as many.
     """
+    from franken.evaluate.graft import parse_graft
     from franken.evaluate.run import plan_eval
     from franken.outputs import output_folder
-    from franken.study.hybrids import parse_splice
     from franken.study.sweep import plan_sweep, run_sweep, verdict
 
     out = output_folder(out)
@@ -170,7 +170,7 @@ def merge_sweep(
         controls=controls,
         seed=seed,
         allow=split_list(allow),
-        splices=[parse_splice(text) for text in hybrid or []],
+        splices=[parse_graft(text) for text in hybrid or []],
         scores=scores,
     )
     asked: dict[str, Any] = {

@@ -146,6 +146,30 @@ PAGES = {
                 "franken eval creature:sft --arms image,text,blind --samples 20",
                 "is it perception or reasoning?",
             ),
+            (
+                "franken eval creature:base --graft late=creature:sft:5-8 --samples 20",
+                "a hybrid in memory: layers 5..7 of SFT in the base",
+            ),
+        ),
+    ),
+    "eval-compare": Page(
+        ASKED,
+        "Evaluations that exist, side by side.",
+        (
+            (
+                "franken eval-compare runs/eval/A-1a2b3c4d runs/eval/B-5e6f7a8b",
+                "paired by prompt; no model is asked",
+            ),
+        ),
+    ),
+    "m-scores": Page(
+        ASKED,
+        "M_vis, M_v2r, M_rea, and what hybrids gain.",
+        (
+            (
+                "franken m-scores runs/eval/sft-1a2b3c4d runs/eval/rl-5e6f7a8b --parent sft --donor rl",
+                "evaluations with --arms image,text,black,black-text",
+            ),
         ),
     ),
     "grade": Page(

@@ -21,7 +21,7 @@ from franken.cli.options import (
     split_list,
 )
 from franken.console import finish_run, print_components, print_object, progress_bar
-from franken.layers import spelled
+from franken.layers import name_layers
 
 
 def probe(
@@ -94,7 +94,7 @@ def probe(
     )
     if not json:
         depth = plan.checkpoint.depths[plan.part]
-        probed = f"{plan.part} layers {spelled(plan.layers)} ({len(plan.layers)} of {depth})"
+        probed = f"{plan.part} {name_layers(plan.layers)} ({len(plan.layers)} of {depth})"
         print(f"{plan.checkpoint.name}: {probed}")
     if dry_run:
         return print_object({**cost(plan)}, json)

@@ -3,6 +3,7 @@
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -140,12 +141,12 @@ def _say_cost(
 
     done = stored_steps(steps, out)
     rates = find_rates(out, device=device, jobs=jobs, needed=len(done) < len(steps))
-    found = lines(steps, done.keys(), rates)
-    whole = totals(found, jobs)
+    table = lines(steps, done.keys(), rates)
+    whole = totals(table, jobs)
     if json:
         cost = {
-            "steps": [x.to_dict() for x in found],
-            "total": whole,
+            "steps": [x.to_dict() for x in table],
+            "total": asdict(whole),
             "how": explained(rates),
             "machine": machine(),
         }
@@ -163,13 +164,13 @@ def _say_cost(
             span(x.seconds),
             x.how,
         ]
-        for x in found
+        for x in table
     ]
     print_table(head, body)
     print(
-        f"\nto do: {whole['steps'] - whole['done']} of {whole['steps']} steps, {whole['calls']:,} calls, "
-        f"{whole['answers']:,} answers, {size(whole['read'])} to read, {size(whole['written'])} written, "
-        f"about {span(whole['seconds'])} in {jobs} {'lane' if jobs == 1 else 'lanes'}"
+        f"\nto do: {whole.steps - whole.done} of {whole.steps} steps, {whole.calls:,} calls, "
+        f"{whole.answers:,} answers, {size(whole.read)} to read, {size(whole.written)} written, "
+        f"about {span(whole.seconds)} in {jobs} {'lane' if jobs == 1 else 'lanes'}"
     )
     print(f"times: {explained(rates)}")
     for note in notes:

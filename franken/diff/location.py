@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from franken.layers import thirds
+from franken.stats import permutation_test
 
 DRAWS = 10_000
+MARGIN = 1e-12  # equal shares are equal in spite of the order of summation
 
 
 def locate(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -45,17 +47,13 @@ def late_share_test(energies: np.ndarray, seed: int = 0) -> dict[str, Any]:
     depth = energies.size
     first = depth // 3
     share = energies[first:].sum() / energies.sum()
-    rng = np.random.default_rng(seed)
-    shuffled = (
-        rng.permuted(np.tile(energies, (DRAWS, 1)), axis=1)[:, first:].sum(1) / energies.sum()
-    )
     shifted = np.array([np.roll(energies, k)[first:].sum() for k in range(depth)]) / energies.sum()
-    margin = 1e-12  # equal shares count as equal in spite of the order of summation
+    early, late = energies[:first], energies[first:]
     return {
         "share": float(share),
         "expected": (depth - first) / depth,
-        "p": float((1 + (shuffled >= share - margin).sum()) / (1 + DRAWS)),
-        "p_shift": float((shifted >= share - margin).mean()),
+        "p": permutation_test(early, late, greater=True, n_perm=DRAWS, seed=seed),
+        "p_shift": float((shifted >= share - MARGIN).mean()),
         "n": depth,
     }
 

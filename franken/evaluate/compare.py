@@ -21,10 +21,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from franken import stats
 from franken.errors import FrankenError
-from franken.evaluate.diversity import association, difficulty_controls
+from franken.evaluate.diversity import difficulty_controls
 from franken.evaluate.measures import Measure, main_arm, measures
-from franken.evaluate.metrics import ALL, RIGHT, baselines, compare_values, spread
+from franken.evaluate.metrics import (
+    ALL,
+    RIGHT,
+    baselines,
+    compare_values,
+    estimate_row,
+    per_prompt,
+    spread,
+)
+from franken.stats import Estimate
 
 if TYPE_CHECKING:
     from franken.evaluate.embed import Embed
@@ -117,23 +127,20 @@ def summary(
                 metric,
                 model=model,
                 arm=arm,
-                seed=seed,
                 pooled=True,
                 counts=not m.is_rate,
             )
     for one, two in itertools.combinations(tables, 2):
         rows += _differences(one, tables[one], two, tables[two], seed=seed)
     for one, two in itertools.combinations(tables, 2):
-        rows += solved_by_one(one, samples[one], two, samples[two], seed=seed)
-    return rows + correlations(tables, k, seed=seed)
+        rows += solved_by_one(one, samples[one], two, samples[two])
+    return rows + correlations(tables, k)
 
 
-def solved_by_one(one: str, a: Frame, two: str, b: Frame, *, seed: int = 0) -> list[dict]:
+def solved_by_one(one: str, a: Frame, two: str, b: Frame) -> list[dict]:
     """How often one model succeeds where the other fails: greedily, and with any of its draws, per
     task and overall.
     """
-    from franken.evaluate.metrics import per_prompt
-
     arm = main_arm(list(dict.fromkeys(a["method"])))
     a, b = a[a["method"] == arm], b[b["method"] == arm]
     n = int(min(x[x["draw"] >= 0].groupby(["task", "sample"]).size().max() for x in (a, b)))
@@ -153,13 +160,12 @@ def solved_by_one(one: str, a: Frame, two: str, b: Frame, *, seed: int = 0) -> l
                 f"solved {name}",
                 model=model,
                 arm=arm or "",
-                seed=seed,
                 pooled=True,
             )
     return rows
 
 
-def correlations(tables: dict[str, Table], k: Collection[int], *, seed: int = 0) -> list[dict]:
+def correlations(tables: dict[str, Table], k: Collection[int]) -> list[dict]:
     """Diversity against acc@k over prompts, per model and over all models: raw, and controlled for
     difficulty.
 
@@ -191,11 +197,11 @@ def correlations(tables: dict[str, Table], k: Collection[int], *, seed: int = 0)
         successes = [f"acc@{j}" for j in sorted(k) if j > 1 and f"acc@{j}" in frame]
         for x, y in itertools.product([c for c in CORRELATED if c in frame], successes):
             if x == CORRELATED[0] or y == successes[-1]:
-                rows += _correlated(frame, model, x, y, seed)
+                rows += _correlated(frame, model, x, y)
     return rows
 
 
-def _correlated(frame: Frame, model: str, x: str, y: str, seed: int) -> list[dict]:
+def _correlated(frame: Frame, model: str, x: str, y: str) -> list[dict]:
     peers = frame["difficulty"].to_numpy() if "difficulty" in frame else None
     several = frame["model"].nunique() > 1
     given = ("models, " if several else "") + (
@@ -203,76 +209,40 @@ def _correlated(frame: Frame, model: str, x: str, y: str, seed: int) -> list[dic
     )
     strata = (frame["model"] + "/" + frame["task"] if several else frame["task"]).tolist()
     controls = difficulty_controls(strata, peers)
+    n = int(frame[[x, y]].notna().all(axis=1).sum())
     rows = []
     for name, ranks in (("Pearson", False), ("Spearman", True)):
         for suffix, columns in (("", None), (f" | {given}", controls)):
-            found = association(
-                frame[x].to_numpy(),
-                frame[y].to_numpy(),
+            estimate = stats.correlation(
+                frame[x],
+                frame[y],
                 ranks=ranks,
                 controls=columns,
-                clusters=(frame["task"] + "/" + frame["sample"]).to_numpy(),
-                n_boot=500,
-                seed=seed,
+                units=frame["task"] + "/" + frame["sample"],
             )
-            rows.append(
-                _layer(
-                    model,
-                    None,
-                    ALL,
-                    f"{name} {x} ~ {y}{suffix}",
-                    found,
-                    int(frame[[x, y]].notna().all(axis=1).sum()),
-                )
-            )
+            metric = f"{name} {x} ~ {y}{suffix}"
+            rows.append(estimate_row(model, None, ALL, metric, estimate, n))
     return rows
 
 
 def _differences(first: str, a: Table, other: str, b: Table, *, seed: int) -> list[dict]:
+    """`other` minus `first` in every measure of which both have values on a common prompt."""
     rows = []
-    for key in [k for k in a if k in b]:
-        if not len(a[key].values.dropna().index.intersection(b[key].values.dropna().index)):
+    for (metric, arm), ours in a.items():
+        theirs = b.get((metric, arm))
+        if theirs is None:
             continue
-        found = compare_values(a[key].values, b[key].values, key[0], seed=seed, n_perm=PERMUTATIONS)
-        for row in found.to_dict("records"):
-            triple = (row["diff"], row["ci_low"], row["ci_high"])
-            rows.append(
-                _layer(
-                    other + MINUS + first,
-                    key[1],
-                    row["task"],
-                    key[0],
-                    triple,
-                    row["n"],
-                    row["p_adjusted"],
-                )
-            )
+        left, right = ours.values.dropna(), theirs.values.dropna()
+        if not len(left.index.intersection(right.index)):
+            continue
+        table = compare_values(
+            left, right, metric, counts=not ours.is_rate, seed=seed, n_perm=PERMUTATIONS
+        )
+        for row in table.itertuples(index=False):
+            estimate = Estimate(row.diff, row.ci_low, row.ci_high)
+            label, p = other + MINUS + first, row.p_adjusted
+            rows.append(estimate_row(label, arm, row.task, metric, estimate, row.n, p=p))
     return rows
-
-
-def _layer(
-    model: str,
-    arm: str | None,
-    task: str,
-    metric: str,
-    triple: Sequence[float],
-    n: int,
-    p: float | None = None,
-) -> dict:
-    from franken.runs import layer_row
-
-    value, low, high = (None if np.isnan(v) else float(v) for v in triple)
-    return layer_row(
-        model=model,
-        method=arm,
-        task=task,
-        metric=metric,
-        value=value,
-        ci_low=low,
-        ci_high=high,
-        n=int(n),
-        p_adjusted=p,
-    )
 
 
 def _arm(samples: dict[str, Frame]) -> str | None:

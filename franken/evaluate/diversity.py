@@ -8,34 +8,32 @@ Measures of the n draws of a prompt, all of their reasoning segments (franken/ev
                      brevity penalty or smoothing)
     answer entropy   of the answers given, in bits; no answer counts as one of them
 
-`association` gives Pearson's and Spearman's correlation with bootstrap intervals. Easy prompts have
-both right and uniform
-answers, so the raw correlation of diversity with acc@k says little; `controls` takes difficulty
-out. Source of the question: MUPO, figure 2 C and D, which show a regression line without r, p or n.
+Easy prompts have both right and uniform answers, so the raw correlation of diversity with acc@k
+says little; `difficulty_controls` takes difficulty out. Source of the question: MUPO, figure 2 C
+and D, which show a regression line without r, p or n.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from franken.evaluate.metrics import GREEDY
-from franken.stats import Estimate
+from franken.evaluate.metrics import BY_PROMPT, GREEDY
 from franken.tasks.grading import normalise
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from franken.evaluate.embed import Embed
 
-Frame = Any
-BY_PROMPT = ["task", "sample"]
 ORDERS = (1, 2, 3, 4)  # of n-grams in the overlap
 NO_ANSWER = "\0"
 
 
-def diversity_measures(rows: Frame, embed: Embed | None = None) -> dict[str, Frame]:
+def diversity_measures(rows: pd.DataFrame, embed: Embed | None = None) -> dict[str, pd.Series]:
     """Measure → one value a prompt, from the usable rows of ONE model and ONE arm; prompts with one
     draw have none.
     """
@@ -47,7 +45,7 @@ def diversity_measures(rows: Frame, embed: Embed | None = None) -> dict[str, Fra
     draws = draws[several]
     by = draws.groupby(BY_PROMPT, sort=False)
 
-    def each(column: str, measure: Callable[[list], float]) -> Frame:
+    def each(column: str, measure: Callable[[list], float]) -> pd.Series:
         return by[column].agg(lambda values: measure(list(values))).astype(float)
 
     found = {
@@ -107,49 +105,6 @@ def answer_entropy(answers: Sequence[str | None]) -> float:
     return float(-(shares * np.log2(shares)).sum()) + 0.0
 
 
-def association(
-    x: np.ndarray,
-    y: np.ndarray,
-    *,
-    ranks: bool,
-    controls: np.ndarray | None = None,
-    clusters: np.ndarray | None = None,
-    n_boot: int = 1000,
-    seed: int = 0,
-) -> Estimate:
-    """Pearson's correlation (of ranks: Spearman's) of x and y, partial given the columns of
-    `controls`.
-
-    The 95 % interval is a percentile bootstrap over rows, or over `clusters` of rows (prompts,
-    where several models answer one). nan where there are fewer than four rows or nothing varies.
-    """
-    x, y = np.asarray(x, float), np.asarray(y, float)
-    known = ~(np.isnan(x) | np.isnan(y))
-    controls = np.zeros((len(x), 0)) if controls is None else np.asarray(controls, float)
-    known &= ~np.isnan(controls).any(axis=1)
-    x, y, controls = x[known], y[known], controls[known]
-    units = (
-        np.arange(len(x))
-        if clusters is None
-        else np.unique(np.asarray(clusters)[known], return_inverse=True)[1]
-    )
-    ordinal = [
-        i for i, c in enumerate(controls.T) if len(np.unique(c)) > 2
-    ]  # two values mean the same ranked or not
-    value = _partial(x, y, controls, ranks, ordinal)
-    if np.isnan(value):
-        return Estimate(value, value, value)
-    rng = np.random.default_rng(seed)
-    members = [np.flatnonzero(units == u) for u in range(units.max() + 1)]
-    drawn = []
-    for _ in range(n_boot):
-        at = np.concatenate([members[u] for u in rng.integers(0, len(members), len(members))])
-        drawn.append(_partial(x[at], y[at], controls[at], ranks, ordinal))
-    kept = [d for d in drawn if not np.isnan(d)]
-    low, high = np.quantile(kept, [0.025, 0.975]) if kept else (float("nan"), float("nan"))
-    return Estimate(value, float(low), float(high))
-
-
 def difficulty_controls(tasks: Sequence[str], difficulty: np.ndarray | None) -> np.ndarray:
     """Control columns: one per task but the first (so that only differences within a task count),
     then the difficulty.
@@ -158,27 +113,6 @@ def difficulty_controls(tasks: Sequence[str], difficulty: np.ndarray | None) -> 
     columns = [np.array([t == name for t in tasks], float) for name in names[1:]]
     columns += [] if difficulty is None else [np.asarray(difficulty, float)]
     return np.stack(columns, 1) if columns else np.zeros((len(tasks), 0))
-
-
-def _partial(
-    x: np.ndarray, y: np.ndarray, controls: np.ndarray, ranks: bool, ordinal: Sequence[int]
-) -> float:
-    from scipy.stats import rankdata
-
-    if len(x) < 4 + controls.shape[1]:
-        return float("nan")
-    if ranks:
-        x, y = rankdata(x), rankdata(y)
-        controls = controls.copy()
-        for i in ordinal:
-            controls[:, i] = rankdata(controls[:, i])
-    design = np.column_stack([np.ones(len(x)), controls])
-    x, y = (v - design @ np.linalg.lstsq(design, v, rcond=None)[0] for v in (x, y))
-    size = np.linalg.norm(x) * np.linalg.norm(y)
-    small = 1e-9 * len(x)
-    if np.linalg.norm(x) < small or np.linalg.norm(y) < small:
-        return float("nan")
-    return float(x @ y / size)
 
 
 def _ngrams(text: str, order: int) -> list[tuple[str, ...]]:

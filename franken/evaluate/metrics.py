@@ -3,9 +3,8 @@ paired comparisons.
 
 Every number is first made per prompt, then averaged over prompts; prompts, not draws, are the unit
 of every interval and of every test, because the draws of one prompt are not independent. `all` is
-the macro average over tasks: the mean of the tasks' means, its interval from a bootstrap that
-resamples prompts within each task; `pooled` is the micro average, over all prompts. A prompt is
-right when its score exceeds one half.
+the macro average over tasks: the mean of the tasks' means; `pooled` is the micro average, over all
+prompts. A prompt is right when its score exceeds one half. Intervals and tests: franken/stats.
 
 acc@1 is the mean over the n draws at temperature 1; acc@k is the unbiased 1 - C(n-c, k)/C(n, k),
 first@k the literal one: is one of the first k draws right? maj@k is how often the most frequent
@@ -17,25 +16,27 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from franken import stats
 from franken.errors import FrankenError, UsageError
+from franken.runs import layer_row
+from franken.stats import Estimate
 from franken.tasks.grading import normalise
 
-Frame = (
-    Any  # a pandas DataFrame or Series: pandas' own annotations are unions that no code can satisfy
-)
+if TYPE_CHECKING:
+    import pandas as pd
+
 GREEDY = -1  # the value of `draw` that marks the greedy answer
 ALL = "all"  # the macro average over tasks
 POOLED = "pooled"  # the micro average, over prompts
 BINARY = ("greedy",)  # one answer a prompt, so that McNemar's test is exact
-COUNTS = ("strategies",)  # means of counts, not rates: never a Wilson interval
+COUNTS = ("strategies",)  # means of counts, not rates
 RIGHT = 0.5  # a score above this is a right answer
+BY_PROMPT = ["task", "sample"]
 
 
 def metric_names(k: tuple[int, ...]) -> list[str]:
@@ -50,7 +51,7 @@ def metric_names(k: tuple[int, ...]) -> list[str]:
     ]
 
 
-def per_prompt(samples: Frame, metric: str) -> Frame:
+def per_prompt(samples: pd.DataFrame, metric: str) -> pd.Series:
     """One value per prompt, indexed by (task, sample), from the rows of ONE model and ONE arm.
 
     Rows with an error or marked ineligible do not count. For acc@k prompts with fewer than k draws
@@ -62,7 +63,7 @@ def per_prompt(samples: Frame, metric: str) -> Frame:
     rows = samples[samples["error"].isna() & samples["ineligible"].isna()]
     greedy = rows["draw"] == GREEDY
     rows = rows[greedy if metric == "greedy" else ~greedy]
-    by = rows.groupby(["task", "sample"], sort=False)
+    by = rows.groupby(BY_PROMPT, sort=False)
     if metric in ("acc@1", "greedy"):
         return by["score"].apply(lambda s: float((s > RIGHT).mean()))
     if metric == "format":
@@ -75,78 +76,36 @@ def per_prompt(samples: Frame, metric: str) -> Frame:
     if kind not in ("acc", "first", "maj") or not number.isdigit():
         raise UsageError(
             f"unknown metric {metric!r}",
-            "",
-            "acc@k, first@k, maj@k, greedy, format, strategies, truncated",
+            fix="acc@k, first@k, maj@k, greedy, format, strategies, truncated",
         )
     k = int(number)
     if kind == "first":
-        first = rows[rows["draw"] < k].groupby(["task", "sample"], sort=False)["score"]
+        first = rows[rows["draw"] < k].groupby(BY_PROMPT, sort=False)["score"]
         return first.max()[first.size() == k].gt(RIGHT).astype(float).rename("score")
-    draws: dict[tuple, list[tuple[str | None, bool]]] = {}
+    draws: dict[tuple[str, str], list[tuple[str | None, bool]]] = {}
     for task, sample, answer, score in zip(
         rows["task"], rows["sample"], rows["answer"], rows["score"], strict=True
     ):
         draws.setdefault((task, sample), []).append((answer, score > RIGHT))
-    found: dict[tuple, float] = {}
-    for prompt, said in draws.items():
-        if len(said) < k:
-            continue
-        right = sum(ok for _, ok in said)
-        found[prompt] = (
-            stats.acc_at_k(len(said), right, k)
-            if kind == "acc"
-            else stats.maj_at_k(right, *_wrong_votes(said), k)
-        )
-    return pd.Series(list(found.values()), index=_index(found), dtype=float, name="score")
+    values = {
+        prompt: _at_k(kind, answers, k) for prompt, answers in draws.items() if len(answers) >= k
+    }
+    tasks, names = zip(*values, strict=True) if values else ((), ())
+    index = pd.MultiIndex.from_arrays([list(tasks), list(names)], names=BY_PROMPT)
+    return pd.Series(list(values.values()), index=index, dtype=float, name="score")
 
 
-def _index(prompts: Collection[tuple]) -> Any:
-    import pandas as pd
-
-    tasks, samples = zip(*prompts, strict=True) if prompts else ((), ())
-    return pd.MultiIndex.from_arrays([list(tasks), list(samples)], names=["task", "sample"])
-
-
-def _wrong_votes(draws: Sequence[tuple[str | None, bool]]) -> tuple[list[int], int]:
-    """How many draws gave each wrong answer, and how many none."""
-    wrong = [answer for answer, right in draws if not right]
-    said = Counter(normalise(answer) for answer in wrong if isinstance(answer, str))
-    return list(said.values()), len(wrong) - said.total()
+def _at_k(kind: str, answers: Sequence[tuple[str | None, bool]], k: int) -> float:
+    """acc@k or maj@k of one prompt's draws: what each answered, and whether that was right."""
+    right = sum(ok for _, ok in answers)
+    if kind == "acc":
+        return stats.acc_at_k(len(answers), right, k)
+    wrong = [answer for answer, ok in answers if not ok]
+    votes = Counter(normalise(answer) for answer in wrong if isinstance(answer, str))
+    return stats.maj_at_k(right, list(votes.values()), len(wrong) - votes.total(), k)
 
 
-def mean_interval(values: np.ndarray, *, seed: int = 0) -> tuple[float, float, float]:
-    """Mean and 95 % interval over prompts: Wilson when every value is 0 or 1, else a bootstrap.
-
-    Wilson keeps an interval of some width when all values agree, where the bootstrap collapses.
-    """
-    values = np.asarray(values, dtype=float)
-    if values.size == 0:
-        return float("nan"), float("nan"), float("nan")
-    if np.isin(values, (0.0, 1.0)).all():
-        low, high = stats.wilson(int(values.sum()), int(values.size))
-        return float(values.mean()), low, high
-    mean, low, high = stats.bootstrap_mean(values.tolist(), seed=seed)
-    return float(mean), float(low), float(high)
-
-
-def macro_interval(
-    groups: list[np.ndarray], *, n_boot: int = 2000, seed: int = 0
-) -> tuple[float, float, float]:
-    """Mean of the groups' means with a 95 % percentile interval; units are resampled within each
-    group.
-    """
-    groups = [np.asarray(g, dtype=float) for g in groups if len(g)]
-    if not groups:
-        return float("nan"), float("nan"), float("nan")
-    rng = np.random.default_rng(seed)
-    draws = np.zeros(n_boot)
-    for g in groups:
-        draws += g[rng.integers(0, g.size, (n_boot, g.size))].mean(axis=1)
-    low, high = np.quantile(draws / len(groups), [0.025, 0.975])
-    return float(np.mean([g.mean() for g in groups])), float(low), float(high)
-
-
-def summarise(samples: Frame, *, k: tuple[int, ...], seed: int = 0) -> list[dict]:
+def summarise(samples: pd.DataFrame, *, k: tuple[int, ...]) -> list[dict]:
     """The rows of layers.parquet: one per model, arm, task (and `all`) and metric.
 
     A task without a single usable prompt has a null value and n 0, never 0.
@@ -155,56 +114,67 @@ def summarise(samples: Frame, *, k: tuple[int, ...], seed: int = 0) -> list[dict
     for (model, arm), part in samples.groupby(["model", "method"], sort=False):
         tasks = list(dict.fromkeys(part["task"]))
         for metric in metric_names(k):
-            rows += spread(per_prompt(part, metric), tasks, metric, model=model, arm=arm, seed=seed)
+            rows += spread(per_prompt(part, metric), tasks, metric, model=model, arm=arm)
     return rows
 
 
 def spread(
-    values: Frame,
+    values: pd.Series,
     tasks: Sequence[str],
     metric: str,
     *,
     model: str,
     arm: str,
-    seed: int = 0,
     pooled: bool = False,
     counts: bool | None = None,
 ) -> list[dict]:
-    """One row of layers.parquet a task, then `all` (macro) and, if asked for, `pooled` (micro),
-    from one value a prompt.
+    """Rows of layers.parquet from one value a prompt: one a task, then `all` (macro) and, if asked
+    for, `pooled` (micro).
 
-    `values` is indexed by (task, sample); missing values are left out and lower n. `counts`: not a
-    rate, so never a
-    Wilson interval (by default, of the metrics that are counts).
+    `values` is indexed by (task, sample); missing values are left out and lower n. `counts`: values
+    are no rates in [0, 1] (by default, of the metrics that are counts).
     """
-    head = {"model": model, "method": arm, "part": None, "layer": None, "component": ALL}
-    counts = metric in COUNTS if counts is None else counts
-    groups = [_of_task(values, t) for t in tasks]
-
-    def interval(found: np.ndarray) -> Sequence[float]:
-        if len(found) == 1 and (counts or found[0] not in (0.0, 1.0)):
-            return (
-                found[0],
-                float("nan"),
-                float("nan"),
-            )  # one prompt says nothing about the spread over prompts
-        return stats.bootstrap_mean(found, seed=seed) if counts else mean_interval(found, seed=seed)
-
+    average = stats.mean if (metric in COUNTS if counts is None else counts) else stats.mean_rate
+    groups = [_of_task(values, task) for task in tasks]
+    n = sum(map(len, groups))
     rows = [
-        {**head, **_row(t, metric, interval(g), len(g))} for t, g in zip(tasks, groups, strict=True)
+        estimate_row(model, arm, task, metric, average(group), len(group))
+        for task, group in zip(tasks, groups, strict=True)
     ]
-    flat = np.concatenate(groups) if groups else np.zeros(0)
-    alike = len(flat) > 0 and not counts and (flat == flat[0]).all()
-    macro = mean_interval(flat) if alike else macro_interval(groups, seed=seed)
-    if not alike and any(len(g) == 1 for g in groups):
-        macro = macro[0], float("nan"), float("nan")
-    rows.append({**head, **_row(ALL, metric, macro, len(flat))})
+    rows.append(estimate_row(model, arm, ALL, metric, average(*groups), n))
     if pooled:
-        rows.append({**head, **_row(POOLED, metric, interval(flat), len(flat))})
+        flat = np.concatenate(groups) if groups else np.zeros(0)
+        rows.append(estimate_row(model, arm, POOLED, metric, average(flat), n))
     return rows
 
 
-def baselines(samples: Frame) -> list[dict]:
+def estimate_row(
+    model: str,
+    arm: str | None,
+    task: str,
+    metric: str,
+    estimate: Estimate,
+    n: int,
+    *,
+    part: str | None = None,
+    layer: int | None = None,
+    p: float | None = None,
+) -> dict:
+    """A row of layers.parquet; what is nan in the estimate is null."""
+    return layer_row(
+        model=model,
+        method=arm,
+        part=part,
+        layer=layer,
+        task=task,
+        metric=metric,
+        n=int(n),
+        p_adjusted=p,
+        **estimate.columns(),
+    )
+
+
+def baselines(samples: pd.DataFrame) -> list[dict]:
     """What needs no model, per task and for `all`: `chance` and `best_constant`, as rows of
     layers.parquet (model `baseline`).
 
@@ -212,66 +182,40 @@ def baselines(samples: Frame) -> list[dict]:
     task. best_constant: always the most frequent right answer of these very questions, so chosen in
     hindsight; the `majority` of `franken tasks baselines` is learnt from other questions.
     """
-    prompts = samples.drop_duplicates(["task", "sample"])
+    prompts = samples.drop_duplicates(BY_PROMPT)
     tasks = list(dict.fromkeys(prompts["task"]))
-    found: dict[str, list[float]] = {"chance": [], "best_constant": []}
+    sizes = [int((prompts["task"] == task).sum()) for task in tasks]
+    shares: dict[str, list[float]] = {"chance": [], "best_constant": []}
     for task in tasks:
         of_task = prompts[prompts["task"] == task]
         gold = of_task["gold"].dropna().map(normalise)
         listed = of_task["options"] if "options" in of_task else [None] * len(of_task)
         options = np.array([len(json.loads(o)) if isinstance(o, str) else 0 for o in listed])
         guess = np.where(options > 0, 1 / np.maximum(options, 1), 1 / max(gold.nunique(), 1))
-        found["chance"].append(float(guess.mean()))
-        found["best_constant"].append(
-            float(gold.value_counts(normalize=True).iloc[0]) if len(gold) else float("nan")
-        )
-    head = {"model": "baseline", "method": None, "part": None, "layer": None, "component": ALL}
+        shares["chance"].append(float(guess.mean()))
+        most = float(gold.value_counts(normalize=True).iloc[0]) if len(gold) else float("nan")
+        shares["best_constant"].append(most)
     nan = float("nan")
     return [
-        {
-            **head,
-            **_row(
-                task,
-                metric,
-                (value, nan, nan),
-                len(prompts) if task == ALL else int((prompts["task"] == task).sum()),
-            ),
-        }
-        for metric, values in found.items()
-        for task, value in [*zip(tasks, values, strict=True), (ALL, float(np.mean(values)))]
+        estimate_row("baseline", None, task, metric, Estimate(value, nan, nan), n)
+        for metric, values in shares.items()
+        for task, value, n in [
+            *zip(tasks, values, sizes, strict=True),
+            (ALL, float(np.mean(values)), len(prompts)),
+        ]
     ]
 
 
-def _of_task(values: Frame, task: str) -> np.ndarray:
-    if len(values) == 0:
-        return np.zeros(0)
-    found = values[values.index.get_level_values("task") == task].to_numpy(dtype=float)
-    return found[~np.isnan(found)]
-
-
-def _row(task: str, metric: str, triple: Sequence[float], n: int) -> dict:
-    value, low, high = (None if np.isnan(x) else float(x) for x in triple)
-    return {
-        "task": task,
-        "metric": metric,
-        "value": value,
-        "ci_low": low,
-        "ci_high": high,
-        "n": int(n),
-        "p_adjusted": None,
-    }
-
-
 def compare_samples(
-    a: Frame,
-    b: Frame,
+    a: pd.DataFrame,
+    b: pd.DataFrame,
     metric: str = "acc@1",
     *,
     arm_a: str = "image",
     arm_b: str = "image",
     seed: int = 0,
     n_perm: int = 10_000,
-) -> Frame:
+) -> pd.DataFrame:
     """Paired comparison b - a over the prompts that both answered, per task and for `all`: see
     `compare_values`.
     """
@@ -280,18 +224,38 @@ def compare_samples(
     return compare_values(left, right, metric, seed=seed, n_perm=n_perm)
 
 
+class Comparison(NamedTuple):
+    """A paired difference b - a: a row of `compare_values`."""
+
+    task: str
+    metric: str
+    mean_a: float
+    mean_b: float
+    diff: float
+    ci_low: float
+    ci_high: float
+    p: float
+    p_adjusted: float
+    n: int
+    test: str
+
+
 def compare_values(
-    left: Frame, right: Frame, metric: str, *, seed: int = 0, n_perm: int = 10_000
-) -> Frame:
+    left: pd.Series,
+    right: pd.Series,
+    metric: str,
+    *,
+    counts: bool | None = None,
+    seed: int = 0,
+    n_perm: int = 10_000,
+) -> pd.DataFrame:
     """Paired comparison right - left of two sets of values, one a prompt, indexed by (task,
     sample); nan is no value.
 
-    Columns: task, metric, mean_a, mean_b, diff, ci_low, ci_high, p, p_adjusted, n, test. The test
-    is the sign-flip permutation test over prompts; for one answer a prompt (`BINARY`) it is
-    McNemar's exact test. p_adjusted is Holm over the tasks; `all` is one test by itself and keeps
-    its p. The interval is a bootstrap over prompts, within tasks for `all`. The weights of `all`
-    make every task count the same in the test as well. Raises FrankenError when no prompt has a
-    value on both sides.
+    A `Comparison` a row, a task each and `all`, in which every task counts the same. The test is
+    the sign-flip permutation test over prompts; for one answer a prompt (`BINARY`) it is McNemar's
+    exact test. p_adjusted is Holm over the tasks; `all` is one test by itself and keeps its p.
+    `counts` as in `spread`. Raises FrankenError when no prompt has a value on both sides.
     """
     import pandas as pd
 
@@ -302,73 +266,38 @@ def compare_values(
             f"{len(left)} prompts with {metric} on one side, {len(right)} on the other, none in common",
             "evaluate both models with the same tasks, samples and seed",
         )
-    names = list(dict.fromkeys(both.index.get_level_values("task")))
-    groups: dict[str, Frame] = {t: both[both.index.get_level_values("task") == t] for t in names}
-    binary = metric in BINARY
-    rows = [_paired_row(t, metric, groups[t], binary, seed=seed, n_perm=n_perm) for t in names]
-    adjusted = stats.holm([r["p"] for r in rows])
-    rows = [{**r, "p_adjusted": p} for r, p in zip(rows, adjusted, strict=True)]
-    diffs = {t: (g["b"] - g["a"]).to_numpy() for t, g in groups.items()}
-    weighted = [d * (len(both) / (len(names) * d.size)) for d in diffs.values()]
-    _, low, high = macro_interval(list(diffs.values()), seed=seed)
-    if binary:
-        p, test = _mcnemar(both), "exact McNemar"
+    rates = not (metric in COUNTS if counts is None else counts)
+    task_of = both.index.get_level_values("task")
+    groups = {task: both[task_of == task].to_numpy(float) for task in dict.fromkeys(task_of)}
+    rows = [_compared(task, metric, [g], rates, seed, n_perm) for task, g in groups.items()]
+    adjusted = stats.holm([row.p for row in rows])
+    rows = [row._replace(p_adjusted=p) for row, p in zip(rows, adjusted, strict=True)]
+    rows.append(_compared(ALL, metric, list(groups.values()), rates, seed, n_perm))
+    return pd.DataFrame(rows, columns=list(Comparison._fields))
+
+
+def _compared(
+    task: str, metric: str, groups: Sequence[np.ndarray], rates: bool, seed: int, n_perm: int
+) -> Comparison:
+    """The comparison over tables [prompts, 2] of both sides' values, a table a task."""
+    n = sum(map(len, groups))
+    if metric in BINARY:
+        right = np.concatenate(groups) > RIGHT
+        only = [int((right[:, i] & ~right[:, 1 - i]).sum()) for i in (0, 1)]
+        p, test = stats.mcnemar_exact(*only), "exact McNemar"
     else:
-        p, test = (
-            stats.sign_flip_test(np.concatenate(weighted).tolist(), n_perm=n_perm, seed=seed),
-            "sign-flip",
-        )
-    mean_a, mean_b = (float(np.mean([g[c].mean() for g in groups.values()])) for c in ("a", "b"))
-    rows.append(
-        {
-            "task": ALL,
-            "metric": metric,
-            "mean_a": mean_a,
-            "mean_b": mean_b,
-            "diff": mean_b - mean_a,
-            "ci_low": low,
-            "ci_high": high,
-            "p": p,
-            "p_adjusted": p,
-            "n": len(both),
-            "test": test,
-        }
-    )
-    return pd.DataFrame(rows)
+        weighted = [(g[:, 1] - g[:, 0]) * (n / (len(groups) * len(g))) for g in groups]
+        p = stats.sign_flip_test(np.concatenate(weighted), n_perm=n_perm, seed=seed)
+        test = "sign-flip"
+    sides = [group[:, i] for group in groups for i in (0, 1)]
+    _, low, high = stats.difference(*sides, rates=rates)
+    a, b = (float(np.mean([g[:, i].mean() for g in groups])) for i in (0, 1))
+    return Comparison(task, metric, a, b, b - a, low, high, p, p, n, test)
 
 
-def _paired_row(
-    task: str, metric: str, pairs: Frame, binary: bool, *, seed: int, n_perm: int
-) -> dict:
-    diffs = (pairs["b"] - pairs["a"]).to_numpy(float).tolist()
-    diff, low, high = stats.bootstrap_mean(diffs, seed=seed)
-    if binary:
-        p, test = _mcnemar(pairs), "exact McNemar"
-    else:
-        p, test = stats.sign_flip_test(diffs, n_perm=n_perm, seed=seed), "sign-flip"
-    return {
-        "task": task,
-        "metric": metric,
-        "mean_a": float(pairs["a"].mean()),
-        "mean_b": float(pairs["b"].mean()),
-        "diff": float(diff),
-        "ci_low": float(low),
-        "ci_high": float(high),
-        "p": float(p),
-        "p_adjusted": None,
-        "n": len(pairs),
-        "test": test,
-    }
-
-
-def _mcnemar(pairs: Frame) -> float:
-    only_a = int(((pairs["a"] > RIGHT) & (pairs["b"] <= RIGHT)).sum())
-    only_b = int(((pairs["b"] > RIGHT) & (pairs["a"] <= RIGHT)).sum())
-    return stats.mcnemar_exact(only_a, only_b)
-
-
-def compare(run_a: Path, run_b: Path, metric: str = "acc@1", **options) -> Frame:
-    """`compare_samples` on two run folders of `franken eval`; options are passed on."""
-    from franken.runs import load_run
-
-    return compare_samples(load_run(run_a).samples, load_run(run_b).samples, metric, **options)
+def _of_task(values: pd.Series, task: str) -> np.ndarray:
+    """The values of one task that are there."""
+    if len(values) == 0:
+        return np.zeros(0)
+    own = values[values.index.get_level_values("task") == task].to_numpy(dtype=float)
+    return own[~np.isnan(own)]

@@ -13,12 +13,14 @@ questions, with the description in place of the image. Source: arXiv 2602.12395,
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from franken.errors import UsageError
 from franken.evaluate.metrics import GREEDY, RIGHT, compare_values, spread
 
-Frame = Any
+if TYPE_CHECKING:
+    import pandas as pd
+
 NEEDS: dict[str, tuple[str, ...]] = {
     "M_vis": ("image", "black"),
     "M_v2r": ("image", "black-text"),
@@ -28,7 +30,7 @@ ARMS = ("image", "text", "black", "black-text")
 SCORES = tuple(NEEDS)
 
 
-def m_scores(samples: Frame, *, greedy: bool = True) -> dict[str, Frame]:
+def m_scores(samples: pd.DataFrame, *, greedy: bool = True) -> dict[str, pd.Series]:
     """Score → one value a prompt in [0, 1], indexed by (task, sample), from the rows of ONE model.
 
     Scores whose arms are not there are left out. Raises UsageError when none can be had.
@@ -52,7 +54,9 @@ def m_scores(samples: Frame, *, greedy: bool = True) -> dict[str, Frame]:
     return {name: hit.groupby(["task", "sample"], sort=False).mean() for name, hit in hits.items()}
 
 
-def transitions(samples: Frame, one: str, other: str, *, greedy: bool = True) -> dict[str, float]:
+def transitions(
+    samples: pd.DataFrame, one: str, other: str, *, greedy: bool = True
+) -> dict[str, float]:
     """How answers change from arm `one` to arm `other`: counts TT, TF, FT, FF, both accuracies, and
     the paper's rates.
 
@@ -79,7 +83,7 @@ def transitions(samples: Frame, one: str, other: str, *, greedy: bool = True) ->
     }
 
 
-def m_rows(samples: Frame, model: str, *, greedy: bool = True, seed: int = 0) -> list[dict]:
+def m_rows(samples: pd.DataFrame, model: str, *, greedy: bool = True) -> list[dict]:
     """The scores of one model as rows of layers.parquet, per task and for `all`, with intervals
     over prompts.
     """
@@ -87,13 +91,13 @@ def m_rows(samples: Frame, model: str, *, greedy: bool = True, seed: int = 0) ->
     arm = "greedy" if greedy else "sampled"
     scores = m_scores(samples, greedy=greedy)
     return [
-        row
-        for name, v in scores.items()
-        for row in spread(v, tasks, name, model=model, arm=arm, seed=seed)
+        row for name, v in scores.items() for row in spread(v, tasks, name, model=model, arm=arm)
     ]
 
 
-def compare_m(a: Frame, b: Frame, *, greedy: bool = True, seed: int = 0) -> Frame:
+def compare_m(
+    a: pd.DataFrame, b: pd.DataFrame, *, greedy: bool = True, seed: int = 0
+) -> pd.DataFrame:
     """The paired differences b - a of all scores that both have; columns as
     `franken.evaluate.metrics.compare_samples`.
     """
@@ -110,7 +114,7 @@ def compare_m(a: Frame, b: Frame, *, greedy: bool = True, seed: int = 0) -> Fram
     )
 
 
-def answers_right(samples: Frame, *, greedy: bool) -> Frame:
+def answers_right(samples: pd.DataFrame, *, greedy: bool) -> pd.DataFrame:
     """A table (task, sample, draw) × arm of 1.0 right, 0.0 wrong, nan failed or never asked."""
     draws = samples[(samples["draw"] == GREEDY) == greedy]
     draws = draws[draws["error"].isna() & draws["ineligible"].isna()]

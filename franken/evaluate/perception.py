@@ -14,14 +14,15 @@ arm), and a new puzzle type (puzzles that were not trained).
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import TYPE_CHECKING
 
 from franken.evaluate.arms import DESCRIBE
-from franken.evaluate.metrics import GREEDY, RIGHT, per_prompt
+from franken.evaluate.metrics import BY_PROMPT, GREEDY, RIGHT, per_prompt
 from franken.evaluate.reading import KINDS
 
-Frame = Any
-BY_PROMPT = ["task", "sample"]
+if TYPE_CHECKING:
+    import pandas as pd
+
 DECOMPOSITION = (
     "P(description right)",
     "P(correct | description right)",
@@ -30,7 +31,7 @@ DECOMPOSITION = (
 LEVELS = ("new state", "new rendering", "new puzzle type")
 
 
-def decomposition(samples: Frame, arm: str = "image") -> dict[str, Frame]:
+def decomposition(samples: pd.DataFrame, arm: str = "image") -> dict[str, pd.Series]:
     """The three probabilities of `DECOMPOSITION`; the conditional ones over the prompts whose
     condition holds.
 
@@ -47,7 +48,7 @@ def decomposition(samples: Frame, arm: str = "image") -> dict[str, Frame]:
     return dict(zip(DECOMPOSITION, (seen, correct[seen == 1], correct[seen == 0]), strict=True))
 
 
-def facts_right(samples: Frame) -> Frame:
+def facts_right(samples: pd.DataFrame) -> pd.Series:
     """The share of all facts that a description has right, the mean over the draws of each prompt."""
     rows = usable(samples, DESCRIBE)
     rows = rows[rows["draw"] != GREEDY]
@@ -58,7 +59,7 @@ def facts_right(samples: Frame) -> Frame:
     )
 
 
-def error_shares(samples: Frame, arm: str = "image") -> dict[str, Frame]:
+def error_shares(samples: pd.DataFrame, arm: str = "image") -> dict[str, pd.Series]:
     """Kind → its share of a prompt's draws. With acc@1 they add up to one."""
     rows = usable(samples, arm)
     rows = rows[rows["draw"] != GREEDY]
@@ -70,7 +71,7 @@ def error_shares(samples: Frame, arm: str = "image") -> dict[str, Frame]:
     }
 
 
-def misled(samples: Frame, arm: str) -> Frame:
+def misled(samples: pd.DataFrame, arm: str) -> pd.Series:
     """How often the answer follows the wrong fact of a `corrupted` or `conflict` description."""
     rows = usable(samples, arm)
     rows = rows[rows["draw"] != GREEDY]
@@ -81,7 +82,7 @@ def misled(samples: Frame, arm: str) -> Frame:
     )
 
 
-def levels(samples: Frame, trained: Collection[str]) -> dict[str, Frame]:
+def levels(samples: pd.DataFrame, trained: Collection[str]) -> dict[str, pd.Series]:
     """Level → acc@1 per prompt. Levels without a prompt are left out: no restyled arm, or no task
     outside of `trained`.
     """
@@ -95,7 +96,7 @@ def levels(samples: Frame, trained: Collection[str]) -> dict[str, Frame]:
     return {level: values for level, values in found if len(values)}
 
 
-def usable(samples: Frame, arm: str) -> Frame:
+def usable(samples: pd.DataFrame, arm: str) -> pd.DataFrame:
     """The rows of an arm that hold an answer."""
     return samples[
         (samples["method"] == arm) & samples["error"].isna() & samples["ineligible"].isna()

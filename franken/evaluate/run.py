@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from franken.checkpoints import name_of
 from franken.errors import UsageError
 from franken.evaluate.arms import obstacle, parse_arms, prompt_for
+from franken.evaluate.graft import Graft
 from franken.evaluate.metrics import GREEDY, summarise
 from franken.evaluate.rows import answer_row, missing_row
 
@@ -31,23 +32,6 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int, str], None]  # answers stored, answers wanted, what is being done
 CHUNK = 96  # prompts between two writes: what an interrupt can lose
-
-
-@dataclass(frozen=True)
-class Graft:
-    """A hybrid to evaluate: `layers` (as on the command line, `text:2-5,text:6-8`) of the model
-    come from `donor`.
-
-    With `take` also whole pieces outside of the layers (`vision`, `embed`, …), as `franken merge
-    --take` has them. `more` are further donors with their layers, for splices of several recipes;
-    no layer may come from two.
-    """
-
-    label: str
-    donor: str
-    layers: str
-    take: tuple[str, ...] = ()
-    more: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

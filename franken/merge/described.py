@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from franken.layers import describe_range, parse_ranges, spelled
+from franken.layers import describe_range, format_layers, parse_ranges
 from franken.merge.plan import Plan, Row
 from franken.merge.recipe import COPY
 
@@ -58,7 +58,9 @@ def summarise(rows: Sequence[Row]) -> list[Group]:
             part,
             where,
             made_of,
-            spelled({r.target.place.layer for r in members if r.target.place.layer is not None}),
+            format_layers(
+                {r.target.place.layer for r in members if r.target.place.layer is not None}
+            ),
             ", ".join(sorted({r.target.place.component for r in members})),
             len(members),
             sum(r.target.nbytes for r in members),

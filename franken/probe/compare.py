@@ -2,7 +2,7 @@
 Frankenstein paper's figure 3).
 
 The two runs asked the same questions about the same images; the difference of each sample's values,
-second − first, is averaged with a paired bootstrap interval and tested by sign flips, Holm over the
+second − first, is averaged with its interval and tested by sign flips, Holm over the
 layers (and heads) of one method, task and metric. What either run could not measure is kept as a
 row that says why, and left out of the means.
 """
@@ -97,7 +97,8 @@ def difference_rows(model: str, rows: Sequence[Difference]) -> list[LayerRow]:
         method, task, metric, component, layer = map(str, place)
         differences = (cell["second"] - cell["first"]).to_numpy(float)
         head: LayerRow = {"model": model, "method": method, "part": "text", "task": task}
-        named = Metric(f"{metric}{DIFFERENCE}", "")
+        rates = {m.name for m in of_rows(method).metrics() if m.rate}
+        named = Metric(f"{metric}{DIFFERENCE}", "", rate_difference=metric in rates)
         row = named.estimate(head, int(layer), component, differences)
         family = method, task, metric, component.partition("head")[0]
         families.setdefault(family, []).append((row, sign_flip_test(differences)))

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PERCENT = 100.0
-SURE = 0.05  # adjusted p below which a difference is marked
 Axis = Literal["rate", "positive", "signed", "log", "free"]
 
 
@@ -24,7 +23,7 @@ class Curves:
     """One metric by layer, a line with its 95 % band a task; values are multiplied by `scale`.
 
     `axis`: `rate` is 0 to 100 %, `positive` begins at 0, `signed` has a line at 0. With `ringed`,
-    layers whose adjusted p is below `SURE` are marked.
+    layers whose adjusted p is below `franken.stats.ALPHA` are marked.
     """
 
     rows: pd.DataFrame
@@ -41,7 +40,7 @@ class Cells:
 
     `limits` are the values at the ends of the colours; None at an end is the data's own, and with
     both None the colours are centred at 0. `tested`: numbers only where the adjusted p is below
-    `SURE`. `bar`: whether the colour bar is drawn. `heads` calls the y axis so.
+    `franken.stats.ALPHA`. `bar`: whether the colour bar is drawn. `heads` calls the y axis so.
     """
 
     rows: pd.DataFrame

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from franken.layers import spelled
+from franken import stats
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,9 +42,9 @@ def pool_tasks(rows: pd.DataFrame) -> pd.DataFrame:
     pooled = []
     known = rows.loc[(rows["task"] != WHOLE) & rows["value"].notna()]
     for layer, part in known.groupby("layer"):
-        half = ((part["ci_high"] - part["ci_low"]) / 2).to_numpy(float)
-        value, spread = float(part["value"].mean()), float(np.sqrt((half**2).sum()) / len(part))
-        pooled.append((layer, value, value - spread, value + spread, int(part["n"].sum())))
+        intervals = part[["value", "ci_low", "ci_high"]].to_numpy(float)
+        mean = stats.pool([stats.Estimate(*interval) for interval in intervals])
+        pooled.append((layer, *mean, int(part["n"].sum())))
     return pd.DataFrame(pooled, columns=["layer", "value", "ci_low", "ci_high", "n"])
 
 
@@ -56,10 +55,6 @@ def peak(rows: pd.DataFrame) -> list[int]:
     if not len(rows):
         return []
     best = rows.iloc[int(rows["value"].to_numpy(float).argmax())]
-    return sorted(int(i) for i in rows.loc[rows["ci_high"] >= best["ci_low"], "layer"])
-
-
-def layers_of(layers: Iterable[int]) -> str:
-    """`layer 3` or `layers 3..5`."""
-    numbers = list(layers)
-    return f"{'layer' if len(numbers) == 1 else 'layers'} {spelled(numbers)}"
+    lowest = best["value"] if np.isnan(best["ci_low"]) else best["ci_low"]
+    near = rows["ci_high"].fillna(rows["value"]) >= lowest
+    return sorted(int(i) for i in rows.loc[near, "layer"])

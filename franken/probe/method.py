@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Self, Type
 
 import numpy as np
 
+from franken import stats
 from franken.errors import FrankenError, UsageError
+from franken.layers import name_layers
 from franken.probe import findings
-from franken.probe.figure import PERCENT, SURE, Cells, Curves, Figure
+from franken.probe.figure import PERCENT, Cells, Curves, Figure
 from franken.runs import layer_row
-from franken.stats import bootstrap_mean, holm, wilson
+from franken.stats import ALPHA
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,8 +45,8 @@ class Metric:
     """A number of every sample, and how its mean over samples is estimated.
 
     `column` of samples.parquet, or a function of the samples. A column of lists has a number a
-    head: its components are `COMPONENT, head 3`, or `head 3` where `component` is empty. Rates get
-    Wilson's interval, means the bootstrap's; `geometric` means are of the logarithms. `test` gives
+    head: its components are `COMPONENT, head 3`, or `head 3` where `component` is empty. A `rate`
+    lies in [0, 1], a `rate_difference` in [−1, 1]; `geometric` means are of the logarithms. `test` gives
     a p-value from a layer's samples and their values; Holm runs over the layers, and the heads, of
     a component. `label` is what figures call it (those without one are not drawn), in percent by
     default: `scale`. `compared`: whether `probe-compare` tests its difference; `peaked`: whether a
@@ -57,6 +59,7 @@ class Metric:
     label: str = ""
     scale: float = PERCENT
     rate: bool = False
+    rate_difference: bool = False
     geometric: bool = False
     compared: bool = True
     peaked: bool = False
@@ -89,12 +92,14 @@ class Metric:
         if not len(values):
             return row
         if self.rate:
-            value, (low, high) = values.sum() / len(values), wilson(values.sum(), len(values))
+            estimate = stats.mean_rate(values)
+        elif self.rate_difference:
+            estimate = stats.difference(np.maximum(-values, 0), np.maximum(values, 0), rates=True)
         else:
-            value, low, high = bootstrap_mean(np.log(values) if self.geometric else values)
+            estimate = stats.mean(np.log(values) if self.geometric else values)
         if self.geometric:
-            value, low, high = np.exp([value, low, high])
-        return row | {"value": float(value), "ci_low": float(low), "ci_high": float(high)}
+            estimate = stats.Estimate(*np.exp(estimate))
+        return row | estimate.columns()
 
 
 class Measurement(NamedTuple):
@@ -241,7 +246,7 @@ class Method(Generic[M]):
                         p = metric.test(measured, numbers)
                         families.setdefault(kind, []).append((row, p))
         for members in families.values():
-            adjusted = holm([p for _, p in members])
+            adjusted = stats.holm([p for _, p in members])
             for (row, _), p in zip(members, adjusted, strict=True):
                 row["p_adjusted"] = p
         return rows
@@ -309,7 +314,7 @@ class Method(Generic[M]):
         if len(by_head := rows.loc[rows["component"].str.startswith("head ")]):
             plots.append(head_cells(by_head, label="points", limits=(None, None)))
         title = self._shift(rows, first, second)
-        note = f"{self.name}; ringed where p < {SURE} after Holm"
+        note = f"{self.name}; ringed where p < {ALPHA} after Holm"
         return Figure(f"{self.name}-shift", title, plots, len(plots), rows, "pairs", note)
 
     def _shift(self, rows: pd.DataFrame, first: str, second: str) -> str:
@@ -318,13 +323,13 @@ class Method(Generic[M]):
         label = self.label_of(metric.removesuffix(DIFFERENCE))
         ways: dict[str, list[int]] = {"more": [], "less": [], "more or less, by task,": []}
         differs = findings.curve(rows, metric=metric)
-        for layer, cell in differs.loc[differs["p_adjusted"] < SURE].groupby("layer"):
+        for layer, cell in differs.loc[differs["p_adjusted"] < ALPHA].groupby("layer"):
             signs = set(cell["value"] > 0)
             way = (
                 "more or less, by task," if len(signs) == 2 else "more" if True in signs else "less"
             )
             ways[way].append(int(str(layer)))
-        parts = [f"{way} in {findings.layers_of(layers)}" for way, layers in ways.items() if layers]
+        parts = [f"{way} in {name_layers(layers)}" for way, layers in ways.items() if layers]
         return f"{label}, {second} against {first}: {', '.join(parts) or 'no layer differs'}"
 
 

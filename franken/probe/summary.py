@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 import pandas as pd
 
+from franken.probe import findings
 from franken.probe.methods import of_rows
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def peaks(summary: Sequence[LayerRow]) -> list[Peak]:
         best = cell.iloc[int(cell["value"].to_numpy(float).argmax())]
         if metric not in peaked or best["value"] <= 0:
             continue
-        layers = sorted(int(i) for i in cell.loc[cell["ci_high"] >= best["ci_low"], "layer"])
+        layers = findings.peak(cell)
         peaked_at.append(
             Peak(
                 model=model,

@@ -21,21 +21,20 @@ from typing import Any
 import numpy as np
 
 from franken import stats
-from franken.layers import spelled, thirds
+from franken.layers import format_layers, name_layers, thirds
+from franken.probe.findings import peak, pool_tasks
 from franken.report.evidence import Evidence
 from franken.report.sources import join, runs_of, say
 from franken.report.theme import name
 from franken.report.verdicts import (
     ABSENT,
     AGAINST,
-    ALPHA,
     NB,
     ONE_RUN,
     OPEN,
     SUPPORTED,
     Headline,
     above_half,
-    gap_interval,
     interval,
     judged,
     keeps_text,
@@ -44,11 +43,9 @@ from franken.report.verdicts import (
     paired,
     paired_gap,
     percent,
-    permutation_p,
-    ratio_interval,
     side_of_half,
-    subset_p,
 )
+from franken.stats import ALPHA, Estimate
 
 
 def all_headlines(found: Evidence) -> list[Headline]:
@@ -145,7 +142,7 @@ def where(found: Evidence) -> Headline:
             "where", question, "Too few pairs whose answer follows the image.", claim, ABSENT
         )
     runs = runs_of(found, "probe", [model], "swap-suffix")
-    at = {t: stats.bootstrap_mean(d.tolist()) for t, d in depths.items()}
+    at = {t: stats.mean(d, span=found.study.depth) for t, d in depths.items()}
     first, last, p, how, gap = _deepest_gap(found, model, depths)
     answer = say(
         "In {who}, answers to {first} stop following the image after {early:n}, answers to {last} after {late:n}: "
@@ -194,8 +191,8 @@ def what(found: Evidence) -> Headline:
         return Headline("what", question, why, claim, ABSENT)
     runs = runs_of(found, "diff")
     start = thirds(len(energy))["middle"][0]
-    p = subset_p(energy, start)
-    ratio, low, high = ratio_interval(energy[:start], energy[start:])
+    p = stats.permutation_test(energy[:start], energy[start:])
+    ratio, low, high = stats.ratio(energy[:start], energy[start:])
     parts = {
         c: _ratio(text_layers(rows, delta, "relative_energy", c), start) for c in ("attn", "mlp")
     }
@@ -282,13 +279,11 @@ def transfer(found: Evidence) -> Headline:
     share = f"{100 * row['diff'] / whole['diff']:.0f}{NB}%" if gained else ""
     runs = _evals(found, parent, main, "rl")
     answer = say(
-        "{who} with RL's layers {span} scores {after:n}: {gain:n} over {who}"
-        + part
-        + ", {n:n}, {p:n}.",
+        "{who} with RL's {span} scores {after:n}: {gain:n} over {who}" + part + ", {n:n}, {p:n}.",
         runs,
         {"after": _evals(found, main), "gain": _evals(found, parent, main)},
         who=name(parent),
-        span=f"{min(late)}–{max(late)}",
+        span=name_layers(late),
         after=percent(row["mean_b"]),
         gain=interval(row),
         share=share,
@@ -365,17 +360,17 @@ def necessary(found: Evidence) -> Headline:
         arms,
         key=lambda a: len(late & set(study.frozen[a])) - 0.01 * len(set(study.frozen[a]) - late),
     )
-    span = layer_spans(study.frozen[key])
+    span = name_layers(study.frozen[key])
     exact = set(study.frozen[key]) == late
     claim = (
         "Without its late layers RL loses its gain"
         if exact
-        else f"Without layers {span} RL loses its gain"
+        else f"Without {span} RL loses its gain"
     )
     states = {a: _freeze_state(r, lower[a], halves[a]) for a, r in arms.items()}
     row = arms[key]
     answer = say(
-        "RL with layers {span} frozen scores {after:n}: {loss:n} against full RL, {n:n}, {p:n}.",
+        "RL with {span} frozen scores {after:n}: {loss:n} against full RL, {n:n}, {p:n}.",
         _evals(found, "rl", key),
         {"after": _evals(found, key)},
         span=span,
@@ -397,7 +392,7 @@ def necessary(found: Evidence) -> Headline:
             "{arm} ({span}): {loss:n} against RL, {p:n}; {state}.",
             _evals(found, "rl", arm),
             arm=name(arm),
-            span=layer_spans(study.frozen[arm]),
+            span=format_layers(study.frozen[arm]),
             loss=interval(r),
             p=p_text(lower[arm]),
             state=states[arm],
@@ -443,7 +438,7 @@ def reading_depths(found: Evidence, model: str) -> dict[str, np.ndarray]:
 
 def _deepest_gap(
     found: Evidence, model: str, depths: dict[str, np.ndarray]
-) -> tuple[str, str, float, str, tuple[float, float, float]]:
+) -> tuple[str, str, float, str, Estimate]:
     """The two tasks that fall furthest apart: (earlier, later, adjusted p, the test's name, gap
     with interval).
 
@@ -456,7 +451,7 @@ def _deepest_gap(
     pairs = list(combinations(depths, 2))
     tests = [paired_tests.get(frozenset(ab)) for ab in pairs]
     raw = [
-        t.p if t else permutation_p(depths[a], depths[b])
+        t.p if t else stats.permutation_test(depths[a], depths[b])
         for t, (a, b) in zip(tests, pairs, strict=True)
     ]
     gaps = [abs(depths[a].mean() - depths[b].mean()) for a, b in pairs]
@@ -464,7 +459,7 @@ def _deepest_gap(
     at = max(range(len(pairs)), key=lambda i: gaps[i])
     (a, b), test = pairs[at], tests[at]
     a, b = (a, b) if depths[a].mean() <= depths[b].mean() else (b, a)
-    gap = gap_interval(depths[a], depths[b]) if test is None else paired_gap(test, b)
+    gap = stats.gap(depths[a], depths[b]) if test is None else paired_gap(test, b)
     how = (
         f"sign-flip test paired by image (n = {test.n} images)"
         if test
@@ -477,8 +472,6 @@ def costliest_layer(found: Evidence, model: str) -> str:
     """Which layer's removal costs most accuracy over all tasks; several where their intervals
     overlap.
     """
-    from franken.probe.findings import pool_tasks
-
     rows = found.layers("probe")
     rows = rows[
         (rows["model"] == model) & (rows["method"] == "zero") & (rows["metric"] == "accuracy_drop")
@@ -487,8 +480,8 @@ def costliest_layer(found: Evidence, model: str) -> str:
     if len(pooled) == 0:
         return ""
     top = pooled.loc[pooled["value"].idxmax()]
-    layers = [int(i) for i in pooled[pooled["ci_high"] >= top["ci_low"]]["layer"]]
-    who = f"layer {layers[0]}" if len(layers) == 1 else f"one of the layers {layer_spans(layers)}"
+    layers = peak(pooled)
+    who = name_layers(layers) if len(layers) == 1 else f"one of the {name_layers(layers)}"
     return say(
         "Removing {who} costs most: {cost:n} of accuracy at layer {layer} (95 % {span:n}), mean over tasks.",
         runs_of(found, "probe", [model], "zero"),
@@ -506,11 +499,6 @@ def text_layers(rows: Any, delta: str, metric: str, component: str = "all") -> n
     keep = (rows["method"] == delta) & (rows["metric"] == metric) & (rows["part"] == "text")
     keep &= (rows["component"] == component) & rows["layer"].notna()
     return rows[keep].sort_values("layer")["value"].dropna().to_numpy(float)
-
-
-def layer_spans(layers: list[int]) -> str:
-    """`0–2, 5`: layers in a sentence, last one included."""
-    return spelled(layers, "–")
 
 
 def _evals(found: Evidence, *models: str) -> tuple[str, ...]:
@@ -553,7 +541,7 @@ def _ratio(values: np.ndarray, start: int) -> float:
     return float(values[start:].mean() / early) if early > 0 else float("nan")
 
 
-def _layers(mean: stats.Estimate) -> str:
+def _layers(mean: Estimate) -> str:
     return f"{mean.value:.1f} layers (95{NB}% {mean.low:.1f} to {mean.high:.1f})"
 
 

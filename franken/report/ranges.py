@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from franken import stats
-from franken.layers import neighbours, thirds
+from franken.layers import contiguous, thirds
 from franken.report import theme as look
 from franken.report.evidence import Evidence
 from franken.report.figures import plots
@@ -189,15 +189,15 @@ def plot_effects(
                 len(own if len(kinds) == 1 else kinds),
             )
             value, low, high = 100 * effect.diff, 100 * effect.low, 100 * effect.high
-            spans = neighbours(effect.layers)
+            spans = contiguous(effect.layers)
             ax.hlines(
                 [value] * len(spans),
-                [a - 0.42 for a, _ in spans],
-                [b + 0.42 for _, b in spans],
+                [span[0] - 0.42 for span in spans],
+                [span[-1] + 0.42 for span in spans],
                 color=tint,
                 linewidth=2.4,
             )
-            ax.hlines(value, spans[0][0], spans[-1][1], color=tint, linewidth=0.8, linestyle=":")
+            ax.hlines(value, spans[0][0], spans[-1][-1], color=tint, linewidth=0.8, linestyle=":")
             ax.vlines(at, low, high, color=tint, linewidth=1.2, alpha=0.75)
             ax.plot(
                 [at], [value], MARKS[kind], color=tint, markersize=5, label=None if number else name
@@ -235,5 +235,5 @@ def _where(effect: Effect, number: int, of: int) -> float:
     """x of the interval: spread over the widest run of the effect's layers, so that no two stand on
     one place.
     """
-    a, b = max(neighbours(effect.layers), key=lambda ab: ab[1] - ab[0])
-    return a - 0.3 + (b - a + 0.6) * (number + 1) / (of + 1)
+    widest = max(contiguous(effect.layers), key=len)
+    return widest[0] - 0.3 + (len(widest) - 0.4) * (number + 1) / (of + 1)

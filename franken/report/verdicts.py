@@ -5,16 +5,13 @@ rules are in `headlines`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import combinations
 from typing import Any
-
-import numpy as np
 
 from franken.evaluate.metrics import compare_samples, compare_values, per_prompt
 from franken.report.evidence import Evidence
 from franken.report.sources import Sentence, say
 from franken.runs.manifest import FallTest
-from franken.stats import ALPHA
+from franken.stats import ALPHA, Estimate
 
 NB = "\N{NO-BREAK SPACE}"
 SUPPORTED, AGAINST, OPEN, ABSENT = "supported", "not supported", "inconclusive", "not measured"
@@ -59,14 +56,11 @@ def n_text(n: int) -> str:
 
 
 def interval(row: Any) -> str:
-    """A difference with its interval, in points: `+10.2 points (95 % +8.1 to +12.2)`.
-
-    Where all prompts differ by the same, resampling them gives an interval of no width, which would
-    look like certainty.
-    """
-    if row["ci_low"] == row["ci_high"]:
-        return f"{points(row['diff'])} points ({'no prompt differs' if row['diff'] == 0 else 'all prompts differ alike'})"
-    return f"{points(row['diff'])} points (95{NB}% {points(row['ci_low'])} to {points(row['ci_high'])})"
+    """A difference with its interval, in points: `+10.2 points (95 % +8.1 to +12.2)`."""
+    low, high = row["ci_low"], row["ci_high"]
+    if low != low:
+        return f"{points(row['diff'])} points"
+    return f"{points(row['diff'])} points (95{NB}% {points(low)} to {points(high)})"
 
 
 def paired(found: Evidence, a: str, b: str, metric: str = "acc@1", task: str = "all") -> Any | None:
@@ -137,68 +131,9 @@ def judged(row: Any, p: float) -> str:
     return SUPPORTED if row["diff"] > 0 else AGAINST
 
 
-def permutation_p(a: np.ndarray, b: np.ndarray, *, n_perm: int = 10_000, seed: int = 0) -> float:
-    """Two-sided permutation p that two independent samples have equal means; never below 1/(n_perm
-    + 1).
-    """
-    pool = np.concatenate([a, b])
-    rng = np.random.default_rng(seed)
-    seen = abs(a.mean() - b.mean())
-    extreme = 0
-    for start in range(0, n_perm, 1000):
-        orders = rng.permuted(np.tile(pool, (min(1000, n_perm - start), 1)), axis=1)
-        means = orders[:, : len(a)].mean(1) - orders[:, len(a) :].mean(1)
-        extreme += int((np.abs(means) >= seen - 1e-12).sum())
-    return (extreme + 1) / (n_perm + 1)
-
-
-def gap_interval(
-    a: np.ndarray, b: np.ndarray, *, n_boot: int = 2000, seed: int = 0
-) -> tuple[float, float, float]:
-    """Difference of two independent means, b - a, with a percentile bootstrap interval."""
-    rng = np.random.default_rng(seed)
-    draws = [x[rng.integers(0, len(x), (n_boot, len(x)))].mean(1) for x in (a, b)]
-    low, high = np.quantile(draws[1] - draws[0], (0.025, 0.975))
-    return float(b.mean() - a.mean()), float(low), float(high)
-
-
-def paired_gap(test: FallTest, later: str) -> tuple[float, float, float]:
+def paired_gap(test: FallTest, later: str) -> Estimate:
     """The difference over shared images and its interval, as the probe tested it, `later` minus the
     other task.
     """
     gap, (low, high) = test.difference, test.ci
-    return (gap, low, high) if test.tasks[1] == later else (-gap, -high, -low)
-
-
-def ratio_interval(
-    a: np.ndarray, b: np.ndarray, *, n_boot: int = 2000, seed: int = 0
-) -> tuple[float, float, float]:
-    """Ratio of two independent positive means, b / a, with a percentile bootstrap interval."""
-    rng = np.random.default_rng(seed)
-    draws = [x[rng.integers(0, len(x), (n_boot, len(x)))].mean(1) for x in (a, b)]
-    low, high = np.quantile(draws[1] / np.maximum(draws[0], 1e-300), (0.025, 0.975))
-    return float(b.mean() / a.mean()), float(low), float(high)
-
-
-def subset_p(values: np.ndarray, size: int, *, n_perm: int = 20_000, seed: int = 0) -> float:
-    """Two-sided p that the first `size` values differ in mean from the rest: exact, or drawn where
-    subsets are many.
-    """
-    from math import comb
-
-    n = len(values)
-    if not 0 < size < n:
-        return 1.0
-    total = values.sum()
-
-    def gap(chosen: Any) -> float:
-        inside = values[list(chosen)].sum()
-        return abs(inside / size - (total - inside) / (n - size))
-
-    seen = gap(range(size)) - 1e-12
-    if comb(n, size) <= n_perm:
-        gaps = np.array([gap(c) for c in combinations(range(n), size)])
-        return float((gaps >= seen).mean())
-    rng = np.random.default_rng(seed)
-    drawn = np.array([gap(rng.permutation(n)[:size]) for _ in range(n_perm)])
-    return float(((drawn >= seen).sum() + 1) / (n_perm + 1))
+    return Estimate(gap, low, high) if test.tasks[1] == later else Estimate(-gap, -high, -low)

@@ -1,5 +1,4 @@
-"""What an autopsy does, step by step: settings in, steps out. Nothing is loaded and nothing runs
-here.
+"""What an autopsy does, step by step: settings in, steps out. Nothing is loaded, nothing runs.
 
 Every stage is evaluated and probed, the weights are compared, the hybrids are evaluated. Around
 that, optional: other arms, attention from reasoning to vision, activation patching (asked for with
@@ -9,15 +8,14 @@ run folders by the ids of the steps that make them (`Step.reads`).
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from franken.errors import UsageError, did_you_mean
 from franken.runs.record import Study
 from franken.study.steps import Step
+from franken.study.verbs import Comparing, Diffing, Evaluation, Probing, Scoring, Verb
 
 # what can be left out, in the order in which a budget gives it up, and what is lost with it
 OPTIONAL = {
@@ -40,11 +38,9 @@ class Settings:
     per task.
 
     Attention and patching look at one pair at a time and never at more pairs than the probe:
-    `attention_samples`,
-    `patch_samples`. `score_samples`: prompts per task of the M scores, by default all `samples`.
-    `controls`: random layer
-    sets of each size beside the hybrids; `without`: names of `SWITCHES` that are switched off;
-    `dropped`: of `OPTIONAL` those that a budget gave up.
+    `attention_samples`, `patch_samples`. `score_samples`: prompts per task of the M scores, by
+    default all `samples`. `controls`: random layer sets of each size beside the hybrids; `without`:
+    names of `SWITCHES` that are switched off; `dropped`: of `OPTIONAL` those that a budget gave up.
     """
 
     tasks: tuple[str, ...] = ()
@@ -71,16 +67,13 @@ class Settings:
         """Whether this part of the study runs."""
         return name not in (*self.without, *self.dropped) and (name != "patch" or self.patch)
 
-    def sizes(self) -> dict[str, Any]:
+    def sizes(self) -> dict[str, object]:
         """How much is measured, as study.json keeps it."""
         names = ("samples", "probe_samples", "n", "k", "arm_draws", "controls", "max_new_tokens")
-        found = {
-            name: list(v) if isinstance(v := getattr(self, name), tuple) else v for name in names
-        }
-        found |= {"score_samples": self.scored()} if self.on("scores") else {}
-        return found | {
-            f"{kind}_samples": self.pairs(kind) for kind in ("attention", "patch") if self.on(kind)
-        }
+        values = {name: getattr(self, name) for name in names} | {"k": list(self.k)}
+        kinds = [kind for kind in ("attention", "patch") if self.on(kind)]
+        scored = {"score_samples": self.scored()} if self.on("scores") else {}
+        return values | scored | {f"{kind}_samples": self.pairs(kind) for kind in kinds}
 
     def scored(self) -> int:
         """Prompts per task in the arms that only the M scores need."""
@@ -111,25 +104,23 @@ def study_steps(study: Study, s: Settings, out: Path, needs: Mapping[str, str]) 
     """
     make = _Maker(study, s, str(out / "runs"), needs)
     steps = [make.evaluation(label) for label in study.models]
-    steps += [make.arms(label) for label in study.stages if s.on("arms")]
-    steps += [
-        make.probe(label, "probe", SWAPS, "swap,zero", 9.0)
-        for label in study.stages
-        if s.on("probe")
-    ]
-    steps += [make.diff()] if s.on("diff") else []
+    if s.on("arms"):
+        steps += [make.arms(label) for label in study.stages]
+    if s.on("probe"):
+        steps += [make.probe(label, "probe", SWAPS, 9.0) for label in study.stages]
+    if s.on("diff"):
+        steps.append(make.diff())
     steps += [make.hybrid(number, label) for number, label in enumerate(study.hybrids)]
-    extra = [
-        make.probe(label, "attention", ("attention",), "attention", 4.0) for label in study.stages
-    ]
-    steps += extra if s.on("attention") else []
-    extra = [make.probe(label, "patch", PATCHES, "patch", 9.0) for label in study.stages]
-    steps += extra if s.on("patch") else []
+    if s.on("attention"):
+        steps += [make.probe(label, "attention", ("attention",), 4.0) for label in study.stages]
+    if s.on("patch"):
+        steps += [make.probe(label, "patch", PATCHES, 9.0) for label in study.stages]
     if s.on("scores"):
         steps += [make.score_arms(label) for label in study.stages]
         steps += [make.hybrid_arms(number, label) for number, label in enumerate(study.hybrids)]
-        steps += [make.scores(steps)]
-    steps += [make.diversity()] if s.on("diversity") else []
+        steps.append(make.scores(steps))
+    if s.on("diversity"):
+        steps.append(make.diversity())
     return steps
 
 
@@ -141,202 +132,104 @@ class _Maker:
     needs: Mapping[str, str]
 
     def evaluation(self, label: str) -> Step:
-        ks = ",".join(map(str, self.s.k))
-        command = f"franken eval {self._typed(label)} --samples {self.s.samples} --n {self.s.n} --k {ks}{self._on()}"
-        args = self._eval(label, self.s.n, ["image"]) | {"k": list(self.s.k)}
-        return self._step(f"eval-{label}", f"evaluate {label}", "eval", args, command, label, 3.0)
+        does = self._eval(label, self.s.n, ("image",), k=self.s.k)
+        return self._step(f"eval-{label}", f"evaluate {label}", does, label, 3.0)
 
     def arms(self, label: str) -> Step:
-        what, names = f"evaluate {label} without the image", ["text", "blind"]
-        command = self._arms_command(self._typed(label), self.s.arm_draws, names, self.s.samples)
-        args = self._eval(label, self.s.arm_draws, names)
-        return self._step(f"arms-{label}", what, "eval", args, command, label, 2.0, kind="arms")
+        does = self._eval(label, self.s.arm_draws, ("text", "blind"))
+        what = f"evaluate {label} without the image"
+        return self._step(f"arms-{label}", what, does, label, 2.0, kind="arms")
 
     def score_arms(self, label: str) -> Step:
         """What the M scores need beside the image arm and, where that step runs, the text arm."""
-        names = [a for a in M_ARMS if a != "text" or not self.s.on("arms")]
+        arms = tuple(a for a in M_ARMS if a != "text" or not self.s.on("arms"))
+        does = self._eval(label, 1, arms, samples=self.s.scored())
         what = f"evaluate {label} with black images"
-        command = self._arms_command(self._typed(label), 1, names, self.s.scored())
-        args = self._eval(label, 1, names) | {"samples": self.s.scored()}
-        return self._step(f"m-{label}", what, "eval", args, command, label, 2.0, kind="scores")
-
-    def probe(self, label: str, kind: str, methods: Sequence[str], typed: str, cost: float) -> Step:
-        args = {
-            **self._shared(),
-            "model": self.study.models[label],
-            "methods": list(methods),
-            "task_names": self.study.tasks,
-            "samples": self.s.pairs(kind),
-        }
-        command = f"franken probe {self._typed(label)} --method {typed} --samples {self.s.pairs(kind)}{self._on()}"
-        what = {"probe": "probe", "attention": "attention of", "patch": "patch"}[kind]
-        optional = "" if kind == "probe" else kind
-        return self._step(
-            f"{kind}-{label}", f"{what} {label}", "probe", args, command, label, cost, kind=optional
-        )
-
-    def diff(self) -> Step:
-        stages = {label: self.study.models[label] for label in self.study.stages}
-        spectra = self.s.on("spectra")
-        command = " ".join(
-            ["franken diff", *map(self._typed, stages), *(["--spectra"] if spectra else [])]
-        )
-        args = {"checkpoints": stages, "spectra": spectra, "out": self.runs}
-        return Step(
-            "diff",
-            "compare the weights",
-            "diff",
-            args,
-            command,
-            None,
-            tuple(stages.values()),
-            self._after(*stages),
-        )
+        return self._step(f"m-{label}", what, does, label, 2.0, kind="scores")
 
     def hybrid(self, number: int, label: str) -> Step:
-        what = f"evaluate the hybrid {label}"
-        command = f"franken eval HYBRID --samples {self.s.samples} --n {self.s.n} --k {','.join(map(str, self.s.k))}"
-        args = self._grafted(label, self.s.n, ["image"]) | {"k": list(self.s.k)}
-        return self._hybrid(f"hybrid-{number}", what, args, f"{command}{self._on()}", label, 3.0)
+        does = self._eval(label, self.s.n, ("image",), k=self.s.k)
+        return self._step(f"hybrid-{number}", f"evaluate the hybrid {label}", does, label, 3.0)
 
     def hybrid_arms(self, number: int, label: str) -> Step:
+        does = self._eval(label, 1, M_ARMS, samples=self.s.scored())
         what = f"evaluate the hybrid {label} without the image"
-        command = self._arms_command("HYBRID", 1, M_ARMS, self.s.scored())
-        args = self._grafted(label, 1, M_ARMS) | {"samples": self.s.scored()}
-        return self._hybrid(f"m-hybrid-{number}", what, args, command, label, 2.0, kind="scores")
+        return self._step(f"m-hybrid-{number}", what, does, label, 2.0, kind="scores")
+
+    def probe(self, label: str, kind: str, methods: tuple[str, ...], weight: float) -> Step:
+        s = self.s
+        does = Probing(
+            model=self.study.models[label],
+            methods=methods,
+            tasks=tuple(self.study.tasks),
+            samples=s.pairs(kind),
+            seed=s.seed,
+            data=s.data,
+            max_new_tokens=s.max_new_tokens,
+            device=s.device,
+            dtype=s.dtype,
+            out=self.runs,
+        )
+        what = {"probe": "probe", "attention": "attention of", "patch": "patch"}[kind]
+        optional = "" if kind == "probe" else kind
+        return self._step(f"{kind}-{label}", f"{what} {label}", does, label, weight, kind=optional)
+
+    def diff(self) -> Step:
+        stages = self.study.stages
+        paths = tuple(self.study.models[label] for label in stages)
+        does = Diffing(paths, self.s.on("spectra"), self.runs)
+        return Step("diff", "compare the weights", does, None, paths, self._after(*stages))
 
     def scores(self, steps: Sequence[Step]) -> Step:
         """The M scores of everything that answered in the arms that they need."""
-        labels = [*self.study.stages, *self.study.hybrids]
-        groups = {
-            label: [s.id for s in steps if s.verb == "eval" and s.model == label]
-            for label in labels
-        }
-        args = {
-            "groups": groups,
-            "parent": self.study.parent,
-            "donor": "rl",
-            "hybrids": {
-                label: hybrid.model_dump(include={"layers", "ranges", "control"})
-                for label, hybrid in self.study.hybrids.items()
-            },
-            "seed": self.s.seed,
-            "out": self.runs,
-        }
-        reads = tuple(i for ids in groups.values() for i in ids)
-        hybrid = " HYBRID" if self.study.hybrids else ""
-        command = f"franken eval {self._typed(self.study.parent)} {self._typed('rl')}{hybrid} --samples {self.s.scored()}"
-        command += f" --n 1 --k 1 --arms {','.join(('image', *M_ARMS))}"
-        return Step(
-            "scores",
-            "M scores",
-            "scores",
-            args,
-            f"{command}{self._on()}",
-            reads=reads,
-            cost=0.1,
-            kind="scores",
-        )
+        labels = (*self.study.stages, *self.study.hybrids)
+        evaluations = tuple(s.id for s in steps if s.verb == Evaluation.verb and s.model in labels)
+        random = tuple(label for label, hybrid in self.study.hybrids.items() if hybrid.control)
+        does = Scoring(evaluations, self.study.parent, "rl", random, self.runs)
+        return Step("scores", "M scores", does, weight=0.1, kind="scores")
 
     def diversity(self) -> Step:
-        labels = [label for label in self.study.models if label in (*self.study.stages, "control")]
-        names = "".join(f" --label {label}" for label in labels)
-        command = f"franken eval {' '.join(map(self._typed, labels))}{names} --samples {self.s.samples} --n {self.s.n}"
-        command += f" --k {','.join(map(str, self.s.k))}{self._on()}"
-        args = {"seed": self.s.seed, "out": self.runs}
-        reads = tuple(f"eval-{label}" for label in labels)
+        labels = [x for x in self.study.models if x in (*self.study.stages, "control")]
+        does = Comparing(tuple(f"eval-{label}" for label in labels), self.s.seed, self.runs)
         what = "how varied the answers are"
-        return Step(
-            "diversity", what, "compare", args, command, reads=reads, cost=0.2, kind="diversity"
+        return Step("diversity", what, does, weight=0.2, kind="diversity")
+
+    def _eval(
+        self,
+        label: str,
+        n: int,
+        arms: tuple[str, ...],
+        *,
+        k: tuple[int, ...] = (1,),
+        samples: int | None = None,
+    ) -> Evaluation:
+        """Of a checkpoint, or of the hybrid of that name."""
+        s, hybrid = self.s, self.study.hybrids.get(label)
+        return Evaluation(
+            model=self.study.models[self.study.parent if hybrid else label],
+            label=label,
+            donor=self.study.models["rl"] if hybrid else "",
+            layers=hybrid.ranges if hybrid else "",
+            n=n,
+            k=k,
+            arms=arms,
+            tasks=tuple(self.study.tasks),
+            samples=s.samples if samples is None else samples,
+            seed=s.seed,
+            data=s.data,
+            max_new_tokens=s.max_new_tokens,
+            batch_size=s.batch_size,
+            device=s.device,
+            dtype=s.dtype,
+            out=self.runs,
         )
 
     def _step(
-        self,
-        name: str,
-        what: str,
-        verb: str,
-        args: Mapping[str, Any],
-        command: str,
-        label: str,
-        cost: float,
-        kind: str = "",
+        self, name: str, what: str, does: Verb, label: str, weight: float, kind: str = ""
     ) -> Step:
-        inputs = (self.study.models[label],)
-        return Step(
-            name, what, verb, args, command, label, inputs, self._after(label), cost, kind=kind
-        )
-
-    def _hybrid(
-        self,
-        name: str,
-        what: str,
-        args: Mapping[str, Any],
-        command: str,
-        label: str,
-        cost: float,
-        kind: str = "",
-    ) -> Step:
-        parent, ranges = self.study.parent, self.study.hybrids[label].ranges
-        merge = f"franken merge {self._typed(parent)} {self._typed('rl')} --layers {ranges} --out HYBRID; "
-        inputs = (self.study.models[parent], self.study.models["rl"])
-        return Step(
-            name,
-            what,
-            "eval",
-            args,
-            merge + command,
-            label,
-            inputs,
-            self._after(parent, "rl"),
-            cost,
-            kind=kind,
-        )
-
-    def _shared(self) -> dict[str, Any]:
-        s = self.s
-        return {
-            "seed": s.seed,
-            "device": s.device,
-            "dtype": s.dtype,
-            "data": s.data,
-            "max_new_tokens": s.max_new_tokens,
-            "out": self.runs,
-        }
-
-    def _eval(self, label: str, n: int, arms: Sequence[str]) -> dict[str, Any]:
-        known = self.study.models.get(label)
-        return {
-            **self._shared(),
-            "tasks": list(self.study.tasks),
-            "samples": self.s.samples,
-            "batch_size": self.s.batch_size,
-            "models": [known],
-            "labels": [label],
-            "n": n,
-            "k": [1],
-            "arms": list(arms),
-        }
-
-    def _grafted(self, label: str, n: int, arms: Sequence[str]) -> dict[str, Any]:
-        graft = {
-            "label": label,
-            "donor": self.study.models["rl"],
-            "layers": self.study.hybrids[label].ranges,
-        }
-        args = self._eval(self.study.parent, n, arms)
-        del args["labels"]
-        return args | {"grafts": [graft]}
-
-    def _arms_command(self, typed: str, n: int, arms: Sequence[str], samples: int) -> str:
-        return f"franken eval {typed} --samples {samples} --n {n} --k 1 --arms {','.join(arms)}{self._on()}"
-
-    def _on(self) -> str:
-        text = f" --tasks {','.join(self.study.tasks)}" if self.study.tasks else ""
-        text += f" --data {shlex.quote(self.s.data)}" if self.s.data else ""
-        return f"{text} --seed {self.s.seed}"
-
-    def _typed(self, label: str) -> str:
-        return shlex.quote(self.study.models[label])
+        made_of = (self.study.parent, "rl") if label in self.study.hybrids else (label,)
+        inputs = tuple(self.study.models[x] for x in made_of)
+        return Step(name, what, does, label, inputs, self._after(*made_of), weight, kind)
 
     def _after(self, *labels: str) -> tuple[str, ...]:
         return tuple(dict.fromkeys(self.needs[x] for x in labels if x in self.needs))

@@ -16,18 +16,16 @@ from dataclasses import replace
 from functools import cache
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 from franken.checkpoints import name_of, open_checkpoint, resolve
 from franken.errors import UsageError
 from franken.evaluate.run import plan_eval
-from franken.layers import parse_ranges
+from franken.layers import option_of, parse_ranges
 from franken.lock import locked
 from franken.runs import STAGES
 from franken.runs.record import (
     FILE,
     BudgetRecord,
-    HybridRecord,
     LeftOut,
     StepRecord,
     Study,
@@ -36,9 +34,10 @@ from franken.runs.record import (
 from franken.runs.training import frozen_layers, read_proofs
 from franken.study.agenda import OPTIONAL, Settings, check_switches, study_steps
 from franken.study.budget import FLOOR, Fit, fit, parse_budget
-from franken.study.cost import find_rates, lines, recorder, totals
-from franken.study.hybrids import Hybrid, plan_hybrids
-from franken.study.steps import Outcome, Report, Step, run_steps, stored_steps
+from franken.study.cost import Memory, find_rates, lines, recorder, totals
+from franken.study.hybrids import plan_hybrids
+from franken.study.lanes import Report, run_steps
+from franken.study.steps import Outcome, Step, stored_steps
 
 SMALL = 1 << 30  # bytes; checkpoints below this run side by side
 
@@ -60,8 +59,8 @@ def plan_autopsy(
     checkpoint.
 
     `extra` are further checkpoints to evaluate: `control`, or `frozen-RANGE` (`frozen-late`,
-    `frozen-0-3`) for RL with
-    those text layers frozen; `frozen` says which layers a label froze where its name does not.
+    `frozen-0-3`) for RL with those text layers frozen; `frozen` says which layers a label froze
+    where its name does not.
     Raises UsageError for checkpoints that are not there or do not fit each other, unknown tasks,
     impossible numbers.
     """
@@ -101,9 +100,7 @@ def plan_autopsy(
         samples=settings.samples,
         seed=settings.seed,
         data=settings.data,
-        hybrids={h.label: HybridRecord(**h.to_dict()) for h in hybrids}
-        if settings.on("hybrids")
-        else {},
+        hybrids={h.label: h.record() for h in hybrids} if settings.on("hybrids") else {},
         frozen=arms,
         command=command,
         left_out=_switched_off(settings),
@@ -160,14 +157,12 @@ def fit_budget(
     whole, _ = plan_autopsy(base, sft, rl, out=out, settings=settings, extra=extra)
     lanes = jobs or default_jobs(whole)
     rates = find_rates(out, device=settings.device, jobs=lanes)
-    memory: dict[str, Any] = {}
+    memory = Memory()
 
     @cache
     def price(smaller: Settings) -> float | None:
         steps = plan_autopsy(base, sft, rl, out=out, settings=smaller, extra=extra)[1]
-        return totals(lines(steps, stored_steps(steps, out).keys(), rates, memory), lanes)[
-            "seconds"
-        ]
+        return totals(lines(steps, stored_steps(steps, out).keys(), rates, memory), lanes).seconds
 
     return fit(settings, budget, price)
 
@@ -206,10 +201,8 @@ def run_autopsy(
     """Run what is missing of an autopsy and write its page. Returns the page's path.
 
     `before` are steps of the caller's own (training runs), `needs` says which of them makes which
-    label's checkpoint.
-    `jobs` lanes side by side: by default two for small checkpoints, else one. Steps that failed are
-    named on the page
-    and in study.json. With a `budget` (30m, 2h) sizes shrink until the study is expected to fit,
+    label's checkpoint. `jobs` lanes side by side: by default two for small checkpoints, else one.
+    Steps that failed are named on the page and in study.json. With a `budget` (30m, 2h) sizes shrink until the study is expected to fit,
     and optional steps that have not started when it is used up are left out; every call has the
     whole budget for what is still to do. Raises UsageError if `out` holds something else, unless
     the caller has `claimed` it, and when no study fits the budget.
@@ -234,8 +227,8 @@ def run_autopsy(
     )
     if fitted:
         study.budget, study.notes = _budget(asked, fitted, budget), list(fitted.notes)
-        for note in fitted.notes:
-            (report or _silent)("budget", "chosen", note)
+        for note in fitted.notes if report else ():
+            report("budget", "chosen", note)
     _check(out, study, claimed)
     with locked(out):
         _claim(out, study)
@@ -250,7 +243,7 @@ def _run(
     report: Report | None,
     budget: str,
 ) -> Path:
-    from franken.report.page.build import build_page
+    from franken.report.page.build import build_page  # figures: not for --dry-run
 
     outcomes = run_steps(
         steps,
@@ -278,32 +271,28 @@ def _frozen(models: Mapping[str, str], depth: int) -> dict[str, list[int]]:
         label: label.removeprefix("frozen-") for label in models if label.startswith("frozen-")
     }
     ranges = {label: parse_ranges(text, {"text": depth}) for label, text in named.items()}
-    layers = {label: [i for r in found for i in r.layers] for label, found in ranges.items()}
-    for label, said in layers.items():
-        _check_proof(label, said, Path(models[label]).parent / "freeze.json")
+    layers = {label: [i for r in parts for i in r.layers] for label, parts in ranges.items()}
+    for label, named in layers.items():
+        _check_proof(label, named, Path(models[label]).parent / "freeze.json")
     return layers
 
 
-def _check_proof(label: str, said: Sequence[int], proof: Path) -> None:
+def _check_proof(label: str, named: Sequence[int], proof: Path) -> None:
     """A checkpoint of `freeze-train` lies beside the proof of what was frozen: the label must say
     the same text layers.
     """
     if not proof.exists():
         return
     proved = frozen_layers(list(read_proofs(proof).values()))
-    if proved != sorted(said):
-        named = Hybrid(label, tuple(proved)).ranges.replace("text:", "")
+    if proved != sorted(named):
+        instead = option_of(proved).replace("text:", "")
         raise UsageError(
             f"{label} is not what that run froze",
             f"{proof} says text layers {proved or 'none'}",
-            f"call it frozen-{named}"
+            f"call it frozen-{instead}"
             if proved
             else "give the checkpoint of a run with frozen layers",
         )
-
-
-def _silent(step: str, state: str, text: str) -> None:
-    """A report that nobody reads."""
 
 
 def default_jobs(study: Study) -> int:
@@ -319,7 +308,7 @@ def _recorded(outcome: Outcome, out: Path) -> StepRecord:
         what=step.what,
         verb=step.verb,
         model=step.model,
-        command=step.command,
+        command=outcome.command or step.command,
         seconds=outcome.seconds,
         error=outcome.error,
         optional=bool(step.kind),

@@ -10,9 +10,8 @@ below the smallest study is refused with what that would take.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 from franken.errors import UsageError
 from franken.study.agenda import OPTIONAL, Settings
@@ -89,7 +88,7 @@ def fit(asked: Settings, text: str, price: Price) -> Fit:
     return Fit(chosen, cost, _said(asked, chosen, text, cost))
 
 
-def _ladder(asked: Settings, price: Price) -> Any:
+def _ladder(asked: Settings, price: Price) -> Iterator[Settings]:
     """Ever smaller studies."""
     for share in SHARES[0]:
         yield _scaled(asked, share)

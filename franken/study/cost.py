@@ -12,35 +12,40 @@ numbers can be off by several times, and say so. Comparing weights is timed on t
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import platform
-from collections.abc import Callable, Collection, Mapping, Sequence
+import time
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from franken.checkpoints import Checkpoint, open_checkpoint
-from franken.study.steps import Step
+from franken.diff.estimate import estimate_seconds
+from franken.diff.plan import plan_diff
+from franken.diff.run import DiffOptions
+from franken.probe.cost import cost as cost_of_probe
+from franken.probe.methods import parse
+from franken.probe.plan import ProbePlan, plan_probe
+from franken.study.lanes import CostOf
+from franken.study.steps import Measured, Record, Step
+from franken.study.verbs import Comparing, Diffing, Evaluation, Probing, Questions, Scoring
+from franken.tasks.sources import load_tasks
 
-PIXELS_PER_TOKEN, LETTERS_PER_TOKEN = (
-    28 * 28,
-    3,
-)  # Qwen2.5-VL's, about; the true number is known once a prompt is processed
+PIXELS_PER_TOKEN = 28 * 28  # Qwen2.5-VL's; the true number is known once a prompt is processed
+LETTERS_PER_TOKEN = 3  # about
 CHUNK = 96  # prompts that `franken eval` asks between two writes
-BYTES_A_ROW = {
-    "eval": 40,
-    "probe": 20,
-    "diff": 400,
-    "compare": 10,
-    "scores": 10,
-}  # of the creature's Parquet files
+BYTES_A_ROW = {  # of the creature's Parquet files
+    **{Evaluation.verb: 40, Probing.verb: 20, Diffing.verb: 400},
+    **{Comparing.verb: 10, Scoring.verb: 10},
+}
 PAGE = 4 << 20  # the page's figures
-EFFICIENCY = 0.6  # of a matrix product's rate, for a whole forward pass; the creature on a CPU reaches about that
-A_LAYER = {"cpu": 0.2e-3, "cuda": 0.2e-3}  # seconds that a pass through one layer takes at least
+EFFICIENCY = 0.6  # of a matrix product's rate, for a forward pass; the creature's on a CPU, about
+A_LAYER = 0.2e-3  # seconds that a pass through one layer takes at least, on a CPU as on a GPU
 A_COMPARED_ANSWER = 2e-3  # seconds; embedding, resampling and t-SNE of one answer
+A_SCORED_ANSWER = 0.2e-3
 TRIES = 8  # products that are timed
 DISK = 1e9  # bytes a second, of loading
 
@@ -78,7 +83,7 @@ class Rates:
 
 def group(step: Step) -> str:
     """Steps of one group take time alike: the verb, and of probes what is probed."""
-    return step.kind if step.verb == "probe" and step.kind else step.verb
+    return step.kind if isinstance(step.does, Probing) and step.kind else step.verb
 
 
 def machine() -> str:
@@ -86,126 +91,127 @@ def machine() -> str:
     return f"{platform.node()} ({platform.machine()}, {os.cpu_count()} cores)"
 
 
-def study_costs(steps: Sequence[Step], memory: dict[str, Any] | None = None) -> dict[str, Cost]:
-    """What every step takes, by its id; what a step reads from others is their answers.
-
-    `memory` keeps what steps of one kind share: a probe's plan is made once a study.
+@dataclass
+class Memory:
+    """What the costs of several steps share: the largest probe's pairs and the prompts' lengths, by
+    what they were asked with.
     """
-    memory = {} if memory is None else memory
-    found: dict[str, Cost] = {}
+
+    plans: dict[tuple[object, ...], tuple[int, ProbePlan]] = field(default_factory=dict)
+    prompts: dict[tuple[object, ...], int] = field(default_factory=dict)
+
+
+def study_costs(steps: Sequence[Step], memory: Memory | None = None) -> dict[str, Cost]:
+    """What every step takes, by its id; what a step reads from others is their answers."""
+    memory = memory or Memory()
+    costs: dict[str, Cost] = {}
     for step in steps:
-        if step.verb == "eval":
-            found[step.id] = _eval_cost(step.args, memory)
-        elif step.verb == "probe":
-            found[step.id] = _probe_cost(step.args, memory)
-        elif step.verb == "diff":
-            found[step.id] = _diff_cost(step.args)
+        does = step.does
+        if isinstance(does, Evaluation):
+            costs[step.id] = _eval_cost(does, memory)
+        elif isinstance(does, Probing):
+            costs[step.id] = _probe_cost(does, memory)
+        elif isinstance(does, Diffing):
+            costs[step.id] = _diff_cost(does)
         else:
-            answers = sum(found[i].answers for i in step.reads if i in found)
-            found[step.id] = Cost(
-                written=answers * BYTES_A_ROW.get(step.verb, 0), work=float(answers)
-            )
-    return found
+            answers = sum(costs[i].answers for i in step.reads if i in costs)
+            written = answers * BYTES_A_ROW.get(step.verb, 0)
+            costs[step.id] = Cost(written=written, work=float(answers))
+    return costs
 
 
-def _eval_cost(args: Mapping[str, Any], memory: dict[str, Any]) -> Cost:
-    questions, new, n = len(args["tasks"]) * args["samples"], args["max_new_tokens"], args["n"]
-    if not args["tasks"]:
-        questions = args["samples"]
-    arms, batch = len(args["arms"]), args["batch_size"]
+def _eval_cost(does: Evaluation, memory: Memory) -> Cost:
+    questions, new, n = max(1, len(does.tasks)) * does.samples, does.max_new_tokens, does.n
+    arms, batch = len(does.arms), does.batch_size
     chunks = [CHUNK] * (questions // CHUNK) + ([questions % CHUNK] if questions % CHUNK else [])
     batches = sum(-(-c // batch) + -(-c // max(1, batch // n)) for c in chunks)
-    model = open_checkpoint(args["models"][0])
+    model = open_checkpoint(does.model)
     prompts, answers = questions * arms, questions * arms * (n + 1)
-    tokens = 2 * prompts * _prompt_tokens(args, args["tasks"], memory) + answers * new
-    donated = [open_checkpoint(graft["donor"]).nbytes for graft in args.get("grafts", [])]
-    calls = batches * arms * new
+    tokens = 2 * prompts * _prompt_tokens(does, memory) + answers * new
     return Cost(
-        calls,
-        prompts,
-        answers,
-        new,
-        tokens,
-        len(model.tensors),
-        model.nbytes + sum(donated),
-        answers * BYTES_A_ROW["eval"],
-        _flops(model, tokens),
+        calls=batches * arms * new,
+        prompts=prompts,
+        answers=answers,
+        new_tokens=new,
+        tokens=tokens,
+        tensors=len(model.tensors),
+        read=model.nbytes + (open_checkpoint(does.donor).nbytes if does.donor else 0),
+        written=answers * BYTES_A_ROW[does.verb],
+        work=_flops(model, tokens),
     )
 
 
-def _probe_cost(args: Mapping[str, Any], memory: dict[str, Any]) -> Cost:
-    from franken.probe.cost import cost
-    from franken.probe.methods import parse
-
-    model, new = open_checkpoint(args["model"]), args["max_new_tokens"]
-    found = cost(replace(_probe_plan(args, memory), methods=parse(args["methods"])))
-    pairs, passes = found["pairs"], found["resumed_layers"] // max(1, model.depths["text"])
-    rows = found["answers"] if not passes else 2 * pairs
-    prompt = _prompt_tokens(args, args["task_names"], memory)
+def _probe_cost(does: Probing, memory: Memory) -> Cost:
+    model, new = open_checkpoint(does.model), does.max_new_tokens
+    counted = cost_of_probe(_probe_plan(does, memory))
+    pairs, passes = counted["pairs"], counted["resumed_layers"] // max(1, model.depths["text"])
+    rows = counted["answers"] if not passes else 2 * pairs
+    prompt = _prompt_tokens(does, memory)
     tokens = 2 * pairs * prompt + rows * new + passes * prompt
-    written = found["answers"] * BYTES_A_ROW["probe"]
     return Cost(
-        found["forwards"],
-        pairs,
-        found["answers"],
-        new,
-        tokens,
-        len(model.tensors),
-        model.nbytes,
-        written,
-        _flops(model, tokens),
+        calls=counted["forwards"],
+        prompts=pairs,
+        answers=counted["answers"],
+        new_tokens=new,
+        tokens=tokens,
+        tensors=len(model.tensors),
+        read=model.nbytes,
+        written=counted["answers"] * BYTES_A_ROW[does.verb],
+        work=_flops(model, tokens),
     )
 
 
-def _probe_plan(args: Mapping[str, Any], memory: dict[str, Any]) -> Any:
+def _probe_plan(does: Probing, memory: Memory) -> ProbePlan:
     """The probe's plan; a smaller one is the first pairs of each task of a larger one, since making
     pairs takes a while.
     """
-    from franken.probe.plan import plan_probe
-
-    names = ("task_names", "data", "seed", "max_new_tokens")
-    named = json.dumps(["probe", *(args[name] for name in names)])
-    if named not in memory or memory[named][0] < args["samples"]:
-        options = {name: args[name] for name in (*names, "methods", "samples")}
-        memory[named] = args["samples"], plan_probe(args["model"], **options)
-    seen: dict[str, int] = {}
+    asked = (does.tasks, does.data, does.seed, does.max_new_tokens)
+    if asked not in memory.plans or memory.plans[asked][0] < does.samples:
+        plan = plan_probe(
+            does.model,
+            methods=does.methods,
+            task_names=does.tasks,
+            samples=does.samples,
+            data=does.data,
+            seed=does.seed,
+            max_new_tokens=does.max_new_tokens,
+        )
+        memory.plans[asked] = does.samples, plan
+    plan = memory.plans[asked][1]
+    seen: Counter[str] = Counter()
     first = []
-    for pair in memory[named][1].pairs:
-        seen[pair.task] = seen.get(pair.task, 0) + 1
-        first += [pair] if seen[pair.task] <= args["samples"] else []
-    return replace(memory[named][1], pairs=tuple(first))
+    for pair in plan.pairs:
+        seen[pair.task] += 1
+        first += [pair] if seen[pair.task] <= does.samples else []
+    return replace(plan, pairs=tuple(first), methods=parse(does.methods))
 
 
-def _diff_cost(args: Mapping[str, Any]) -> Cost:
-    from franken.diff.plan import plan_diff
-
-    plan = plan_diff(list(args["checkpoints"].values()))
+def _diff_cost(does: Diffing) -> Cost:
+    plan = plan_diff(list(does.checkpoints))
     rows = len(plan.tensors) * len(plan.deltas)
     return Cost(
-        tensors=len(plan.tensors) * len(args["checkpoints"]),
+        tensors=len(plan.tensors) * len(does.checkpoints),
         read=plan.total_bytes,
-        written=rows * BYTES_A_ROW["diff"],
+        written=rows * BYTES_A_ROW[does.verb],
         work=float(plan.total_bytes),
     )
 
 
-def _prompt_tokens(args: Mapping[str, Any], tasks: Sequence[str], memory: dict[str, Any]) -> int:
+def _prompt_tokens(does: Questions, memory: Memory) -> int:
     """About how long a prompt is, from the first question of every task: its letters, and the area
     of its images.
     """
-    named = json.dumps(["prompt", list(tasks), args["data"]])
-    if named not in memory:
-        from franken.tasks.sources import load_tasks
-
-        items = [i for i in load_tasks(list(tasks), 1, args["seed"], args["data"]) if not i.error]
+    asked = (does.tasks, does.data)
+    if asked not in memory.prompts:
+        items = [i for i in load_tasks(list(does.tasks), 1, does.seed, does.data) if not i.error]
         areas = [
             sum(x.width * x.height for x in (i.image, *i.more_images) if x is not None)
             for i in items
         ]
         letters = [len(i.question) for i in items]
         tokens = sum(areas) / PIXELS_PER_TOKEN + sum(letters) / LETTERS_PER_TOKEN
-        memory[named] = max(1, round(tokens / max(1, len(items))))
-    return memory[named]
+        memory.prompts[asked] = max(1, round(tokens / max(1, len(items))))
+    return memory.prompts[asked]
 
 
 def _flops(model: Checkpoint, tokens: int) -> float:
@@ -222,14 +228,13 @@ def measured_rates(folder: Path) -> dict[str, float]:
     """Seconds a unit of work of the steps that ran on this machine, by group, from
     `folder/steps/*.json`.
     """
-    seconds: dict[str, float] = {}
-    work: dict[str, float] = {}
+    seconds: Counter[str] = Counter()
+    work: Counter[str] = Counter()
     for file in sorted((folder / "steps").glob("*.json")):
-        stored = json.loads(file.read_text())
-        done = stored.get("cost")
-        if done and done["machine"] == machine() and done["work"] > 0:
-            seconds[done["group"]] = seconds.get(done["group"], 0.0) + stored["seconds"]
-            work[done["group"]] = work.get(done["group"], 0.0) + done["work"]
+        record = Record.model_validate_json(file.read_text())
+        if record.cost and record.cost.machine == machine() and record.cost.work > 0:
+            seconds[record.cost.group] += record.seconds
+            work[record.cost.group] += record.cost.work
     return {name: seconds[name] / work[name] for name in work}
 
 
@@ -240,8 +245,6 @@ def product_rate(device: str, threads: int) -> float:
 
     fp32 on a CPU, bf16 on a GPU.
     """
-    import time
-
     import torch
 
     size = 4096 if device.startswith("cuda") else 768
@@ -260,45 +263,36 @@ def product_rate(device: str, threads: int) -> float:
         torch.set_num_threads(before)
 
 
-def recorder(steps: Sequence[Step]) -> Callable[[Step], dict[str, Any]]:
+def recorder(steps: Sequence[Step]) -> CostOf:
     """What `run_steps` stores of a step beside its seconds, so that later estimates can go by them."""
     by_id = {step.id: step for step in steps}
-    memory: dict[str, Any] = {}
+    memory = Memory()
 
-    def record(step: Step) -> dict[str, Any]:
-        found = study_costs([*(by_id[i] for i in step.reads), step], memory)[step.id]
-        return {"machine": machine(), "group": group(step), "work": found.work}
+    def record(step: Step) -> Measured:
+        work = study_costs([*(by_id[i] for i in step.reads), step], memory)[step.id].work
+        return Measured(machine=machine(), group=group(step), work=work)
 
     return record
 
 
 def step_seconds(step: Step, cost: Cost, rates: Rates) -> tuple[float | None, str]:
     """How long a step takes, and how that is known: `measured`, `computed`, or (None, `unknown`)."""
+    does = step.does
     if group(step) in rates.measured:
         return cost.work * rates.measured[group(step)], "measured"
-    if step.verb in ("compare", "scores"):
-        return cost.work * A_COMPARED_ANSWER * (1.0 if step.verb == "compare" else 0.1), "computed"
-    if step.verb == "diff":
-        return _diff_seconds(step.args), "timed on these files"
-    if step.verb in ("eval", "probe") and rates.flops:
-        path = step.args["models"][0] if step.verb == "eval" else step.args["model"]
-        model = open_checkpoint(path)
-        layers = (
-            cost.calls
-            * model.depths["text"]
-            * A_LAYER["cuda" if rates.device.startswith("cuda") else "cpu"]
-        )
-        return cost.work / (EFFICIENCY * rates.flops) + layers + cost.read / DISK, "computed"
+    if isinstance(does, Comparing):
+        return cost.work * A_COMPARED_ANSWER, "computed"
+    if isinstance(does, Scoring):
+        return cost.work * A_SCORED_ANSWER, "computed"
+    if isinstance(does, Diffing):
+        options = DiffOptions(spectra=does.spectra)
+        seconds = estimate_seconds(plan_diff(list(does.checkpoints)), options, 1)
+        return seconds, "timed on these files"
+    if isinstance(does, Evaluation | Probing) and rates.flops:
+        a_pass = A_LAYER * open_checkpoint(does.model).depths["text"]
+        passes = cost.calls * a_pass
+        return cost.work / (EFFICIENCY * rates.flops) + passes + cost.read / DISK, "computed"
     return None, "unknown"
-
-
-def _diff_seconds(args: Mapping[str, Any]) -> float:
-    from franken.diff.estimate import estimate_seconds
-    from franken.diff.plan import plan_diff
-    from franken.diff.run import DiffOptions
-
-    plan = plan_diff(list(args["checkpoints"].values()))
-    return estimate_seconds(plan, DiffOptions(spectra=args["spectra"]), 1)
 
 
 def total_seconds(seconds: Sequence[float | None], jobs: int) -> float | None:
@@ -314,8 +308,8 @@ def find_rates(folder: Path, *, device: str, jobs: int, needed: bool = True) -> 
     product timed now.
     """
     rates = Rates(measured_rates(folder), device=device)
-    if needed and not {"eval", "probe"} <= rates.measured.keys():
-        from franken.models.loading import pick_device
+    if needed and not {Evaluation.verb, Probing.verb} <= rates.measured.keys():
+        from franken.models.loading import pick_device  # imports torch
 
         rates.device = str(pick_device(device))
         rates.flops = product_rate(rates.device, 1 if jobs > 1 else cores())
@@ -339,7 +333,7 @@ class Line:
     how: str
     done: bool
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """As `--json` prints it."""
         return {
             "id": self.step.id,
@@ -354,42 +348,50 @@ class Line:
 
 
 def lines(
-    steps: Sequence[Step], done: Collection[str], rates: Rates, memory: dict[str, Any] | None = None
+    steps: Sequence[Step], done: Collection[str], rates: Rates, memory: Memory | None = None
 ) -> list[Line]:
-    """What every step takes; a step that is done takes nothing, and is still counted. `memory` as
-    of `study_costs`.
-    """
+    """What every step takes; a step that is done takes nothing, and is still counted."""
     costs = study_costs(steps, memory)
-    found = []
-    for step in steps:
-        if step.id in done:
-            found.append(Line(step, costs[step.id], 0.0, "done", True))
-        else:
-            found.append(
-                Line(step, costs[step.id], *step_seconds(step, costs[step.id], rates), False)
-            )
-    return found
+    return [
+        Line(step, costs[step.id], 0.0, "done", True)
+        if step.id in done
+        else Line(step, costs[step.id], *step_seconds(step, costs[step.id], rates), False)
+        for step in steps
+    ]
 
 
-def totals(found: Sequence[Line], jobs: int) -> dict[str, Any]:
-    """What is still to do: sums over the steps that are not done, and about how long it takes in
-    `jobs` lanes.
-    """
-    todo = [x for x in found if not x.done]
-    whole = sum((x.cost for x in todo), Cost())
-    seconds = total_seconds([x.seconds for x in todo], jobs)
-    return {
-        "steps": len(found),
-        "done": len(found) - len(todo),
-        "calls": whole.calls,
-        "prompts": whole.prompts,
-        "answers": whole.answers,
-        "tensors": whole.tensors,
-        "read": whole.read,
-        "written": whole.written + PAGE,
-        "seconds": seconds,
-        "jobs": jobs,
-    }
+@dataclass(frozen=True)
+class Total:
+    """What is still to do: sums over the steps that are not done, and about how long it takes."""
+
+    steps: int
+    done: int
+    calls: int
+    prompts: int
+    answers: int
+    tensors: int
+    read: int
+    written: int
+    seconds: float | None
+    jobs: int
+
+
+def totals(table: Sequence[Line], jobs: int) -> Total:
+    """The sum of a table, in `jobs` lanes."""
+    todo = [line for line in table if not line.done]
+    whole = sum((line.cost for line in todo), Cost())
+    return Total(
+        steps=len(table),
+        done=len(table) - len(todo),
+        calls=whole.calls,
+        prompts=whole.prompts,
+        answers=whole.answers,
+        tensors=whole.tensors,
+        read=whole.read,
+        written=whole.written + PAGE,
+        seconds=total_seconds([line.seconds for line in todo], jobs),
+        jobs=jobs,
+    )
 
 
 def explained(rates: Rates) -> str:

@@ -1,8 +1,7 @@
 """The hybrids of the paper, by thirds, and random layer sets of equal size beside them.
 
 `SFT:RL:RL` reads early:middle:late: the middle and late thirds come from RL, the rest of the model,
-embeddings,
-vision tower and head included, is the parent's. The reference code starts from whichever model is
+embeddings, vision tower and head included, is the parent's. The reference code starts from whichever model is
 named first, so that its six hybrids also exchange the vision tower and the embeddings
 (Frankenstein, arXiv 2602.12395, appendix E); here only decoder layers move. A random set answers
 whether it is these layers that matter or just how many.
@@ -13,10 +12,9 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from franken.errors import UsageError
-from franken.layers import neighbours, thirds
+from franken.layers import format_layers, option_of, thirds
+from franken.runs.record import HybridRecord
 
 # which thirds come from RL, in the order of the paper: IN:RL:RL, RL:IN:IN, IN:IN:RL, RL:RL:IN,
 # IN:RL:IN, RL:IN:RL
@@ -43,39 +41,11 @@ class Hybrid:
     @property
     def ranges(self) -> str:
         """The set as the command line writes it: `text:0-2,text:5-8`."""
-        return ",".join(f"text:{first}-{last + 1}" for first, last in neighbours(self.layers))
+        return option_of(self.layers)
 
-    def to_dict(self) -> dict[str, Any]:
+    def record(self) -> HybridRecord:
         """As stored in study.json."""
-        return {"layers": list(self.layers), "ranges": self.ranges, "control": self.control}
-
-
-@dataclass(frozen=True)
-class Splice:
-    """A hybrid of several recipes: (donor, layer ranges of its decoder) each, in one base."""
-
-    label: str
-    parts: tuple[tuple[str, str], ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """As stored in run.json."""
-        return {"label": self.label, "parts": [list(part) for part in self.parts]}
-
-
-def parse_splice(text: str) -> Splice:
-    """`LABEL=DONOR:RANGES` and, after each further `+`, another `DONOR:RANGES`. Raises UsageError."""
-    label, equals, rest = text.partition("=")
-    parts = tuple(
-        (donor, f"text:{ranges}")
-        for donor, _, ranges in (p.rpartition(":") for p in rest.split("+"))
-    )
-    if not label or not equals or not all(donor for donor, _ in parts):
-        raise UsageError(
-            f"cannot read the hybrid {text!r}",
-            why="it is a name, and whose decoder layers go where",
-            fix="write LABEL=DONOR:RANGES, as mine=runs/rl:0-4+runs/other-rl:8-12",
-        )
-    return Splice(label, parts)
+        return HybridRecord(layers=list(self.layers), ranges=self.ranges, control=self.control)
 
 
 def thirds_hybrids(depth: int, parent: str, donor: str = "RL") -> list[Hybrid]:
@@ -128,8 +98,7 @@ def frozen_hybrids(
         ):
             if chosen and len(chosen) < depth and chosen not in known:
                 known.add(chosen)
-                ranges = Hybrid("", chosen).ranges.replace("text:", "")
-                made.append(Hybrid(f"{donor} {ranges}", chosen))
+                made.append(Hybrid(f"{donor} {format_layers(chosen)}", chosen))
     return made
 
 

@@ -9,9 +9,8 @@ once, the donor's tensors are read once (the donor itself is the base with every
 nothing is written but answers.
 
 With the scores `m`, the gains are those in M_vis, M_v2r and M_rea as well
-(franken/evaluate/mscores.py; Frankenstein, arXiv
-2602.12395, §4). Splices, hybrids that are written out, possibly with layers of other training runs,
-go beside the windows.
+(franken/evaluate/mscores.py; Frankenstein, arXiv 2602.12395, §4). Splices, hybrids that are written
+out, possibly with layers of other training runs, go beside the windows.
 
 Left out: windows of the vision tower.
 """
@@ -19,13 +18,28 @@ Left out: windows of the vision tower.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from franken.checkpoints import fingerprint, open_checkpoint
 from franken.errors import UsageError
-from franken.study.hybrids import Hybrid, Splice
+from franken.evaluate.graft import Graft
+from franken.evaluate.metrics import compare_samples
+from franken.evaluate.mscores import ARMS, compare_m
+from franken.evaluate.run import plan_eval, run_eval
+from franken.layers import format_layers
+from franken.merge.claims import pieces_of
+from franken.merge.plan import plan_layers
+from franken.runs import LoadedRun, load_run, open_run
+from franken.runs.rows import LayerRow
+from franken.study.gains import adjust, control_band, gain_rows
+from franken.study.hybrids import Hybrid
+from franken.tasks.sources import contents
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Progress = Callable[[int, int, str], None]
 METRICS = ("acc@1", "greedy")
@@ -43,7 +57,7 @@ class Sweep:
     stride: int
     hybrids: tuple[Hybrid, ...]
     take: tuple[str, ...]  # all pieces of the donor outside of its decoder layers
-    splices: tuple[Splice, ...] = ()
+    splices: tuple[Graft, ...] = ()
     scores: str = ACC
 
     @property
@@ -54,8 +68,6 @@ class Sweep:
     @property
     def arms(self) -> tuple[str, ...]:
         """What is shown: the image, and for the M scores what else they need."""
-        from franken.evaluate.mscores import ARMS
-
         return ARMS if self.scores == M else ("image",)
 
 
@@ -68,7 +80,7 @@ def plan_sweep(
     controls: int = 8,
     seed: int = 0,
     allow: Sequence[str] = (),
-    splices: Sequence[Splice] = (),
+    splices: Sequence[Graft] = (),
     scores: str = ACC,
 ) -> Sweep:
     """The windows and the random sets, from the headers alone.
@@ -76,10 +88,6 @@ def plan_sweep(
     Raises UsageError for numbers that cannot be and for checkpoints that differ in a way that is
     not in `allow`.
     """
-    from franken.checkpoints import open_checkpoint
-    from franken.merge.claims import pieces_of
-    from franken.merge.plan import plan_layers
-
     one, two = open_checkpoint(base), open_checkpoint(donor)
     depth = one.depths["text"]
     for name, number in (("--window", window), ("--stride", stride)):
@@ -146,9 +154,21 @@ def random_sets(
 
 
 def run_sweep(
-    sweep: Sweep, *, out: Path, seed: int = 0, progress: Progress | None = None, **options: Any
+    sweep: Sweep,
+    *,
+    out: Path,
+    tasks: Sequence[str] | None = None,
+    samples: int = 100,
+    n: int = 4,
+    k: Sequence[int] = (1,),
+    seed: int = 0,
+    max_new_tokens: int = 64,
+    data: Path | str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    progress: Progress | None = None,
 ) -> Path:
-    """Evaluate all of it and write the gains: the sweep's run folder. `options` go to
+    """Evaluate all of it and write the gains: the sweep's run folder. The questions are those of
     `franken.evaluate.run.run_eval`.
 
     Evaluations that are complete are not repeated. layers.parquet holds, for windows (`layer` is
@@ -157,124 +177,97 @@ def run_sweep(
     the donor. p is Holm-adjusted over the windows. The control band, over the random sets, is in
     run.json.
     """
-    from franken.checkpoints import fingerprint, open_checkpoint
-    from franken.evaluate.run import Graft, plan_eval, run_eval
-    from franken.runs import load_run, open_run
-    from franken.tasks.sources import contents
-
     models = [open_checkpoint(sweep.base), open_checkpoint(sweep.donor)]
-    options = {"arms": sweep.arms, **options}
-    chosen = {
-        k: v
-        for k, v in options.items()
-        if k in ("tasks", "samples", "n", "k", "arms", "max_new_tokens", "data")
-    }
-    plan = plan_eval(seed=seed, **chosen)
+    plan = plan_eval(
+        tasks=tasks,
+        samples=samples,
+        n=n,
+        k=k,
+        arms=sweep.arms,
+        seed=seed,
+        max_new_tokens=max_new_tokens,
+        data=data,
+    )
+    questions = asdict(plan)
     identity = {
-        "eval": vars(plan),
+        "eval": questions,
         "contents": contents(plan.data) if plan.data else None,
         "models": [fingerprint(m) for m in models],
-        "hybrids": [h.to_dict() for h in sweep.hybrids],
-        "dtype": options.get("dtype", "auto"),
+        "hybrids": [h.record().model_dump(exclude={"pattern"}) for h in sweep.hybrids],
+        "dtype": dtype,
     }
     if sweep.splices:
-        parts = [
+        identity["splices"] = [{"label": s.label, "parts": s.parts} for s in sweep.splices]
+        identity["splice donors"] = [
             [fingerprint(open_checkpoint(donor)) for donor, _ in s.parts] for s in sweep.splices
         ]
-        identity |= {"splices": [s.to_dict() for s in sweep.splices], "splice donors": parts}
-    label = f"{models[0].name}-{models[1].name}"
-    config = {
-        "window": sweep.window,
-        "stride": sweep.stride,
-        "depth": sweep.depth,
-        **identity["eval"],
-    }
     run = open_run(
         "merge-sweep",
-        label,
+        f"{models[0].name}-{models[1].name}",
         identity,
         out,
-        config=config,
+        config={
+            "window": sweep.window,
+            "stride": sweep.stride,
+            "depth": sweep.depth,
+            **questions,
+        },
         models={"base": sweep.base, "donor": sweep.donor},
     )
     if run.is_complete():
         return run.folder
-    grafts: list[Graft | None] = [None, Graft("donor", sweep.donor, "text:all", sweep.take)]
-    grafts += [Graft(h.label, sweep.donor, h.ranges) for h in sweep.hybrids]
-    grafts += [Graft(s.label, *s.parts[0], more=s.parts[1:]) for s in sweep.splices]
+    whole = Graft("donor", sweep.donor, "text:all", sweep.take)
+    hybrids = [Graft(h.label, sweep.donor, h.ranges) for h in sweep.hybrids]
+    grafts = [None, whole, *hybrids, *sweep.splices]
     folders = run_eval(
         [sweep.base],
         labels=["base"],
         grafts=grafts,
         out=out,
+        tasks=tasks,
+        samples=samples,
+        n=n,
+        k=k,
+        arms=sweep.arms,
         seed=seed,
+        max_new_tokens=max_new_tokens,
+        data=data,
+        device=device,
+        dtype=dtype,
         progress=_counted(progress, len(grafts)),
-        **options,
     )
-    base, donor, *hybrids = (load_run(folder) for folder in folders)
+    tried: list[Hybrid | Graft] = [Graft("base", "", ""), whole, *sweep.hybrids, *sweep.splices]
+    results = list(zip(tried, (load_run(folder) for folder in folders), strict=True))
     known = {row["model"] for row in run.rows()}
-    everyone: list[tuple[str, Hybrid | Splice | None, Any]] = [
-        ("base", None, base),
-        ("donor", None, donor),
-    ]
-    everyone += [
-        (h.label, h, found)
-        for h, found in zip((*sweep.hybrids, *sweep.splices), hybrids, strict=True)
-    ]
-    run.append([_row(name, h, found) for name, h, found in everyone if name not in known])
+    run.append([_row(tried, result) for tried, result in results if tried.label not in known])
+    (_, base), (_, donor), *_ = results
     gains = [
         row
-        for name, h, found in everyone[1:]
-        for row in _differences("gain", name, h, base.samples, found.samples, sweep.scores)
+        for name, other, some in (("gain", base, results[1:]), ("lag", donor, results[2:]))
+        for tried, result in some
+        for row in _differences(name, tried, other.samples, result.samples, sweep.scores)
     ]
-    gains += [
-        row
-        for name, h, found in everyone[2:]
-        for row in _differences("lag", name, h, donor.samples, found.samples, sweep.scores)
-    ]
-    gains = _adjusted(gains)
+    gains = adjust(gains, "window")
     extra = {
         "band": control_band(gains),
         "layers": {h.label: list(h.layers) for h in sweep.hybrids},
     }
-    return run.finish(gains, n_requested=len(everyone), extra=extra)
-
-
-def control_band(gains: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
-    """Lowest, mean and highest gain over the random sets, by metric and task; empty without any."""
-    band: dict[str, dict[str, list[float]]] = {}
-    for row in gains:
-        if row["method"] == "random" and row["value"] is not None:
-            band.setdefault(row["metric"], {}).setdefault(row["task"], []).append(row["value"])
-    return {
-        metric: {
-            task: {
-                "low": min(found),
-                "mean": sum(found) / len(found),
-                "high": max(found),
-                "n": len(found),
-            }
-            for task, found in tasks.items()
-        }
-        for metric, tasks in band.items()
-    }
+    return run.finish(gains, n_requested=len(results), extra=extra)
 
 
 def verdict(folder: Path, metric: str = "gain acc@1") -> str:
     """Which windows do better than every random set of as many layers, over all tasks, in a
     sentence.
     """
-    from franken.runs import load_run
-
     run = load_run(folder)
     band = run.manifest.band.get(metric, {}).get("all")
-    rows: Any = run.layers[run.layers["metric"] == metric]
+    rows = run.layers[run.layers["metric"] == metric]
     rows = rows[(rows["task"] == "all") & (rows["method"] == "window")]
     if band is None or rows.empty:
         return "no random sets to compare the windows with"
     width = run.manifest.config.window or 0
     above = [
-        f"{row['layer']}-{row['layer'] + width}"
+        format_layers(range(int(row["layer"]), int(row["layer"]) + width))
         for row in rows.to_dict("records")
         if row["value"] > band.high
     ]
@@ -285,69 +278,31 @@ def verdict(folder: Path, metric: str = "gain acc@1") -> str:
 
 
 def _differences(
-    name: str, label: str, hybrid: Hybrid | Splice | None, other: Any, hybrids: Any, scores: str
-) -> list[dict[str, Any]]:
-    """Rows `<name> <metric>`: the hybrid minus `other`, paired by prompt."""
-    from franken.evaluate.metrics import compare_samples
-    from franken.evaluate.mscores import compare_m
-    from franken.runs import layer_row
-
-    method, layer = "donor", None
-    if isinstance(hybrid, Splice):
-        method = "splice"
-    elif hybrid is not None:
-        method, layer = ("random", None) if hybrid.control else ("window", hybrid.layers[0])
-    found = [compare_samples(other, hybrids, metric) for metric in METRICS]
-    found += [compare_m(other, hybrids)] if scores == M else []
-    return [
-        layer_row(
-            model=label,
-            method=method,
-            part="text",
-            layer=layer,
-            task=row["task"],
-            metric=f"{name} {row['metric']}",
-            value=row["diff"],
-            ci_low=row["ci_low"],
-            ci_high=row["ci_high"],
-            n=row["n"],
-            p_adjusted=row["p"],
-        )
-        for table in found
-        for row in table.to_dict("records")
-    ]
+    name: str, tried: Hybrid | Graft, other: pd.DataFrame, own: pd.DataFrame, scores: str
+) -> list[LayerRow]:
+    """Rows `<name> <metric>`: a hybrid minus `other`, paired by prompt."""
+    layer = None
+    if isinstance(tried, Graft):
+        method = "donor" if tried.take else "splice"
+    elif tried.control:
+        method = "random"
+    else:
+        method, layer = "window", tried.layers[0]
+    tables = [compare_samples(other, own, metric) for metric in METRICS]
+    tables += [compare_m(other, own)] if scores == M else []
+    return [row for t in tables for row in gain_rows(t, name, tried.label, method, layer)]
 
 
-def _adjusted(gains: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Holm over the windows of one metric and task; the donor and each random set are tests by
-    themselves.
-    """
-    from franken.stats import holm
-
-    families: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in gains:
-        if row["method"] == "window":
-            families.setdefault((row["metric"], row["task"]), []).append(row)
-    for rows in families.values():
-        for row, p in zip(rows, holm([r["p_adjusted"] for r in rows]), strict=True):
-            row["p_adjusted"] = p
-    return gains
-
-
-def _row(label: str, hybrid: Hybrid | Splice | None, found: Any) -> dict[str, Any]:
-    failed = found.manifest.n_failed
-    layers = (
-        "+".join(f"{d}:{r}" for d, r in hybrid.parts)
-        if isinstance(hybrid, Splice)
-        else hybrid.ranges
-        if hybrid
-        else ""
-    )
+def _row(tried: Hybrid | Graft, result: LoadedRun) -> dict[str, object]:
+    failed = result.manifest.n_failed
+    layers = tried.ranges if isinstance(tried, Hybrid) else ""
+    if isinstance(tried, Graft) and not tried.take and tried.donor:
+        layers = "+".join(f"{donor}:{ranges}" for donor, ranges in tried.parts)
     return {
-        "model": label,
+        "model": tried.label,
         "layers": layers,
-        "control": isinstance(hybrid, Hybrid) and hybrid.control,
-        "eval": found.folder.name,
+        "control": isinstance(tried, Hybrid) and tried.control,
+        "eval": result.folder.name,
         "error": f"{failed} answers failed" if failed else None,
     }
 

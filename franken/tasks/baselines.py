@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from franken.stats import wilson
+from franken.stats import rate
 from franken.tasks import Item, grade
 from franken.tasks.graders.compare import infer_type
 from franken.tasks.graders.numbers import read_numbers
@@ -64,10 +64,7 @@ def baselines(train: Sequence[Item], test: Sequence[Item]) -> list[Row]:
             if (name == "rank" and not choice) or (not fit and not (name == "chance" and choice)):
                 continue  # nothing to rank, or nothing to learn from
             right, says = _score(name, fit, held)
-            low, high = wilson(right, len(held))
-            rows.append(
-                Row(task, kind, name, right / len(held), low, high, len(held), len(fit), says)
-            )
+            rows.append(Row(task, kind, name, *rate(right, len(held)), len(held), len(fit), says))
     return rows
 
 
@@ -86,9 +83,9 @@ def cross_fitted(items: Sequence[Item]) -> list[Row]:
             groups.setdefault(row[:3], []).append(row)
     rows = []
     for key, parts in groups.items():
-        n, right = sum(p.n for p in parts), sum(p.n * p.value for p in parts)
+        n, right = sum(p.n for p in parts), round(sum(p.n * p.value for p in parts))
         says = parts[0].says if len({p.says for p in parts}) == 1 else None
-        rows.append(Row(*key, right / n, *wilson(right, n), n, sum(p.n_train for p in parts), says))
+        rows.append(Row(*key, *rate(right, n), n, sum(p.n_train for p in parts), says))
     return rows
 
 

@@ -11,7 +11,6 @@ from scipy import stats as reference
 
 from franken.evaluate.diversity import (
     answer_entropy,
-    association,
     difficulty_controls,
     distinct_ngrams,
     diversity_measures,
@@ -19,6 +18,7 @@ from franken.evaluate.diversity import (
     self_overlap,
 )
 from franken.evaluate.embed import embedder
+from franken.stats import correlation
 
 
 def test_cosine_distance_of_equal_orthogonal_and_opposite_vectors():
@@ -77,25 +77,13 @@ def test_measures_per_prompt_with_the_hashing_embedder():
     assert found["answer entropy"] == pytest.approx({"same": np.log2(3), "other": np.log2(3)})
 
 
-@pytest.mark.parametrize(
-    ("ranks", "scipy"), [(False, reference.pearsonr), (True, reference.spearmanr)]
-)
-def test_correlations_equal_scipy(ranks, scipy):
-    rng = np.random.default_rng(1)
-    x = rng.normal(size=60)
-    y = np.exp(x) + rng.normal(size=60)
-    found = association(x, y, ranks=ranks)
-    assert found.value == pytest.approx(scipy(x, y)[0])
-    assert found.low < found.value < found.high
-
-
 def test_a_correlation_that_difficulty_makes_is_taken_out():
     rng = np.random.default_rng(2)
     hard = rng.normal(size=400)
     x, y = hard + rng.normal(size=400), hard + rng.normal(size=400)
-    raw = association(x, y, ranks=False)
+    raw = correlation(x, y)
     assert raw.low > 0.3
-    partial = association(x, y, ranks=False, controls=hard[:, None])
+    partial = correlation(x, y, controls=hard[:, None])
     xy, xz, yz = (reference.pearsonr(a, b)[0] for a, b in ((x, y), (x, hard), (y, hard)))
     assert partial.value == pytest.approx((xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2)))
     assert partial.low < 0 < partial.high
@@ -106,8 +94,8 @@ def test_strata_remove_what_lies_between_tasks():
     tasks = ["a"] * 100 + ["b"] * 100
     shift = np.repeat([0.0, 5.0], 100)
     x, y = shift + rng.normal(size=200), shift + rng.normal(size=200)
-    assert association(x, y, ranks=False).value > 0.7
-    within = association(x, y, ranks=False, controls=difficulty_controls(tasks, None)).value
+    assert correlation(x, y).value > 0.7
+    within = correlation(x, y, controls=difficulty_controls(tasks, None)).value
     assert within == pytest.approx(
         reference.pearsonr(
             np.r_[x[:100] - x[:100].mean(), x[100:] - x[100:].mean()],
@@ -121,19 +109,7 @@ def test_intervals_of_clustered_rows_are_wider_and_nothing_comes_of_nothing():
     rng = np.random.default_rng(4)
     x, y = rng.normal(size=(2, 40))
     x, y = np.repeat(x, 5), np.repeat(y, 5)
-    alone, clustered = (
-        association(x, y, ranks=False, clusters=c) for c in (None, np.repeat(np.arange(40), 5))
-    )
+    alone, clustered = (correlation(x, y, units=c) for c in (None, np.repeat(np.arange(40), 5)))
     assert clustered.high - clustered.low > 1.5 * (alone.high - alone.low)
-    assert np.isnan(association(np.ones(20), y[:20], ranks=True).value)
-    assert np.isnan(association(x[:3], y[:3], ranks=False).value)
-
-
-def test_intervals_of_a_correlation_cover():
-    rng = np.random.default_rng(5)
-    hits = 0
-    for trial in range(80):
-        x, e = rng.normal(size=(2, 60))
-        found = association(x, 0.6 * x + 0.8 * e, ranks=False, n_boot=200, seed=trial)
-        hits += found.low <= 0.6 <= found.high
-    assert 0.85 <= hits / 80 <= 1
+    assert np.isnan(correlation(np.ones(20), y[:20], ranks=True).value)
+    assert np.isnan(correlation(x[:3], y[:3]).value)

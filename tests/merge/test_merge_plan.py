@@ -7,7 +7,7 @@ from constant_models import folders, plan, values
 
 from franken.checkpoints import open_checkpoint
 from franken.errors import UsageError
-from franken.layers import spelled, thirds
+from franken.layers import thirds
 from franken.merge.described import summarise
 from franken.merge.options import recipe_from_options
 from franken.merge.plan import plan_layers
@@ -301,8 +301,3 @@ def test_plan_layers_is_the_recipe_of_one_range(tmp_path):
     changed = [row for row in plan_layers(base, donor, "1").rows if row.changed]
     assert {(r.target.place.part, r.target.place.layer) for r in changed} == {("text", 1)}
     assert {r.method for r in plan_layers(base, donor, "1", alpha=0.5).rows} == {"copy", "linear"}
-
-
-def test_spelled():
-    assert spelled([0, 1, 2, 5, 7, 8]) == "0..2, 5, 7..8"
-    assert spelled([]) == ""

@@ -12,7 +12,7 @@ from franken.probe.compare import Difference, compare_probes, difference_rows
 from franken.probe.plan import plan_probe
 from franken.probe.run import run_probe
 from franken.runs import load_run
-from franken.stats import holm, paired_bootstrap, sign_flip_test
+from franken.stats import difference, holm, sign_flip_test
 
 METHODS = ["attention", "lens", "zero", "swap-suffix", "patch-attn", "patch-heads-noising"]
 
@@ -48,7 +48,7 @@ def test_attention_shift_is_the_paired_difference(folders, tmp_path):
             (shown["layer"] == layer) & (shown["metric"] == "attention_mass_difference")
         ].iloc[0]
         assert row[["value", "ci_low", "ci_high"]].tolist() == pytest.approx(
-            [*paired_bootstrap(after, before)]
+            [*difference(before, after, rates=False)]
         )
         assert row["n"] == 3
         p_values.append(sign_flip_test(after - before))

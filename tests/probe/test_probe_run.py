@@ -288,6 +288,8 @@ def test_the_dry_run_counts_activations_and_a_second_copy():
     assert memory("lens") - memory("attention") > 0.9 * weights  # the bridge's own copy
     assert memory("zero", batch_size=128) > memory("zero", batch_size=4) > weights
     assert memory("patch-residual") > memory("attention")
+    # 5 MiB of weights, 30 of keys and values, 20 of activations: ten times any of them is more
+    assert 8 * weights < memory("zero", batch_size=128) < 15 * weights
 
 
 def test_the_memory_of_a_dry_run_by_hand():

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from franken import stats
 from franken import tasks as puzzles
 from franken.evaluate.metrics import summarise
 from franken.runs import Study, layer_row, open_run
-from franken.stats import wilson
 
 TASKS = ["recognise", "read", "count", "sum", "compare"]
 DEPTH = 8
@@ -266,7 +266,7 @@ def fake_probe(folder, model, rng, samples, *, failed=False) -> Path:
         }
         if method == "zero":
             rate = float(g["score"].astype(float).mean())
-            low, high = wilson(int(g["score"].sum()), len(g))
+            _, low, high = stats.rate(int(g["score"].sum()), len(g))
             layers.append(
                 layer_row(metric="accuracy", value=rate, ci_low=low, ci_high=high, **head)
             )
@@ -281,7 +281,7 @@ def fake_probe(folder, model, rng, samples, *, failed=False) -> Path:
                 ("flip_to_source_rate", "to_source"),
             ):
                 hits = int(g[column].astype(bool).sum())
-                low, high = wilson(hits, len(g))
+                _, low, high = stats.rate(int(hits), len(g))
                 layers.append(
                     layer_row(metric=metric, value=hits / len(g), ci_low=low, ci_high=high, **head)
                 )

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from franken.probe.findings import layers_of, peak
+from franken.layers import name_layers
+from franken.probe.findings import peak
 from franken.probe.methods import get as method
 from franken.report import theme
 from franken.report.figures import probe
@@ -183,4 +184,4 @@ def test_a_peak_is_every_layer_that_cannot_be_told_from_the_best():
     table = frame(rows("zero", "accuracy_drop", [0.5, 0.9, 0.85, 0.5, 0.8, 0.79], half=0.05))
     assert peak(table) == [1, 2, 4]
     assert peak(table[:0]) == []
-    assert layers_of([0, 1, 2, 4, 6, 7]) == "layers 0..2, 4, 6..7"
+    assert name_layers([0, 1, 2, 4, 6, 7]) == "layers 0..2, 4, 6..7"

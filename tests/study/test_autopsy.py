@@ -2,15 +2,18 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from franken.cli import worker
 from franken.errors import FrankenError, UsageError
 from franken.models import creature
 from franken.runs import open_study, read_study
-from franken.study import autopsy, worker
-from franken.study import steps as lanes
+from franken.study import autopsy, lanes
 from franken.study.autopsy import Settings, plan_autopsy, run_autopsy
+from franken.study.steps import Step
+from franken.study.verbs import Process
 
 TINY = Settings(
     tasks=("recognise", "read"),
@@ -31,7 +34,7 @@ class InProcess:
     than all of them.
     """
 
-    asked: list[str] = []
+    asked: list[list[str]] = []
 
     def __init__(self, *_):
         pass
@@ -39,14 +42,12 @@ class InProcess:
     def alive(self):
         return True
 
-    def do(self, step):
-        InProcess.asked.append(step.id)
+    def do(self, argv):
+        InProcess.asked.append(argv)
         try:
-            return worker.do(
-                step.verb, json.loads(json.dumps(dict(step.args))), lambda *_: None
-            ), None
+            return lanes.Done(tuple(worker.do(json.loads(json.dumps(argv)))))
         except FrankenError as e:
-            return [], e.what
+            return lanes.Done(error=e.what)
 
     def close(self):
         pass
@@ -129,11 +130,11 @@ def test_every_optional_part_runs_and_reads_what_others_measured(stages, tmp_pat
         "diversity": 1,
     }
     layers = {label: hybrid.layers for label, hybrid in study.hybrids.items()}
-    assert (layers["RL 0-3"], layers["RL 3-8"]) == ([0, 1, 2], [3, 4, 5, 6, 7])
+    assert (layers["RL 0..2"], layers["RL 3..7"]) == ([0, 1, 2], [3, 4, 5, 6, 7])
     found = open_study(page.parent)
     assert set(found.samples("probe")["method"]) >= {"swap-suffix", "attention", "patch-residual"}
     layers: pd.DataFrame = found.layers("scores")
-    for label in ("base", "rl", "RL 0-3"):
+    for label in ("base", "rl", "RL 0..2"):
         by_hand = m_scores(found.samples("eval", label))
         for score in ("M_vis", "M_v2r", "M_rea"):
             row = layers[
@@ -178,13 +179,8 @@ def test_without_sft_the_base_is_the_parent(stages, tmp_path):
     assert study.parent == "base"
     assert list(study.hybrids)[0] == "Base:RL:RL"
     hybrid = next(s for s in steps if s.id == "hybrid-0")
-    assert hybrid.args["models"] == [stages["base"]]
-    assert hybrid.args["grafts"][0] == {
-        "label": "Base:RL:RL",
-        "donor": stages["rl"],
-        "layers": "text:2-8",
-    }
-    assert "--layers text:2-8" in hybrid.command
+    start = f"franken eval {stages['base']} --graft Base:RL:RL={stages['rl']}:text:2-8 "
+    assert hybrid.command.startswith(start)
 
 
 def test_what_breaks_is_on_the_page_and_the_rest_is_done(stages, tmp_path):
@@ -204,7 +200,7 @@ def test_what_breaks_is_on_the_page_and_the_rest_is_done(stages, tmp_path):
             extra={"control": str(broken)},
         )
     needs = {"control": "train"}
-    train = lanes.Step("train", "train", "train", argv=lambda: ["true"], is_done=lambda: True)
+    train = Step("train", "train", Process("train", "", lambda: ["true"], lambda: True))
     page = run_autopsy(
         stages["base"],
         None,
@@ -272,9 +268,9 @@ def test_a_folder_keeps_to_its_study(stages, tmp_path, undrawn):
         run_autopsy(stages["base"], None, stages["sft"], out=out, settings=TINY, jobs=1)
 
 
-def test_the_worker_knows_no_other_verbs():
-    with pytest.raises(FrankenError, match="no step 'merge'"):
-        worker.do("merge", {}, lambda *_: None)
+def test_the_worker_knows_the_verbs_of_franken_alone():
+    with pytest.raises(FrankenError, match="ended with exit code 2"):
+        worker.do(["juggle"])
 
 
 def test_default_lanes_follow_the_size_of_the_checkpoints(stages, tmp_path, monkeypatch):
@@ -299,10 +295,12 @@ def test_a_budget_is_recorded_kept_when_resumed_and_what_it_drops_is_named(
     settings = dataclasses.replace(settings, without=off)
 
     def seconds(steps, done, rates, memory):
-        return sum(s.args["samples"] * (1 + 9 * bool(s.kind)) for s in steps if s.verb == "eval")
+        return sum(s.does.samples * (1 + 9 * bool(s.kind)) for s in steps if s.verb == "eval")
 
     monkeypatch.setattr(autopsy, "lines", seconds)
-    monkeypatch.setattr(autopsy, "totals", lambda found, jobs: {"seconds": float(found)})
+    monkeypatch.setattr(
+        autopsy, "totals", lambda found, jobs: SimpleNamespace(seconds=float(found))
+    )
     options = {"out": tmp_path / "s", "settings": settings, "budget": "4m", "jobs": 1}
     study = read_study(run_autopsy(stages["base"], None, stages["rl"], **options).parent)
     assert study.budget
@@ -311,7 +309,7 @@ def test_a_budget_is_recorded_kept_when_resumed_and_what_it_drops_is_named(
     assert {x.id: x.why for x in study.left_out}["diversity"] == "switched off with --without"
     assert {x.id: x.why for x in study.left_out}["scores"] == "to fit the budget"
     monkeypatch.setattr(
-        autopsy, "totals", lambda found, jobs: {"seconds": 1.0}
+        autopsy, "totals", lambda found, jobs: SimpleNamespace(seconds=1.0)
     )  # now all of it would fit
     asked = len(InProcess.asked)
     again = read_study(run_autopsy(stages["base"], None, stages["rl"], **options).parent)
@@ -322,12 +320,17 @@ def test_a_budget_is_recorded_kept_when_resumed_and_what_it_drops_is_named(
 def test_an_overrun_leaves_out_optional_steps_that_have_not_started(tmp_path, monkeypatch):
     import sys
 
+    started = []
+
     def step(name, kind=""):
-        return lanes.Step(
-            name, name, "x", argv=lambda: [sys.executable, "-c", ""], is_done=None, kind=kind
-        )
+        def words():
+            started.append(name)
+            return [sys.executable, "-c", ""]
+
+        return Step(name, name, Process("x", "", words, lambda: name in started), kind=kind)
 
     def outcomes(budget):
+        started.clear()
         found = lanes.run_steps(
             [step("a"), step("b", "arms"), step("c")], folder=tmp_path, jobs=1, budget=budget
         )
@@ -464,6 +467,13 @@ def test_a_frozen_label_must_say_what_its_run_froze(tmp_path):
     with pytest.raises(UsageError, match="not what that run froze") as e:
         autopsy._frozen({"frozen-late": str(final)}, 8)
     assert "frozen-0-2,5-6" in e.value.fix
+
+
+def test_only_labels_that_begin_with_frozen_name_layers(tmp_path):
+    labels = {label: str(tmp_path / label) for label in ("control", "late", "0-3", "unfrozen-late")}
+    assert autopsy._frozen(labels, 8) == {}
+    named = {"frozen-late": str(tmp_path / "x"), "frozen-0-2": str(tmp_path / "y")}
+    assert autopsy._frozen(named, 8) == {"frozen-late": [5, 6, 7], "frozen-0-2": [0, 1]}
 
 
 def test_a_stage_is_not_compared_with_itself(stages, tmp_path):

@@ -95,3 +95,32 @@ def test_a_study_that_is_smaller_than_the_floor_does_not_grow():
 def test_an_unknown_price_cannot_be_kept():
     with pytest.raises(UsageError, match="cannot be kept"):
         fit(ASKED, "1h", lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "sizes"),
+    [
+        (665, (100, 40, 2)),
+        (620, (75, 30, 2)),
+        (440, (50, 20, 1)),
+        (80, (35, 14, 1)),
+        (60, (25, 10, 1)),
+        (45, (15, 6, 1)),
+        (35, (10, 5, 1)),
+    ],
+)
+def test_the_rungs_of_the_ladder(seconds, sizes):
+    """All, three quarters, a half; then fewer parts; then a quarter and less, down to the floor."""
+    chosen = fit(ASKED, f"{seconds}s", price).settings
+    assert (chosen.samples, chosen.probe_samples, chosen.controls) == sizes
+
+
+def test_a_part_is_kept_where_it_saves_less_than_a_fiftieth():
+    def nearly(s: Settings) -> float:
+        return 100 + 3 * s.on("scores") + 1.9 * s.on("attention") + s.samples
+
+    asked = dataclasses.replace(ASKED, samples=20, probe_samples=10, controls=0)
+    whole = nearly(dataclasses.replace(asked, samples=10))
+    assert 1.9 < 0.02 * whole < 3
+    found = fit(asked, f"{whole - 1}s", nearly).settings
+    assert found.dropped == ("scores",)

@@ -49,7 +49,7 @@ def test_hybrids_beside_frozen_layers_have_the_same_layers_and_all_others():
     chosen = [h for h in made if not h.control]
     assert [h.layers for h in chosen].count(late) == 1  # a third already
     beside = {h.label: h.layers for h in chosen[6:]}
-    assert beside == {"RL 0-1,3-4": (0, 3), "RL 1-3,4-8": (1, 2, 4, 5, 6, 7)}
+    assert beside == {"RL 0, 3": (0, 3), "RL 1..2, 4..7": (1, 2, 4, 5, 6, 7)}
     assert {len(h.layers) for h in made if h.control} == {6, 3, 2}
 
 

@@ -11,13 +11,16 @@ RIGHT = {  # label → arm → right answers of prompts a, b, c, d
     "sft": {"image": "1100", "text": "1000", "black": "0000", "black-text": "1000"},
     "rl": {"image": "1110", "text": "1100", "black": "1000", "black-text": "1110"},
     "RL 0-3": {"image": "1111", "text": "1111", "black": "0000", "black-text": "1100"},
+    "half": {"image": "1100"},
     "random-3a": {"image": "0000", "text": "0000", "black": "0000", "black-text": "0000"},
 }
-HYBRIDS = {"RL 0-3": {"layers": [0, 1, 2]}, "random-3a": {"layers": [0, 2, 4], "control": True}}
+HYBRIDS = ("RL 0-3", "random-3a")
 
 
 def evaluation(folder, label, arms):
-    run = open_run("eval", label, {"label": label, "arms": list(arms)}, folder, config={})
+    graft = {"label": label, "donor": "rl", "layers": "0-3"} if label in HYBRIDS else None
+    config = {"graft": graft}
+    run = open_run("eval", label, {"label": label, "arms": list(arms)}, folder, config=config)
     run.append(
         [
             {
@@ -39,16 +42,14 @@ def evaluation(folder, label, arms):
 
 @pytest.fixture
 def scored(tmp_path):
-    groups = {
-        label: [
-            evaluation(tmp_path, label, ["image"]),
-            evaluation(tmp_path, label, ["text", "black", "black-text"]),
-        ]
+    runs = [
+        evaluation(tmp_path, label, arms)
         for label in RIGHT
-    }
-    groups["lost"] = []
-    groups["half"] = [evaluation(tmp_path, "sft", ["image"])]
-    return load_run(run_scores(groups, parent="sft", donor="rl", hybrids=HYBRIDS, out=tmp_path))
+        if label != "half"
+        for arms in (["image"], ["text", "black", "black-text"])
+    ]
+    runs.append(evaluation(tmp_path, "half", ["image"]))
+    return load_run(run_scores(runs, parent="sft", donor="rl", random=["random-3a"], out=tmp_path))
 
 
 def test_scores_and_gains_are_those_counted_by_hand(scored):
@@ -67,7 +68,6 @@ def test_scores_and_gains_are_those_counted_by_hand(scored):
 
 def test_what_cannot_be_scored_is_a_warning(scored):
     assert scored.manifest.warnings == [
-        "lost: its evaluations failed",
         "half: no M score can be had: the run's arms are image",
     ]
     assert len(scored.samples) == 4 * 3 * 4

@@ -10,20 +10,30 @@ from pathlib import Path
 
 import pytest
 
-from franken.study.steps import Step, run_steps
+from franken.study.lanes import Done, run_steps
+from franken.study.steps import Step
+from franken.study.verbs import Comparing, Evaluation, Process
 
 
 def shell(name: str, code: str, folder: Path, **options) -> Step:
     """A step that runs Python `code` and is done when its file is there."""
     mark = folder / f"{name}.done"
     argv = [sys.executable, "-c", f"{code}\nopen({str(mark)!r}, 'w').close()"]
-    return Step(name, name, "command", argv=lambda: argv, is_done=mark.exists, **options)
+    return Step(name, name, Process("command", "", lambda: argv, mark.exists), **options)
+
+
+def evaluation(n: int) -> Evaluation:
+    return Evaluation(
+        model="m", label="m", n=n, tasks=("read",), samples=1, seed=0, out="runs", device="cpu"
+    )
 
 
 def test_steps_run_after_what_they_need_and_are_skipped_next_time(tmp_path):
     said = []
     steps = [
-        shell("b", f"assert open({str(tmp_path / 'a.done')!r})", tmp_path, needs=("a",), cost=9.0),
+        shell(
+            "b", f"assert open({str(tmp_path / 'a.done')!r})", tmp_path, needs=("a",), weight=9.0
+        ),
         shell("a", "print('hello')", tmp_path),
     ]
     first = run_steps(steps, folder=tmp_path, jobs=2, report=lambda *x: said.append(x))
@@ -63,14 +73,18 @@ def test_two_lanes_work_at_the_same_time(tmp_path):
 
 
 def test_a_worker_answers_with_errors_and_lives_on(tmp_path):
-    steps = [Step("one", "one", "juggle", cost=2.0), Step("two", "two", "juggle")]
-    outcomes = run_steps(steps, folder=tmp_path, jobs=1)
-    assert all("no step 'juggle'" in (o.error or "") for o in outcomes)
+    nothing = Comparing(("a", "b"), 0, str(tmp_path / "runs"))
+    runs = [str(tmp_path / name) for name in "ab"]
+    before = [shell(name, "pass", tmp_path) for name in "ab"]
+    steps = [*before, Step("one", "one", nothing, weight=0.5), Step("two", "two", nothing)]
+    outcomes = run_steps(steps, folder=tmp_path, jobs=1)[2:]
+    assert runs
+    assert all("ended with exit code 2" in (o.error or "") for o in outcomes)
     assert not (tmp_path / "steps" / "one.json").exists()
 
 
 def test_a_checkpoint_that_cannot_be_read_fails_its_step(tmp_path):
-    step = Step("one", "one", "eval", inputs=(str(tmp_path / "nothing"),))
+    step = Step("one", "one", evaluation(1), inputs=(str(tmp_path / "nothing"),))
     (outcome,) = run_steps([step], folder=tmp_path, jobs=1)
     assert "no checkpoint" in (outcome.error or "")
 
@@ -78,10 +92,13 @@ def test_a_checkpoint_that_cannot_be_read_fails_its_step(tmp_path):
 PARENT = """
 import sys, json
 from pathlib import Path
-from franken.study.steps import Step, run_steps
+from franken.study.lanes import Done, run_steps
+from franken.study.steps import Step
+from franken.study.verbs import Process
 folder = Path(sys.argv[1])
 code = "import os, time; open({!r}, 'w').write(str(os.getpid())); time.sleep(60)".format(str(folder / 'pid'))
-step = Step("slow", "slow", "command", argv=lambda: [sys.executable, "-c", code], is_done=lambda: False)
+slow = Process("command", "", lambda: [sys.executable, "-c", code], lambda: False)
+step = Step("slow", "slow", slow)
 try:
     run_steps([step], folder=folder, jobs=1)
 except KeyboardInterrupt:
@@ -106,7 +123,7 @@ def test_an_interrupt_ends_the_children(tmp_path, number):
 
 
 def test_records_are_good_only_for_the_same_arguments_and_existing_runs(tmp_path, monkeypatch):
-    from franken.study import steps as module
+    from franken.study import lanes as module
 
     asked = []
 
@@ -117,12 +134,13 @@ def test_records_are_good_only_for_the_same_arguments_and_existing_runs(tmp_path
         def alive(self):
             return True
 
-        def do(self, step):
-            asked.append(step.args["n"])
-            folder = tmp_path / f"run-{step.args['n']}"
+        def do(self, argv):
+            n = int(argv[argv.index("--n") + 1])
+            asked.append(n)
+            folder = tmp_path / f"run-{n}"
             folder.mkdir(exist_ok=True)
             (folder / "run.json").write_text("{}")
-            return [str(folder)], None
+            return Done((str(folder),))
 
         def close(self):
             pass
@@ -130,7 +148,7 @@ def test_records_are_good_only_for_the_same_arguments_and_existing_runs(tmp_path
     monkeypatch.setattr(module, "_Worker", Worker)
 
     def go(n):
-        (outcome,) = run_steps([Step("one", "one", "eval", {"n": n})], folder=tmp_path, jobs=1)
+        (outcome,) = run_steps([Step("one", "one", evaluation(n))], folder=tmp_path, jobs=1)
         return outcome.skipped
 
     assert [go(1), go(1), go(2), go(1)] == [False, True, False, False]

@@ -11,7 +11,8 @@ from franken.errors import UsageError
 from franken.models import creature
 from franken.report.figures.sweep import draw_sweep
 from franken.runs import load_run
-from franken.study.sweep import control_band, plan_sweep, random_sets, run_sweep, verdict, windows
+from franken.study.gains import control_band
+from franken.study.sweep import plan_sweep, random_sets, run_sweep, verdict, windows
 
 OPTIONS = {
     "tasks": ["recognise"],
@@ -183,11 +184,11 @@ def test_a_figure_shows_what_the_rows_say(tmp_path):
 
 def test_m_scores_and_splices_of_several_donors(models, tmp_path):
     """A splice that takes the base's own layers changes nothing; one of two donors is both of them."""
+    from franken.evaluate.graft import parse_graft
     from franken.report.figures.sweep import draw_scores
-    from franken.study.hybrids import parse_splice
 
     base, donor = models
-    splices = [parse_splice(f"own={base}:0-3"), parse_splice(f"both={donor}:0-2+{base}:4-6")]
+    splices = [parse_graft(f"own={base}:0-3"), parse_graft(f"both={donor}:0-2+{base}:4-6")]
     assert splices[1].parts == ((donor, "text:0-2"), (base, "text:4-6"))
     sweep = plan_sweep(base, donor, window=7, controls=0, splices=splices, scores="m")
     folder = run_sweep(sweep, out=tmp_path, **OPTIONS)
@@ -205,16 +206,16 @@ def test_m_scores_and_splices_of_several_donors(models, tmp_path):
 
 @pytest.mark.parametrize("text", ["nothing", "=a:1-2", "mine=1-2", "mine=a:1-2+3-4"])
 def test_splices_that_cannot_be_read(text):
-    from franken.study.hybrids import parse_splice
+    from franken.evaluate.graft import parse_graft
 
     with pytest.raises(UsageError, match="cannot read the hybrid"):
-        parse_splice(text)
+        parse_graft(text)
 
 
 def test_a_splice_of_one_donor_equals_the_same_window(models, tmp_path):
-    from franken.study.hybrids import parse_splice
+    from franken.evaluate.graft import parse_graft
 
-    splice = parse_splice(f"same={models[1]}:0-7")
+    splice = parse_graft(f"same={models[1]}:0-7")
     sweep = plan_sweep(*models, window=7, controls=0, splices=[splice])
     rows = load_run(run_sweep(sweep, out=tmp_path, **OPTIONS))
     folders = rows.samples.set_index("model")["eval"]

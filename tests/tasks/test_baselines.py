@@ -6,7 +6,7 @@ import pytest
 
 from franken import tasks
 from franken.cli import run_command
-from franken.stats import wilson
+from franken.stats import rate
 from franken.tasks.baselines import STRATEGIES, baselines, cross_fitted, default_names, of_tasks
 from franken.tasks.puzzle import Item
 
@@ -23,7 +23,7 @@ def test_majority_is_fitted_on_train_and_scored_on_test():
     found = table(baselines(numbers([3] * 6 + [1] * 4), numbers([3] * 3 + [1] * 7)))
     row = found["mine", "number", "majority"]
     assert (row.value, row.n, row.n_train, row.says) == (0.3, 10, 10, "3")
-    assert (row.low, row.high) == wilson(3, 10)
+    assert (row.low, row.high) == rate(3, 10)[1:]
     assert found["mine", "number", "chance"].value == 0.5
 
 

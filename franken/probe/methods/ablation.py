@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from franken.layers import name_layers
 from franken.plugins import register
 from franken.probe import findings
 from franken.probe.figure import Curves, Figure
@@ -68,6 +69,7 @@ class Ablate(Method["Ablate"]):
                 "accuracy_drop",
                 lambda rows: rows["baseline_score"].astype(float) - rows["score"].astype(float),
                 label="Accuracy lost",
+                rate_difference=True,
                 peaked=True,
                 test=_lost,
             ),
@@ -146,7 +148,7 @@ class Ablate(Method["Ablate"]):
         costly = findings.peak(pooled)
         if not costly:
             return "Accuracy lost without a layer"
-        where, verb = findings.layers_of(costly), "costs" if len(costly) == 1 else "cost"
+        where, verb = name_layers(costly), "costs" if len(costly) == 1 else "cost"
         return f"{where.capitalize()} {verb} most: {100 * pooled['value'].max():.0f} points"
 
     @classmethod

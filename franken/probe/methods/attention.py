@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from franken.layers import name_layers
 from franken.plugins import register
 from franken.probe import findings
 from franken.probe.figure import Curves, Figure
@@ -54,7 +55,7 @@ class Attention(Method["Attention"]):
     def title(self, rows: pd.DataFrame) -> str:
         """Where replies look at the image most."""
         pooled = findings.pool_tasks(findings.curve(rows, metric=MASS))
-        where = findings.layers_of(findings.peak(pooled))
+        where = name_layers(findings.peak(pooled))
         share = f"{100 * float(pooled['value'].max()):.0f} % of its attention"
         return f"What the model writes looks at the image most in {where}: {share}"
 

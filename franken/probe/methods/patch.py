@@ -15,9 +15,9 @@ import numpy as np
 
 from franken.plugins import register
 from franken.probe import findings
-from franken.probe.figure import SURE, Cells, Figure
+from franken.probe.figure import Cells, Figure
 from franken.probe.method import DIFFERENCE, Cost, Method, Metric, head_cells
-from franken.stats import sign_flip_test
+from franken.stats import ALPHA, sign_flip_test
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +36,7 @@ SITES = {  # site → what figures call it
 }
 WAYS = {"": False, "-noising": True}  # what a name ends in → whether it is noising
 ROWS = 32  # rows `[tokens, hidden]` that run at a time
-NUMBERED = f"numbers where p < {SURE} after Holm"
+NUMBERED = f"numbers where p < {ALPHA} after Holm"
 
 
 def _p_value(_: pd.DataFrame, effects: np.ndarray) -> float:

@@ -21,7 +21,7 @@ from franken.probe.figure import Curves, Figure
 from franken.probe.method import Cost, Measurement, Method, Metric, usable
 from franken.runs import layer_row
 from franken.runs.manifest import FallTest
-from franken.stats import bootstrap_mean, holm, paired_bootstrap, sign_flip_test
+from franken.stats import difference, holm, mean, sign_flip_test
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -146,9 +146,8 @@ class Swap(Method["Swap"]):
         rows = super().summarise(samples, head)
         falls = list(fall_layers(usable(samples)).values())
         if self.mode == "suffix" and falls:
-            value, low, high = bootstrap_mean(falls)
-            fall: LayerRow = {"value": value, "ci_low": low, "ci_high": high, "n": len(falls)}
-            rows.append(layer_row(**head) | fall | {"metric": "fall_layer"})
+            fall = layer_row(**head) | mean(falls, span=samples["layer"].nunique()).columns()
+            rows.append(fall | {"metric": "fall_layer", "n": len(falls)})
         return rows
 
     @classmethod
@@ -293,11 +292,9 @@ def fall_tests(samples: pd.DataFrame) -> list[FallTest]:
         if worlds[a] != worlds[b] or worlds[a] is None or len(shared) < 2:
             continue
         x, y = ([falls[task][image] for image in shared] for task in (a, b))
-        difference, low, high = paired_bootstrap(y, x)
+        gap, low, high = difference(x, y, span=suffix["layer"].nunique())
         p = sign_flip_test(np.subtract(y, x))
-        tests.append(
-            FallTest(tasks=(a, b), difference=difference, ci=(low, high), p=p, n=len(shared))
-        )
+        tests.append(FallTest(tasks=(a, b), difference=gap, ci=(low, high), p=p, n=len(shared)))
     adjusted = holm([test.p for test in tests])
     return [
         test.model_copy(update={"p_adjusted": p}) for test, p in zip(tests, adjusted, strict=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from franken.layers import spelled
+from franken.layers import format_layers
 from franken.report import theme as look
 from franken.report.figures.sheet import save
 
@@ -98,4 +98,4 @@ def name_stored(ranges: str) -> str:
     spans = [re.fullmatch(r"text:(\d+)-(\d+)", piece) for piece in ranges.split(",")]
     if not all(spans):
         return ranges
-    return spelled(i for span in spans if span for i in range(int(span[1]), int(span[2])))
+    return format_layers(i for span in spans if span for i in range(int(span[1]), int(span[2])))

@@ -127,7 +127,7 @@ def plot_shift(
     """
     ax = new_axes(ax)
     draw_line(ax, shift, look.colour("rl"), "difference")
-    draw_rings(ax, shift, mode, label="p < 0.05")
+    draw_rings(ax, shift, mode, label=f"p < {ALPHA}")
     ax.axhline(0, color=mode.muted, linewidth=0.8)
     layer_axis(ax, depth, mode)
     ax.margins(y=0.16)

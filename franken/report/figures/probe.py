@@ -12,13 +12,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from franken.probe.figure import SURE, Cells, Curves, Figure
+from franken.probe.figure import Cells, Curves, Figure
 from franken.probe.findings import task_names
 from franken.probe.methods import by_class, of_rows
 from franken.report import theme as look
 from franken.report.figures import plots
 from franken.report.figures.sheet import save
 from franken.runs import load_run
+from franken.stats import ALPHA
 
 if TYPE_CHECKING:
     import numpy as np
@@ -155,7 +156,7 @@ def _numbers(plot: Cells, table: pd.DataFrame) -> np.ndarray:
     texts = table.map(spell).replace("-0", "0")
     texts = texts.where(table.abs() >= (0.005 if share else 0), "")
     if plot.tested:
-        texts = texts.where(_by_layer(plot, "p_adjusted") < SURE, "")
+        texts = texts.where(_by_layer(plot, "p_adjusted") < ALPHA, "")
     return texts.to_numpy()
 
 

@@ -13,10 +13,10 @@ import pandas as pd
 from franken import stats
 from franken.evaluate.metrics import GREEDY, compare_values
 from franken.evaluate.mscores import NEEDS, m_scores
+from franken.layers import name_layers
 from franken.report import ranges
 from franken.report import theme as look
 from franken.report.figures.answers import plot_points
-from franken.report.headlines import layer_spans
 from franken.report.page.panels import Group, Panel, Plot, Section, basis
 from franken.report.ranges import Effect
 from franken.report.sources import runs_of
@@ -222,7 +222,7 @@ def _same_layers(found: RunSet, same: Sequence[Effect]) -> Group:
         )
         worst = min(losses, key=lambda e: e.diff)
         how = {"freeze": "Freezing", "revert": "Putting back"}[worst.kind]
-        layers = f"layers {layer_spans(list(worst.layers))} of {found.study.depth}"
+        layers = f"{name_layers(worst.layers)} of {found.study.depth}"
         finding = f"{how} {layers} costs most: {worst} against RL"
     return Group(
         "same-layers",

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from franken.errors import FrankenError
 from franken.evaluate.metrics import compare_samples
-from franken.report.headlines import layer_spans
+from franken.layers import format_layers
 from franken.report.ranges import effects
 from franken.report.sources import folder_of, runs_of
 from franken.report.tables.table import NOTHING, Cell, Table
@@ -160,7 +160,7 @@ def same_layers_table(found: RunSet) -> Table | None:
     }
     rows = []
     for layers in sorted({layers for _, layers in shown}):
-        cells = [Cell(layer_spans(list(layers)))]
+        cells = [Cell(format_layers(layers))]
         for kind in columns:
             e = shown.get((kind, layers))
             if e is None:

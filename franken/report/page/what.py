@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from franken.layers import name_layers
 from franken.report.figures import updates
-from franken.report.headlines import layer_spans, text_layers
+from franken.report.headlines import text_layers
 from franken.report.page.panels import Group, Panel, Section, basis
 from franken.report.sources import runs_of
 from franken.runs import RunSet
@@ -97,7 +98,7 @@ def _largest(rows: pd.DataFrame, delta: str) -> str:
     if len(energy) < 2 or not energy.max() > 0:
         return ""
     near = [int(i) for i in np.flatnonzero(energy >= 0.95 * energy.max())]
-    moved = f"{delta} moved layer{'s' * (len(near) > 1)} {layer_spans(near)} furthest"
+    moved = f"{delta} moved {name_layers(near)} furthest"
     if not energy.min() > 0:
         return moved
     share, ratio = 100 * energy.max(), energy.max() / energy.min()

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from franken import stats
-from franken.evaluate.metrics import macro_interval
+from franken.layers import name_layers
 from franken.probe import findings, methods
 from franken.report import theme as look
 from franken.report.figures import plots
@@ -48,7 +48,7 @@ SWAPS = (
         "Swapped from this layer up",
         "Each point: the share of answers that change when the source image's visual tokens "
         "replace the target's in this layer and all above it. Where a line falls, the model has "
-        "finished reading the image for that task. Bands are 95 % Wilson intervals.",
+        "finished reading the image for that task. Bands are 95 % intervals.",
     ),
     Swap(
         "flip-to-source",
@@ -135,7 +135,7 @@ def _peak(name: str, curve: pd.DataFrame, what: str) -> str:
     if not layers:
         return ""
     top = f"{100 * curve['value'].max():.0f} % over tasks"
-    return f"{name}: most {what} at {findings.layers_of(layers)}, {top}"
+    return f"{name}: most {what} at {name_layers(layers)}, {top}"
 
 
 def _skips(found: RunSet, rows: pd.DataFrame, models: Sequence[str], tasks: Sequence[str]) -> Group:
@@ -196,7 +196,7 @@ def _attention(found: RunSet, rows: pd.DataFrame, models: Sequence[str]) -> Grou
             [int(i) for i in sure.loc[sign * sure["value"] > 0, "layer"]] for sign in (1, -1)
         )
         ways = [
-            f"{way} in {findings.layers_of(layers)}"
+            f"{way} in {name_layers(layers)}"
             for way, layers in (("more", more), ("less", less))
             if layers
         ]
@@ -225,7 +225,7 @@ def _attention(found: RunSet, rows: pd.DataFrame, models: Sequence[str]) -> Grou
         "attention",
         "Looking at the image while writing",
         "Of all attention that the tokens of a reply pay, the share that falls on the image's "
-        "tokens. Bands: 95 % bootstrap intervals over questions; ringed: p < 0.05 after Holm over "
+        "tokens. Bands: 95 % intervals over questions; ringed: p < 0.05 after Holm over "
         "layers.",
         panels,
         finding,
@@ -252,6 +252,6 @@ def attention_shift(found: RunSet, a: str, b: str) -> pd.DataFrame:
         groups = [g.to_numpy(float) for _, g in part.groupby(level="task")]
         weighted = np.concatenate([g * (len(part) / (len(groups) * len(g))) for g in groups])
         p_values.append(stats.sign_flip_test(weighted, n_perm=PERMUTATIONS))
-        measured.append((layer, *macro_interval(groups), len(part)))
+        measured.append((layer, *stats.mean(*groups), len(part)))
     shift = pd.DataFrame(measured, columns=columns[:-1])
     return shift.assign(p_adjusted=stats.holm(p_values))

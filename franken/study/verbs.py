@@ -1,0 +1,147 @@
+"""What the steps of a study do: verbs of franken, each of which writes its own command line.
+
+A step is its command line: `argv` is what is shown, what runs, and what a stored result is keyed
+by. The fields say the same in types, for the estimate of what it takes (franken/study/cost.py).
+A word `@STEP` stands for the run folders of another step, which are known once that has run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+READS = "@"  # before the id of a step whose run folders a word stands for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Questions:
+    """The options that evaluations and probes share: what is asked, how, and where the run goes."""
+
+    out: str
+    tasks: tuple[str, ...]
+    samples: int
+    seed: int
+    data: str | None = None
+    max_new_tokens: int = 64
+    device: str = "auto"
+    dtype: str = "auto"
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """As words of the command line."""
+        return (
+            *(("--tasks", ",".join(self.tasks)) if self.tasks else ()),
+            *("--samples", str(self.samples), "--seed", str(self.seed)),
+            *(("--data", self.data) if self.data else ()),
+            *("--max-new-tokens", str(self.max_new_tokens)),
+            *("--device", self.device, "--dtype", self.dtype, "--out", self.out),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Questions):
+    """`franken eval`: one model, or one hybrid, `layers` of `donor` in `model`, held in memory."""
+
+    verb: ClassVar = "eval"
+    model: str
+    label: str
+    n: int
+    k: tuple[int, ...] = (1,)
+    arms: tuple[str, ...] = ("image",)
+    batch_size: int = 64
+    donor: str = ""
+    layers: str = ""
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """The words after `franken`."""
+        graft = ("--graft", f"{self.label}={self.donor}:{self.layers}")
+        return (
+            *(self.verb, self.model, *(graft if self.donor else ("--label", self.label))),
+            *("--n", str(self.n), "--k", ",".join(map(str, self.k)), "--arms", ",".join(self.arms)),
+            *(*self.options, "--batch-size", str(self.batch_size), "--no-compare"),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probing(Questions):
+    """`franken probe`: one model."""
+
+    verb: ClassVar = "probe"
+    model: str
+    methods: tuple[str, ...]
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """The words after `franken`."""
+        methods = ("--method", ",".join(self.methods))
+        return self.verb, self.model, *methods, *self.options, "--no-figures"
+
+
+@dataclass(frozen=True)
+class Diffing:
+    """`franken diff` of two or three checkpoints, on one thread: other lanes have the others."""
+
+    verb: ClassVar = "diff"
+    checkpoints: tuple[str, ...]
+    spectra: bool
+    out: str
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """The words after `franken`."""
+        spectra = ("--spectra",) if self.spectra else ()
+        ends = ("--jobs", "1", "--out", self.out, "--no-figures")
+        return self.verb, *self.checkpoints, *spectra, *ends
+
+
+@dataclass(frozen=True)
+class Comparing:
+    """`franken eval-compare` of the evaluations that other steps make."""
+
+    verb: ClassVar = "eval-compare"
+    steps: tuple[str, ...]
+    seed: int
+    out: str
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """The words after `franken`."""
+        runs = (READS + step for step in self.steps)
+        return self.verb, *runs, "--seed", str(self.seed), "--out", self.out, "--no-figures"
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """`franken m-scores` of the evaluations that other steps make."""
+
+    verb: ClassVar = "m-scores"
+    steps: tuple[str, ...]
+    parent: str
+    donor: str
+    random: tuple[str, ...]
+    out: str
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """The words after `franken`."""
+        random = ("--random", ",".join(self.random)) if self.random else ()
+        runs = (READS + step for step in self.steps)
+        ends = ("--parent", self.parent, "--donor", self.donor, *random, "--out", self.out)
+        return self.verb, *runs, *ends
+
+
+@dataclass(frozen=True)
+class Process:
+    """A command in a process of its own, such as a training run: its words are known when it
+    starts, and `is_done` tells whether it is complete. `verb` and `command` are for its record.
+    """
+
+    verb: str
+    command: str
+    words: Callable[[], list[str]]
+    is_done: Callable[[], bool]
+
+
+Verb = Evaluation | Probing | Diffing | Comparing | Scoring
