@@ -1,5 +1,5 @@
-"""What lies beside the weights of a checkpoint and says how to use them: its tokens, and how it
-prepares images. A file that is absent says nothing; one that is broken is a FrankenError.
+"""What lies beside the weights of a checkpoint and says how to use them: its tokens, how it prepares
+images, how it generates. A file that is absent says nothing; one that is broken is a FrankenError.
 """
 
 from pathlib import Path
@@ -11,6 +11,7 @@ from franken.configs import complaints
 from franken.errors import FrankenError
 from franken.files import AGAIN, inside, read_json
 
+MAX_TEMPLATE = 1 << 20  # bytes
 M = TypeVar("M", bound=BaseModel)
 NOT_SETTINGS = (  # of an image processor: which class it is, and where it runs
     "processor_class",
@@ -51,11 +52,42 @@ class _Plain(BaseModel):
     ids: dict[str, int]
 
 
+class _Generation(BaseModel):
+    """generation_config.json, as far as transformers computes with it."""
+
+    bos_token_id: int | list[int] | None = None
+    eos_token_id: int | list[int] | None = None
+    pad_token_id: int | None = None
+    max_new_tokens: int | None = Field(None, ge=0, le=2**31)
+    max_length: int | None = Field(None, ge=0, le=2**31)
+    do_sample: bool | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    repetition_penalty: float | None = None
+
+
 class _Processor(BaseModel):
     """preprocessor_config.json, or the image_processor of processor_config.json."""
 
     model_config = ConfigDict(extra="allow")
     image_processor: dict[str, Any] | None = None
+
+
+def check_companions(folder: Path) -> None:
+    """Raises FrankenError for a file beside the weights that is not what transformers expects."""
+    vocabulary(folder)
+    image_settings(folder)
+    for name in ("tokenizer_config.json", "special_tokens_map.json", "chat_template.json"):
+        _read(folder, name)
+    generation = _read(folder, "generation_config.json")
+    if generation is not None:
+        _checked(_Generation, generation, folder / "generation_config.json")
+    template = folder / "chat_template.jinja"
+    if template.exists() and inside(folder, template.name).stat().st_size > MAX_TEMPLATE:
+        raise FrankenError(
+            f"{template} is too long", why=f"it has more than {MAX_TEMPLATE:,} bytes", fix=AGAIN
+        )
 
 
 def vocabulary(folder: Path) -> set[tuple[str, int]]:

@@ -1,7 +1,8 @@
 """From a folder to a model in memory, without network, remote code or silently random weights."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 
 from franken.checkpoints import Checkpoint, open_checkpoint
+from franken.companions import check_companions
 from franken.errors import FrankenError, UsageError, did_you_mean
 from franken.models.families import Family, family_of
 
@@ -101,6 +103,7 @@ def load(
     random numbers and warn.
     """
     from transformers import (
+        AutoConfig,
         AutoModelForCausalLM,
         AutoModelForImageTextToText,
         AutoProcessor,
@@ -110,16 +113,20 @@ def load(
 
     logging.disable_progress_bar()
     checkpoint = open_checkpoint(path)
+    check_companions(checkpoint.folder)
     where = pick_device(device)
-    multimodal = "vision_config" in checkpoint.config
+    multimodal = checkpoint.settings.vision_config is not None
     auto: Any = AutoModelForImageTextToText if multimodal else AutoModelForCausalLM
-    model, report = auto.from_pretrained(
-        checkpoint.folder,
-        dtype=pick_dtype(dtype, checkpoint.config),
-        attn_implementation=attn,
-        local_files_only=True,
-        output_loading_info=True,
-    )
+    reader: Any = AutoProcessor if multimodal else AutoTokenizer
+    with _told(checkpoint.folder):
+        _check_sizes(checkpoint, AutoConfig.from_pretrained(checkpoint.folder))
+        model, report = auto.from_pretrained(
+            checkpoint.folder,
+            dtype=pick_dtype(dtype, checkpoint.config),
+            attn_implementation=attn,
+            local_files_only=True,
+            output_loading_info=True,
+        )
     problems = {
         kind: sorted(map(str, report.get(kind) or []))
         for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")
@@ -135,10 +142,46 @@ def load(
             fix="the checkpoint is incomplete; make it again",
         )
     choose_threads(model.num_parameters(), where)
-    reader: Any = AutoProcessor if multimodal else AutoTokenizer
-    processor = reader.from_pretrained(checkpoint.folder, local_files_only=True)
+    with _told(checkpoint.folder):
+        processor = reader.from_pretrained(checkpoint.folder, local_files_only=True)
     tokenizer = processor.tokenizer if multimodal else processor
     return wrap(model.to(where).eval(), processor if multimodal else None, tokenizer, checkpoint)
+
+
+def _check_sizes(checkpoint: Checkpoint, config: Any) -> None:
+    """Raises FrankenError where transformers would make a decoder of another size than the weights,
+    filled with random numbers: a configuration that leaves sizes out means the family's defaults.
+    """
+    text = config.get_text_config()
+    embeddings = checkpoint.tensors.get("text.embed_tokens.weight")
+    sizes = {
+        "layers": (text.num_hidden_layers, checkpoint.depths.get("text")),
+        "features": (text.hidden_size, embeddings.shape[-1] if embeddings else None),
+        "tokens": (text.vocab_size, embeddings.shape[0] if embeddings else None),
+    }
+    for what, (stated, stored) in sizes.items():
+        if stored is not None and stated != stored:
+            raise FrankenError(
+                f"{checkpoint.folder} does not load",
+                why=f"its config.json means a decoder of {stated} {what}, its weights have {stored}",
+                fix="fetch the checkpoint again, or correct its config.json",
+            )
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """What transformers raises for files that it cannot read becomes a FrankenError."""
+    try:
+        yield
+    except (FrankenError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as e:  # noqa: BLE001 - tokenizers raises Exception itself, configurations anything
+        why = f"{type(e).__name__}: {e}".strip().splitlines()[0][:300]
+        raise FrankenError(
+            f"{folder} does not load",
+            why=why,
+            fix="fetch the checkpoint again; --debug shows what transformers was doing",
+        ) from e
 
 
 def wrap(
