@@ -56,11 +56,10 @@ def as_franken_error(error: Exception) -> FrankenError:
 
 
 def tell(error: FrankenError, json: bool) -> None:
-    """Print an error: as one object on stdout, or in lines on stderr."""
+    """Print an error in lines on stderr, and with `json` as the one object on stdout."""
     if json:
         content = {"what": error.what, "why": error.why, "fix": error.fix, "code": error.exit_code}
         print(json_module.dumps(content, indent=2))
-        return
     if isinstance(error, Fault):
         print("error: " + "; ".join((error.what, error.why, error.fix)), file=sys.stderr)
         return
