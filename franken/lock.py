@@ -32,8 +32,7 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout as e:
-        holder = file.read_text().strip() if file.exists() else ""
-        why = f"process {holder or '(just started)'} is writing there"
+        why = f"process {_holder(file) or '(just started)'} is writing there"
         fix = "wait until it is done, or choose another --out"
         raise UsageError(f"{folder} is in use", why, fix) from e
     except OSError as e:
@@ -45,6 +44,14 @@ def locked(folder: Path) -> Iterator[None]:
     finally:
         file.unlink(missing_ok=True)  # while it is locked: who waits for this file finds it gone
         lock.release()
+
+
+def _holder(file: Path) -> str:
+    """The pid in a lock file, empty where its holder has just come or gone."""
+    try:
+        return file.read_text().strip()
+    except FileNotFoundError:
+        return ""
 
 
 def _place(folder: Path) -> Path:
