@@ -63,8 +63,8 @@ class _Franken(ModuleType):
     """This package: it finds its public functions when they are first used.
 
     The import system binds a package as an attribute of its parent once it is imported, so that
-    `franken.diff` would be the function before and the package afterwards. It is the package always,
-    made callable.
+    `franken.diff` would be the function before and the package afterwards. It is the package
+    always, made callable.
     """
 
     def __getattr__(self, name: str) -> object:

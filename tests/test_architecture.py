@@ -162,7 +162,8 @@ def test_light_commands_import_nothing_heavy(arguments, tmp_path):
     arguments = [str(tmp_path / "out") if a == "OUT" else a for a in arguments]
     code = (
         "import sys; from franken.cli import run_command; code = run_command(sys.argv[1:], False);"
-        "heavy = {'torch', 'transformers', 'mergekit', 'pandas'} & set(sys.modules); print(heavy, file=sys.stderr);"
+        "heavy = {'torch', 'transformers', 'mergekit', 'pandas'} & set(sys.modules);"
+        "print(heavy, file=sys.stderr);"
         "sys.exit(code or bool(heavy))"
     )
     result = subprocess.run(

@@ -31,6 +31,7 @@ from franken.runs import atomic_write_text, provenance
 from franken.runs.training import (
     METRICS,
     PROOFS,
+    SCHEMA,
     SUMMARY,
     FreezeProof,
     read_proofs,
@@ -174,7 +175,15 @@ def _train(recipe: Recipe, out: Path, report: Report | None, observe: Observe | 
     on_main_process(
         lambda: atomic_write_text(
             out / SUMMARY,
-            json.dumps({**summary, "cpu_seconds": cpu_seconds(out), **provenance()}, indent=2),
+            json.dumps(
+                {
+                    "schema": SCHEMA,
+                    **summary,
+                    "cpu_seconds": cpu_seconds(out),
+                    **provenance(),
+                },
+                indent=2,
+            ),
         )
     )
     return final

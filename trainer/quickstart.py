@@ -99,7 +99,7 @@ def plan_quickstart(
     def budget() -> list[str]:
         return [
             f"model={paths['sft']}",
-            f"stages.0.cpu_seconds={TrainingRun(trained / 'rl').manifest.cpu_seconds}",
+            f"stages.0.cpu_seconds={round(TrainingRun(trained / 'rl').manifest.cpu_seconds, 1)}",
         ]
 
     what = "continue SFT for the CPU time of RL"
@@ -174,11 +174,6 @@ def _training(
     command = " ".join(["franken", *verb, "--out", f"train/{label}"])
     process = Process("train", command, argv, is_done=TrainingRun(folder).is_complete)
     return Step(f"train-{label}", what, process, model=label, needs=needs, weight=cost)
-
-
-def _cpu_seconds(folder: Path) -> float:
-    """How long a finished training run computed."""
-    return round(TrainingRun(folder).manifest.cpu_seconds, 1)
 
 
 def _claim(out: Path, kind: dict[str, object]) -> None:

@@ -31,7 +31,8 @@ def evaluate(
 ) -> RunSet:
     """Evaluate checkpoints side by side, paired by prompt; the same call resumes.
 
-    >>> runs = franken.evaluate("creature:base", "creature:sft", tasks=["read"], samples=2, n=1, k=[1])
+    >>> few = {"tasks": ["read"], "samples": 2, "n": 1, "k": [1]}
+    >>> runs = franken.evaluate("creature:base", "creature:sft", **few)
     >>> list(runs.answers())
     ['creature-base', 'creature-sft']
     >>> table = runs.layers("compare")

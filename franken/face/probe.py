@@ -26,15 +26,16 @@ def probe(
 ) -> LoadedRun:
     """Probe a checkpoint layer by layer; the same call resumes.
 
-    >>> run = franken.probe("creature:sft", methods=["zero"], tasks=["read"], samples=2, layers="0-2")
+    >>> few = {"tasks": ["read"], "samples": 2, "layers": "0-2"}
+    >>> run = franken.probe("creature:sft", methods=["zero"], **few)
     >>> sorted(set(run.layers["metric"]))
     ['accuracy', 'accuracy_drop', 'change_rate', 'truncated_rate']
     >>> len(run.samples)  # a row a question and layer
     4
 
     `methods` are those of `franken probe --method`; `samples` image pairs of each of `tasks` (all
-    without any), or of `data`. `layers` of the result has the rates by layer and task with their 95 %
-    intervals. Raises UsageError for anything unknown, VerificationError when a control fails.
+    without any), or of `data`. `layers` of the result has the rates by layer and task with their
+    95 % intervals. Raises UsageError for anything unknown, VerificationError when a control fails.
     """
     plan = plan_probe(
         str(model),

@@ -61,7 +61,7 @@ class Cell(NamedTuple):
 
 
 class Strip(NamedTuple):
-    """A checkpoint's answers to a pair: `before` any swap, of the source image, and layer by layer."""
+    """A checkpoint's answers to a pair: `before` any swap, to the source image, layer by layer."""
 
     model: str
     name: str

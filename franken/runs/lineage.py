@@ -39,7 +39,7 @@ class Frozen(NamedTuple):
 
 
 def model_names(runs: Sequence[LoadedRun]) -> dict[str, str]:
-    """Content hash → what runs call it, of all models that are no hybrids; evaluations know best."""
+    """Content hash → what runs call it, of all models but hybrids; evaluations know best."""
     names: dict[str, str] = {}
     for run in sorted(runs, key=lambda r: (r.verb != "eval", r.verb != "probe")):
         for content in run.contents:

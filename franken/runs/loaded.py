@@ -93,7 +93,7 @@ class LoadedRun:
 
     @property
     def measured(self) -> list[str]:
-        """The arms or methods: two runs of one verb and model that share any count answers twice."""
+        """The arms or methods: runs of one verb and model that share any count answers twice."""
         config = self.manifest.config
         by_verb = {"eval": config.arms, "probe": config.methods}
         return by_verb.get(self.verb) or [self.verb]

@@ -28,7 +28,7 @@ LAYER_COLUMNS = tuple(LayerRow.__annotations__)
 
 
 def layer_row(**values: Unpack[LayerRow]) -> LayerRow:
-    """One row of layers.parquet; what is not given is null. Raises ValueError for another column."""
+    """A row of layers.parquet; what is not given is null. Raises ValueError for another column."""
     unknown = set(values) - set(LAYER_COLUMNS)
     if unknown:
         raise ValueError(f"not columns of layers.parquet: {sorted(unknown)}")

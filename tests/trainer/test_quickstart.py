@@ -45,7 +45,9 @@ def test_the_control_gets_the_cpu_time_that_rl_took(tmp_path):
     _, steps, _ = plan_quickstart(tmp_path)
     folder = tmp_path / "train" / "rl"
     folder.mkdir(parents=True)
-    (folder / "train.json").write_text(json.dumps({"cpu_seconds": 61.27}))
+    (folder / "train.json").write_text(
+        json.dumps({"recipe": "creature-rl", "updates": 1, "cpu_seconds": 61.27})
+    )
     control = next(s for s in steps if s.id == "train-control")
     assert control.argv is not None
     assert "stages.0.cpu_seconds=61.3" in control.argv()
