@@ -56,7 +56,7 @@ class Calibration:
 
 def site_modules(loaded: Loaded, layer: int) -> dict[Site, nn.Module]:
     """The modules of a decoder layer that can be ablated."""
-    block = loaded.family.decoder_layers(loaded.model)[layer]
+    block: Any = loaded.family.decoder_layers(loaded.model)[layer]
     return {"layer": block, "attention": block.self_attn, "mlp": block.mlp}
 
 
