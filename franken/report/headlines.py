@@ -23,7 +23,6 @@ import numpy as np
 from franken import stats
 from franken.layers import format_layers, name_layers, thirds
 from franken.probe.findings import peak, pool_tasks
-from franken.report.evidence import Evidence
 from franken.report.sources import join, runs_of, say
 from franken.report.theme import name
 from franken.report.verdicts import (
@@ -45,15 +44,16 @@ from franken.report.verdicts import (
     percent,
     side_of_half,
 )
+from franken.runs import RunSet
 from franken.stats import ALPHA, Estimate
 
 
-def all_headlines(found: Evidence) -> list[Headline]:
+def all_headlines(found: RunSet) -> list[Headline]:
     """The summary line (is there a gain at all?) and the four questions, in the order of the page."""
     return [gain(found), where(found), what(found), transfer(found), necessary(found)]
 
 
-def gain(found: Evidence) -> Headline:
+def gain(found: RunSet) -> Headline:
     """Did RL improve on what it started from, and on the same compute of more SFT?"""
     parent = found.study.parent
     claim = f"RL beats {name(parent)} on held-out questions"
@@ -100,7 +100,7 @@ def gain(found: Evidence) -> Headline:
     )
 
 
-def _against(found: Evidence, a: str, metric: str, row: Any, p: float) -> str:
+def _against(found: RunSet, a: str, metric: str, row: Any, p: float) -> str:
     """RL beside something else, in one line."""
     runs = _evals(found, a, "rl")
     at = {"before": _evals(found, a), "after": _evals(found, "rl")}
@@ -130,7 +130,7 @@ def _against(found: Evidence, a: str, metric: str, row: Any, p: float) -> str:
     )
 
 
-def where(found: Evidence) -> Headline:
+def where(found: RunSet) -> Headline:
     """Where the model sees: do the swap curves of two tasks fall at different layers?"""
     question = "Where does it see, where does it reason?"
     claim = "Tasks stop reading the image at different depths"
@@ -175,7 +175,7 @@ def where(found: Evidence) -> Headline:
     return Headline("where", question, answer, claim, SUPPORTED if p < ALPHA else OPEN, test, facts)
 
 
-def what(found: Evidence) -> Headline:
+def what(found: RunSet) -> Headline:
     """What training changed: is the RL update larger in the middle and late layers?"""
     question = "What did training change?"
     claim = "The RL update concentrates in middle and late layers"
@@ -250,7 +250,7 @@ def what(found: Evidence) -> Headline:
     return Headline("what", question, answer, claim, verdict, test, facts)
 
 
-def transfer(found: Evidence) -> Headline:
+def transfer(found: RunSet) -> Headline:
     """Whether RL's middle and late layers carry the gain into the parent."""
     question = "Does the change transfer?"
     claim = "RL's middle and late layers carry its gain"
@@ -343,7 +343,7 @@ def transfer(found: Evidence) -> Headline:
     return Headline("transfer", question, answer, claim, verdict, test, facts)
 
 
-def necessary(found: Evidence) -> Headline:
+def necessary(found: RunSet) -> Headline:
     """Whether RL still gains when its late layers are frozen."""
     question, parent, study = "Was it necessary?", found.study.parent, found.study
     arms = {a: r for a in study.frozen if (r := paired(found, "rl", a)) is not None}
@@ -418,7 +418,7 @@ def _freeze_state(row: Any, p: float, half: Any | None) -> str:
     return OPEN
 
 
-def reading_depths(found: Evidence, model: str) -> dict[str, np.ndarray]:
+def reading_depths(found: RunSet, model: str) -> dict[str, np.ndarray]:
     """Per task, for each pair whose answer follows the image: how many suffix swaps (from layer 0,
     1, …) change it.
     """
@@ -437,7 +437,7 @@ def reading_depths(found: Evidence, model: str) -> dict[str, np.ndarray]:
 
 
 def _deepest_gap(
-    found: Evidence, model: str, depths: dict[str, np.ndarray]
+    found: RunSet, model: str, depths: dict[str, np.ndarray]
 ) -> tuple[str, str, float, str, Estimate]:
     """The two tasks that fall furthest apart: (earlier, later, adjusted p, the test's name, gap
     with interval).
@@ -468,7 +468,7 @@ def _deepest_gap(
     return a, b, adjusted[at], how, gap
 
 
-def costliest_layer(found: Evidence, model: str) -> str:
+def costliest_layer(found: RunSet, model: str) -> str:
     """Which layer's removal costs most accuracy over all tasks; several where their intervals
     overlap.
     """
@@ -501,11 +501,11 @@ def text_layers(rows: Any, delta: str, metric: str, component: str = "all") -> n
     return rows[keep].sort_values("layer")["value"].dropna().to_numpy(float)
 
 
-def _evals(found: Evidence, *models: str) -> tuple[str, ...]:
+def _evals(found: RunSet, *models: str) -> tuple[str, ...]:
     return runs_of(found, "eval", models, "image")
 
 
-def _unformatted(found: Evidence) -> list[str]:
+def _unformatted(found: RunSet) -> list[str]:
     """A warning for stages that hardly ever keep the answer format: their score says little about
     what they see.
     """
@@ -526,7 +526,7 @@ def _unformatted(found: Evidence) -> list[str]:
     ]
 
 
-def _ks(found: Evidence) -> list[int]:
+def _ks(found: RunSet) -> list[int]:
     rows = found.layers("eval")
     names = (
         rows[rows["metric"].astype(str).str.fullmatch(r"acc@\d+")]["metric"].unique()

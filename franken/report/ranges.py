@@ -19,9 +19,9 @@ import numpy as np
 from franken import stats
 from franken.layers import contiguous, thirds
 from franken.report import theme as look
-from franken.report.evidence import Evidence
 from franken.report.figures import plots
 from franken.report.verdicts import interval, paired
+from franken.runs import RunSet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,7 +55,7 @@ class Effect:
         return interval({"diff": self.diff, "ci_low": self.low, "ci_high": self.high})
 
 
-def effects(found: Evidence) -> list[Effect]:
+def effects(found: RunSet) -> list[Effect]:
     """All effects of the layer sets that a study froze or are thirds of the decoder, kind by kind."""
     study = found.study
     whole = set(range(study.depth))
@@ -99,7 +99,7 @@ def effects(found: Evidence) -> list[Effect]:
     return made
 
 
-def all_hybrids(found: Evidence) -> list[Effect]:
+def all_hybrids(found: RunSet) -> list[Effect]:
     """Every hybrid against the parent, random sets (kind `random`) included; Holm over the planned
     ones.
     """

@@ -16,7 +16,8 @@ from typing import NamedTuple
 from franken.runs import LoadedRun, RunSet
 
 NUMBERS = re.compile(
-    r"(?<![\w@^.:/-])(?!95\s%)[+\N{MINUS SIGN}]?\d+(?:\.\d+)?(?:(?:-|\.\.)\d+)?(?:[\s\N{NO-BREAK SPACE}](?:%|points))?(?![\w:])"
+    r"(?<![\w@^.:/-])(?!95\s%)[+\N{MINUS SIGN}]?\d+(?:\.\d+)?(?:(?:-|\.\.)\d+)?"
+    r"(?:[\s\N{NO-BREAK SPACE}](?:%|points))?(?![\w:])"
 )
 Runs = tuple[str, ...]  # run folders, relative to the study's folder
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from franken.evaluate.metrics import compare_samples, compare_values, per_prompt
-from franken.report.evidence import Evidence
 from franken.report.sources import Sentence, say
+from franken.runs import RunSet
 from franken.runs.manifest import FallTest
 from franken.stats import ALPHA, Estimate
 
@@ -63,10 +63,10 @@ def interval(row: Any) -> str:
     return f"{points(row['diff'])} points (95{NB}% {points(low)} to {points(high)})"
 
 
-def paired(found: Evidence, a: str, b: str, metric: str = "acc@1", task: str = "all") -> Any | None:
+def paired(found: RunSet, a: str, b: str, metric: str = "acc@1", task: str = "all") -> Any | None:
     """The paired comparison b - a in the image arm, as a row; None when the two share no prompt.
 
-    Every pair is compared once per Evidence: the page, its figures and its tables ask for the same
+    Every pair is compared once per set of runs: the page, its figures and its tables ask for the same
     ones.
     """
     known: dict[tuple[str, str, str], Any] = vars(found).setdefault("_compared", {})
@@ -84,7 +84,7 @@ def paired(found: Evidence, a: str, b: str, metric: str = "acc@1", task: str = "
     return None if table is None or task not in table.index else table.loc[task]
 
 
-def values(found: Evidence, label: str, metric: str = "acc@1") -> Any:
+def values(found: RunSet, label: str, metric: str = "acc@1") -> Any:
     """A model's value per prompt in the image arm, indexed by (task, sample); empty when it was not
     evaluated.
     """
@@ -96,7 +96,7 @@ def values(found: Evidence, label: str, metric: str = "acc@1") -> Any:
     return per_prompt(rows[rows["method"] == "image"], metric).dropna()
 
 
-def above_half(found: Evidence, label: str) -> Any | None:
+def above_half(found: RunSet, label: str) -> Any | None:
     """A model against the middle between RL and its parent, paired by prompt: above 0, it keeps
     over half of RL's gain.
 
