@@ -29,31 +29,31 @@ SHORT: dict[str, str] = dict(
 ARMS = {"image": "with the image", "text": "with the description", "blind": "with neither"}
 
 
-def how_good(found: RunSet) -> Section:
+def how_good(runset: RunSet) -> Section:
     """acc@k per task and pooled, the arms, variety, and what it takes."""
-    study, rows = found.study, found.layers("eval")
+    study, rows = runset.study, runset.layers("eval")
     if len(rows) == 0:
         return Section("good", TITLE, LEAD, notes=["Nothing was evaluated."])
     models = [m for m in (*study.stages, "control") if m in set(rows["model"])]
     tasks = ["all", *task_names(rows)]
-    groups, notes = [_acc_at_k(found, rows, models, tasks)], []
+    groups, notes = [_acc_at_k(runset, rows, models, tasks)], []
     others = set(rows.loc[rows["method"] != "image", "model"])
     if seen := [m for m in study.stages if m in others]:
-        groups.append(_arms(found, rows, seen, tasks))
-    compared = comparison_run(found)
+        groups.append(_arms(runset, rows, seen, tasks))
+    compared = comparison_run(runset)
     if compared is None:
         notes.append(
             "The answers were not compared with each other: variety is counted in strategies only, "
             "and why answers are wrong was not told apart."
         )
-    groups.append(_variety(found, rows, models, compared))
-    taken = _what_it_takes(found, compared)
+    groups.append(_variety(runset, rows, models, compared))
+    taken = _what_it_takes(runset, compared)
     return Section("good", TITLE, LEAD, [*groups, *([taken] if taken else [])], notes)
 
 
-def comparison_run(found: RunSet) -> LoadedRun | None:
+def comparison_run(runset: RunSet) -> LoadedRun | None:
     """The finished comparison of evaluations that holds most models of the study, if any."""
-    return max(found.of("compare"), key=lambda r: len(r.manifest.config.models), default=None)
+    return max(runset.of("compare"), key=lambda r: len(r.manifest.config.models), default=None)
 
 
 def _by_task(key: str, alt: str, tasks: Sequence[str], plot: Callable[..., object]) -> list[Panel]:
@@ -67,13 +67,13 @@ def _by_task(key: str, alt: str, tasks: Sequence[str], plot: Callable[..., objec
 
 
 def _acc_at_k(
-    found: RunSet, rows: pd.DataFrame, models: Sequence[str], tasks: Sequence[str]
+    runset: RunSet, rows: pd.DataFrame, models: Sequence[str], tasks: Sequence[str]
 ) -> Group:
-    parent, runs = found.study.parent, runs_of(found, "eval", models, "image")
+    parent, runs = runset.study.parent, runs_of(runset, "eval", models, "image")
     ks = sorted(int(m[4:]) for m in set(rows["metric"].astype(str)) if m.startswith("acc@"))
     texts = []
     for k in dict.fromkeys((1, *ks[-1:])):
-        row = paired(found, parent, "rl", f"acc@{k}")
+        row = paired(runset, parent, "rl", f"acc@{k}")
         if row is not None:
             texts.append(f"acc@{k} {percent(row['mean_b'])} against {percent(row['mean_a'])}")
     finding = f"RL against {look.name(parent)}: {', '.join(texts)}" if len(texts) > 1 else ""
@@ -91,13 +91,13 @@ def _acc_at_k(
             partial(plots.plot_acc_at_k, rows, models=models),
         ),
         finding,
-        basis(found, runs, select(shown, metric="acc@1", task="all", method="image"), "prompts"),
+        basis(runset, runs, select(shown, metric="acc@1", task="all", method="image"), "prompts"),
         runs,
     )
 
 
-def _arms(found: RunSet, rows: pd.DataFrame, seen: Sequence[str], tasks: Sequence[str]) -> Group:
-    runs, last = runs_of(found, "eval", seen), seen[-1]
+def _arms(runset: RunSet, rows: pd.DataFrame, seen: Sequence[str], tasks: Sequence[str]) -> Group:
+    runs, last = runs_of(runset, "eval", seen), seen[-1]
     own = select(rows, model=last, task="all", metric="acc@1")
     rates = own.dropna(subset=["value"]).set_index("method")["value"]
     texts = [f"{percent(rates[arm])} {words}" for arm, words in ARMS.items() if arm in rates.index]
@@ -109,18 +109,18 @@ def _arms(found: RunSet, rows: pd.DataFrame, seen: Sequence[str], tasks: Sequenc
         "neither. What is right with nothing to look at is guessing.",
         _by_task("arms", alt, tasks, partial(plots.plot_arms, rows, models=seen)),
         f"{look.name(last)} answers {', '.join(texts)}",
-        basis(found, runs, own, "prompts"),
+        basis(runset, runs, own, "prompts"),
         runs,
     )
 
 
 def _variety(
-    found: RunSet, rows: pd.DataFrame, models: Sequence[str], compared: LoadedRun | None
+    runset: RunSet, rows: pd.DataFrame, models: Sequence[str], compared: LoadedRun | None
 ) -> Group:
     """Strategies per prompt of every checkpoint; with a comparison also the plane of replies and
     what goes with success.
     """
-    runs = runs_of(found, "eval", models, "image")
+    runs = runs_of(runset, "eval", models, "image")
     counts = select(rows.loc[rows["model"].isin(models)], metric="strategies", task="all")
     points = partial(plots.plot_points, rows, metric="strategies", rate=False, reference=())
     panels = [
@@ -133,13 +133,13 @@ def _variety(
             legend=False,
         )
     ]
-    row = paired(found, found.study.parent, "rl", "strategies")
+    row = paired(runset, runset.study.parent, "rl", "strategies")
     finding = ""
     if row is not None:
         before, after = f"{row['mean_a']:.2f} before RL", f"{row['mean_b']:.2f} after"
         finding = f"Distinct strategies a prompt: {before}, {after}"
     if compared is not None:
-        runs = (*runs, folder_of(found, compared))
+        runs = (*runs, folder_of(runset, compared))
         panels += _planes(compared)
     return Group(
         "variety",
@@ -149,7 +149,7 @@ def _variety(
         "neighbourhood means something.",
         panels,
         finding,
-        basis(found, runs, counts, "prompts"),
+        basis(runset, runs, counts, "prompts"),
         runs,
     )
 
@@ -195,13 +195,13 @@ def _planes(run: LoadedRun) -> list[Panel]:
     return panels
 
 
-def _what_it_takes(found: RunSet, compared: LoadedRun | None) -> Group | None:
+def _what_it_takes(runset: RunSet, compared: LoadedRun | None) -> Group | None:
     """Perceiving and reasoning apart, the M scores, and the kinds of errors, over all tasks."""
-    sources = [*found.of("scores"), *([compared] if compared is not None else [])]
+    sources = [*runset.of("scores"), *([compared] if compared is not None else [])]
     if not sources:
         return None
     layers = pd.concat([r.layers for r in sources], ignore_index=True)
-    models = [m for m in (*found.study.stages, "control") if (layers["model"] == m).any()]
+    models = [m for m in (*runset.study.stages, "control") if (layers["model"] == m).any()]
     rows = layers.loc[layers["model"].isin(models) & (layers["task"] == "all")]
     rows = rows.dropna(subset=["value"])
     greedy = rows["metric"].isin(SCORES) & (rows["method"] == "greedy")
@@ -233,7 +233,7 @@ def _what_it_takes(found: RunSet, compared: LoadedRun | None) -> Group | None:
         )
     if not panels:
         return None
-    runs = tuple(folder_of(found, r) for r in sources)
+    runs = tuple(folder_of(runset, r) for r in sources)
     finding = ""
     shares = errors.loc[errors["model"] == "rl"].set_index("metric")["value"].sort_values()
     if len(shares) and shares.iloc[-1] > 0:
@@ -247,6 +247,6 @@ def _what_it_takes(found: RunSet, compared: LoadedRun | None) -> Group | None:
         "description; M_rea: right from the description alone.",
         panels,
         finding,
-        basis(found, runs, scores if len(scores) else errors, "prompts"),
+        basis(runset, runs, scores if len(scores) else errors, "prompts"),
         runs,
     )

@@ -57,19 +57,19 @@ def build_page(folder: Path, *, files: bool = True) -> Path:
     Sections without runs are left out with a line that says so. Raises FrankenError when there is
     no study.
     """
-    found = open_study(folder)
-    made = sections(found)
+    runset = open_study(folder)
+    made = sections(runset)
     saved = save_figures(made, folder / "figures") if files else {}
-    atomic_write_text(folder / "index.html", render(found, made, saved))
+    atomic_write_text(folder / "index.html", render(runset, made, saved))
     return folder / "index.html"
 
 
-def sections(found: RunSet) -> list[Section]:
+def sections(runset: RunSet) -> list[Section]:
     """All sections of a page, those without runs with a note instead of figures."""
-    return [where(found), what(found), transfer(found), necessary(found), how_good(found)]
+    return [where(runset), what(runset), transfer(runset), necessary(runset), how_good(runset)]
 
 
-def render(found: RunSet, sections: Sequence[Section], saved: Mapping[str, Sequence[str]]) -> str:
+def render(runset: RunSet, sections: Sequence[Section], saved: Mapping[str, Sequence[str]]) -> str:
     """The whole page as HTML. `saved`: the files in figures/ by the group's key."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -95,29 +95,29 @@ def render(found: RunSet, sections: Sequence[Section], saved: Mapping[str, Seque
         "name": look.name,
         "percent": percent,
     }
-    summary, *questions = all_headlines(found)
-    study, pairs, accounts = found.study, pair_gallery(found), accounting(found)
+    summary, *questions = all_headlines(runset)
+    study, pairs, accounts = runset.study, pair_gallery(runset), accounting(runset)
     return environment.get_template("page.html").render(
         study=study,
         summary=summary,
         questions=questions,
-        scores=scores(found),
-        models=model_table(found),
-        spine=spine(found),
+        scores=scores(runset),
+        models=model_table(runset),
+        spine=spine(runset),
         sections=sections,
         saved=saved,
-        comparisons=comparison_tables(found),
-        same_layers=same_layers_table(found),
+        comparisons=comparison_tables(runset),
+        same_layers=same_layers_table(runset),
         pairs=pairs,
         gallery_rules=Markup(filter_rules(pairs)),
-        replies=reasoning_gallery(found),
+        replies=reasoning_gallery(runset),
         runs=accounts,
         counts=totals(accounts),
-        missing=found.missing,
+        missing=runset.missing,
         failures=[step for step in study.steps if step.error],
         notes=study.notes,
         left_out=study.left_out,
-        where=shlex.quote(str(found.folder)),
+        where=shlex.quote(str(runset.folder)),
         made=time.strftime("%-d %B %Y"),
     )
 

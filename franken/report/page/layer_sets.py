@@ -26,25 +26,25 @@ from franken.runs import RunSet
 TRANSFER, NECESSARY = "Does the change transfer?", "Was it necessary?"
 
 
-def transfer(found: RunSet) -> Section:
+def transfer(runset: RunSet) -> Section:
     """Hybrids beside the parent, RL and random controls; on the layer axis, as points, and in M
     scores.
     """
-    parent, name = found.study.parent, look.name(found.study.parent)
+    parent, name = runset.study.parent, look.name(runset.study.parent)
     lead = f"Put RL's layers into {name}, third by third, without any training, and ask again."
-    shown = ranges.all_hybrids(found)
+    shown = ranges.all_hybrids(runset)
     planned = [e for e in shown if e.kind == "graft"]
     controls = [e for e in shown if e.kind == "random"]
     if not planned:
         return Section("transfer", TRANSFER, lead, notes=["No hybrid was evaluated."])
-    rows = found.layers("eval")
+    rows = runset.layers("eval")
     labels = [parent, *(e.label for e in [*planned, *controls]), "rl"]
-    runs = runs_of(found, "eval", labels, "image")
+    runs = runs_of(runset, "eval", labels, "image")
     best = max(planned, key=lambda e: e.diff)
     finding = f"{best.label} gains most: {best} over {name}"
     bands = ranges.control_bands(shown)
     if fair := [e for e in planned if len(e.layers) in bands]:
-        won = len(above_random(found, fair, controls))
+        won = len(above_random(runset, fair, controls))
         size = "each random set of as many layers"
         finding += f"; {won} of {len(fair)} surely gain more than {size}"
     layered = Panel(
@@ -52,7 +52,7 @@ def transfer(found: RunSet) -> Section:
         "Every hybrid over the layers that it took from RL",
         f"gain in acc@1 over {parent} of every hybrid, drawn over its layers, with the band of "
         "random layer sets",
-        effects_plot(found, planned, f"acc@1 over {name}, points", bands, gain=True),
+        effects_plot(runset, planned, f"acc@1 over {name}, points", bands, gain=True),
         layered=True,
     )
     groups = [
@@ -65,14 +65,14 @@ def transfer(found: RunSet) -> Section:
             "highest estimate. Bars are 95 % intervals over prompts.",
             [layered, *_points(rows, labels, parent, "hybrids")],
             finding,
-            basis(found, runs, _pooled(rows, labels, ["acc@1"]), "prompts"),
+            basis(runset, runs, _pooled(rows, labels, ["acc@1"]), "prompts"),
             runs,
         )
     ]
-    scored = m_differences(found, [e.label for e in shown])
+    scored = m_differences(runset, [e.label for e in shown])
     notes = []
     if len(scored):
-        groups.append(_scores(found, scored, [e.label for e in planned], runs))
+        groups.append(_scores(runset, scored, [e.label for e in planned], runs))
     else:
         notes.append(
             "M scores of the hybrids were not measured: franken eval HYBRID --arms "
@@ -81,20 +81,20 @@ def transfer(found: RunSet) -> Section:
     return Section("transfer", TRANSFER, lead, groups, notes)
 
 
-def necessary(found: RunSet) -> Section:
+def necessary(runset: RunSet) -> Section:
     """Freezing beside merging for the same layers, and the freeze arms beside RL."""
-    study, rows = found.study, found.layers("eval")
+    study, rows = runset.study, runset.layers("eval")
     lead = (
         "Repeat the RL run with layers frozen, all else equal; and put the same layers in and out "
         "by merging."
     )
     have = set(rows["model"]) if len(rows) else set()
     arms = [a for a in study.frozen if a in have]
-    same = ranges.effects(found)
-    groups = [_same_layers(found, same)] if same else []
+    same = ranges.effects(runset)
+    groups = [_same_layers(runset, same)] if same else []
     if arms:
         labels = [study.parent, *(["control"] if "control" in have else []), *arms, "rl"]
-        runs = runs_of(found, "eval", labels, "image")
+        runs = runs_of(runset, "eval", labels, "image")
         groups.append(
             Group(
                 "freeze",
@@ -102,8 +102,8 @@ def necessary(found: RunSet) -> Section:
                 "If freezing these layers costs the gain, the arm falls back to where RL started "
                 "from; if not, it stays with RL. Bars are 95 % intervals over prompts.",
                 _points(rows, labels, study.parent, "freeze"),
-                _freeze_finding(found, arms),
-                basis(found, runs, _pooled(rows, labels, ["acc@1"]), "prompts"),
+                _freeze_finding(runset, arms),
+                basis(runset, runs, _pooled(rows, labels, ["acc@1"]), "prompts"),
                 runs,
             )
         )
@@ -111,16 +111,16 @@ def necessary(found: RunSet) -> Section:
     return Section("necessary", NECESSARY, lead, groups, notes)
 
 
-def m_differences(found: RunSet, labels: Sequence[str]) -> pd.DataFrame:
+def m_differences(runset: RunSet, labels: Sequence[str]) -> pd.DataFrame:
     """Paired differences in the M scores: `gain` over the parent, `lag` behind RL, a row a hybrid
     and score; `all` tasks.
     """
     columns = ["model", "kind", "metric", "diff", "ci_low", "ci_high", "p", "n"]
     frames = []
-    for kind, other in (("gain", found.study.parent), ("lag", "rl")):
-        before = _m_scores(found, other)
+    for kind, other in (("gain", runset.study.parent), ("lag", "rl")):
+        before = _m_scores(runset, other)
         for label in labels if before else ():
-            after = _m_scores(found, label)
+            after = _m_scores(runset, label)
             for name in (x for x in before if x in after):
                 table = compare_values(before[name], after[name], name)
                 pooled = table.loc[table["task"] == "all"]
@@ -128,7 +128,9 @@ def m_differences(found: RunSet, labels: Sequence[str]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
 
 
-def above_random(found: RunSet, hybrids: Sequence[Effect], controls: Sequence[Effect]) -> list[str]:
+def above_random(
+    runset: RunSet, hybrids: Sequence[Effect], controls: Sequence[Effect]
+) -> list[str]:
     """The hybrids that gain more than each random set of their size: paired by prompt, p < 0.05
     after Holm over all.
     """
@@ -136,7 +138,7 @@ def above_random(found: RunSet, hybrids: Sequence[Effect], controls: Sequence[Ef
         (h.label, row)
         for h in hybrids
         for c in controls
-        if len(c.layers) == len(h.layers) and (row := paired(found, c.label, h.label)) is not None
+        if len(c.layers) == len(h.layers) and (row := paired(runset, c.label, h.label)) is not None
     ]
     adjusted = stats.holm([float(row["p"]) for _, row in rows])
     above = {label: True for label, _ in rows}
@@ -145,9 +147,9 @@ def above_random(found: RunSet, hybrids: Sequence[Effect], controls: Sequence[Ef
     return [label for label, sure in above.items() if sure]
 
 
-def _m_scores(found: RunSet, label: str) -> Mapping[str, pd.Series]:
+def _m_scores(runset: RunSet, label: str) -> Mapping[str, pd.Series]:
     """The M scores whose arms a model was evaluated in, greedily; none where it was not."""
-    rows = found.samples("eval", label)
+    rows = runset.samples("eval", label)
     if not len(rows):
         return {}
     greedy = rows.loc[rows["draw"] == GREEDY].drop_duplicates(["method", "task", "sample"])
@@ -156,7 +158,7 @@ def _m_scores(found: RunSet, label: str) -> Mapping[str, pd.Series]:
 
 
 def _scores(
-    found: RunSet, scored: pd.DataFrame, planned: Sequence[str], runs: Sequence[str]
+    runset: RunSet, scored: pd.DataFrame, planned: Sequence[str], runs: Sequence[str]
 ) -> Group:
     labels, names = list(dict.fromkeys(scored["model"])), list(dict.fromkeys(scored["metric"]))
 
@@ -171,13 +173,13 @@ def _scores(
         return Panel(f"mscores-{kind}", title, alt, plot, size=size)
 
     top = scored.loc[(scored["kind"] == "gain") & scored["model"].isin(planned)]
-    own = [*runs_of(found, "eval", labels, "black"), *runs_of(found, "scores")]
+    own = [*runs_of(runset, "eval", labels, "black"), *runs_of(runset, "scores")]
     runs = tuple(dict.fromkeys([*runs, *own]))
     finding = ""
     if len(top):
         best = top.sort_values("diff").iloc[-1]
         finding = f"Largest gain of a hybrid: {best['model']}, {best['metric']} {interval(best)}"
-    parent = look.name(found.study.parent)
+    parent = look.name(runset.study.parent)
     return Group(
         "mscores",
         "Vision, vision to reasoning, reasoning",
@@ -186,26 +188,26 @@ def _scores(
         "Paired by prompt, 95 % intervals.",
         [panel("gain", f"Gain over {parent}"), panel("lag", "Lag behind RL")],
         finding,
-        basis(found, runs, top, "prompts"),
+        basis(runset, runs, top, "prompts"),
         runs,
     )
 
 
-def _same_layers(found: RunSet, same: Sequence[Effect]) -> Group:
-    parent, name = found.study.parent, look.name(found.study.parent)
+def _same_layers(runset: RunSet, same: Sequence[Effect]) -> Group:
+    parent, name = runset.study.parent, look.name(runset.study.parent)
     labels = list(dict.fromkeys([parent, "rl", *(e.label for e in same)]))
-    runs = runs_of(found, "eval", labels, "image")
+    runs = runs_of(runset, "eval", labels, "image")
     grafts = [e for e in same if e.kind == "graft"]
     losses = [e for e in same if e.kind != "graft"]
     panels = []
     if grafts:
-        bands = ranges.control_bands(ranges.all_hybrids(found), {len(e.layers) for e in grafts})
+        bands = ranges.control_bands(ranges.all_hybrids(runset), {len(e.layers) for e in grafts})
         panels.append(
             Panel(
                 "same-graft",
                 f"Enough alone? RL's layers in {name}",
                 f"gain of {parent} with RL's layers, over those layers",
-                effects_plot(found, grafts, f"acc@1 over {name}, points", bands, gain=True),
+                effects_plot(runset, grafts, f"acc@1 over {name}, points", bands, gain=True),
                 layered=True,
             )
         )
@@ -216,13 +218,13 @@ def _same_layers(found: RunSet, same: Sequence[Effect]) -> Group:
                 "same-loss",
                 "Needed? The same layers without RL's change",
                 "loss against RL when layers are frozen in training, or put back, over those layers",
-                effects_plot(found, losses, "acc@1 against RL, points"),
+                effects_plot(runset, losses, "acc@1 against RL, points"),
                 layered=True,
             )
         )
         worst = min(losses, key=lambda e: e.diff)
         how = {"freeze": "Freezing", "revert": "Putting back"}[worst.kind]
-        layers = f"{name_layers(worst.layers)} of {found.study.depth}"
+        layers = f"{name_layers(worst.layers)} of {runset.study.depth}"
         finding = f"{how} {layers} costs most: {worst} against RL"
     return Group(
         "same-layers",
@@ -232,13 +234,13 @@ def _same_layers(found: RunSet, same: Sequence[Effect]) -> Group:
         "Frozen: RL trained without changing them. Paired by prompt, 95 % intervals.",
         panels,
         finding,
-        basis(found, runs, _pooled(found.layers("eval"), labels, ["acc@1"]), "prompts"),
+        basis(runset, runs, _pooled(runset.layers("eval"), labels, ["acc@1"]), "prompts"),
         runs,
     )
 
 
 def effects_plot(
-    found: RunSet,
+    runset: RunSet,
     shown: Sequence[Effect],
     label: str,
     bands: Mapping[int, ranges.Band] | None = None,
@@ -246,8 +248,8 @@ def effects_plot(
     gain: bool = False,
 ) -> Plot:
     """Effects over their layers; a `gain` stands beside that of all of RL."""
-    study = found.study
-    whole = paired(found, study.parent, "rl") if gain else None
+    study = runset.study
+    whole = paired(runset, study.parent, "rl") if gain else None
     total = None if whole is None else float(whole["diff"])
     draw = partial(ranges.plot_effects, shown, depth=study.depth, parent=study.parent)
 
@@ -277,8 +279,8 @@ def _points(rows: pd.DataFrame, labels: Sequence[str], parent: str, tag: str) ->
     ]
 
 
-def _freeze_finding(found: RunSet, arms: Sequence[str]) -> str:
-    rows = {a: r for a in arms if (r := paired(found, "rl", a)) is not None}
+def _freeze_finding(runset: RunSet, arms: Sequence[str]) -> str:
+    rows = {a: r for a in arms if (r := paired(runset, "rl", a)) is not None}
     if not rows:
         return ""
     worst = min(rows, key=lambda a: float(rows[a]["diff"]))

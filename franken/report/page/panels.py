@@ -101,7 +101,7 @@ class Section:
 
 
 def basis(
-    found: RunSet, runs: Sequence[str], rows: pd.DataFrame, unit: str, shown: Sequence[str] = ()
+    runset: RunSet, runs: Sequence[str], rows: pd.DataFrame, unit: str, shown: Sequence[str] = ()
 ) -> str:
     """A figure's subtitle: n (of `rows`, and what it counts), the models `shown` (else those in
     `rows`), the runs.
@@ -112,10 +112,10 @@ def basis(
         if counts
         else ""
     )
-    names = _short_names(found.study.models)
+    names = _short_names(runset.study.models)
     of_rows = set(rows["model"]) if len(rows) else set()
     labels = [m for m in shown if m in names] or [m for m in names if m in of_rows]
-    models = ", ".join(f"{look.name(m)} = {names[m]}" for m in labels[:5]) or found.study.title
+    models = ", ".join(f"{look.name(m)} = {names[m]}" for m in labels[:5]) or runset.study.title
     folders = [Path(run).name for run in runs]
     listed = ", ".join(folders[:4] if len(folders) > 5 else folders)
     more = f" and {len(folders) - 4} more" if len(folders) > 5 else ""

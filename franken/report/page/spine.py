@@ -37,8 +37,8 @@ class Spine:
 
     key, title, legend, layered = "spine", "One axis: the layers", False, True
 
-    def __init__(self, found: RunSet) -> None:
-        self.rows = _rows(found)
+    def __init__(self, runset: RunSet) -> None:
+        self.rows = _rows(runset)
         self.size = (SIZE[0], ROW * len(self.rows) + EDGES)
         names = ", ".join(row.name.lower() for row in self.rows)
         self.alt = f"By text layer, one above the other: {names}"
@@ -63,15 +63,15 @@ class Spine:
         return figure
 
 
-def spine(found: RunSet) -> Spine | None:
+def spine(runset: RunSet) -> Spine | None:
     """The spine, or None without anything measured by layer."""
-    made = Spine(found)
+    made = Spine(runset)
     return made if made.rows else None
 
 
-def _rows(found: RunSet) -> list[Row]:
-    study, depth = found.study, found.study.depth
-    probe, diff = found.layers("probe"), found.layers("diff")
+def _rows(runset: RunSet) -> list[Row]:
+    study, depth = runset.study, runset.study.depth
+    probe, diff = runset.layers("probe"), runset.layers("diff")
     models = [m for m in study.stages if len(probe) and m in set(probe["model"])]
     by_model = partial(plots.plot_by_model, models=models, depth=depth, label="")
     swap = probe.loc[(probe["method"] == "swap-suffix") & (probe["metric"] == "change_rate")]
@@ -97,7 +97,7 @@ def _rows(found: RunSet) -> list[Row]:
         reading = "How far RL moved the layer's weights. The band spans attention and MLP."
         move = partial(updates.plot_update, moved, delta=study.delta, depth=depth)
         rows.append(Row("Move", reading, "‖Δ‖ / ‖W‖, %", move))
-    same = ranges.effects(found)
+    same = ranges.effects(runset)
     if grafts := [e for e in same if e.kind == "graft"]:
         reading = (
             f"RL's layers put into {look.name(study.parent)}: what they gain alone, in points of "
@@ -105,7 +105,7 @@ def _rows(found: RunSet) -> list[Row]:
         )
         label = "gain, points"
         rows.append(
-            Row("Transplant", reading, label, effects_plot(found, grafts, label, gain=True))
+            Row("Transplant", reading, label, effects_plot(runset, grafts, label, gain=True))
         )
     if losses := [e for e in same if e.kind != "graft"]:
         reading = (
@@ -113,5 +113,5 @@ def _rows(found: RunSet) -> list[Row]:
             "it (blue)."
         )
         label = "loss, points"
-        rows.append(Row("Freeze", reading, label, effects_plot(found, losses, label)))
+        rows.append(Row("Freeze", reading, label, effects_plot(runset, losses, label)))
     return rows

@@ -47,20 +47,20 @@ class Score:
     runs: tuple[str, ...]
 
 
-def scores(found: RunSet) -> list[Score]:
+def scores(runset: RunSet) -> list[Score]:
     """acc@1 of the stages and the control."""
-    image = _image_rows(found)
+    image = _image_rows(runset)
     return [
-        Score(name(label), colour(label), cell, runs_of(found, "eval", [label], "image"))
+        Score(name(label), colour(label), cell, runs_of(runset, "eval", [label], "image"))
         for label in FIRST
         if (cell := _measured(image, label, "acc@1", "all")) is not None
     ]
 
 
-def model_table(found: RunSet) -> Table | None:
+def model_table(runset: RunSet) -> Table | None:
     """Checkpoints × metrics in the image arm, macro over tasks, then acc@1 per task."""
-    image = _image_rows(found)
-    labels = [m for m in found.study.models if len(image) and m in set(image["model"])]
+    image = _image_rows(runset)
+    labels = [m for m in runset.study.models if len(image) and m in set(image["model"])]
     if not labels:
         return None
     ks = sorted({m for m in image["metric"] if str(m).startswith("acc@")}, key=lambda m: int(m[4:]))
@@ -70,7 +70,7 @@ def model_table(found: RunSet) -> Table | None:
     columns += [("acc@1", task, "" if place else GROUP) for place, task in enumerate(tasks)]
     rows = []
     for label in labels:
-        runs = runs_of(found, "eval", [label], "image")
+        runs = runs_of(runset, "eval", [label], "image")
         cells = [Cell(name(label), dot=colour(label))]
         for metric, task, mark in columns:
             measured = _measured(image, label, metric, task)
@@ -83,8 +83,8 @@ def model_table(found: RunSet) -> Table | None:
     return Table(heads, rows, "All numbers, image arm", note)
 
 
-def _image_rows(found: RunSet) -> pd.DataFrame:
-    rows = found.layers("eval")
+def _image_rows(runset: RunSet) -> pd.DataFrame:
+    rows = runset.layers("eval")
     return rows.loc[rows["method"] == "image"]
 
 
@@ -108,14 +108,14 @@ def _cell(measured: Measured | None, runs: tuple[str, ...], mark: str, *, counts
     return Cell(percent(measured.value), (f"{low} to {high}",), runs, mark)
 
 
-def comparison_tables(found: RunSet) -> list[Table]:
+def comparison_tables(runset: RunSet) -> list[Table]:
     """Paired differences in acc@1 per task and pooled: RL against its parent and against the
     control, and the parent against the base.
     """
-    parent = found.study.parent
+    parent = runset.study.parent
     tables = []
     for a, b in ((parent, "rl"), ("control", "rl"), ("base", parent)):
-        left, right = found.samples("eval", a), found.samples("eval", b)
+        left, right = runset.samples("eval", a), runset.samples("eval", b)
         if a == b or len(left) == 0 or len(right) == 0:
             continue
         try:
@@ -123,7 +123,7 @@ def comparison_tables(found: RunSet) -> list[Table]:
         except FrankenError:  # the two share no prompt: nothing to compare
             continue
         own_a, own_b, both = (
-            runs_of(found, "eval", labels, "image") for labels in ([a], [b], [a, b])
+            runs_of(runset, "eval", labels, "image") for labels in ([a], [b], [a, b])
         )
         rows = []
         for row in compared.to_dict("records"):
@@ -145,14 +145,14 @@ def comparison_tables(found: RunSet) -> list[Table]:
     return tables
 
 
-def same_layers_table(found: RunSet) -> Table | None:
+def same_layers_table(runset: RunSet) -> Table | None:
     """Layer sets × (put in, put back, frozen): paired differences of acc@1, see `ranges.effects`;
     None without any.
     """
-    shown = {(e.kind, e.layers): e for e in effects(found)}
+    shown = {(e.kind, e.layers): e for e in effects(runset)}
     if not shown:
         return None
-    parent = name(found.study.parent)
+    parent = name(runset.study.parent)
     columns = {
         "graft": f"put into {parent}, against {parent}",
         "revert": f"put back to {parent}, against RL",
@@ -167,7 +167,7 @@ def same_layers_table(found: RunSet) -> Table | None:
                 cells.append(Cell(NOTHING, ("not run",)))
                 continue
             span = f"{points(e.low)} to {points(e.high)}, n = {e.n}"
-            runs = runs_of(found, "eval", [e.against, e.label], "image")
+            runs = runs_of(runset, "eval", [e.against, e.label], "image")
             cells.append(Cell(points(e.diff), (span, p_text(e.p)), runs))
         rows.append(cells)
     note = (
@@ -203,12 +203,12 @@ class Account:
         return quote(self.folder)
 
 
-def accounting(found: RunSet) -> list[Account]:
+def accounting(runset: RunSet) -> list[Account]:
     """The account of every run."""
-    commands = {folder: step.command for step in found.study.steps for folder in step.folders}
+    commands = {folder: step.command for step in runset.study.steps for folder in step.folders}
     accounts = []
-    for run in found.runs:
-        folder, samples, manifest = folder_of(found, run), run.samples, run.manifest
+    for run in runset.runs:
+        folder, samples, manifest = folder_of(runset, run), run.samples, run.manifest
         left = int(samples["ineligible"].notna().sum()) if "ineligible" in samples else 0
         files = [f for f in RUN_FILES if (run.folder / f).exists()]
         files += sorted(f"figures/{f.name}" for f in (run.folder / "figures").glob("*.png"))

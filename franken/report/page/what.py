@@ -29,16 +29,16 @@ METRICS = {
 }
 
 
-def what(found: RunSet) -> Section:
+def what(runset: RunSet) -> Section:
     """Energies, shapes and spectra of the updates."""
-    rows = found.layers("diff")
+    rows = runset.layers("diff")
     if len(rows) == 0:
         return Section("what", TITLE, LEAD, notes=["The parameters were not compared."])
-    deltas = ["base→sft", "sft→rl"] if "sft" in found.study.models else ["base→rl"]
-    runs = runs_of(found, "diff")
-    depth = found.study.depth
+    deltas = ["base→sft", "sft→rl"] if "sft" in runset.study.models else ["base→rl"]
+    runs = runs_of(runset, "diff")
+    depth = runset.study.depth
     shown = [m for m in METRICS if (rows["metric"] == m).any()]
-    below = basis(found, runs, rows.iloc[:0], "", found.study.stages)
+    below = basis(runset, runs, rows.iloc[:0], "", runset.study.stages)
     by_layer = partial(updates.plot_by_layer, rows, deltas=deltas, depth=depth)
     by_part = partial(updates.plot_energy, rows, deltas=deltas)
     alone = [
@@ -80,7 +80,7 @@ def what(found: RunSet) -> Section:
         )
         title = "Vision tower and projector beside the decoder"
         groups.append(Group("parts", title, reading, beside, "", below, runs))
-    spectra = next((s for run in found.of("diff") if (s := updates.layer_spectra(run))), {})
+    spectra = next((s for run in runset.of("diff") if (s := updates.layer_spectra(run))), {})
     notes = []
     if spectra:
         drawn = {delta: spectra[delta] for delta in deltas if delta in spectra}

@@ -71,23 +71,23 @@ SWAPS = (
 )
 
 
-def where(found: RunSet) -> Section:
+def where(runset: RunSet) -> Section:
     """Swaps, ablation and attention of every probed checkpoint."""
-    rows = found.layers("probe")
+    rows = runset.layers("probe")
     if len(rows) == 0:
         return Section("where", TITLE, LEAD, notes=["No probe was run."])
-    models = [m for m in found.study.stages if m in set(rows["model"])]
-    tasks = [t for t in found.study.tasks if t in set(rows["task"])] or plots.task_names(rows)
+    models = [m for m in runset.study.stages if m in set(rows["model"])]
+    tasks = [t for t in runset.study.tasks if t in set(rows["task"])] or plots.task_names(rows)
     groups = []
     for swap in SWAPS:
         if ((rows["method"] == swap.method) & (rows["metric"] == swap.metric)).any():
-            groups.append(_swaps(found, rows, models, tasks, swap))
+            groups.append(_swaps(runset, rows, models, tasks, swap))
     if (rows["method"] == "zero").any():
-        groups.append(_skips(found, rows, models, tasks))
+        groups.append(_skips(runset, rows, models, tasks))
     seen = rows.loc[(rows["method"] == "attention") & (rows["metric"] == "attention_mass")]
     notes = []
     if len(seen):
-        groups.append(_attention(found, seen, models))
+        groups.append(_attention(runset, seen, models))
     else:
         notes.append(
             "How much replies look at the image was not measured: franken probe CHECKPOINT "
@@ -97,17 +97,17 @@ def where(found: RunSet) -> Section:
 
 
 def _swaps(
-    found: RunSet, rows: pd.DataFrame, models: Sequence[str], tasks: Sequence[str], swap: Swap
+    runset: RunSet, rows: pd.DataFrame, models: Sequence[str], tasks: Sequence[str], swap: Swap
 ) -> Group:
     last, name = models[-1], look.name(models[-1])
-    runs = runs_of(found, "probe", models, swap.method)
+    runs = runs_of(runset, "probe", models, swap.method)
     curve = partial(
         plots.plot_swap,
         rows,
         method=swap.method,
         metric=swap.metric,
         tasks=tasks,
-        depth=found.study.depth,
+        depth=runset.study.depth,
     )
     panels = [
         Panel(
@@ -126,7 +126,7 @@ def _swaps(
     else:
         text = methods.get(swap.method).title(own)
         finding = f"{name}: {text[0].lower()}{text[1:]}" if ":" in text else ""
-    below = basis(found, runs, own, "pairs a task", models)
+    below = basis(runset, runs, own, "pairs a task", models)
     return Group(swap.key, swap.title, swap.reading, panels, finding, below, runs)
 
 
@@ -138,8 +138,10 @@ def _peak(name: str, curve: pd.DataFrame, what: str) -> str:
     return f"{name}: most {what} at {name_layers(layers)}, {top}"
 
 
-def _skips(found: RunSet, rows: pd.DataFrame, models: Sequence[str], tasks: Sequence[str]) -> Group:
-    depth, runs = found.study.depth, runs_of(found, "probe", models, "zero")
+def _skips(
+    runset: RunSet, rows: pd.DataFrame, models: Sequence[str], tasks: Sequence[str]
+) -> Group:
+    depth, runs = runset.study.depth, runs_of(runset, "probe", models, "zero")
     own = plots.select(rows, model=models[-1], method="zero", metric="accuracy_drop")
     text = methods.get("zero").title(own)
     panels = [
@@ -158,16 +160,16 @@ def _skips(found: RunSet, rows: pd.DataFrame, models: Sequence[str], tasks: Sequ
         "Each decoder layer is skipped (replaced by the identity) and the questions are asked again.",
         panels,
         f"{look.name(models[-1])}: {text[0].lower()}{text[1:]}",
-        basis(found, runs, own, "questions a task", models),
+        basis(runset, runs, own, "questions a task", models),
         runs,
     )
 
 
-def _attention(found: RunSet, rows: pd.DataFrame, models: Sequence[str]) -> Group:
+def _attention(runset: RunSet, rows: pd.DataFrame, models: Sequence[str]) -> Group:
     """The paper's figure 3, and the paired difference that RL makes."""
-    depth, study = found.study.depth, found.study
+    depth, study = runset.study.depth, runset.study
     seen = [m for m in models if (rows["model"] == m).any()]
-    runs = runs_of(found, "probe", seen, "attention")
+    runs = runs_of(runset, "probe", seen, "attention")
     whole = rows.loc[rows["component"] == "all"]
     label = "attention to the image, %"
     panels = [
@@ -179,7 +181,7 @@ def _attention(found: RunSet, rows: pd.DataFrame, models: Sequence[str]) -> Grou
             layered=True,
         )
     ]
-    shift = attention_shift(found, study.parent, "rl")
+    shift = attention_shift(runset, study.parent, "rl")
     finding = ""
     if len(shift):
         panels.append(
@@ -229,16 +231,16 @@ def _attention(found: RunSet, rows: pd.DataFrame, models: Sequence[str]) -> Grou
         "layers.",
         panels,
         finding,
-        basis(found, runs, whole, "questions a task"),
+        basis(runset, runs, whole, "questions a task"),
         runs,
     )
 
 
-def attention_shift(found: RunSet, a: str, b: str) -> pd.DataFrame:
+def attention_shift(runset: RunSet, a: str, b: str) -> pd.DataFrame:
     """By text layer: attention to the image of b minus a, paired by question, tasks weighing the
     same, Holm over layers. Columns: layer, value, ci_low, ci_high, n, p_adjusted.
     """
-    rows = found.samples("probe")
+    rows = runset.samples("probe")
     columns = ["layer", "value", "ci_low", "ci_high", "n", "p_adjusted"]
     if len(rows) == 0 or "mass" not in rows:
         return pd.DataFrame(columns=columns)

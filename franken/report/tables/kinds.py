@@ -31,26 +31,30 @@ class Kind:
     make: Callable[[RunSet], list[Measurements]]
 
 
-def summary(found: RunSet) -> list[Measurements]:
+def summary(runset: RunSet) -> list[Measurements]:
     """All metrics over all tasks, a table a verb; training runs by their held-out scores, a freeze
     study by its arms.
     """
-    return [*_of_verbs(found, whole=True), *layouts.training(found), *layouts.freeze_study(found)]
+    return [
+        *_of_verbs(runset, whole=True),
+        *layouts.training(runset),
+        *layouts.freeze_study(runset),
+    ]
 
 
-def tasks(found: RunSet) -> list[Measurements]:
+def tasks(runset: RunSet) -> list[Measurements]:
     """All metrics of every single task, a table a verb."""
-    return _of_verbs(found, whole=False)
+    return _of_verbs(runset, whole=False)
 
 
 KINDS = (
     Kind(
         "summary",
         "all metrics over all tasks (the default)",
-        lambda found: bool(found.runs or found.training or found.freezing),
+        lambda runset: bool(runset.runs or runset.training or runset.freezing),
         summary,
     ),
-    Kind("tasks", "all metrics of each task", lambda found: bool(found.runs), tasks),
+    Kind("tasks", "all metrics of each task", lambda runset: bool(runset.runs), tasks),
     Kind(
         "hybrids",
         "hybrids beside their parents, as Frankenstein's table 2",
@@ -102,14 +106,14 @@ KINDS = (
 )
 
 
-def tables(found: RunSet, name: str = "summary") -> list[Measurements]:
+def tables(runset: RunSet, name: str = "summary") -> list[Measurements]:
     """The tables of a name. Raises UsageError for a name that is none, or that this folder has no
     data for.
     """
     kind = next((k for k in KINDS if k.name == name), None)
-    if kind and kind.able(found) and (made := kind.make(found)):
+    if kind and kind.able(runset) and (made := kind.make(runset)):
         return made
-    can = [k.name for k in KINDS if k is not kind and k.able(found)]
+    can = [k.name for k in KINDS if k is not kind and k.able(runset)]
     shown = ", ".join(can) or "nothing"
     if kind is None:
         guess = did_you_mean(name, can) or did_you_mean(name, [k.name for k in KINDS])
@@ -123,10 +127,10 @@ def tables(found: RunSet, name: str = "summary") -> list[Measurements]:
     )
 
 
-def accounts(found: RunSet) -> list[str]:
+def accounts(runset: RunSet) -> list[str]:
     """One line a run that lacks samples, and one for runs that are not finished: how many, and why."""
     lines = []
-    for run in found.runs:
+    for run in runset.runs:
         manifest, samples = run.manifest, run.samples
         left = int(samples["ineligible"].notna().sum()) if "ineligible" in samples else 0
         if not (manifest.n_failed or left):
@@ -135,21 +139,23 @@ def accounts(found: RunSet) -> list[str]:
         why = "; ".join(f"{text} ({n})" for text, n in errors.items())
         line = f"{run.folder.name}: {manifest.n_failed} of {manifest.n_requested} failed"
         lines.append(line + (f", {left} ineligible" if left else "") + (f": {why}" if why else ""))
-    if found.unfinished:
-        lines.append(f"not finished and left out: {', '.join(f.name for f in found.unfinished)}")
+    if runset.unfinished:
+        lines.append(f"not finished and left out: {', '.join(f.name for f in runset.unfinished)}")
     return lines
 
 
-def _of_verbs(found: RunSet, *, whole: bool) -> list[Measurements]:
+def _of_verbs(runset: RunSet, *, whole: bool) -> list[Measurements]:
     made = []
-    for verb in dict.fromkeys(run.verb for run in found.runs):
-        runs = [r for r in found.of(verb) if len(r.layers)]
+    for verb in dict.fromkeys(run.verb for run in runset.runs):
+        runs = [r for r in runset.of(verb) if len(r.layers)]
         if not runs:
             continue
         rows = pd.concat([r.layers.assign(run=r.folder.name) for r in runs], ignore_index=True)
         pooled = rows["task"].isna() | (rows["task"] == "all")
         rows = rows[~pooled] if not whole else rows[pooled] if pooled.any() else rows
-        counts = [(m.n_requested, m.n_ok, m.n_failed) for m in (r.manifest for r in found.of(verb))]
+        counts = [
+            (m.n_requested, m.n_ok, m.n_failed) for m in (r.manifest for r in runset.of(verb))
+        ]
         note = "{} requested, {} ok, {} failed.".format(*map(sum, zip(*counts, strict=True)))
         labels = list(dict.fromkeys(r.label for r in runs))
         title = f"{verb}: {', '.join(labels) if len(labels) < 5 else f'{len(labels)} of them'}"

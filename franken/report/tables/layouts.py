@@ -31,72 +31,72 @@ MACRO = "macro over tasks."
 DIFFERENCES = "Rows `b - a` are paired differences."
 
 
-def has_m_scores(found: RunSet) -> bool:
+def has_m_scores(runset: RunSet) -> bool:
     """Evaluations with the arms of a score, or a comparison that has one."""
-    return any(_has_score(arms) for arms in found.arms().values()) or _has(found, SCORES)
+    return any(_has_score(arms) for arms in runset.arms().values()) or _has(runset, SCORES)
 
 
-def has_hybrids(found: RunSet) -> bool:
+def has_hybrids(runset: RunSet) -> bool:
     """A merge sweep, or an autopsy with hybrids."""
-    return bool(found.of("merge-sweep")) or bool(found.record and found.record.hybrids)
+    return bool(runset.of("merge-sweep")) or bool(runset.record and runset.record.hybrids)
 
 
-def has_freezing(found: RunSet) -> bool:
+def has_freezing(runset: RunSet) -> bool:
     """A freeze study, or an autopsy with frozen checkpoints."""
-    return bool(found.freezing) or bool(found.record and found.record.frozen)
+    return bool(runset.freezing) or bool(runset.record and runset.record.frozen)
 
 
-def has_draws(found: RunSet) -> bool:
+def has_draws(runset: RunSet) -> bool:
     """Evaluations with the image and at least two draws a prompt."""
-    answers = [run.samples for run in found.of(*ANSWERS)]
+    answers = [run.samples for run in runset.of(*ANSWERS)]
     return any(s["draw"].max() > 0 and "image" in set(s["method"]) for s in answers)
 
 
-def has_diversity(found: RunSet) -> bool:
+def has_diversity(runset: RunSet) -> bool:
     """A comparison of evaluations, or evaluations with draws."""
-    return _has(found, DIVERSITY) or has_draws(found)
+    return _has(runset, DIVERSITY) or has_draws(runset)
 
 
-def has_modality(found: RunSet) -> bool:
+def has_modality(runset: RunSet) -> bool:
     """Evaluations with both arms."""
-    return any({"image", "text"} <= arms for arms in found.arms().values())
+    return any({"image", "text"} <= arms for arms in runset.arms().values())
 
 
-def has_perception(found: RunSet) -> bool:
+def has_perception(runset: RunSet) -> bool:
     """A comparison with the decomposition, or evaluations with descriptions."""
-    described = any({"image", "describe"} <= arms for arms in found.arms().values())
-    return described or _has(found, DECOMPOSITION)
+    described = any({"image", "describe"} <= arms for arms in runset.arms().values())
+    return described or _has(runset, DECOMPOSITION)
 
 
-def has_designs(found: RunSet) -> bool:
+def has_designs(runset: RunSet) -> bool:
     """A training run with rewards."""
-    return any(run.rewards for run in found.training)
+    return any(run.rewards for run in runset.training)
 
 
-def m_scores(found: RunSet) -> list[Measurements]:
+def m_scores(runset: RunSet) -> list[Measurements]:
     """A row a model, a column a score: from evaluations, or from a comparison of some."""
-    answers = found.answers()
+    answers = runset.answers()
     rows = _measured(answers, _m_scores)
     note = f"Greedy answers, {MACRO} {_against(answers) if len(rows) else DIFFERENCES}"
-    rows = rows if len(rows) else _compared(found, SCORES, method="greedy")
+    rows = rows if len(rows) else _compared(runset, SCORES, method="greedy")
     return _made("m-scores", "M scores", rows, ("model",), ("metric",), note, percent=True)
 
 
-def hybrids(found: RunSet) -> list[Measurements]:
+def hybrids(runset: RunSet) -> list[Measurements]:
     """Parents and hybrids side by side: rows are tasks and M scores, columns models. Or the gains
     of a merge sweep.
     """
     made = []
     layout = ("metric", "task"), ("model",)
-    for run in found.of("merge-sweep"):
+    for run in runset.of("merge-sweep"):
         rows = run.layers[run.layers["metric"].str.startswith("gain ")]
         base = run.manifest.models["base"]
         note = f"Paired differences from {base!r}; p is Holm-adjusted over the windows."
         title = "Hybrids: what they gain over their base"
         made.append(Measurements("hybrids", title, rows, *layout, percent=True, note=note))
-    spliced = found.record.hybrids if found.record else {}
-    names = [n for n in ("base", "sft", *spliced, "rl") if n in found.answers()]
-    answers = {name: found.answers()[name] for name in names}
+    spliced = runset.record.hybrids if runset.record else {}
+    names = [n for n in ("base", "sft", *spliced, "rl") if n in runset.answers()]
+    answers = {name: runset.answers()[name] for name in names}
     parent = "sft" if "sft" in answers else "base"
     if spliced and parent in answers and len(answers) > 2:
         rows = _measured(answers, _skill, parent, every_task=True)
@@ -105,13 +105,13 @@ def hybrids(found: RunSet) -> list[Measurements]:
     return made
 
 
-def freezing(found: RunSet) -> list[Measurements]:
+def freezing(runset: RunSet) -> list[Measurements]:
     """Frozen layer sets: of a freeze study its arms, of an autopsy its frozen checkpoints, beside
     start and plain RL.
     """
-    made = freeze_study(found)
-    frozen = found.record.frozen if found.record else {}
-    answers = {n: s for n, s in found.answers().items() if n in ("sft", "rl", *frozen)}
+    made = freeze_study(runset)
+    frozen = runset.record.frozen if runset.record else {}
+    answers = {n: s for n, s in runset.answers().items() if n in ("sft", "rl", *frozen)}
     if frozen and "rl" in answers and len(answers) > 1:
         rows = _measured(answers, _skill, "rl", every_task=True)
         note = "Image arm; p is paired against rl, Holm-corrected over the models of a column."
@@ -121,12 +121,12 @@ def freezing(found: RunSet) -> list[Measurements]:
     return made
 
 
-def freeze_study(found: RunSet) -> list[Measurements]:
+def freeze_study(runset: RunSet) -> list[Measurements]:
     """Each arm by what froze, was reverted or grafted: acc@1, and the differences from plain RL and
     from the start.
     """
     made = []
-    for study in found.freezing:
+    for study in runset.freezing:
         arms = study[study["metric"] == "acc@1"]
         parts = []
         for what, value, ends, own in (
@@ -147,11 +147,11 @@ def freeze_study(found: RunSet) -> list[Measurements]:
     return made
 
 
-def acc_at_k(found: RunSet) -> list[Measurements]:
+def acc_at_k(runset: RunSet) -> list[Measurements]:
     """A row a model, a column a task and the average, a cell `acc@1/acc@k`, both at temperature 1;
     a table for each k drawn.
     """
-    answers = {n: s[s["method"] == "image"] for n, s in found.answers().items()}
+    answers = {n: s[s["method"] == "image"] for n, s in runset.answers().items()}
     draws = {name: _draws(samples) for name, samples in answers.items()}
     several = sorted({k for k in draws.values() if k > 1}, reverse=True)
     return [_acc_at(k, {n: s for n, s in answers.items() if draws[n] == k}) for k in several]
@@ -178,14 +178,14 @@ def _acc_at(k: int, answers: Mapping[str, pd.DataFrame]) -> Measurements:
     return made
 
 
-def diversity(found: RunSet) -> list[Measurements]:
+def diversity(runset: RunSet) -> list[Measurements]:
     """Diversity measures beside accuracy by model: of comparisons as measured, of evaluations what
     needs no embedding.
     """
-    rows = _compared(found, (*DIVERSITY, "acc@1", "acc@4"), method="image")
+    rows = _compared(runset, (*DIVERSITY, "acc@1", "acc@4"), method="image")
     note = f"Image arm, {MACRO} {DIFFERENCES}"
     if not len(rows):
-        answers = {n: s for n, s in found.answers().items() if _draws(s) > 1}
+        answers = {n: s for n, s in runset.answers().items() if _draws(s) > 1}
         rows = _measured(answers, _diversity)
         note = (
             "Image arm, macro over tasks; the cosine diversity needs `franken eval` of several "
@@ -194,10 +194,10 @@ def diversity(found: RunSet) -> list[Measurements]:
     return _made("diversity", "Diversity and accuracy", rows, ("model",), ("metric",), note)
 
 
-def modality(found: RunSet) -> list[Measurements]:
+def modality(runset: RunSet) -> list[Measurements]:
     """Rows are tasks, columns models with the image and with the text in its place, greedy answers."""
     rows = []
-    for name, samples in found.answers().items():
+    for name, samples in runset.answers().items():
         arms = ("image", "text") if {"image", "text"} <= set(samples["method"]) else ()
         for arm in arms:
             part = samples[samples["method"] == arm]
@@ -208,25 +208,25 @@ def modality(found: RunSet) -> list[Measurements]:
     return _made("modality", title, table, *layout, "Greedy answers.", percent=True)
 
 
-def perception(found: RunSet) -> list[Measurements]:
+def perception(runset: RunSet) -> list[Measurements]:
     """Rows are models: P(description right), P(correct | …), and what went wrong as shares of the
     answers.
     """
-    rows = _compared(found, (*DECOMPOSITION, "facts right", *look.ERRORS), method=None)
+    rows = _compared(runset, (*DECOMPOSITION, "facts right", *look.ERRORS), method=None)
     note = f"Macro over tasks. {DIFFERENCES}"
     if not len(rows):
         described = {"image", "describe"}
-        answers = {n: s for n, s in found.answers().items() if described <= set(s["method"])}
+        answers = {n: s for n, s in runset.answers().items() if described <= set(s["method"])}
         rows = _measured(answers, _perception)
         note = f"Macro over tasks. {_against(answers)}"
     layout = ("metric",), ("model",)
     return _made("perception", "Perception or reasoning", rows, *layout, note, percent=True)
 
 
-def designs(found: RunSet) -> list[Measurements]:
+def designs(runset: RunSet) -> list[Measurements]:
     """Training runs by their rewards and weights, and the held-out scores they ended with."""
     parts = []
-    for run in found.training:
+    for run in runset.training:
         rewards = " + ".join(f"{weight:g} {name}" for name, weight in run.rewards.items())
         parts += [_held_out(run).assign(rewards=rewards)] if rewards else []
     note = (
@@ -237,9 +237,9 @@ def designs(found: RunSet) -> list[Measurements]:
     return _made("designs", title, _joined(parts), *layout, note, percent=True)
 
 
-def training(found: RunSet) -> list[Measurements]:
+def training(runset: RunSet) -> list[Measurements]:
     """Training runs by their last held-out scores."""
-    rows = _joined([_held_out(run) for run in found.training])
+    rows = _joined([_held_out(run) for run in runset.training])
     note = "Held-out scores at the last look; the log keeps no n and no interval for them."
     layout = ("run", "update"), ("metric",)
     return _made("training", "Training runs", rows, *layout, note, percent=True)
@@ -270,8 +270,8 @@ def _held_out(run: TrainingRun) -> pd.DataFrame:
     return table.assign(run=run.folder.name, update=last.update if last else None)
 
 
-def _has(found: RunSet, metrics: Collection[str]) -> bool:
-    return any(run.layers["metric"].isin(metrics).any() for run in found.of("compare"))
+def _has(runset: RunSet, metrics: Collection[str]) -> bool:
+    return any(run.layers["metric"].isin(metrics).any() for run in runset.of("compare"))
 
 
 def _has_score(arms: set[str]) -> bool:
@@ -351,11 +351,11 @@ def _paired_p(reference: pd.Series | None, values: pd.Series, metric: str) -> Ma
     return dict(zip(table["task"], table["p"], strict=True))
 
 
-def _compared(found: RunSet, metrics: Collection[str], *, method: str | None) -> pd.DataFrame:
+def _compared(runset: RunSet, metrics: Collection[str], *, method: str | None) -> pd.DataFrame:
     """Rows of comparisons of evaluations over all tasks, in the order of `metrics`."""
     order = {metric: place for place, metric in enumerate(metrics)}
     parts = []
-    for run in found.of("compare"):
+    for run in runset.of("compare"):
         rows = run.layers[(run.layers["task"] == ALL) & run.layers["metric"].isin(order)]
         rows = rows[rows["method"] == method] if method else rows
         parts.append(rows.sort_values("metric", key=lambda m: m.map(order), kind="stable"))

@@ -115,12 +115,12 @@ class Measurements:
         for down, across, values in zip(*keys, numbers.tolist(), strict=True):
             yield tuple(map(_word, down)), tuple(map(_word, across)), Measurement(*values)
 
-    def _cell(self, found: list[Measurement], *, with_n: bool) -> str:
-        if not found:
+    def _cell(self, numbers: list[Measurement], *, with_n: bool) -> str:
+        if not numbers:
             return ""
         if self.pair:
-            return "/".join(_number(m.value, self.percent) for m in found)
-        first = found[0]
+            return "/".join(_number(m.value, self.percent) for m in numbers)
+        first = numbers[0]
         if self.write:
             return self.write(first)
         text = _number(first.value, self.percent)
