@@ -17,6 +17,7 @@ from torch import Tensor
 
 from franken.errors import UsageError
 from franken.generate.native import encode_prompts
+from franken.layers import name_layers
 from franken.models.hooks import Context, edit
 from franken.plugins import register
 from franken.probe import findings
@@ -83,7 +84,7 @@ class Damp(Method):
 
     def title(self, rows: pd.DataFrame) -> str:
         pooled = findings.pool_tasks(findings.curve(rows, metric="probability_lost"))
-        return f"Its replies need {findings.layers_of(findings.peak(pooled))} most"
+        return f"Its replies need {name_layers(findings.peak(pooled))} most"
 
 
 register("probe", "damp", Damp("damp"))
