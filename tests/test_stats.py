@@ -137,6 +137,24 @@ def test_a_longer_tail_extends_its_side():
     assert e.high - e.value > 1.3 * (e.value - e.low)
 
 
+def test_the_extended_end_is_where_halls_polynomial_has_students_quantile():
+    x = np.array([1.0] * 12 + [2, 3, 9])
+    e, error = mean(x), x.std(ddof=1) / math.sqrt(15)
+    skewness = ((x - x.mean()) ** 3).mean() / 15**2 / error**3
+    t = (x.mean() - e.high) / error
+    polynomial = t + skewness * t**2 / 3 + skewness**2 * t**3 / 27 + skewness / 6
+    assert polynomial == pytest.approx(reference.t.ppf(0.025, 14))
+
+
+def test_a_mean_of_draws_has_the_beta_interval_of_its_effective_size():
+    x = np.array([0.0, 0.25, 0.25, 0.5, 1.0, 0.75])
+    m, variance = x.mean(), x.var(ddof=1) / 6
+    n = m * (1 - m) / variance * (1.959964 / reference.t.ppf(0.975, 5)) ** 2
+    low = reference.beta.ppf(0.025, m * n + 0.25, (1 - m) * n + 0.75)
+    high = reference.beta.ppf(0.975, m * n + 0.75, (1 - m) * n + 0.25)
+    assert mean_rate(x) == pytest.approx((m, low, high), abs=1e-5)
+
+
 def test_macro_means_weigh_groups_alike():
     e = mean_rate([1, 1, 1, 1, 1, 0], [0, 1])
     assert e.value == pytest.approx((5 / 6 + 1 / 2) / 2)
