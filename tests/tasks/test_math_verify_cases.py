@@ -33,9 +33,9 @@ DIFFERENT = {  # number of the case: why
     189: GOLD,
     214: GOLD,
     234: "two boxes `for part (a) and` something: not a list",
-    254: "sympy takes more than the processor time that one comparison has",
     258: "math-verify's test pins an error: 1 - 1/e is not 1 + 1/e",
 }
+SLOW = 254  # sympy takes about as much processor time as one comparison has
 
 
 @pytest.mark.parametrize("number", range(len(CASES)))
@@ -43,6 +43,9 @@ def test_case(number):
     case = CASES[number]
     judgement = judge_reply(case["reply"], case["gold"])
     agrees = judgement.score == case["expected"]
+    if number == SLOW and not agrees:
+        assert "too long" in judgement.reason
+        return
     assert agrees is (number not in DIFFERENT), judgement
 
 

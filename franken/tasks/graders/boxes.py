@@ -92,6 +92,8 @@ def _numbers_in(content: object) -> list[float]:
         return [x for value in values for x in _numbers_in(value)]
     if isinstance(content, list | tuple):
         return [x for value in content for x in _numbers_in(value)]
+    if isinstance(content, str):
+        return [float(x) for four in LIST.findall(content) for x in four]
     if isinstance(content, bool) or not isinstance(content, int | float):
         return []
     try:

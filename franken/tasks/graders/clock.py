@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from franken.tasks.graders.numbers import WORD_NUMBER, word_value
+from franken.tasks.graders.numbers import WORD_NUMBER, han_value, word_value
 from franken.tasks.graders.reply import affirmed, narrow
 from franken.tasks.graders.verdict import Verdict, decide, refuse
 
@@ -12,7 +12,14 @@ DIGITAL = re.compile(
     r"\s*(?P<half>[ap]\.?\s?m\b\.?)?",
     re.IGNORECASE,
 )
-HAN = re.compile(r"(?P<h>\d{1,2})\s*[点时]\s*(?:(?P<m>\d{1,2})\s*分|(?P<part>半|一刻|三刻|整)?)")
+HAN_COUNT = r"\d{1,2}|[零一二两三四五六七八九十]{1,3}"
+HAN = re.compile(
+    rf"(?P<h>{HAN_COUNT})\s*[点时]\s*(?:(?P<m>{HAN_COUNT})\s*分|(?P<part>半|一刻|三刻|整)?)"
+)
+SPOKEN = re.compile(
+    rf"(?P<hour>{WORD_NUMBER})[ -](?:(?:oh|o)[ -])?(?P<minutes>{WORD_NUMBER})", re.I
+)
+NOON = re.compile(r"\b(?:(noon|midday)|midnight)\b", re.IGNORECASE)
 HOUR = rf"(?P<hour>\d{{1,2}}|{WORD_NUMBER})"
 O_CLOCK = re.compile(
     rf"(?<![\d:.]){HOUR}\s*(?:o['’]?clock\s*(?P<half>[ap]\.?m\b\.?)?|(?P<only>[ap]\.?m\b\.?))",
@@ -50,9 +57,13 @@ def read_times(text: str) -> list[Time]:
         _time(m["h"], int(m["m"]), int(m["s"] or 0), m["half"]) for m in DIGITAL.finditer(text)
     ]
     rest = DIGITAL.sub(" ", text)
+    times += [Time(43200 if m[1] else 0, True, "12:00:00") for m in NOON.finditer(rest)]
+    spoken = SPOKEN.fullmatch(rest.strip(" ."))
+    if spoken:
+        times.append(_time(str(_count(spoken["hour"])), _count(spoken["minutes"]), 0, None))
     parts = {"半": 30, "一刻": 15, "三刻": 45}
     times += [
-        _time(m["h"], int(m["m"] or parts.get(m["part"] or "", 0)), 0, None)
+        _time(str(_count(m["h"])), _count(m["m"] or "0") or parts.get(m["part"], 0), 0, None)
         for m in HAN.finditer(rest)
     ]
     for m in PAST.finditer(rest):
@@ -70,7 +81,9 @@ def read_times(text: str) -> list[Time]:
 
 
 def _count(text: str) -> int:
-    return int(text) if text.isdigit() else word_value(text.lower())
+    if text.isdigit():
+        return int(text)
+    return word_value(text.lower()) if text.isascii() else han_value(text) or 0
 
 
 def _time(hour: str, minutes: int, seconds: int, half: str | None) -> Time | None:

@@ -25,6 +25,8 @@ LEADS = re.compile(
     re.I,
 )
 MONEY = re.compile(r"\$\s?\d[\d,.]*(?:\s|$)")
+MATRIX = re.compile(r"\\begin\s*\{(?:[pb]matrix|array)\}")
+ROWS = re.compile(r"\[\s*\[[^\[\]]+\](?:\s*,\s*\[[^\[\]]+\])*\s*\]")
 WORDS_THAT_CHANGE = re.compile(
     r"\b(?:not|never|neither|nor|or|than|least|most|from|between|over|under|above|below|nearly|"
     r"almost|except|up to|within|plus|minus|times|half of|twice|double|square of|root of|cannot|if)\b|n['’]t\b",
@@ -57,6 +59,8 @@ def compare_expression(text: str, gold: str) -> Verdict:
         return refuse(f"no expression in {text!r}")
     if said.unit and right.unit and said.unit != right.unit:
         return _in_other_unit(said, right)
+    if MATRIX.search(said.latex) or MATRIX.search(right.latex):
+        said, right = (e._replace(latex=_rows_as_matrix(e.latex)) for e in (said, right))
     if _spelt_alike(said, right):
         return decide(True, said.latex, right.latex, "spelling")
     left, other = as_numeral(plain(source)), as_numeral(plain(gold))
@@ -71,6 +75,14 @@ def compare_expression(text: str, gold: str) -> Verdict:
             )
             return decide(False, said.latex, right.latex, rule)
     return _ask(said.latex, right.latex)
+
+
+def _rows_as_matrix(latex: str) -> str:
+    """`[[1, 2], [3, 4]]` as LaTeX; any other text as it is."""
+    if not ROWS.fullmatch(latex):
+        return latex
+    rows = [row.replace(",", "&") for row in re.findall(r"\[([^\[\]]+)\]", latex)]
+    return "\\begin{pmatrix}" + "\\\\".join(rows) + "\\end{pmatrix}"
 
 
 def _ask(said: str, right: str) -> Verdict:

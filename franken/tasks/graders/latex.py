@@ -56,6 +56,7 @@ COMMANDS = {
     "geqslant": "\\ge",
     "textdegree": "^\\circ",
     "newline": "",
+    "varnothing": "\\emptyset",
 }
 ROOTS = {"√": "\\sqrt", "∛": "\\sqrt[3]", "∜": "\\sqrt[4]"}
 ROOT = re.compile(r"([√∛∜])\s*(\d+(?:\.\d+)?|[A-Za-z]|\([^()]{1,80}\)|\{[^{}]{1,80}\})")
@@ -71,7 +72,7 @@ FUNCTIONS = (
 PROSE = re.compile(  # words; names of points (ABC) are none, nor are subscripts
     rf"(?<![\\A-Za-z])(?!(?:{FUNCTIONS})\b)(?![A-Z]{{2,5}}(?![A-Za-z]))[A-Za-z]{{3,}}|[\u4e00-\u9fff]"
     r"|(?<![\\A-Za-z])(?:[Ii][tsf]|[Ss]o|[Ww]e|[Hh]e|[Oo][fn]|[Aa][ts]|an|[Bb][ey]|[Mm]y|[Tt]o|us|[Nn]o|do)"
-    r"(?![A-Za-z])"
+    r"(?![A-Za-z])|(?<=\d)(?:st|nd|rd|th)(?![A-Za-z])"
 )
 INDEX = re.compile(r"_\{[^{}]{1,30}\}")
 ENVIRONMENT = re.compile(r"\\(?:begin|end)\s*\{[a-z]*\*?\}(?:\{[clr|]*\})?")
@@ -87,7 +88,7 @@ EVERYDAY = (
 )
 WORD_UNIT = re.compile(
     rf"(?<=[\w}})\]\s])\s*(?<![\\A-Za-z])((?:(?:square|cubic|sq|cu)\.?\s+)?(?:{EVERYDAY})"
-    r"(?:\s*(?:/|per)\s*[A-Za-z]{1,12})?(?:\s*\^?\s*\{?\s*[23]\s*\}?)?)\s*\.?\s*$",
+    r"(?:\s*(?:/|per)\s*[A-Za-z]{1,12})?(?:\s*\^\s*\{?\s*[23]\s*\}?|[23])?)\s*\.?\s*$",
     re.IGNORECASE,
 )
 LETTER_UNIT = re.compile(
@@ -115,7 +116,6 @@ def to_latex(text: str) -> str:
     for sign, name in (("!=", "\\neq "), ("<=", "\\le "), (">=", "\\ge ")):
         bare = bare.replace(sign, name)
     bare = re.sub(r"_(\w)\s+(?=[\d\\(A-Za-z])", r"_{\1} ", bare)
-    bare = re.sub(r"(?<=\d)\*\*(?=\d)", "^", bare)
     if not re.search(r"[\[({]\s*-?\d", COMMA_THOUSANDS.sub("", bare)) and ", " not in bare:
         bare = COMMA_THOUSANDS.sub(lambda m: m[0].replace(",", ""), bare)
     bare = re.sub(r"(?<=[{(])\s+|\s+(?=[})])", "", bare)

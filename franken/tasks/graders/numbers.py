@@ -16,7 +16,7 @@ from franken.tasks.graders.latex import is_mathematics, to_latex
 from franken.tasks.graders.mathematics import evaluate
 from franken.tasks.graders.reply import affirmed, narrow
 from franken.tasks.graders.spelling import sign_in_digits
-from franken.tasks.graders.units import base, unit_at
+from franken.tasks.graders.units import base, short_speed, unit_at
 
 UP_TO_TWENTY = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
@@ -25,14 +25,28 @@ UP_TO_TWENTY = (
 BY_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
 WORDS: list[str] = [*UP_TO_TWENTY.split()]
 TENS: list[str] = [*BY_TENS.split()]
+WORD_VALUES = {word: n for n, word in enumerate(WORDS)} | {w: 10 * n for n, w in enumerate(TENS, 2)}
 HAN_DIGITS = {sign: value for value, sign in enumerate("零一二三四五六七八九")} | {"两": 2, "〇": 0}
 HAN_NUMBER = re.compile(r"[零〇一二两三四五六七八九十百]+")
 LONGEST = 300  # characters of a number; Python refuses to read integers of thousands of digits
 SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "dozen": 12}
 SCALES |= {"万": 10**4, "亿": 10**8}
 ONES = f"(?:{'|'.join(sorted(WORDS, key=len, reverse=True))})"
-WORD_NUMBER = (
-    rf"\b(?:(?:{'|'.join(TENS)})[ -](?:{'|'.join(WORDS[1:10])})|(?:{'|'.join(TENS)})|{ONES})\b"
+TO_99 = rf"(?:(?:{'|'.join(TENS)})(?:[ -](?:{'|'.join(WORDS[1:10])})\b)?|{ONES})\b"
+TO_999 = rf"(?:{TO_99}|a(?=\s+hundred))(?:\s+hundred\b(?:\s+(?:and\s+)?{TO_99})?)?"
+WORD_NUMBER = (  # two hundred and five thousand three hundred
+    rf"\b(?:{TO_999}|a(?=\s+(?:thousand|million|billion|dozen)\b))"
+    rf"(?:\s+(?:thousand|million|billion)\b(?:,?\s+(?:and\s+)?{TO_999})?)*"
+)
+PARTS = dict(half=2, halves=2, third=3, quarter=4, fourth=4, fifth=5, sixth=6, seventh=7, eighth=8)
+PARTS |= dict(ninth=9, tenth=10, hundredth=100, thousandth=1000)
+WORD_FRACTION = re.compile(  # three and a half, two thirds, half of the cake
+    rf"(?:(?P<whole>{WORD_NUMBER})\s+and\s+)?(?:(?P<top>an?|{WORD_NUMBER})[ -])?"
+    rf"(?P<part>{'|'.join(PARTS)})s?(?:\s+of\s+(?:the|a|an)\s+[A-Za-z ]{{1,40}})?\s*[.!]?",
+    re.IGNORECASE,
+)
+HAN_FRACTION = re.compile(
+    r"([零〇一二两三四五六七八九十百]+|\d+)分之([零〇一二两三四五六七八九十百]+|\d+(?:\.\d+)?)"
 )
 DIGITS = (
     r"(?:[1-9]\d{0,2}(?:,\d{3})+(?![\d])(?:\.\d+)?|[1-9]\d{0,2}(?:[ ]\d{3})+(?!\d)(?:\.\d+)?"
@@ -67,16 +81,21 @@ BESIDE = re.compile(  # before a number, makes it another
     r"|\b(?:than|least|most|from|between|over|under|above|below|nearly|almost|except|up to|within|"
     r"plus|minus|times|multiple of|half of|twice|double|square of|square root of|root of|factor of|"
     r"factorial of|divi(?:ded|sible) by|multiplied by|power of|before|after|until|every|question|step|figure|part|"
-    r"page|row|column|line|object|image|number of|base))\s*$",
+    r"page|row|column|line|object|image|number of|base|january|february|march|april|may|june|july|"
+    r"august|september|october|november|december)"
+    r"|第|至少|至多|最多|最少|大于|小于|多于|少于|超过|不到|不足|高于|低于|接近|除了)\s*$",
     re.IGNORECASE,
 )
 BEHIND = re.compile(  # behind a number, makes it another
     r"\s*(?:[!‰‱^_⁰¹²³⁴-⁹₀-₉…*×·÷±<>≤≥≠∞]|[-+/–]\s*[\d\\A-Za-z(]|[:,.]\d"
     r"|\\(?:pm|mp|leq?|geq?|neq?|times|cdot|div|infty|pi|sqrt)\b"
-    r"|(?:or|to)\s+(?:more|less|fewer|so|[-\d]|" + WORD_NUMBER + r")|(?:or|to|and)\s+-?\d"
+    r"|(?:or|to)\s+(?:more|less|fewer|so|[-\d]|"
+    + WORD_NUMBER
+    + r")|(?:or|to|and)\s+-?\d|(?:or|to|and|than)\s*[.…]*$"
     r"|(?:times|over)\s+[\d\\]|(?:squared|cubed|factorial|plus|minus|divided|multiplied|mod|modulo|base|halves|"
     r"half|thirds?|quarters?|fifths?|sixths?|eighths?|tenths?|hundredths?|thousandths?|and a|per mille|"
-    r"out of|of (?:them|the) are|hundred|thousand|million|billion|trillion)\b|分之)",
+    r"out of|of (?:them|the) are|hundred|thousand|million|billion|trillion)\b|分之|倍"
+    r"|[个只条张本块支棵头匹辆人元]?(?:多|余|以上|以下|以内|或|至|到|又))",
     re.IGNORECASE,
 )
 NOUN = re.compile(
@@ -125,10 +144,10 @@ class Reading:
 
 def read_number(text: str) -> Reading:
     """The one number that a text (of one spelling, `plain`) gives as its answer."""
-    text = sign_in_digits(text)
+    text = HAN_FRACTION.sub(_han_fraction, short_speed(sign_in_digits(text)))
     rest = affirmed(narrow(text)).strip()
     rest = EXPLAINED.sub("", rest).strip() or rest
-    whole = as_numeral(rest)
+    whole = as_numeral(rest) or _word_fraction(rest)
     if whole is not None:
         return Reading(whole, "")
     latex = to_latex(rest)
@@ -152,14 +171,33 @@ def as_numeral(text: str) -> Quantity | None:
 
 
 def _han_numeral(text: str) -> Quantity | None:
-    match = HAN_NUMBER.match(text)
-    if match is None or not NOUN.fullmatch(text, match.end()):
+    negative = text.startswith("负")
+    match = HAN_NUMBER.match(text, int(negative))
+    if match is None or BEHIND.match(text, match.end()) or not NOUN.fullmatch(text, match.end()):
         return None
     value = han_value(match[0])
     if value is None:
         return None
     unit, end = unit_at(text, match.end())
-    return Quantity(Fraction(value), False, unit, 0, 0, end)
+    return Quantity(Fraction(-value if negative else value), False, unit, 0, 0, end)
+
+
+def _han_fraction(match: re.Match[str]) -> str:
+    """百分之二十五 → 25 %, 四分之三 → 3/4."""
+    bottom, top = (part if part[0].isdigit() else str(han_value(part)) for part in match.groups())
+    return f"{top} %" if bottom == "100" else f"{top}/{bottom}"
+
+
+def _word_fraction(text: str) -> Quantity | None:
+    """A fraction in words; an ordinal alone ("third") is none."""
+    match = WORD_FRACTION.fullmatch(text)
+    if match is None or not (match["top"] or match["part"].lower() == "half"):
+        return None
+    top = match["top"] or "a"
+    whole = word_value(match["whole"].lower()) if match["whole"] else 0
+    count = 1 if top.lower() in ("a", "an") else word_value(top.lower())
+    value = whole + Fraction(count, PARTS[match["part"].lower()])
+    return Quantity(value, False, None, 0, 0, len(text))
 
 
 def han_value(text: str) -> int | None:
@@ -303,10 +341,16 @@ def _unscaled(match: re.Match[str]) -> Fraction | None:
 
 
 def word_value(text: str) -> int:
-    """The value of a number word, up to ninety-nine."""
-    tens, _, ones = re.sub(r"[ -]+", " ", text).partition(" ")
-    first = 10 * (TENS.index(tens) + 2) if tens in TENS else WORDS.index(tens)
-    return first + (WORDS.index(ones) if ones else 0)
+    """The value of a number in words, `two thousand and fifty-one`."""
+    total = below = 0  # the thousands and more, and what stands below them
+    for word in re.findall(r"[a-z]+", text):
+        if word == "hundred":
+            below *= 100
+        elif word in SCALES:
+            total, below = total + below * SCALES[word], 0
+        elif word != "and":
+            below += 1 if word == "a" else WORD_VALUES[word]
+    return total + below
 
 
 def is_numeral(text: str, number: Quantity) -> bool:

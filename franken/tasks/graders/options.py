@@ -10,6 +10,7 @@ When a letter comes with a text ("B. 24"), the text must not be that of another 
 import re
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import NamedTuple
 
 from franken.tasks.graders.latex import to_latex
 from franken.tasks.graders.numbers import read_numbers
@@ -33,6 +34,7 @@ NAMED = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 IN_BRACKETS = re.compile(r"[(\[]([A-Z])[)\]]")
+RUN = re.compile(r"[A-Z]{2,}")  # BD: options B and D
 SEVERAL = re.compile(r"\(?[A-Z]\)?(?:\s*(?:,|;|&|\band\b|,\s*and\b)\s*\(?[A-Z]\)?)+\.?")
 BEFORE_REASON = re.compile(
     r"([A-Z])(?:[,.;:)]|\s*$|\s+(?:because|since|as|is correct|which|with|for)\b)"
@@ -46,10 +48,26 @@ IS_WRONG = re.compile(
     r"cannot|(?:ca|is|does|wo|could|would)n['’]t|(?:does|could|would|must|can) not)\b[^.;,]*[.;,]?"
 )
 LATE = re.compile(
-    r"\b(?:option|choice|select|choose|pick)\s+[(\[]?([A-Z])\b(?!['’])[)\]]?(?!\s+[a-z]+\s+(?!is\b))"
+    r"\b(?i:option|choice|select|choose|pick)\s+[(\[]?([A-Z])\b(?!['’])[)\]]?(?!\s+[a-z]+\s+(?!is\b))"
+)
+HAN_LETTER = re.compile(  # 选项 B 正确, 应选 B 项
+    r"(?:应?选择?|选项|而是)\s*([A-Z]+)\s*(?:项|选项)?\s*(?:是?正确的?|对)?(?=[.,]|$)"
+    r"|\b([A-Z])\s*(?:项\s*(?:是?正确的?|对)?|是?正确的?|对)(?=[.,]|$)"
 )
 _AROUND = "()[]{}'\".:,;! "
 PRONOUN = re.compile(r"(?i)^(?:the answer|it|this|that|they|there)\s+(?=\S)")
+
+NONE: frozenset[str] = frozenset()
+
+
+class Choice(NamedTuple):
+    """The letters that a reply chooses; none with the reason when it chooses none clearly, or when
+    its letter and its text name two options.
+    """
+
+    letters: frozenset[str]
+    why: str = ""
+    contradicts: bool = False
 
 
 def compare_option(text: str, gold: str, options: Sequence[str]) -> Verdict:
@@ -57,7 +75,9 @@ def compare_option(text: str, gold: str, options: Sequence[str]) -> Verdict:
     them and no other.
     """
     right = right_options(gold, options)
-    chosen, why = read_options(text, options)
+    chosen, why, contradicts = read_options(text, options)
+    if contradicts:
+        return Verdict(0.0, why, text, _named(right), "letters and texts")
     if not chosen:
         return refuse(why)
     return decide(chosen == right, _named(chosen), _named(right), "letters")
@@ -73,6 +93,8 @@ def right_options(gold: str, options: Sequence[str]) -> frozenset[str]:
     """
     allowed = LETTERS[: len(options)] if options else LETTERS
     texts = [i for i, option in enumerate(options) if _same_text(gold, option)]
+    if letters := _run(gold, options):
+        return letters
     if texts and not (ALONE.fullmatch(gold) and gold.strip(_AROUND).upper() in allowed):
         return frozenset(LETTERS[texts[0]])
     if ALONE.fullmatch(gold) or SEVERAL.fullmatch(gold):
@@ -86,36 +108,53 @@ def right_options(gold: str, options: Sequence[str]) -> frozenset[str]:
     raise ValueError(f"the right answer {gold!r} is none of the options")
 
 
-def read_options(said: str, options: Sequence[str]) -> tuple[frozenset[str], str]:
+def read_options(said: str, options: Sequence[str]) -> Choice:
     """The letters that a reply chooses; empty with the reason when it chooses none, or none
     clearly.
     """
     allowed = LETTERS[: len(options)] if options else LETTERS
-    rest = narrow(said).strip()
+    rest = HAN_LETTER.sub(r" \1\2", narrow(said)).strip()
     opened = OPENING.sub("", rest, count=1) if OPENING.match(rest) else rest
     letters = _letters(opened, options) or (
         _letters(said.strip(), options) if opened != said.strip() else None
     )
     if letters is None:
-        by_text = {
-            LETTERS[i]
-            for r in (*readings(said), *(PRONOUN.sub("", x) for x in readings(said)))
-            for i, option in enumerate(options)
-            if _same_text(r, option)
-        }
-        by_text = by_text or _by_value(rest, options)
+        by_text = (
+            _by_text(said, options)
+            or _run(rest.strip(_AROUND), options)
+            or _by_text(affirmed(said), options)
+            or _by_value(rest, options)
+        )
         if len(by_text) == 1:
-            return frozenset(by_text), ""
-        return frozenset(), f"{said!r} chooses {'several options' if by_text else 'no option'}"
+            return Choice(by_text)
+        if len(by_text) > 1 and _run(rest.strip(_AROUND), options):
+            return Choice(by_text)
+        return Choice(NONE, f"{said!r} chooses {'several options' if by_text else 'no option'}")
     chosen, text = letters
     if not chosen <= set(allowed):
         outside = ", ".join(sorted(chosen))
-        return frozenset(), f"{outside} is not among the options {allowed[0]} to {allowed[-1]}"
-    others = {LETTERS[i] for i, option in enumerate(options) if text and _same_text(text, option)}
+        return Choice(NONE, f"{outside} is not among the options {allowed[0]} to {allowed[-1]}")
+    others = _by_text(text, options) if text else frozenset()
     if others and not others & chosen:
         shown = ", ".join(sorted(chosen))
-        return frozenset(), f"letter {shown} and text {text!r} (option {min(others)}) disagree"
-    return chosen, ""
+        why = f"letter {shown} and text {text!r} (option {min(others)}) disagree"
+        return Choice(NONE, why, contradicts=True)
+    return Choice(chosen)
+
+
+def _run(text: str, options: Sequence[str]) -> frozenset[str]:
+    """The letters of `BD`, in their order; empty when the text is no such run, or an option's."""
+    allowed = LETTERS[: len(options)]
+    in_order = RUN.fullmatch(text) and list(text) == sorted(set(text)) and set(text) <= set(allowed)
+    return frozenset(text if in_order and not _by_text(text, options) else "")
+
+
+def _by_text(said: str, options: Sequence[str]) -> frozenset[str]:
+    """The options whose text a reply may give as its answer."""
+    texts = [text for reading in readings(said) for text in (reading, PRONOUN.sub("", reading))]
+    return frozenset(
+        LETTERS[i] for i, option in enumerate(options) if any(_same_text(t, option) for t in texts)
+    )
 
 
 def _letters(text: str, options: Sequence[str]) -> tuple[frozenset[str], str] | None:
@@ -149,7 +188,7 @@ def _letters(text: str, options: Sequence[str]) -> tuple[frozenset[str], str] | 
         return frozenset(named[2].upper()), named["rest"].strip(" :.,-")
     reason = BEFORE_REASON.match(whole)
     if reason and (reason[1] not in "AI" or re.match(r"[A-Z],?\s+because\b", whole)):
-        return frozenset(reason[1]), ""
+        return frozenset(reason[1]), whole[reason.end() :].strip(_AROUND)
     if len(brackets) == 1:
         return frozenset(brackets), ""
     late = LATE.search(text)
@@ -165,17 +204,17 @@ def _beside_its_text(text: str, options: Sequence[str]) -> tuple[frozenset[str],
     return (frozenset(match[1]), match[2]) if own else None
 
 
-def _by_value(text: str, options: Sequence[str]) -> set[str]:
+def _by_value(text: str, options: Sequence[str]) -> frozenset[str]:
     """The options whose number is the one that a text gives without a unit: 145 for 145°, when no
     other has it.
     """
     number = _number(text)
     if number is None or number[1] or number[2]:
-        return set()
+        return frozenset()
     values = [_number(option) for option in options]
-    return {
+    return frozenset(
         LETTERS[i] for i, value in enumerate(values) if value is not None and value[0] == number[0]
-    }
+    )
 
 
 def _same_text(a: str, b: str) -> bool:

@@ -6,7 +6,7 @@ from franken.tasks.graders.numbers import Quantity, Reading, in_base, read_numbe
 from franken.tasks.graders.verdict import Verdict, decide, refuse
 
 PERCENT = Fraction(1, 100)
-EXACT = Fraction(1, 10**6)  # relative: what a float's digits may lose
+EXACT = Fraction(1, 10**12)  # relative: what a float's digits may lose
 CLOSED = 4  # decimals of a right answer that a closed form (\\sqrt{17}) may meet; π is not 3.14
 DEGREES = ({"angle", "celsius"}, {"angle", "fahrenheit"})  # "20 degrees" may be either
 DIGITS = 3  # decimals from which on a decimal may stand for a fraction that has no last one

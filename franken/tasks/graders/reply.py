@@ -18,6 +18,10 @@ LONGEST = 50_000  # characters of a reply, behind its reasoning, that are read
 THINK = re.compile(r"<(/?)(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
 ANSWER = re.compile(r"<answer>((?:(?!<answer>).)*?)(?:</answer>|\Z)", re.IGNORECASE | re.DOTALL)
 DISPLAYED = re.compile(r"\\\[((?:(?!\\\[).)*?)\\\]|\$\$((?:(?!\$\$).)*?)\$\$", re.DOTALL)
+ALIGNED = re.compile(
+    r"\\begin\{(align|aligned|gather|gathered|split|eqnarray|equation)\*?\}(.*?)\\end\{\1\*?\}",
+    re.DOTALL,
+)
 BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*\{|<\|begin_of_box\|>")
 BRACE = re.compile(r"(?<!\\)[{}]")
 LISTED = re.compile(
@@ -46,19 +50,20 @@ KEYS = (
     "output",
 )
 FENCE = re.compile(r"```[\w+-]*[ \t]*\n?(.*?)(?:```|\Z)", re.DOTALL)
+CUT_OFF = re.compile(r"(?:\A|\n)\s*\{\s*\"[\w ]{1,30}\"\s*:[^}]*\Z")
 RULE = re.compile(r"[\s\-*_=#~`>|.\[\]\\$]*")
 MARK = re.compile(
     r"(?:\b(?:(?:the|my|our|final|correct|right|best)\s+)*(?:answer|ans|result|solution|choice|option)s?\b"
     r"(?:\s+(?:here|to (?:the|this) (?:question|problem)))?\s*"
     r"(?:(?<!this answer )(?:\bis\b(?:\s+therefore|\s+thus)?|\bare\b|\bwould be\b|\bshould be\b|\bmust be\b)|[:=→]|"
     r"\*\*\s*:?|(?<=\bans)\.)\s*:?|"
-    r"(?:最终|正确|参考)?(?:答案|结果|选项)(?:应该|应)?\s*(?:是|为|选)?\s*:?|(?:故|因此|所以|应)?(?<!不)选(?:择)?\s*:?(?=\s*[(\[]?[A-Za-z]\b))"
+    r"(?:最终|正确|参考)?(?:答案\]?|结果|选项)(?:应该|应)?\s*(?:是|为|选)?\s*:?|(?:故|因此|所以|应)?(?<!不)选(?:择)?\s*:?(?=\s*[(\[]?[A-Za-z]\b))"
     r"(?!\s*(?:not\b|不))",
     re.IGNORECASE,
 )
 DENIED = re.compile(
-    r"(?:\b(?:not|never|neither|nor|rather than|instead of|(?:no )?(?:less|more|fewer) than|cannot)\b|n['’]t\b|不是)"
-    r"(?:[^,.;:()]|[.,](?=\d)|(?<=\s)\(\w{1,2}\))*",
+    r"(?:\b(?:not(?! only\b)|never|neither|nor|rather than|instead of|(?:no )?(?:less|more|fewer) than|cannot)\b|n['’]t\b|不是|而非|不选)"
+    r"(?:(?!\s(?:but|而是)\b)(?:[^,.;:()]|[.,](?=\d)|(?<=\s)\(\w{1,2}\)))*(?:\s(?:but|而是)\s)?",
     re.IGNORECASE,
 )
 EMPTIED = re.compile(r"[,;]?\s*\(\s*\)|[,;]\s*(?=[.!]?\s*$)")
@@ -126,6 +131,7 @@ def places(reply: str, longest: int = LONGEST, *, whole: bool = False) -> list[P
     if len(text) > longest:  # without an end: an answer is at the end, if there is one
         text = text[-longest:].partition(" ")[2]
     text = PLEASANTRY.sub("", ENDED.split(tidy(text), maxsplit=1)[0])
+    text = ALIGNED.sub(_in_one_line, text)
     tags = list(dict.fromkeys(m[1].strip() for m in ANSWER.finditer(text)))
     if len({normalise(plain(tag)) for tag in tags}) > 1:
         return Ambiguous("several <answer> elements that differ")
@@ -133,6 +139,16 @@ def places(reply: str, longest: int = LONGEST, *, whole: bool = False) -> list[P
     if not tags or isinstance(inside, Ambiguous):
         return inside
     return [place._replace(tagged=True) for place in inside]
+
+
+def _in_one_line(match: re.Match[str]) -> str:
+    """An aligned environment: a chain of equal signs as its first and last sides, else its rows as
+    a list.
+    """
+    rows = [row.strip() for row in re.split(r"\\\\", match[2]) if row.strip()]
+    if all(row.startswith("&") for row in rows[1:]):
+        rows = [f"{rows[0].partition('&')[0]} {rows[-1].rpartition('&')[2]}"] if rows else []
+    return ", ".join(" ".join(row.replace("&", "").split()) for row in rows)
 
 
 def _explicit(text: str) -> bool:
@@ -156,6 +172,8 @@ def _inside(text: str, whole: bool) -> list[Place] | Ambiguous:
         value = _json_answer(piece)
         if value is not None:
             return [Place(value, "json")]
+    if CUT_OFF.search(text):
+        return Ambiguous("the JSON object is cut off")
     text = FENCE.sub(lambda m: m[1] if m[1].strip() else " ", text)
     return [*_marked(text), *_lines(text)]
 

@@ -25,6 +25,7 @@ SIGNS = {
     ord("’"): "'",
     ord("−"): "-",
     ord("﹣"): "-",
+    **dict.fromkeys(map(ord, "✓✔✅☑\ufe0f"), None),
     0x2126: "Ω",  # the ohm sign
     ord("∶"): ":",
     ord("∕"): "/",
@@ -33,6 +34,9 @@ SIGNS = {
 SUPERSCRIPTS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-", strict=True))
 SUBSCRIPTS = dict(zip("₀₁₂₃₄₅₆₇₈₉", "0123456789", strict=True))
 MARKUP = re.compile(r"\*\*|__|`|\\\(|\\\)|(?<!\\)\\\[|\\\]|\$")
+POWER = re.compile(r"(?<=\d)\*\*(?=-?\d)")  # 10**-9, which is no bold type
+EMPHASIS = re.compile(r"(?<![\w*)\]}])\*(?=[^\s*])([^*]+)(?<=\S)\*(?![\w*(\[{])")
+HEADING = re.compile(r"^#{1,6} ")
 TEXT = re.compile(
     r"\\(?:text(?:bf|it|rm|sf|tt|sc|normal|up)?|math(?:rm|bf|it|sf|tt|cal)|mbox|operatorname|bm|"
     r"boldsymbol)\s*\{([^{}]*)\}"
@@ -51,7 +55,7 @@ SIGN_WORD = re.compile(
 
 def tidy(text: str) -> str:
     """A text with one code point for each sign: full-width, CJK punctuation, quotes, minus."""
-    return text.translate(SIGNS)
+    return POWER.sub("^", text.translate(SIGNS))
 
 
 def normalise(answer: str) -> str:
@@ -65,9 +69,9 @@ def plain(text: str) -> str:
     A dollar before a digit outside of paired LaTeX dollars is money; it carries no number either,
     and goes too.
     """
-    bare = join_thousands(tidy(text)).replace("\\$", "")
+    bare = join_thousands(tidy(text)).replace("\\$", "").replace("\\colon", ":")
     bare = LATEX_SPACE.sub(" ", MARKUP.sub("", unwrap(bare)))
-    return " ".join(bare.split())
+    return EMPHASIS.sub(r"\1", HEADING.sub("", " ".join(bare.split())))
 
 
 def unwrap(text: str) -> str:

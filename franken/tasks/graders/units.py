@@ -8,6 +8,7 @@ FACTORS: dict[str, dict[str, str]] = {
     "length": LENGTHS,
     "imperial": {"in": "1", "ft": "12", "yd": "36", "mi": "63360"},
     "mass": {"mg": "1/1000", "g": "1", "kg": "1000", "t": "1000000"},
+    "imperial mass": {"oz": "1", "lb": "16"},
     "time": {"ms": "1/1000", "s": "1", "min": "60", "h": "3600", "day": "86400"},
     "volume": {"ml": "1/1000", "cl": "1/100", "l": "1"},
     "angle": {"degrees": "1"},
@@ -50,6 +51,7 @@ LONG = {
     "mg": "milligram",
     "g": "gram gramme",
     "kg": "kilogram",
+    "oz": "ounce",
     "t": "tonne",
     "s": "second sec",
     "min": "minute mins",
@@ -108,8 +110,20 @@ UNIT = re.compile(
     r"|(\\?Omega\b|Ω|[A-Za-z]+(?:/(?:h|s|hr|sec|hour|second)\b)?)\s*(?:\^?\s*\{?\s*([23])\s*\}?(?!\d)|([²³]))?)",
     re.IGNORECASE,
 )
+SPEEDS = {
+    "km/h": re.compile(r"\b(?:km|kilomet(?:er|re)s?) (?:per|an) hour\b", re.IGNORECASE),
+    "m/s": re.compile(r"\bmet(?:er|re)s? per second\b", re.IGNORECASE),
+    "mph": re.compile(r"\bmiles? (?:per|an) hour\b", re.IGNORECASE),
+}
 SQUARE = re.compile(r"\s*(square|cubic|sq\.?|cu\.?)\s+([A-Za-z]+)", re.IGNORECASE)
 HAN_UNIT = re.compile("|".join(sorted(CHINESE, key=len, reverse=True)))
+
+
+def short_speed(text: str) -> str:
+    """A text in which `kilometers per hour` and its kin are km/h, m/s and mph."""
+    for short, spelled in SPEEDS.items():
+        text = spelled.sub(short, text)
+    return text
 
 
 def unit_at(text: str, start: int) -> tuple[str | None, int]:

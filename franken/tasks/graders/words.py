@@ -14,6 +14,7 @@ ARTICLE = re.compile(r"^(?:an?|the) (?=\S)")
 NO_MATTER = re.compile(r"[\u2010-\u2015]")  # hyphens and dashes are one
 SPACED = re.compile(r"(?<=\d)\s*([-:/.])\s*(?=\d)")
 YES, NO = {"yes", "true"}, {"no", "false"}
+ALONE = re.compile(r"(?:(yes|yeah|yep|correct)|no|nope|incorrect)\W*", re.IGNORECASE)
 HAN = {"是": "yes", "是的": "yes", "对": "yes", "正确": "yes", "有": "yes"}
 HAN |= {"不是": "no", "否": "no", "不": "no", "不对": "no", "错误": "no", "没有": "no"}
 FOLLOWS_YES_NO = re.compile(
@@ -68,6 +69,8 @@ def read_yes_no(text: str) -> str | None:
         han = HAN.get(re.split(r"[,.;!\s]", reading)[0])
         if han:
             return han
+        if alone := ALONE.fullmatch(reading):
+            return "yes" if alone[1] else "no"
         match = SAID.match(reading)
         if not match:
             continue
@@ -76,7 +79,7 @@ def read_yes_no(text: str) -> str | None:
             not mark and follower and not FOLLOWS_YES_NO.fullmatch(follower)
         ):
             return None
-        if follower in (NO if word in YES else YES):
-            return None
+        if follower in (NO if word in YES else YES) or (mark == "." and follower.isdigit()):
+            return None  # "No. 5" is a number
         return "yes" if word in YES else "no"
     return None
