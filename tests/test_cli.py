@@ -163,7 +163,7 @@ def test_a_merge_that_is_not_what_was_planned_exits_4(capsys, tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["merge", "nowhere", "creature:sft", "--layers", "1"], 2, "no checkpoint at nowhere"),
+        (["merge", "nowhere", "creature:sft", "--layers", "1"], 2, "no checkpoint at"),
         (["merge", "creature:base", "creature:sft", "--layers", "7-9"], 2, "8 layers"),
         (["merge", "creature:base", "creature:sft", "--layers", "1"], 2, "--out"),
         (["merge", "creature:base", "creature:sft"], 2, "nothing to merge"),

@@ -20,7 +20,10 @@ from franken.tasks.algopuzzlevqa import INITIAL, Row, files, load, same
 from franken.tasks.algopuzzlevqa_rows import READERS
 from franken.tasks.images import open_image
 from franken.tasks.puzzle import Item
+from franken.tasks.puzzles import clock
 from franken.tasks.puzzles.suite import lettered, with_options
+
+ANSWER_TYPES = {"clock": clock.ANSWER_TYPE}  # of the others the answer itself tells it
 
 
 def is_folder(folder: Path) -> bool:
@@ -53,6 +56,7 @@ def _item(row: Row, folder: Path, choice: bool) -> Item:
         state=state,
         query=query,
         error=error,
+        answer_type=ANSWER_TYPES.get(row.type, ""),
     )
     return _as_choice(item, row.options) if choice else item
 
@@ -63,7 +67,11 @@ def _as_choice(item: Item, options: tuple[str, ...]) -> Item:
         reason = f"{len(right)} of the {len(options)} options are the answer {item.answer!r}"
         return Item(item.id, item.task, "", item.answer, error=reason)
     return replace(
-        item, question=with_options(item.question, options), answer=right[0], options=options
+        item,
+        question=with_options(item.question, options),
+        answer=right[0],
+        options=options,
+        answer_type="",
     )
 
 

@@ -194,6 +194,7 @@ def make_item(
         query=query,
         solutions=puzzle.solutions(state, query),
         options=puzzle.choices(state, query),
+        answer_type=getattr(puzzle, "answer_type", ""),  # most leave it to be inferred
     )
 
 

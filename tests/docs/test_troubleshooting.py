@@ -32,7 +32,7 @@ def templates(node: ast.expr | None) -> set[str]:
 
 def printed() -> set[str]:
     """The first words of every error that franken and trainer raise by name."""
-    kinds = ("FrankenError", "UsageError", "VerificationError", "RewardError")
+    kinds = ("FrankenError", "UsageError", "VerificationError", "RewardError", "Unusable")
     files = [path for package in ("franken", "trainer") for path in (ROOT / package).rglob("*.py")]
     nodes = (node for path in files for node in ast.walk(ast.parse(path.read_text())))
     calls = (

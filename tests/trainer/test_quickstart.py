@@ -7,6 +7,7 @@ import json
 import pytest
 
 from franken.errors import UsageError
+from franken.study.verbs import Process
 from trainer.quickstart import FULL, plan_quickstart, run_quickstart
 
 
@@ -30,8 +31,8 @@ def test_the_shipped_checkpoints_come_first_and_five_trainings_follow(tmp_path):
     }
     assert set(needs) == set(paths) - {"base", "sft"}
     late = next(s for s in steps if s.id == "train-frozen-late")
-    assert late.argv is not None
-    assert late.argv()[2:8] == [
+    assert isinstance(late.does, Process)
+    assert late.does.argv()[2:8] == [
         "franken.cli",
         "freeze-train",
         "creature-rl",
@@ -49,10 +50,10 @@ def test_the_control_gets_the_cpu_time_that_rl_took(tmp_path):
         json.dumps({"recipe": "creature-rl", "updates": 1, "cpu_seconds": 61.27})
     )
     control = next(s for s in steps if s.id == "train-control")
-    assert control.argv is not None
-    assert "stages.0.cpu_seconds=61.3" in control.argv()
-    assert control.is_done is not None
-    assert not control.is_done()
+    assert isinstance(control.does, Process)
+    assert "stages.0.cpu_seconds=61.3" in control.does.argv()
+    assert control.does.is_done is not None
+    assert not control.does.is_done()
 
 
 def test_from_base_trains_sft_first_and_everything_starts_from_it(tmp_path):
@@ -61,9 +62,9 @@ def test_from_base_trains_sft_first_and_everything_starts_from_it(tmp_path):
     assert paths["sft"] == str(tmp_path / "train" / "sft" / "final")
     rl = next(s for s in steps if s.id == "train-rl")
     assert rl.needs == ("train-sft",)
-    assert rl.argv is not None
-    assert f"model={paths['sft']}" in rl.argv()
-    assert f"stages.0.steps={FULL.steps}" in rl.argv()
+    assert isinstance(rl.does, Process)
+    assert f"model={paths['sft']}" in rl.does.argv()
+    assert f"stages.0.steps={FULL.steps}" in rl.does.argv()
 
 
 def test_another_folder_or_another_kind_is_refused(tmp_path):

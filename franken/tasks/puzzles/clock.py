@@ -14,6 +14,7 @@ from franken.tasks.puzzles.solved import Solved
 
 SMALLEST = 84
 STRATEGIES = ("minutes", "parts")
+ANSWER_TYPE = "clock"  # H:MM alone could be a ratio
 
 
 @dataclass(frozen=True)

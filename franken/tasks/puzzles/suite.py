@@ -127,6 +127,11 @@ class AlgorithmicPuzzle(Generic[State, Query]):
     def strategies(self) -> tuple[str, ...]:
         return self.module.STRATEGIES
 
+    @property
+    def answer_type(self) -> str:
+        """As the grader is told; empty where the answer itself tells its type."""
+        return "" if self.choice else getattr(self.module, "ANSWER_TYPE", "")
+
     def sample(self, rng: random.Random) -> State:
         """A state that some question about it can be asked of."""
         return self.module.sample(rng, self.level)
@@ -305,7 +310,11 @@ def with_options(question: str, options: Sequence[str]) -> str:
 def _as_choice(item: Item, options: Sequence[str]) -> Item:
     letter = next(letter for letter, option in lettered(options).items() if option == item.answer)
     return replace(
-        item, question=with_options(item.question, options), answer=letter, options=tuple(options)
+        item,
+        question=with_options(item.question, options),
+        answer=letter,
+        options=tuple(options),
+        answer_type="",
     )
 
 
