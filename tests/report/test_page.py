@@ -271,7 +271,7 @@ def test_the_four_questions_have_a_verdict_a_number_and_a_test(page):
 def test_a_study_without_sft_or_freeze_arms_still_makes_a_page(make_study, tmp_path):
     folder = make_study(tmp_path, sft=False, extras=False, samples=4)
     page = Document(build_page(folder, files=False).read_text())
-    assert "Base with RL's layers 2–7 scores" in page.text
+    assert "Base with RL's layers 2..7 scores" in page.text
     assert "No freeze run was given" in page.text
 
 

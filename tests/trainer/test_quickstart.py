@@ -32,7 +32,7 @@ def test_the_shipped_checkpoints_come_first_and_five_trainings_follow(tmp_path):
     assert set(needs) == set(paths) - {"base", "sft"}
     late = next(s for s in steps if s.id == "train-frozen-late")
     assert isinstance(late.does, Process)
-    assert late.does.argv()[2:8] == [
+    assert late.does.words()[2:8] == [
         "franken.cli",
         "freeze-train",
         "creature-rl",
@@ -51,7 +51,7 @@ def test_the_control_gets_the_cpu_time_that_rl_took(tmp_path):
     )
     control = next(s for s in steps if s.id == "train-control")
     assert isinstance(control.does, Process)
-    assert "stages.0.cpu_seconds=61.3" in control.does.argv()
+    assert "stages.0.cpu_seconds=61.3" in control.does.words()
     assert control.does.is_done is not None
     assert not control.does.is_done()
 
@@ -63,8 +63,8 @@ def test_from_base_trains_sft_first_and_everything_starts_from_it(tmp_path):
     rl = next(s for s in steps if s.id == "train-rl")
     assert rl.needs == ("train-sft",)
     assert isinstance(rl.does, Process)
-    assert f"model={paths['sft']}" in rl.does.argv()
-    assert f"stages.0.steps={FULL.steps}" in rl.does.argv()
+    assert f"model={paths['sft']}" in rl.does.words()
+    assert f"stages.0.steps={FULL.steps}" in rl.does.words()
 
 
 def test_another_folder_or_another_kind_is_refused(tmp_path):
