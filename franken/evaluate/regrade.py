@@ -12,26 +12,58 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple, NotRequired, TypedDict, cast
+
+import pandas as pd
 
 from franken.errors import FrankenError, UsageError
 from franken.evaluate.arms import DESCRIBE
 from franken.evaluate.metrics import RIGHT, summarise
 from franken.evaluate.rows import description_columns
-from franken.tasks import Grade, Item, grade
+from franken.runs import LoadedRun, load_run, open_run
+from franken.runs.rows import LayerRow
+from franken.tasks import Item, grade
 from franken.tasks.grading import extract, is_well_formed
+from franken.tasks.judge import Judge, ask, cached, prompt_of
+from franken.tasks.sources import load_tasks
 from franken.tasks.vision_functionality import is_public
 
-if TYPE_CHECKING:
-    from franken.runs import LoadedRun
-    from franken.tasks.judge import Judge
-
 Progress = Callable[[int, int, str], None]
-Row = dict[str, Any]
 GRADERS = ("graders", "puzzles", "grading.py", "grid_puzzles.py", "vision_functionality.py")
+
+
+class VerdictColumns(TypedDict, total=False):
+    """The columns of a row of samples that grading writes."""
+
+    answer: str | None
+    score: float | None
+    reason: str | None
+    well_formed: bool | None
+    facts_right: float | None
+    rule_score: float | None  # the rules' verdict, beside a judge's
+    rule_reason: str | None
+    error: str | None
+
+
+class StoredAnswer(VerdictColumns):
+    """The columns that grading reads or writes; a row has others too. Rows of older runs have none
+    of the optional ones.
+    """
+
+    model: str
+    method: str
+    task: str
+    sample: str
+    draw: int
+    output: str | None
+    gold: str
+    question: NotRequired[str]
+    answer_type: NotRequired[str]
+    options: NotRequired[str | None]  # a list in JSON
+    tolerance: NotRequired[float]
 
 
 class Change(NamedTuple):
@@ -51,32 +83,48 @@ class Change(NamedTuple):
     reason_now: str
 
 
-def preview(folder: str | Path, judge: Judge | None = None) -> dict[str, Any]:
+class JudgePreview(TypedDict):
+    """What a judge would be sent: how many prompts, and how many of them are answered already."""
+
+    model: str
+    url: str
+    prompts: int
+    cached: int
+
+
+class Preview(TypedDict):
+    """What regrading a run would do; `changed` are the fields of `Change`."""
+
+    run: str
+    answers: int
+    changes: dict[str, dict[str, int]]
+    changed: list[dict[str, str | float | None]]
+    judge: NotRequired[JudgePreview]
+
+
+def preview(folder: str | Path, judge: Judge | None = None) -> Preview:
     """What regrading would do: how many answers, which verdicts the rules change, and what a judge
     would be sent. Writes nothing.
     """
-    from franken.tasks.judge import cached
-
     run = _source(folder)
     rows = _rows(run)
     items = _items(run, rows)
-    done = [_by_rules(row, items) for row in rows]
-    found: dict[str, Any] = {
+    done = list(map(_by_rules, rows, items))
+    plan: Preview = {
         "run": str(run.folder),
         "answers": sum(map(_gradable, rows)),
         "changes": changes(rows, done),
         "changed": [change._asdict() for change in changed(rows, done)],
     }
     if judge is not None:
-        prompts = list(dict.fromkeys(p for row in done if (p := _prompt(row, items)) is not None))
-        known = cached(judge, prompts)
-        found["judge"] = {
+        prompts = {prompt for prompt in map(_prompt, done, items) if prompt is not None}
+        plan["judge"] = {
             "model": judge.model,
             "url": judge.endpoint.url,
             "prompts": len(prompts),
-            "cached": known,
+            "cached": cached(judge, sorted(prompts)),
         }
-    return found
+    return plan
 
 
 def regrade(
@@ -95,14 +143,10 @@ def regrade(
     Raises UsageError for a run of another verb, FrankenError for an unfinished one or when a judge
     answers nothing.
     """
-    from franken.runs import open_run
-
     run = _source(folder)
     source = hashlib.sha256((run.folder / "samples.parquet").read_bytes()).hexdigest()
-    identity: Row = {"source": source, "graders": graders_digest()}
-    if judge is not None:
-        identity["judge"] = {"url": judge.endpoint.url, "model": judge.model}
-    label = run.label
+    asked = {"url": judge.endpoint.url, "model": judge.model} if judge else None
+    identity = {"source": source, "graders": graders_digest()} | ({"judge": asked} if asked else {})
     config = {
         **run.manifest.config.stored(),
         "source": str(run.folder),
@@ -112,50 +156,43 @@ def regrade(
         k: str((run.folder / v).resolve()) if v.startswith("..") else v
         for k, v in run.manifest.models.items()
     }
-    target = open_run(
-        "regrade", label, identity, out or run.folder.parent.parent, config=config, models=models
-    )
+    runs = out or run.folder.parent.parent
+    target = open_run("regrade", run.label, identity, runs, config=config, models=models)
     if target.is_complete():
         return target.folder
     rows = _rows(run)
     items = _items(run, rows)
-    done = [_by_rules(row, items) for row in rows]
+    done = list(map(_by_rules, rows, items))
     if judge is not None:
         done = _by_judge(done, items, judge, progress)
     if not target.rows():
         target.append(done)
-    stored = target.rows()
-    import pandas as pd
-
-    table = pd.DataFrame(stored)
+    stored = cast(list[StoredAnswer], target.rows())
     extra = {"source": str(run.folder), "changes": changes(rows, stored)}
     k = tuple(run.manifest.config.acc_at)
-    return target.finish(summarise(table, k=k), n_requested=run.manifest.n_requested, extra=extra)
+    layers = cast(list[LayerRow], summarise(pd.DataFrame(stored), k=k))
+    return target.finish(layers, n_requested=run.manifest.n_requested, extra=extra)
 
 
 def changes(
-    before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]
+    before: Sequence[StoredAnswer], after: Sequence[StoredAnswer]
 ) -> dict[str, dict[str, int]]:
     """How many verdicts changed, per task and for `all`: wrong to right, right to wrong, to and
     from an error.
     """
-    found: dict[str, Counter[str]] = {"all": Counter()}
+    counts: dict[str, Counter[str]] = {"all": Counter()}
     for old, new in zip(before, after, strict=True):
         states = _state(old), _state(new)
         if states == ("none", "none"):
             continue
         name = "unchanged" if states[0] == states[1] else f"{states[0]}_to_{states[1]}"
         for key in ("all", str(old["task"])):
-            found.setdefault(key, Counter())[name] += 1
-    kinds = ("unchanged", "wrong_to_right", "right_to_wrong")
-    return {
-        task: {**{k: counts[k] for k in kinds}, **dict(counts)} for task, counts in found.items()
-    }
+            counts.setdefault(key, Counter())[name] += 1
+    kinds = dict.fromkeys(("unchanged", "wrong_to_right", "right_to_wrong"), 0)
+    return {task: kinds | counted for task, counted in counts.items()}
 
 
-def changed(
-    before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]
-) -> list[Change]:
+def changed(before: Sequence[StoredAnswer], after: Sequence[StoredAnswer]) -> list[Change]:
     """The answers whose score differs, with both reasons, in the order of the rows."""
     return [
         Change(
@@ -196,15 +233,14 @@ def graders_digest() -> str:
     return digest.hexdigest()[:16]
 
 
-def _state(row: Mapping[str, Any]) -> str:
+def _state(row: StoredAnswer) -> str:
     if row.get("error") is not None:
         return "error"
-    return "none" if row.get("score") is None else "right" if row["score"] > RIGHT else "wrong"
+    score = row.get("score")
+    return "none" if score is None else "right" if score > RIGHT else "wrong"
 
 
 def _source(folder: str | Path) -> LoadedRun:
-    from franken.runs import load_run
-
     run = load_run(folder)
     if run.verb not in ("eval", "regrade"):
         raise UsageError(
@@ -215,127 +251,120 @@ def _source(folder: str | Path) -> LoadedRun:
     return run
 
 
-def _rows(run: LoadedRun) -> list[Row]:
+def _rows(run: LoadedRun) -> list[StoredAnswer]:
     table = run.samples.astype(object)
-    return table.where(table.notna(), None).to_dict("records")  # pyright: ignore[reportReturnType]
+    return cast(list[StoredAnswer], table.where(table.notna(), None).to_dict("records"))
 
 
-def _gradable(row: Mapping[str, Any]) -> bool:
+def _gradable(row: StoredAnswer) -> bool:
     """An answer was given, and it was graded or should have been; descriptions and the like carry
     no verdict.
     """
-    return row.get("output") is not None and (
-        row.get("score") is not None or row.get("error") is not None
-    )
+    graded = row.get("score") is not None or row.get("error") is not None
+    return row.get("output") is not None and graded
 
 
-def _items(run: LoadedRun, rows: Sequence[Row]) -> dict[str, Item]:
-    """The items of a run by their id: rebuilt where a rule needs more than the row carries, else
-    from the row.
+def _items(run: LoadedRun, rows: Sequence[StoredAnswer]) -> list[Item | None]:
+    """The item of each row: rebuilt where a rule needs more than the row carries, else from the
+    row; None where its question cannot be found again.
     """
-    from franken.tasks.sources import load_tasks
-
     config = run.manifest.config
-    rebuilt = any(
+    items: list[Item] = []
+    if any(
         is_public(r["task"]) or "answer_type" not in r or r["method"] == DESCRIBE
         for r in rows
         if _gradable(r)
-    )
-    items = (
-        load_tasks(config.tasks or (), config.samples or 0, config.seed, config.data)
-        if rebuilt
-        else []
-    )
+    ):
+        items = load_tasks(config.tasks or (), config.samples or 0, config.seed, config.data)
     known = {item.id: item for item in items}
-    for row in rows:
-        if row["sample"] not in known and row.get("answer_type"):
-            options = tuple(json.loads(row["options"])) if row.get("options") else ()
-            known[row["sample"]] = Item(
-                row["sample"],
-                row["task"],
-                row.get("question") or "",
-                row["gold"],
-                options=options,
-                answer_type=row["answer_type"],
-                tolerance=float(row.get("tolerance") or 0),
-            )
-    return known
+    return [_item(row, known.get(row["sample"])) for row in rows]
 
 
-def _item(row: Row, items: Mapping[str, Item]) -> Item | None:
-    item = items.get(row["sample"])
-    return item if item is None or item.answer == row["gold"] else replace(item, answer=row["gold"])
+def _item(row: StoredAnswer, rebuilt: Item | None) -> Item | None:
+    if rebuilt is not None:
+        return replace(rebuilt, answer=row["gold"])
+    kind = row.get("answer_type")
+    if not kind:
+        return None
+    return Item(
+        row["sample"],
+        row["task"],
+        row.get("question") or "",
+        row["gold"],
+        options=tuple(json.loads(row.get("options") or "[]")),
+        answer_type=kind,
+        tolerance=float(row.get("tolerance") or 0),
+    )
 
 
-def _by_rules(row: Row, items: Mapping[str, Item]) -> Row:
-    if not _gradable(row):
-        return dict(row)
-    item = _item(row, items)
-    if item is None or (row["method"] == DESCRIBE and item.state is None):
+def _by_rules(row: StoredAnswer, item: Item | None) -> StoredAnswer:
+    output = row.get("output")
+    if output is None or not _gradable(row):
+        return row
+    describes = row["method"] == DESCRIBE
+    if item is None or (describes and item.state is None):
         return {**row, "score": None, "error": "its question cannot be found again"}
-    if row["method"] == DESCRIBE:
-        return {**row, **description_columns(row["output"], item), "error": None}
+    if describes:
+        columns = cast(VerdictColumns, description_columns(output, item))
+        return {**row, **columns, "error": None}
     try:
-        verdict = grade(row["output"], item)
+        verdict = grade(output, item)
     except ValueError as e:  # the right answer is not of the row's type
         return {**row, "score": None, "error": str(e)}
-    return {**row, **_columns(verdict), "error": None}
-
-
-def _columns(verdict: Grade) -> Row:
     return {
+        **row,
         "answer": verdict.answer,
         "score": float(verdict.score),
         "reason": verdict.reason,
         "well_formed": bool(verdict.well_formed),
+        "error": None,
     }
 
 
-def _prompt(row: Row, items: Mapping[str, Item]) -> str | None:
+def _prompt(row: StoredAnswer, item: Item | None) -> str | None:
     """What the judge is asked about a row; None when there is nothing to ask."""
-    from franken.tasks.judge import prompt_of
-
-    item, answer = (
-        _item(row, items),
-        extract(row["output"]) if row.get("output") is not None else None,
-    )
-    if item is None or row.get("score") is None or not answer:
+    output = row.get("output")
+    if item is None or output is None or row.get("score") is None:
         return None
-    return prompt_of(item.question, item.answer, answer, item.options)
+    answer = extract(output)
+    return prompt_of(item.question, item.answer, answer, item.options) if answer else None
 
 
 def _by_judge(
-    rows: Sequence[Row], items: Mapping[str, Item], judge: Judge, progress: Progress | None
-) -> list[Row]:
+    rows: Sequence[StoredAnswer],
+    items: Sequence[Item | None],
+    judge: Judge,
+    progress: Progress | None,
+) -> list[StoredAnswer]:
     """Rows with the judge's verdict as their score. A reply without any answer is wrong by rule,
     and not sent.
     """
-    from franken.tasks.judge import ask
-
-    prompts = [_prompt(row, items) for row in rows]
-    wanted = [p for p in prompts if p is not None]
+    prompts = list(map(_prompt, rows, items))
+    wanted = [prompt for prompt in prompts if prompt is not None]
     total = len(set(wanted))
-    opinions = dict(
-        zip(
-            wanted,
-            ask(judge, wanted, lambda n: progress(n, total, judge.model) if progress else None),
-            strict=True,
-        )
-    )
-    judged = []
-    for row, prompt in zip(rows, prompts, strict=True):
-        beside = {"rule_score": row.get("score"), "rule_reason": row.get("reason")}
-        if prompt is None:
-            judged.append({**row, **beside})
-            continue
-        opinion = opinions[prompt]
-        verdict = {"score": opinion.score, "reason": opinion.reason or None, "error": opinion.error}
-        judged.append({**row, **beside, **verdict, "well_formed": is_well_formed(row["output"])})
-    if wanted and all(o.error for o in opinions.values()):
-        first = next(iter(opinions.values())).error
+
+    def tick(done: int) -> None:
+        if progress:
+            progress(done, total, judge.model)
+
+    opinions = dict(zip(wanted, ask(judge, wanted, tick), strict=True))
+    if wanted and all(opinion.error for opinion in opinions.values()):
         raise FrankenError(
             f"{judge.endpoint.url} judged nothing",
-            str(first),
+            str(opinions[wanted[0]].error),
             "check --judge, --judge-model and the endpoint's key",
         )
+    judged: list[StoredAnswer] = []
+    for row, prompt in zip(rows, prompts, strict=True):
+        rules = VerdictColumns(rule_score=row.get("score"), rule_reason=row.get("reason"))
+        verdict = VerdictColumns()
+        if prompt is not None:
+            opinion, formed = opinions[prompt], is_well_formed(row.get("output") or "")
+            verdict = VerdictColumns(
+                score=opinion.score,
+                reason=opinion.reason or None,
+                error=opinion.error,
+                well_formed=formed,
+            )
+        judged.append({**row, **rules, **verdict})
     return judged
