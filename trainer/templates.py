@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from franken.errors import UsageError, did_you_mean
 from franken.tasks import Item
+from franken.tasks.graders.reply import has_sections, opened
 
 DESCRIPTION = "image description"
 PURPOSE = {
@@ -76,16 +77,11 @@ def section(reply: str, tag: str) -> str | None:
 
 def well_formed(reply: str, shape: Template) -> bool:
     """Whether the reply is the template's sections in order and nothing else (but for reasoning
-    that has no tag).
+    that has no tag). The chat template may have opened a first `<think>`.
     """
-    if any(section(reply, tag) is None for tag in shape.tags):
-        return False
-    sections = r"\s*".join(rf"<{re.escape(tag)}>.*?</{re.escape(tag)}>" for tag in shape.sections)
-    lead = ".*?" if shape.bare else r"\s*"
-    if not re.fullmatch(rf"{lead}{sections}\s*", reply, re.DOTALL):
-        return False
-    return all(
-        section(section(reply, outer) or "", tag) is not None
+    reply = opened(reply, shape.sections[0])
+    return has_sections(reply, shape.sections, lead=shape.bare) and all(
+        section(reply, tag) is not None and section(section(reply, outer) or "", tag) is not None
         for outer, tags in shape.inside.items()
         for tag in tags
     )

@@ -45,7 +45,7 @@ def regrade(
     import os
 
     from franken.errors import UsageError
-    from franken.evaluate.regrade import Change, changed_by, preview
+    from franken.evaluate.regrade import changed_by, preview
     from franken.evaluate.regrade import regrade as grade_again
     from franken.runs import load_run
     from franken.tasks.judge import judge_at
@@ -59,25 +59,28 @@ def regrade(
         or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "franken" / "judge"
     )
     who = judge_at(judge, judge_model, cache, concurrency) if judge else None
+    content: dict[str, object]
     if dry_run:
-        content = preview(run, who)
+        plan = preview(run, who)
+        counts, listed, failed = plan["changes"], plan["changed"], 0
+        content = dict(plan)
     else:
         with progress_bar(not json) as tick:
             folder = grade_again(run, judge=who, out=out, progress=tick)
         manifest = load_run(folder).manifest
         content = manifest.model_dump(include={"source", "changes", "n_ok", "n_failed"})
-        content["changed"] = [change._asdict() for change in changed_by(folder, run)]
         content["folder"] = str(folder)
+        counts, listed, failed = manifest.changes, changed_by(folder, run), manifest.n_failed
     if json:
-        print_object(content, json)
+        print_object(content | {"changed": [change._asdict() for change in listed]}, json)
     else:
-        kinds = list(dict.fromkeys(kind for c in content["changes"].values() for kind in c))
-        rows = [[task, *(c.get(k, 0) for k in kinds)] for task, c in content["changes"].items()]
+        kinds = list(dict.fromkeys(kind for count in counts.values() for kind in count))
+        rows = [[task, *(count.get(k, 0) for k in kinds)] for task, count in counts.items()]
         print_table(["task", *(k.replace("_", " ") for k in kinds)], rows)
-        _print_changed([Change(**change) for change in content["changed"]], show)
-        listed = ("changes", "changed", "source")
-        print_object({k: v for k, v in content.items() if k not in listed}, json)
-    return 3 if content.get("n_failed") else 0
+        _print_changed(listed, show)
+        shown = {k: v for k, v in content.items() if k not in ("changes", "changed", "source")}
+        print_object(shown, json)
+    return 3 if failed else 0
 
 
 def _print_changed(changes: "list[Change]", show: int) -> None:

@@ -93,12 +93,12 @@ class JudgePreview(TypedDict):
 
 
 class Preview(TypedDict):
-    """What regrading a run would do; `changed` are the fields of `Change`."""
+    """What regrading a run would do."""
 
     run: str
     answers: int
     changes: dict[str, dict[str, int]]
-    changed: list[dict[str, str | float | None]]
+    changed: list[Change]
     judge: NotRequired[JudgePreview]
 
 
@@ -114,7 +114,7 @@ def preview(folder: str | Path, judge: Judge | None = None) -> Preview:
         "run": str(run.folder),
         "answers": sum(map(_gradable, rows)),
         "changes": changes(rows, done),
-        "changed": [change._asdict() for change in changed(rows, done)],
+        "changed": changed(rows, done),
     }
     if judge is not None:
         prompts = {prompt for prompt in map(_prompt, done, items) if prompt is not None}

@@ -64,10 +64,13 @@ def test_the_default_is_what_grading_calls_well_formed():
         "<think> a <answer> 1 </answer></think>",
         "<think> a </think>",
         "<think> a </think><answer> 1 </answer><answer> 1 </answer>",
+        " a </think><answer> 1 </answer>",  # the chat template opened it
+        "a <think> b </think><answer> 1 </answer>",
+        "a </think></think><answer> 1 </answer>",
     ]
     verdicts = [well_formed(reply, THINK) for reply in replies]
     assert verdicts == [is_well_formed(reply) for reply in replies]
-    assert verdicts == [True, True, False, False, False, False, False]
+    assert verdicts == [True, True, False, False, False, False, False, True, False, False]
 
 
 def test_order_and_nesting_count():
@@ -76,6 +79,7 @@ def test_order_and_nesting_count():
     swapped = "<think> t </think><image description> d </image description><rethink> r </rethink><answer> a </answer>"
     assert not well_formed(swapped, FULL)
     assert well_formed("<think> a <visual> v </visual> b </think><answer> 1 </answer>", VISUAL)
+    assert well_formed("a <visual> v </visual> b </think><answer> 1 </answer>", VISUAL)
     assert not well_formed("<visual> v </visual><think> a </think><answer> 1 </answer>", VISUAL)
     assert not well_formed("<think> a </think><answer> <visual> v </visual> </answer>", VISUAL)
 

@@ -9,7 +9,7 @@ that differ are no answer, unless the last one is said to be it ("so", "rather",
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from franken.tasks.graders.spelling import normalise, plain, tidy
@@ -349,16 +349,28 @@ def reasoning(reply: str) -> str:
     ].strip()
 
 
+def opened(reply: str, first: str = "think") -> str:
+    """The reply with the opening tag of its first section: chat templates open `<think>`, so that
+    replies begin inside of it.
+    """
+    return f"<think>{reply}" if first == "think" and "<think>" not in reply else reply
+
+
+def has_sections(reply: str, tags: Sequence[str], *, lead: bool = False) -> bool:
+    """Whether an `opened` reply is these sections (`<tag> … </tag>`), each once and in order, and
+    nothing else; `lead` lets text stand before them.
+    """
+    if any(reply.count(f"<{tag}>") != 1 or reply.count(f"</{tag}>") != 1 for tag in tags):
+        return False
+    sections = r"\s*".join(rf"<{re.escape(tag)}>.*?</{re.escape(tag)}>" for tag in tags)
+    return bool(re.fullmatch(rf"{'.*?' if lead else ''}\s*{sections}\s*", reply, re.DOTALL))
+
+
 def is_well_formed(reply: str) -> bool:
     """Whether the reply is exactly one think element, whose opening tag may be the template's, and
     one answer element.
     """
-    if any(reply.count(tag) != 1 for tag in ("</think>", "<answer>", "</answer>")):
-        return False
-    thought, _, rest = reply.strip().removeprefix("<think>").partition("</think>")
-    rest = rest.strip()
-    once = "<think>" not in thought + rest and "<answer>" not in thought
-    return once and rest.startswith("<answer>") and rest.endswith("</answer>")
+    return has_sections(opened(reply), ("think", "answer"))
 
 
 def narrow(text: str) -> str:
