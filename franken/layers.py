@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypedDict
 
-from franken.errors import UsageError, did_you_mean
+from franken.errors import UsageError, check_known, did_you_mean
 
 PARTS = ("vision", "projector", "text")
 COMPONENTS = ("attn", "mlp", "norm", "embed", "head", "patch")
@@ -110,12 +110,7 @@ def describe_range(layers: LayerRange, depth: int) -> str:
 def _parse_one(piece: str, depths: Mapping[str, int], part: str) -> LayerRange:
     named, colon, rest = piece.partition(":")
     if colon and not named.isdigit():
-        if named not in PARTS:
-            raise UsageError(
-                f"unknown part {named!r} in {piece!r}",
-                why=f"the parts are {', '.join(PARTS)}",
-                fix=did_you_mean(named, PARTS) or "write for example text:16-28",
-            )
+        check_known("part", [named], PARTS, fix="write for example text:16-28")
         part, piece = named, rest
     depth = depths.get(part, 0)
     if not depth:

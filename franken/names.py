@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from franken import plugins
-from franken.errors import FrankenError, UsageError, did_you_mean
+from franken.errors import FrankenError, unknown
 
 
 @dataclass(frozen=True)
@@ -130,12 +130,8 @@ def canonical(name: str, model_type: str) -> str:
     """
     rules = plugins.find("names", model_type, FAMILIES) or FAMILIES.get(model_type)
     if rules is None:
-        raise UsageError(
-            f"unknown model family {model_type!r}",
-            why=f"known are {', '.join(FAMILIES)}",
-            fix=did_you_mean(model_type, FAMILIES)
-            or "add its names to franken/names.py, or with a plugin",
-        )
+        fix = "add its names to franken/names.py, or with a plugin"
+        raise unknown("model family", model_type, FAMILIES, fix=fix)
     for pattern, beginning in rules:
         match = re.match(pattern, name)
         if match and not _OTHER_DIGITS.search(name):

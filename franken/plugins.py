@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from franken.errors import FrankenError, UsageError, did_you_mean
+from franken.errors import FrankenError, UsageError, check_known
 
 KINDS = ("task", "probe", "reward", "advantage", "loss", "family", "names")
 VARIABLE = "FRANKEN_PLUGINS"
@@ -47,12 +47,7 @@ def register(kind: str, name: str, thing: object) -> None:
     Raises UsageError for another kind, a name that is taken, or a thing that cannot be called where
     it has to be.
     """
-    if kind not in KINDS:
-        raise UsageError(
-            f"unknown kind of plugin {kind!r}",
-            f"there are {', '.join(KINDS)}",
-            did_you_mean(kind, KINDS),
-        )
+    check_known("kind of plugin", [kind], KINDS)
     if name in _filling[kind]:
         raise UsageError(
             f"the {kind} {name!r} is registered twice",

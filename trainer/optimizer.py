@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from franken.errors import FrankenError
 from trainer.collectives import all_reduce_gradients
 from trainer.sharding import full
 from trainer.stages import Stage
@@ -24,6 +25,18 @@ def adamw(stage: Stage, parameters: Sequence[Tensor]) -> torch.optim.AdamW:
         {"params": vectors, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=stage.lr, betas=stage.betas)
+
+
+def backpropagate(loss: Tensor, step: int | None = None) -> None:
+    """Add the gradient of a loss. Raises FrankenError where it is not finite."""
+    if not torch.isfinite(loss):
+        number = loss.item()
+        raise FrankenError(
+            f"the loss is {number}" if step is None else f"the loss is {number} at step {step}",
+            why="training diverged",
+            fix="lower the learning rate",
+        )
+    loss.backward()
 
 
 def learning_rate(stage: Stage, step: int, progress: float) -> float:

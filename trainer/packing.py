@@ -26,6 +26,7 @@ from torch.utils.checkpoint import checkpoint
 from franken.errors import UsageError
 from franken.models.batch import ModelBatch
 from franken.models.loading import Loaded
+from trainer.policy import token_logprobs
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
@@ -180,20 +181,28 @@ def chunked_logprobs(
     """Log-probabilities and entropies [T] from hidden states, `chunk` tokens at a time: O(chunk ·
     V) memory, not O(T · V).
     """
-    excluded = torch.tensor(list(banned), device=hidden.device, dtype=torch.long)
 
     def some(states: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-        logits = (head(states).float() / temperature).index_fill(1, excluded, -1e9)
-        logp = torch.log_softmax(logits, -1)
-        with torch.set_grad_enabled(entropy_grad and torch.is_grad_enabled()):
-            entropy = -(logp.exp() * logp).sum(-1)
-        return logp.gather(1, wanted[:, None])[:, 0], entropy
+        return token_logprobs(head(states), wanted, temperature, banned, entropy_grad=entropy_grad)
 
+    return in_chunks(some, hidden, targets, chunk)
+
+
+def in_chunks(
+    function: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    hidden: Float[Tensor, "T D"],
+    targets: Int[Tensor, " T"],
+    chunk: int,
+) -> tuple[Tensor, Tensor]:
+    """Two numbers a token, `chunk` tokens at a time; what is between is computed again in the
+    backward pass.
+    """
     parts = [
-        checkpoint(some, states, wanted, use_reentrant=False)
+        checkpoint(function, states, wanted, use_reentrant=False)
         for states, wanted in zip(hidden.split(chunk), targets.split(chunk), strict=True)
     ]
-    return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
+    one, two = zip(*parts, strict=True)
+    return torch.cat(one), torch.cat(two)
 
 
 def as_rows(

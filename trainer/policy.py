@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from franken.models.batch import ModelBatch, join_features
@@ -74,17 +74,29 @@ def response_logprobs(
     model = loaded.model
     width = rows.targets.shape[1]
     hidden = model.model(**rows.inputs, use_cache=False).last_hidden_state[:, -width - 1 : -1]
-    logits = model.get_output_embeddings()(hidden[rows.mask]).float() / temperature
+    logits = model.get_output_embeddings()(hidden[rows.mask])
     banned = loaded.family.banned_token_ids(model.config, loaded.tokenizer)
-    logits = logits.index_fill(
-        1, torch.tensor(banned, dtype=torch.long, device=logits.device), -1e9
+    chosen, entropy = token_logprobs(
+        logits, rows.targets[rows.mask], temperature, banned, entropy_grad=entropy_grad
     )
-    logp = torch.log_softmax(logits, -1)
-    chosen = logp.gather(1, rows.targets[rows.mask][:, None])[:, 0]
-    with torch.set_grad_enabled(entropy_grad and torch.is_grad_enabled()):
-        entropy = -(logp.exp() * logp).sum(-1)
     empty = chosen.new_zeros(rows.mask.shape)
     return empty.masked_scatter(rows.mask, chosen), empty.masked_scatter(rows.mask, entropy)
+
+
+def token_logprobs(
+    logits: Float[Tensor, "T V"],
+    targets: Int[Tensor, " T"],
+    temperature: float,
+    banned: Sequence[int],
+    *,
+    entropy_grad: bool = False,
+) -> tuple[Float[Tensor, " T"], Float[Tensor, " T"]]:
+    """Log-probability of every target and the entropy there, without the `banned` tokens."""
+    excluded = torch.tensor(list(banned), dtype=torch.long, device=logits.device)
+    logp = torch.log_softmax((logits.float() / temperature).index_fill(1, excluded, -1e9), -1)
+    with torch.set_grad_enabled(entropy_grad and torch.is_grad_enabled()):
+        entropy = -(logp.exp() * logp).sum(-1)
+    return logp.gather(1, targets[:, None])[:, 0], entropy
 
 
 def row_slices(count: int, at_once: int) -> list[list[int]]:

@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from franken.errors import FrankenError
 from franken.models.loading import Loaded
 from trainer.algorithms.corrections import sampler_correction, token_kl
 from trainer.algorithms.groups import Groups
@@ -29,6 +28,7 @@ from trainer.micro_batches import (
     rows_of,
     sampler_logprobs,
 )
+from trainer.optimizer import backpropagate
 from trainer.rollout import Batch
 from trainer.stages import GrpoStage
 
@@ -158,11 +158,7 @@ def _backward(
     loss = (by_token.sum(1) * rows_of(samples.weights, part, mask)).sum()
     if stage.entropy_bonus:
         loss = loss - stage.entropy_bonus * (entropy * mask).sum() / samples.tokens
-    if not torch.isfinite(loss):
-        raise FrankenError(
-            f"the loss is {loss.item()}", why="training diverged", fix="lower the learning rate"
-        )
-    loss.backward()
+    backpropagate(loss)
     return {
         "loss": loss.item(),
         "entropy": (entropy.detach() * mask).sum().item(),

@@ -26,7 +26,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from franken.errors import UsageError, did_you_mean
+from franken.errors import UsageError, unknown
 from franken.tasks.sources import canonical
 from trainer.creature.align import AlignStage
 from trainer.creature.lessons import LESSONS
@@ -217,11 +217,7 @@ def _raw(name: str) -> Raw:
     """A copy of a built-in recipe. Raises UsageError."""
     built_in = _built_in()
     if name not in built_in:
-        raise UsageError(
-            f"unknown recipe {name}",
-            why=f"the built-in recipes are {', '.join(recipe_names())}",
-            fix=did_you_mean(name, built_in) or "give a .yaml file",
-        )
+        raise unknown("recipe", name, recipe_names(), fix="give a .yaml file")
     return copy.deepcopy(built_in[name].raw)
 
 

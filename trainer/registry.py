@@ -21,7 +21,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from franken import plugins
-from franken.errors import UsageError, did_you_mean
+from franken.errors import UsageError, did_you_mean, unknown
 
 
 class Strict(BaseModel):
@@ -104,11 +104,8 @@ class Registry(Generic[M]):
         if ":" in name:
             return self._own(name, self._import(name))
         known = self.names()
-        raise UsageError(
-            f"unknown {self.kind} {name!r}",
-            why=f"there are {', '.join(known)}; your own is package.module:function",
-            fix=did_you_mean(name, known) or "pick one",
-        )
+        why = f"there are {', '.join(known)}; your own is package.module:function"
+        raise unknown(self.kind, name, known, why=why)
 
     def read(self, raw: object, default: str = "") -> Settings:
         """What a recipe says, `NAME` or `{name: NAME, parameter: value}`, with defaults filled in.

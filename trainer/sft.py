@@ -8,18 +8,17 @@ all, and RL may choose.
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from franken import tasks
-from franken.errors import FrankenError
 from franken.models.loading import Loaded
 from franken.tasks.puzzle import child_rng, draw_state, make_item
 from trainer.collectives import all_reduce_sum
 from trainer.creature.lessons import LESSONS
 from trainer.data import Batch, Conversation, encode
 from trainer.distributed import local_slice
+from trainer.optimizer import backpropagate
 from trainer.sft_packing import backward as packed_backward
 from trainer.sft_packing import pack_examples
 from trainer.sharding import check_in_step, inside
@@ -57,19 +56,8 @@ def sft_step(
         return {**packed_backward(loaded, rows), "grad_norm": optimizer_step()}
     check_in_step(loaded.model, [batch.inputs.images.pixel_values is not None])
     part, metrics = inside(loaded.model, lambda: loss(loaded.model, batch))
-    backward(part, step)
+    backpropagate(part, step)
     return {**metrics, "grad_norm": optimizer_step()}
-
-
-def backward(loss: Tensor, step: int) -> None:
-    """The gradient of a loss. Raises FrankenError where it is not finite."""
-    if not torch.isfinite(loss):
-        raise FrankenError(
-            f"the loss is {loss.item()} at step {step}",
-            why="training diverged",
-            fix="lower the learning rate",
-        )
-    loss.backward()
 
 
 def next_batch(

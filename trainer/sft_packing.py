@@ -15,14 +15,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
-from franken.errors import FrankenError
 from franken.models.batch import ModelBatch
 from franken.models.loading import Loaded
 from trainer.collectives import all_reduce_max, all_reduce_sum
 from trainer.data import Batch
-from trainer.packing import CHUNK, by_budget, check_causal, packed_hidden
+from trainer.optimizer import backpropagate
+from trainer.packing import CHUNK, by_budget, check_causal, in_chunks, packed_hidden
 from trainer.sharding import check_in_step, inside, is_sharded
 
 
@@ -93,11 +92,7 @@ def packed_losses(
         logits = head(states).float()
         return F.cross_entropy(logits, wanted, reduction="none"), logits.argmax(-1)
 
-    parts = [
-        checkpoint(some, states, wanted, use_reentrant=False)
-        for states, wanted in zip(hidden.split(chunk), row.targets.split(chunk), strict=True)
-    ]
-    return torch.cat([losses for losses, _ in parts]), torch.cat([likely for _, likely in parts])
+    return in_chunks(some, hidden, row.targets, chunk)
 
 
 def backward(loaded: Loaded, rows: list[Row]) -> dict[str, float]:
@@ -116,11 +111,7 @@ def backward(loaded: Loaded, rows: list[Row]) -> dict[str, float]:
     for number, row in enumerate(rows + rows[:1] * idle):
         losses, likely = inside(loaded.model, lambda row=row: packed_losses(loaded, row))
         part = (losses * row.weights).sum() / weight * (number < count)
-        if not torch.isfinite(part):
-            raise FrankenError(
-                f"the loss is {part.item()}", why="training diverged", fix="lower the learning rate"
-            )
-        part.backward()
+        backpropagate(part)
         loss += part.item()
         hits += int((likely == row.targets).sum()) * (number < count)
     loss, right, tokens = all_reduce_sum([loss, hits, sum(len(row.targets) for row in rows)])

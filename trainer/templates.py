@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from franken.errors import UsageError, did_you_mean
+from franken.errors import check_known
 from franken.tasks import Item
 from franken.tasks.graders.reply import has_sections, opened
 
@@ -59,11 +59,7 @@ DEFAULT = "think-answer"
 
 def template(name: str) -> Template:
     """A template by name. Raises UsageError."""
-    if name not in TEMPLATES:
-        known = f"the templates are {', '.join(TEMPLATES)}"
-        raise UsageError(
-            f"unknown template {name!r}", why=known, fix=did_you_mean(name, TEMPLATES) or "pick one"
-        )
+    check_known("template", [name], TEMPLATES)
     return TEMPLATES[name]
 
 

@@ -31,15 +31,11 @@ def grade(
     json: Json = False,
 ) -> int:
     """Grade one reply and explain it: what was read as its answer, how it was compared, and why."""
-    from franken.errors import UsageError, did_you_mean
+    from franken.errors import UsageError, check_known
     from franken.tasks.grading import ANSWER_TYPES, judge_reply
 
-    if answer_type and answer_type not in ANSWER_TYPES:
-        raise UsageError(
-            f"unknown answer type {answer_type!r}",
-            f"the types are {', '.join(ANSWER_TYPES)}",
-            did_you_mean(answer_type, ANSWER_TYPES) or "leave --type out to have it inferred",
-        )
+    types = [answer_type] if answer_type else []
+    check_known("answer type", types, ANSWER_TYPES, fix="leave --type out to have it inferred")
     texts = tuple(option.strip() for option in options.split("|")) if options else ()
     try:
         judgement = judge_reply(

@@ -25,7 +25,7 @@ from franken.console import (
     print_splices,
     progress_bar,
 )
-from franken.errors import UsageError
+from franken.errors import UsageError, check_known
 
 
 def merge(
@@ -90,8 +90,7 @@ def merge(
         "seed": seed,
         "allow": allow,
     }
-    if verify not in ("values", "load"):
-        raise UsageError(f"unknown --verify {verify}", fix="use values or load")
+    check_known("--verify", [verify], ("values", "load"))
     if recipe and (checkpoints or any(options.values())):
         raise UsageError(
             "--recipe says it all",

@@ -21,7 +21,7 @@ from franken.checkpoints import (
     resolve,
 )
 from franken.diff.values import READABLE
-from franken.errors import FrankenError, UsageError, did_you_mean
+from franken.errors import FrankenError, UsageError, check_known
 from franken.layers import COMPONENTS, PARTS, LayerRange, parse_ranges
 from franken.names import Place
 from franken.runs import STAGES
@@ -93,8 +93,8 @@ def plan_diff(
     """
     opened = _open(checkpoints, download)
     chosen = {(r.part, layer) for r in _ranges(layers, opened) for layer in r.layers}
-    _check_words(parts, PARTS, "--parts")
-    _check_words(components, COMPONENTS, "--components")
+    check_known("--parts", parts, PARTS)
+    check_known("--components", components, COMPONENTS)
     places = {key: entry.place for c in opened.values() for key, entry in c.tensors.items()}
     tensors, problems = [], {}
     for key, spot in places.items():
@@ -175,13 +175,3 @@ def _problem(key: str, opened: Mapping[str, Checkpoint]) -> str | None:
         return f"shapes differ: {told}"
     strange = sorted({entry.dtype for entry in there.values()} - set(READABLE))
     return f"{', '.join(strange)} cannot be computed with" if strange else None
-
-
-def _check_words(given: Sequence[str], known: Sequence[str], option: str) -> None:
-    for word in given:
-        if word not in known:
-            raise UsageError(
-                f"unknown {option} {word}",
-                why=f"there are {', '.join(known)}",
-                fix=did_you_mean(word, known),
-            )

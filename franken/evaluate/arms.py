@@ -30,7 +30,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from franken.errors import FrankenError, UsageError, did_you_mean
+from franken.errors import FrankenError, UsageError, check_known
 from franken.evaluate.hints import AIDS, hint, instruction, puzzle_of
 
 if TYPE_CHECKING:
@@ -77,14 +77,8 @@ def parse_arms(arms: str | Iterable[str]) -> tuple[str, ...]:
     names = [a for a in names if a]
     for name in names:
         view, _, aid = name.partition("+")
-        for word, known, what in ((view, ARMS, "arm"), (aid, ("", *AIDS), "aid")):
-            if word not in known:
-                raise UsageError(
-                    f"unknown {what} {word!r}",
-                    did_you_mean(word, known)
-                    or "an arm says what the model is shown beside the question",
-                    f"choose from {', '.join(k for k in known if k)}",
-                )
+        check_known("arm", [view], ARMS)
+        check_known("aid", [aid], ("", *AIDS))
         if aid and view == DESCRIBE:
             raise UsageError(
                 f"{name!r} cannot be",

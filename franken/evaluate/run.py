@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from franken.checkpoints import name_of
-from franken.errors import UsageError
+from franken.errors import UsageError, check_positive
 from franken.evaluate.arms import obstacle, parse_arms, prompt_for
 from franken.evaluate.graft import Graft
 from franken.evaluate.metrics import GREEDY, summarise
@@ -77,10 +77,7 @@ def plan_eval(
         for name in names:
             puzzles.get(name)
     for what, number in (("--samples", samples), ("--n", n), ("--max-new-tokens", max_new_tokens)):
-        if number < 1:
-            raise UsageError(
-                f"{what} {number} is not positive", "", f"give {what} a number from 1 up"
-            )
+        check_positive(what, number)
     for number in k:
         if not 1 <= number <= n:
             raise UsageError(

@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol
 from PIL import Image
 
 from franken.endpoints import check_endpoint
-from franken.errors import UsageError, did_you_mean
+from franken.errors import UsageError, check_known
 
 ENGINES = ("native", "vllm", "openai")
 
@@ -116,12 +116,7 @@ def check_engine(models: Sequence[str], engine: str, endpoint: str | None) -> st
     """The endpoint, checked. Raises UsageError for an unknown engine, and for hosted models without
     endpoint or the reverse.
     """
-    if engine not in ENGINES:
-        raise UsageError(
-            f"unknown engine {engine!r}",
-            did_you_mean(engine, ENGINES),
-            f"choose from {', '.join(ENGINES)}",
-        )
+    check_known("engine", [engine], ENGINES)
     hosted = [m for m in models if hosted_name(m, engine) is not None]
     if "" in [hosted_name(m, engine) for m in hosted]:
         raise UsageError(

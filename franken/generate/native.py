@@ -180,9 +180,7 @@ def decode(
     eos = torch.tensor(end_ids(loaded, sampling), device=logits.device)
     silent = {-1, *loaded.tokenizer.all_special_ids} if sampling.stop else set()
     rows, steps = logits.shape[0], sampling.max_new_tokens
-    banned = torch.tensor(
-        loaded.family.banned_token_ids(model.config, loaded.tokenizer), device=logits.device
-    )
+    banned = loaded.banned_ids.to(logits.device)
     ids = torch.full((rows, steps), -1, device=logits.device)
     logprobs = torch.zeros((rows, steps), device=logits.device)
     live = torch.arange(rows, device=logits.device)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from franken.errors import UsageError, did_you_mean
+from franken.errors import UsageError, did_you_mean, unknown
 from franken.merge.recipe import CAST, COPY, NOISE, Given, Rule, Scalar
 
 if TYPE_CHECKING:
@@ -157,11 +157,8 @@ def _spec(method: str) -> "MergeMethodSpec":
 
     known = {m.spec.name: m.spec for m in registered_methods()}
     if method not in known:
-        raise UsageError(
-            f"unknown merge method {method!r}",
-            why=f"known are {', '.join((*OWN, *sorted(known)))}",
-            fix=did_you_mean(method, (*OWN, *known)) or "franken merge --list-methods",
-        )
+        names = (*OWN, *sorted(known))
+        raise unknown("merge method", method, names, fix="franken merge --list-methods")
     return known[method]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from franken.errors import UsageError
+from franken.errors import UsageError, unknown
 from franken.layers import THIRDS
 from franken.merge.methods import takes_base_along
 from franken.merge.recipe import (
@@ -20,7 +20,6 @@ from franken.merge.recipe import (
     Recipe,
     Rule,
     Value,
-    check_word,
     checked,
 )
 
@@ -36,8 +35,7 @@ class _Names:
         for spelling in (name, re.sub(r"[^\w.-]", "-", name), Path(name).name):
             if spelling in self.aliases:
                 return self.aliases[spelling]
-        check_word(name, self.aliases, "checkpoint of this merge")
-        return name
+        raise unknown("checkpoint of this merge", name, self.aliases)
 
 
 def recipe_from_options(

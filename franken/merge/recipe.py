@@ -24,11 +24,11 @@ last, linear in between.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypedDict
 
-from franken.errors import UsageError, did_you_mean
+from franken.errors import UsageError, check_known
 
 BASE = "base"
 PIECES = ("vision", "projector", "embed", "norm", "head")
@@ -146,8 +146,7 @@ def checked(recipe: Recipe) -> Recipe:
                 why="no rule names it",
                 fix=f"leave it out, or --graft {name}:16-28",
             )
-    for word in sorted(recipe.allow):
-        check_word(word, DIFFERENCES, "difference to allow")
+    check_known("difference to allow", sorted(recipe.allow), DIFFERENCES)
     for rule in recipe.rules:
         _check_words(rule, recipe)
         _check_alpha(rule)
@@ -157,12 +156,9 @@ def checked(recipe: Recipe) -> Recipe:
 
 
 def _check_words(rule: Rule, recipe: Recipe) -> None:
-    for word in rule.take:
-        check_word(word, PIECES, "piece to take")
-    for word in rule.components:
-        check_word(word, IN_LAYERS, "component of a layer")
-    for name in rule.names:
-        check_word(name, (BASE, *recipe.donors), "checkpoint of this recipe")
+    check_known("piece to take", rule.take, PIECES)
+    check_known("component of a layer", rule.components, IN_LAYERS)
+    check_known("checkpoint of this recipe", rule.names, (BASE, *recipe.donors))
     if not (rule.layers or rule.take):
         raise UsageError(
             "a rule names no tensors", why="it has neither layers nor take", fix="add layers: all"
@@ -198,13 +194,3 @@ def _check_finite(name: str, given: Given) -> None:
                 raise UsageError(
                     f"{name} is {one}", why="it is not a finite number", fix="use another value"
                 )
-
-
-def check_word(word: str, known: Iterable[str], what: str) -> None:
-    """Raises UsageError for a word that is not known, with the nearest one that is."""
-    if word not in known:
-        raise UsageError(
-            f"unknown {what}: {word!r}",
-            why=f"known are {', '.join(known)}",
-            fix=did_you_mean(word, known),
-        )

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from franken.checkpoints import Checkpoint, open_checkpoint
 from franken.companions import check_companions
-from franken.errors import FrankenError, UsageError, did_you_mean
+from franken.errors import FrankenError, UsageError, check_known
 from franken.models.families import Family, family_of
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -43,6 +45,12 @@ class Loaded:
         """Where it was loaded from."""
         return self.checkpoint.folder if self.checkpoint else None
 
+    @property
+    def banned_ids(self) -> Int[Tensor, "banned"]:
+        """Tokens that are never sampled: image, video and vision markers."""
+        banned = self.family.banned_token_ids(self.model.config, self.tokenizer)
+        return torch.tensor(banned, device=self.device)
+
 
 def pick_device(device: str = "auto") -> torch.device:
     """`auto` takes CUDA where there is one. Raises UsageError for a device that is not there."""
@@ -70,12 +78,7 @@ def pick_dtype(dtype: str, config: Mapping[str, object]) -> torch.dtype:
     if dtype == "auto":
         stored = str(config.get("dtype") or config.get("torch_dtype") or "float32")
         return torch.bfloat16 if stored in ("bfloat16", "float16") else torch.float32
-    if dtype not in DTYPES:
-        raise UsageError(
-            f"unknown dtype {dtype!r}",
-            why=f"known are auto, {', '.join(DTYPES)}",
-            fix=did_you_mean(dtype, DTYPES),
-        )
+    check_known("dtype", [dtype], ("auto", *DTYPES))
     return DTYPES[dtype]
 
 

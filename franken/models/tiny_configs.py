@@ -10,7 +10,7 @@ from typing import Any
 
 import transformers as hf
 
-from franken.errors import UsageError, did_you_mean
+from franken.errors import check_known
 
 Text = dict[str, Any]  # fields of a configuration, as its JSON file has them
 VOCABULARY = 96
@@ -64,12 +64,7 @@ def tiny_config(model_type: str, *, tied: bool = False, layers: int = 3) -> hf.P
 
     Raises UsageError for a family that is not in `CONFIGS`.
     """
-    if model_type not in CONFIGS:
-        raise UsageError(
-            f"no tiny {model_type!r}",
-            why=f"there are {', '.join(CONFIGS)}",
-            fix=did_you_mean(model_type, CONFIGS),
-        )
+    check_known("tiny model", [model_type], CONFIGS)
     return CONFIGS[model_type]({**TEXT, "num_hidden_layers": layers, "tie_word_embeddings": tied})
 
 

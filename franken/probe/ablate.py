@@ -23,13 +23,12 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from franken.errors import UsageError
-from franken.generate.native import Prompt, Response, Sampling, decode, encode_prompts
-from franken.generate.native import responses as to_responses
+from franken.generate.native import Prompt, Response, encode_prompts
 from franken.models.batch import ModelBatch
 from franken.models.hooks import Context, Edit, edit
 from franken.models.loading import Loaded
 from franken.probe.methods.ablation import Kind, Site
-from franken.probe.rows import RowCache, joining, reading, started
+from franken.probe.rows import RowCache, decode_rows, joining, reading, started
 
 ROWS = 128
 
@@ -170,9 +169,7 @@ def _answers(
         assert batch.attention_mask is not None
         mask = batch.attention_mask.expand(len(joins), -1)
         with reading(loaded, cache):
-            sampling = Sampling(1, 0.0, max_new_tokens)
-            ids, logprobs = decode(loaded, cache, output.logits[:, -1], mask, last, None, sampling)
-    return to_responses(loaded, ids, logprobs, Sampling(1, 0.0, max_new_tokens))
+            return decode_rows(loaded, cache, output.logits[:, -1], mask, last, max_new_tokens)
 
 
 @dataclass

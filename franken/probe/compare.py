@@ -9,9 +9,6 @@ row that says why, and left out of the means.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,36 +23,8 @@ from franken.stats import holm, sign_flip_test
 if TYPE_CHECKING:
     from franken.runs import LayerRow
 
-KEY = ("method", "sample", "layer")
-Key = tuple[str, str, int]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One row of a run, and what it measured by (metric, component)."""
-
-    task: str
-    question: str
-    error: str | None
-    ineligible: str | None
-    values: dict[tuple[str, str], float]
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One value of a sample in both runs, or why there is none."""
-
-    method: str
-    sample: str
-    layer: int
-    task: str
-    question: str
-    metric: str | None = None
-    component: str | None = None
-    first: float | None = None
-    second: float | None = None
-    ineligible: str | None = None
-    error: str | None = None
+KEY = ["method", "sample", "layer"]  # of a row of a run
+ABOUT = ["task", "question", "error", "ineligible"]
 
 
 def compare_probes(first: Path, second: Path, *, out: Path) -> Path:
@@ -71,14 +40,14 @@ def compare_probes(first: Path, second: Path, *, out: Path) -> Path:
     run = open_run("probe-compare", label, identity, out, config=identity, models=models)
     if run.is_complete():
         return run.folder
-    rows = list(_pairs(*(_read(r.samples) for r in runs)))
-    if not any(row.metric for row in rows):
+    rows = paired_rows(*(r.samples for r in runs))
+    if rows["metric"].isna().all():
         raise UsageError(
             "nothing to compare",
             why="the runs share no sample that both measured",
             fix="probe both alike",
         )
-    run.append([asdict(row) for row in rows])
+    run.append(rows.astype(object).where(rows.notna(), None).to_dict("records"))
     return run.finish(
         difference_rows(label, rows),
         n_requested=len(rows),
@@ -86,14 +55,48 @@ def compare_probes(first: Path, second: Path, *, out: Path) -> Path:
     )
 
 
-def difference_rows(model: str, rows: Sequence[Difference]) -> list[LayerRow]:
+def paired_rows(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """A row for each value that both runs measured, with columns KEY, ABOUT, metric, component,
+    `first` and `second`; and one for each sample without any, whose `error` or `ineligible` says
+    why. Raises UsageError where one sample asks different questions.
+    """
+    ours, theirs = (run.set_index(KEY)[ABOUT].astype(object) for run in (first, second))
+    shared = ours.index.intersection(theirs.index)
+    if len(odd := shared[ours.loc[shared, "question"] != theirs.loc[shared, "question"]]):
+        raise UsageError(
+            f"{odd.get_level_values('sample')[0]} is not the same question in both runs",
+            why="the runs used different data",
+        )
+    keys = ours.index.union(theirs.index, sort=False)
+    rows = ours.combine_first(theirs).reindex(keys)
+    for run, other in ((ours, "second"), (theirs, "first")):
+        alone = f"only in the {other} run", None
+        rows.loc[keys.difference(run.index), ["error", "ineligible"]] = alone
+    values = _values(first, "first").merge(_values(second, "second"))
+    rows = rows.reset_index().merge(values, on=KEY, how="left")
+    return rows.loc[rows[["metric", "error", "ineligible"]].notna().any(axis=1)]
+
+
+def _values(samples: pd.DataFrame, name: str) -> pd.DataFrame:
+    """A row for each number that its method compares: KEY, metric, component, and it as `name`."""
+    empty = pd.DataFrame(columns=[*KEY, "metric", "component", name])
+    tables = [empty.astype({"layer": int, name: float})]
+    for method, rows in samples.groupby("method", sort=False):
+        for metric in of_rows(str(method)).metrics(rows.columns):
+            for component, numbers in metric.values(usable(rows)) if metric.compared else ():
+                place = {"metric": metric.name, "component": component, name: numbers}
+                tables.append(rows.loc[numbers.index, KEY].assign(**place))
+    return pd.concat(tables, ignore_index=True)
+
+
+def difference_rows(model: str, rows: pd.DataFrame) -> list[LayerRow]:
     """The summary: mean difference per method, task, metric, component and layer, with interval and
     adjusted p.
     """
-    table = pd.DataFrame([row for row in rows if not row.error and not row.ineligible])
+    measured = rows.loc[rows["metric"].notna()]
     families: dict[tuple[str, ...], list[tuple[LayerRow, float]]] = {}
     cells = ["method", "task", "metric", "component", "layer"]
-    for place, cell in table.groupby(cells, sort=False):
+    for place, cell in measured.groupby(cells, sort=False):
         method, task, metric, component, layer = map(str, place)
         differences = (cell["second"] - cell["first"]).to_numpy(float)
         head: LayerRow = {"model": model, "method": method, "part": "text", "task": task}
@@ -106,43 +109,3 @@ def difference_rows(model: str, rows: Sequence[Difference]) -> list[LayerRow]:
         for (row, _), p in zip(members, holm([p for _, p in members]), strict=True):
             row["p_adjusted"] = p
     return [row for members in families.values() for row, _ in members]
-
-
-def _pairs(ours: dict[Key, Sample], theirs: dict[Key, Sample]) -> Iterator[Difference]:
-    for key in dict.fromkeys(chain(ours, theirs)):
-        one, two = ours.get(key), theirs.get(key)
-        known = one or two
-        assert known is not None
-        head = (*key, known.task, known.question)
-        if one is None or two is None:
-            only = f"only in the {'second' if one is None else 'first'} run"
-            yield Difference(*head, error=only)
-            continue
-        if one.question != two.question:
-            raise UsageError(
-                f"{key[1]} is not the same question in both runs",
-                why="the runs used different data",
-            )
-        error, ineligible = one.error or two.error, one.ineligible or two.ineligible
-        if error or ineligible:
-            yield Difference(*head, error=error, ineligible=ineligible)
-            continue
-        for place, value in one.values.items():
-            if place in two.values:
-                yield Difference(*head, *place, value, two.values[place])
-
-
-def _read(samples: pd.DataFrame) -> dict[Key, Sample]:
-    """Every row of a run, with what its method compares."""
-    samples = samples.reset_index(drop=True)
-    table = samples.astype(object).where(samples.notna(), None)
-    keys = [(str(m), str(s), int(n)) for m, s, n in zip(*(table[c] for c in KEY), strict=True)]
-    columns = zip(*(table[c] for c in ("task", "question", "error", "ineligible")), strict=True)
-    read = [Sample(*row, values={}) for row in columns]
-    for method, rows in table.groupby("method", sort=False):
-        for metric in of_rows(str(method)).metrics(rows.columns):
-            if metric.compared:
-                for component, values in metric.values(usable(rows)):
-                    for place, value in values.items():
-                        read[int(str(place))].values[metric.name, component] = float(value)
-    return dict(zip(keys, read, strict=True))

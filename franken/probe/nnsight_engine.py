@@ -27,7 +27,7 @@ from franken.generate.native import pick as pick_token
 from franken.models.batch import ModelBatch
 from franken.models.loading import Loaded
 from franken.probe.ablate import Ablation, Calibration, replacements
-from franken.probe.scores import Swapped, divergence, parting
+from franken.probe.scores import Swapped, divergence, logit_difference, parting
 from franken.probe.swap import Sets
 
 Streams = list[tuple[Tensor, Tensor, Tensor]]  # a layer's keys, values and output
@@ -91,20 +91,16 @@ def _swap_pair(
     if not measure:
         return [Swapped(answers[chosen]) for chosen in sets]
     plain, other = answers[frozenset()].ids, answers[everything].ids
-    place = parting(plain, other)
-    shared = target.append(plain[: place or 0])
+    shared = target.append(plain[: parting(plain, other) or 0])
     logits = {chosen: _swap(net, shared, chosen, image, own, theirs) for chosen in answers}
-    banned = torch.tensor(
-        loaded.family.banned_token_ids(loaded.model.config, loaded.tokenizer), device=loaded.device
-    )
-    rows = []
-    for chosen in sets:
-        kl = float(divergence(logits[frozenset()], logits[chosen][None], banned))
-        difference = None
-        if place is not None and place < min(len(plain), len(other)):
-            difference = float(logits[chosen][plain[place]] - logits[chosen][other[place]])
-        rows.append(Swapped(answers[chosen], kl, difference))
-    return rows
+    return [
+        Swapped(
+            answers[chosen],
+            float(divergence(logits[frozenset()], logits[chosen][None], loaded.banned_ids)),
+            logit_difference(logits[chosen], plain, other),
+        )
+        for chosen in sets
+    ]
 
 
 @torch.no_grad()
@@ -187,13 +183,12 @@ def _greedy(loaded: Loaded, batch: ModelBatch, steps: int, logits_of: LogitsOf) 
     """The greedy continuation under an intervention, every token by a pass of its own."""
     ids: list[int] = []
     logprobs: list[float] = []
-    banned = torch.tensor(
-        loaded.family.banned_token_ids(loaded.model.config, loaded.tokenizer), device=loaded.device
-    )
     sampling = Sampling(1, 0.0, steps)
     eos = set(end_ids(loaded, sampling))
     while len(ids) < steps and not (ids and ids[-1] in eos):
-        token, logprob = pick_token(logits_of(batch.append(ids))[None].clone(), banned, 0.0, None)
+        token, logprob = pick_token(
+            logits_of(batch.append(ids))[None].clone(), loaded.banned_ids, 0.0, None
+        )
         ids.append(int(token))
         logprobs.append(float(logprob))
     return responses(loaded, torch.tensor([ids]), torch.tensor([logprobs]), sampling)[0]

@@ -16,7 +16,7 @@ token groups at once; the vision tower runs once an image.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -25,10 +25,11 @@ from torch import Tensor, nn
 from franken.errors import FrankenError
 from franken.generate.native import Prompt, Response, encode_prompts
 from franken.models.batch import ModelBatch
-from franken.models.hooks import edit
+from franken.models.hooks import Context, Edit, edit
 from franken.models.loading import Loaded
 from franken.models.tokens import TokenMap, token_map
 from franken.probe.methods.patch import GROUPS, ROWS
+from franken.probe.scores import parting
 
 WHOLE = "all"
 Where = tuple[str, int | None]  # a token group, and a head or None for all of them
@@ -80,10 +81,10 @@ def parting_of(
     """What two replies share and the tokens after which they part; None when one is all of the
     other's beginning.
     """
-    for at, (a, b) in enumerate(zip(clean, corrupt, strict=False)):
-        if a != b:
-            return list(clean[:at]), (a, b)
-    return None
+    at = parting(clean, corrupt)
+    if at is None or at == min(len(clean), len(corrupt)):
+        return None
+    return list(clean[:at]), (clean[at], corrupt[at])
 
 
 @torch.no_grad()
@@ -193,7 +194,6 @@ def record(model: Any, batch: ModelBatch, site: str) -> Recording:
     layers = model.get_decoder().layers
     recording = Recording()
     outputs: list[Tensor] = []
-    handles = []
 
     def before(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
         inputs = dict(kwargs)
@@ -201,26 +201,23 @@ def record(model: Any, batch: ModelBatch, site: str) -> Recording:
         recording.stream.append(hidden[0])
         recording.calls.append(inputs | {"past_key_values": None, "use_cache": False})
 
-    def after(_: nn.Module, args: object, output: Tensor | tuple[Tensor, ...]) -> None:
-        outputs.append((output[0] if isinstance(output, tuple) else output)[0])
+    def keep(into: list[Tensor], what: Literal["input", "output"] = "output") -> Edit:
+        def look(output: Tensor, context: Context) -> Tensor:
+            into.append((output if what == "output" else context.input)[0])
+            return output
 
-    def look(_: nn.Module, args: object, output: Tensor | tuple[Tensor, ...]) -> None:
-        recording.site.append((output[0] if isinstance(output, tuple) else output)[0])
+        return look
 
-    def look_in(_: nn.Module, args: tuple[Tensor]) -> None:
-        recording.site.append(args[0][0])
-
+    watched: dict[nn.Module, Edit] = {layer: keep(outputs) for layer in layers}
+    if site == "heads":
+        watched |= {layer.self_attn.o_proj: keep(recording.site, "input") for layer in layers}
+    elif site != "residual":
+        watched |= {_block(layer, site): keep(recording.site) for layer in layers}
+    handles = [layer.register_forward_pre_hook(before, with_kwargs=True) for layer in layers]
     try:
-        for layer in layers:
-            handles += [
-                layer.register_forward_pre_hook(before, with_kwargs=True),
-                layer.register_forward_hook(after),
-            ]
-            if site == "heads":
-                handles.append(layer.self_attn.o_proj.register_forward_pre_hook(look_in))
-            elif site != "residual":
-                handles.append(_block(layer, site).register_forward_hook(look))
-        recording.logits = model(**batch, use_cache=False, logits_to_keep=1).logits[0, -1].float()
+        with edit(watched):
+            output = model(**batch, use_cache=False, logits_to_keep=1)
+            recording.logits = output.logits[0, -1].float()
     finally:
         for handle in handles:
             handle.remove()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from franken import tasks
 from franken.checkpoints import Checkpoint, fingerprint, open_checkpoint
-from franken.errors import FrankenError, UsageError, did_you_mean
+from franken.errors import FrankenError, UsageError, check_known, check_positive
 from franken.layers import parse_ranges
 from franken.probe import methods as registry
 from franken.probe.method import Method
@@ -127,14 +127,8 @@ def _check_run(batch_size: int, engine: str, samples: int) -> None:
             f"--batch-size {batch_size} is too small",
             why="a swap needs the plain row, the source's and its own",
         )
-    if engine not in ENGINES:
-        raise UsageError(
-            f"unknown engine {engine!r}",
-            why="there are torch and nnsight",
-            fix=did_you_mean(engine, ENGINES),
-        )
-    if samples < 1:
-        raise UsageError(f"--samples {samples} is nothing", why="at least one is needed")
+    check_known("engine", [engine], ENGINES)
+    check_positive("--samples", samples)
 
 
 def _layers(
@@ -186,13 +180,7 @@ def _pairs(names: Sequence[str], samples: int, data: str | None, seed: int) -> l
         return [_alone(item) for item in load_tasks(names, samples, seed, data)]
     loaded = tasks.load_folder(path)
     known = list(dict.fromkeys(p.task for p in loaded))
-    for name in names:
-        if name not in known:
-            raise UsageError(
-                f"{data} has no task {name!r}",
-                why=f"it has {', '.join(known)}",
-                fix=did_you_mean(name, known),
-            )
+    check_known("task", names, known, why=f"{data} has {', '.join(known)}")
     chosen = [name for name in known if not names or name in names]
     return [pair for name in chosen for pair in [p for p in loaded if p.task == name][:samples]]
 

@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import AttentionInterface, DynamicCache
 
+from franken.generate.native import Response, Sampling, decode, responses
 from franken.models.loading import Loaded
 
 Store = tuple[Float[Tensor, "entries kv tokens width"], Float[Tensor, "entries kv tokens width"]]
@@ -194,6 +195,22 @@ def reading(loaded: Loaded, cache: RowCache) -> Iterator[None]:
     finally:
         config._attn_implementation = before
         _ACTIVE.reset(token)
+
+
+def decode_rows(
+    loaded: Loaded,
+    cache: RowCache,
+    logits: Float[Tensor, "rows vocabulary"],
+    mask: Int[Tensor, "rows tokens"],
+    last: Int[Tensor, "*axes rows 1"],
+    max_new_tokens: int,
+) -> list[Response]:
+    """Every row's greedy answer after `logits`, while `reading` its cache; `last` are the places of
+    the last tokens.
+    """
+    sampling = Sampling(1, 0.0, max_new_tokens)
+    ids, logprobs = decode(loaded, cache, logits, mask, last, None, sampling)
+    return responses(loaded, ids, logprobs, sampling)
 
 
 @contextmanager

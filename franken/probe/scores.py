@@ -81,6 +81,16 @@ def divergence(
     return (logp.exp() * (logp - logq)).sum(-1).clamp(min=0.0)
 
 
+def logit_difference(
+    logits: Float[Tensor, "vocabulary"], plain: Sequence[int], source: Sequence[int]
+) -> float | None:
+    """The plain answer's token minus the source's where the two part; None where one has ended."""
+    place = parting(plain, source)
+    if place is None or place >= min(len(plain), len(source)):
+        return None
+    return float(logits[plain[place]] - logits[source[place]])
+
+
 def _text(reply: str) -> str:
     return normalise(extract(reply) or "")
 

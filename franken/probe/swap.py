@@ -21,12 +21,11 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from franken.errors import FrankenError
-from franken.generate.native import Prompt, Response, Sampling, decode, encode_prompts
-from franken.generate.native import responses as to_responses
+from franken.generate.native import Prompt, Response, encode_prompts
 from franken.models.batch import ModelBatch, join
 from franken.models.loading import Loaded
-from franken.probe.rows import RowCache, joining, reading, started
-from franken.probe.scores import Swapped, divergence, parting
+from franken.probe.rows import RowCache, decode_rows, joining, reading, started
+from franken.probe.scores import Swapped, divergence, logit_difference, parting
 
 ROWS = 128
 Sets = Sequence[frozenset[int]]
@@ -182,16 +181,8 @@ def _answers(
         tails: Any = cache.layers
         questions = [(layer.keys, layer.values) for layer in tails]
         last = positions[..., -1:].expand(*positions.shape[:-2], len(rows), 1)
-        ids, logprobs = decode(
-            loaded,
-            cache,
-            output.logits[:, -1].clone(),
-            mask,
-            last,
-            None,
-            Sampling(1, 0.0, max_new_tokens),
-        )
-        answers = to_responses(loaded, ids, logprobs, Sampling(1, 0.0, max_new_tokens))
+        first = output.logits[:, -1].clone()
+        answers = decode_rows(loaded, cache, first, mask, last, max_new_tokens)
         scores: list[tuple[float | None, float | None]] = [(None, None)] * len(rows)
         if measure:
             again = RowCache(stores, owners, cache.index, cache.tail)
@@ -244,16 +235,10 @@ def _scores(
         logits = torch.stack(
             [output.logits[i, wanted.index(p)] if p else first[i] for i, p in enumerate(read)]
         )
-    banned = torch.tensor(
-        loaded.family.banned_token_ids(loaded.model.config, loaded.tokenizer), device=loaded.device
-    )
-    scores = []
-    for row, pair in enumerate(rows):
-        kl = float(divergence(logits[pair], logits[row : row + 1], banned))
-        place = places[pair]
-        difference = None
-        if place is not None and place < min(len(plain[pair].ids), len(source[pair].ids)):
-            ours, theirs = plain[pair].ids[place], source[pair].ids[place]
-            difference = float(logits[row, ours] - logits[row, theirs])
-        scores.append((kl, difference))
-    return scores
+    return [
+        (
+            float(divergence(logits[pair], logits[row : row + 1], loaded.banned_ids)),
+            logit_difference(logits[row], plain[pair].ids, source[pair].ids),
+        )
+        for row, pair in enumerate(rows)
+    ]

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from franken.errors import UsageError, did_you_mean
+from franken.errors import check_known
 from franken.runs.record import Study
 from franken.study.steps import Step
 from franken.study.verbs import Comparing, Diffing, Evaluation, Probing, Scoring, Verb
@@ -87,14 +87,8 @@ class Settings:
 
 def check_switches(names: Sequence[str]) -> tuple[str, ...]:
     """The names of `--without`. Raises UsageError for one that cannot be switched off."""
-    for name in names:
-        if name not in SWITCHES:
-            why = did_you_mean(name, SWITCHES) or "evaluations of the stages always run"
-            raise UsageError(
-                f"--without {name}: no such part of an autopsy",
-                why,
-                f"choose from {', '.join(SWITCHES)}",
-            )
+    fix = "evaluations of the stages always run"
+    check_known("part of an autopsy", names, SWITCHES, fix=fix)
     return tuple(dict.fromkeys(names))
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from franken.checkpoints import fingerprint, open_checkpoint
-from franken.errors import UsageError
+from franken.errors import UsageError, check_known, check_positive
 from franken.evaluate.graft import Graft
 from franken.evaluate.metrics import compare_samples
 from franken.evaluate.mscores import ARMS, compare_m
@@ -90,11 +90,8 @@ def plan_sweep(
     """
     one, two = open_checkpoint(base), open_checkpoint(donor)
     depth = one.depths["text"]
-    for name, number in (("--window", window), ("--stride", stride)):
-        if number < 1:
-            raise UsageError(
-                f"{name} {number} is not positive", fix=f"give {name} a number from 1 up"
-            )
+    check_positive("--window", window)
+    check_positive("--stride", stride)
     if window >= depth:
         raise UsageError(
             f"--window {window} is too wide",
@@ -103,8 +100,7 @@ def plan_sweep(
         )
     if controls < 0:
         raise UsageError(f"--controls {controls} is negative", fix="use 0 or more")
-    if scores not in SCORES:
-        raise UsageError(f"unknown scores {scores!r}", fix=f"use {' or '.join(SCORES)}")
+    check_known("scores", [scores], SCORES)
     taken = [h.label for h in splices]
     if len(set(taken)) < len(taken) or {"base", "donor"} & set(taken):
         raise UsageError(

@@ -1,7 +1,7 @@
 """What is asked: puzzles with exact ground truth, minimal image pairs, public data, grading."""
 
 from franken import plugins
-from franken.errors import UsageError, did_you_mean
+from franken.errors import unknown
 from franken.tasks.grading import grade_item
 from franken.tasks.grid_puzzles import Compare, Count, GridPuzzle, Read, Recognise, Sum
 from franken.tasks.puzzle import Grade, Item, Pair, Puzzle
@@ -55,11 +55,7 @@ def get(name: str) -> Puzzle:
         return PUZZLES[name]
     if is_puzzle(name):
         return suite.puzzle_of(name)
-    raise UsageError(
-        f"unknown task {name!r}",
-        why=f"the tasks are {', '.join(every_name())}",
-        fix=did_you_mean(name, every_name()) or "pick one of them",
-    )
+    raise unknown("task", name, every_name())
 
 
 def grade(reply: str, item: Item) -> Grade:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from franken.errors import UsageError, did_you_mean
+from franken.errors import check_known
 from franken.tasks.graders.verdict import ANSWER_TYPES
 
 
@@ -191,13 +191,7 @@ BENCHMARKS: dict[str, Layout] = {
 
 def layout_named(name: str) -> Layout:
     """A published benchmark's layout. Raises UsageError for an unknown name."""
-    if name.lower() not in BENCHMARKS:
-        known = ", ".join(BENCHMARKS)
-        raise UsageError(
-            f"unknown benchmark {name!r}",
-            f"they are {known}",
-            did_you_mean(name.lower(), BENCHMARKS) or "pick one",
-        )
+    check_known("benchmark", [name.lower()], BENCHMARKS)
     return BENCHMARKS[name.lower()]
 
 
@@ -221,29 +215,12 @@ def recognise(columns: Sequence[str]) -> tuple[str, Layout] | None:
 def layout_of(columns: Mapping[str, Any], base: Layout | None = None) -> Layout:
     """A layout from a user's map, over another one. Raises UsageError for unknown keys or types."""
     known = [f.name for f in fields(Layout) if f.name not in ("types", "type_column")]
-    for key in columns:
-        if key not in known:
-            raise UsageError(
-                f"unknown column key {key!r}",
-                f"a map says {', '.join(known)}",
-                did_you_mean(key, known) or "see --help",
-            )
+    check_known("column key", columns, known, fix="see --help")
     values = dict(columns)
     if "tolerance" in values:
         values["tolerance"] = float(values["tolerance"])
     start = base if base is not None else Layout(answer_type="")
     layout = Layout(**{**{f.name: getattr(start, f.name) for f in fields(Layout)}, **values})
-    for kind in [layout.answer_type, *layout.types.values()]:
-        if kind and kind not in ANSWER_TYPES:
-            raise UsageError(
-                f"unknown answer type {kind!r}",
-                f"they are {', '.join(ANSWER_TYPES)}",
-                did_you_mean(kind, ANSWER_TYPES),
-            )
-    if layout.reads not in READS:
-        raise UsageError(
-            f"unknown way of writing answers {layout.reads!r}",
-            f"they are {', '.join(READS)}",
-            did_you_mean(layout.reads, READS),
-        )
+    check_known("answer type", [layout.answer_type, *layout.types.values()], ("", *ANSWER_TYPES))
+    check_known("way of writing answers", [layout.reads], READS)
     return layout

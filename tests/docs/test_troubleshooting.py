@@ -4,6 +4,7 @@ page has rotted.
 
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -30,17 +31,25 @@ def templates(node: ast.expr | None) -> set[str]:
     return set()
 
 
-def printed() -> set[str]:
-    """The first words of every error that franken and trainer raise by name."""
-    kinds = ("FrankenError", "UsageError", "VerificationError", "RewardError", "Unusable")
+def calls_of(*names: str) -> Iterator[ast.Call]:
+    """Every call of these functions in franken and trainer."""
     files = [path for package in ("franken", "trainer") for path in (ROOT / package).rglob("*.py")]
     nodes = (node for path in files for node in ast.walk(ast.parse(path.read_text())))
-    calls = (
-        n
-        for n in nodes
-        if isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id in kinds
-    )
-    return {text for call in calls if call.args for text in templates(call.args[0])}
+    for node in nodes:
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names:
+            yield node
+
+
+def printed() -> set[str]:
+    """The first words of every error that franken and trainer raise by name."""
+    calls = calls_of("FrankenError", "UsageError", "VerificationError", "RewardError", "Unusable")
+    told = {text for call in calls if call.args for text in templates(call.args[0])}
+    return told | {f"unknown {what} …" for what in unknown_kinds()}
+
+
+def unknown_kinds() -> set[str]:
+    """What `unknown` and `check_known` say is not known, by the first words of their calls."""
+    return {text for call in calls_of("unknown", "check_known") for text in templates(call.args[0])}
 
 
 def symptoms() -> list[str]:

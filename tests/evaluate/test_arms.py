@@ -30,7 +30,7 @@ def test_arms_with_aids_are_parsed_in_order_and_checked():
     )
     with pytest.raises(UsageError, match="unknown aid 'plann'") as caught:
         parse_arms("image+plann")
-    assert "did you mean 'plan'?" in caught.value.why
+    assert "did you mean 'plan'?" in caught.value.fix
     with pytest.raises(UsageError, match="cannot be"):
         parse_arms("describe+plan")
 

@@ -134,7 +134,7 @@ def test_arms_are_parsed_in_a_fixed_order_and_checked():
     assert parse_arms("blind, image") == ("image", "blind")
     with pytest.raises(UsageError, match="unknown arm") as caught:
         parse_arms("images")
-    assert "did you mean 'image'?" in caught.value.why
+    assert "did you mean 'image'?" in caught.value.fix
     with pytest.raises(UsageError):
         parse_arms("")
 

@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from franken.cli import run_command
 from franken.errors import UsageError
-from franken.probe.compare import Difference, compare_probes, difference_rows
+from franken.probe.compare import compare_probes, difference_rows
 from franken.probe.plan import plan_probe
 from franken.probe.run import run_probe
 from franken.runs import load_run
@@ -104,17 +105,16 @@ def test_other_questions_are_refused(folders, tmp_path):
 def test_holm_runs_over_layers_and_heads_of_one_metric():
     rng = np.random.default_rng(0)
     rows = [
-        Difference(
-            "attention", "s", layer, "t", "?", "attention_mass", component, 0.0, rng.normal(shift)
-        )
+        ("attention", layer, "t", "attention_mass", component, 0.0, rng.normal(shift))
         for layer in range(2)
         for component, shift in (("all", 3), ("head 0", 3), ("head 1", 0))
         for _ in range(12)
     ]
-    found = difference_rows("m", rows)
+    columns = ["method", "layer", "task", "metric", "component", "first", "second"]
+    found = difference_rows("m", pd.DataFrame(rows, columns=columns))
     raw = {
         (r["component"], r["layer"]): sign_flip_test(
-            [x.second for x in rows if (x.component, x.layer) == (r["component"], r["layer"])]
+            [x[-1] for x in rows if (x[4], x[1]) == (r["component"], r["layer"])]
         )
         for r in found
     }

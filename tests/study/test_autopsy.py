@@ -169,7 +169,7 @@ def test_what_is_switched_off_is_named_and_unknown_switches_are_refused(stages, 
     study, steps = plan_autopsy(stages["base"], None, stages["rl"], out=tmp_path, settings=off)
     assert {s.id.split("-")[0] for s in steps} == {"eval", "attention"}
     assert {x.id for x in study.left_out} == set(off.without)
-    with pytest.raises(UsageError, match="no such part"):
+    with pytest.raises(UsageError, match="unknown part of an autopsy"):
         settings = dataclasses.replace(TINY, without=("atention",))
         plan_autopsy(stages["base"], None, stages["rl"], out=tmp_path, settings=settings)
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from franken.errors import UsageError
+from franken.errors import check_known, unknown
 from trainer.algorithms.losses import Mask, RowTokens
 
 KlKind = Literal["k1", "k2", "k3"]
@@ -32,9 +32,7 @@ def token_kl(logprobs: RowTokens, reference: RowTokens, kind: KlKind = "k3") -> 
         return 0.5 * x**2
     if kind == "k3":
         return x.exp() - x - 1
-    raise UsageError(
-        f"unknown KL estimate {kind!r}", why=f"there are {', '.join(get_args(KlKind))}"
-    )
+    raise unknown("KL estimate", kind, get_args(KlKind))
 
 
 @torch.no_grad()
@@ -49,10 +47,7 @@ def sampler_correction(
     """
     if kind == "none":
         return None
-    if kind not in get_args(Correction):
-        raise UsageError(
-            f"unknown correction {kind!r}", why=f"there are {', '.join(get_args(Correction))}"
-        )
+    check_known("correction", [kind], get_args(Correction))
     difference = torch.where(mask, logprobs - sampled, torch.zeros_like(logprobs))
     if kind.startswith("sequence"):
         difference = difference.sum(1, keepdim=True)

@@ -17,7 +17,7 @@ from trainer.algorithms.groups import (
     ADVANTAGES,
     EPS,
     STD_FLOOR,
-    STD_FLOOR_FIELD,
+    AnyScale,
     Correct,
     Embeddings,
     Estimate,
@@ -25,6 +25,7 @@ from trainer.algorithms.groups import (
     RewardParts,
     Rewards,
     Scale,
+    StdFloor,
     floating,
 )
 from trainer.algorithms.grpo import grpo
@@ -54,6 +55,9 @@ class Anneal(Strict):
             return max(self.start * math.exp(-self.decay * step), self.end)
         half = 0.5 * (1.0 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
         return self.end + (self.start - self.end) * half
+
+
+Weight = Annotated[Anneal, Field(description="λ, the weight of the diversity reward")]
 
 
 def cosine_distances(embeddings: Embeddings) -> Tensor:
@@ -133,7 +137,7 @@ def _dra(
     rewards: RewardParts,
     groups: Groups,
     *,
-    std_floor: Annotated[float, STD_FLOOR_FIELD] = STD_FLOOR,
+    std_floor: StdFloor = STD_FLOOR,
 ) -> Rewards:
     """GRPO on rewards that are divided by how similar a response is to the others."""
     return dra(groups.total(rewards), groups.embed(), std_floor=std_floor)
@@ -146,13 +150,9 @@ def _grpo_diversity(
     rewards: RewardParts,
     groups: Groups,
     *,
-    diversity: Annotated[
-        Anneal, Field(description="λ, the weight of the diversity reward")
-    ] = Anneal(),  # noqa: B008
-    scale: Annotated[
-        Scale, Field(description="divide by the std of the group, of the batch, or not at all")
-    ] = "group",
-    std_floor: Annotated[float, STD_FLOOR_FIELD] = STD_FLOOR,
+    diversity: Weight = Anneal(),  # noqa: B008
+    scale: AnyScale = "group",
+    std_floor: StdFloor = STD_FLOOR,
 ) -> Estimate:
     """GRPO with a reward for right responses that differ from the others of their group."""
     total, embeddings = groups.total(rewards), groups.embed()

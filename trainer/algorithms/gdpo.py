@@ -1,7 +1,5 @@
 """GDPO (arXiv 2601.05242): every reward is normalised on its own before they are summed."""
 
-from typing import Annotated
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -10,10 +8,10 @@ from trainer.algorithms.groups import (
     ADVANTAGES,
     EPS,
     STD_FLOOR,
-    STD_FLOOR_FIELD,
     Groups,
     RewardParts,
     Rewards,
+    StdFloor,
     floating,
 )
 from trainer.algorithms.grpo import grpo, standardise
@@ -43,7 +41,7 @@ def _gdpo(
     rewards: RewardParts,
     groups: Groups,
     *,
-    std_floor: Annotated[float, STD_FLOOR_FIELD] = STD_FLOOR,
+    std_floor: StdFloor = STD_FLOOR,
 ) -> Rewards:
     """Every reward normalised in its group, weighted, summed, and standardised over the batch."""
     return gdpo(rewards, torch.tensor(groups.reward_weights), std_floor=std_floor)

@@ -7,7 +7,7 @@ an `Estimate` with metrics beside them. Built-in ones register in `ADVANTAGES`.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -26,9 +26,13 @@ Embeddings = Float[Tensor, "prompts group dimensions"]
 Correct = Bool[Tensor, "prompts group"]
 Scale = Literal["group", "batch", "none"]
 # What several methods declare alike.
-STD_FLOOR_FIELD = Field(
-    gt=0, description="smaller spreads are divided by this; keeps λ from cancelling"
-)
+StdFloor = Annotated[
+    float,
+    Field(gt=0, description="smaller spreads are divided by this; keeps λ from cancelling"),
+]
+AnyScale = Annotated[
+    Scale, Field(description="divide by the std of the group, of the batch, or not at all")
+]
 
 
 @dataclass(frozen=True)

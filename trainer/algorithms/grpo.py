@@ -5,23 +5,21 @@ and the denominator is max(std, std_floor) + eps with ddof 1. A weight on the su
 the advantage, because min(r·A, clip(r)·A) is positively homogeneous in A.
 """
 
-from typing import Annotated
-
 import torch
 from jaxtyping import Bool
-from pydantic import Field
 from torch import Tensor
 
-from franken.errors import UsageError
+from franken.errors import unknown
 from trainer.algorithms.groups import (
     ADVANTAGES,
     EPS,
     STD_FLOOR,
-    STD_FLOOR_FIELD,
+    AnyScale,
     Groups,
     RewardParts,
     Rewards,
     Scale,
+    StdFloor,
     floating,
 )
 
@@ -42,7 +40,7 @@ def grpo(
         std = _std(rewards) if scale == "group" else _std(rewards.flatten()[None])
         advantages = centered / (std.clamp(min=std_floor) + eps)
     else:
-        raise UsageError(f"unknown scale {scale!r}", why="there are group, batch and none")
+        raise unknown("scale", scale, ("group", "batch", "none"))
     return torch.where(_varies(rewards), advantages, torch.zeros_like(advantages))
 
 
@@ -77,10 +75,8 @@ def _grpo(
     rewards: RewardParts,
     groups: Groups,
     *,
-    scale: Annotated[
-        Scale, Field(description="divide by the std of the group, of the batch, or not at all")
-    ] = "group",
-    std_floor: Annotated[float, STD_FLOOR_FIELD] = STD_FLOOR,
+    scale: AnyScale = "group",
+    std_floor: StdFloor = STD_FLOOR,
 ) -> Rewards:
     """The reward minus the group's mean, divided by a std."""
     return grpo(groups.total(rewards), scale=scale, std_floor=std_floor)

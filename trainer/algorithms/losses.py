@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from franken.errors import FrankenError, UsageError
+from franken.errors import FrankenError, UsageError, unknown
 from trainer.collectives import all_reduce_sum
 from trainer.registry import Method, Registry
 
@@ -74,27 +74,15 @@ class Loss(Method):
 LOSSES = Registry("loss", Loss, passed=1, shared=("clip_low", "clip_high", "dual_clip"))
 
 
-@LOSSES.register("grpo", aggregation="row", paper="arXiv 2402.03300")
-def grpo_loss(
-    tokens: Tokens, clip_low: float = 0.2, clip_high: float = 0.2, dual_clip: float | None = None
-) -> TokenLoss:
-    """PPO's clipped surrogate, the mean over each row."""
-    return clipped_surrogate(tokens, tokens.log_ratio, clip_low, clip_high, dual_clip)
-
-
-@LOSSES.register("dr_grpo", aggregation="constant", paper="arXiv 2503.20783")
-def dr_grpo_loss(
-    tokens: Tokens, clip_low: float = 0.2, clip_high: float = 0.2, dual_clip: float | None = None
-) -> TokenLoss:
-    """PPO's clipped surrogate over a constant: the longest response that is allowed."""
-    return clipped_surrogate(tokens, tokens.log_ratio, clip_low, clip_high, dual_clip)
-
-
 @LOSSES.register("dapo", aggregation="token", paper="arXiv 2503.14476")
-def dapo_loss(
+@LOSSES.register("dr_grpo", aggregation="constant", paper="arXiv 2503.20783")
+@LOSSES.register("grpo", aggregation="row", paper="arXiv 2402.03300")
+def token_loss(
     tokens: Tokens, clip_low: float = 0.2, clip_high: float = 0.2, dual_clip: float | None = None
 ) -> TokenLoss:
-    """PPO's clipped surrogate, the mean over all tokens of the step."""
+    """PPO's clipped surrogate of each token's ratio: summed by row in grpo, over the longest
+    response that is allowed in dr_grpo, over all tokens of the step in dapo.
+    """
     return clipped_surrogate(tokens, tokens.log_ratio, clip_low, clip_high, dual_clip)
 
 
@@ -194,9 +182,7 @@ def row_weights(
         return torch.full(
             lengths.shape, 1.0 / ((rows or len(lengths)) * max_tokens), device=lengths.device
         )
-    raise UsageError(
-        f"unknown aggregation {aggregation!r}", why=f"there are {', '.join(get_args(Aggregation))}"
-    )
+    raise unknown("aggregation", aggregation, get_args(Aggregation))
 
 
 def global_totals(lengths: Int[Tensor, "rows"]) -> tuple[int, int]:

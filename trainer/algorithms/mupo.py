@@ -12,18 +12,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from franken.errors import UsageError
-from trainer.algorithms.diversity import Anneal, cosine_distances, diversity_metrics
+from trainer.algorithms.diversity import Anneal, Weight, cosine_distances, diversity_metrics
 from trainer.algorithms.groups import (
     ADVANTAGES,
     EPS,
     STD_FLOOR,
-    STD_FLOOR_FIELD,
     Correct,
     Embeddings,
     Estimate,
     Groups,
     RewardParts,
     Rewards,
+    StdFloor,
     floating,
 )
 from trainer.algorithms.grpo import grpo
@@ -190,13 +190,11 @@ def _mupo(
             description="code: the diversity reward is taken out of accuracy's weight, as released"
         ),
     ] = "add",
-    diversity: Annotated[
-        Anneal, Field(description="λ, the weight of the diversity reward")
-    ] = Anneal(),  # noqa: B008
+    diversity: Weight = Anneal(),  # noqa: B008
     scale: Annotated[
         InsideScale, Field(description="divide by the std inside clusters, or not at all")
     ] = "group",
-    std_floor: Annotated[float, STD_FLOOR_FIELD] = STD_FLOOR,
+    std_floor: StdFloor = STD_FLOOR,
 ) -> Estimate:
     """GRPO inside clusters of similar responses, with a reward for differing from others."""
     total, embeddings = groups.total(rewards), groups.embed()

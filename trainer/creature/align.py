@@ -20,7 +20,7 @@ from franken.tasks.grid import CELLS, COLORS, DIGITS, EMPTY, SHAPES, Grid
 from franken.tasks.puzzle import child_rng
 from trainer.collectives import all_reduce_sum
 from trainer.distributed import local_slice
-from trainer.sft import backward
+from trainer.optimizer import backpropagate
 from trainer.sharding import inside
 from trainer.stages import Stage
 
@@ -64,7 +64,7 @@ def align_step(
     mine = local_slice(stage.batch)
     grids, styles = next_grids(stage.batch, seed=seed, step=step, mine=mine)
     part, metrics = inside(loaded.model, lambda: loss(loaded, grids, styles))
-    backward(part, step)
+    backpropagate(part, step)
     return {**metrics, "grad_norm": optimizer_step()}
 
 

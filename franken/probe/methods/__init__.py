@@ -13,7 +13,7 @@ import pkgutil
 from collections.abc import Sequence
 
 from franken import plugins
-from franken.errors import UsageError, did_you_mean
+from franken.errors import check_known, unknown
 from franken.probe.measured import Measured
 from franken.probe.method import Method
 
@@ -33,13 +33,7 @@ def parse(names: Sequence[str], sites: Sequence[str] = ("residual",)) -> tuple[M
     """
     shorthands = {type(m).short: type(m) for m in every()}
     possible = tuple(dict.fromkeys(site for kind in shorthands.values() for site in kind.sites))
-    for site in sites:
-        if site not in possible:
-            raise UsageError(
-                f"unknown site {site!r}",
-                why=f"there are {', '.join(possible)}",
-                fix=did_you_mean(site, possible) or "pick one",
-            )
+    check_known("site", sites, possible)
     spelled: list[str] = []
     for name in names:
         kind = shorthands.get(name)
@@ -55,11 +49,7 @@ def get(name: str) -> Method:
     methods = every()
     shorthands = dict.fromkeys(type(m).short for m in methods if type(m).spelled(type(m).sites))
     known = list(dict.fromkeys([*(m.example for m in methods), *shorthands]))
-    raise UsageError(
-        f"unknown method {name!r}",
-        why=f"there are {', '.join(known)}",
-        fix=did_you_mean(name, known) or "pick one",
-    )
+    raise unknown("method", name, known)
 
 
 def of_rows(name: str) -> Method:

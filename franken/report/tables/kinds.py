@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from franken.errors import UsageError, did_you_mean
+from franken.errors import UsageError, unknown
 from franken.evaluate.compare import MINUS
 from franken.report.tables import layouts
 from franken.report.tables.measurements import Measurements
@@ -116,12 +116,7 @@ def tables(runset: RunSet, name: str = "summary") -> list[Measurements]:
     can = [k.name for k in KINDS if k is not kind and k.able(runset)]
     shown = ", ".join(can) or "nothing"
     if kind is None:
-        guess = did_you_mean(name, can) or did_you_mean(name, [k.name for k in KINDS])
-        raise UsageError(
-            f"unknown table {name!r}",
-            f"this folder can show {shown}",
-            guess or "choose one of these",
-        )
+        raise unknown("table", name, [k.name for k in KINDS], why=f"this folder can show {shown}")
     raise UsageError(
         f"this folder holds no data for {name!r} ({kind.what})", "", f"it can show {shown}"
     )

@@ -17,7 +17,7 @@ from typing import Any, Generic, Protocol
 
 from PIL import Image
 
-from franken.errors import UsageError, did_you_mean
+from franken.errors import UsageError, check_known
 from franken.tasks.grading import grade_item, reasoning
 from franken.tasks.puzzle import (
     Grade,
@@ -341,13 +341,7 @@ def puzzle(
     """A puzzle of a type. Raises UsageError for an unknown type or level, or a size its facts
     cannot be seen at.
     """
-    if kind not in NAMES:
-        known = f"the puzzles are {', '.join(NAMES)}"
-        raise UsageError(
-            f"unknown puzzle {kind!r}",
-            why=known,
-            fix=did_you_mean(kind, NAMES) or "pick one of them",
-        )
+    check_known("puzzle", [kind], NAMES)
     if level not in LEVELS:
         raise UsageError(
             f"there is no level {level}", why="difficulty is 1, 2 or 3", fix="pick one of them"
