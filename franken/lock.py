@@ -46,6 +46,21 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def writer(folder: Path) -> str:
+    """`process 123` while one writes `folder`, else an empty string: for readers, who never wait."""
+    file = _place(folder.resolve(), make=False)
+    if not file.exists():
+        return ""
+    lock = FileLock(file, blocking=False, fallback_to_soft=False)
+    try:
+        with lock:
+            return ""  # what a killed writer left behind
+    except Timeout:
+        return f"process {_holder(file)}".strip()
+    except OSError:  # not ours to lock: another user's, or on a disk that is only read
+        return ""
+
+
 def _holder(file: Path) -> str:
     """The pid in a lock file, empty where its holder has just come or gone."""
     try:
@@ -54,12 +69,13 @@ def _holder(file: Path) -> str:
         return ""
 
 
-def _place(folder: Path) -> Path:
+def _place(folder: Path, *, make: bool = True) -> Path:
     """Beside the folder; where nothing can be written there (a mounted volume), in the directory of
     temporary files.
     """
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        if make:
+            folder.parent.mkdir(parents=True, exist_ok=True)
         writable = os.access(folder.parent, os.W_OK)
     except OSError:
         writable = False

@@ -8,9 +8,11 @@ from franken.errors import UsageError
 SPARE = 24  # characters that names beside the result add to its own: .NAME.partial, NAME.FAILED
 
 
-def output_folder(path: Path) -> Path:
+def output_folder(path: Path, *, finished: str = "") -> Path:
     """The folder with `~` expanded. Raises UsageError where none can be made: under a file or a
     dangling link, in a folder that cannot be written, or with a name that is too long.
+
+    A folder that has the file `finished` is only read, and need not be writable.
     """
     try:
         given = path.expanduser()
@@ -23,7 +25,8 @@ def output_folder(path: Path) -> Path:
         raise _unusable(path, f"{nearest} is a link to nothing")
     if not nearest.is_dir():
         raise _unusable(path, f"{nearest} is not a folder")
-    if not os.access(nearest, os.W_OK | os.X_OK):
+    complete = bool(finished) and (folder / finished).exists()
+    if not complete and not os.access(nearest, os.W_OK | os.X_OK):
         raise _unusable(path, f"{nearest} cannot be written")
     longest = max((len(os.fsencode(part)) for part in folder.parts), default=0)
     if longest + SPARE > limit or len(os.fsencode(folder)) + 8 * SPARE > 4096:

@@ -62,11 +62,14 @@ def show(
 
 def _open(folder: Path) -> "RunSet":
     """What the folder holds. Raises UsageError where there is nothing to show."""
+    from franken.lock import writer
     from franken.runs import open_runs
 
     runs = open_runs(folder)
     if not (runs.runs or runs.training or runs.freezing):
         count = len(runs.unfinished)
         why = f"{count} run(s) in it are not finished" if count else "it holds no run"
+        if writers := sorted({by for run in runs.unfinished if (by := writer(run))}):
+            why += f"; {', '.join(writers)} is writing"
         raise UsageError(f"nothing to show in {folder}", why, "run its command again; it resumes")
     return runs

@@ -79,34 +79,33 @@ def run_diff(
         "selection": plan.selection,
     }
     label = models["rl"]
-    run = open_run(
-        "diff", label, identity, out, config={**asdict(options), **plan.selection}, models=models
-    )
-    if run.is_complete():
-        return run.folder
-    done = {row["tensor"] for row in run.rows()}
-    waiting = [_problem_row(plan, name) for name in plan.problems if name not in done]
-    todo = [name for name in plan.tensors if name not in done]
-    if progress:
-        progress(sum(plan.nbytes(name) for name in plan.tensors if name in done))
-    saved = time.monotonic()
-    try:
-        for name, rows in _measured(
-            todo, partial(tensor_rows, plan, options=options), jobs or cores()
-        ):
-            waiting += rows
-            if time.monotonic() - saved > FLUSH_SECONDS:
-                run.append(waiting)
-                waiting, saved = [], time.monotonic()
-            if progress:
-                progress(plan.nbytes(name))
-    finally:
-        run.append(waiting)
-    rows = run.rows()
-    summary, located = layer_rows(rows, label), locate(_layer_sums(rows))
-    warnings = [f"{name}: {why}" for name, why in plan.problems.items()]
-    n = len(plan.tensors) * len(plan.deltas) + len(plan.problems)
-    return run.finish(summary, n_requested=n, warnings=warnings, extra={"location": located})
+    config = {**asdict(options), **plan.selection}
+    with open_run("diff", label, identity, out, config=config, models=models) as run:
+        if run.is_complete():
+            return run.folder
+        done = {row["tensor"] for row in run.rows()}
+        waiting = [_problem_row(plan, name) for name in plan.problems if name not in done]
+        todo = [name for name in plan.tensors if name not in done]
+        if progress:
+            progress(sum(plan.nbytes(name) for name in plan.tensors if name in done))
+        saved = time.monotonic()
+        try:
+            for name, rows in _measured(
+                todo, partial(tensor_rows, plan, options=options), jobs or cores()
+            ):
+                waiting += rows
+                if time.monotonic() - saved > FLUSH_SECONDS:
+                    run.append(waiting)
+                    waiting, saved = [], time.monotonic()
+                if progress:
+                    progress(plan.nbytes(name))
+        finally:
+            run.append(waiting)
+        rows = run.rows()
+        summary, located = layer_rows(rows, label), locate(_layer_sums(rows))
+        warnings = [f"{name}: {why}" for name, why in plan.problems.items()]
+        n = len(plan.tensors) * len(plan.deltas) + len(plan.problems)
+        return run.finish(summary, n_requested=n, warnings=warnings, extra={"location": located})
 
 
 def cores() -> int:

@@ -81,33 +81,30 @@ def compare_runs(
         "seed": seed,
     }
     models = {label: str(folder) for label, folder in zip(labels, folders, strict=True)}
-    run = open_run(
-        "compare",
-        "-".join(labels)[:80],
-        identity,
-        out,
-        config={**identity, "models": labels, "k": k},
-        models=models,
-    )
-    if run.is_complete():
-        return run.folder
-    import pandas as pd
+    config = {**identity, "models": labels, "k": k}
+    label = "-".join(labels)[:80]
+    with open_run("compare", label, identity, out, config=config, models=models) as run:
+        if run.is_complete():
+            return run.folder
+        import pandas as pd
 
-    embed = make_embedder(embedder, device=pick_device(device) if device == "auto" else device)
-    samples = {label: r.samples for label, r in zip(labels, runs, strict=True)}
-    tables = _tables(samples, k, min(r.manifest.config.n or 0 for r in runs), embed, trained)
-    if not run.rows():
-        run.append(_values(tables))
-    write_parquet(_points(samples, embed, seed), run.folder / POINTS)
-    layers = summary(tables, samples, k, seed=seed)
-    failed = sum(r.manifest.n_failed for r in runs)
-    warnings = [f"{failed} answers failed; see the runs that are compared"] if failed else []
-    requested = int(pd.Series([len(m.values) for t in tables.values() for m in t.values()]).sum())
-    extra = {
-        "answers_failed": failed,
-        "answers_requested": sum(r.manifest.n_requested for r in runs),
-    }
-    return run.finish(layers, n_requested=requested, warnings=warnings, extra=extra)
+        embed = make_embedder(embedder, device=pick_device(device) if device == "auto" else device)
+        samples = {label: r.samples for label, r in zip(labels, runs, strict=True)}
+        tables = _tables(samples, k, min(r.manifest.config.n or 0 for r in runs), embed, trained)
+        if not run.rows():
+            run.append(_values(tables))
+        write_parquet(_points(samples, embed, seed), run.folder / POINTS)
+        layers = summary(tables, samples, k, seed=seed)
+        failed = sum(r.manifest.n_failed for r in runs)
+        warnings = [f"{failed} answers failed; see the runs that are compared"] if failed else []
+        requested = int(
+            pd.Series([len(m.values) for t in tables.values() for m in t.values()]).sum()
+        )
+        extra = {
+            "answers_failed": failed,
+            "answers_requested": sum(r.manifest.n_requested for r in runs),
+        }
+        return run.finish(layers, n_requested=requested, warnings=warnings, extra=extra)
 
 
 def summary(

@@ -157,21 +157,21 @@ def regrade(
         for k, v in run.manifest.models.items()
     }
     runs = out or run.folder.parent.parent
-    target = open_run("regrade", run.label, identity, runs, config=config, models=models)
-    if target.is_complete():
-        return target.folder
-    rows = _rows(run)
-    items = _items(run, rows)
-    done = list(map(_by_rules, rows, items))
-    if judge is not None:
-        done = _by_judge(done, items, judge, progress)
-    if not target.rows():
-        target.append(done)
-    stored = cast(list[StoredAnswer], target.rows())
-    extra = {"source": str(run.folder), "changes": changes(rows, stored)}
-    k = tuple(run.manifest.config.acc_at)
-    layers = cast(list[LayerRow], summarise(pd.DataFrame(stored), k=k))
-    return target.finish(layers, n_requested=run.manifest.n_requested, extra=extra)
+    with open_run("regrade", run.label, identity, runs, config=config, models=models) as target:
+        if target.is_complete():
+            return target.folder
+        rows = _rows(run)
+        items = _items(run, rows)
+        done = list(map(_by_rules, rows, items))
+        if judge is not None:
+            done = _by_judge(done, items, judge, progress)
+        if not target.rows():
+            target.append(done)
+        stored = cast(list[StoredAnswer], target.rows())
+        extra = {"source": str(run.folder), "changes": changes(rows, stored)}
+        k = tuple(run.manifest.config.acc_at)
+        layers = cast(list[LayerRow], summarise(pd.DataFrame(stored), k=k))
+        return target.finish(layers, n_requested=run.manifest.n_requested, extra=extra)
 
 
 def changes(

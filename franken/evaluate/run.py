@@ -283,22 +283,22 @@ def _run_one(
     }
     config |= {"engine": source.kind, "endpoint": source.endpoint}
     config["graft"] = asdict(graft) if graft else None
-    run = open_run("eval", label, identity, out, config=config, models=models)
-    if run.is_complete():
-        return run.folder
-    hybrid = _plan_hybrid(source.folder, graft) if graft else None
-    items = load_items(plan)
-    _answer_missing(run, source, label, hybrid, plan, items, batch_size, progress)
-    import pandas as pd
+    with open_run("eval", label, identity, out, config=config, models=models) as run:
+        if run.is_complete():
+            return run.folder
+        hybrid = _plan_hybrid(source.folder, graft) if graft else None
+        items = load_items(plan)
+        _answer_missing(run, source, label, hybrid, plan, items, batch_size, progress)
+        import pandas as pd
 
-    rows = pd.DataFrame(run.rows())
-    warnings = (
-        [f"donor: {d.kind}: {d.text}" for found in hybrid.allowed.values() for d in found]
-        if hybrid
-        else []
-    )
-    requested = len(plan.arms) * len(items) * len(plan.draws)
-    return run.finish(summarise(rows, k=plan.k), n_requested=requested, warnings=warnings)
+        rows = pd.DataFrame(run.rows())
+        warnings = (
+            [f"donor: {d.kind}: {d.text}" for found in hybrid.allowed.values() for d in found]
+            if hybrid
+            else []
+        )
+        requested = len(plan.arms) * len(items) * len(plan.draws)
+        return run.finish(summarise(rows, k=plan.k), n_requested=requested, warnings=warnings)
 
 
 def _plan_hybrid(folder: str, graft: Graft) -> MergePlan:

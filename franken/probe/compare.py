@@ -37,22 +37,22 @@ def compare_probes(first: Path, second: Path, *, out: Path) -> Path:
     label = "→".join(names if names[0] != names[1] else [first.name, second.name])
     identity = {"runs": [run.manifest.identity.stored() for run in runs]}
     models = dict(zip("ab", names, strict=True))
-    run = open_run("probe-compare", label, identity, out, config=identity, models=models)
-    if run.is_complete():
-        return run.folder
-    rows = paired_rows(*(r.samples for r in runs))
-    if rows["metric"].isna().all():
-        raise UsageError(
-            "nothing to compare",
-            why="the runs share no sample that both measured",
-            fix="probe both alike",
+    with open_run("probe-compare", label, identity, out, config=identity, models=models) as run:
+        if run.is_complete():
+            return run.folder
+        rows = paired_rows(*(r.samples for r in runs))
+        if rows["metric"].isna().all():
+            raise UsageError(
+                "nothing to compare",
+                why="the runs share no sample that both measured",
+                fix="probe both alike",
+            )
+        run.append(rows.astype(object).where(rows.notna(), None).to_dict("records"))
+        return run.finish(
+            difference_rows(label, rows),
+            n_requested=len(rows),
+            extra={"compared": [str(first), str(second)]},
         )
-    run.append(rows.astype(object).where(rows.notna(), None).to_dict("records"))
-    return run.finish(
-        difference_rows(label, rows),
-        n_requested=len(rows),
-        extra={"compared": [str(first), str(second)]},
-    )
 
 
 def paired_rows(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:

@@ -40,42 +40,43 @@ def run_probe(
 ) -> Path:
     """Run or resume a probe; returns its folder. Raises VerificationError when a control fails."""
     name = plan.checkpoint.name
-    run = open_run("probe", name, plan.identity, out, config=plan.identity, models={"model": name})
-    if run.is_complete():
-        return run.folder
+    config, models = plan.identity, {"model": name}
+    with open_run("probe", name, plan.identity, out, config=config, models=models) as run:
+        if run.is_complete():
+            return run.folder
 
-    def loading() -> Loaded:
-        return load(plan.checkpoint.folder, device=device, dtype=dtype)
+        def loading() -> Loaded:
+            return load(plan.checkpoint.folder, device=device, dtype=dtype)
 
-    session = Session(plan, loading(), loading)
-    before = controls.weights_digest(session.loaded)
-    warnings = check_controls(session)
-    done: set[Key] = {(r["method"], r["sample"], r["layer"]) for r in run.rows()}
-    seen = 0
+        session = Session(plan, loading(), loading)
+        before = controls.weights_digest(session.loaded)
+        warnings = check_controls(session)
+        done: set[Key] = {(r["method"], r["sample"], r["layer"]) for r in run.rows()}
+        seen = 0
 
-    def step(rows: int, what: str) -> None:
-        nonlocal seen
-        seen += rows
-        if progress:
-            progress(seen, plan.n_requested, what)
+        def step(rows: int, what: str) -> None:
+            nonlocal seen
+            seen += rows
+            if progress:
+                progress(seen, plan.n_requested, what)
 
-    for methods in by_class(plan.methods):
-        _measure(run, session, methods, done, step)
-    if controls.weights_digest(session.loaded) != before:
-        raise VerificationError(
-            "the weights changed during the probe", why="an edit was left in the model"
-        )
-    samples = pd.DataFrame(run.rows())
-    summary = layer_rows(samples)
-    results: dict[str, object] = {"fall_tests": []}
-    for methods in by_class(plan.methods):
-        results |= type(methods[0]).results(samples)
-    results |= {
-        "peaks": peaks(summary),
-        "device": str(session.loaded.device),
-        "reruns": reruns(samples),
-    }
-    return run.finish(summary, n_requested=plan.n_requested, warnings=warnings, extra=results)
+        for methods in by_class(plan.methods):
+            _measure(run, session, methods, done, step)
+        if controls.weights_digest(session.loaded) != before:
+            raise VerificationError(
+                "the weights changed during the probe", why="an edit was left in the model"
+            )
+        samples = pd.DataFrame(run.rows())
+        summary = layer_rows(samples)
+        results: dict[str, object] = {"fall_tests": []}
+        for methods in by_class(plan.methods):
+            results |= type(methods[0]).results(samples)
+        results |= {
+            "peaks": peaks(summary),
+            "device": str(session.loaded.device),
+            "reruns": reruns(samples),
+        }
+        return run.finish(summary, n_requested=plan.n_requested, warnings=warnings, extra=results)
 
 
 def check_controls(session: Session) -> list[str]:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from franken.checkpoints import open_checkpoint
 from franken.errors import FrankenError, UsageError
 from franken.layers import parse_ranges
-from franken.runs import IDENTITY, STAGES, LoadedRun, RunSet, Study, open_runs, read_study
+from franken.runs import IDENTITY, STAGES, LoadedRun, RunSet, Study, load_run, open_runs, read_study
 from franken.runs.lineage import Frozen, Lineage
 from franken.runs.manifest import check_models
 from franken.runs.record import FILE, HybridRecord, StepRecord
@@ -36,8 +36,7 @@ def find_runs(paths: Sequence[Path]) -> tuple[RunSet, list[str]]:
     notes: list[str] = []
     for path in paths:
         if (path / IDENTITY).exists() and not (path / "run.json").exists():
-            fix = "run its command again; it resumes"
-            raise FrankenError(f"{path} is not finished", "it has no run.json", fix)
+            load_run(path)  # says why it cannot
         here = open_runs(path) if path.is_dir() else None
         if here is None or not (here.runs or here.training):
             why = "neither it nor a folder below it has a run.json" if here else "there is nothing"

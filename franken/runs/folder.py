@@ -1,5 +1,8 @@
 """A run folder under construction: found by what changes its numbers, filled part by part,
 finished by its manifest.
+
+A run that is not finished is written by one process at a time: `with open_run(…) as run:` holds the
+folder's lock (`franken.lock`), and a second process is refused with the pid of the first.
 """
 
 import hashlib
@@ -8,12 +11,15 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from franken import plugins
 from franken.errors import UsageError
+from franken.lock import locked
+from franken.outputs import output_folder
 from franken.runs.files import atomic_write_text, write_parquet
 from franken.runs.manifest import SCHEMA, Manifest
 from franken.runs.provenance import portable, provenance
@@ -35,6 +41,19 @@ class Run:
     config: Mapping[str, object]
     models: Mapping[str, str]
     started: float = field(default_factory=time.time)
+    _lock: ExitStack = field(default_factory=ExitStack, init=False, repr=False)
+
+    def __enter__(self) -> "Run":
+        """Become the folder's one writer, unless the run is finished and only read.
+
+        Raises UsageError while another process writes it.
+        """
+        if not self.is_complete():
+            self._lock.enter_context(locked(self.folder))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.close()
 
     def is_complete(self) -> bool:
         """Whether the manifest is there."""
@@ -128,12 +147,12 @@ def open_run(
     """Create, or open for resuming, the folder of a run.
 
     `identity` is everything that changes the numbers. Raises UsageError if the folder holds
-    something else.
+    something else, or cannot be made or written.
     """
     canonical = json.dumps({**identity, **plugins.identity()}, sort_keys=True, default=str)
     digest = hashlib.sha256(canonical.encode()).hexdigest()[:8]
     safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in label) or "run"
-    folder = out / verb / f"{safe}-{digest}"
+    folder = output_folder(out / verb / f"{safe}-{digest}", finished="run.json")
     mark = folder / IDENTITY
     if folder.exists() and any(folder.iterdir()) and not mark.exists():
         raise UsageError(
@@ -148,5 +167,6 @@ def open_run(
             why="its identity differs",
             fix="choose another --out",
         )
-    atomic_write_text(mark, canonical)
+    if not mark.exists():
+        atomic_write_text(mark, canonical)
     return Run(folder, verb, label, json.loads(canonical), config, models or {})

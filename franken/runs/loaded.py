@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from franken.errors import FrankenError
+from franken.lock import writer
 from franken.runs.files import read_record
 from franken.runs.manifest import SCHEMA, Graft, Manifest
 
@@ -131,6 +132,9 @@ def load_run(folder: str | Path) -> LoadedRun:
     """
     folder = Path(folder)
     if not (folder / "run.json").exists():
+        if by := writer(folder):
+            fix = "wait until it is done"
+            raise FrankenError(f"{folder} is not a finished run yet", f"{by} is writing it", fix)
         raise FrankenError(
             f"{folder} is not a finished run",
             why="it has no run.json",

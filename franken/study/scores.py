@@ -49,42 +49,44 @@ def run_scores(
         "random": sorted(random),
     }
     models = {label: ", ".join(run.folder.name for run in of) for label, of in groups.items()}
-    result = open_run("scores", donor, identity, out, config=identity, models=models)
-    if result.is_complete():
-        return result.folder
-    rows, layers, warnings, tables = [], [], [], {}
-    for label, of in groups.items():
-        table = pd.concat([run.samples for run in of], ignore_index=True)
-        try:
-            scores = m_scores(table)
-        except UsageError as e:
-            warnings.append(f"{label}: {e.what}: {e.why}")
-            continue
-        tables[label] = table
-        layers += m_rows(table, label)
-        rows += [
-            {
-                "model": label,
-                "method": "greedy",
-                "task": task,
-                "sample": sample,
-                "metric": name,
-                "value": value,
-                "error": None,
-            }
-            for name, values in scores.items()
-            for (task, sample), value in values.items()
-        ]
-    if not result.rows():
-        result.append(rows)
-    gains = []
-    for label in [x for x in kinds if x in tables and parent in tables]:
-        try:
-            compared = compare_m(tables[parent], tables[label])
-        except FrankenError as e:
-            warnings.append(f"{label}: no gain over {parent}: {e.what}")
-            continue
-        gains += gain_rows(compared, "gain", label, kinds[label])
-    gains = adjust(gains, "hybrid")
-    extra = {"band": control_band(gains)}
-    return result.finish([*layers, *gains], n_requested=len(rows), warnings=warnings, extra=extra)
+    with open_run("scores", donor, identity, out, config=identity, models=models) as result:
+        if result.is_complete():
+            return result.folder
+        rows, layers, warnings, tables = [], [], [], {}
+        for label, of in groups.items():
+            table = pd.concat([run.samples for run in of], ignore_index=True)
+            try:
+                scores = m_scores(table)
+            except UsageError as e:
+                warnings.append(f"{label}: {e.what}: {e.why}")
+                continue
+            tables[label] = table
+            layers += m_rows(table, label)
+            rows += [
+                {
+                    "model": label,
+                    "method": "greedy",
+                    "task": task,
+                    "sample": sample,
+                    "metric": name,
+                    "value": value,
+                    "error": None,
+                }
+                for name, values in scores.items()
+                for (task, sample), value in values.items()
+            ]
+        if not result.rows():
+            result.append(rows)
+        gains = []
+        for label in [x for x in kinds if x in tables and parent in tables]:
+            try:
+                compared = compare_m(tables[parent], tables[label])
+            except FrankenError as e:
+                warnings.append(f"{label}: no gain over {parent}: {e.what}")
+                continue
+            gains += gain_rows(compared, "gain", label, kinds[label])
+        gains = adjust(gains, "hybrid")
+        extra = {"band": control_band(gains)}
+        return result.finish(
+            [*layers, *gains], n_requested=len(rows), warnings=warnings, extra=extra
+        )

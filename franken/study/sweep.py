@@ -197,58 +197,53 @@ def run_sweep(
         identity["splice donors"] = [
             [fingerprint(open_checkpoint(donor)) for donor, _ in s.parts] for s in sweep.splices
         ]
-    run = open_run(
-        "merge-sweep",
-        f"{models[0].name}-{models[1].name}",
-        identity,
-        out,
-        config={
-            "window": sweep.window,
-            "stride": sweep.stride,
-            "depth": sweep.depth,
-            **questions,
-        },
-        models={"base": sweep.base, "donor": sweep.donor},
-    )
-    if run.is_complete():
-        return run.folder
-    whole = Graft("donor", sweep.donor, "text:all", sweep.take)
-    hybrids = [Graft(h.label, sweep.donor, h.ranges) for h in sweep.hybrids]
-    grafts = [None, whole, *hybrids, *sweep.splices]
-    folders = run_eval(
-        [sweep.base],
-        labels=["base"],
-        grafts=grafts,
-        out=out,
-        tasks=tasks,
-        samples=samples,
-        n=n,
-        k=k,
-        arms=sweep.arms,
-        seed=seed,
-        max_new_tokens=max_new_tokens,
-        data=data,
-        device=device,
-        dtype=dtype,
-        progress=_counted(progress, len(grafts)),
-    )
-    tried: list[Hybrid | Graft] = [Graft("base", "", ""), whole, *sweep.hybrids, *sweep.splices]
-    results = list(zip(tried, (load_run(folder) for folder in folders), strict=True))
-    known = {row["model"] for row in run.rows()}
-    run.append([_row(tried, result) for tried, result in results if tried.label not in known])
-    (_, base), (_, donor), *_ = results
-    gains = [
-        row
-        for name, other, some in (("gain", base, results[1:]), ("lag", donor, results[2:]))
-        for tried, result in some
-        for row in _differences(name, tried, other.samples, result.samples, sweep.scores)
-    ]
-    gains = adjust(gains, "window")
-    extra = {
-        "band": control_band(gains),
-        "layers": {h.label: list(h.layers) for h in sweep.hybrids},
+    config = {
+        "window": sweep.window,
+        "stride": sweep.stride,
+        "depth": sweep.depth,
+        **questions,
     }
-    return run.finish(gains, n_requested=len(results), extra=extra)
+    label, ends = f"{models[0].name}-{models[1].name}", {"base": sweep.base, "donor": sweep.donor}
+    with open_run("merge-sweep", label, identity, out, config=config, models=ends) as run:
+        if run.is_complete():
+            return run.folder
+        whole = Graft("donor", sweep.donor, "text:all", sweep.take)
+        hybrids = [Graft(h.label, sweep.donor, h.ranges) for h in sweep.hybrids]
+        grafts = [None, whole, *hybrids, *sweep.splices]
+        folders = run_eval(
+            [sweep.base],
+            labels=["base"],
+            grafts=grafts,
+            out=out,
+            tasks=tasks,
+            samples=samples,
+            n=n,
+            k=k,
+            arms=sweep.arms,
+            seed=seed,
+            max_new_tokens=max_new_tokens,
+            data=data,
+            device=device,
+            dtype=dtype,
+            progress=_counted(progress, len(grafts)),
+        )
+        tried: list[Hybrid | Graft] = [Graft("base", "", ""), whole, *sweep.hybrids, *sweep.splices]
+        results = list(zip(tried, (load_run(folder) for folder in folders), strict=True))
+        known = {row["model"] for row in run.rows()}
+        run.append([_row(tried, result) for tried, result in results if tried.label not in known])
+        (_, base), (_, donor), *_ = results
+        gains = [
+            row
+            for name, other, some in (("gain", base, results[1:]), ("lag", donor, results[2:]))
+            for tried, result in some
+            for row in _differences(name, tried, other.samples, result.samples, sweep.scores)
+        ]
+        gains = adjust(gains, "window")
+        extra = {
+            "band": control_band(gains),
+            "layers": {h.label: list(h.layers) for h in sweep.hybrids},
+        }
+        return run.finish(gains, n_requested=len(results), extra=extra)
 
 
 def verdict(folder: Path, metric: str = "gain acc@1") -> str:

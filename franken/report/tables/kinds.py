@@ -14,6 +14,7 @@ import pandas as pd
 
 from franken.errors import UsageError, unknown
 from franken.evaluate.compare import MINUS
+from franken.lock import writer
 from franken.report.tables import layouts
 from franken.report.tables.measurements import Measurements
 from franken.runs import LoadedRun, RunSet
@@ -135,7 +136,11 @@ def accounts(runset: RunSet) -> list[str]:
         line = f"{run.folder.name}: {manifest.n_failed} of {manifest.n_requested} failed"
         lines.append(line + (f", {left} ineligible" if left else "") + (f": {why}" if why else ""))
     if runset.unfinished:
-        lines.append(f"not finished and left out: {', '.join(f.name for f in runset.unfinished)}")
+        names = [
+            f"{folder.name} ({by} is writing it)" if (by := writer(folder)) else folder.name
+            for folder in runset.unfinished
+        ]
+        lines.append(f"not finished and left out: {', '.join(names)}")
     return lines
 
 
