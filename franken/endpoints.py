@@ -5,13 +5,12 @@ wait, or after the one that the server asks for. What fails for good is one of t
 a caller can tell a sample's own failure from one that every other request would meet. Replies are
 parsed into typed objects, are bounded in size, and never followed to another address.
 
-A key is read from an environment variable, goes over https or to this machine only, and is written
-nowhere: not into files, errors or addresses. Nothing is sent unless somebody names an endpoint.
+A key (`franken.secrets`) goes over https or to this machine only, and is written nowhere: not into
+files, errors or addresses, and not where a reply repeats it. Nothing is sent unless somebody names an endpoint.
 Fields: https://platform.openai.com/docs/api-reference/chat/create. Left out: streaming, batch jobs.
 """
 
 import json
-import os
 import random
 import re
 from collections.abc import Iterator, Sequence
@@ -27,6 +26,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from franken.errors import FrankenError, UsageError
 from franken.runs import atomic_write_text
+from franken.secrets import MARK, SHORTEST, find_key
 
 HOPELESS = {
     401: "it does not accept the key",
@@ -152,24 +152,23 @@ class Endpoint:
             yield Client(self, http)
 
     def headers(self) -> dict[str, str]:
-        """The key, where nobody on the way can read it. Raises UsageError for one with line breaks
-        or spaces in it.
+        """The key, where nobody on the way can read it. Raises UsageError for one that no header
+        may have.
         """
-        key = self._key()
-        if not key or not self._private():
-            return {}
-        if not re.fullmatch(r"[\x21-\x7e]+", key):
-            why = "it holds spaces or other characters that no header may have"
-            raise UsageError(f"{self.key_variable} is no key", why, "set it anew")
-        return {"Authorization": f"Bearer {key}"}
+        key = find_key(self.key_variable)
+        return {"Authorization": f"Bearer {key}"} if key and self._private() else {}
 
     def redact(self, text: str) -> str:
         """The text on one line, without the key should it repeat that."""
-        key = self._key()
-        return " ".join((text.replace(key, "***") if key else text).split())
+        key = find_key(self.key_variable)
+        return " ".join((text.replace(key, MARK) if key else text).split())
 
-    def _key(self) -> str:
-        return os.environ.get(self.key_variable, "").strip()
+    def parsed(self, content: bytes, reply: type[Reply]) -> Reply:
+        """A reply, typed. Where it repeats the key there are stars. Raises RequestFailed."""
+        answer, key = _parsed(content, reply), json.dumps(find_key(self.key_variable))[1:-1]
+        if len(key) >= SHORTEST and key in (text := answer.model_dump_json()):
+            return _parsed(text.replace(key, MARK).encode(), reply)
+        return answer
 
     def _private(self) -> bool:
         url = httpx.URL(self.url)
@@ -177,7 +176,7 @@ class Endpoint:
 
     def fix(self) -> str:
         """What to look at when it refuses."""
-        if not self._key():
+        if not find_key(self.key_variable):
             return f"set {self.key_variable}, or check the address and the model's name"
         if not self._private():
             return f"{self.key_variable} is sent over https only: use an https address"
@@ -234,7 +233,7 @@ class Client:
                 reason, connected = endpoint.redact(str(e)) or type(e).__name__, False
             else:
                 if status == 200:
-                    return _parsed(content, reply)
+                    return endpoint.parsed(content, reply)
                 message, param = _complaint(content)
                 reason, connected = f"HTTP {status}: {endpoint.redact(message)[:300]}", True
                 if status in HOPELESS:
@@ -269,12 +268,12 @@ def check_endpoint(endpoint: str) -> str:
     except (ValueError, httpx.InvalidURL):  # a port that is no number, say
         url, host = SplitResult("", "", "", "", ""), None
     if url.scheme not in ("http", "https") or not host:
-        shown = re.sub(r"(?<=//)[^/]*@|\?.*", "***", endpoint)
+        shown = re.sub(r"(?<=//).*@|^.*@|[?#].*", MARK, endpoint)
         fix = "write it like https://api.openai.com/v1 or http://localhost:8000/v1"
         why = "an endpoint starts with http:// or https://"
         raise UsageError(f"{shown!r} is not an address", why, fix)
-    if url.username or url.password or url.query:
-        why = "run folders record the address"
+    if "@" in url.netloc or "?" in endpoint or "#" in endpoint or ";" in endpoint:
+        why = "run folders record the address, and what stands before @ or behind ? or # is secret"
         raise UsageError("an endpoint with a secret in its address", why, "set its key's variable")
     whole = urlunsplit((url.scheme, url.netloc, url.path, "", ""))
     return whole.rstrip("/").removesuffix("/chat/completions").rstrip("/")

@@ -26,7 +26,9 @@ class Handler(BaseHTTPRequestHandler):
         self.server.asked.append(body)
         self.server.headers.append(dict(self.headers) | {"path": self.path})
         messages = body.get("messages", [{"content": [{"text": ""}]}])
-        said = f"{messages[0]['content'][-1]['text']} {body.get('seed', 'greedy')} "
+        content = messages[0]["content"]
+        asked = content if isinstance(content, str) else content[-1]["text"]
+        said = f"{asked} {body.get('seed', 'greedy')} "
         choice = {"message": {"content": said}, "finish_reason": "stop"} | self.server.choice
         choice.setdefault("logprobs", {"content": [{"token": "a", "logprob": -0.5}]})
         fault = self.server.faults.pop(0) if self.server.faults else None

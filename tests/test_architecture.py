@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LEVELS = [
     {"errors"},
-    {"plugins"},
+    {"plugins", "secrets"},
     {"layers", "names", "contents", "files", "outputs"},
     {"headers", "configs"},
     {"soundness", "companions"},

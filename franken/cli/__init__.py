@@ -8,6 +8,7 @@ verification failed · 130 interrupted, resumable.
 
 import os
 import sys
+import traceback
 from collections.abc import Callable
 
 import typer
@@ -32,7 +33,8 @@ from franken.cli import (
 from franken.cli.failures import as_franken_error, tell
 from franken.cli.pages import PAGES, examples, front
 from franken.console import any_character
-from franken.errors import UsageError
+from franken.errors import FrankenError, UsageError
+from franken.secrets import redact
 
 app = typer.Typer(
     name="franken",
@@ -80,7 +82,12 @@ def main(argv: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if argv is None else argv
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
-    sys.exit(run_command(arguments, debug))
+    try:
+        code = run_command(arguments, debug)
+    except Exception as e:  # noqa: BLE001 - with --debug: its traceback, without keys
+        print(redact("".join(traceback.format_exception(e))), file=sys.stderr, end="")
+        code = e.exit_code if isinstance(e, FrankenError) else 1
+    sys.exit(code)
 
 
 def run_command(arguments: list[str], debug: bool) -> int:

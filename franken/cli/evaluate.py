@@ -1,5 +1,6 @@
 """`franken eval`, and `eval-compare` and `m-scores` over evaluations that exist."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -84,6 +85,7 @@ def evaluate(
     same command resumes.
     """
     from franken.checkpoints import open_checkpoint, resolve
+    from franken.endpoints import check_endpoint
     from franken.evaluate.graft import parse_graft
     from franken.evaluate.run import labels_of, load_items, plan_eval, run_eval
     from franken.generate.engine import check_engine, hosted_name
@@ -117,10 +119,10 @@ def evaluate(
     for model in (*models, *donors):
         if hosted_name(model, engine) is None:
             open_checkpoint(model, download=download and not dry_run)
-    if embedder != "hashing":
-        resolve(
-            embedder, download=download and not dry_run
-        )  # before the work: a missing one is known at once
+    if re.match(r"https?://", embedder):  # before the work: a wrong one is known at once
+        check_endpoint(embedder.partition("#")[0])
+    elif embedder != "hashing":
+        resolve(embedder, download=download and not dry_run)
     if dry_run:
         questions = len(load_items(plan)) if plan.data else len(plan.tasks) * samples
         prompts = len(grafts or models) * questions * len(plan.arms)

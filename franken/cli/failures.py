@@ -13,6 +13,7 @@ import traceback
 from typer.exceptions import TyperException
 
 from franken.errors import FrankenError, UsageError
+from franken.secrets import redact
 
 
 class Fault(FrankenError):
@@ -57,15 +58,16 @@ def as_franken_error(error: Exception) -> FrankenError:
 
 def tell(error: FrankenError, json: bool) -> None:
     """Print an error in lines on stderr, and with `json` as the one object on stdout."""
+    what, why, fix = (redact(str(text)) for text in (error.what, error.why, error.fix))
     if json:
-        content = {"what": error.what, "why": error.why, "fix": error.fix, "code": error.exit_code}
+        content = {"what": what, "why": why, "fix": fix, "code": error.exit_code}
         print(json_module.dumps(content, indent=2))
     if isinstance(error, Fault):
-        print("error: " + "; ".join((error.what, error.why, error.fix)), file=sys.stderr)
+        print("error: " + "; ".join((what, why, fix)), file=sys.stderr)
         return
-    lines = [f"error: {error.what}"]
-    lines += [f"  why: {error.why}"] if error.why else []
-    lines += [f"  fix: {error.fix}"] if error.fix else []
+    lines = [f"error: {what}"]
+    lines += [f"  why: {why}"] if why else []
+    lines += [f"  fix: {fix}"] if fix else []
     print("\n".join(lines), file=sys.stderr)
 
 
@@ -78,7 +80,7 @@ def _of_the_system(error: OSError) -> FrankenError:
 
 def _details(error: Exception) -> str:
     """A new file with the traceback and the versions, readable by its owner alone."""
-    text = "".join(traceback.format_exception(error))
+    text = redact("".join(traceback.format_exception(error)))
     try:
         descriptor, path = tempfile.mkstemp(prefix="franken-fault-", suffix=".txt")
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as file:

@@ -83,12 +83,12 @@ def compare_runs(
     models = {label: str(folder) for label, folder in zip(labels, folders, strict=True)}
     config = {**identity, "models": labels, "k": k}
     label = "-".join(labels)[:80]
+    embed = make_embedder(embedder, device=pick_device(device) if device == "auto" else device)
     with open_run("compare", label, identity, out, config=config, models=models) as run:
         if run.is_complete():
             return run.folder
         import pandas as pd
 
-        embed = make_embedder(embedder, device=pick_device(device) if device == "auto" else device)
         samples = {label: r.samples for label, r in zip(labels, runs, strict=True)}
         tables = _tables(samples, k, min(r.manifest.config.n or 0 for r in runs), embed, trained)
         if not run.rows():

@@ -17,6 +17,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from franken.checkpoints import resolve
 from franken.endpoints import Endpoint, EndpointError
 from franken.errors import FrankenError, UsageError
 from franken.tasks.grading import reasoning
@@ -49,7 +51,8 @@ def embedder(
         return _cached(_hashing)
     if re.match(r"https?://", name):
         return _cached(_endpoint(name))
-    load = cache(lambda: _load(name, device))
+    folder = resolve(name)
+    load = cache(lambda: _load(folder, device))
 
     def embed(texts: Sequence[str]) -> Tensor:
         model, tokenizer = load()
@@ -119,15 +122,12 @@ def _hashing(texts: Sequence[str]) -> Tensor:
     return torch.from_numpy(counts.toarray()).float()
 
 
-def _load(name: str, device: str | torch.device) -> tuple[Any, Any]:
+def _load(folder: Path, device: str | torch.device) -> tuple[Any, Any]:
     from transformers import AutoModel, AutoTokenizer
 
-    from franken.checkpoints import resolve
-
-    folder = resolve(name)
     if not any(folder.glob("*.safetensors")):
         raise UsageError(
-            f"{name} has no safetensors weights",
+            f"{folder} has no safetensors weights",
             why="pickled ones can run code",
             fix="convert the model",
         )

@@ -24,6 +24,7 @@ from franken.runs.files import atomic_write_text, write_parquet
 from franken.runs.manifest import SCHEMA, Manifest
 from franken.runs.provenance import portable, provenance
 from franken.runs.rows import LAYER_COLUMNS, LayerRow
+from franken.secrets import redact, without_keys
 
 IDENTITY = "identity.json"
 
@@ -113,7 +114,7 @@ class Run:
             "schema": SCHEMA,
             "verb": self.verb,
             "label": self.label,
-            "argv": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "argv": [Path(sys.argv[0]).name, *map(redact, sys.argv[1:])],
             "config": config,
             "identity": self.identity,
             "models": portable(self.models, self.folder),
@@ -125,7 +126,7 @@ class Run:
             "warnings": list(warnings),
             **{name: portable(value, self.folder) for name, value in (extra or {}).items()},
         }
-        text = json.dumps(content, indent=2, default=str)
+        text = without_keys(json.dumps(content, indent=2, default=str))
         Manifest.model_validate_json(text)  # what cannot be read again is not written
         atomic_write_text(self.folder / "run.json", text)
         shutil.rmtree(self.folder / "parts", ignore_errors=True)

@@ -64,6 +64,9 @@ def canonical(data: str | Path, columns: str = "") -> str:
     Raises UsageError when nothing of that name exists.
     """
     text = str(data)
+    if "://" in text:
+        why = "data are files, or a set of the hub by its name"
+        raise UsageError(f"no data {text!r}", why, "download it, and give --data its folder")
     base, _, inline = text.partition("#")
     pairs = {**_pairs(inline), **(_column_map(columns) if columns else {})}
     name, equals, path = base.partition("=")

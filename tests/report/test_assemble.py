@@ -172,7 +172,7 @@ def test_one_model_alone_has_a_page(tmp_path):
 def test_unfinished_foreign_and_damaged_runs_say_so(tmp_path):
     whole = evaluation(tmp_path / "runs", "rl", HASHES["rl"])
     begun = open_run("eval", "begun", {"x": 1}, tmp_path / "runs", config={}).folder
-    with pytest.raises(FrankenError, match="not finished"):
+    with pytest.raises(FrankenError, match="not a finished run"):
         assemble([begun])
     study = read_study(assemble([tmp_path / "runs"], out=tmp_path / "o"))
     assert any("1 runs below runs are not finished" in note for note in study.notes)
