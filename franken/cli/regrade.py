@@ -20,7 +20,8 @@ def regrade(
     judge: Annotated[
         str,
         typer.Option(
-            help="An OpenAI-compatible endpoint that judges instead of the rules: http://host:port/v1."
+            help="An OpenAI-compatible endpoint that judges instead of the rules: "
+            "http://host:port/v1."
         ),
     ] = "",
     judge_model: Annotated[str, typer.Option(help="The model to ask there.")] = "",

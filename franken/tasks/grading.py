@@ -143,11 +143,11 @@ def judge_reply(
 
     if unfinished(reply):
         return _unanswered(kind, "no answer: the reasoning never ended", formed)
-    found = places(reply, longest, whole=kind == "box")
-    if isinstance(found, Ambiguous) or not found:
-        reason = found.reason if isinstance(found, Ambiguous) else "no answer"
+    candidates = places(reply, longest, whole=kind == "box")
+    if isinstance(candidates, Ambiguous) or not candidates:
+        reason = candidates.reason if isinstance(candidates, Ambiguous) else "no answer"
         return _unanswered(kind, reason, formed)
-    place, verdict = _decide(found, kind, verdict_of)
+    place, verdict = _decide(candidates, kind, verdict_of)
     where = f"tag, {place.where}" if place.tagged else place.where
     return Judgement(
         kind,
@@ -166,14 +166,14 @@ def _unanswered(kind: str, reason: str, formed: bool) -> Judgement:
     return Judgement(kind, 0.0, reason, None, None, None, None, "", formed)
 
 
-def _decide(found: list[Place], kind: str, compare_text: Compare) -> tuple[Place, Verdict]:
+def _decide(candidates: list[Place], kind: str, compare_text: Compare) -> tuple[Place, Verdict]:
     """The place whose answer counts, and its verdict: a box or JSON, else the last mark that can be
     read, else the lines.
     """
-    first = found[0]
+    first = candidates[0]
     if first.where in ("box", "json"):
         verdict = compare_text(first.text)
-        later = next((place for place in found[1:] if place.where == "mark"), None)
+        later = next((place for place in candidates[1:] if place.where == "mark"), None)
         if later is not None and kind != "word":
             final = compare_text(later.text)
             if final.read is not None and final.read != verdict.read:
@@ -182,12 +182,12 @@ def _decide(found: list[Place], kind: str, compare_text: Compare) -> tuple[Place
                 reason = f"the box says {verdict.read!r}, and behind it stands {final.read!r}"
                 return first, refuse(reason)
         return first, verdict
-    marks = [place for place in found if place.where == "mark"]
+    marks = [place for place in candidates if place.where == "mark"]
     for place in marks:
         verdict = compare_text(place.text)
         if verdict.read is not None or kind == "word":
             return place, verdict
-    lines = [place for place in found if place.where != "mark"]
+    lines = [place for place in candidates if place.where != "mark"]
     return _decide_lines(lines or marks, kind, compare_text, marked=bool(marks))
 
 

@@ -127,9 +127,12 @@ GOLDS = {
 }
 FRAGMENTS = re.split(
     ";",
-    "7 ; 1,000; 1{,}000; 10³; 5!; -; ± ; ½; √(; 3/4; 2:43; x = ; \\boxed{; }; {; \\frac{1}{2}; \\sqrt; $; $$; \\[; \\];"
-    "\\begin{pmatrix}; &; \\\\; ^; _{; ^{9^{9; !; (A) ; B. ; not ; A is wrong ; the answer is ; Answer: ;答案;选B;十;"
-    '<think>;</think>;<answer>;</answer>;```;{"a":;[1,2,3,4],;(1,2),(3,4);yes ;no ;red ; or ; and ;so ;half past ;\n; ;\t;\x00;'
+    "7 ; 1,000; 1{,}000; 10³; 5!; -; ± ; ½; √(; 3/4; 2:43; x = ; \\boxed{; }; {; \\frac{1}{2};"
+    " \\sqrt; $; $$; \\[; \\];"
+    "\\begin{pmatrix}; &; \\\\; ^; _{; ^{9^{9; !; (A) ; B. ; not ; A is wrong ; the answer is ;"
+    " Answer: ;答案;选B;十;"
+    '<think>;</think>;<answer>;</answer>;```;{"a":;[1,2,3,4],;(1,2),(3,4);yes ;no ;red ; or ;'
+    " and ;so ;half past ;\n; ;\t;\x00;"
     "9999999999; cm ;%;=;é;\u3000;\"; '",
 )
 

@@ -1,8 +1,8 @@
 """math-verify's own test cases, graded by type: agreement wherever the types allow it.
 
-The cases are those of the tests of math-verify 0.9.0 (Copyright The HuggingFace Team, Apache License
-2.0, https://github.com/huggingface/Math-Verify), without repetitions. math-verify agrees with 261 of
-the 263. Each case on which franken differs stands below with its reason.
+The cases are those of the tests of math-verify 0.9.0 (Copyright The HuggingFace Team, Apache
+License 2.0, https://github.com/huggingface/Math-Verify), without repetitions. math-verify agrees
+with 261 of the 263. Each case on which franken differs stands below with its reason.
 """
 
 import json

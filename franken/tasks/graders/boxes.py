@@ -16,7 +16,8 @@ NUMERAL = re.compile(r"(?<![\w.])[-+]?\d{1,300}(?:\.\d{1,300})?(?![\w])")
 FOUR = r"\s*,\s*".join([r"([-+]?\d{1,30}(?:\.\d{1,30})?)"] * 4)
 LIST = re.compile(rf"[\[(]\s*{FOUR}\s*[\])]")
 CORNERS = re.compile(
-    r"\(\s*([-+]?[\d.]{1,30})\s*,\s*([-+]?[\d.]{1,30})\s*\)\s*,?\s*\(\s*([-+]?[\d.]{1,30})\s*,\s*([-+]?[\d.]{1,30})\s*\)"
+    r"\(\s*([-+]?[\d.]{1,30})\s*,\s*([-+]?[\d.]{1,30})\s*\)\s*,?\s*\(\s*([-+]?[\d.]{1,30})\s*,\s*"
+    r"([-+]?[\d.]{1,30})\s*\)"
 )
 LOOSE = re.compile(r"[-+\d.,;:()\[\]{}<>/|\s]*")
 NAMES = re.compile(  # what may stand beside bare numbers: tags, keys, coordinates by name

@@ -8,7 +8,8 @@ from franken.tasks.graders.reply import affirmed, narrow
 from franken.tasks.graders.verdict import Verdict, decide, refuse
 
 DIGITAL = re.compile(
-    r"(?<![\d:.])(?P<h>\d{1,2})\s*(?:[:h]|(?<=\d)\.(?=\d\d(?!\d)))\s*(?P<m>\d\d)(?::(?P<s>\d\d))?(?![\d:])"
+    r"(?<![\d:.])(?P<h>\d{1,2})\s*(?:[:h]|(?<=\d)\.(?=\d\d(?!\d)))\s*(?P<m>\d\d)(?::(?P<s>\d\d))?"
+    r"(?![\d:])"
     r"\s*(?P<half>[ap]\.?\s?m\b\.?)?",
     re.IGNORECASE,
 )

@@ -67,8 +67,7 @@ def compare(
     """Compare the answer text of a reply with the right one.
 
     `tolerance` is relative and for numbers; without it a number must round to the right one at the
-    digits that one has.
-    Raises ValueError for an unknown type.
+    digits that one has. Raises ValueError for an unknown type.
     """
     gold = right_text(gold)
     if kind == "box":

@@ -21,7 +21,8 @@ SEGMENT = re.compile(
     r"\$\$(.+?)\$\$|\\\[(.+?)(?<!\\)\\\]|(?<!\\)\$([^$\n]+)\$|\\\((.+?)\\\)", re.DOTALL
 )
 LEADS = re.compile(
-    r"(?:\b(?:is|are|be|equals?|to|gives?|get|obtain|as|by|then|so|thus|hence|therefore|that|have)|[:=→])\s*$",
+    r"(?:\b(?:is|are|be|equals?|to|gives?|get|obtain|as|by|then|so|thus|hence|therefore|that"
+    r"|have)|[:=→])\s*$",
     re.I,
 )
 MONEY = re.compile(r"\$\s?\d[\d,.]*(?:\s|$)")
@@ -29,7 +30,8 @@ MATRIX = re.compile(r"\\begin\s*\{(?:[pb]matrix|array)\}")
 ROWS = re.compile(r"\[\s*\[[^\[\]]+\](?:\s*,\s*\[[^\[\]]+\])*\s*\]")
 WORDS_THAT_CHANGE = re.compile(
     r"\b(?:not|never|neither|nor|or|than|least|most|from|between|over|under|above|below|nearly|"
-    r"almost|except|up to|within|plus|minus|times|half of|twice|double|square of|root of|cannot|if)\b|n['’]t\b",
+    r"almost|except|up to|within|plus|minus|times|half of|twice|double|square of|root of|cannot"
+    r"|if)\b|n['’]t\b",
     re.IGNORECASE,
 )
 
@@ -171,7 +173,9 @@ def _content(match: re.Match[str]) -> str:
 
 
 def _listed(text: str, segments: list[re.Match[str]]) -> str:
-    """Segments that are listed one after another, as one list: `$1$ and $2$`, `$x = 1$, $y = 2$`."""
+    """Segments that are listed one after another, as one list: `$1$ and $2$`, `$x = 1$, $y =
+    2$`.
+    """
     between = [text[a.end() : b.start()] for a, b in zip(segments, segments[1:], strict=False)]
     if not all(re.fullmatch(r"\s*(?:,|;|and|or|,\s*(?:and|or))\s*", gap) for gap in between):
         return ""

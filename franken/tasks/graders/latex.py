@@ -70,8 +70,10 @@ FUNCTIONS = (
     "sqrt|sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|exp|max|min|and|or|inf|pi|mod|gcd|lcm"
 )
 PROSE = re.compile(  # words; names of points (ABC) are none, nor are subscripts
-    rf"(?<![\\A-Za-z])(?!(?:{FUNCTIONS})\b)(?![A-Z]{{2,5}}(?![A-Za-z]))[A-Za-z]{{3,}}|[\u4e00-\u9fff]"
-    r"|(?<![\\A-Za-z])(?:[Ii][tsf]|[Ss]o|[Ww]e|[Hh]e|[Oo][fn]|[Aa][ts]|an|[Bb][ey]|[Mm]y|[Tt]o|us|[Nn]o|do)"
+    rf"(?<![\\A-Za-z])(?!(?:{FUNCTIONS})\b)(?![A-Z]{{2,5}}(?![A-Za-z]))[A-Za-z]{{3,}}"
+    rf"|[\u4e00-\u9fff]"
+    r"|(?<![\\A-Za-z])(?:[Ii][tsf]|[Ss]o|[Ww]e|[Hh]e|[Oo][fn]|[Aa][ts]|an|[Bb][ey]|[Mm]y|[Tt]o|us"
+    r"|[Nn]o|do)"
     r"(?![A-Za-z])|(?<=\d)(?:st|nd|rd|th)(?![A-Za-z])"
 )
 INDEX = re.compile(r"_\{[^{}]{1,30}\}")
@@ -79,11 +81,16 @@ ENVIRONMENT = re.compile(r"\\(?:begin|end)\s*\{[a-z]*\*?\}(?:\{[clr|]*\})?")
 SPACED_DIGITS = re.compile(r"\d\s+\d")
 BASED = re.compile(r"\d\s*_")
 EVERYDAY = (
-    "units?|dollars?|cents?|euros?|pounds?|yuan|rupees?|people|persons?|students?|apples?|days?|weeks?"
-    "|months?|years?|minutes?|mins?|hours?|hrs?|seconds?|secs?|meters?|metres?|centimeters?|centimetres?|"
-    "kilometers?|kilometres?|millimeters?|millimetres?|inch(?:es)?|feet|foot|ft|yards?|miles?|mph|kmph|"
-    "grams?|kilograms?|kg|mg|lbs?|liters?|litres?|ml|cm|mm|dm|km|degrees?|deg|radians?|rad|ohms?|volts?|"
-    "watts?|joules?|newtons?|hertz|hz|pascals?|kelvins?|celsius|fahrenheit|tons?|tonnes?|acres?|points?|"
+    "units?|dollars?|cents?|euros?|pounds?|yuan|rupees?|people|persons?|students?|apples?|days?"
+    "|weeks?"
+    "|months?|years?|minutes?|mins?|hours?|hrs?|seconds?|secs?|meters?|metres?|centimeters?"
+    "|centimetres?|"
+    "kilometers?|kilometres?|millimeters?|millimetres?|inch(?:es)?|feet|foot|ft|yards?|miles?|mph"
+    "|kmph|"
+    "grams?|kilograms?|kg|mg|lbs?|liters?|litres?|ml|cm|mm|dm|km|degrees?|deg|radians?|rad|ohms?"
+    "|volts?|"
+    "watts?|joules?|newtons?|hertz|hz|pascals?|kelvins?|celsius|fahrenheit|tons?|tonnes?|acres?"
+    "|points?|"
     "marks?|times|ways|percent|coins?|books?|boxes|miles per hour|m/s|km/h|cm/s"
 )
 WORD_UNIT = re.compile(
@@ -96,7 +103,8 @@ LETTER_UNIT = re.compile(
 )
 SIGN_UNIT = re.compile(r"\s*(\\Omega|(?:\^\s*\{?\s*\\circ\s*\}?)\s*[CFK]?|[℃℉])\s*\.?\s*$")
 SET_TEXT = re.compile(
-    r"\\(?:text(?:bf|it|rm|normal)?|mathrm|mbox)\s*\{\s*([A-Za-z][A-Za-z .²³/^23]*)\s*\}\s*(\^\s*\{?\s*[23]\s*\}?)?\s*\.?\s*$"
+    r"\\(?:text(?:bf|it|rm|normal)?|mathrm|mbox)\s*\{\s*([A-Za-z][A-Za-z .²³/^23]*)\s*\}\s*"
+    r"(\^\s*\{?\s*[23]\s*\}?)?\s*\.?\s*$"
 )
 
 

@@ -52,7 +52,10 @@ DIGITS = (
     r"(?:[1-9]\d{0,2}(?:,\d{3})+(?![\d])(?:\.\d+)?|[1-9]\d{0,2}(?:[ ]\d{3})+(?!\d)(?:\.\d+)?"
     r"|\d+(?:\.\d+)?|\.\d+)"
 )
-TIMES_TEN = r"\s*(?:\\times|\\cdot|×|·|x|\*)\s*10\s*(?:\^\s*\{?\s*(?P<power>[-−]?\d+)\s*\}?|(?P<raised>[⁺⁻]?[⁰¹²³⁴-⁹]+))"
+TIMES_TEN = (
+    r"\s*(?:\\times|\\cdot|×|·|x|\*)\s*10\s*"
+    r"(?:\^\s*\{?\s*(?P<power>[-−]?\d+)\s*\}?|(?P<raised>[⁺⁻]?[⁰¹²³⁴-⁹]+))"
+)
 QUANTITY = re.compile(
     rf"(?P<sign>(?<![\w)\]}}])[-+−–]\s?)?(?:"
     rf"(?P<whole>\d+)?\s*\\[dtc]?frac\s*(?:\{{\s*(?P<n1>-?\d+)\s*\}}|(?P<n2>\d))"
@@ -67,7 +70,8 @@ QUANTITY = re.compile(
 )
 NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")  # a numeral in digits, with nothing around it
 FACTOR = re.compile(
-    r"[A-Za-z]{1,2}(?![A-Za-z])|_|(?:sin|cos|tan|log|sqrt|pi)|\s*(?:\\[A-Za-z]|[\^√π∛(])|\s+[abcdiknpqrtxyz]\b(?![/'])"
+    r"[A-Za-z]{1,2}(?![A-Za-z])|_|(?:sin|cos|tan|log|sqrt|pi)|\s*(?:\\[A-Za-z]|[\^√π∛(])"
+    r"|\s+[abcdiknpqrtxyz]\b(?![/'])"
 )
 INSIDE = re.compile(
     r"(?:[A-Za-z_√∛^{]|[A-Za-z]\s*\(\s*|\^\s*[({]?\s*[-−]?|\\(?:sqrt|pi|log|ln|sin|cos|tan)\s*)$"
@@ -80,7 +84,8 @@ BESIDE = re.compile(  # before a number, makes it another
     r"|\\(?:pm|mp|leq?|geq?|neq?|lt|gt|sqrt|times|cdot|div|sim|infty|log|ln)\b"
     r"|\b(?:than|least|most|from|between|over|under|above|below|nearly|almost|except|up to|within|"
     r"plus|minus|times|multiple of|half of|twice|double|square of|square root of|root of|factor of|"
-    r"factorial of|divi(?:ded|sible) by|multiplied by|power of|before|after|until|every|question|step|figure|part|"
+    r"factorial of|divi(?:ded|sible) by|multiplied by|power of|before|after|until|every|question"
+    r"|step|figure|part|"
     r"page|row|column|line|object|image|number of|base|january|february|march|april|may|june|july|"
     r"august|september|october|november|december)"
     r"|第|至少|至多|最多|最少|大于|小于|多于|少于|超过|不到|不足|高于|低于|接近|除了)\s*$",
@@ -92,8 +97,10 @@ BEHIND = re.compile(  # behind a number, makes it another
     r"|(?:or|to)\s+(?:more|less|fewer|so|[-\d]|"
     + WORD_NUMBER
     + r")|(?:or|to|and)\s+-?\d|(?:or|to|and|than)\s*[.…]*$"
-    r"|(?:times|over)\s+[\d\\]|(?:squared|cubed|factorial|plus|minus|divided|multiplied|mod|modulo|base|halves|"
-    r"half|thirds?|quarters?|fifths?|sixths?|eighths?|tenths?|hundredths?|thousandths?|and a|per mille|"
+    r"|(?:times|over)\s+[\d\\]|(?:squared|cubed|factorial|plus|minus|divided|multiplied|mod"
+    r"|modulo|base|halves|"
+    r"half|thirds?|quarters?|fifths?|sixths?|eighths?|tenths?|hundredths?|thousandths?|and a"
+    r"|per mille|"
     r"out of|of (?:them|the) are|hundred|thousand|million|billion|trillion)\b|分之|倍"
     r"|[个只条张本块支棵头匹辆人元]?(?:多|余|以上|以下|以内|或|至|到|又))",
     re.IGNORECASE,

@@ -10,6 +10,7 @@ When a letter comes with a text ("B. 24"), the text must not be that of another 
 import re
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import lru_cache
 from typing import NamedTuple
 
 from franken.tasks.graders.latex import to_latex
@@ -30,7 +31,8 @@ OPENING = re.compile(
     re.IGNORECASE,
 )
 NAMED = re.compile(
-    r"(?:the )?(?:correct )?(?:option|choice|answer|letter)\s*(?P<open>[(\[]?)([A-Z])\b(?!['’])(?P<close>[)\]]?)(?P<rest>.*)",
+    r"(?:the )?(?:correct )?(?:option|choice|answer"
+    r"|letter)\s*(?P<open>[(\[]?)([A-Z])\b(?!['’])(?P<close>[)\]]?)(?P<rest>.*)",
     re.IGNORECASE | re.DOTALL,
 )
 IN_BRACKETS = re.compile(r"[(\[]([A-Z])[)\]]")
@@ -40,7 +42,8 @@ BEFORE_REASON = re.compile(
     r"([A-Z])(?:[,.;:)]|\s*$|\s+(?:because|since|as|is correct|which|with|for)\b)"
 )
 IS_RIGHT = re.compile(
-    r"[(\[\"']?\b([A-Z])[)\]\"']?(?:(?<![AI])[.:)]?\s+[^.;,:]{1,60}?)?\s+(?:is|must be|would be|seems)\s+"
+    r"[(\[\"']?\b([A-Z])[)\]\"']?(?:(?<![AI])[.:)]?\s+[^.;,:]{1,60}?)?\s+(?:is|must be|would be"
+    r"|seems)\s+"
     r"(?:(?:the|most)\s+)*(?:correct|right|best|answer)\b"
 )
 IS_WRONG = re.compile(
@@ -48,7 +51,8 @@ IS_WRONG = re.compile(
     r"cannot|(?:ca|is|does|wo|could|would)n['’]t|(?:does|could|would|must|can) not)\b[^.;,]*[.;,]?"
 )
 LATE = re.compile(
-    r"\b(?i:option|choice|select|choose|pick)\s+[(\[]?([A-Z])\b(?!['’])[)\]]?(?!\s+[a-z]+\s+(?!is\b))"
+    r"\b(?i:option|choice|select|choose|pick)\s+[(\[]?([A-Z])\b(?!['’])[)\]]?(?!\s+[a-z]+\s+"
+    r"(?!is\b))"
 )
 HAN_LETTER = re.compile(  # 选项 B 正确, 应选 B 项
     r"(?:应?选择?|选项|而是)\s*([A-Z]+)\s*(?:项|选项)?\s*(?:是?正确的?|对)?(?=[.,]|$)"
@@ -217,11 +221,24 @@ def _by_value(text: str, options: Sequence[str]) -> frozenset[str]:
     )
 
 
+class Forms(NamedTuple):
+    """A text as a word, as a formula and as a number with its percent sign and unit."""
+
+    word: str
+    formula: str
+    number: tuple[Fraction, bool, str | None] | None
+
+
+@lru_cache(maxsize=4096)
+def _forms(text: str) -> Forms:
+    return Forms(word_of(text), _formula(text), _number(text))
+
+
 def _same_text(a: str, b: str) -> bool:
-    if word_of(a) == word_of(b) or _formula(a) == _formula(b):
-        return bool(word_of(a))
-    x, y = _number(a), _number(b)
-    return x is not None and x == y
+    x, y = _forms(a), _forms(b)
+    if x.word == y.word or x.formula == y.formula:
+        return bool(x.word)
+    return x.number is not None and x.number == y.number
 
 
 def _formula(text: str) -> str:
@@ -230,10 +247,12 @@ def _formula(text: str) -> str:
 
 
 def _number(text: str) -> tuple[Fraction, bool, str | None] | None:
-    """A text that is one number and nothing else, with its unit and percent sign; None otherwise."""
-    found = read_numbers(text.strip())
-    if len(found) != 1:
+    """A text that is one number and nothing else, with its unit and percent sign; None
+    otherwise.
+    """
+    numbers = read_numbers(text.strip())
+    if len(numbers) != 1:
         return None
-    number = found[0]
+    number = numbers[0]
     outside = text.strip()[: number.start] + text.strip()[number.end :]
     return (number.value, number.percent, number.unit) if not outside.strip(" .%\\") else None

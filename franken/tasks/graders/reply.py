@@ -25,7 +25,8 @@ ALIGNED = re.compile(
 BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*\{|<\|begin_of_box\|>")
 BRACE = re.compile(r"(?<!\\)[{}]")
 LISTED = re.compile(
-    r"[\s,;&$~.]*(?:\\\(|\\\)|\\quad|\\qquad|\\,|\\text\{|\}|\b(?:and|or|und|oder)\b|和|或|[A-Za-z](?:_\{?\w{1,5}\}?)?\s*=|"
+    r"[\s,;&$~.]*(?:\\\(|\\\)|\\quad|\\qquad|\\,|\\text\{|\}|\b(?:and|or|und|oder)\b|和|或"
+    r"|[A-Za-z](?:_\{?\w{1,5}\}?)?\s*=|"
     r"[\s,;&$~])*"
 )
 REPLACED = re.compile(
@@ -53,22 +54,27 @@ FENCE = re.compile(r"```[\w+-]*[ \t]*\n?(.*?)(?:```|\Z)", re.DOTALL)
 CUT_OFF = re.compile(r"(?:\A|\n)\s*\{\s*\"[\w ]{1,30}\"\s*:[^}]*\Z")
 RULE = re.compile(r"[\s\-*_=#~`>|.\[\]\\$]*")
 MARK = re.compile(
-    r"(?:\b(?:(?:the|my|our|final|correct|right|best)\s+)*(?:answer|ans|result|solution|choice|option)s?\b"
+    r"(?:\b(?:(?:the|my|our|final|correct|right|best)\s+)*(?:answer|ans|result|solution|choice"
+    r"|option)s?\b"
     r"(?:\s+(?:here|to (?:the|this) (?:question|problem)))?\s*"
-    r"(?:(?<!this answer )(?:\bis\b(?:\s+therefore|\s+thus)?|\bare\b|\bwould be\b|\bshould be\b|\bmust be\b)|[:=→]|"
+    r"(?:(?<!this answer )(?:\bis\b(?:\s+therefore|\s+thus)?|\bare\b|\bwould be\b|\bshould be\b"
+    r"|\bmust be\b)|[:=→]|"
     r"\*\*\s*:?|(?<=\bans)\.)\s*:?|"
-    r"(?:最终|正确|参考)?(?:答案\]?|结果|选项)(?:应该|应)?\s*(?:是|为|选)?\s*:?|(?:故|因此|所以|应)?(?<!不)选(?:择)?\s*:?(?=\s*[(\[]?[A-Za-z]\b))"
+    r"(?:最终|正确|参考)?(?:答案\]?|结果|选项)(?:应该|应)?\s*(?:是|为|选)?\s*:?|(?:故|因此|所以"
+    r"|应)?(?<!不)选(?:择)?\s*:?(?=\s*[(\[]?[A-Za-z]\b))"
     r"(?!\s*(?:not\b|不))",
     re.IGNORECASE,
 )
 DENIED = re.compile(
-    r"(?:\b(?:not(?! only\b)|never|neither|nor|rather than|instead of|(?:no )?(?:less|more|fewer) than|cannot)\b|n['’]t\b|不是|而非|不选)"
+    r"(?:\b(?:not(?! only\b)|never|neither|nor|rather than|instead of|(?:no )?(?:less|more"
+    r"|fewer) than|cannot)\b|n['’]t\b|不是|而非|不选)"
     r"(?:(?!\s(?:but|而是)\b)(?:[^,.;:()]|[.,](?=\d)|(?<=\s)\(\w{1,2}\)))*(?:\s(?:but|而是)\s)?",
     re.IGNORECASE,
 )
 EMPTIED = re.compile(r"[,;]?\s*\(\s*\)|[,;]\s*(?=[.!]?\s*$)")
 CONCLUDES = re.compile(
-    r"\b(?:so|thus|therefore|hence|total|answer|finally|final|result|conclusion|altogether|actually|wait|no)\b|=|所以|因此",
+    r"\b(?:so|thus|therefore|hence|total|answer|finally|final|result|conclusion|altogether"
+    r"|actually|wait|no)\b|=|所以|因此",
     re.IGNORECASE,
 )
 SENTENCE = re.compile(
@@ -277,7 +283,9 @@ def _marked(text: str) -> list[Place]:
 
 
 def _display(line: str, rest: str) -> str:
-    """Display mathematics of several lines is one: `\\[`, `$$` and environments go on to their end."""
+    """Display mathematics of several lines is one: `\\[`, `$$` and environments go on to their
+    end.
+    """
     for open_, close in (("\\[", "\\]"), ("$$", "$$"), ("\\begin{", "\\end{")):
         start = line.rfind(open_)
         if start >= 0 and close not in line[start + len(open_) :]:
@@ -316,15 +324,15 @@ def extract(reply: str) -> str | None:
     end = reply.find("</answer>", start)
     if 0 <= start < end and reply.find("<answer>", start + 1) < 0 and "</think>" not in reply[end:]:
         return reply[start + len("<answer>") : end].strip()  # the usual reply
-    found = places(reply)
-    if isinstance(found, Ambiguous):
+    candidates = places(reply)
+    if isinstance(candidates, Ambiguous):
         tags = [m[1].strip() for m in ANSWER.finditer(reply)]
         return tags[0] if tags else last_boxed(reply)
-    if found and found[0].tagged:
+    if candidates and candidates[0].tagged:
         tags = [m[1].strip() for m in ANSWER.finditer(body(reply) or reply)]
-        return tags[0] if tags else found[0].text
-    explicit = [p for p in found if p.where in ("box", "json")]
-    lines = [p for p in found if p.where in ("line", "last sentence")] or found
+        return tags[0] if tags else candidates[0].text
+    explicit = [p for p in candidates if p.where in ("box", "json")]
+    lines = [p for p in candidates if p.where in ("line", "last sentence")] or candidates
     chosen = explicit or lines
     return chosen[0].text if chosen else None
 
@@ -333,10 +341,10 @@ def right_text(gold: str) -> str:
     """The answer in a right answer that comes with its solution, `… so $\\boxed{5}$`."""
     if "\\boxed" not in gold and "<answer>" not in gold:
         return gold
-    found = places(gold)
-    if isinstance(found, Ambiguous):
+    candidates = places(gold)
+    if isinstance(candidates, Ambiguous):
         return ", ".join(content for _, _, content in _boxes(gold))
-    return found[0].text if found else gold
+    return candidates[0].text if candidates else gold
 
 
 def reasoning(reply: str) -> str:

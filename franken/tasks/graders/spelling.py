@@ -47,7 +47,8 @@ TEX_THOUSANDS = re.compile(
 )
 COMMA_THOUSANDS = re.compile(r"(?<![\d.,(\[{])([1-9]\d{0,2})((?:,\d{3})+)(?![\d,])")
 SIGN_WORD = re.compile(
-    r"\b(?:negative|minus)[ -]+(?=[\d.\\¼-¾⅐-⅞]|(?:zero|one|two|three|four|five|six|seven|eight|nine|ten"
+    r"\b(?:negative|minus)[ -]+(?=[\d.\\¼-¾⅐-⅞]|(?:zero|one|two|three|four|five|six|seven|eight"
+    r"|nine|ten"
     r"|eleven|twelve|\w+teen|twenty|\w{3,5}ty)\b)",
     re.IGNORECASE,
 )

@@ -67,7 +67,9 @@ def read(text: str) -> Node | None:
 
 
 def same(gold: str, answer: str) -> Reply:
-    """Whether two expressions are equal. What math-verify calls equal must also have equal values."""
+    """Whether two expressions are equal. What math-verify calls equal must also have equal
+    values.
+    """
     right, said = read(gold), read(answer)
     if right is None:
         return {"same": False, "why": "the right answer cannot be read as mathematics"}

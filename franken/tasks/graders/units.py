@@ -105,9 +105,11 @@ ALIASES = {
 ALIASES |= {"feet": "ft", "inches": "in", "days": "day", "°": "degrees", "L": "l", "mL": "ml"}
 ALIASES |= {"kmh": "km/h", "kph": "km/h", "ohms": "Ω", "cc": "cm3", "lbs": "lb"}
 UNIT = re.compile(
-    r"\s*(?:(?:\^?\s*\{?\s*\\circ\s*\}?|°|\\degree\b|\bdegrees?\b)\s*(?:([CF])\b|(celsius|fahrenheit))"
+    r"\s*(?:(?:\^?\s*\{?\s*\\circ\s*\}?|°|\\degree\b|\bdegrees?\b)\s*(?:([CF])\b|(celsius"
+    r"|fahrenheit))"
     r"|(\^?\s*\{?\s*\\circ\s*\}?|°|\\degree\b)|([℃℉])"
-    r"|(\\?Omega\b|Ω|[A-Za-z]+(?:/(?:h|s|hr|sec|hour|second)\b)?)\s*(?:\^?\s*\{?\s*([23])\s*\}?(?!\d)|([²³]))?)",
+    r"|(\\?Omega\b|Ω|[A-Za-z]+(?:/(?:h|s|hr|sec|hour"
+    r"|second)\b)?)\s*(?:\^?\s*\{?\s*([23])\s*\}?(?!\d)|([²³]))?)",
     re.IGNORECASE,
 )
 SPEEDS = {

@@ -7,7 +7,8 @@ from franken.tasks.graders.spelling import normalise
 from franken.tasks.graders.verdict import Verdict, decide, refuse
 
 SUBJECT = re.compile(
-    r"^(?:so |thus |therefore |hence )?,? ?(?:it|this|that|these|they|the [a-z ]{1,40}?)(?:'s| is| are| was) "
+    r"^(?:so |thus |therefore |hence )?,? ?(?:it|this|that|these|they|the [a-z ]{1,40}?)(?:'s| is"
+    r"| are| was) "
 )
 LEAD = re.compile(r"^(?:so|thus|therefore|hence|finally)\b,?\s*", re.IGNORECASE)
 ARTICLE = re.compile(r"^(?:an?|the) (?=\S)")
@@ -37,7 +38,9 @@ def compare_word(text: str, gold: str) -> Verdict:
 
 
 def readings(text: str) -> list[str]:
-    """The texts that a sentence may give as its answer: itself, after its mark, after its subject."""
+    """The texts that a sentence may give as its answer: itself, after its mark, after its
+    subject.
+    """
     rest = LEAD.sub("", narrow(text)).strip()
     lowered = normalise(rest)
     subject = SUBJECT.sub("", lowered)
