@@ -30,7 +30,7 @@ def estimate_seconds(plan: DiffPlan, options: DiffOptions, jobs: int | None = No
 def _streaming(plan: DiffPlan) -> float:
     largest = max(plan.tensors, key=plan.nbytes)
     with ExitStack() as stack:
-        stages = [stack.enter_context(opened(*entry)) for entry in plan.stages(largest).values()]
+        stages = [stack.enter_context(opened(*entry)) for entry in plan.stages(largest)]
         whole, seconds = stages[0].size, 0.0
         for size in (
             1,
@@ -55,7 +55,7 @@ def _decomposing(plan: DiffPlan, options: DiffOptions) -> float:
         per_eigenvalue = (time.perf_counter() - began) / SIDE**3
     seconds = 0.0
     for name in plan.tensors:
-        shape = plan.stages(name)["rl"][0].shape
+        shape = plan.stages(name)[-1][0].shape
         if len(shape) >= 2:
             rows, columns = shape[0], int(np.prod(shape[1:]))
             side, length = min(rows, columns), max(rows, columns)

@@ -26,19 +26,25 @@ from franken.diff import kernel
 from franken.diff.values import Values
 
 CHUNK = 1 << 17  # elements read at a time: three bf16 buffers of it fit a second-level cache
-MEASURES = (
-    "energy",
-    "relative_energy",
-    "relative_energy_sft",
-    "unchanged_fraction",
-    "sign_flip_fraction",
-    "mean_abs",
-    "max_abs",
-    "cosine",
-    "delta_cosine",
-    "rounding_fraction",
-    "rounding_energy",
-)
+
+
+class Measures(NamedTuple):
+    """The measures of an update; null where one is not defined."""
+
+    energy: float | None = None
+    relative_energy: float | None = None
+    relative_energy_sft: float | None = None
+    unchanged_fraction: float | None = None
+    sign_flip_fraction: float | None = None
+    mean_abs: float | None = None
+    max_abs: float | None = None
+    cosine: float | None = None
+    delta_cosine: float | None = None
+    rounding_fraction: float | None = None
+    rounding_energy: float | None = None
+
+
+MEASURES = Measures._fields
 
 
 class Sums(NamedTuple):
@@ -120,22 +126,22 @@ def is_finite(total: Sums) -> bool:
     return all(math.isfinite(value) for value in (total.earlier, total.later, total.delta))
 
 
-def measures(total: Sums) -> dict[str, float | None]:
-    """The measures by name; null where one is not defined."""
+def measures(total: Sums) -> Measures:
+    """What the sums say of the update."""
     changed = total.elements - total.unchanged
-    return {
-        "energy": math.sqrt(total.delta),
-        "relative_energy": _root_ratio(total.delta, total.earlier),
-        "relative_energy_sft": _root_ratio(total.delta, total.sft),
-        "unchanged_fraction": _ratio(total.unchanged, total.elements),
-        "sign_flip_fraction": _ratio(total.flipped, total.elements),
-        "mean_abs": _ratio(total.delta_abs, total.elements),
-        "max_abs": total.largest if total.elements else None,
-        "cosine": _cosine(total),
-        "delta_cosine": _ratio(total.product, math.sqrt(total.delta) * math.sqrt(total.before)),
-        "rounding_fraction": _ratio(total.near, changed),
-        "rounding_energy": _ratio(total.near_delta, total.delta),
-    }
+    return Measures(
+        energy=math.sqrt(total.delta),
+        relative_energy=_root_ratio(total.delta, total.earlier),
+        relative_energy_sft=_root_ratio(total.delta, total.sft),
+        unchanged_fraction=_ratio(total.unchanged, total.elements),
+        sign_flip_fraction=_ratio(total.flipped, total.elements),
+        mean_abs=_ratio(total.delta_abs, total.elements),
+        max_abs=total.largest if total.elements else None,
+        cosine=_cosine(total),
+        delta_cosine=_ratio(total.product, math.sqrt(total.delta) * math.sqrt(total.before)),
+        rounding_fraction=_ratio(total.near, changed),
+        rounding_energy=_ratio(total.near_delta, total.delta),
+    )
 
 
 def _cosine(total: Sums) -> float | None:

@@ -48,17 +48,14 @@ class DiffPlan:
         adjacent = list(zip(stages, stages[1:], strict=False))
         return [*adjacent, (stages[0], stages[-1])] if len(stages) == 3 else adjacent
 
-    def stages(self, tensor: str) -> dict[str, tuple[TensorEntry, LowRank | None]]:
-        """Where a tensor's values are in every checkpoint."""
-        found = {}
-        for stage, checkpoint in self.checkpoints.items():
-            key = stored_as(checkpoint, tensor)
-            found[stage] = (checkpoint.tensors[key], checkpoint.updates.get(key))
-        return found
+    def stages(self, tensor: str) -> list[tuple[TensorEntry, LowRank | None]]:
+        """Where a tensor's values are in every checkpoint, in the order of training."""
+        keys = ((c, stored_as(c, tensor)) for c in self.checkpoints.values())
+        return [(c.tensors[key], c.updates.get(key)) for c, key in keys]
 
     def nbytes(self, tensor: str) -> int:
         """Bytes to read for a tensor."""
-        return sum(entry.nbytes for entry, _ in self.stages(tensor).values())
+        return sum(entry.nbytes for entry, _ in self.stages(tensor))
 
     @property
     def total_bytes(self) -> int:

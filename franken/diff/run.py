@@ -8,7 +8,7 @@ never a model.
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -21,15 +21,15 @@ from threadpoolctl import threadpool_limits
 
 from franken.checkpoints import fingerprint
 from franken.diff import metrics, spectra, subspaces
-from franken.diff.location import locate
-from franken.diff.metrics import Sums
+from franken.diff.location import LayerSums, locate
+from franken.diff.metrics import Measures, Sums
 from franken.diff.plan import DiffPlan
 from franken.diff.spectra import TOPK
 from franken.diff.subspaces import K as SUBSPACE_K
 from franken.diff.values import Values, opened
 from franken.errors import UsageError, VerificationError
 from franken.names import Place
-from franken.runs import layer_row, open_run
+from franken.runs import LayerRow, layer_row, open_run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,6 +83,8 @@ def run_diff(
     with open_run("diff", label, identity, out, config=config, models=models) as run:
         if run.is_complete():
             return run.folder
+        import pandas as pd
+
         done = {row["tensor"] for row in run.rows()}
         waiting = [_problem_row(plan, name) for name in plan.problems if name not in done]
         todo = [name for name in plan.tensors if name not in done]
@@ -101,11 +103,12 @@ def run_diff(
                     progress(plan.nbytes(name))
         finally:
             run.append(waiting)
-        rows = run.rows()
-        summary, located = layer_rows(rows, label), locate(_layer_sums(rows))
+        samples = pd.DataFrame(run.rows())
+        summary, located = layer_rows(samples, label), locate(_layer_sums(samples))
         warnings = [f"{name}: {why}" for name, why in plan.problems.items()]
         n = len(plan.tensors) * len(plan.deltas) + len(plan.problems)
-        return run.finish(summary, n_requested=n, warnings=warnings, extra={"location": located})
+        extra = {"location": [where.model_dump() for where in located]}
+        return run.finish(summary, n_requested=n, warnings=warnings, extra=extra)
 
 
 def cores() -> int:
@@ -115,17 +118,19 @@ def cores() -> int:
 
 def tensor_rows(plan: DiffPlan, name: str, *, options: DiffOptions) -> list[Row]:
     """One row an update of a tensor, with the sums that layers add up from."""
-    spot, later_dtype = plan.place(name), list(plan.stages(name).values())[-1][0].dtype
+    spot, stored = plan.place(name), plan.stages(name)
+    last = stored[-1][0]
     with ExitStack() as stack:
-        stages = {s: stack.enter_context(opened(*entry)) for s, entry in plan.stages(name).items()}
-        rows = []
-        for (earlier, later), total in zip(
-            plan.deltas, metrics.sums(list(stages.values())), strict=True
-        ):
-            rows.append(_row(f"{earlier}→{later}", name, spot, later_dtype, total))
-        if len(plan.stages(name)["rl"][0].shape) >= 2 and all(row["error"] is None for row in rows):
+        stages = [stack.enter_context(opened(*entry)) for entry in stored]
+        rows = [
+            _row(f"{earlier}→{later}", name, spot, last.dtype, total)
+            for (earlier, later), total in zip(plan.deltas, metrics.sums(stages), strict=True)
+        ]
+        if len(last.shape) >= 2 and all(row["error"] is None for row in rows):
             if options.spectra:
-                _add_spectra(rows, plan, stages, options)
+                values = dict(zip(plan.checkpoints, stages, strict=True))
+                pairs = [(values[earlier], values[later]) for earlier, later in plan.deltas]
+                _add_spectra(rows, pairs, options)
             if options.subspaces:
                 _add_subspaces(rows, stages, options.k)
     return rows
@@ -134,7 +139,7 @@ def tensor_rows(plan: DiffPlan, name: str, *, options: DiffOptions) -> list[Row]
 def _row(method: str, name: str, spot: Place, dtype: str, total: Sums) -> Row:
     finite = metrics.is_finite(total)
     known = total if finite else Sums(elements=total.elements)
-    measured: Row = metrics.measures(known) if finite else dict.fromkeys(metrics.MEASURES)
+    measured = metrics.measures(known) if finite else Measures()
     return {
         "method": method,
         "tensor": name,
@@ -143,29 +148,29 @@ def _row(method: str, name: str, spot: Place, dtype: str, total: Sums) -> Row:
         "component": spot.component,
         "dtype": dtype,
         **known._asdict(),
-        **measured,
+        **measured._asdict(),
         **dict.fromkeys((*MEANS, *LISTS)),
         "error": None if finite else "NaN or infinite weights",
     }
 
 
 def _add_spectra(
-    rows: Sequence[Row], plan: DiffPlan, stages: Mapping[str, Values], options: DiffOptions
+    rows: Sequence[Row], updates: Sequence[tuple[Values, Values]], options: DiffOptions
 ) -> None:
-    for row, (earlier, later) in zip(rows, plan.deltas, strict=True):
+    for row, (earlier, later) in zip(rows, updates, strict=True):
         if 0 < row["largest"] <= FLOAT32_MAX:  # beyond, float32 cannot hold Δ
-            sigma = spectra.singular_values(stages[earlier], stages[later], options.device)
-            row |= {**spectra.spectrum(sigma, options.topk), "singular_values": sigma.tolist()}
+            sigma = spectra.singular_values(earlier, later, options.device)
+            row |= spectra.spectrum(sigma, options.topk)._asdict()
+            row["singular_values"] = sigma.tolist()
 
 
-def _add_subspaces(rows: Sequence[Row], stages: Mapping[str, Values], k: int) -> None:
+def _add_subspaces(rows: Sequence[Row], stages: Sequence[Values], k: int) -> None:
     """On the row of SFT → RL, since it says how that update lies to the one before it."""
     before, after = rows[0], rows[1]
     if all(0 < row["largest"] <= FLOAT32_MAX for row in (before, after)):
-        base, sft, rl = stages.values()
-        after |= subspaces.overlaps(
-            subspaces.directions(base, sft, k), subspaces.directions(sft, rl, k)
-        )
+        base, sft, rl = stages
+        first, second = subspaces.directions(base, sft, k), subspaces.directions(sft, rl, k)
+        after |= subspaces.overlaps(first, second)._asdict()
 
 
 def _measured(
@@ -189,69 +194,77 @@ def _measured(
             pool.shutdown(cancel_futures=True)
 
 
-def layer_rows(rows: Sequence[Mapping[str, Any]], model: str) -> list[dict[str, Any]]:
+def layer_rows(samples: "pd.DataFrame", model: str) -> list[LayerRow]:
     """Summaries by (update, part, layer, component) and by layer (`all`). Sums add up; ranks and
     overlaps are means.
     """
     summary = []
-    for (method, part, layer, component), members in _groups(rows).items():
-        values, n = _measures(members), sum(int(row["elements"]) for row in members)
-        head = {
-            "model": model,
-            "method": method,
-            "part": part,
-            "layer": layer,
-            "component": component,
-        }
-        summary += [layer_row(**head, metric=m, value=v, n=n) for m, v in values.items()]
+    for (method, part, layer, component), members in _groups(samples):
+        n = int(members["elements"].sum())
+        summary += [
+            layer_row(
+                model=model,
+                method=method,
+                part=part,
+                layer=layer,
+                component=component,
+                metric=metric,
+                value=value,
+                n=n,
+            )
+            for metric, value in _measures(members).items()
+        ]
     return summary
 
 
-def part_measures(
-    rows: Sequence[Mapping[str, Any]],
-) -> dict[tuple[str, str], dict[str, float | None]]:
+def part_measures(samples: "pd.DataFrame") -> dict[tuple[str, str], dict[str, float | None]]:
     """By (update, part): the measures of all its tensors together; ranks and overlaps are means
     over its matrices.
     """
-    parts: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for row in rows:
-        if row["error"] is None:
-            parts.setdefault((row["method"], row["part"]), []).append(row)
-    return {key: _measures(members) for key, members in parts.items()}
+    measured = samples[samples["error"].isna()]
+    return {
+        (str(method), str(part)): _measures(members)
+        for (method, part), members in measured.groupby(["method", "part"], sort=False)
+    }
 
 
-def _layer_sums(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _layer_sums(samples: "pd.DataFrame") -> list[LayerSums]:
     return [
-        {"method": method, "part": part, "layer": layer, **_total(members)._asdict()}
-        for (method, part, layer, component), members in _groups(rows).items()
+        LayerSums(method, part, layer, _total(members))
+        for (method, part, layer, component), members in _groups(samples)
         if component == "all"
     ]
 
 
 def _groups(
-    rows: Sequence[Mapping[str, Any]],
-) -> dict[tuple[str, str, int | None, str], list[Mapping[str, Any]]]:
-    groups: dict[tuple[str, str, int | None, str], list[Mapping[str, Any]]] = {}
-    for row in rows:
-        if row["error"] is None:
-            layer = None if row["layer"] is None else int(row["layer"])
-            for component in (row["component"], "all"):
-                groups.setdefault((row["method"], row["part"], layer, component), []).append(row)
-    return groups
+    samples: "pd.DataFrame",
+) -> "Iterator[tuple[tuple[str, str, int | None, str], pd.DataFrame]]":
+    """The measured tensors of every (update, part, layer, component), and of every layer as `all`,
+    in the order in which they first come.
+    """
+    measured = samples[samples["error"].isna()]
+    where = zip(*(measured[key] for key in ("method", "part", "layer", "component")), strict=True)
+    positions: dict[tuple[str, str, int | None, str], list[int]] = {}
+    for i, (method, part, layer, component) in enumerate(where):
+        layer = None if layer is None or layer != layer else int(layer)
+        for name in (component, "all"):
+            positions.setdefault((method, part, layer, name), []).append(i)
+    for key, members in positions.items():
+        yield key, measured.iloc[members]
 
 
-def _measures(members: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
-    values: dict[str, float | None] = dict(metrics.measures(_total(members)))
+def _measures(members: "pd.DataFrame") -> dict[str, float | None]:
+    values: dict[str, float | None] = metrics.measures(_total(members))._asdict()
     for name in MEANS:
-        known = [row[name] for row in members if row[name] is not None]
-        values[name] = float(np.mean(known)) if known else None
+        known = members[name].dropna()
+        values[name] = float(np.mean(known.tolist())) if len(known) else None
     return values
 
 
-def _total(members: Sequence[Mapping[str, Any]]) -> Sums:
+def _total(members: "pd.DataFrame") -> Sums:
     total = Sums()
-    for row in members:
-        total = metrics.add(total, Sums(*(row[name] for name in Sums._fields)))
+    for values in members[list(Sums._fields)].itertuples(index=False, name=None):
+        total = metrics.add(total, Sums(*values))
     return total
 
 
@@ -269,12 +282,11 @@ def check_frozen(plan: DiffPlan, samples: "pd.DataFrame", chosen: Set[str]) -> N
     rows = samples[(samples["method"] == last) & samples["tensor"].isin(chosen)]
     moved = rows[rows["error"].notna() | (rows["unchanged"] < rows["elements"])]
     if len(moved):
-        worst = moved.loc[(moved["elements"] - moved["unchanged"]).idxmax()]
+        worst = moved.iloc[int((moved["elements"] - moved["unchanged"]).argmax())]
         changed = f"{worst['elements'] - worst['unchanged']:,.0f} of {worst['elements']:,.0f}"
-        failed = moved["error"].notna().loc[worst.name]
         raise VerificationError(
             f"{len(moved)} of {len(chosen)} tensors that should be frozen have moved in {last}",
-            why=f"{worst['tensor']}: {worst['error'] if failed else f'{changed} elements'}",
+            why=f"{worst['tensor']}: {worst['error'] if isinstance(worst['error'], str) else f'{changed} elements'}",
             fix="see samples.parquet of the run for all of them",
         )
 

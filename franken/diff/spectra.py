@@ -14,6 +14,7 @@ the Frankenstein paper, §3.2, and its code; a Δ of zero has none, not −1381:
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,16 +23,22 @@ from franken.diff.values import Values
 BLOCK = 1 << 22  # elements of Δ at a time
 RESOLUTION = 1e-7  # of the largest singular value: the square root of float64's, with a margin
 TOPK = 50
-MEASURES = (
-    "spectral_norm",
-    "nuclear_norm",
-    "stable_rank",
-    "effective_rank",
-    "numerical_rank",
-    "condition_number",
-    "log_volume",
-    "topk_energy",
-)
+
+
+class Spectrum(NamedTuple):
+    """The measures of an update's singular values; null where one is not defined."""
+
+    spectral_norm: float | None = None
+    nuclear_norm: float | None = None
+    stable_rank: float | None = None
+    effective_rank: float | None = None
+    numerical_rank: float | None = None
+    condition_number: float | None = None
+    log_volume: float | None = None
+    topk_energy: float | None = None
+
+
+MEASURES = Spectrum._fields
 
 
 def singular_values(earlier: Values, later: Values, device: str = "cpu") -> np.ndarray:
@@ -100,23 +107,23 @@ def _on_device(earlier: Values, later: Values, device: str) -> np.ndarray:
     return torch.linalg.eigvalsh(total).cpu().numpy()
 
 
-def spectrum(sigma: np.ndarray, topk: int = TOPK) -> dict[str, float | None]:
+def spectrum(sigma: np.ndarray, topk: int = TOPK) -> Spectrum:
     """The measures of singular values in descending order; k is at most their number. All null
     where nothing changed.
     """
     rank = int((sigma > 0).sum())
     if not rank:
-        return dict.fromkeys(MEASURES)
+        return Spectrum()
     k = min(topk, sigma.size)
     squared = sigma**2
     shares = sigma[:rank] / sigma.sum()
-    return {
-        "spectral_norm": float(sigma[0]),
-        "nuclear_norm": float(sigma.sum()),
-        "stable_rank": float(squared.sum() / squared[0]),
-        "effective_rank": float(np.exp(-(shares * np.log(shares)).sum())),
-        "numerical_rank": float(rank),
-        "condition_number": float(sigma[0] / sigma[-1]) if rank == sigma.size else None,
-        "log_volume": float(np.log(sigma[:k]).sum()) if rank >= k else None,
-        "topk_energy": float(squared[:k].sum() / squared.sum()),
-    }
+    return Spectrum(
+        spectral_norm=float(sigma[0]),
+        nuclear_norm=float(sigma.sum()),
+        stable_rank=float(squared.sum() / squared[0]),
+        effective_rank=float(np.exp(-(shares * np.log(shares)).sum())),
+        numerical_rank=float(rank),
+        condition_number=float(sigma[0] / sigma[-1]) if rank == sigma.size else None,
+        log_volume=float(np.log(sigma[:k]).sum()) if rank >= k else None,
+        topk_energy=float(squared[:k].sum() / squared.sum()),
+    )

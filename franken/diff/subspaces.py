@@ -8,6 +8,7 @@ chance.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,15 +16,25 @@ from franken.diff.spectra import gram, roots, sides, tall_blocks
 from franken.diff.values import Values
 
 K = 16
-MEASURES = (
-    "subspace_k",
-    "left_overlap",
-    "left_overlap_random",
-    "left_overlap_z",
-    "right_overlap",
-    "right_overlap_random",
-    "right_overlap_z",
-)
+
+
+class Overlaps(NamedTuple):
+    """The measures, and the principal angles in degrees, smallest first; all null where one of the
+    updates is zero.
+    """
+
+    subspace_k: float | None = None  # the smaller of both ranks
+    left_overlap: float | None = None
+    left_overlap_random: float | None = None
+    left_overlap_z: float | None = None
+    left_angles: list[float] | None = None
+    right_overlap: float | None = None
+    right_overlap_random: float | None = None
+    right_overlap_z: float | None = None
+    right_angles: list[float] | None = None
+
+
+MEASURES = tuple(name for name in Overlaps._fields if not name.endswith("angles"))
 
 
 def directions(earlier: Values, later: Values, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -49,25 +60,23 @@ def directions(earlier: Values, later: Values, k: int) -> tuple[np.ndarray, np.n
 
 def overlaps(
     before: tuple[np.ndarray, np.ndarray], after: tuple[np.ndarray, np.ndarray]
-) -> dict[str, float | list[float] | None]:
-    """The measures of two updates' (left, right) vectors, and the principal angles in degrees,
-    smallest first.
-
-    k is the smaller of both ranks; all null where one of the updates is zero.
-    """
+) -> Overlaps:
+    """How the subspaces of two updates' (left, right) vectors lie to each other."""
     k = min(before[0].shape[1], after[0].shape[1])
     if not k:
-        return {**dict.fromkeys(MEASURES), "left_angles": None, "right_angles": None}
-    found: dict[str, float | list[float] | None] = {"subspace_k": float(k)}
-    for name, one, two in (("left", before[0], after[0]), ("right", before[1], after[1])):
-        cosines = np.linalg.svd(one[:, :k].T @ two[:, :k], compute_uv=False)
-        overlap = float((cosines**2).mean())
-        mean, deviation = random_overlap(one.shape[0], k)
-        found[f"{name}_overlap"] = overlap
-        found[f"{name}_overlap_random"] = mean
-        found[f"{name}_overlap_z"] = (overlap - mean) / deviation if deviation else None
-        found[f"{name}_angles"] = np.degrees(np.arccos(np.clip(cosines, 0.0, 1.0))).tolist()
-    return found
+        return Overlaps()
+    return Overlaps(float(k), *_side(before[0], after[0], k), *_side(before[1], after[1], k))
+
+
+def _side(
+    one: np.ndarray, two: np.ndarray, k: int
+) -> tuple[float, float, float | None, list[float]]:
+    """Overlap, its mean by chance, the standard deviations above that, and the angles."""
+    cosines = np.linalg.svd(one[:, :k].T @ two[:, :k], compute_uv=False)
+    overlap = float((cosines**2).mean())
+    mean, deviation = random_overlap(one.shape[0], k)
+    z = (overlap - mean) / deviation if deviation else None
+    return overlap, mean, z, np.degrees(np.arccos(np.clip(cosines, 0.0, 1.0))).tolist()
 
 
 def random_overlap(n: int, k: int) -> tuple[float, float]:

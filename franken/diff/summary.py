@@ -28,7 +28,7 @@ def part_table(run: LoadedRun) -> Table:
     """A row per update and part; sums over all its tensors, computed from the rows."""
     from franken.diff.run import part_measures
 
-    measured = part_measures(_records(run))
+    measured = part_measures(run.samples)
     shown = [
         name
         for name in BY_PART
@@ -72,7 +72,7 @@ def sentences(run: LoadedRun) -> list[str]:
                 f"{test.expected:.1%} would be their share (n = {test.n} layers, p = {test.p:.2g} if layers are "
                 f"exchangeable, {test.p_shift:.2g} by circular shifts)"
             )
-    for (update, part), values in part_measures(_records(run)).items():
+    for (update, part), values in part_measures(run.samples).items():
         if values["left_overlap"] is not None:
             said.append(
                 f"{update}, {part}: its leading directions overlap with those of the update before by {values['left_overlap']:.3g} "
@@ -86,11 +86,6 @@ def sentences(run: LoadedRun) -> list[str]:
                 f"that is {energy:.1%} of ‖Δ‖²"
             )
     return said
-
-
-def _records(run: LoadedRun) -> list[dict[str, Any]]:
-    rows: Any = run.samples.astype(object)
-    return rows.where(run.samples.notna(), None).to_dict("records")
 
 
 def _cell(metric: str, value: float | None) -> str:

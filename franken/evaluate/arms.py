@@ -139,8 +139,8 @@ def prompt_for(item: Item, arm: str) -> Prompt:
         return Prompt(text=request, images=images, key=item.id)
     described = item.description if shown.description == "right" else ""
     if shown.description == "wrong":
-        found = misled(item)
-        described = found[0] if found else ""
+        wrong = misled(item)
+        described = wrong[0] if wrong else ""
     pieces = [described, hint(item, aid) if aid else None, item.question, instruction(aid)]
     return Prompt(text=" ".join(p for p in pieces if p), images=images, key=item.id)
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from franken.evaluate.measures import Measure, main_arm, measures
 from franken.evaluate.metrics import (
     ALL,
     RIGHT,
+    Comparison,
     baselines,
     compare_values,
     estimate_row,
@@ -37,16 +38,25 @@ from franken.evaluate.metrics import (
 from franken.stats import Estimate
 
 if TYPE_CHECKING:
-    from franken.evaluate.embed import Embed
+    import pandas as pd
 
-Frame = Any
-Table = dict[tuple[str, str], Measure]  # (metric, arm) → measure, of one model
+    from franken.evaluate.embed import Embed
+    from franken.runs import LayerRow
+
 HASHING = "hashing"
 MAX_POINTS = 1000
 MINUS = " - "
 PERMUTATIONS = 4000
 CORRELATED = ("diversity", "distinct-2", "strategies")
 POINTS = "points.parquet"
+
+
+class Evaluated(NamedTuple):
+    """A model's rows, and its measures by (metric, arm)."""
+
+    label: str
+    samples: pd.DataFrame
+    table: dict[tuple[str, str], Measure]
 
 
 def compare_runs(
@@ -87,19 +97,15 @@ def compare_runs(
     with open_run("compare", label, identity, out, config=config, models=models) as run:
         if run.is_complete():
             return run.folder
-        import pandas as pd
-
-        samples = {label: r.samples for label, r in zip(labels, runs, strict=True)}
-        tables = _tables(samples, k, min(r.manifest.config.n or 0 for r in runs), embed, trained)
+        curve = min(r.manifest.config.n or 0 for r in runs)
+        evaluated = _measured([(r.label, r.samples) for r in runs], k, curve, embed, trained)
         if not run.rows():
-            run.append(_values(tables))
-        write_parquet(_points(samples, embed, seed), run.folder / POINTS)
-        layers = summary(tables, samples, k, seed=seed)
+            run.append(_values(evaluated))
+        write_parquet(_points(evaluated, embed, seed), run.folder / POINTS)
+        layers = summary(evaluated, k, seed=seed)
         failed = sum(r.manifest.n_failed for r in runs)
         warnings = [f"{failed} answers failed; see the runs that are compared"] if failed else []
-        requested = int(
-            pd.Series([len(m.values) for t in tables.values() for m in t.values()]).sum()
-        )
+        requested = sum(len(m.values) for model in evaluated for m in model.table.values())
         extra = {
             "answers_failed": failed,
             "answers_requested": sum(r.manifest.n_requested for r in runs),
@@ -107,41 +113,39 @@ def compare_runs(
         return run.finish(layers, n_requested=requested, warnings=warnings, extra=extra)
 
 
-def summary(
-    tables: dict[str, Table], samples: dict[str, Frame], k: Collection[int], *, seed: int = 0
-) -> list[dict]:
+def summary(evaluated: Sequence[Evaluated], k: Collection[int], *, seed: int = 0) -> list[LayerRow]:
     """The rows of layers.parquet of a comparison."""
     import pandas as pd
 
-    everything = pd.concat(samples.values(), ignore_index=True)
+    everything = pd.concat([model.samples for model in evaluated], ignore_index=True)
     tasks = list(dict.fromkeys(everything["task"]))
-    rows = baselines(everything[everything["method"] == _arm(samples)])
-    for model, table in tables.items():
-        for (metric, arm), m in table.items():
+    rows = baselines(everything[everything["method"] == _arm(evaluated[0].samples)])
+    for model in evaluated:
+        for (metric, arm), m in model.table.items():
             rows += spread(
                 m.values,
                 tasks,
                 metric,
-                model=model,
+                model=model.label,
                 arm=arm,
                 pooled=True,
                 counts=not m.is_rate,
             )
-    for one, two in itertools.combinations(tables, 2):
-        rows += _differences(one, tables[one], two, tables[two], seed=seed)
-    for one, two in itertools.combinations(tables, 2):
-        rows += solved_by_one(one, samples[one], two, samples[two])
-    return rows + correlations(tables, k)
+    for one, two in itertools.combinations(evaluated, 2):
+        rows += _differences(one, two, seed=seed)
+    for one, two in itertools.combinations(evaluated, 2):
+        rows += solved_by_one(one.label, one.samples, two.label, two.samples)
+    return rows + correlations(evaluated, k)
 
 
-def solved_by_one(one: str, a: Frame, two: str, b: Frame) -> list[dict]:
+def solved_by_one(one: str, a: pd.DataFrame, two: str, b: pd.DataFrame) -> list[LayerRow]:
     """How often one model succeeds where the other fails: greedily, and with any of its draws, per
     task and overall.
     """
     arm = main_arm(list(dict.fromkeys(a["method"])))
     a, b = a[a["method"] == arm], b[b["method"] == arm]
     n = int(min(x[x["draw"] >= 0].groupby(["task", "sample"]).size().max() for x in (a, b)))
-    rows: list[dict] = []
+    rows: list[LayerRow] = []
     for metric, name in (("greedy", "greedily"), (f"first@{n}", f"in {n} draws")):
         left, right = per_prompt(a, metric), per_prompt(b, metric)
         both = left.index.intersection(right.index, sort=False)
@@ -162,7 +166,7 @@ def solved_by_one(one: str, a: Frame, two: str, b: Frame) -> list[dict]:
     return rows
 
 
-def correlations(tables: dict[str, Table], k: Collection[int]) -> list[dict]:
+def correlations(evaluated: Sequence[Evaluated], k: Collection[int]) -> list[LayerRow]:
     """Diversity against acc@k over prompts, per model and over all models: raw, and controlled for
     difficulty.
 
@@ -173,32 +177,32 @@ def correlations(tables: dict[str, Table], k: Collection[int]) -> list[dict]:
     import pandas as pd
 
     frames = []
-    for model, table in tables.items():
-        arm = next((a for metric, a in table if metric in CORRELATED), "")
-        columns = {metric: m.values for (metric, a), m in table.items() if a == arm}
+    for model in evaluated:
+        arm = next((a for metric, a in model.table if metric in CORRELATED), "")
+        columns = {metric: m.values for (metric, a), m in model.table.items() if a == arm}
         others = [
-            t[("acc@1", arm)].values
-            for name, t in tables.items()
-            if name != model and ("acc@1", arm) in t
+            other.table[("acc@1", arm)].values
+            for other in evaluated
+            if other is not model and ("acc@1", arm) in other.table
         ]
         frame = pd.DataFrame(columns).rename_axis(["task", "sample"]).reset_index()
         peers = pd.concat(others, axis=1).mean(axis=1).rename("difficulty") if others else None
         frame = frame.merge(peers.reset_index(), how="left") if peers is not None else frame
-        frames.append(frame.assign(model=model))
+        frames.append(frame.assign(model=model.label))
     pooled = pd.concat(frames, ignore_index=True)
-    rows: list[dict] = []
-    for model, frame in [
-        *zip(tables, frames, strict=True),
+    rows: list[LayerRow] = []
+    for label, frame in [
+        *zip([m.label for m in evaluated], frames, strict=True),
         *([("all models", pooled)] if len(frames) > 1 else []),
     ]:
         successes = [f"acc@{j}" for j in sorted(k) if j > 1 and f"acc@{j}" in frame]
         for x, y in itertools.product([c for c in CORRELATED if c in frame], successes):
             if x == CORRELATED[0] or y == successes[-1]:
-                rows += _correlated(frame, model, x, y)
+                rows += _correlated(frame, label, x, y)
     return rows
 
 
-def _correlated(frame: Frame, model: str, x: str, y: str) -> list[dict]:
+def _correlated(frame: pd.DataFrame, model: str, x: str, y: str) -> list[LayerRow]:
     peers = frame["difficulty"].to_numpy() if "difficulty" in frame else None
     several = frame["model"].nunique() > 1
     given = ("models, " if several else "") + (
@@ -222,11 +226,12 @@ def _correlated(frame: Frame, model: str, x: str, y: str) -> list[dict]:
     return rows
 
 
-def _differences(first: str, a: Table, other: str, b: Table, *, seed: int) -> list[dict]:
+def _differences(first: Evaluated, other: Evaluated, *, seed: int) -> list[LayerRow]:
     """`other` minus `first` in every measure of which both have values on a common prompt."""
     rows = []
-    for (metric, arm), ours in a.items():
-        theirs = b.get((metric, arm))
+    label = other.label + MINUS + first.label
+    for (metric, arm), ours in first.table.items():
+        theirs = other.table.get((metric, arm))
         if theirs is None:
             continue
         left, right = ours.values.dropna(), theirs.values.dropna()
@@ -235,41 +240,50 @@ def _differences(first: str, a: Table, other: str, b: Table, *, seed: int) -> li
         table = compare_values(
             left, right, metric, counts=not ours.is_rate, seed=seed, n_perm=PERMUTATIONS
         )
-        for row in table.itertuples(index=False):
+        for row in map(Comparison._make, table.itertuples(index=False)):
             estimate = Estimate(row.diff, row.ci_low, row.ci_high)
-            label, p = other + MINUS + first, row.p_adjusted
-            rows.append(estimate_row(label, arm, row.task, metric, estimate, row.n, p=p))
+            rows.append(
+                estimate_row(label, arm, row.task, metric, estimate, row.n, p=row.p_adjusted)
+            )
     return rows
 
 
-def _arm(samples: dict[str, Frame]) -> str | None:
-    return main_arm(list(dict.fromkeys(next(iter(samples.values()))["method"])))
+def _arm(samples: pd.DataFrame) -> str | None:
+    return main_arm(list(dict.fromkeys(samples["method"])))
 
 
-def _tables(
-    samples: dict[str, Frame], k: list[int], curve: int, embed: Embed, trained: Collection[str]
-) -> dict[str, Table]:
+def _measured(
+    runs: Sequence[tuple[str, pd.DataFrame]],
+    k: list[int],
+    curve: int,
+    embed: Embed,
+    trained: Collection[str],
+) -> list[Evaluated]:
+    """The models of (label, rows), with all their measures."""
+    arm = _arm(runs[0][1])
     used = {
-        s
-        for rows in samples.values()
-        for s in rows.loc[rows["method"] == _arm(samples), "strategy"].dropna()
+        strategy
+        for _, rows in runs
+        for strategy in rows.loc[rows["method"] == arm, "strategy"].dropna()
     }
-    options = {
-        "k": [j for j in k if j <= curve],
-        "curve": curve,
-        "embed": embed,
-        "trained": trained,
-    }
-    return {
-        label: {(m.metric, m.arm): m for m in measures(rows, strategies=sorted(used), **options)}
-        for label, rows in samples.items()
-    }
+    evaluated = []
+    for label, rows in runs:
+        each = measures(
+            rows,
+            k=[j for j in k if j <= curve],
+            curve=curve,
+            embed=embed,
+            trained=trained,
+            strategies=sorted(used),
+        )
+        evaluated.append(Evaluated(label, rows, {(m.metric, m.arm): m for m in each}))
+    return evaluated
 
 
-def _values(tables: dict[str, Table]) -> list[dict]:
+def _values(evaluated: Sequence[Evaluated]) -> list[dict]:
     return [
         {
-            "model": model,
+            "model": model.label,
             "method": m.arm,
             "task": task,
             "sample": sample,
@@ -277,13 +291,13 @@ def _values(tables: dict[str, Table]) -> list[dict]:
             "value": value,
             "error": None,
         }
-        for model, table in tables.items()
-        for m in table.values()
-        for (task, sample), value in m.values.items()
+        for model in evaluated
+        for m in model.table.values()
+        for (task, sample), value in zip(m.values.index.tolist(), m.values, strict=True)
     ]
 
 
-def _points(samples: dict[str, Frame], embed: Embed, seed: int) -> Frame:
+def _points(evaluated: Sequence[Evaluated], embed: Embed, seed: int) -> pd.DataFrame:
     """Answers on a plane (MUPO, figures 4 and 6): cosine t-SNE from PCA, perplexity min(30, (n -
     1)/3).
     """
@@ -293,7 +307,8 @@ def _points(samples: dict[str, Frame], embed: Embed, seed: int) -> Frame:
     from franken.evaluate.embed import segment
     from franken.evaluate.perception import usable
 
-    rows = pd.concat([usable(s, _arm(samples) or "") for s in samples.values()], ignore_index=True)
+    arm = _arm(evaluated[0].samples) or ""
+    rows = pd.concat([usable(model.samples, arm) for model in evaluated], ignore_index=True)
     rows = rows[rows["draw"] >= 0]
     rows = rows.sample(min(len(rows), MAX_POINTS), random_state=seed).sort_index()
     points = pd.DataFrame(rows[["model", "task", "sample", "draw", "strategy"]])

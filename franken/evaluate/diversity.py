@@ -48,18 +48,18 @@ def diversity_measures(rows: pd.DataFrame, embed: Embed | None = None) -> dict[s
     def each(column: str, measure: Callable[[list], float]) -> pd.Series:
         return by[column].agg(lambda values: measure(list(values))).astype(float)
 
-    found = {
+    of_words = {
         "distinct-2": each("segment", distinct_ngrams),
         "self-overlap": each("segment", self_overlap),
         "answer entropy": each("answer", answer_entropy),
     }
     if embed is None:
-        return found
+        return of_words
     vectors = embed(draws["segment"].tolist()).numpy() if len(draws) else np.zeros((0, 1))
     places = draws.assign(place=range(len(draws))).groupby(BY_PROMPT, sort=False)["place"]
     return {
         "diversity": places.agg(lambda at: mean_cosine_distance(vectors[list(at)])).astype(float),
-        **found,
+        **of_words,
     }
 
 

@@ -12,13 +12,15 @@ Texts are embedded bare, without instruction, as MUPO's release does, and each d
 FRANKEN_EMBEDDING_KEY.
 """
 
+from __future__ import annotations
+
 import hashlib
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -29,6 +31,9 @@ from franken.checkpoints import resolve
 from franken.endpoints import Endpoint, EndpointError
 from franken.errors import FrankenError, UsageError
 from franken.tasks.grading import reasoning
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 HASHING = "hashing"
 BUCKETS = 1024
@@ -86,10 +91,10 @@ def _cached(embed: Embed) -> Embed:
             known.update(zip(new, _units(vectors), strict=True))
         for key in keys:
             known.move_to_end(key)
-        found = torch.stack([known[key] for key in keys])
+        vectors = torch.stack([known[key] for key in keys])
         while len(known) > CACHED_TEXTS:
             known.popitem(last=False)
-        return found
+        return vectors
 
     return cached
 
@@ -122,7 +127,9 @@ def _hashing(texts: Sequence[str]) -> Tensor:
     return torch.from_numpy(counts.toarray()).float()
 
 
-def _load(folder: Path, device: str | torch.device) -> tuple[Any, Any]:
+def _load(
+    folder: Path, device: str | torch.device
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     from transformers import AutoModel, AutoTokenizer
 
     if not any(folder.glob("*.safetensors")):
@@ -141,7 +148,9 @@ def _load(folder: Path, device: str | torch.device) -> tuple[Any, Any]:
 
 
 @torch.no_grad()
-def _last_token(model: Any, tokenizer: Any, texts: Sequence[str]) -> Tensor:
+def _last_token(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
+) -> Tensor:
     """The last token's final hidden state, as Qwen3-Embedding is read. Padding is on the left."""
     inputs = tokenizer(
         list(texts), padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt"

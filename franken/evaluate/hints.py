@@ -16,12 +16,12 @@ arm shows whether it is followed.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from franken.errors import UsageError
 
 if TYPE_CHECKING:
-    from franken.tasks import Item
+    from franken.tasks import Item, Puzzle
 
 HINTS = ("plan", "facts", "subquestions")
 INSTRUCTIONS = {
@@ -31,7 +31,7 @@ INSTRUCTIONS = {
 AIDS: tuple[str, ...] = (*HINTS, *INSTRUCTIONS)
 
 
-def puzzle_of(item: Item) -> Any:
+def puzzle_of(item: Item) -> Puzzle | None:
     """The puzzle an item was made from, which can say more about it; None for an item of public
     data.
     """
@@ -57,7 +57,7 @@ def hint(item: Item, aid: str) -> str | None:
     puzzle = puzzle_of(item)
     if puzzle is None or aid not in HINTS or not item.solutions:
         return None
-    facts: dict[str, str] = puzzle.facts(item.state)
+    facts = puzzle.facts(item.state)
     chain = next(iter(item.solutions.values()))
     slots = needed_slots(chain, facts)
     if aid == "facts":
@@ -85,9 +85,8 @@ def without_values(chain: str, facts: dict[str, str], answer: str) -> str:
     end = len(answer.split())
     if words[-end:] == answer.split():
         words = words[:-end]
-    kept = [
+    return " ".join(
         w
         for w in words
         if w in facts or not (w.lower().strip(";,.") in values or re.search(r"[\d_/]", w))
-    ]
-    return " ".join(kept)
+    )

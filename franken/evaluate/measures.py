@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from franken.evaluate.arms import DESCRIBE, view_of
 from franken.evaluate.diversity import diversity_measures
@@ -23,9 +23,10 @@ from franken.evaluate.perception import (
 )
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from franken.evaluate.embed import Embed
 
-Frame = Any
 SHAPE = ("tokens", "steps", "reflections", "references")
 DIVERSITY = ("diversity", "distinct-2", "self-overlap", "answer entropy")
 NOT_RATES = {*SHAPE, *DIVERSITY, "strategies"}
@@ -40,7 +41,7 @@ class Measure:
 
     metric: str
     arm: str
-    values: Frame
+    values: pd.Series
 
     @property
     def is_rate(self) -> bool:
@@ -57,7 +58,7 @@ def main_arm(arms: Collection[str]) -> str | None:
 
 
 def measures(
-    samples: Frame,
+    samples: pd.DataFrame,
     *,
     k: Collection[int],
     curve: int = 0,
@@ -79,7 +80,7 @@ def measures(
 
 
 def _all(
-    samples: Frame,
+    samples: pd.DataFrame,
     arms: list[str],
     main: str | None,
     k: list[int],
@@ -126,7 +127,7 @@ def _all(
 
 
 def _of_reasoning(
-    rows: Frame, arm: str, embed: Embed | None, strategies: Collection[str]
+    rows: pd.DataFrame, arm: str, embed: Embed | None, strategies: Collection[str]
 ) -> Iterator[Measure]:
     draws = rows[rows["draw"] != GREEDY]
     if not len(draws):

@@ -30,6 +30,8 @@ from franken.tasks.grading import normalise
 if TYPE_CHECKING:
     import pandas as pd
 
+    from franken.runs import LayerRow
+
 GREEDY = -1  # the value of `draw` that marks the greedy answer
 ALL = "all"  # the macro average over tasks
 POOLED = "pooled"  # the micro average, over prompts
@@ -105,13 +107,14 @@ def _at_k(kind: str, answers: Sequence[tuple[str | None, bool]], k: int) -> floa
     return stats.maj_at_k(right, list(votes.values()), len(wrong) - votes.total(), k)
 
 
-def summarise(samples: pd.DataFrame, *, k: tuple[int, ...]) -> list[dict]:
+def summarise(samples: pd.DataFrame, *, k: tuple[int, ...]) -> list[LayerRow]:
     """The rows of layers.parquet: one per model, arm, task (and `all`) and metric.
 
     A task without a single usable prompt has a null value and n 0, never 0.
     """
-    rows: list[dict] = []
-    for (model, arm), part in samples.groupby(["model", "method"], sort=False):
+    rows: list[LayerRow] = []
+    for names, part in samples.groupby(["model", "method"], sort=False):
+        model, arm = map(str, names)
         tasks = list(dict.fromkeys(part["task"]))
         for metric in metric_names(k):
             rows += spread(per_prompt(part, metric), tasks, metric, model=model, arm=arm)
@@ -127,7 +130,7 @@ def spread(
     arm: str,
     pooled: bool = False,
     counts: bool | None = None,
-) -> list[dict]:
+) -> list[LayerRow]:
     """Rows of layers.parquet from one value a prompt: one a task, then `all` (macro) and, if asked
     for, `pooled` (micro).
 
@@ -159,7 +162,7 @@ def estimate_row(
     part: str | None = None,
     layer: int | None = None,
     p: float | None = None,
-) -> dict:
+) -> LayerRow:
     """A row of layers.parquet; what is nan in the estimate is null."""
     return layer_row(
         model=model,
@@ -174,7 +177,7 @@ def estimate_row(
     )
 
 
-def baselines(samples: pd.DataFrame) -> list[dict]:
+def baselines(samples: pd.DataFrame) -> list[LayerRow]:
     """What needs no model, per task and for `all`: `chance` and `best_constant`, as rows of
     layers.parquet (model `baseline`).
 

@@ -21,6 +21,8 @@ from franken.evaluate.metrics import GREEDY, RIGHT, compare_values, spread
 if TYPE_CHECKING:
     import pandas as pd
 
+    from franken.runs import LayerRow
+
 NEEDS: dict[str, tuple[str, ...]] = {
     "M_vis": ("image", "black"),
     "M_v2r": ("image", "black-text"),
@@ -36,12 +38,12 @@ def m_scores(samples: pd.DataFrame, *, greedy: bool = True) -> dict[str, pd.Seri
     Scores whose arms are not there are left out. Raises UsageError when none can be had.
     """
     right = answers_right(samples, greedy=greedy)
-    found = {
+    tables = {
         name: right[list(arms)].dropna()
         for name, arms in NEEDS.items()
         if set(arms) <= set(right.columns)
     }
-    if not found:
+    if not tables:
         raise UsageError(
             "no M score can be had",
             f"the run's arms are {', '.join(right.columns)}",
@@ -49,7 +51,7 @@ def m_scores(samples: pd.DataFrame, *, greedy: bool = True) -> dict[str, pd.Seri
         )
     hits = {
         name: table.iloc[:, 0] * (1 - table.iloc[:, 1]) if name == "M_vis" else table.prod(axis=1)
-        for name, table in found.items()
+        for name, table in tables.items()
     }
     return {name: hit.groupby(["task", "sample"], sort=False).mean() for name, hit in hits.items()}
 
@@ -83,7 +85,7 @@ def transitions(
     }
 
 
-def m_rows(samples: pd.DataFrame, model: str, *, greedy: bool = True) -> list[dict]:
+def m_rows(samples: pd.DataFrame, model: str, *, greedy: bool = True) -> list[LayerRow]:
     """The scores of one model as rows of layers.parquet, per task and for `all`, with intervals
     over prompts.
     """

@@ -92,8 +92,8 @@ def levels(samples: pd.DataFrame, trained: Collection[str]) -> dict[str, pd.Seri
     known, known_too = (
         v.index.get_level_values("task").isin(list(trained)) for v in (image, restyled)
     )
-    found = zip(LEVELS, (image[known], restyled[known_too], image[~known]), strict=True)
-    return {level: values for level, values in found if len(values)}
+    measured = zip(LEVELS, (image[known], restyled[known_too], image[~known]), strict=True)
+    return {level: values for level, values in measured if len(values)}
 
 
 def usable(samples: pd.DataFrame, arm: str) -> pd.DataFrame:

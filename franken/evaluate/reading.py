@@ -14,7 +14,7 @@ The counts are of words, by the lists below: a rough measure, the same for every
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from franken.evaluate.hints import needed_slots, puzzle_of
 from franken.tasks.grading import normalise, reasoning
@@ -89,8 +89,9 @@ def compare_facts(reply: str, item: Item) -> tuple[float, list[str], bool]:
     A reply that is no whole description is read slot by slot: what stands between the first naming
     of a slot and the next slot is its value.
     """
-    puzzle: Any = puzzle_of(item)
-    facts: dict[str, str] = puzzle.facts(item.state)
+    puzzle = puzzle_of(item)
+    assert puzzle is not None  # only of a puzzle can a description be asked for
+    facts = puzzle.facts(item.state)
     text = " ".join(re.sub(r"</?\w+>", " ", reply).split())
     whole = True
     try:
@@ -108,17 +109,24 @@ def compare_facts(reply: str, item: Item) -> tuple[float, list[str], bool]:
 def _by_slot(text: str, facts: dict[str, str]) -> dict[str, str]:
     names = "|".join(re.escape(slot) for slot in sorted(facts, key=len, reverse=True))
     pieces = re.split(rf"(?<!\w)({names})(?!\w)", text) if names else []
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for slot, value in zip(pieces[1::2], pieces[2::2], strict=True):
-        found.setdefault(slot, value.strip(" :,;."))
-    return found
+        values.setdefault(slot, value.strip(" :,;."))
+    return values
 
 
-def shape(reply: str, item: Item) -> dict[str, int]:
-    """Counts over the reasoning: `steps`, `reflections` (words of doubt), `references` (words for
-    looking, named slots).
+class Shape(TypedDict):
+    """Counts over the reasoning: `reflections` are words of doubt, `references` words for looking
+    and named slots.
+    """
 
-    Steps are lines, sentences and parts between semicolons; in a chain that is one such part, the
+    steps: int
+    reflections: int
+    references: int
+
+
+def shape(reply: str, item: Item) -> Shape:
+    """The counts of a reply. Steps are lines, sentences and parts between semicolons; in a chain that is one such part, the
     slots it visits and its conclusion.
     """
     thought = reasoning(reply)

@@ -2,72 +2,136 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from franken.evaluate.arms import DESCRIBE, misled, view_of
 from franken.evaluate.metrics import RIGHT
 from franken.evaluate.reading import compare_facts, error_kind, shape
-from franken.tasks.grading import grade_exact, graded_by
+from franken.tasks.grading import GradedBy, grade_exact, graded_by
 
 if TYPE_CHECKING:
-    from franken.tasks import Item
+    from franken.tasks import Grade, Item
 
-EMPTY: dict[str, Any] = {
-    "output": None,
-    "answer": None,
-    "score": None,
-    "reason": None,
-    "well_formed": None,
-    "strategy": None,
-    "kind": None,
-    "misled": None,
-    "facts_right": None,
-    "tokens": None,
-    "steps": None,
-    "reflections": None,
-    "references": None,
-    "truncated": None,
-    "error": None,
-    "ineligible": None,
-}
+
+class Verdict(TypedDict):
+    """What a grader says of a reply."""
+
+    answer: str | None
+    score: float
+    reason: str
+    well_formed: bool
+
+
+class Description(TypedDict):
+    """What is said of a description: whether the facts that the question needs are right, and the
+    share of all facts that are.
+    """
+
+    score: float
+    reason: str
+    well_formed: bool
+    facts_right: float
+
+
+class AnswerRow(GradedBy):
+    """A row of samples.parquet. Everything from `output` on is null where there is no answer.
+
+    `kind` says why a wrong answer is wrong; `misled` whether it is the one that follows from a
+    wrong description. Counts are of the reasoning; `tokens` of all.
+    """
+
+    model: str
+    method: str
+    task: str
+    sample: str
+    draw: int
+    gold: str
+    output: str | None
+    answer: str | None
+    score: float | None
+    reason: str | None
+    well_formed: bool | None
+    strategy: str | None
+    kind: str | None
+    misled: bool | None
+    facts_right: float | None
+    tokens: int | None
+    steps: int | None
+    reflections: int | None
+    references: int | None
+    truncated: bool | None
+    error: str | None
+    ineligible: str | None
 
 
 def missing_row(
-    label: str, arm: str, item: Item, draw: int, *, error: str | None, ineligible: str | None
-) -> dict[str, Any]:
+    label: str,
+    arm: str,
+    item: Item,
+    draw: int,
+    *,
+    error: str | None = None,
+    ineligible: str | None = None,
+) -> AnswerRow:
     """The row of an answer that could not be asked for."""
-    return {**_head(label, arm, item, draw), **EMPTY, "error": error, "ineligible": ineligible}
+    return {
+        "model": label,
+        "method": arm,
+        "task": item.task,
+        "sample": item.id,
+        "draw": draw,
+        "gold": item.answer,
+        **graded_by(item),
+        "output": None,
+        "answer": None,
+        "score": None,
+        "reason": None,
+        "well_formed": None,
+        "strategy": None,
+        "kind": None,
+        "misled": None,
+        "facts_right": None,
+        "tokens": None,
+        "steps": None,
+        "reflections": None,
+        "references": None,
+        "truncated": None,
+        "error": error,
+        "ineligible": ineligible,
+    }
 
 
 def answer_row(
     label: str, arm: str, item: Item, draw: int, text: str, *, tokens: int | None, truncated: bool
-) -> dict[str, Any]:
+) -> AnswerRow:
     """The row of an answer, graded. In `describe` the score is whether the facts that the question
     needs are right.
-
-    `kind` says why a wrong answer is wrong; `misled` whether it is the one that follows from a
-    wrong description; `facts_right` is the share of all facts that a description has right. Counts
-    are of the reasoning; `tokens` of all.
     """
-    row = {
-        **_head(label, arm, item, draw),
-        **EMPTY,
-        "output": text,
-        "tokens": tokens,
-        "truncated": truncated,
-    }
+    row = missing_row(label, arm, item, draw)
+    row["output"], row["tokens"], row["truncated"] = text, tokens, truncated
     if arm == DESCRIBE:
         described = description_columns(text, item)
-        return row | described | {"strategy": DESCRIBE, "gold": item.description}
-    return (
-        row
-        | _graded(text, item, truncated)
-        | shape(text, item)
-        | {"misled": _is_misled(text, item, arm)}
-    )
+        return {**row, **described, "strategy": DESCRIBE, "gold": item.description}
+    from franken import tasks
+
+    grade = tasks.grade(text, item)
+    strategy = tasks.get(item.task).strategy(text) if tasks.is_puzzle(item.task) else "none"
+    kind = None if grade.score > RIGHT else error_kind(text, item, grade, truncated=truncated)
+    row["strategy"], row["kind"], row["misled"] = strategy, kind, _is_misled(text, item, arm)
+    return {**row, **verdict(grade), **shape(text, item)}
 
 
-def description_columns(text: str, item: Item) -> dict[str, float | str | bool]:
+def verdict(grade: Grade) -> Verdict:
+    """The columns of a grade."""
+    return {
+        "answer": grade.answer,
+        "score": float(grade.score),
+        "reason": grade.reason,
+        "well_formed": bool(grade.well_formed),
+    }
+
+
+def description_columns(text: str, item: Item) -> Description:
     """The verdict on a description, by the facts that the question needs."""
     share, wrong, whole = compare_facts(text, item)
     fine = "the facts that the question needs are right"
@@ -79,36 +143,8 @@ def description_columns(text: str, item: Item) -> dict[str, float | str | bool]:
     }
 
 
-def _head(label: str, arm: str, item: Item, draw: int) -> dict[str, Any]:
-    return {
-        "model": label,
-        "method": arm,
-        "task": item.task,
-        "sample": item.id,
-        "draw": draw,
-        "gold": item.answer,
-        **graded_by(item),
-    }
-
-
-def _graded(text: str, item: Item, truncated: bool) -> dict[str, Any]:
-    from franken import tasks as puzzles
-
-    grade = puzzles.grade(text, item)
-    strategy = puzzles.get(item.task).strategy(text) if puzzles.is_puzzle(item.task) else "none"
-    kind = None if grade.score > RIGHT else error_kind(text, item, grade, truncated=truncated)
-    return {
-        "answer": grade.answer,
-        "score": float(grade.score),
-        "reason": grade.reason,
-        "well_formed": bool(grade.well_formed),
-        "strategy": strategy,
-        "kind": kind,
-    }
-
-
 def _is_misled(text: str, item: Item, arm: str) -> bool | None:
     if view_of(arm).description != "wrong":
         return None
-    found = misled(item)
-    return found is not None and grade_exact(text, found[1]).score > RIGHT
+    wrong = misled(item)
+    return wrong is not None and grade_exact(text, wrong[1]).score > RIGHT

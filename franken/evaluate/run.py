@@ -21,7 +21,7 @@ from franken.errors import UsageError, check_positive
 from franken.evaluate.arms import obstacle, parse_arms, prompt_for
 from franken.evaluate.graft import Graft
 from franken.evaluate.metrics import GREEDY, summarise
-from franken.evaluate.rows import answer_row, missing_row
+from franken.evaluate.rows import AnswerRow, answer_row, missing_row
 
 if TYPE_CHECKING:
     from franken.generate.engine import Engine
@@ -365,13 +365,11 @@ def _grafted(source: _Source, hybrid: MergePlan | None, batch_size: int) -> Iter
         yield source.engine(batch_size)
 
 
-def _answer(
-    engine: Engine, label: str, arm: str, items: list[Item], plan: Plan
-) -> list[dict[str, Any]]:
+def _answer(engine: Engine, label: str, arm: str, items: list[Item], plan: Plan) -> list[AnswerRow]:
     """All rows of some items in one arm: answers, or the reason why there is none."""
     from franken.generate.engine import Sampling
 
-    rows: list[dict[str, Any]] = []
+    rows: list[AnswerRow] = []
     askable: list[Item] = []
     for item in items:
         error, ineligible = obstacle(item, arm)
@@ -393,15 +391,18 @@ def _answer(
     for item, one, many in zip(askable, greedy, drawn, strict=True):
         for draw, response in zip(plan.draws, [*one, *many], strict=True):
             if response.error:
-                rows.append(
-                    missing_row(label, arm, item, draw, error=response.error, ineligible=None)
-                )
+                rows.append(missing_row(label, arm, item, draw, error=response.error))
                 continue
-            length, cut = (
-                len(response.ids) or None,
-                response.truncated,
-            )  # an endpoint may not tell tokens
+            length = len(response.ids) or None  # an endpoint may not tell tokens
             rows.append(
-                answer_row(label, arm, item, draw, response.text, tokens=length, truncated=cut)
+                answer_row(
+                    label,
+                    arm,
+                    item,
+                    draw,
+                    response.text,
+                    tokens=length,
+                    truncated=response.truncated,
+                )
             )
     return rows

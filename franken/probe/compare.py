@@ -17,7 +17,7 @@ import pandas as pd
 from franken.errors import UsageError
 from franken.probe.method import DIFFERENCE, Metric, usable
 from franken.probe.methods import of_rows
-from franken.runs import load_run, open_run
+from franken.runs import RowHead, load_run, open_run
 from franken.stats import holm, sign_flip_test
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def difference_rows(model: str, rows: pd.DataFrame) -> list[LayerRow]:
     for place, cell in measured.groupby(cells, sort=False):
         method, task, metric, component, layer = map(str, place)
         differences = (cell["second"] - cell["first"]).to_numpy(float)
-        head: LayerRow = {"model": model, "method": method, "part": "text", "task": task}
+        head = RowHead(model=model, method=method, part="text", task=task)
         rates = {m.name for m in of_rows(method).metrics() if m.rate}
         named = Metric(f"{metric}{DIFFERENCE}", "", rate_difference=metric in rates)
         row = named.estimate(head, int(layer), component, differences)

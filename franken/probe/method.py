@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from franken.probe.cost import TextShape
     from franken.probe.plan import ProbePlan
     from franken.probe.session import Session
-    from franken.runs import LayerRow
+    from franken.runs import LayerRow, RowHead
     from franken.tasks import Pair
 
 M = TypeVar("M", bound="Method[Any]")  # a subclass itself: its methods are handled together
@@ -83,12 +83,11 @@ class Metric:
         elif self.component:
             yield self.component, measured.astype(float)
 
-    def estimate(self, head: LayerRow, layer: int, component: str, values: np.ndarray) -> LayerRow:
+    def estimate(self, head: RowHead, layer: int, component: str, values: np.ndarray) -> LayerRow:
         """A row of layers.parquet: the mean with its interval; null values and n = 0 without
         data.
         """
-        row = layer_row(**head)
-        row |= {"layer": layer, "metric": self.name, "component": component, "n": len(values)}
+        row = layer_row(**head, layer=layer, metric=self.name, component=component, n=len(values))
         if not len(values):
             return row
         if self.rate:
@@ -99,7 +98,7 @@ class Metric:
             estimate = stats.mean(np.log(values) if self.geometric else values)
         if self.geometric:
             estimate = stats.Estimate(*np.exp(estimate))
-        return row | estimate.columns()
+        return {**row, **estimate.columns()}
 
 
 class Measurement(NamedTuple):
@@ -226,7 +225,7 @@ class Method(Generic[M]):
 
     # what its rows say
 
-    def summarise(self, samples: pd.DataFrame, head: LayerRow) -> list[LayerRow]:
+    def summarise(self, samples: pd.DataFrame, head: RowHead) -> list[LayerRow]:
         """The rows of layers.parquet of one model and task, whose names are in `head`.
 
         `samples` are all rows, those that failed or are ineligible too: a layer of which nothing is

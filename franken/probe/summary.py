@@ -9,6 +9,7 @@ import pandas as pd
 
 from franken.probe import findings
 from franken.probe.methods import of_rows
+from franken.runs import RowHead
 
 if TYPE_CHECKING:
     from franken.runs import LayerRow
@@ -34,7 +35,7 @@ def layer_rows(samples: pd.DataFrame) -> list[LayerRow]:
     summary: list[LayerRow] = []
     for names, rows in samples.groupby(["model", "method", "part", "task"], sort=False):
         model, method, part, task = map(str, names)
-        head: LayerRow = {"model": model, "method": method, "part": part, "task": task}
+        head = RowHead(model=model, method=method, part=part, task=task)
         summary += of_rows(method).summarise(rows, head)
     return summary
 

@@ -22,7 +22,7 @@ from franken.runs.loaded import LoadedRun, load_run
 from franken.runs.manifest import Manifest
 from franken.runs.provenance import PACKAGES, portable, provenance
 from franken.runs.record import Study, read_study
-from franken.runs.rows import LAYER_COLUMNS, LayerRow, layer_row
+from franken.runs.rows import LAYER_COLUMNS, LayerRow, RowHead, layer_row
 from franken.runs.runset import RunSet, load_runs, open_runs, open_study
 from franken.runs.training import TrainingRun
 
@@ -34,6 +34,7 @@ __all__ = [
     "LayerRow",
     "LoadedRun",
     "Manifest",
+    "RowHead",
     "Run",
     "RunSet",
     "Study",

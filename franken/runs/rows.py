@@ -1,9 +1,18 @@
 """A row of layers.parquet: one measurement, with its interval, n and adjusted p."""
 
-from typing import TypedDict, Unpack
+from typing import TypedDict
 
 
-class LayerRow(TypedDict, total=False):
+class RowHead(TypedDict):
+    """What the rows of one method on one task have in common."""
+
+    model: str
+    method: str
+    part: str
+    task: str
+
+
+class LayerRow(TypedDict):
     """`component` is `all` for a layer's total and `task` is `all` for a mean over tasks.
 
     `layer` is 0-based within `part`; null is what does not apply or was not measured. The interval
@@ -27,10 +36,33 @@ class LayerRow(TypedDict, total=False):
 LAYER_COLUMNS = tuple(LayerRow.__annotations__)
 
 
-def layer_row(**values: Unpack[LayerRow]) -> LayerRow:
-    """A row of layers.parquet; what is not given is null. Raises ValueError for another column."""
-    unknown = set(values) - set(LAYER_COLUMNS)
-    if unknown:
-        raise ValueError(f"not columns of layers.parquet: {sorted(unknown)}")
-    row = LayerRow(**dict.fromkeys(LAYER_COLUMNS))  # pyright: ignore[reportArgumentType]
-    return row | LayerRow(component="all") | values
+def layer_row(
+    *,
+    model: str,
+    metric: str,
+    method: str | None = None,
+    part: str | None = None,
+    layer: int | None = None,
+    component: str = "all",
+    task: str | None = None,
+    value: float | None = None,
+    ci_low: float | None = None,
+    ci_high: float | None = None,
+    n: int | None = None,
+    p_adjusted: float | None = None,
+) -> LayerRow:
+    """A row of layers.parquet; what is not given is null."""
+    return LayerRow(
+        model=model,
+        method=method,
+        part=part,
+        layer=layer,
+        component=component,
+        task=task,
+        metric=metric,
+        value=value,
+        ci_low=ci_low,
+        ci_high=ci_high,
+        n=n,
+        p_adjusted=p_adjusted,
+    )

@@ -70,9 +70,9 @@ def permutation_test(
     return (extreme + 1) / (n_perm + 1)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjusted p-values (Holm 1979), in the given order. Missing ones (nan) stay
-    missing and do not count.
+def holm(p_values: Sequence[float | None]) -> list[float]:
+    """Holm's step-down adjusted p-values (Holm 1979), in the given order. Missing ones (nan, None)
+    come back as nan and do not count.
     """
     p = np.asarray(p_values, float)
     adjusted = np.full(len(p), math.nan)

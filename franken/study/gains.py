@@ -45,7 +45,7 @@ def adjust(rows: Sequence[LayerRow], method: str) -> list[LayerRow]:
     for members in families.values():
         values = stats.holm([rows[i]["p_adjusted"] for i in members])
         for i, p in zip(members, values, strict=True):
-            adjusted[i] = rows[i] | LayerRow(p_adjusted=p)
+            adjusted[i] = {**rows[i], "p_adjusted": p}
     return adjusted
 
 

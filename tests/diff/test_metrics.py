@@ -70,7 +70,7 @@ def test_every_measure_equals_its_definition(stored, n, seed, one, two):
         kind, [a, a * (1 + rng.normal(size=n) * 2e-3), a + rng.normal(size=n) * 0.02, -a]
     )
     b = as_float32(moved.astype(np.float32), two)
-    found = measures(sums(stored(a, b, dtype=(one, two)))[0])
+    found = measures(sums(stored(a, b, dtype=(one, two)))[0])._asdict()
     expected = naive(a, b)
     cosine = expected.pop("cosine")  # of float32 sums: its error is absolute
     assert found["cosine"] == (None if cosine is None else pytest.approx(cosine, abs=2e-6))
@@ -86,9 +86,9 @@ def test_three_checkpoints_in_one_pass_equal_three_pairs(stored):
     b = a + np.float32(0.01) * step
     c = b + np.float32(0.003) * (step + other)
     values = stored(a, b, c)
-    found = [measures(total) for total in sums(values)]
+    found = [measures(total)._asdict() for total in sums(values)]
     for (x, y), three in zip(((0, 1), (1, 2), (0, 2)), found, strict=True):
-        alone = measures(sums([values[x], values[y]])[0])
+        alone = measures(sums([values[x], values[y]])[0])._asdict()
         assert {k: v for k, v in three.items() if k not in FLAT} == {
             k: v for k, v in alone.items() if k not in FLAT
         }
@@ -132,11 +132,11 @@ def test_rounding_is_called_rounding_and_training_is_not(stored):
     trained = as_float32(a + 0.05 * rng.normal(size=a.size).astype(np.float32), torch.bfloat16)
     rounding = measures(sums(stored(a, again, dtype=torch.bfloat16))[0])
     training = measures(sums(stored(a, trained, dtype=torch.bfloat16))[0])
-    assert rounding["rounding_fraction"] == 1.0
-    assert rounding["rounding_energy"] == 1.0
-    assert rounding["unchanged_fraction"] > 0.9
-    assert training["rounding_fraction"] < 0.2
-    assert training["rounding_energy"] < 0.01
+    assert rounding.rounding_fraction == 1.0
+    assert rounding.rounding_energy == 1.0
+    assert rounding.unchanged_fraction > 0.9
+    assert training.rounding_fraction < 0.2
+    assert training.rounding_energy < 0.01
 
 
 def test_the_cosine_keeps_its_digits_where_checkpoints_hardly_differ(stored):
@@ -145,7 +145,7 @@ def test_the_cosine_keeps_its_digits_where_checkpoints_hardly_differ(stored):
     b[::1000] *= np.float32(1.001)
     x, y = a.astype(np.longdouble), b.astype(np.longdouble)
     exact = 1 - (x @ y) / np.sqrt(x @ x) / np.sqrt(y @ y)
-    assert 1 - measures(sums(stored(a, b))[0])["cosine"] == pytest.approx(float(exact), rel=1e-2)
+    assert 1 - measures(sums(stored(a, b))[0]).cosine == pytest.approx(float(exact), rel=1e-2)
 
 
 def test_chunks_do_not_show(stored, monkeypatch):
@@ -192,7 +192,7 @@ def test_nan_and_infinity_are_seen(stored):
 def test_zeros_have_no_ratios_and_unions_add_up(stored):
     zero = np.zeros(100, np.float32)
     found = measures(sums(stored(zero, zero))[0])
-    assert found == {
+    assert found._asdict() == {
         "energy": 0.0,
         "relative_energy": None,
         "relative_energy_sft": None,

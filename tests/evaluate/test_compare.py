@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from franken.errors import FrankenError
-from franken.evaluate.compare import POINTS, compare_runs, correlations, solved_by_one
+from franken.evaluate.compare import POINTS, Evaluated, compare_runs, correlations, solved_by_one
 from franken.evaluate.measures import Measure
 from franken.evaluate.run import run_eval
 from franken.runs import load_run
@@ -139,14 +139,18 @@ def test_a_correlation_made_by_difficulty_alone_is_only_in_the_raw_version():
     def made(noise: float) -> pd.Series:
         return pd.Series(ease + noise * rng.normal(size=300), index=index)
 
-    tables = {
-        name: {
-            (m, "image"): Measure(m, "image", made(0.02 if m == "acc@1" else 0.3))
-            for m in ("diversity", "acc@1", "acc@4")
-        }
+    evaluated = [
+        Evaluated(
+            name,
+            pd.DataFrame(),
+            {
+                (m, "image"): Measure(m, "image", made(0.02 if m == "acc@1" else 0.3))
+                for m in ("diversity", "acc@1", "acc@4")
+            },
+        )
         for name in ("one", "two")
-    }
-    found = {(r["model"], r["metric"]): r for r in correlations(tables, [4])}
+    ]
+    found = {(r["model"], r["metric"]): r for r in correlations(evaluated, [4])}
     raw = found["one", "Pearson diversity ~ acc@4"]
     given = found["one", "Pearson diversity ~ acc@4 | tasks and difficulty"]
     assert raw["ci_low"] > 0.3

@@ -66,8 +66,8 @@ def test_the_manifest_says_what_computed_it(tmp_path):
 
 
 def test_layer_rows_take_known_columns_only():
-    with pytest.raises(ValueError, match="colour"):
-        layer_row(colour="red")
+    with pytest.raises(TypeError, match="colour"):
+        layer_row(model="m", metric="x", colour="red")
 
 
 def fill(out, verb, model, value, error=None):

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from franken.probe.plan import ProbePlan
     from franken.probe.scores import Swapped
     from franken.probe.session import Session
-    from franken.runs import LayerRow
+    from franken.runs import LayerRow, RowHead
     from franken.tasks import Pair
 
 Layers = frozenset[int]
@@ -141,13 +141,13 @@ class Swap(Method["Swap"]):
                 else:
                     yield Measurement(method, pair, layer, asdict(rows[pair.id][number]))
 
-    def summarise(self, samples: pd.DataFrame, head: LayerRow) -> list[LayerRow]:
+    def summarise(self, samples: pd.DataFrame, head: RowHead) -> list[LayerRow]:
         """And `fall_layer` of suffix swaps: through how many layers an answer follows the image."""
         rows = super().summarise(samples, head)
         falls = list(fall_layers(usable(samples)).values())
         if self.mode == "suffix" and falls:
-            fall = layer_row(**head) | mean(falls, span=samples["layer"].nunique()).columns()
-            rows.append(fall | {"metric": "fall_layer", "n": len(falls)})
+            fall = mean(falls, span=samples["layer"].nunique()).columns()
+            rows.append(layer_row(**head, metric="fall_layer", n=len(falls), **fall))
         return rows
 
     @classmethod
