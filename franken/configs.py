@@ -50,7 +50,8 @@ class Vision(Section):
 class ModelConfig(Section):
     """A model's configuration."""
 
-    model_type: str = Field(max_length=100)
+    # narrower than a section's, as a frozen field may be
+    model_type: str = Field(max_length=100)  # pyright: ignore[reportIncompatibleVariableOverride]
     text_config: Section | None = None
     llm_config: Section | None = None
     vision_config: Vision | None = None

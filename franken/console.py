@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from franken.merge.plan import Plan
     from franken.runs import LoadedRun
+    from franken.tasks.algopuzzlevqa import Verified
 
 Tick = Callable[[int, int | None, str], None]
 WARNINGS = 5  # of a run that are printed; all are in its run.json
@@ -226,23 +227,6 @@ def print_titled(table: Table) -> None:
     print_grid(table)
     if table.note:
         print(table.note)
-
-
-class Disagreement(TypedDict):
-    """A published answer that the solver does not share; `ours` is None where it cannot judge."""
-
-    id: str
-    published: str
-    ours: str | None
-    why: str
-
-
-class Verified(TypedDict):
-    """How many of a task's published answers the solver agrees with."""
-
-    rows: int
-    agree: int
-    disagree: list[Disagreement]
 
 
 def print_verdicts(tasks: Mapping[str, Verified]) -> None:

@@ -298,9 +298,10 @@ def _speed(device: str, dtype: str) -> float:
     a = torch.ones(
         size, size, device=device, dtype=torch.bfloat16 if dtype == "bf16" else torch.float32
     )
-    torch.mm(a, a).sum().item()
+    product = torch.mm(a, a)
+    product.sum().item()
     began, count = time.perf_counter(), 8
     for _ in range(count):
-        b = torch.mm(a, a)
-    b.sum().item()
+        product = torch.mm(a, a)
+    product.sum().item()
     return count * 2 * size**3 / (time.perf_counter() - began)

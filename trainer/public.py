@@ -68,7 +68,7 @@ def check_held_out(data: str, held_out: int, prompts: int) -> None:
     """Raise UsageError where too few rows are left: a step would ask one of them twice."""
     if not held_out:
         return
-    count = _stream(data).count
+    count = _stream(data).size
     left = len(split_rows(data, held_out)[0])
     if left < prompts:
         twins = max(0, count - held_out) - left
@@ -89,10 +89,10 @@ def split_rows(data: str, held_out: int) -> tuple[Sequence[int], Sequence[int]]:
     number of rows alone.
     """
     stream = _stream(data)
-    order = list(range(stream.count))
+    order = list(range(stream.size))
     child_rng("held-out", HELD_OUT_SEED).shuffle(order)
     held = order[:held_out]
-    twins = _twins(stream, held) if 0 < held_out < stream.count else set()
+    twins = _twins(stream, held) if 0 < held_out < stream.size else set()
     return sorted({*order[held_out:]} - twins), sorted(held)
 
 

@@ -20,7 +20,7 @@ from jinja2 import Environment
 from franken import tasks
 from franken.generate.native import Sampling, generate
 from franken.models.loading import Loaded
-from franken.report.gallery import image_uri
+from franken.report.gallery import Picture, image_uri
 from franken.runs import atomic_write_text
 from franken.tasks import Item
 from trainer.checkpoint_files import Position
@@ -68,7 +68,7 @@ class Card:
     reply: str
     verdict: str
     right: bool
-    image: dict[str, str | bool] | None
+    image: Picture | None
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ import pandas as pd
 from franken.errors import FrankenError, UsageError
 from franken.evaluate.arms import DESCRIBE
 from franken.evaluate.metrics import RIGHT, summarise
-from franken.evaluate.rows import description_columns
+from franken.evaluate.rows import description_columns, verdict
 from franken.runs import LoadedRun, load_run, open_run
 from franken.runs.rows import LayerRow
 from franken.tasks import Item, grade
@@ -305,20 +305,11 @@ def _by_rules(row: StoredAnswer, item: Item | None) -> StoredAnswer:
     if item is None or (describes and item.state is None):
         return {**row, "score": None, "error": "its question cannot be found again"}
     if describes:
-        columns = cast(VerdictColumns, description_columns(output, item))
-        return {**row, **columns, "error": None}
+        return {**row, **description_columns(output, item), "error": None}
     try:
-        verdict = grade(output, item)
+        return {**row, **verdict(grade(output, item)), "error": None}
     except ValueError as e:  # the right answer is not of the row's type
         return {**row, "score": None, "error": str(e)}
-    return {
-        **row,
-        "answer": verdict.answer,
-        "score": float(verdict.score),
-        "reason": verdict.reason,
-        "well_formed": bool(verdict.well_formed),
-        "error": None,
-    }
 
 
 def _prompt(row: StoredAnswer, item: Item | None) -> str | None:

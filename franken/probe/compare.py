@@ -47,7 +47,8 @@ def compare_probes(first: Path, second: Path, *, out: Path) -> Path:
                 why="the runs share no sample that both measured",
                 fix="probe both alike",
             )
-        run.append(rows.astype(object).where(rows.notna(), None).to_dict("records"))
+        table = rows.astype(object).where(rows.notna(), None)
+        run.append(table.to_dict("records"))  # pyright: ignore[reportArgumentType] - keys are strings
         return run.finish(
             difference_rows(label, rows),
             n_requested=len(rows),

@@ -479,7 +479,7 @@ def costliest_layer(found: RunSet, model: str) -> str:
     pooled = pool_tasks(rows)
     if len(pooled) == 0:
         return ""
-    top = pooled.loc[pooled["value"].idxmax()]
+    top = pooled.iloc[int(pooled["value"].argmax())]
     layers = peak(pooled)
     who = name_layers(layers) if len(layers) == 1 else f"one of the {name_layers(layers)}"
     return say(

@@ -354,6 +354,6 @@ def _partial(products: np.ndarray) -> np.ndarray:
     across = products[:, :2, 2:]
     left = xy - across @ np.linalg.pinv(others, hermitian=True) @ across.transpose(0, 2, 1)
     variances = left[:, [0, 1], [0, 1]]
-    varies = (variances > 1e-10 * products[:, -1, -1, None]).all(1)
+    varies = np.all(variances > 1e-10 * products[:, -1, -1, None], axis=1)
     size = np.sqrt(np.where(varies[:, None], variances, 1).prod(1))
     return np.where(varies, left[:, 0, 1] / size, NAN)

@@ -70,7 +70,8 @@ class Settings:
     def sizes(self) -> dict[str, object]:
         """How much is measured, as study.json keeps it."""
         names = ("samples", "probe_samples", "n", "k", "arm_draws", "controls", "max_new_tokens")
-        values = {name: getattr(self, name) for name in names} | {"k": list(self.k)}
+        values: dict[str, object] = {name: getattr(self, name) for name in names}
+        values["k"] = list(self.k)
         kinds = [kind for kind in ("attention", "patch") if self.on(kind)]
         scored = {"score_samples": self.scored()} if self.on("scores") else {}
         return values | scored | {f"{kind}_samples": self.pairs(kind) for kind in kinds}

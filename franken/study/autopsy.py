@@ -151,7 +151,7 @@ def fit_budget(
     """
     asked = settings.sizes() | {"parts": [name for name in OPTIONAL if settings.on(name)]}
     before = read_study(out).budget if (out / FILE).exists() else None
-    if before and before.text == budget and before.asked == asked:
+    if before and before.estimate is not None and before.text == budget and before.asked == asked:
         chosen = replace(settings, **before.chosen | {"dropped": tuple(before.dropped)})
         return Fit(chosen, before.estimate, tuple(before.notes))
     whole, _ = plan_autopsy(base, sft, rl, out=out, settings=settings, extra=extra)
@@ -227,8 +227,9 @@ def run_autopsy(
     )
     if fitted:
         study.budget, study.notes = _budget(asked, fitted, budget), list(fitted.notes)
-        for note in fitted.notes if report else ():
-            report("budget", "chosen", note)
+        if report:
+            for note in fitted.notes:
+                report("budget", "chosen", note)
     _check(out, study, claimed)
     with locked(out):
         _claim(out, study)

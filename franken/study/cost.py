@@ -16,7 +16,7 @@ import math
 import os
 import platform
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
@@ -228,8 +228,8 @@ def measured_rates(folder: Path) -> dict[str, float]:
     """Seconds a unit of work of the steps that ran on this machine, by group, from
     `folder/steps/*.json`.
     """
-    seconds: Counter[str] = Counter()
-    work: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
+    work: defaultdict[str, float] = defaultdict(float)
     for file in sorted((folder / "steps").glob("*.json")):
         record = Record.model_validate_json(file.read_text())
         if record.cost and record.cost.machine == machine() and record.cost.work > 0:

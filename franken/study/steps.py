@@ -152,8 +152,8 @@ def stored_steps(steps: Sequence[Step], folder: Path) -> dict[str, Outcome]:
         if not all(i in complete for i in step.reads):
             continue
         try:
-            process = isinstance(step.does, Process)
-            key = "" if process else key_of(step, filled(step.does, complete))
+            does = step.does
+            key = "" if isinstance(does, Process) else key_of(step, filled(does, complete))
         except FrankenError:  # a checkpoint that is yet to be made
             continue
         if outcome := stored(step, folder, key):

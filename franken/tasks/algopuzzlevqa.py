@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from franken.errors import FrankenError, UsageError
 from franken.tasks.algopuzzlevqa_rows import READERS
@@ -136,11 +136,26 @@ def solve(row: Row) -> Solved:
         raise FrankenError("the state does not have the published shape", why=_reason(e)) from e
 
 
-def verify(rows: list[Row]) -> dict[str, Any]:
-    """`{"rows", "agree", "disagree": [{id, published, ours, why}]}`; `ours` is None where a row
-    could not be judged.
-    """
-    agree, disagree = 0, []
+class Disagreement(TypedDict):
+    """A published answer that the solver does not share; `ours` is None where it cannot judge."""
+
+    id: str
+    published: str
+    ours: str | None
+    why: str
+
+
+class Verified(TypedDict):
+    """How many of a task's published answers the solver agrees with."""
+
+    rows: int
+    agree: int
+    disagree: list[Disagreement]
+
+
+def verify(rows: list[Row]) -> Verified:
+    """Solve the rows and compare with what is published."""
+    agree, disagree = 0, list[Disagreement]()
     for row in rows:
         ours: str | None = None
         try:

@@ -230,11 +230,11 @@ def _with_choice(base: str) -> bool:
 class Stream(NamedTuple):
     """The questions of a source by row number, made when they are asked for.
 
-    `count` is how many there are; `texts` reads what all rows ask in their own words, without any
+    `size` is how many there are; `texts` reads what all rows ask in their own words, without any
     image.
     """
 
-    count: int
+    size: int
     pick: Callable[[Sequence[int]], list[Item]]
     texts: Callable[[], list[str]]
 

@@ -74,7 +74,7 @@ def register(core: Core | None = None) -> None:
         ours = config is not None and config.get("franken", None)
         return (advantage if ours else theirs)(*args, config=config, **kwargs)
 
-    gdpo.before = theirs
+    gdpo.before = theirs  # pyright: ignore[reportFunctionMemberAccess] - marks it as wrapped
     core.register_adv_est("franken")(advantage)
     core.ADV_ESTIMATOR_REGISTRY["gdpo"] = gdpo
     for name, kind in LOSS_NAMES.items():
