@@ -61,6 +61,8 @@ def compare_expression(text: str, gold: str) -> Verdict:
         return refuse(f"no expression in {text!r}")
     if said.unit and right.unit and said.unit != right.unit:
         return _in_other_unit(said, right)
+    if {_brackets(said.latex), _brackets(right.latex)} == {"set", "tuple"}:
+        return decide(False, said.latex, right.latex, "a set has no order, a tuple has one")
     if MATRIX.search(said.latex) or MATRIX.search(right.latex):
         said, right = (e._replace(latex=_rows_as_matrix(e.latex)) for e in (said, right))
     if _spelt_alike(said, right):
@@ -77,6 +79,13 @@ def compare_expression(text: str, gold: str) -> Verdict:
             )
             return decide(False, said.latex, right.latex, rule)
     return _ask(said.latex, right.latex)
+
+
+def _brackets(latex: str) -> str:
+    """Whether one pair of brackets makes a text a set or a tuple; empty when none does."""
+    if re.fullmatch(r"\\\{[^{}()]*,[^{}()]*\\\}", latex):
+        return "set"
+    return "tuple" if re.fullmatch(r"\([^()]*,[^()]*\)", latex) else ""
 
 
 def _rows_as_matrix(latex: str) -> str:

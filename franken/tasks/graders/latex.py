@@ -99,7 +99,8 @@ WORD_UNIT = re.compile(
     re.IGNORECASE,
 )
 LETTER_UNIT = re.compile(
-    r"(?<=[\d})\]])\s+((?:[mgshlNJWVAKCLT]|Pa|Hz)(?:/s|/h)?(?:\s*\^\s*\{?\s*[23]\s*\}?)?)\s*\.?\s*$"
+    r"(?:(?<=[\d})\]])|(?<=\\pi))\s+((?:[mgshlNJWVAKCLT]|Pa|Hz)(?:/s"
+    r"|/h)?(?:\s*\^\s*\{?\s*[23]\s*\}?)?)\s*\.?\s*$"
 )
 SIGN_UNIT = re.compile(r"\s*(\\Omega|(?:\^\s*\{?\s*\\circ\s*\}?)\s*[CFK]?|[℃℉])\s*\.?\s*$")
 SET_TEXT = re.compile(

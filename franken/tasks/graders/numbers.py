@@ -30,7 +30,7 @@ HAN_DIGITS = {sign: value for value, sign in enumerate("零一二三四五六七
 HAN_NUMBER = re.compile(r"[零〇一二两三四五六七八九十百]+")
 LONGEST = 300  # characters of a number; Python refuses to read integers of thousands of digits
 SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "dozen": 12}
-SCALES |= {"万": 10**4, "亿": 10**8}
+SCALES |= {"百": 100, "千": 1000, "万": 10**4, "亿": 10**8}
 ONES = f"(?:{'|'.join(sorted(WORDS, key=len, reverse=True))})"
 TO_99 = rf"(?:(?:{'|'.join(TENS)})(?:[ -](?:{'|'.join(WORDS[1:10])})\b)?|{ONES})\b"
 TO_999 = rf"(?:{TO_99}|a(?=\s+hundred))(?:\s+hundred\b(?:\s+(?:and\s+)?{TO_99})?)?"
@@ -41,10 +41,13 @@ WORD_NUMBER = (  # two hundred and five thousand three hundred
 PARTS = dict(half=2, halves=2, third=3, quarter=4, fourth=4, fifth=5, sixth=6, seventh=7, eighth=8)
 PARTS |= dict(ninth=9, tenth=10, hundredth=100, thousandth=1000)
 WORD_FRACTION = re.compile(  # three and a half, two thirds, half of the cake
-    rf"(?:(?P<whole>{WORD_NUMBER})\s+and\s+)?(?:(?P<top>an?|{WORD_NUMBER})[ -])?"
+    rf"(?:(?P<whole>\d{{1,9}}|{WORD_NUMBER})\s+and\s+)?(?:(?P<top>an?|\d{{1,9}}"
+    rf"|{WORD_NUMBER})[ -])?"
     rf"(?P<part>{'|'.join(PARTS)})s?(?:\s+of\s+(?:the|a|an)\s+[A-Za-z ]{{1,40}})?\s*[.!]?",
     re.IGNORECASE,
 )
+REPEATED = re.compile(rf"({WORD_NUMBER})\s*\((\d{{1,9}})\)", re.IGNORECASE)
+HAN_LEAD = re.compile(r"(?:总共|一共|图中|共|有)*(负?)")
 HAN_FRACTION = re.compile(
     r"([零〇一二两三四五六七八九十百]+|\d+)分之([零〇一二两三四五六七八九十百]+|\d+(?:\.\d+)?)"
 )
@@ -64,7 +67,7 @@ QUANTITY = re.compile(
     rf"|(?P<vwhole>\d+)?\s?(?P<vulgar>[¼½¾⅐-⅞])"
     rf"|(?P<digits>{DIGITS})(?:{TIMES_TEN}|[eE](?P<exp>[-+]?\d+))?"
     rf"|(?P<word>{WORD_NUMBER}))"
-    rf"(?:\s+(?P<scale>hundred|thousand|million|billion|dozen)\b|(?P<han>[万亿]))?"
+    rf"(?:\s+(?P<scale>hundred|thousand|million|billion|dozen)\b|(?P<han>[百万亿]|千(?![克米瓦])))?"
     rf"(?P<percent>\s*(?:\\?%|percent(?:age)?\b|per cent\b|pct\b))?",
     re.IGNORECASE,
 )
@@ -83,7 +86,8 @@ BESIDE = re.compile(  # before a number, makes it another
     r"(?:[\^_!±√∛∜<>≤≥≠|*×·÷/∓∞#]|[\d)]\s*[-+]"
     r"|\\(?:pm|mp|leq?|geq?|neq?|lt|gt|sqrt|times|cdot|div|sim|infty|log|ln)\b"
     r"|\b(?:than|least|most|from|between|over|under|above|below|nearly|almost|except|up to|within|"
-    r"plus|minus|times|multiple of|half of|twice|double|square of|square root of|root of|factor of|"
+    r"plus|minus|times|multiple of|half of|twice|double|option|room|no\.|square of|square root of"
+    r"|root of|factor of|"
     r"factorial of|divi(?:ded|sible) by|multiplied by|power of|before|after|until|every|question"
     r"|step|figure|part|"
     r"page|row|column|line|object|image|number of|base|january|february|march|april|may|june|july|"
@@ -97,11 +101,14 @@ BEHIND = re.compile(  # behind a number, makes it another
     r"|(?:or|to)\s+(?:more|less|fewer|so|[-\d]|"
     + WORD_NUMBER
     + r")|(?:or|to|and)\s+-?\d|(?:or|to|and|than)\s*[.…]*$"
-    r"|(?:times|over)\s+[\d\\]|(?:squared|cubed|factorial|plus|minus|divided|multiplied|mod"
+    r"|(?:times|over)\s+(?:[\d\\]|"
+    + WORD_NUMBER
+    + r")|\\l?dots|(?-i:(?<=\d)[MB]\b)|(?:point|squared|cubed|factorial|plus|minus|divided"
+    r"|multiplied|mod"
     r"|modulo|base|halves|"
     r"half|thirds?|quarters?|fifths?|sixths?|eighths?|tenths?|hundredths?|thousandths?|and a"
     r"|per mille|"
-    r"out of|of (?:them|the) are|hundred|thousand|million|billion|trillion)\b|分之|倍"
+    r"out of|of (?:them|the) are|hundred|thousand|million|billion|trillion)\b|分之|倍|点"
     r"|[个只条张本块支棵头匹辆人元]?(?:多|余|以上|以下|以内|或|至|到|又))",
     re.IGNORECASE,
 )
@@ -152,6 +159,7 @@ class Reading:
 def read_number(text: str) -> Reading:
     """The one number that a text (of one spelling, `plain`) gives as its answer."""
     text = HAN_FRACTION.sub(_han_fraction, short_speed(sign_in_digits(text)))
+    text = REPEATED.sub(_said_once, text)
     rest = affirmed(narrow(text)).strip()
     rest = EXPLAINED.sub("", rest).strip() or rest
     whole = as_numeral(rest) or _word_fraction(rest)
@@ -178,8 +186,9 @@ def as_numeral(text: str) -> Quantity | None:
 
 
 def _han_numeral(text: str) -> Quantity | None:
-    negative = text.startswith("负")
-    match = HAN_NUMBER.match(text, int(negative))
+    lead = HAN_LEAD.match(text)
+    negative, start = (bool(lead[1]), lead.end()) if lead else (False, 0)
+    match = HAN_NUMBER.match(text, start)
     if match is None or BEHIND.match(text, match.end()) or not NOUN.fullmatch(text, match.end()):
         return None
     value = han_value(match[0])
@@ -193,6 +202,11 @@ def _han_fraction(match: re.Match[str]) -> str:
     """百分之二十五 → 25 %, 四分之三 → 3/4."""
     bottom, top = (part if part[0].isdigit() else str(han_value(part)) for part in match.groups())
     return f"{top} %" if bottom == "100" else f"{top}/{bottom}"
+
+
+def _said_once(match: re.Match[str]) -> str:
+    """five (5) → 5."""
+    return match[2] if word_value(match[1].lower()) == int(match[2]) else match[0]
 
 
 def _word_fraction(text: str) -> Quantity | None:
@@ -350,8 +364,10 @@ def _unscaled(match: re.Match[str]) -> Fraction | None:
 def word_value(text: str) -> int:
     """The value of a number in words, `two thousand and fifty-one`."""
     total = below = 0  # the thousands and more, and what stands below them
-    for word in re.findall(r"[a-z]+", text):
-        if word == "hundred":
+    for word in re.findall(r"[a-z]+|\d+", text):
+        if word.isdigit():
+            below += int(word)
+        elif word == "hundred":
             below *= 100
         elif word in SCALES:
             total, below = total + below * SCALES[word], 0

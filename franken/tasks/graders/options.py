@@ -35,6 +35,8 @@ NAMED = re.compile(
     r"|letter)\s*(?P<open>[(\[]?)([A-Z])\b(?!['’])(?P<close>[)\]]?)(?P<rest>.*)",
     re.IGNORECASE | re.DOTALL,
 )
+HEDGED = re.compile(r"\b(?:or|but|also|maybe|perhaps|possibly)\b", re.IGNORECASE)
+OTHER = re.compile(r"\b[B-Z]\b(?!['’])")
 IN_BRACKETS = re.compile(r"[(\[]([A-Z])[)\]]")
 RUN = re.compile(r"[A-Z]{2,}")  # BD: options B and D
 SEVERAL = re.compile(r"\(?[A-Z]\)?(?:\s*(?:,|;|&|\band\b|,\s*and\b)\s*\(?[A-Z]\)?)+\.?")
@@ -192,9 +194,12 @@ def _letters(text: str, options: Sequence[str]) -> tuple[frozenset[str], str] | 
         return frozenset(named[2].upper()), named["rest"].strip(" :.,-")
     reason = BEFORE_REASON.match(whole)
     if reason and (reason[1] not in "AI" or re.match(r"[A-Z],?\s+because\b", whole)):
-        return frozenset(reason[1]), whole[reason.end() :].strip(_AROUND)
+        rest = whole[reason.end() :]
+        if HEDGED.search(rest) and OTHER.search(affirmed(rest)):
+            return None
+        return frozenset(reason[1]), rest.strip(_AROUND)
     if len(brackets) == 1:
-        return frozenset(brackets), ""
+        return frozenset(brackets), IN_BRACKETS.sub("", text).strip(_AROUND)
     late = LATE.search(text)
     return (frozenset(late[1]), "") if late else None
 

@@ -156,7 +156,7 @@ def unit_named(name: str) -> str:
     """The short form of a unit's name; the name itself when it is none that is known."""
     if name.lstrip("\\") in ("Omega", "Ω"):
         return "Ω"
-    for form in (name, name.lower()):
+    for form in (name, name.lower() if len(name) > 1 else name):  # 5M is no metres
         if form in UNITS:
             return form
         if form in ALIASES:
