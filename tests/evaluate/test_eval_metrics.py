@@ -177,3 +177,38 @@ def test_differences_that_all_agree_have_an_interval_of_some_width(metric):
     row = compare_samples(same, same, metric).iloc[0]
     assert row["diff"] == 0
     assert row["ci_low"] < -0.2 < 0.2 < row["ci_high"]
+
+
+def test_all_tasks_count_the_same_in_a_comparison_and_in_its_test():
+    """Three prompts of one task and two of another: by hand, over all signs of the five gaps."""
+    before = {"t": [0.0, 0.5, 0.25], "u": [0.5, 0.0]}
+    after = {"t": [0.5, 1.0, 0.0], "u": [1.0, 0.75]}
+
+    def drawn(shares):
+        return table(
+            {
+                (task, f"{task}{i}"): [float(j < 4 * share) for j in range(4)]
+                for task in shares
+                for i, share in enumerate(shares[task])
+            }
+        )
+
+    row = compare_samples(drawn(before), drawn(after)).set_index("task").loc["all"]
+    gaps = [(np.array(after[t]) - before[t]) / (2 * len(before[t])) for t in before]
+    flat = np.concatenate(gaps)
+    flipped = [abs(flat @ signs) for signs in itertools.product((-1, 1), repeat=5)]
+    assert row["p"] == np.mean(np.array(flipped) >= abs(flat.sum()) - 1e-12)
+    assert row["diff"] == pytest.approx(flat.sum())
+    assert row["mean_a"] == pytest.approx((0.25 + 0.25) / 2)
+    assert row["mean_b"] == pytest.approx((0.5 + 0.875) / 2)
+    assert row["p_adjusted"] == row["p"]
+
+
+def test_a_drawn_p_has_the_floor_of_ten_thousand_sign_patterns():
+    one = {("t", str(i)): [0, 1] for i in range(30)}
+    two = {("t", str(i)): [1, 1] for i in range(30)}
+    assert compare_samples(table(one), table(two)).loc[0, "p"] == 1 / 10_001
+
+
+def test_half_a_point_is_not_a_right_answer():
+    assert per_prompt(table({("t", "a"): [0.5, 0.51]}), "acc@1").tolist() == [0.5]

@@ -16,9 +16,13 @@ from franken.report.verdicts import (
     SUPPORTED,
     above_half,
     interval,
+    judged,
     p_text,
     paired,
+    paired_gap,
+    percent,
     points,
+    side_of_half,
     values,
 )
 from franken.runs import RunSet, open_study
@@ -281,3 +285,37 @@ def test_numbers_as_text():
     assert points(-0.05) == "\N{MINUS SIGN}5.0"
     assert p_text(0.0002).replace("\N{NO-BREAK SPACE}", " ") == "p < 0.001"
     assert p_text(0.034).replace("\N{NO-BREAK SPACE}", " ") == "p = 0.034"
+    assert p_text(0.25).replace("\N{NO-BREAK SPACE}", " ") == "p = 0.25"
+    assert p_text(0.1).replace("\N{NO-BREAK SPACE}", " ") == "p = 0.10"
+    assert p_text(0.001).replace("\N{NO-BREAK SPACE}", " ") == "p = 0.001"
+    assert percent(0.726).replace("\N{NO-BREAK SPACE}", " ") == "72.6 %"
+    assert points(-0.0001) == points(0.0001) == "0.0"
+
+
+@pytest.mark.parametrize(
+    ("p", "low", "high", "side"),
+    [(0.01, 0.1, 0.3, 1), (0.01, -0.3, -0.1, -1), (0.01, -0.1, 0.3, 0), (0.05, 0.1, 0.3, 0)],
+)
+def test_a_side_of_half_needs_the_interval_and_the_test(p, low, high, side):
+    assert side_of_half({"p": p, "ci_low": low, "ci_high": high}) == side
+    for edge in ({"ci_low": 0.0, "ci_high": 0.3}, {"ci_low": -0.3, "ci_high": 0.0}):
+        assert side_of_half({"p": 0.01, **edge}) == 0
+
+
+def test_a_verdict_is_of_the_sign_below_five_percent():
+    assert judged({"diff": 0.1}, 0.049) == SUPPORTED
+    assert judged({"diff": -0.1}, 0.049) == AGAINST
+    assert judged({"diff": 0.1}, 0.05) == judged({"diff": 0.1}, float("nan")) == OPEN
+
+
+def test_a_gap_of_a_paired_test_is_turned_to_the_later_task():
+    test = FallTest(tasks=("a", "b"), difference=2.0, ci=(1.0, 4.0), p=0.01, p_adjusted=0.01, n=9)
+    assert paired_gap(test, "b") == (2.0, 1.0, 4.0)
+    assert paired_gap(test, "a") == (-2.0, -4.0, -1.0)
+
+
+def test_a_missing_evaluation_has_no_values_and_no_comparison(found):
+    assert len(values(found, "nobody")) == 0
+    assert paired(found, "sft", "nobody") is None
+    assert paired(found, "sft", "rl", task="nothing") is None
+    assert above_half(found, "nobody") is None

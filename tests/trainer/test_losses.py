@@ -335,3 +335,23 @@ def test_clipped_tokens_are_those_whose_gradient_the_clip_takes():
     ratio = (new - old).exp().detach()
     above = ((ratio > 1.28) & mask & (advantages != 0)[:, None]).sum().item()
     assert by_token(new, advantages, mask, kind="cispo", **clipping).clipped.sum() == above
+
+
+@pytest.mark.parametrize("kind", list(AGGREGATION))
+def test_losses_clip_at_a_fifth_by_default(kind):
+    old = torch.zeros(2, 4)
+    new = torch.tensor([0.5, 0.79, 1.19, 1.3]).log().expand(2, 4)
+    given = new, torch.tensor([1.0, -1.0]), torch.ones(2, 4, dtype=torch.bool)
+    default = by_token(*given, kind=kind, old_logprobs=old)
+    fifth = by_token(*given, kind=kind, old_logprobs=old, clip_low=0.2, clip_high=0.2)
+    assert torch.equal(default.loss, fifth.loss)
+    assert torch.equal(default.clipped, fifth.clipped)
+
+
+def test_weights_of_the_longest_response_that_is_allowed():
+    lengths = torch.tensor([1, 0])
+    assert row_weights(lengths, "constant", max_tokens=1).tolist() == [0.5, 0.5]
+    assert row_weights(lengths, "constant", max_tokens=4, rows=2).tolist() == [0.125, 0.125]
+    with pytest.raises(UsageError, match="longest response"):
+        row_weights(lengths, "constant", max_tokens=0)
+    assert row_weights(torch.tensor([0, 0]), "token").tolist() == [1.0, 1.0]
