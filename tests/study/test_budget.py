@@ -8,7 +8,7 @@ import pytest
 
 from franken.errors import UsageError
 from franken.study.agenda import OPTIONAL, Settings
-from franken.study.budget import fit, parse_budget
+from franken.study.budget import _typed, fit, parse_budget
 
 ASKED = Settings(samples=100, probe_samples=40, controls=2)
 WEIGHTS = {
@@ -116,11 +116,29 @@ def test_the_rungs_of_the_ladder(seconds, sizes):
 
 
 def test_a_part_is_kept_where_it_saves_less_than_a_fiftieth():
-    def nearly(s: Settings) -> float:
-        return 100 + 3 * s.on("scores") + 1.9 * s.on("attention") + s.samples
+    """Of about 1099 s: scores take 30 and go before the samples do, attention takes 19 and stays."""
 
-    asked = dataclasses.replace(ASKED, samples=20, probe_samples=10, controls=0)
-    whole = nearly(dataclasses.replace(asked, samples=10))
-    assert 1.9 < 0.02 * whole < 3
-    found = fit(asked, f"{whole - 1}s", nearly).settings
-    assert found.dropped == ("scores",)
+    def nearly(s: Settings) -> float:
+        return 1000 + 30 * s.on("scores") + 19 * s.on("attention") + s.samples
+
+    asked = dataclasses.replace(ASKED, controls=0)
+    whole = nearly(dataclasses.replace(asked, samples=50))
+    assert 19 < 0.02 * whole < 30
+    for saved, samples in ((1, 50), (31, 35)):
+        chosen = fit(asked, f"{whole - saved}s", nearly).settings
+        assert (chosen.samples, chosen.dropped) == (samples, ("scores",))
+
+
+def test_a_budget_that_is_met_exactly_is_kept():
+    assert fit(ASKED, f"{price(ASKED)}s", price).settings == ASKED
+    everything = dataclasses.replace(ASKED, samples=10, probe_samples=5, controls=1)
+    fewer = dataclasses.replace(everything, dropped=("scores",))
+    assert price(everything) > price(fewer)
+    exact = fit(everything, f"{price(everything)}s", price)
+    assert (exact.settings, exact.estimate) == (everything, price(everything))
+
+
+@pytest.mark.parametrize(("seconds", "typed"), [(29.0, "30s"), (98.9, "99s"), (99.0, "2m")])
+def test_a_budget_that_is_enough_is_typed_as_people_do(seconds, typed):
+    assert _typed(seconds) == typed
+    assert parse_budget(typed) > seconds
