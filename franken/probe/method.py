@@ -47,10 +47,10 @@ class Metric:
     `column` of samples.parquet, or a function of the samples. A column of lists has a number a
     head: its components are `COMPONENT, head 3`, or `head 3` where `component` is empty. A `rate`
     lies in [0, 1], a `rate_difference` in [−1, 1]; `geometric` means are of the logarithms of
-    ranks, from 1. `test` gives a p-value from a layer's samples and their values; Holm runs over the layers, and the heads, of
-    a component. `label` is what figures call it (those without one are not drawn), in percent by
-    default: `scale`. `compared`: whether `probe-compare` tests its difference; `peaked`: whether a
-    run's `peaks` are found in it.
+    ranks, from 1. `test` gives a p-value from a layer's samples and their values; Holm runs over
+    the layers, and the heads, of a component. `label` is what figures call it (those without one
+    are not drawn), in percent by default: `scale`. `compared`: whether `probe-compare` tests its
+    difference; `peaked`: whether a run's `peaks` are found in it.
     """
 
     name: str
