@@ -37,12 +37,12 @@ def show(
 
     if csv + latex + json > 1:
         raise UsageError("one format at a time", "--csv, --latex and --json exclude each other")
-    found = _open(run)
+    opened = _open(run)
     if table == "list":
-        able = {k.name: k.what for k in KINDS if k.able(found)}
+        able = {k.name: k.what for k in KINDS if k.able(opened)}
         return print_object({"tables": able} if json else able, json)
-    shown = tables(found, table)
-    notes = accounts(found)
+    shown = tables(opened, table)
+    notes = accounts(opened)
     if json:
         content = [
             {"table": t.name, "title": t.title, "note": t.note, "rows": t.records()} for t in shown

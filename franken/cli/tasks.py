@@ -38,13 +38,15 @@ def verify(
     from franken.tasks.algopuzzlevqa import files, load
     from franken.tasks.algopuzzlevqa import verify as verify_rows
 
-    found = {name: verify_rows(load(path)) for name, path in files(folder).items()}
+    verdicts = {name: verify_rows(load(path)) for name, path in files(folder).items()}
     if json:
-        print_object({"tasks": found}, json)
+        print_object({"tasks": verdicts}, json)
     else:
-        print_verdicts(found)
+        print_verdicts(verdicts)
     return (
-        3 if any(row["ours"] is None for task in found.values() for row in task["disagree"]) else 0
+        3
+        if any(row["ours"] is None for task in verdicts.values() for row in task["disagree"])
+        else 0
     )
 
 
@@ -53,12 +55,12 @@ def list_tasks(json: Json = False) -> int:
     """Every built-in task: what it asks, and how it can be solved."""
     from franken.tasks.catalogue import catalogue
 
-    found = catalogue()
+    rows = catalogue()
     if json:
-        return print_object({"tasks": found}, json)
+        return print_object({"tasks": rows}, json)
     print_table(
         ["task", "what is asked", "strategies"],
-        [[t["task"], t["about"], ", ".join(t["strategies"])] for t in found],
+        [[t["task"], t["about"], ", ".join(t["strategies"])] for t in rows],
     )
     print(
         "\nThe eighteen puzzle types take NAME[:LEVEL][@SIZE][+choice]: clock:3, maze:2@168, n_queens+choice."
@@ -80,16 +82,16 @@ def show(
     """
     from franken.tasks.catalogue import shown, split_named
 
-    found = shown(task, index=index, split=split_named(split), seed=seed, pairs=pairs)
+    item = shown(task, index=index, split=split_named(split), seed=seed, pairs=pairs)
     if json:
-        return print_object(found, json)
+        return print_object(item, json)
     for key in ("task", "question", "answer", "description"):
-        print(f"{key:12} {found[key]}")
-    print_table(["fact", "value"], [[k, v] for k, v in found["facts"].items()])
-    print_table(["strategy", "solution"], [[k, v] for k, v in found["solutions"].items()])
-    flips = ", ".join(f"{fact} {n}" for fact, n in found["pairs"]["facts"].items())
+        print(f"{key:12} {item[key]}")
+    print_table(["fact", "value"], [[k, v] for k, v in item["facts"].items()])
+    print_table(["strategy", "solution"], [[k, v] for k, v in item["solutions"].items()])
+    flips = ", ".join(f"{fact} {n}" for fact, n in item["pairs"]["facts"].items())
     print(
-        f"{found['pairs']['n']} pairs, {found['pairs']['ineligible']} of them ineligible; they flip: {flips}"
+        f"{item['pairs']['n']} pairs, {item['pairs']['ineligible']} of them ineligible; they flip: {flips}"
     )
     return 0
 

@@ -125,12 +125,12 @@ def _plan(
         load_recipe(name, tuple(overrides)), tuple(split_list(frozen)), tuple(split_list(trained))
     )
     warn_of_lost_updates(recipe)
-    found = memory_plan(recipe, out=out, memory=memory, processes=processes)
+    plan = memory_plan(recipe, out=out, memory=memory, processes=processes)
     if json:
-        print_object(asdict(found), True)
+        print_object(asdict(plan), True)
     else:
-        print_plan(found)
-    refuse_what_cannot_fit(found)
+        print_plan(plan)
+    refuse_what_cannot_fit(plan)
     return 0
 
 
@@ -155,11 +155,11 @@ def _study(
     if out is None:
         raise UsageError("no --out given", why="a study needs its own folder", fix="add --out DIR")
     say = None if json else lambda line: print(line, file=sys.stderr, flush=True)
-    found = run_freeze_study(recipe, planned, range(seeds), out, items=items, report=say)
+    summary = run_freeze_study(recipe, planned, range(seeds), out, items=items, report=say)
     from franken.report.figures.freezing import draw_freezing
 
-    figure = draw_freezing(found, out / "freezing.png")
-    shown: Any = found[found["metric"] == "acc@1"]
+    figure = draw_freezing(summary, out / "freezing.png")
+    shown: Any = summary[summary["metric"] == "acc@1"]
     if json:
         return print_object({"figure": str(figure), "arms": shown.to_dict("records")}, json)
     head = ["layers", "what", "acc@1", "minus plain RL", "minus start"]

@@ -293,7 +293,7 @@ def _run_one(
 
         rows = pd.DataFrame(run.rows())
         warnings = (
-            [f"donor: {d.kind}: {d.text}" for found in hybrid.allowed.values() for d in found]
+            [f"donor: {d.kind}: {d.text}" for allowed in hybrid.allowed.values() for d in allowed]
             if hybrid
             else []
         )

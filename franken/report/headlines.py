@@ -48,24 +48,24 @@ from franken.runs import RunSet
 from franken.stats import ALPHA, Estimate
 
 
-def all_headlines(found: RunSet) -> list[Headline]:
+def all_headlines(runset: RunSet) -> list[Headline]:
     """The summary line (is there a gain at all?) and the four questions, in the order of the page."""
-    return [gain(found), where(found), what(found), transfer(found), necessary(found)]
+    return [gain(runset), where(runset), what(runset), transfer(runset), necessary(runset)]
 
 
-def gain(found: RunSet) -> Headline:
+def gain(runset: RunSet) -> Headline:
     """Did RL improve on what it started from, and on the same compute of more SFT?"""
-    parent = found.study.parent
+    parent = runset.study.parent
     claim = f"RL beats {name(parent)} on held-out questions"
-    row = paired(found, parent, "rl")
+    row = paired(runset, parent, "rl")
     if row is None:
         return Headline(
             "gain", "Did RL help?", "The checkpoints were not evaluated.", claim, ABSENT
         )
     answer = say(
         "RL answers {after:n} of the questions, {who} {before:n}: {gain:n}, {n:n} prompts, {p:n}.",
-        _evals(found, parent, "rl"),
-        {"after": _evals(found, "rl"), "before": _evals(found, parent)},
+        _evals(runset, parent, "rl"),
+        {"after": _evals(runset, "rl"), "before": _evals(runset, parent)},
         who=name(parent),
         after=percent(row["mean_b"]),
         before=percent(row["mean_a"]),
@@ -75,12 +75,12 @@ def gain(found: RunSet) -> Headline:
     )
     wanted = [
         ("control", "rl", "acc@1"),
-        *((parent, "rl", f"acc@{k}") for k in _ks(found)),
+        *((parent, "rl", f"acc@{k}") for k in _ks(runset)),
         (parent, "rl", "strategies"),
     ]
-    rows = [(a, m, r) for a, b, m in wanted if (r := paired(found, a, b, m)) is not None]
+    rows = [(a, m, r) for a, b, m in wanted if (r := paired(runset, a, b, m)) is not None]
     facts = [
-        _against(found, a, metric, r, p)
+        _against(runset, a, metric, r, p)
         for (a, metric, r), p in zip(
             rows, stats.holm([float(r["p"]) for *_, r in rows]), strict=True
         )
@@ -96,14 +96,14 @@ def gain(found: RunSet) -> Headline:
         claim,
         judged(row, row["p"]),
         test,
-        [*facts, *_unformatted(found)],
+        [*facts, *_unformatted(runset)],
     )
 
 
-def _against(found: RunSet, a: str, metric: str, row: Any, p: float) -> str:
+def _against(runset: RunSet, a: str, metric: str, row: Any, p: float) -> str:
     """RL beside something else, in one line."""
-    runs = _evals(found, a, "rl")
-    at = {"before": _evals(found, a), "after": _evals(found, "rl")}
+    runs = _evals(runset, a, "rl")
+    at = {"before": _evals(runset, a), "after": _evals(runset, "rl")}
     if metric == "strategies":
         return say(
             "Distinct strategies a prompt: {before:n} before, {after:n} after RL, {p:n}.",
@@ -130,20 +130,20 @@ def _against(found: RunSet, a: str, metric: str, row: Any, p: float) -> str:
     )
 
 
-def where(found: RunSet) -> Headline:
+def where(runset: RunSet) -> Headline:
     """Where the model sees: do the swap curves of two tasks fall at different layers?"""
     question = "Where does it see, where does it reason?"
     claim = "Tasks stop reading the image at different depths"
-    model = next((m for m in ("rl", "sft", "base") if m in found.models("probe")), None)
-    depths = reading_depths(found, model) if model else {}
+    model = next((m for m in ("rl", "sft", "base") if m in runset.models("probe")), None)
+    depths = reading_depths(runset, model) if model else {}
     depths = {t: d for t, d in depths.items() if len(d) >= 5}
     if model is None or len(depths) < 2:
         return Headline(
             "where", question, "Too few pairs whose answer follows the image.", claim, ABSENT
         )
-    runs = runs_of(found, "probe", [model], "swap-suffix")
-    at = {t: stats.mean(d, span=found.study.depth) for t, d in depths.items()}
-    first, last, p, how, gap = _deepest_gap(found, model, depths)
+    runs = runs_of(runset, "probe", [model], "swap-suffix")
+    at = {t: stats.mean(d, span=runset.study.depth) for t, d in depths.items()}
+    first, last, p, how, gap = _deepest_gap(runset, model, depths)
     answer = say(
         "In {who}, answers to {first} stop following the image after {early:n}, answers to {last} after {late:n}: "
         "{gap:n} later, {n:n} pairs, {p:n}.",
@@ -167,7 +167,7 @@ def where(found: RunSet) -> Headline:
         )
         for t in sorted(at, key=lambda t: at[t].value)
     ]
-    facts += [worst] if (worst := costliest_layer(found, model)) else []
+    facts += [worst] if (worst := costliest_layer(runset, model)) else []
     test = (
         "Per pair, the number of layers from which a suffix swap still changes the answer, among pairs where the swap "
         f"of all layers does; {how}, Holm over all pairs of tasks. The two tasks furthest apart are shown."
@@ -175,12 +175,12 @@ def where(found: RunSet) -> Headline:
     return Headline("where", question, answer, claim, SUPPORTED if p < ALPHA else OPEN, test, facts)
 
 
-def what(found: RunSet) -> Headline:
+def what(runset: RunSet) -> Headline:
     """What training changed: is the RL update larger in the middle and late layers?"""
     question = "What did training change?"
     claim = "The RL update concentrates in middle and late layers"
-    rows = found.layers("diff")
-    delta = found.study.delta
+    rows = runset.layers("diff")
+    delta = runset.study.delta
     energy = text_layers(rows, delta, "relative_energy")
     if len(energy) < 3 or not energy.mean() > 0:
         why = (
@@ -189,7 +189,7 @@ def what(found: RunSet) -> Headline:
             else "RL did not change the text layers at all."
         )
         return Headline("what", question, why, claim, ABSENT)
-    runs = runs_of(found, "diff")
+    runs = runs_of(runset, "diff")
     start = thirds(len(energy))["middle"][0]
     p = stats.permutation_test(energy[:start], energy[start:])
     ratio, low, high = stats.ratio(energy[:start], energy[start:])
@@ -250,17 +250,17 @@ def what(found: RunSet) -> Headline:
     return Headline("what", question, answer, claim, verdict, test, facts)
 
 
-def transfer(found: RunSet) -> Headline:
+def transfer(runset: RunSet) -> Headline:
     """Whether RL's middle and late layers carry the gain into the parent."""
     question = "Does the change transfer?"
     claim = "RL's middle and late layers carry its gain"
-    parent, study = found.study.parent, found.study
+    parent, study = runset.study.parent, runset.study
     hybrids = [h for h, info in study.hybrids.items() if not info.control]
-    rows = {h: r for h in hybrids if (r := paired(found, parent, h)) is not None}
-    whole = paired(found, parent, "rl")
+    rows = {h: r for h in hybrids if (r := paired(runset, parent, h)) is not None}
+    whole = paired(runset, parent, "rl")
     late = set(range(thirds(study.depth)["middle"][0], study.depth))
     main = next((h for h in rows if set(study.hybrids[h].layers) == late), None)
-    half = above_half(found, main) if main else None
+    half = above_half(runset, main) if main else None
     if whole is None or main is None or half is None:
         return Headline("transfer", question, "No hybrid was evaluated.", claim, ABSENT)
     adjusted = dict(zip(rows, stats.holm([float(r["p"]) for r in rows.values()]), strict=True))
@@ -270,18 +270,18 @@ def transfer(found: RunSet) -> Headline:
         for c, info in study.hybrids.items()
         if info.control
         and len(info.layers) == len(late)
-        and (r := paired(found, c, main)) is not None
+        and (r := paired(runset, c, main)) is not None
     ]
     controlled = stats.holm([float(r["p"]) for _, r in controls])
     beats = [r["diff"] > 0 and q < ALPHA for (_, r), q in zip(controls, controlled, strict=True)]
     gained = judged(whole, whole["p"]) == SUPPORTED
     part = ", {share:n} of RL's gain" if gained else ""
     share = f"{100 * row['diff'] / whole['diff']:.0f}{NB}%" if gained else ""
-    runs = _evals(found, parent, main, "rl")
+    runs = _evals(runset, parent, main, "rl")
     answer = say(
         "{who} with RL's {span} scores {after:n}: {gain:n} over {who}" + part + ", {n:n}, {p:n}.",
         runs,
-        {"after": _evals(found, main), "gain": _evals(found, parent, main)},
+        {"after": _evals(runset, main), "gain": _evals(runset, parent, main)},
         who=name(parent),
         span=name_layers(late),
         after=percent(row["mean_b"]),
@@ -307,7 +307,7 @@ def transfer(found: RunSet) -> Headline:
     facts: list[str] = [
         say(
             "{label}: {gain:n}, {p:n}.",
-            _evals(found, parent, h),
+            _evals(runset, parent, h),
             label=h,
             gain=interval(r),
             p=p_text(adjusted[h]),
@@ -320,7 +320,7 @@ def transfer(found: RunSet) -> Headline:
     facts += [
         say(
             "{main} against {control}, as many layers chosen at random: {gain:n}, {p:n}.",
-            _evals(found, c, main),
+            _evals(runset, c, main),
             main=main,
             control=name(c),
             gain=interval(r),
@@ -343,18 +343,18 @@ def transfer(found: RunSet) -> Headline:
     return Headline("transfer", question, answer, claim, verdict, test, facts)
 
 
-def necessary(found: RunSet) -> Headline:
+def necessary(runset: RunSet) -> Headline:
     """Whether RL still gains when its late layers are frozen."""
-    question, parent, study = "Was it necessary?", found.study.parent, found.study
-    arms = {a: r for a in study.frozen if (r := paired(found, "rl", a)) is not None}
-    whole = paired(found, parent, "rl")
+    question, parent, study = "Was it necessary?", runset.study.parent, runset.study
+    arms = {a: r for a in study.frozen if (r := paired(runset, "rl", a)) is not None}
+    whole = paired(runset, parent, "rl")
     if not arms or whole is None:
         how = "No freeze run was given. Repeat RL with layers frozen (franken freeze-train) and name it with --extra."
         return Headline(
             "necessary", question, how, "Without its late layers RL loses its gain", ABSENT
         )
     lower = dict(zip(arms, stats.holm([float(r["p"]) for r in arms.values()]), strict=True))
-    halves = {a: above_half(found, a) for a in arms}
+    halves = {a: above_half(runset, a) for a in arms}
     late = set(range(*thirds(study.depth)["late"]))
     key = max(
         arms,
@@ -371,8 +371,8 @@ def necessary(found: RunSet) -> Headline:
     row = arms[key]
     answer = say(
         "RL with {span} frozen scores {after:n}: {loss:n} against full RL, {n:n}, {p:n}.",
-        _evals(found, "rl", key),
-        {"after": _evals(found, key)},
+        _evals(runset, "rl", key),
+        {"after": _evals(runset, key)},
         span=span,
         after=percent(row["mean_b"]),
         loss=interval(row),
@@ -390,7 +390,7 @@ def necessary(found: RunSet) -> Headline:
     for arm, r in arms.items():
         line = say(
             "{arm} ({span}): {loss:n} against RL, {p:n}; {state}.",
-            _evals(found, "rl", arm),
+            _evals(runset, "rl", arm),
             arm=name(arm),
             span=format_layers(study.frozen[arm]),
             loss=interval(r),
@@ -399,7 +399,7 @@ def necessary(found: RunSet) -> Headline:
         )
         half = halves[arm]
         facts.append(
-            join(line, keeps_text(half, _evals(found, parent, "rl", arm)))
+            join(line, keeps_text(half, _evals(runset, parent, "rl", arm)))
             if half is not None
             else line
         )
@@ -418,11 +418,11 @@ def _freeze_state(row: Any, p: float, half: Any | None) -> str:
     return OPEN
 
 
-def reading_depths(found: RunSet, model: str) -> dict[str, np.ndarray]:
+def reading_depths(runset: RunSet, model: str) -> dict[str, np.ndarray]:
     """Per task, for each pair whose answer follows the image: how many suffix swaps (from layer 0,
     1, …) change it.
     """
-    rows = found.samples("probe", model)
+    rows = runset.samples("probe", model)
     rows = rows[
         (rows["method"] == "swap-suffix") & rows["error"].isna() & rows["ineligible"].isna()
     ]
@@ -437,7 +437,7 @@ def reading_depths(found: RunSet, model: str) -> dict[str, np.ndarray]:
 
 
 def _deepest_gap(
-    found: RunSet, model: str, depths: dict[str, np.ndarray]
+    runset: RunSet, model: str, depths: dict[str, np.ndarray]
 ) -> tuple[str, str, float, str, Estimate]:
     """The two tasks that fall furthest apart: (earlier, later, adjusted p, the test's name, gap
     with interval).
@@ -446,7 +446,7 @@ def _deepest_gap(
     other tasks are compared as independent samples. Holm runs over all pairs of tasks. Shown is the
     widest gap, with the interval of its test.
     """
-    manifest = found.manifest("probe", model)
+    manifest = runset.manifest("probe", model)
     paired_tests = {frozenset(t.tasks): t for t in manifest.fall_tests} if manifest else {}
     pairs = list(combinations(depths, 2))
     tests = [paired_tests.get(frozenset(ab)) for ab in pairs]
@@ -468,11 +468,11 @@ def _deepest_gap(
     return a, b, adjusted[at], how, gap
 
 
-def costliest_layer(found: RunSet, model: str) -> str:
+def costliest_layer(runset: RunSet, model: str) -> str:
     """Which layer's removal costs most accuracy over all tasks; several where their intervals
     overlap.
     """
-    rows = found.layers("probe")
+    rows = runset.layers("probe")
     rows = rows[
         (rows["model"] == model) & (rows["method"] == "zero") & (rows["metric"] == "accuracy_drop")
     ]
@@ -484,7 +484,7 @@ def costliest_layer(found: RunSet, model: str) -> str:
     who = name_layers(layers) if len(layers) == 1 else f"one of the {name_layers(layers)}"
     return say(
         "Removing {who} costs most: {cost:n} of accuracy at layer {layer} (95 % {span:n}), mean over tasks.",
-        runs_of(found, "probe", [model], "zero"),
+        runs_of(runset, "probe", [model], "zero"),
         who=who,
         cost=f"{100 * top['value']:.0f} points",
         layer=int(top["layer"]),
@@ -501,15 +501,15 @@ def text_layers(rows: Any, delta: str, metric: str, component: str = "all") -> n
     return rows[keep].sort_values("layer")["value"].dropna().to_numpy(float)
 
 
-def _evals(found: RunSet, *models: str) -> tuple[str, ...]:
-    return runs_of(found, "eval", models, "image")
+def _evals(runset: RunSet, *models: str) -> tuple[str, ...]:
+    return runs_of(runset, "eval", models, "image")
 
 
-def _unformatted(found: RunSet) -> list[str]:
+def _unformatted(runset: RunSet) -> list[str]:
     """A warning for stages that hardly ever keep the answer format: their score says little about
     what they see.
     """
-    rows = found.layers("eval")
+    rows = runset.layers("eval")
     rows = rows[
         (rows["metric"] == "format") & (rows["task"] == "all") & (rows["method"] == "image")
     ]
@@ -517,17 +517,17 @@ def _unformatted(found: RunSet) -> list[str]:
     return [
         say(
             "{who} keeps the answer format in {rate:n} of its replies: its score measures that as much as what it sees.",
-            _evals(found, m),
+            _evals(runset, m),
             who=name(m),
             rate=percent(rates[m]),
         )
-        for m in found.study.stages
+        for m in runset.study.stages
         if rates.get(m, 1.0) < 0.5
     ]
 
 
-def _ks(found: RunSet) -> list[int]:
-    rows = found.layers("eval")
+def _ks(runset: RunSet) -> list[int]:
+    rows = runset.layers("eval")
     names = (
         rows[rows["metric"].astype(str).str.fullmatch(r"acc@\d+")]["metric"].unique()
         if len(rows)

@@ -55,9 +55,9 @@ class Effect:
         return interval({"diff": self.diff, "ci_low": self.low, "ci_high": self.high})
 
 
-def effects(found: RunSet) -> list[Effect]:
+def effects(runset: RunSet) -> list[Effect]:
     """All effects of the layer sets that a study froze or are thirds of the decoder, kind by kind."""
-    study = found.study
+    study = runset.study
     whole = set(range(study.depth))
     sets = [tuple(range(*bounds)) for bounds in thirds(study.depth).values()]
     sets = list(
@@ -77,7 +77,7 @@ def effects(found: RunSet) -> list[Effect]:
     made: list[Effect] = []
     for kind, wanted in plan.items():
         rows = [
-            (s, label, other, paired(found, other, label)) for s, label, other in wanted if label
+            (s, label, other, paired(runset, other, label)) for s, label, other in wanted if label
         ]
         known = [(s, label, other, row) for s, label, other, row in rows if row is not None]
         adjusted = stats.holm([float(row["p"]) for *_, row in known])
@@ -99,13 +99,13 @@ def effects(found: RunSet) -> list[Effect]:
     return made
 
 
-def all_hybrids(found: RunSet) -> list[Effect]:
+def all_hybrids(runset: RunSet) -> list[Effect]:
     """Every hybrid against the parent, random sets (kind `random`) included; Holm over the planned
     ones.
     """
     rows = [
-        (label, info, paired(found, found.study.parent, label))
-        for label, info in found.study.hybrids.items()
+        (label, info, paired(runset, runset.study.parent, label))
+        for label, info in runset.study.hybrids.items()
     ]
     known = [(label, info, row) for label, info, row in rows if row is not None]
     planned = [i for i, (_, info, _) in enumerate(known) if not info.control]
@@ -120,7 +120,7 @@ def all_hybrids(found: RunSet) -> list[Effect]:
             "random" if info.control else "graft",
             tuple(info.layers),
             label,
-            found.study.parent,
+            runset.study.parent,
             float(row["diff"]),
             float(row["ci_low"]),
             float(row["ci_high"]),
@@ -136,11 +136,11 @@ def control_bands(shown: Sequence[Effect], sizes: Collection[int] | None = None)
     """By size of the layer set: lowest and highest estimate of the random sets, and how many there
     are.
     """
-    found: dict[int, list[float]] = {}
+    gains: dict[int, list[float]] = {}
     for effect in shown:
         if effect.kind == "random" and (sizes is None or len(effect.layers) in sizes):
-            found.setdefault(len(effect.layers), []).append(effect.diff)
-    return {size: (min(values), max(values), len(values)) for size, values in sorted(found.items())}
+            gains.setdefault(len(effect.layers), []).append(effect.diff)
+    return {size: (min(values), max(values), len(values)) for size, values in sorted(gains.items())}
 
 
 def plot_effects(

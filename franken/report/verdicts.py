@@ -63,18 +63,18 @@ def interval(row: Any) -> str:
     return f"{points(row['diff'])} points (95{NB}% {points(low)} to {points(high)})"
 
 
-def paired(found: RunSet, a: str, b: str, metric: str = "acc@1", task: str = "all") -> Any | None:
+def paired(runset: RunSet, a: str, b: str, metric: str = "acc@1", task: str = "all") -> Any | None:
     """The paired comparison b - a in the image arm, as a row; None when the two share no prompt.
 
     Every pair is compared once per set of runs: the page, its figures and its tables ask for the same
     ones.
     """
-    known: dict[tuple[str, str, str], Any] = vars(found).setdefault("_compared", {})
+    known: dict[tuple[str, str, str], Any] = vars(runset).setdefault("_compared", {})
     if (a, b, metric) not in known:
-        left, right = values(found, a, metric), values(found, b, metric)
+        left, right = values(runset, a, metric), values(runset, b, metric)
         shared = len(left) > 0 and len(right) > 0 and len(left.index.intersection(right.index)) > 0
         known[a, b, metric] = (
-            compare_samples(found.samples("eval", a), found.samples("eval", b), metric).set_index(
+            compare_samples(runset.samples("eval", a), runset.samples("eval", b), metric).set_index(
                 "task"
             )
             if shared
@@ -84,26 +84,26 @@ def paired(found: RunSet, a: str, b: str, metric: str = "acc@1", task: str = "al
     return None if table is None or task not in table.index else table.loc[task]
 
 
-def values(found: RunSet, label: str, metric: str = "acc@1") -> Any:
+def values(runset: RunSet, label: str, metric: str = "acc@1") -> Any:
     """A model's value per prompt in the image arm, indexed by (task, sample); empty when it was not
     evaluated.
     """
     import pandas as pd
 
-    rows = found.samples("eval", label)
+    rows = runset.samples("eval", label)
     if len(rows) == 0 or not (rows["method"] == "image").any():
         return pd.Series(dtype=float)
     return per_prompt(rows[rows["method"] == "image"], metric).dropna()
 
 
-def above_half(found: RunSet, label: str) -> Any | None:
+def above_half(runset: RunSet, label: str) -> Any | None:
     """A model against the middle between RL and its parent, paired by prompt: above 0, it keeps
     over half of RL's gain.
 
     Unlike a ratio of two differences, this contrast has an ordinary paired interval, also where
     RL's gain is small.
     """
-    parent, rl, own = (values(found, m) for m in (found.study.parent, "rl", label))
+    parent, rl, own = (values(runset, m) for m in (runset.study.parent, "rl", label))
     half = (parent + rl).dropna() / 2
     if len(half.index.intersection(own.index)) == 0:
         return None

@@ -10,20 +10,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL.Image import Image
+
 from franken.tasks.graders.compare import compare, infer_type
 from franken.tasks.graders.options import LETTERS, right_options
 from franken.tasks.graders.reply import extract, last_boxed
 from franken.tasks.images import open_image
 from franken.tasks.layouts import IN_QUESTION, Layout
 from franken.tasks.puzzle import Item
+from franken.tasks.tables import Row
 
 PLACE = re.compile(r"<image[ _]?(\d*)>")
 LABEL = re.compile(r"(?:^|(?<=[\s,;(]))\(?([A-Z])[:.)]\s*(?=\S)")
 
 
-def item_of(
-    row: Mapping[str, Any], layout: Layout, name: str, number: int, folder: Path | None
-) -> Item:
+def item_of(row: Row, layout: Layout, name: str, number: int, folder: Path | None) -> Item:
     """One row as an item; what is wrong with it is its `error`. `folder` is where the paths of its
     images start.
 
@@ -68,12 +69,12 @@ def item_of(
     )
 
 
-def question_of(row: Mapping[str, Any], layout: Layout) -> str:
+def question_of(row: Row, layout: Layout) -> str:
     """What a row asks in its own words, before options and the form of the answer are added."""
     return str(_value(row, layout.question) or "").strip() or layout.empty
 
 
-def task_of(row: Mapping[str, Any], layout: Layout, name: str) -> str:
+def task_of(row: Row, layout: Layout, name: str) -> str:
     """The task of a row. A name that a built-in task has gets `data-` in front, so that no other
     rule judges its answers.
     """
@@ -84,16 +85,16 @@ def task_of(row: Mapping[str, Any], layout: Layout, name: str) -> str:
     return f"data-{task}" if is_puzzle(task) or is_public(task) else task
 
 
-def _column(names: str, row: Mapping[str, Any]) -> str | None:
+def _column(names: str, row: Row) -> str | None:
     return next((n for n in names.split("|") if n and row.get(n) is not None), None)
 
 
-def _value(row: Mapping[str, Any], names: str) -> Any:
+def _value(row: Row, names: str) -> Any:
     column = _column(names, row)
     return None if column is None else row[column]
 
 
-def _read_answer(value: Any, reads: str) -> tuple[str, str | None]:
+def _read_answer(value: object, reads: str) -> tuple[str, str | None]:
     """(answer, what is wrong with it)."""
     if value is None or str(value).strip() == "":
         return "", "the row has no answer"
@@ -120,7 +121,7 @@ def _read_answer(value: Any, reads: str) -> tuple[str, str | None]:
 
 
 def _read_options(
-    row: Mapping[str, Any], layout: Layout, question: str
+    row: Row, layout: Layout, question: str
 ) -> tuple[tuple[str, ...], bool, str | None]:
     """(texts of the options, whether the question lists them already, what is wrong with them)."""
     if layout.options == IN_QUESTION:
@@ -187,9 +188,7 @@ def _settle(answer: str, kind: str, options: tuple[str, ...]) -> tuple[str, str,
     )
 
 
-def _read_images(
-    row: Mapping[str, Any], layout: Layout, folder: Path | None
-) -> tuple[list[Any], str | None]:
+def _read_images(row: Row, layout: Layout, folder: Path | None) -> tuple[list[Image], str | None]:
     images, trouble = [], None
     for names in layout.images.split("+") if layout.images else []:
         value = _value(row, names)

@@ -2,7 +2,7 @@
 
 import importlib
 from collections import Counter
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from franken import plugins, tasks
 from franken.errors import UsageError
@@ -10,10 +10,39 @@ from franken.tasks.puzzle import Split
 from franken.tasks.puzzles import suite
 
 
-def catalogue() -> list[dict[str, Any]]:
-    """One row a task: `task`, `about`, `strategies`, and for the eighteen types the smallest
-    picture's side in pixels.
-    """
+class Entry(TypedDict):
+    """A task in a line; `smallest` is the least side of a picture of the eighteen types, in pixels."""
+
+    task: str
+    about: str
+    strategies: list[str]
+    smallest: NotRequired[int]
+
+
+class Flips(TypedDict):
+    """How many pairs were drawn, how many are ineligible, and how many of the others flip a fact."""
+
+    n: int
+    ineligible: int
+    facts: dict[str, int]
+
+
+class Shown(TypedDict):
+    """An item without its image, and what its task's pairs flip."""
+
+    task: str
+    id: str
+    question: str
+    options: list[str]
+    answer: str
+    description: str
+    facts: dict[str, str]
+    solutions: dict[str, str]
+    pairs: Flips
+
+
+def catalogue() -> list[Entry]:
+    """Every built-in task, then those of plugins."""
     grid = [_row(name, type(tasks.get(name)).__doc__, None) for name in tasks.names()]
     types = []
     for name in suite.NAMES:
@@ -26,17 +55,19 @@ def catalogue() -> list[dict[str, Any]]:
     )
 
 
-def _row(name: str, text: str | None, smallest: int | None) -> dict[str, Any]:
+def _row(name: str, text: str | None, smallest: int | None) -> Entry:
     about = (text or "").strip().splitlines()[0].partition(": ")
-    row = {
+    row: Entry = {
         "task": name,
         "about": about[2] or about[0],
         "strategies": list(tasks.get(name).strategies),
     }
-    return row if smallest is None else row | {"smallest": smallest}
+    if smallest is not None:
+        row["smallest"] = smallest
+    return row
 
 
-def shown(task: str, *, index: int, split: Split, seed: int, pairs: int) -> dict[str, Any]:
+def shown(task: str, *, index: int, split: Split, seed: int, pairs: int) -> Shown:
     """The `index`-th item without its image, and how many of the first `pairs` pairs flip each
     fact.
     """

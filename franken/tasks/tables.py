@@ -162,14 +162,14 @@ def _read_json(file: Path) -> list[Row]:
     return [_object(row, file.name) for row in content]
 
 
-def _parse(text: str, where: str) -> Any:
+def _parse(text: str, where: str) -> object:
     try:
         return json.loads(text)
     except json.JSONDecodeError as e:
         raise FrankenError(f"{where} is not JSON", str(e), "repair it") from e
 
 
-def _object(row: Any, where: str) -> Row:
+def _object(row: object, where: str) -> Row:
     if not isinstance(row, dict):
         raise FrankenError(
             f"{where} is not an object",

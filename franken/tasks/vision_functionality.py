@@ -12,13 +12,13 @@ image and is removed.
 
 import json
 from pathlib import Path
-from typing import Any
 
 from franken.errors import FrankenError, UsageError
 from franken.tasks.graders.boxes import compare_boxes, iou
 from franken.tasks.grading import NUMBER, extract, is_well_formed, normalise
 from franken.tasks.images import open_image
 from franken.tasks.puzzle import Grade, Item, Pair
+from franken.tasks.tables import Row
 
 FUNCTIONS = ("counting", "grounding", "ocr", "recognition")
 ANSWER_TYPES = {"counting": "integer", "grounding": "box", "ocr": "word", "recognition": "yes_no"}
@@ -97,7 +97,7 @@ def _read(file: Path) -> list[Pair]:
     return pairs
 
 
-def _pair(row: dict[str, Any], folder: Path, number: int) -> Pair:
+def _pair(row: Row, folder: Path, number: int) -> Pair:
     pair_id = str(row.get("id", f"{folder.name}-line-{number}"))
     task = str(row.get("task", folder.name))
     meta = row.get("meta", {})
@@ -131,19 +131,21 @@ def _pair(row: dict[str, Any], folder: Path, number: int) -> Pair:
         fact=str(meta.get("object_name") or meta.get("category_name") or task),
         target=sides[0],
         source=sides[1],
-        ineligible=None if problem else _ineligible(task, answers, meta),
+        ineligible=None
+        if problem
+        else _ineligible(task, [answer or "" for answer in answers], meta),
         error=problem,
     )
 
 
-def _answer(meta: dict[str, Any], key: str) -> str | None:
+def _answer(meta: Row, key: str) -> str | None:
     value = meta.get(key, meta.get(f"{key}_answer"))
     if value is None:
         return None
     return ",".join(str(v) for v in value) if isinstance(value, list) else str(value)
 
 
-def _ineligible(task: str, answers: list[Any], meta: dict[str, Any]) -> str | None:
+def _ineligible(task: str, answers: list[str], meta: Row) -> str | None:
     target, source = answers
     if task == "grounding":
         boxes = [tuple(float(x) for x in NUMBER.findall(a)) for a in answers]
