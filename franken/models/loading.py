@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Int
@@ -15,6 +15,14 @@ from franken.checkpoints import Checkpoint, open_checkpoint
 from franken.companions import check_companions
 from franken.errors import FrankenError, UsageError, check_known
 from franken.models.families import Family, family_of
+
+if TYPE_CHECKING:
+    from transformers import (
+        PretrainedConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+        ProcessorMixin,
+    )
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Parameters below which the work of a layer is less than that of sharing it among threads.
@@ -28,6 +36,7 @@ class Loaded:
     models.
     """
 
+    # transformers' own types lack what each family's classes have
     model: Any
     processor: Any
     tokenizer: Any
@@ -151,7 +160,7 @@ def load(
     return wrap(model.to(where).eval(), processor if multimodal else None, tokenizer, checkpoint)
 
 
-def _check_sizes(checkpoint: Checkpoint, config: Any) -> None:
+def _check_sizes(checkpoint: Checkpoint, config: "PretrainedConfig") -> None:
     """Raises FrankenError where transformers would make a decoder of another size than the weights,
     filled with random numbers: a configuration that leaves sizes out means the family's defaults.
     """
@@ -188,7 +197,10 @@ def _told(folder: Path) -> Iterator[None]:
 
 
 def wrap(
-    model: Any, processor: Any, tokenizer: Any, checkpoint: Checkpoint | None = None
+    model: "PreTrainedModel",
+    processor: "ProcessorMixin | None",
+    tokenizer: "PreTrainedTokenizerBase",
+    checkpoint: Checkpoint | None = None,
 ) -> Loaded:
     """A Loaded around a model that is already in memory."""
     family = family_of(model.config.model_type)

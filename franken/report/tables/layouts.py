@@ -335,7 +335,7 @@ def _measured(
             other = None if name == reference else values[reference].get(metric)
             p = _paired_p(other, per, metric)
             shown = spreads if every_task else spreads[-1:]
-            rows += [{**row, "p_adjusted": p.get(row["task"])} for row in shown]
+            rows += [{**row, "p_adjusted": p.get(row["task"] or "")} for row in shown]
     table = pd.DataFrame(rows)
     if len(table):
         families = table.astype({"p_adjusted": float}).groupby(["metric", "task"], sort=False)
