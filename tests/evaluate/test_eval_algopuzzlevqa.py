@@ -140,7 +140,7 @@ def test_training_draws_the_options_where_the_source_asks_for_them(folder):
     for spec in (str(folder), f"{folder}+choice"):
         stream = open_stream(spec)
         shown = load_tasks([], 9, 0, canonical(spec))
-        drawn = stream.pick(range(stream.count))
+        drawn = stream.pick(range(stream.size))
         assert [(i.task, i.question, i.answer) for i in drawn] == [
             (i.task, i.question, i.answer) for i in shown
         ]

@@ -72,8 +72,8 @@ def test_the_model_is_as_before_also_after_an_exception(sft_creature, monkeypatc
     def fail(*_, **__):
         raise RuntimeError("in the middle")
 
-    monkeypatch.setattr("franken.probe.swap.decode", fail)
-    monkeypatch.setattr(ablation, "decode", fail)
+    monkeypatch.setattr("franken.probe.swap.decode_rows", fail)
+    monkeypatch.setattr(ablation, "decode_rows", fail)
     with pytest.raises(RuntimeError, match="middle"):
         swapped_answers(sft_creature, target, source, [frozenset([1])], max_new_tokens=4)
     with pytest.raises(RuntimeError, match="middle"):
