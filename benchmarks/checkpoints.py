@@ -79,6 +79,18 @@ def tensors(size: str, layers: int | None = None) -> Iterator[tuple[str, tuple[i
         yield f"visual.merger.{name}.bias", shape[:1]
 
 
+def parser_of(doc: str | None, folder: str, repeats: int) -> argparse.ArgumentParser:
+    """The options of a benchmark over synthetic checkpoints; `folder` says what it is for."""
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--folder", type=Path, required=True, help=folder)
+    parser.add_argument("--size", choices=SHAPES, default="3b")
+    parser.add_argument("--layers", type=int, help="decoder layers to keep; all by default")
+    parser.add_argument("--repeats", type=int, default=repeats)
+    return parser
+
+
 def write(
     folder: Path, stage: str, size: str, layers: int | None = None, shard_bytes: int = SHARD_BYTES
 ) -> Path:

@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.checkpoints import SHAPES, STAGES, write
+from benchmarks.checkpoints import STAGES, parser_of, write
 from benchmarks.processes import alternate, ratio_table, setting
 
 PAIRS = (("base", "sft"), ("sft", "rl"), ("base", "rl"))
@@ -162,15 +162,7 @@ def spectra_table(large: bool) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--folder", type=Path, required=True, help="where the checkpoints are made and kept"
-    )
-    parser.add_argument("--size", choices=SHAPES, default="3b")
-    parser.add_argument("--layers", type=int, help="decoder layers to keep; all by default")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser = parser_of(__doc__, "where the checkpoints are made and kept", repeats=3)
     parser.add_argument("--reference", type=Path, help="a checkout of the paper's repository")
     parser.add_argument(
         "--ours-only", action="store_true", help="for sizes that the others' memory cannot hold"

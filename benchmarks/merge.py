@@ -13,7 +13,6 @@ bandwidth is measured in every round: `write` puts as many bytes into new files 
 and flushes them, `copy` is `cp` of the base's shards, flushed.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -25,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.checkpoints import SHAPES, write
+from benchmarks.checkpoints import parser_of, write
 from benchmarks.processes import Cost, measure, setting
 
 MERGEKIT_API = """
@@ -194,16 +193,7 @@ def tables(costs: dict[str, list[Cost]], nbytes: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--folder", type=Path, required=True, help="scratch; needs six times a checkpoint"
-    )
-    parser.add_argument("--size", choices=SHAPES, default="3b")
-    parser.add_argument("--layers", type=int, help="the first decoder layers only")
-    parser.add_argument("--repeats", type=int, default=5)
-    options = parser.parse_args()
+    options = parser_of(__doc__, "scratch; needs six times a checkpoint", repeats=5).parse_args()
     base, donor = (
         write(options.folder, stage, options.size, options.layers, SHARD_BYTES)
         for stage in ("base", "sft")

@@ -26,6 +26,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.processes import apart, rise, setting
 from franken.models.batch import ModelBatch
+from trainer.data import Batch
 
 SHAPES = [
     (700, 300, 8),

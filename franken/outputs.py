@@ -34,5 +34,15 @@ def output_folder(path: Path, *, finished: str = "") -> Path:
     return given if given.name not in ("", "..") else folder
 
 
+def refuse_other(out: Path, mark: str) -> None:
+    """Raises UsageError for a folder that holds something, but no file `mark`."""
+    if out.exists() and any(out.iterdir()) and not (out / mark).exists():
+        raise UsageError(
+            f"{out} holds something else",
+            why=f"it has no {mark}",
+            fix="choose another --out, or move it away",
+        )
+
+
 def _unusable(path: Path, why: str) -> UsageError:
     return UsageError(f"cannot write to {path}", why=why, fix="choose another --out")

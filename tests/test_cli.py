@@ -10,6 +10,8 @@ import pytest
 from franken.cli import run_command
 from franken.models.tiny import TINY_FAMILIES, save_tiny
 
+FEW = ["--tasks", "read", "--samples", "4", "--n", "2", "--k", "1,2", "--device", "cpu"]
+
 
 def run(capsys, *arguments: object) -> tuple[int, str, str]:
     code = run_command([str(a) for a in arguments], False)
@@ -231,22 +233,7 @@ def test_probe_on_a_few_pairs(capsys, tmp_path):
 
 
 def test_eval_on_a_few_puzzles(capsys, tmp_path):
-    arguments = [
-        "eval",
-        "creature:sft",
-        "--tasks",
-        "read",
-        "--samples",
-        4,
-        "--n",
-        2,
-        "--k",
-        "1,2",
-        "--out",
-        tmp_path,
-        "--device",
-        "cpu",
-    ]
+    arguments = ["eval", "creature:sft", *FEW, "--out", tmp_path]
     code, out, _ = run(capsys, *arguments, "--json")
     assert code == 0
     assert {"acc@1", "acc@2", "greedy"} <= {r["metric"] for r in json.loads(out)["layers"]}
@@ -415,18 +402,9 @@ def test_eval_side_by_side(capsys, tmp_path):
         "eval",
         "creature:base",
         "creature:sft",
-        "--tasks",
-        "read",
-        "--samples",
-        4,
-        "--n",
-        2,
-        "--k",
-        "1,2",
+        *FEW,
         "--out",
         tmp_path,
-        "--device",
-        "cpu",
         "--arms",
         "image,black",
         "--label",

@@ -24,6 +24,7 @@ from scipy.optimize import linear_sum_assignment
 from franken.errors import UsageError
 
 MAX_ITERATIONS = 100
+RESTARTS = 10  # from different centers
 TOLERANCE = 1e-12  # what a step must gain to be taken
 
 Labels = Int[np.ndarray, "points"]
@@ -74,10 +75,9 @@ def constrained_kmeans(
     min_size: int,
     *,
     seed: int = 0,
-    restarts: int = 10,
     ties: Float[np.ndarray, "points keys"] | None = None,
 ) -> Clustering:
-    """The best of `restarts` runs from k-means++ centers; every cluster has at least `min_size`
+    """The best of RESTARTS runs from k-means++ centers; every cluster has at least `min_size`
     points.
 
     The points are sorted before the first random draw (equal ones by `ties`), and labels count up
@@ -88,7 +88,7 @@ def constrained_kmeans(
     order = np.lexsort(keys.T[::-1])
     generator = np.random.default_rng(seed)
     runs = []
-    for _ in range(restarts):
+    for _ in range(RESTARTS):
         local = lloyd(points[order], _plus_plus(points[order], clusters, generator), min_size)
         runs.append(exchange(points[order], local.labels, clusters, min_size))
     best = min(runs, key=lambda run: run.inertia)

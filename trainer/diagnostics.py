@@ -47,17 +47,16 @@ def reward_metrics(
     return metrics
 
 
-def hacked(log: Sequence[Mapping[str, Any]], *, window: int = WINDOW) -> list[tuple[int, int]]:
+def hacked(log: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
     """Spans of updates (first, last) where the reward went up while correctness went down.
 
     `log` are lines of metrics.jsonl, of one stage and in order. Two neighbouring windows are
-    compared: both changes must be
-    larger than twice their standard error. Spans that touch are one.
+    compared: both changes must be larger than twice their standard error. Spans that touch are one.
     """
     rows = [row for row in log if "reward" in row and "correct" in row]
     spans: list[tuple[int, int]] = []
-    for end in range(2 * window, len(rows) + 1):
-        before, after = rows[end - 2 * window : end - window], rows[end - window : end]
+    for end in range(2 * WINDOW, len(rows) + 1):
+        before, after = rows[end - 2 * WINDOW : end - WINDOW], rows[end - WINDOW : end]
         if _rise(before, after, "reward") > 2 and _rise(before, after, "correct") < -2:
             first, last = int(before[0]["update"]), int(after[-1]["update"])
             if spans and first <= spans[-1][1]:

@@ -30,7 +30,7 @@ from franken.merge.graft import graft
 from franken.merge.options import recipe_from_options
 from franken.merge.plan import open_all, plan_merge
 from franken.models.loading import load
-from franken.runs import TrainingRun
+from franken.runs import TrainingRun, write_parquet
 from franken.study.hybrids import Hybrid
 from franken.study.sweep import random_sets
 from trainer.evaluate import request_of
@@ -53,10 +53,9 @@ def plan_arms(names: Sequence[str], depth: int, *, seed: int = 0) -> list[Hybrid
         if name in THIRDS:
             planned.append(Hybrid(name, tuple(range(*bounds[name]))))
         elif name == "complement":
-            planned += [
-                Hybrid(f"all-but-{third}", _others(range(*bounds[third]), depth))
-                for third in THIRDS
-            ]
+            for third in THIRDS:
+                others = tuple(x for x in range(depth) if x not in range(*bounds[third]))
+                planned.append(Hybrid(f"all-but-{third}", others))
         elif name.partition(":")[0] == "random":
             planned += _random_arms(name, depth, len(range(*bounds["middle"])), seed)
         elif name != NONE:
@@ -160,9 +159,7 @@ def _merged(
         rows = [_hybrid(start, end, arm, look, embed, recipe).assign(arm=f"graft {arm.label}")]
         rows += [_hybrid(end, start, arm, look, embed, recipe).assign(arm=f"revert {arm.label}")]
         file.parent.mkdir(exist_ok=True)
-        part = file.with_suffix(".part")
-        pd.concat(rows, ignore_index=True).assign(seed=seed).to_parquet(part, index=False)
-        part.rename(file)
+        write_parquet(pd.concat(rows, ignore_index=True).assign(seed=seed), file)
     return pd.read_parquet(file)
 
 
@@ -222,10 +219,6 @@ def _cost(
             }
         )
     return pd.DataFrame(rows)
-
-
-def _others(layers: Sequence[int], depth: int) -> tuple[int, ...]:
-    return tuple(layer for layer in range(depth) if layer not in layers)
 
 
 def _random_arms(name: str, depth: int, size: int, seed: int) -> list[Hybrid]:

@@ -14,7 +14,6 @@ allocators waste, the CUDA context and the processor are not counted, so leave a
 a lower bound from the multiplications alone.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from franken.selection import select
@@ -26,12 +25,8 @@ from trainer.shapes import Shapes, Widths, numel
 from trainer.stages import GrpoStage, SftStage
 
 ITEM = {"fp32": 4, "bf16": 2}
-CHANNELS = (
-    6  # numbers a pixel: three colours, twice, since Qwen's towers read an image as two frames
-)
-LOGITS_COPIES = (
-    4  # fp32: scaled logits, their log-softmax, and two of the same size for entropy or gradient
-)
+CHANNELS = 6  # of a pixel: three colours, twice, since Qwen's towers read an image as two frames
+LOGITS_COPIES = 4  # in fp32: scaled, their log-softmax, and two more for entropy or gradient
 
 
 @dataclass(frozen=True)
@@ -80,12 +75,11 @@ def plan_stage(
     index: int,
     shapes: Shapes,
     lengths: Lengths,
-    freeze: Sequence[str] = (),
     processes: int = 1,
 ) -> StagePlan:
     """The memory of one stage. Raises UsageError for a freeze spec that matches nothing."""
-    stage, item = recipe.stages[index], ITEM[recipe.dtype]
-    frozen = frozen_keys(shapes.places, (*stage.freeze, *freeze), stage.train)
+    stage, sharded = recipe.stages[index], recipe.sharding == "fsdp"
+    frozen = frozen_keys(shapes.places, stage.freeze, stage.train)
     training = set(shapes.tensors) - frozen
     if not training:
         raise everything_frozen()
@@ -95,30 +89,26 @@ def plan_stage(
         training, count, adapters = _adapted(shapes, recipe.lora, training)
         total += adapters
     rows, tokens, answers = _micro_batch(stage, lengths)
-    layers, lowest = _kept_layers(shapes, training)
-    sharded = recipe.sharding == "fsdp"
+    lowest = _lowest_kept(shapes, training)
+    layers = shapes.text.layers - lowest
     shares = processes if sharded else 1
-    weight, item = (
-        item,
-        2 if recipe.precision == "bf16-mixed" else item,
-    )  # bytes of what is stored, and of what is computed
+    weight = ITEM[recipe.dtype]  # bytes of what is stored, and below of what is computed
+    item = 2 if recipe.precision == "bf16-mixed" else weight
     flat = 4 * shapes.text.hidden + item * 2 * shapes.text.hidden  # embeddings in, final norm
-    activations = tokens * (len(layers) * layer_bytes(shapes.text, item) + flat)
-    whole = tokens * (
-        len(layers) * item * shapes.text.hidden + layer_bytes(shapes.text, item) + flat
-    )
+    a_layer = layer_bytes(shapes.text, item)
+    activations = tokens * (layers * a_layer + flat)
+    whole = tokens * (layers * item * shapes.text.hidden + a_layer + flat)
+    charged = isinstance(stage, GrpoStage) and stage.beta
+    # in the first stage the reference has what is frozen in common with the policy
+    reference = count if index == 0 and not (sharded or recipe.lora) else total
+    gathered = total if isinstance(stage, GrpoStage) else _outside_layers(shapes)
     images = _vision_bytes(shapes, training, rows, lengths, item)
     parts = {
         "weights": weight * total // shares,
         "gradients": weight * count // shares,
         "optimizer": 2 * weight * count // shares,
-        "reference": _reference(
-            stage, -1 if sharded or recipe.lora else index, weight, total, count
-        )
-        // shares,
-        "gathered": item
-        * (total if isinstance(stage, GrpoStage) else _outside_layers(shapes))
-        * sharded,
+        "reference": weight * reference // shares if charged else 0,
+        "gathered": item * gathered * sharded,
         "activations": (whole if recipe.activation_checkpointing else activations) + images,
         "logits": LOGITS_COPIES * 4 * answers * shapes.vocabulary,
         **_sampling(stage, shapes, training, lengths, item, processes),
@@ -135,18 +125,10 @@ def plan_stage(
         + (parts["weights"] if parts["reference"] else 0),  # whole, then spread
     }
     disk = _states_at_once(recipe) * (weight * total + 2 * weight * count) + weight * total
-    return StagePlan(
-        stage.kind,
-        total,
-        count,
-        parts,
-        whole + images,
-        max(moments.values()),
-        disk,
-        _flops(stage, shapes, count, lowest, lengths, again=recipe.activation_checkpointing)
-        / processes,
-        lengths,
-    )
+    again = recipe.activation_checkpointing
+    flops = _flops(stage, shapes, count, lowest, lengths, again=again) / processes
+    peak = max(moments.values())
+    return StagePlan(stage.kind, total, count, parts, whole + images, peak, disk, flops, lengths)
 
 
 def _outside_layers(shapes: Shapes) -> int:
@@ -189,23 +171,15 @@ def _adapted(shapes: Shapes, lora: Lora, training: set[str]) -> tuple[set[str], 
     )
 
 
-def _kept_layers(shapes: Shapes, training: set[str]) -> tuple[range, int]:
-    """The decoder layers that keep activations: from the lowest that trains; all where something
-    below trains.
+def _lowest_kept(shapes: Shapes, training: set[str]) -> int:
+    """The decoder layer from which on activations are kept: the lowest that trains, the first where
+    something below it trains.
     """
-    below = any(
-        spot.part != "text" or spot.component == "embed"
-        for name, (_, spot) in shapes.tensors.items()
-        if name in training
-    )
-    layers = [
-        spot.layer
-        for name, (_, spot) in shapes.tensors.items()
-        if name in training and spot.part == "text"
-    ]
-    inside = [layer for layer in layers if layer is not None]
-    lowest = 0 if below else min(inside, default=shapes.text.layers)
-    return range(lowest, shapes.text.layers), lowest
+    spots = [shapes.tensors[name][1] for name in training]
+    if any(spot.part != "text" or spot.component == "embed" for spot in spots):
+        return 0
+    inside = (spot.layer for spot in spots if spot.layer is not None)
+    return min(inside, default=shapes.text.layers)
 
 
 def _micro_batch(stage: AnyStage, lengths: Lengths) -> tuple[int, int, int]:
@@ -250,15 +224,6 @@ def _vision_bytes(
     )
 
 
-def _reference(stage: AnyStage, index: int, item: int, total: int, training: int) -> int:
-    """A second model where a KL is charged; in the first stage (0, unless sharded) it shares what
-    is frozen.
-    """
-    if not (isinstance(stage, GrpoStage) and stage.beta):
-        return 0
-    return item * (training if index == 0 else total)
-
-
 def _sampling(
     stage: AnyStage, shapes: Shapes, training: set[str], lengths: Lengths, item: int, processes: int
 ) -> dict[str, int]:
@@ -297,23 +262,19 @@ def _flops(
     """Multiply-adds × 2 of one update through the decoder's matrices: 2 a token forward (sampling
     once, training once), 2 for the gradient of what passes through, 2 for that of what trains, and
     with activation checkpointing 2 to run that `again`. Attention's scores are left out."""
-    layers = [
-        numel(shape)
-        for shape, spot in shapes.tensors.values()
-        if spot.part == "text" and spot.layer is not None
-    ]
-    head = shapes.vocabulary * shapes.text.hidden
-    forward = sum(layers)
-    through = (
-        (2 if again else 1) * forward * (shapes.text.layers - lowest) / max(shapes.text.layers, 1)
-    )
     if isinstance(stage, AlignStage):
         return 0.0
+    layers = (
+        shape
+        for shape, spot in shapes.tensors.values()
+        if spot.part == "text" and spot.layer is not None
+    )
+    forward, head = sum(map(numel, layers)), shapes.vocabulary * shapes.text.hidden
+    depth = shapes.text.layers
+    through = (2 if again else 1) * forward * (depth - lowest) / max(depth, 1)
     if isinstance(stage, SftStage):
-        tokens, answers = (
-            stage.batch * (lengths.prompt + lengths.answer),
-            stage.batch * lengths.answer,
-        )
+        answers = stage.batch * lengths.answer
+        tokens = stage.batch * lengths.prompt + answers
         return 2.0 * (tokens * (forward + through + min(training, forward)) + 3 * answers * head)
     rows = stage.prompts * stage.group
     answers = rows * stage.max_new_tokens

@@ -8,9 +8,9 @@ thumb.
 """
 
 import math
+import re
 import shutil
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +19,7 @@ import torch
 
 from franken.errors import UsageError
 from franken.models.loading import pick_device
+from franken.study.cost import product_rate
 from trainer import sft
 from trainer.data import Conversation
 from trainer.evaluate import request_of
@@ -64,7 +65,6 @@ class MemoryPlan:
 def memory_plan(
     recipe: Recipe,
     *,
-    freeze: Sequence[str] = (),
     out: Path | None = None,
     memory: float | None = None,
     processes: int = 1,
@@ -78,13 +78,13 @@ def memory_plan(
     device, available = _available(recipe.device, memory)
     room = SPARE * available
     free = _disk_free(out or Path("."))
-    rate = None if memory else _speed(device, recipe.dtype)
+    rate = None if memory else product_rate(device, torch.get_num_threads(), recipe.dtype)
     problems, changes, stages = [], [], []
     for index, stage in enumerate(recipe.stages):
         lengths = lengths_of(stage, shapes)
 
         def planned(changed: Recipe, over: int = processes, at=index, lengths=lengths) -> StagePlan:
-            return plan_stage(changed, at, shapes, lengths, freeze, over)
+            return plan_stage(changed, at, shapes, lengths, over)
 
         plan = planned(recipe)
         stages.append(
@@ -232,13 +232,12 @@ def _changes(
     lost = lost_updates(rounded)  # what would not train is no way out
     words, all_of_them = ("all of these", everything) if lost else ("all of these in bf16", rounded)
     yield _Change(words, all_of_them, processes)
-    for key, value, useful in (
-        ("activation_checkpointing", True, True),
-        ("dtype", "bf16", recipe.dtype == recipe.precision == "fp32" and not lost),
-    ):
-        if useful:
-            changed = recipe.model_copy(update={key: value})
-            yield _Change(f"--set {key}={str(value).lower()}", changed, processes)
+    keys: dict[str, object] = {"activation_checkpointing": True}
+    if recipe.dtype == recipe.precision == "fp32" and not lost:
+        keys["dtype"] = "bf16"
+    for key, value in keys.items():
+        changed = recipe.model_copy(update={key: value})
+        yield _Change(f"--set {key}={str(value).lower()}", changed, processes)
     if recipe.model != "creature:new" and not recipe.keep.best:
         spread = recipe.model_copy(update={"sharding": "fsdp"})
         words = f"--set sharding=fsdp over {2 * processes} processes"
@@ -276,32 +275,19 @@ def _available(wanted: str, memory: float | None) -> tuple[str, int]:
     device = pick_device(wanted)
     if device.type == "cuda":
         return str(device), torch.cuda.mem_get_info(device)[0]
-    info = Path("/proc/meminfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    free = next(
-        (int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), 0
-    )
-    limit = Path("/sys/fs/cgroup/memory.max")
-    text = limit.read_text().strip() if limit.exists() else "max"
-    free = min(free, int(text)) if text.isdigit() else free
+    free = _number_in("/proc/meminfo", r"MemAvailable:\s+(\d+) kB") * 1024
+    limit = _number_in("/sys/fs/cgroup/memory.max", r"(\d+)")
+    free = min(free, limit or free)
     return str(device), free or 2**63 - 1  # where the system does not say, nothing is refused
+
+
+def _number_in(file: str, pattern: str) -> int:
+    """The number in a file of the system; 0 where there is none."""
+    text = Path(file).read_text() if Path(file).exists() else ""
+    match = re.search(pattern, text)
+    return int(match[1]) if match else 0
 
 
 def _disk_free(out: Path) -> int:
     folder = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
     return shutil.disk_usage(folder).free
-
-
-def _speed(device: str, dtype: str) -> float:
-    """Operations a second of a matrix product on the device, measured for a moment."""
-    size = 4096 if device.startswith("cuda") else 512
-    a = torch.ones(
-        size, size, device=device, dtype=torch.bfloat16 if dtype == "bf16" else torch.float32
-    )
-    product = torch.mm(a, a)
-    product.sum().item()
-    began, count = time.perf_counter(), 8
-    for _ in range(count):
-        product = torch.mm(a, a)
-    product.sum().item()
-    return count * 2 * size**3 / (time.perf_counter() - began)

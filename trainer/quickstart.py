@@ -23,6 +23,7 @@ from typing import Literal
 from franken.checkpoints import open_checkpoint, resolve
 from franken.errors import UsageError
 from franken.layers import thirds
+from franken.outputs import refuse_other
 from franken.runs import STAGES, TrainingRun, atomic_write_text
 from franken.study.autopsy import Settings, run_autopsy
 from franken.study.lanes import Report
@@ -186,11 +187,6 @@ def _claim(out: Path, kind: dict[str, object]) -> None:
                 "choose another --out",
             )
         return
-    if out.exists() and any(out.iterdir()):
-        raise UsageError(
-            f"{out} holds something else",
-            f"it has no {MARK}",
-            "choose another --out, or move it away",
-        )
+    refuse_other(out, MARK)
     out.mkdir(parents=True, exist_ok=True)
     atomic_write_text(mark, json.dumps(kind))

@@ -80,12 +80,12 @@ def _row(batch: Batch, examples: list[int]) -> Row:
 
 
 def packed_losses(
-    loaded: Loaded, row: Row, *, chunk: int = CHUNK, flex: bool | None = None
+    loaded: Loaded, row: Row, *, chunk: int = CHUNK
 ) -> tuple[Float[Tensor, " T"], Int[Tensor, " T"]]:
     """Cross-entropy of every supervised token of a row, and the token that the model holds most
     likely there.
     """
-    hidden = packed_hidden(loaded, row.inputs, row.segments, flex)[row.previous]
+    hidden = packed_hidden(loaded, row.inputs, row.segments)[row.previous]
     head = loaded.model.get_output_embeddings()
 
     def some(states: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:

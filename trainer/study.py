@@ -26,7 +26,7 @@ from franken import tasks
 from franken.evaluate.embed import Embed, embedder, segment
 from franken.generate.native import Response, Sampling, generate
 from franken.models.loading import Loaded
-from franken.runs import TrainingRun, atomic_write_text
+from franken.runs import TrainingRun, atomic_write_text, write_parquet
 from franken.stats import acc_at_k, crossed_mean
 from franken.tasks import Item
 from trainer.algorithms.diversity import pairwise_diversity
@@ -147,16 +147,15 @@ def summarise(
     arms: Sequence[str],
     *,
     baseline: str,
-    step: int | None = None,
     metrics: Sequence[str] = METRICS,
 ) -> pd.DataFrame:
-    """Per arm and metric at a step (by default the last): mean, 95 % interval, and the same for arm
+    """Per arm and metric at the last step: mean, 95 % interval, and the same for arm
     − `baseline`.
 
     Seeds and puzzles are both draws (`stats.crossed_mean`); differences are paired by seed and
     puzzle. `by_seed` holds each seed's mean.
     """
-    at: Any = looks[looks["step"] == (looks["step"].max() if step is None else step)]
+    at: Any = looks[looks["step"] == looks["step"].max()]
     seeds = sorted(set(at["seed"]))
     count = at[(at["arm"] == arms[0]) & (at["seed"] == seeds[0])].shape[0]
     rows = []
@@ -192,10 +191,7 @@ def _looker(
         if position.step % look.every or file.exists():
             return
         file.parent.mkdir(exist_ok=True)
-        table = measure(loaded, look, embed)
-        temporary = file.with_suffix(".part")
-        table.to_parquet(temporary, index=False)
-        temporary.rename(file)
+        write_parquet(measure(loaded, look, embed), file)
 
     return observe
 

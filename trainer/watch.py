@@ -98,9 +98,9 @@ def watcher(recipe: Recipe, out: Path) -> Callable[[Position, Loaded], None]:
     return observe
 
 
-def completions(loaded: Loaded, stage: AskingStage, count: int = SHOWN) -> list[Card]:
-    """One greedy reply to each of the stage's first `count` questions, with picture and verdict."""
-    items = _questions(stage, count)
+def completions(loaded: Loaded, stage: AskingStage) -> list[Card]:
+    """One greedy reply to each of the stage's first questions, with picture and verdict."""
+    items = _questions(stage, SHOWN)
     if not items:
         return []
     greedy = Sampling(1, 0.0, longest_answer(stage), SEED)

@@ -346,9 +346,8 @@ def head_cells(
     scale: float = PERCENT,
     limits: tuple[float | None, float | None],
     palette: str = "vlag",
-    bar: bool = True,
 ) -> Cells:
     """Layer × head, the mean over tasks; components end in `head 3`."""
     mean = rows.pivot_table(index=["component", "layer"], values="value").reset_index()
     order = sorted(set(mean["component"]), key=lambda name: int(name.split()[-1]))
-    return Cells(mean, order, title, label, scale, limits, palette, bar=bar, heads=True)
+    return Cells(mean, order, title, label, scale, limits, palette, heads=True)

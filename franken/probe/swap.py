@@ -38,18 +38,15 @@ def swapped_answers(
     sets: Sets,
     *,
     max_new_tokens: int,
-    batch_size: int = ROWS,
 ) -> list[Response]:
     """The greedy answer to `target` under every set of swapped layers; the empty set is the plain
     answer.
 
-    `batch_size` bounds the rows in memory, two at least. Raises FrankenError when the two prompts
+    Raises FrankenError when the two prompts
     differ in more than the pixels (another image size, say), or hold no image.
     """
-    rows = swapped_batch(
-        loaded, [encode_pair(loaded, target, source)], sets, max_new_tokens, batch_size
-    )[0]
-    return [row.answer for row in rows]
+    pair = encode_pair(loaded, target, source)
+    return [row.answer for row in swapped_batch(loaded, [pair], sets, max_new_tokens)[0]]
 
 
 def encode_pair(loaded: Loaded, target: Prompt, source: Prompt) -> ModelBatch:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 from franken.checkpoints import open_checkpoint
 from franken.errors import FrankenError, UsageError
 from franken.layers import parse_ranges
+from franken.outputs import refuse_other
 from franken.runs import IDENTITY, STAGES, LoadedRun, RunSet, Study, load_run, open_runs, read_study
 from franken.runs.lineage import Frozen, Lineage
 from franken.runs.manifest import check_models
@@ -80,16 +81,10 @@ def assemble(
 
 def _check_free(out: Path) -> None:
     """Refuse a folder that holds an autopsy, or anything that is no study."""
-    if (out / FILE).exists():
-        if not read_study(out).made_of_runs:
-            raise UsageError(
-                f"{out} holds an autopsy", "its record would be overwritten", "choose another --out"
-            )
-    elif out.exists() and any(out.iterdir()):
+    refuse_other(out, FILE)
+    if (out / FILE).exists() and not read_study(out).made_of_runs:
         raise UsageError(
-            f"{out} holds something else",
-            f"it has no {FILE}",
-            "choose another --out, or move it away",
+            f"{out} holds an autopsy", "its record would be overwritten", "choose another --out"
         )
 
 

@@ -33,6 +33,8 @@ SMALL = 128  # pixels; smaller images stay PNG and are shown without smoothing
 LONGEST_REPLY = 1200  # characters
 LONGEST_CELL = 160  # characters of a reply behind a cell
 MOST_PAIRS = 30  # on the page, however many were probed
+MOST_REPLIES = 2  # prompts a task
+SHOWN_SWAP = "swap-suffix"
 DID = {"source": "becomes the source's", "changed": "only changes", "same": "stays"}
 UNTIL = {
     "never": "to none",
@@ -153,24 +155,22 @@ def image_uri(image: Image | None) -> Picture | None:
     return {"uri": f"data:image/{'png' if small else 'jpeg'};base64,{data}", "pixelated": small}
 
 
-def pair_gallery(
-    runs: RunSet, *, most: int = MOST_PAIRS, method: str = "swap-suffix"
-) -> PairGallery:
+def pair_gallery(runs: RunSet) -> PairGallery:
     """The first eligible pairs of each task: both images, the question, and each checkpoint's
     answer by swap layer.
     """
     rows = runs.samples("probe")
-    rows = rows[rows["method"] == method] if len(rows) else rows
+    rows = rows[rows["method"] == SHOWN_SWAP] if len(rows) else rows
     if len(rows) == 0:
         return PairGallery()
     usable = rows[rows["error"].isna() & rows["ineligible"].isna()]
     models = usable.groupby(["task", "sample"])["model"].transform("nunique")
     usable = usable[models == rows["model"].nunique()]  # so that a card compares all checkpoints
     tasks = list(dict.fromkeys(str(task) for task in usable["task"]))
-    per_task = max(1, most // max(1, len(tasks)))
+    per_task = max(1, MOST_PAIRS // max(1, len(tasks)))
     cards = [
         card
-        for task in tasks[:most]
+        for task in tasks[:MOST_PAIRS]
         for card in _cards_of(runs, task, usable[usable["task"] == task], per_task)
     ]
     if not cards:
@@ -187,7 +187,7 @@ def pair_gallery(
         f"(at most {per_task}); {probed} were asked."
     )
     placed = [_placed(card, shown_tasks, filters) for card in cards]
-    return PairGallery(placed, cap, runs_of(runs, "probe", None, method), filters)
+    return PairGallery(placed, cap, runs_of(runs, "probe", None, SHOWN_SWAP), filters)
 
 
 def filter_rules(gallery: PairGallery) -> str:
@@ -210,21 +210,21 @@ def filter_rules(gallery: PairGallery) -> str:
     return "\n".join([*rules, *([",\n".join(blank) + " { display: block; }"] if blank else [])])
 
 
-def reasoning_gallery(runs: RunSet, *, per_task: int = 2, draws: int = 1) -> list[ReplyCard]:
-    """The first prompts of each task with each checkpoint's greedy reply and its first draws, in
-    the image arm.
+def reasoning_gallery(runs: RunSet) -> list[ReplyCard]:
+    """The first prompts of each task with each checkpoint's greedy reply and first draw, in the
+    image arm.
     """
     rows = runs.samples("eval")
     if len(rows) == 0:
         return []
     models = [m for m in (*runs.study.stages, "control") if m in set(rows["model"])]
-    rows = rows[(rows["method"] == "image") & rows["model"].isin(models) & (rows["draw"] < draws)]
+    rows = rows[(rows["method"] == "image") & rows["model"].isin(models) & (rows["draw"] < 1)]
     rows = rows[rows["error"].isna() & rows["ineligible"].isna()]
     cards: list[ReplyCard] = []
     for task in dict.fromkeys(str(task) for task in rows["task"]):
         of_task = rows[rows["task"] == task]
         items = {item.id: item for item in _items(runs, task)}
-        for sample in list(dict.fromkeys(of_task["sample"]))[:per_task]:
+        for sample in list(dict.fromkeys(of_task["sample"]))[:MOST_REPLIES]:
             item, own = items.get(str(sample)), of_task[of_task["sample"] == sample]
             replies = [reply for m in models for reply in _replies(own[own["model"] == m])]
             question, image = (item.question, item.image) if item else ("", None)

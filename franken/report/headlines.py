@@ -15,6 +15,7 @@ a model that is not significantly worse than RL may still have lost most of it.
 
 from __future__ import annotations
 
+import re
 from itertools import combinations
 from typing import Any
 
@@ -22,7 +23,8 @@ import numpy as np
 
 from franken import stats
 from franken.layers import format_layers, name_layers, thirds
-from franken.probe.findings import peak, pool_tasks
+from franken.probe.findings import peak, pool_tasks, select
+from franken.probe.method import usable
 from franken.report.sources import join, runs_of, say
 from franken.report.theme import name
 from franken.report.verdicts import (
@@ -34,6 +36,7 @@ from franken.report.verdicts import (
     SUPPORTED,
     Headline,
     above_half,
+    holm_of,
     interval,
     judged,
     keeps_text,
@@ -78,13 +81,9 @@ def gain(runset: RunSet) -> Headline:
         *((parent, "rl", f"acc@{k}") for k in _ks(runset)),
         (parent, "rl", "strategies"),
     ]
-    rows = [(a, m, r) for a, b, m in wanted if (r := paired(runset, a, b, m)) is not None]
-    facts = [
-        _against(runset, a, metric, r, p)
-        for (a, metric, r), p in zip(
-            rows, stats.holm([float(r["p"]) for *_, r in rows]), strict=True
-        )
-    ]
+    rows = {(a, m): r for a, b, m in wanted if (r := paired(runset, a, b, m)) is not None}
+    adjusted = holm_of(rows)
+    facts = [_against(runset, *of, r, adjusted[of]) for of, r in rows.items()]
     test = (
         "Sign-flip permutation test of acc@1 over prompts, both models on the same prompts; tasks weigh the same. Below, "
         f"Holm over the lines. {ONE_RUN}"
@@ -263,17 +262,14 @@ def transfer(runset: RunSet) -> Headline:
     half = above_half(runset, main) if main else None
     if whole is None or main is None or half is None:
         return Headline("transfer", question, "No hybrid was evaluated.", claim, ABSENT)
-    adjusted = dict(zip(rows, stats.holm([float(r["p"]) for r in rows.values()]), strict=True))
+    adjusted = holm_of(rows)
     row, p = rows[main], adjusted[main]
-    controls = [
-        (c, r)
-        for c, info in study.hybrids.items()
-        if info.control
-        and len(info.layers) == len(late)
-        and (r := paired(runset, c, main)) is not None
+    sized = [
+        h for h, info in study.hybrids.items() if info.control and len(info.layers) == len(late)
     ]
-    controlled = stats.holm([float(r["p"]) for _, r in controls])
-    beats = [r["diff"] > 0 and q < ALPHA for (_, r), q in zip(controls, controlled, strict=True)]
+    controls = {c: r for c in sized if (r := paired(runset, c, main)) is not None}
+    controlled = holm_of(controls)
+    beats = [r["diff"] > 0 and controlled[c] < ALPHA for c, r in controls.items()]
     gained = judged(whole, whole["p"]) == SUPPORTED
     part = ", {share:n} of RL's gain" if gained else ""
     share = f"{100 * row['diff'] / whole['diff']:.0f}{NB}%" if gained else ""
@@ -324,17 +320,14 @@ def transfer(runset: RunSet) -> Headline:
             main=main,
             control=name(c),
             gain=interval(r),
-            p=p_text(q),
+            p=p_text(controlled[c]),
         )
-        for (c, r), q in zip(controls, controlled, strict=True)
+        for c, r in controls.items()
     ]
-    facts += (
-        []
-        if controls
-        else [
+    if not controls:
+        facts.append(
             "No random layer set of this size was evaluated, so nothing says that it is these layers."
-        ]
-    )
+        )
     test = (
         f"Sign-flip tests of acc@1 over prompts. Supported: above {name(parent)} (Holm over the hybrids), above half of "
         "RL's gain (95 % interval and sign flips), and above every random layer set of equal size (Holm over them). Not supported: below "
@@ -353,7 +346,7 @@ def necessary(runset: RunSet) -> Headline:
         return Headline(
             "necessary", question, how, "Without its late layers RL loses its gain", ABSENT
         )
-    lower = dict(zip(arms, stats.holm([float(r["p"]) for r in arms.values()]), strict=True))
+    lower = holm_of(arms)
     halves = {a: above_half(runset, a) for a in arms}
     late = set(range(*thirds(study.depth)["late"]))
     key = max(
@@ -423,9 +416,7 @@ def reading_depths(runset: RunSet, model: str) -> dict[str, np.ndarray]:
     1, …) change it.
     """
     rows = runset.samples("probe", model)
-    rows = rows[
-        (rows["method"] == "swap-suffix") & rows["error"].isna() & rows["ineligible"].isna()
-    ]
+    rows = usable(rows[rows["method"] == "swap-suffix"])
     out: dict[str, np.ndarray] = {}
     for task, part in rows.groupby("task", sort=False):
         table = part.assign(changed=part["changed"].astype(float)).pivot_table(
@@ -473,10 +464,7 @@ def costliest_layer(runset: RunSet, model: str) -> str:
     overlap.
     """
     rows = runset.layers("probe")
-    rows = rows[
-        (rows["model"] == model) & (rows["method"] == "zero") & (rows["metric"] == "accuracy_drop")
-    ]
-    pooled = pool_tasks(rows)
+    pooled = pool_tasks(select(rows, model=model, method="zero", metric="accuracy_drop"))
     if len(pooled) == 0:
         return ""
     top = pooled.iloc[int(pooled["value"].argmax())]
@@ -509,10 +497,7 @@ def _unformatted(runset: RunSet) -> list[str]:
     """A warning for stages that hardly ever keep the answer format: their score says little about
     what they see.
     """
-    rows = runset.layers("eval")
-    rows = rows[
-        (rows["metric"] == "format") & (rows["task"] == "all") & (rows["method"] == "image")
-    ]
+    rows = select(runset.layers("eval"), metric="format", task="all", method="image")
     rates = {m: float(v) for m, v in zip(rows["model"], rows["value"], strict=True) if v == v}
     return [
         say(
@@ -528,12 +513,8 @@ def _unformatted(runset: RunSet) -> list[str]:
 
 def _ks(runset: RunSet) -> list[int]:
     rows = runset.layers("eval")
-    names = (
-        rows[rows["metric"].astype(str).str.fullmatch(r"acc@\d+")]["metric"].unique()
-        if len(rows)
-        else []
-    )
-    return sorted(int(m[4:]) for m in names if m != "acc@1")
+    names = set(rows["metric"].astype(str)) if len(rows) else ()
+    return sorted(int(m[4:]) for m in names if re.fullmatch(r"acc@\d+", m) and m != "acc@1")
 
 
 def _ratio(values: np.ndarray, start: int) -> float:

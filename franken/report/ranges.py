@@ -24,6 +24,7 @@ from franken.report.verdicts import interval, paired
 from franken.runs import RunSet
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
 
 KINDS = {"graft": "put into {parent}", "revert": "put back to {parent}", "freeze": "frozen in RL"}
@@ -50,6 +51,15 @@ class Effect:
     p: float
     n: int
     share: float  # acc@1 of the model itself
+
+    @classmethod
+    def of(
+        cls, kind: str, layers: Sequence[int], label: str, against: str, row: pd.Series, p: float
+    ) -> Effect:
+        """From a row of `paired`."""
+        numbers = (float(row[name]) for name in ("diff", "ci_low", "ci_high"))
+        n, share = int(row["n"]), float(row["mean_b"])
+        return cls(kind, tuple(layers), label, against, *numbers, p=p, n=n, share=share)
 
     def __str__(self) -> str:
         return interval({"diff": self.diff, "ci_low": self.low, "ci_high": self.high})
@@ -82,18 +92,7 @@ def effects(runset: RunSet) -> list[Effect]:
         known = [(s, label, other, row) for s, label, other, row in rows if row is not None]
         adjusted = stats.holm([float(row["p"]) for *_, row in known])
         made += [
-            Effect(
-                kind,
-                s,
-                label,
-                other,
-                float(row["diff"]),
-                float(row["ci_low"]),
-                float(row["ci_high"]),
-                p,
-                int(row["n"]),
-                float(row["mean_b"]),
-            )
+            Effect.of(kind, s, label, other, row, p)
             for (s, label, other, row), p in zip(known, adjusted, strict=True)
         ]
     return made
@@ -109,26 +108,14 @@ def all_hybrids(runset: RunSet) -> list[Effect]:
     ]
     known = [(label, info, row) for label, info, row in rows if row is not None]
     planned = [i for i, (_, info, _) in enumerate(known) if not info.control]
-    adjusted = {
-        i: p
-        for i, p in zip(
-            planned, stats.holm([float(known[i][2]["p"]) for i in planned]), strict=True
-        )
-    }
+    p_values = [float(row["p"]) for *_, row in known]
+    for i, p in zip(planned, stats.holm([p_values[i] for i in planned]), strict=True):
+        p_values[i] = p
     return [
-        Effect(
-            "random" if info.control else "graft",
-            tuple(info.layers),
-            label,
-            runset.study.parent,
-            float(row["diff"]),
-            float(row["ci_low"]),
-            float(row["ci_high"]),
-            adjusted.get(i, float(row["p"])),
-            int(row["n"]),
-            float(row["mean_b"]),
+        Effect.of(
+            "random" if info.control else "graft", info.layers, label, runset.study.parent, row, p
         )
-        for i, (label, info, row) in enumerate(known)
+        for (label, info, row), p in zip(known, p_values, strict=True)
     ]
 
 

@@ -4,15 +4,17 @@ rules are in `headlines`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from franken.evaluate.metrics import compare_samples, compare_values, per_prompt
 from franken.report.sources import Sentence, say
 from franken.runs import RunSet
 from franken.runs.manifest import FallTest
-from franken.stats import ALPHA, Estimate
+from franken.stats import ALPHA, Estimate, holm
 
+Key = TypeVar("Key")
 NB = "\N{NO-BREAK SPACE}"
 SUPPORTED, AGAINST, OPEN, ABSENT = "supported", "not supported", "inconclusive", "not measured"
 ONE_RUN = "Each checkpoint is one training run: the test is over prompts, so it does not cover another seed of training."
@@ -63,8 +65,9 @@ def interval(row: Any) -> str:
     return f"{points(row['diff'])} points (95{NB}% {points(low)} to {points(high)})"
 
 
-def paired(runset: RunSet, a: str, b: str, metric: str = "acc@1", task: str = "all") -> Any | None:
-    """The paired comparison b - a in the image arm, as a row; None when the two share no prompt.
+def paired(runset: RunSet, a: str, b: str, metric: str = "acc@1") -> Any | None:
+    """The paired comparison b - a in the image arm over all tasks, as a row; None when the two
+    share no prompt.
 
     Every pair is compared once per set of runs: the page, its figures and its tables ask for the same
     ones.
@@ -81,7 +84,12 @@ def paired(runset: RunSet, a: str, b: str, metric: str = "acc@1", task: str = "a
             else None
         )
     table = known[a, b, metric]
-    return None if table is None or task not in table.index else table.loc[task]
+    return None if table is None or "all" not in table.index else table.loc["all"]
+
+
+def holm_of(rows: Mapping[Key, Any]) -> dict[Key, float]:
+    """Holm-adjusted p of a family of comparisons, by their names."""
+    return dict(zip(rows, holm([float(row["p"]) for row in rows.values()]), strict=True))
 
 
 def values(runset: RunSet, label: str, metric: str = "acc@1") -> Any:

@@ -22,6 +22,7 @@ from franken.errors import UsageError
 from franken.evaluate.run import plan_eval
 from franken.layers import option_of, parse_ranges
 from franken.lock import locked
+from franken.outputs import refuse_other
 from franken.runs import STAGES
 from franken.runs.record import (
     FILE,
@@ -115,11 +116,8 @@ def _check_labels(extra: Mapping[str, str]) -> None:
     """
     for label in extra:
         if label in STAGES or not label.strip():
-            why = (
-                "base, sft and rl are the checkpoints of the study itself"
-                if label.strip()
-                else "it has no label"
-            )
+            why = "base, sft and rl are the checkpoints of the study itself"
+            why = why if label.strip() else "it has no label"
             fix = "give another label: --extra control=FOLDER, --extra frozen-late=FOLDER"
             raise UsageError(f"cannot use --extra {label}={extra[label]}", why, fix)
 
@@ -268,13 +266,11 @@ def _frozen(models: Mapping[str, str], depth: int) -> dict[str, list[int]]:
     """The text layers that labels of the form `frozen-RANGE` name. Raises UsageError where RANGE is
     none.
     """
-    named = {
-        label: label.removeprefix("frozen-") for label in models if label.startswith("frozen-")
-    }
-    ranges = {label: parse_ranges(text, {"text": depth}) for label, text in named.items()}
-    layers = {label: [i for r in parts for i in r.layers] for label, parts in ranges.items()}
-    for label, named in layers.items():
-        _check_proof(label, named, Path(models[label]).parent / "freeze.json")
+    layers: dict[str, list[int]] = {}
+    for label in (label for label in models if label.startswith("frozen-")):
+        ranges = parse_ranges(label.removeprefix("frozen-"), {"text": depth})
+        layers[label] = [i for r in ranges for i in r.layers]
+        _check_proof(label, layers[label], Path(models[label]).parent / "freeze.json")
     return layers
 
 
@@ -319,29 +315,18 @@ def _recorded(outcome: Outcome, out: Path) -> StepRecord:
 
 def _check(out: Path, study: Study, claimed: bool) -> None:
     """Refuse a folder that holds something else or another study; nothing is written."""
-    if (out / FILE).exists():
-        before = read_study(out)
-        there = before.models
-        shared = [
-            label
-            for label in there
-            if label in study.models and there[label] != study.models[label]
-        ]
-        if shared:
-            raise UsageError(
-                f"{out} holds another study",
-                f"there, {shared[0]} is {there[shared[0]]}",
-                "choose another --out",
-            )
-        if before.made_of_runs:
-            raise UsageError(
-                f"{out} holds a report over runs", "it is no autopsy", "choose another --out"
-            )
-    elif not claimed and out.exists() and any(out.iterdir()):
+    if not claimed:
+        refuse_other(out, FILE)
+    if not (out / FILE).exists():
+        return
+    before = read_study(out)
+    for label, path in before.models.items():
+        if study.models.get(label, path) != path:
+            why = f"there, {label} is {path}"
+            raise UsageError(f"{out} holds another study", why, "choose another --out")
+    if before.made_of_runs:
         raise UsageError(
-            f"{out} holds something else",
-            f"it has no {FILE}",
-            "choose another --out, or move it away",
+            f"{out} holds a report over runs", "it is no autopsy", "choose another --out"
         )
 
 
@@ -378,22 +363,12 @@ def _check_fit(paths: Mapping[str, str]) -> int:
     first, *others = opened
     for label in others:
         a, b = opened[first].tensors, opened[label].tensors
-        odd = next(
-            (
-                n
-                for n in a.keys() | b.keys()
-                if n not in a or n not in b or a[n].shape != b[n].shape
-            ),
-            None,
-        )
-        if odd:
-            shapes = [
-                f"{x}: {t[odd].shape if odd in t else 'not there'}"
-                for x, t in ((first, a), (label, b))
-            ]
-            raise UsageError(
-                f"{first} and {label} are not the same architecture",
-                f"{odd} is {', '.join(shapes)}",
-                "an autopsy compares stages of one model",
-            )
+        for name in sorted(a.keys() | b.keys()):
+            one, two = (str(t[name].shape) if name in t else "not there" for t in (a, b))
+            if one != two:
+                raise UsageError(
+                    f"{first} and {label} are not the same architecture",
+                    f"{name} is {first}: {one}, {label}: {two}",
+                    "an autopsy compares stages of one model",
+                )
     return opened[first].depths["text"]

@@ -239,20 +239,20 @@ def measured_rates(folder: Path) -> dict[str, float]:
 
 
 @cache
-def product_rate(device: str, threads: int) -> float:
+def product_rate(device: str, threads: int, dtype: str = "") -> float:
     """Operations a second of a square matrix product on `device`, the best of a few, timed once a
-    process.
-
-    fp32 on a CPU, bf16 on a GPU.
+    process. By default in fp32 on a CPU, in bf16 on a GPU.
     """
     import torch
 
     size = 4096 if device.startswith("cuda") else 768
-    dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
+    bf16 = dtype == "bf16" or (not dtype and device.startswith("cuda"))
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        block = torch.ones(size, size, device=device, dtype=dtype)
+        block = torch.ones(
+            size, size, device=device, dtype=torch.bfloat16 if bf16 else torch.float32
+        )
         taken = []
         for _ in range(1 + TRIES):  # the first wakes the library up
             began = time.perf_counter()

@@ -81,7 +81,7 @@ def random_hybrids(depth: int, sizes: list[int], each: int, *, seed: int = 0) ->
 
 
 def frozen_hybrids(
-    depth: int, frozen: Iterable[Sequence[int]], taken: Iterable[Hybrid], donor: str = "RL"
+    depth: int, frozen: Iterable[Sequence[int]], taken: Iterable[Hybrid]
 ) -> list[Hybrid]:
     """Hybrids beside RL with layers frozen: the same layers from the donor, and all the others,
     where `taken` lacks them.
@@ -98,7 +98,7 @@ def frozen_hybrids(
         ):
             if chosen and len(chosen) < depth and chosen not in known:
                 known.add(chosen)
-                made.append(Hybrid(f"{donor} {format_layers(chosen)}", chosen))
+                made.append(Hybrid(f"RL {format_layers(chosen)}", chosen))
     return made
 
 

@@ -197,12 +197,7 @@ def run_sweep(
         identity["splice donors"] = [
             [fingerprint(open_checkpoint(donor)) for donor, _ in s.parts] for s in sweep.splices
         ]
-    config = {
-        "window": sweep.window,
-        "stride": sweep.stride,
-        "depth": sweep.depth,
-        **questions,
-    }
+    config = {name: getattr(sweep, name) for name in ("window", "stride", "depth")} | questions
     label, ends = f"{models[0].name}-{models[1].name}", {"base": sweep.base, "donor": sweep.donor}
     with open_run("merge-sweep", label, identity, out, config=config, models=ends) as run:
         if run.is_complete():
@@ -215,14 +210,7 @@ def run_sweep(
             labels=["base"],
             grafts=grafts,
             out=out,
-            tasks=tasks,
-            samples=samples,
-            n=n,
-            k=k,
-            arms=sweep.arms,
-            seed=seed,
-            max_new_tokens=max_new_tokens,
-            data=data,
+            **questions,
             device=device,
             dtype=dtype,
             progress=_counted(progress, len(grafts)),
@@ -246,11 +234,11 @@ def run_sweep(
         return run.finish(gains, n_requested=len(results), extra=extra)
 
 
-def verdict(folder: Path, metric: str = "gain acc@1") -> str:
+def verdict(folder: Path) -> str:
     """Which windows do better than every random set of as many layers, over all tasks, in a
     sentence.
     """
-    run = load_run(folder)
+    run, metric = load_run(folder), "gain acc@1"
     band = run.manifest.band.get(metric, {}).get("all")
     rows = run.layers[run.layers["metric"] == metric]
     rows = rows[(rows["task"] == "all") & (rows["method"] == "window")]

@@ -97,27 +97,36 @@ class Diffing:
 
 
 @dataclass(frozen=True)
-class Comparing:
-    """`franken eval-compare` of the evaluations that other steps make."""
+class _Reading:
+    """A verb that reads the evaluations that other steps make."""
+
+    steps: tuple[str, ...]
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """A word for each of these steps."""
+        return tuple(READS + step for step in self.steps)
+
+
+@dataclass(frozen=True)
+class Comparing(_Reading):
+    """`franken eval-compare`."""
 
     verb: ClassVar = "eval-compare"
-    steps: tuple[str, ...]
     seed: int
     out: str
 
     @property
     def argv(self) -> tuple[str, ...]:
         """The words after `franken`."""
-        runs = (READS + step for step in self.steps)
-        return self.verb, *runs, "--seed", str(self.seed), "--out", self.out, "--no-figures"
+        return self.verb, *self.runs, "--seed", str(self.seed), "--out", self.out, "--no-figures"
 
 
 @dataclass(frozen=True)
-class Scoring:
-    """`franken m-scores` of the evaluations that other steps make."""
+class Scoring(_Reading):
+    """`franken m-scores`."""
 
     verb: ClassVar = "m-scores"
-    steps: tuple[str, ...]
     parent: str
     donor: str
     random: tuple[str, ...]
@@ -127,9 +136,8 @@ class Scoring:
     def argv(self) -> tuple[str, ...]:
         """The words after `franken`."""
         random = ("--random", ",".join(self.random)) if self.random else ()
-        runs = (READS + step for step in self.steps)
         ends = ("--parent", self.parent, "--donor", self.donor, *random, "--out", self.out)
-        return self.verb, *runs, *ends
+        return self.verb, *self.runs, *ends
 
 
 @dataclass(frozen=True)

@@ -226,12 +226,9 @@ class Count(GridPuzzle):
         return index, Thing(query, thing.kind)
 
 
-class Sum(GridPuzzle):
-    """What is the sum of two cells? Forwards or backwards, looking first, or at a glance
-    (`scan`).
-    """
+class TwoDigits(GridPuzzle):
+    """A question about the digits of two cells."""
 
-    name = "sum"
     world = "digits"
     strategies = ("fwd", "back", "scan")
 
@@ -241,6 +238,14 @@ class Sum(GridPuzzle):
     def ask(self, state: Grid, rng: random.Random) -> tuple[int, int]:
         first, second = rng.sample(world.filled(state), 2)
         return first, second
+
+
+class Sum(TwoDigits):
+    """What is the sum of two cells? Forwards or backwards, looking first, or at a glance
+    (`scan`).
+    """
+
+    name = "sum"
 
     def question(self, state: Grid, query: tuple[int, int]) -> str:
         return f"What is {CELLS[query[0]]} plus {CELLS[query[1]]}?"
@@ -256,19 +261,10 @@ class Sum(GridPuzzle):
         return index, _other_digit(state, index, rng, DIGITS)
 
 
-class Compare(GridPuzzle):
+class Compare(TwoDigits):
     """Which of two cells holds more? The answer is the larger digit, or `same`."""
 
     name = "compare"
-    world = "digits"
-    strategies = ("fwd", "back", "scan")
-
-    def sample(self, rng: random.Random) -> Grid:
-        return digit_grid(rng)
-
-    def ask(self, state: Grid, rng: random.Random) -> tuple[int, int]:
-        first, second = rng.sample(world.filled(state), 2)
-        return first, second
 
     def question(self, state: Grid, query: tuple[int, int]) -> str:
         return f"Which is more, {CELLS[query[0]]} or {CELLS[query[1]]}?"

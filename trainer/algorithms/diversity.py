@@ -5,6 +5,7 @@ its clusters. The weight λ of that reward may change over a stage (`Anneal`).
 """
 
 import math
+from functools import partial
 from typing import Annotated, Literal
 
 import torch
@@ -15,7 +16,6 @@ from torch.nn import functional as F
 from franken.errors import UsageError
 from trainer.algorithms.groups import (
     ADVANTAGES,
-    EPS,
     STD_FLOOR,
     AnyScale,
     Correct,
@@ -74,9 +74,7 @@ def pairwise_diversity(embeddings: Embeddings) -> Rewards:
     return cosine_distances(embeddings).sum(-1) / max(embeddings.shape[1] - 1, 1)
 
 
-def dra(
-    rewards: Rewards, embeddings: Embeddings, *, std_floor: float = STD_FLOOR, eps: float = EPS
-) -> Rewards:
+def dra(rewards: Rewards, embeddings: Embeddings, *, std_floor: float = STD_FLOOR) -> Rewards:
     """DRA-GRPO: rewards divided by 1 + Σ_{j≠i} cos(o_i, o_j), then as in GRPO.
 
     Raises UsageError where a divisor is not positive (a response opposite to the rest), which the
@@ -91,7 +89,7 @@ def dra(
             fix="use other embeddings",
         )
     rewards = floating(rewards)
-    return grpo(rewards / (1.0 + similarity).to(rewards), std_floor=std_floor, eps=eps)
+    return grpo(rewards / (1.0 + similarity).to(rewards), std_floor=std_floor)
 
 
 def grpo_diversity(
@@ -102,14 +100,13 @@ def grpo_diversity(
     diversity_weight: float = 0.4,
     scale: Scale = "group",
     std_floor: float = STD_FLOOR,
-    eps: float = EPS,
 ) -> Rewards:
     """GRPO on R + λ·1[correct]·(mean cosine distance to the others of the group): MUPO's reward
     without its clusters.
     """
     reward = pairwise_diversity(embeddings) * correct.to(embeddings.dtype)
     total = floating(rewards) + diversity_weight * reward.to(floating(rewards))
-    return grpo(total, scale=scale, std_floor=std_floor, eps=eps)
+    return grpo(total, scale=scale, std_floor=std_floor)
 
 
 def diversity_metrics(
@@ -155,20 +152,9 @@ def _grpo_diversity(
     std_floor: StdFloor = STD_FLOOR,
 ) -> Estimate:
     """GRPO with a reward for right responses that differ from the others of their group."""
-    total, embeddings = groups.total(rewards), groups.embed()
-
-    def at(weight: float) -> Rewards:
-        return grpo_diversity(
-            total,
-            correct=groups.correct,
-            embeddings=embeddings,
-            diversity_weight=weight,
-            scale=scale,
-            std_floor=std_floor,
-        )
-
-    weight = diversity.at(groups.step, groups.progress)
-    advantages = at(weight)
+    embeddings, weight = groups.embed(), diversity.at(groups.step, groups.progress)
+    of = {"correct": groups.correct, "embeddings": embeddings}
+    at = partial(grpo_diversity, groups.total(rewards), **of, scale=scale, std_floor=std_floor)
+    advantages, without = at(diversity_weight=weight), at(diversity_weight=0.0)
     earned = pairwise_diversity(embeddings)
-    metrics = diversity_metrics(advantages, at(0.0), earned, groups, weight)
-    return Estimate(advantages, metrics)
+    return Estimate(advantages, diversity_metrics(advantages, without, earned, groups, weight))

@@ -6,7 +6,6 @@ from torch import Tensor
 
 from trainer.algorithms.groups import (
     ADVANTAGES,
-    EPS,
     STD_FLOOR,
     Groups,
     RewardParts,
@@ -22,18 +21,15 @@ def gdpo(
     weights: Float[Tensor, "rewards"] | None = None,
     *,
     std_floor: float = STD_FLOOR,
-    eps: float = EPS,
 ) -> Rewards:
     """Each reward normalised inside its group, then their weighted sum standardised over the batch.
 
     Rewards of different ranges keep their relative weight, which a sum before normalising would
     lose.
     """
-    each = torch.stack(
-        [grpo(r, std_floor=std_floor, eps=eps) for r in floating(rewards).unbind(-1)], -1
-    )
+    each = torch.stack([grpo(r, std_floor=std_floor) for r in floating(rewards).unbind(-1)], -1)
     mixed = each.sum(-1) if weights is None else (each * weights.to(each)).sum(-1)
-    return standardise(mixed, eps)
+    return standardise(mixed)
 
 
 @ADVANTAGES.register("gdpo", paper="arXiv 2601.05242")

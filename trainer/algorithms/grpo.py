@@ -55,18 +55,18 @@ def rloo(rewards: Rewards) -> Rewards:
     return grpo(rewards, scale="none") * (group / max(group - 1, 1))
 
 
-def reinforce_baseline(rewards: Rewards, *, eps: float = EPS) -> Rewards:
+def reinforce_baseline(rewards: Rewards) -> Rewards:
     """R − group mean, then standardised over the whole batch."""
-    return standardise(grpo(rewards, scale="none"), eps)
+    return standardise(grpo(rewards, scale="none"))
 
 
-def standardise(values: Rewards, eps: float = EPS) -> Rewards:
+def standardise(values: Rewards) -> Rewards:
     """(x − mean) / (std + eps) over the whole batch. Groups of zeros stay zero: there is nothing to
     prefer in them.
     """
     if values.numel() < 2:
         return torch.zeros_like(values)
-    shifted = (values - values.mean()) / (values.std() + eps)
+    shifted = (values - values.mean()) / (values.std() + EPS)
     return torch.where((values != 0).any(1, keepdim=True), shifted, torch.zeros_like(values))
 
 

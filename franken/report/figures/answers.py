@@ -76,7 +76,6 @@ def plot_acc_at_k(
     *,
     models: Sequence[str],
     task: str = "all",
-    arm: str = "image",
     mode: look.Mode = look.LIGHT,
     ax: Axes | None = None,
 ) -> Axes:
@@ -84,7 +83,7 @@ def plot_acc_at_k(
     cross. y in percent.
     """
     ax = new_axes(ax)
-    rows = df.loc[(df["task"] == task) & (df["method"] == arm)]
+    rows = df.loc[(df["task"] == task) & (df["method"] == "image")]
     for model in models:
         line = by_k(rows.loc[rows["model"] == model], "acc")
         style = (0, (4, 2)) if model == "control" else "-"
@@ -102,15 +101,14 @@ def plot_arms(
     *,
     models: Sequence[str],
     task: str = "all",
-    metric: str = "acc@1",
     mode: look.Mode = look.LIGHT,
     ax: Axes | None = None,
 ) -> Axes:
-    """Accuracy with the image, with a description instead, and with neither; a line per checkpoint.
+    """acc@1 with the image, with a description instead, and with neither; a line per checkpoint.
     y in percent.
     """
     ax = new_axes(ax)
-    rows = select(df, task=task, metric=metric)
+    rows = select(df, task=task, metric="acc@1")
     arms = [arm for arm in ARMS if arm in set(rows["method"])]
     for offset, model in zip(np.linspace(-0.12, 0.12, max(2, len(models))), models, strict=False):
         own = rows.loc[rows["model"] == model].set_index("method").reindex(arms)
@@ -131,7 +129,7 @@ def plot_arms(
     ax.set_xticks(range(len(arms)), [ARMS[arm] for arm in arms])
     ax.set_xlim(-0.4, len(arms) - 0.6)
     percent_axis(ax)
-    ax.set_ylabel(f"{metric}, %")
+    ax.set_ylabel("acc@1, %")
     return ax
 
 

@@ -35,14 +35,14 @@ REVERT = Style("#0072B2", "s", "RL, them put back", 0.12)
 GRAFT = Style("#009E73", "^", "start, with RL's", 0)
 
 
-def draw_freezing(summary: pd.DataFrame, file: Path, metric: str = "acc@1") -> Path:
+def draw_freezing(summary: pd.DataFrame, file: Path) -> Path:
     """Two panels over the layer sets: what is lost against plain RL, and what RL's layers give the
     start.
 
     `summary`: the table of `trainer.freeze_study.run_freeze_study`. x in points with 95 %
     intervals; random sets are grey.
     """
-    summary = summary.loc[summary["metric"] == metric]
+    summary = summary.loc[summary["metric"] == "acc@1"]
     rows = summary.loc[summary["kind"] != ""]
     order = list(dict.fromkeys(rows["arm"]))
     whole = summary.loc[summary["arm"] == "none"].iloc[0]
@@ -61,7 +61,7 @@ def draw_freezing(summary: pd.DataFrame, file: Path, metric: str = "acc@1") -> P
             ax.axvline(0, color=look.LIGHT.muted, linewidth=0.8)
             ax.set_title(title)
             ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2, fontsize=8)
-            ax.set_xlabel(f"{metric} minus {other}, points")
+            ax.set_xlabel(f"acc@1 minus {other}, points")
         layers = rows.drop_duplicates("arm")["layers"]
         names = [f"{arm}\n{name_stored(text)}" for arm, text in zip(order, layers, strict=True)]
         lost.set_yticks(range(len(order)), names)

@@ -19,19 +19,22 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def draw_sweep(folder: Path, metric: str = "gain acc@1") -> Path:
+GAIN = "gain acc@1"
+
+
+def draw_sweep(folder: Path) -> Path:
     """Write figures/gain.png of a finished sweep: all tasks together, then each. Returns its path."""
     run = load_run(folder)
-    rows = run.layers.loc[run.layers["metric"] == metric]
+    rows = run.layers.loc[run.layers["metric"] == GAIN]
     names = ["all", *task_names(rows)]
     names = names[1:] if len(names) == 2 else names
     columns = 2 if len(names) == 4 else 3
     with look.theme():
         figure, axes = sheet(len(names), columns, 4.3, 3.1, sharey=True)
         for place, (ax, task) in enumerate(zip(axes, names, strict=True)):
-            plot_gain(rows.loc[rows["task"] == task], run.manifest, metric, task, ax=ax)
+            plot_gain(rows.loc[rows["task"] == task], run.manifest, GAIN, task, ax=ax)
             if place % columns == 0:
-                ax.set_ylabel(f"{metric.removeprefix('gain ')} over the base, points")
+                ax.set_ylabel("acc@1 over the base, points")
         name_lines(figure, axes[0])
         return save(figure, folder / "figures" / "gain.png", dpi=160)
 

@@ -133,7 +133,7 @@ def _short_names(models: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def group_figure(group: Group, mode: look.Mode = look.LIGHT) -> Figure:
+def group_figure(group: Group) -> Figure:
     """All panels of a group in one figure, as for a paper: title = finding, below it n, model and
     run.
     """
@@ -149,14 +149,14 @@ def group_figure(group: Group, mode: look.Mode = look.LIGHT) -> Figure:
     for y, row in enumerate(rows):
         for x, panel in enumerate(row):
             ax = figure.add_subplot(grid[y, x], projection=panel.projection)
-            panel.plot(mode=mode, ax=ax)
+            panel.plot(mode=look.LIGHT, ax=ax)
             rows_above = plots.legend(ax) if panel.legend else 0
             ax.set_title(look.literal(panel.title), fontsize=9, pad=8 + 12 * rows_above)
     figure.suptitle(
         "\n".join(title) + "\n" * len(below), x=0.01, ha="left", fontsize=11, fontweight="bold"
     )
     top = 1 - (0.1 + 0.2 * len(title)) / figure.get_figheight()
-    figure.text(0.01, top, "\n".join(below), fontsize=8.5, color=mode.muted, va="top")
+    figure.text(0.01, top, "\n".join(below), fontsize=8.5, color=look.LIGHT.muted, va="top")
     return figure
 
 

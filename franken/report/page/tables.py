@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 RUN_FILES = ("run.json", "samples.parquet", "layers.parquet", "points.parquet")
 LONGEST = 300  # characters of a reason
+MOST = 3  # reasons of a run
 FIRST = ("base", "sft", "rl", "control")  # the checkpoints at the top of the page
 GROUP = "group-start"  # the first column of another kind
 
@@ -232,12 +233,12 @@ def accounting(runset: RunSet) -> list[Account]:
     return accounts
 
 
-def reasons(samples: pd.DataFrame, column: str, most: int = 3) -> list[str]:
+def reasons(samples: pd.DataFrame, column: str) -> list[str]:
     """The most frequent reasons with how often each was given, and how many more there are."""
     if column not in samples:
         return []
     counts = samples[column].dropna().value_counts()
-    listed = [f"{str(why)[:LONGEST]} ({count})" for why, count in counts.head(most).items()]
+    listed = [f"{str(why)[:LONGEST]} ({count})" for why, count in counts.head(MOST).items()]
     rest = len(counts) - len(listed)
     return listed + ([f"and {rest} other reasons, see samples.parquet"] if rest else [])
 
