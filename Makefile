@@ -1,4 +1,5 @@
 # install: idempotent, everything into .venv.  quickstart: the whole study on a laptop.  test: what CI runs, the notebooks included.
+# fuzz: FUZZ random inputs for every door (checkpoints, recipes, replies of endpoints, graders); what it finds becomes a test.
 # test-vllm: vLLM's CPU build in an environment of its own (6 GB), against the native engine; needs no GPU, takes minutes.
 # mutants: rules and formulas changed one at a time, SAMPLE of each module; the nearest tests must notice. Takes half an hour.
 PYTHON ?= python3.11
@@ -7,11 +8,12 @@ STAMP := $(VENV)/.installed
 VLLM := .venv-vllm
 WORKERS ?= auto
 SAMPLE ?= 20
+FUZZ ?= 5000
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: install quickstart test test-vllm mutants check format clean
+.PHONY: install quickstart test test-vllm fuzz mutants check format clean
 
 install: $(STAMP)
 
@@ -28,6 +30,10 @@ quickstart: install
 test: install
 	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile
 	$(VENV)/bin/python -m pytest -n $(WORKERS) --nbmake analyses/*.ipynb
+
+fuzz: install
+	FRANKEN_FUZZ=$(FUZZ) $(VENV)/bin/python -m pytest -n $(WORKERS) --timeout 3600 tests/test_doors.py \
+		tests/test_endpoints.py tests/trainer/test_recipe_door.py tests/tasks/test_graders.py
 
 test-vllm: $(VLLM)/.installed
 	VLLM_REPORT=benchmarks/results/vllm.md $(VLLM)/bin/python -m pytest tests/generate/test_vllm.py --show-capture=no

@@ -8,7 +8,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 import torch
+from hypothesis import settings
 
+if "FRANKEN_FUZZ" in os.environ:  # `make fuzz`: how many inputs a property is tried on
+    settings.register_profile("fuzz", max_examples=int(os.environ["FRANKEN_FUZZ"]), deadline=None)
+    settings.load_profile("fuzz")
 torch.set_num_threads(1)
 
 

@@ -1,9 +1,13 @@
 """The one client for endpoints: keys, retries, sizes, replies of every wrong kind, the cache."""
 
 import gzip
+import json
+from contextlib import suppress
 
 import pytest
 from endpoint_stub import serving
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from franken import endpoints
 from franken.endpoints import Cache, Completion, Endpoint, RequestFailed, Unusable, check_endpoint
@@ -156,3 +160,24 @@ def test_answers_are_kept_and_broken_ones_asked_again(stub, tmp_path):
     assert cache.get("ab12", Completion) is None
     Cache(None).put("ab12", answer)
     assert Cache(None).get("ab12", Completion) is None
+
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+NAMES = st.sampled_from(
+    ["choices", "message", "content", "logprobs", "error", "param", "data", "x"]
+)
+REPLIES = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=60) | REPLIES.map(lambda reply: json.dumps(reply).encode()))
+def test_any_reply_is_typed_or_this_request_failed(content):
+    with suppress(RequestFailed):
+        assert Endpoint("http://localhost/v1", KEY).parsed(content, Completion).choices
+    message, param = endpoints._complaint(content)
+    assert isinstance(message, str)
+    assert param is None or isinstance(param, str)

@@ -29,6 +29,7 @@ KEYS = {
     "diff": ["tensor", "method"],
     "eval": ["method", "sample", "draw"],
 }
+ROW = {"model": "m", "method": "image", "task": "read", "sample": "a", "error": None}
 PAUSED = """
 import sys, time
 from franken.cli import main
@@ -113,7 +114,7 @@ def test_what_a_killed_writer_left_is_taken_over_and_swept(tmp_path):
 
 def test_a_table_says_which_runs_are_being_written(tmp_path):
     with open_run("eval", "done", {"x": 1}, tmp_path, config={}) as run:
-        run.append([{"sample": "a", "error": None}])
+        run.append([ROW])
         run.finish([], n_requested=1)
     with open_run("eval", "other", {"x": 2}, tmp_path, config={}) as run:
         [line] = accounts(open_runs(tmp_path))
@@ -127,7 +128,7 @@ def test_a_finished_run_is_read_while_somebody_holds_its_folder(tmp_path):
         return open_run("eval", "m", {"x": 1}, tmp_path, config={})
 
     with opened() as run:
-        run.append([{"sample": "a", "error": None}])
+        run.append([ROW])
         folder = run.finish([], n_requested=1)
     with locked(folder), opened() as run:
         assert run.is_complete()

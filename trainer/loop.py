@@ -43,7 +43,7 @@ from trainer.collectives import all_reduce_max, check_replicas, on_main_process
 from trainer.distributed import process_group, rank, world_size
 from trainer.evaluate import quick_look
 from trainer.export import export, restore_exported
-from trainer.freeze import apply_freeze, fingerprints, verify_frozen
+from trainer.freeze import apply_freeze, fingerprints, frozen_names, verify_frozen
 from trainer.interrupts import deferred_interrupts
 from trainer.optimizer import adamw, learning_rate, optimizer_step
 from trainer.origins import starting_model
@@ -142,6 +142,8 @@ def _train(recipe: Recipe, out: Path, report: Report | None, observe: Observe | 
         return final
     started = time.time()
     loaded = starting_model(recipe)
+    for stage in recipe.stages:  # a word of the last stage is told before the first one trains
+        frozen_names(loaded.model, stage.freeze, stage.train)
     if recipe.activation_checkpointing:
         checkpoint_activations(loaded)
     if recipe.sharding == "fsdp":

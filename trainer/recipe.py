@@ -23,11 +23,11 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from franken.errors import UsageError, unknown
 from franken.tasks.sources import canonical
+from franken.yaml_files import parse_yaml, read_yaml
 from trainer.creature.align import AlignStage
 from trainer.creature.lessons import LESSONS
 from trainer.registry import Strict
@@ -58,7 +58,7 @@ class Recipe(Strict):
 
     name: str
     model: str
-    seed: int = 0
+    seed: int = Field(default=0, ge=-(2**63), lt=2**63)
     device: str = "auto"
     dtype: Literal["fp32", "bf16"] = "fp32"
     sharding: Literal["none", "fsdp"] = Field(
@@ -143,13 +143,7 @@ def load_recipe(path_or_name: str | Path, overrides: tuple[str, ...] = ()) -> Re
     """
     path = Path(path_or_name)
     if path.suffix in (".yaml", ".yml"):
-        if not path.is_file():
-            raise UsageError(
-                f"no recipe at {path}",
-                why="there is no such file",
-                fix="franken train --list names the built-in ones",
-            )
-        raw = _read(path.read_text(), str(path))
+        raw = _mapping(read_yaml(path), str(path))
         if "extends" in raw:
             raw = _extended(_raw(str(raw.pop("extends"))), raw)
     else:
@@ -162,7 +156,7 @@ def load_recipe(path_or_name: str | Path, overrides: tuple[str, ...] = ()) -> Re
                 why="it has no =",
                 fix="write --set stages.0.steps=5",
             )
-        _assign(raw, key, yaml.safe_load(value), f"--set {override}")
+        _assign(raw, key, parse_yaml(value, f"--set {override}"), f"--set {override}")
     return parse_recipe(raw)
 
 
@@ -228,7 +222,7 @@ def _built_in() -> dict[str, _Entry]:
     waiting: list[_Entry] = []
     for file in sorted((resources.files("trainer") / "recipes").iterdir(), key=lambda f: f.name):
         text = file.read_text()
-        raw = _read(text, file.name)
+        raw = _mapping(parse_yaml(text, file.name), file.name)
         comment = takewhile(lambda line: line.startswith("#"), text.splitlines())
         description = " ".join(line.lstrip("# ") for line in comment).split(". ")[0].rstrip(".")
         if "extends" in raw:
@@ -266,15 +260,11 @@ def _variants(raw: Raw, description: str) -> list[_Entry]:
 def _extended(base: Raw, changes: Raw) -> Raw:
     """The base with keys, which may be paths, set anew."""
     for path, value in changes.items():
-        _assign(base, path, value, path)
+        _assign(base, str(path), value, str(path))
     return base
 
 
-def _read(text: str, source: str) -> Raw:
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as e:
-        raise UsageError(f"{source} is not YAML", why=str(e)) from e
+def _mapping(raw: object, source: str) -> Raw:
     if not isinstance(raw, dict):
         raise UsageError(
             f"{source} is not a recipe", why="a recipe is a mapping with name, model and stages"

@@ -16,18 +16,29 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model, model_validator
 
 from franken import plugins
 from franken.errors import UsageError, did_you_mean, unknown
 
+LARGEST = 2**63 - 1
+
 
 class Strict(BaseModel):
-    """A frozen record that takes no unknown keys: the base of everything that is read from YAML."""
+    """A frozen record that takes no unknown keys and no numbers that are not finite or that no
+    tensor could count: the base of everything that is read from YAML.
+    """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _countable(self) -> Self:
+        for name, value in self:
+            if isinstance(value, int) and abs(value) > LARGEST:
+                raise ValueError(f"{name} is larger than {LARGEST}")
+        return self
 
 
 class Settings(Strict):

@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, SerializeAsAny, mo
 
 from franken import tasks
 from franken.evaluate.embed import HASHING
+from franken.selection import check_pattern
 from franken.tasks.sources import canonical
 from trainer.algorithms import ADVANTAGES, LOSSES
 from trainer.algorithms.corrections import Correction, KlKind
@@ -29,6 +30,9 @@ AdvantageSettings = Annotated[SerializeAsAny[Settings], BeforeValidator(_read_ad
 LossSettings = Annotated[Settings, BeforeValidator(LOSSES.read), PlainSerializer(_plain)]
 
 
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
 class Stage(Strict):
     """What all stages share. A stage ends after `steps`, or after `cpu_seconds` of training on this
     process.
@@ -37,18 +41,18 @@ class Stage(Strict):
     name: str = ""
     steps: int | None = Field(default=None, gt=0)
     cpu_seconds: float | None = Field(default=None, gt=0)
-    lr: float = Field(gt=0)
+    lr: float = Field(gt=0, le=1000)
     warmup: int = Field(default=0, ge=0)
     hold: float = Field(default=1.0, ge=0, le=1)
     end: float = Field(default=1.0, ge=0, le=1)
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Share, Share] = (0.9, 0.95)
     weight_decay: float = Field(default=0.0, ge=0)
     clip: float = Field(default=1.0, gt=0)
     freeze: tuple[str, ...] = ()
     train: tuple[str, ...] = Field(
         default=(), description="only this trains; the complement of freeze"
     )
-    seed: int | None = None
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     eval_every: int | None = Field(default=None, gt=0)
     save_every: int | None = Field(default=None, gt=0)
 
@@ -58,6 +62,8 @@ class Stage(Strict):
             raise ValueError("a stage needs either steps or cpu_seconds")
         if self.freeze and self.train:
             raise ValueError("freeze and train are complements: a stage has one of them")
+        for spec in (*self.freeze, *self.train):
+            check_pattern(spec)
         return self
 
 
@@ -118,7 +124,7 @@ class GrpoStage(Stage):
         default=4, ge=0, description="how often a step draws anew for what `filter` dropped"
     )
     group: int = Field(default=8, gt=1, description="responses a prompt (G; MUPO's N)")
-    temperature: float = Field(default=1.0, gt=0)
+    temperature: float = Field(default=1.0, gt=0, le=1000)
     max_new_tokens: int = Field(default=64, gt=0)
     rewards: dict[str, float] = Field(
         default={"accuracy": 1.0, "format": 0.1}, description="weight of each reward"

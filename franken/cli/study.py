@@ -22,6 +22,8 @@ from franken.cli.options import (
 )
 from franken.console import finish_study, print_object, print_table, step_lines
 from franken.errors import UsageError
+from franken.outputs import output_folder
+from franken.secrets import redact
 
 
 def autopsy(
@@ -107,6 +109,7 @@ def autopsy(
             f"--extra {twice[0]} is given twice", fix="give each checkpoint a label of its own"
         )
     more = dict(pair.split("=", 1) for pair in extra or [])
+    out = output_folder(out)
     if dry_run:
         notes: tuple[str, ...] = ()
         if budget:
@@ -127,7 +130,7 @@ def autopsy(
         jobs=jobs,
         report=report,
         budget=budget,
-        command=shlex.join(["franken", *sys.argv[1:]]),
+        command=shlex.join(["franken", *map(redact, sys.argv[1:])]),
     )
     return finish_study(page, json)
 
@@ -194,7 +197,11 @@ def quickstart(
         raise UsageError(f"cannot start from {from_!r}", why="it starts from sft or base")
     report = None if json else step_lines()
     page = run_quickstart(
-        out, start="base" if from_ == "base" else "sft", full=full, jobs=jobs, report=report
+        output_folder(out),
+        start="base" if from_ == "base" else "sft",
+        full=full,
+        jobs=jobs,
+        report=report,
     )
     return finish_study(page, json)
 

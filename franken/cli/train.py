@@ -10,6 +10,7 @@ import typer
 from franken.cli.options import DryRun, Json, split_list
 from franken.console import Frozen, print_freeze_table, print_object, print_table, training_lines
 from franken.errors import UsageError
+from franken.outputs import output_folder
 
 if TYPE_CHECKING:
     from franken.runs.training import FrozenRow
@@ -154,6 +155,7 @@ def _study(
         return print_object({"frozen": runs, "seeds": seeds, "runs": len(runs) * seeds}, json)
     if out is None:
         raise UsageError("no --out given", why="a study needs its own folder", fix="add --out DIR")
+    out = output_folder(out)
     say = None if json else lambda line: print(line, file=sys.stderr, flush=True)
     summary = run_freeze_study(recipe, planned, range(seeds), out, items=items, report=say)
     from franken.report.figures.freezing import draw_freezing
@@ -252,6 +254,7 @@ def _train(
         raise UsageError(
             "no --out given", why="a training run needs its own folder", fix="add --out DIR"
         )
+    out = output_folder(out)
     from franken.cli.train_watch import reports, summarise
     from franken.runs import TrainingRun
     from trainer.loop import run_train

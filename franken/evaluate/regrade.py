@@ -252,7 +252,7 @@ def _source(folder: str | Path) -> LoadedRun:
 
 
 def _rows(run: LoadedRun) -> list[StoredAnswer]:
-    table = run.samples.astype(object)
+    table = run.answers("method", "task", "sample", "draw").astype(object)
     return cast(list[StoredAnswer], table.where(table.notna(), None).to_dict("records"))
 
 

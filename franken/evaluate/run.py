@@ -22,6 +22,7 @@ from franken.evaluate.arms import obstacle, parse_arms, prompt_for
 from franken.evaluate.graft import Graft
 from franken.evaluate.metrics import GREEDY, summarise
 from franken.evaluate.rows import AnswerRow, answer_row, missing_row
+from franken.outputs import output_folder
 
 if TYPE_CHECKING:
     from franken.generate.engine import Engine
@@ -130,7 +131,7 @@ def run_eval(
     """
     from franken.generate.engine import check_engine
 
-    endpoint = check_engine(models, engine, endpoint)
+    endpoint, out = check_engine(models, engine, endpoint), output_folder(out)
     plan = plan_eval(
         tasks=tasks,
         samples=samples,

@@ -10,8 +10,8 @@ from franken.configs import complaints
 from franken.errors import UsageError, did_you_mean
 from franken.merge.options import words
 from franken.merge.recipe import COPY, LINEAR, Recipe, Rule, Scalar, checked
+from franken.yaml_files import read_yaml
 
-MAX_BYTES, MAX_ALIASES = 1 << 20, 100
 Words = str | int | list[str]
 Weight = Scalar | list[Scalar]
 
@@ -55,7 +55,7 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"\d+$"), list
 def read_recipe(path: Path) -> Recipe:
     """A recipe from YAML. Raises UsageError for what cannot be read, an unknown key among it."""
     try:
-        text = _RecipeText.model_validate(_content(path))
+        text = _RecipeText.model_validate(read_yaml(path, _Loader))
     except ValidationError as e:
         raise UsageError(
             f"{path} is not a recipe",
@@ -64,28 +64,6 @@ def read_recipe(path: Path) -> Recipe:
         ) from e
     rules = tuple(_rule(rule) for rule in text.rules)
     return checked(Recipe(text.base, text.donors, rules, text.seed, frozenset(words(text.allow))))
-
-
-def _content(path: Path) -> object:
-    """What the YAML file holds. Raises UsageError."""
-    try:
-        if not path.is_file():
-            raise UsageError(
-                f"cannot read {path}", why="there is no such file", fix="give a YAML file"
-            )
-        data = path.read_bytes()
-        if len(data) > MAX_BYTES or data.count(b"*") > MAX_ALIASES:
-            raise UsageError(
-                f"{path} is not a recipe", why="it is too large", fix="make it shorter"
-            )
-        return yaml.load(data.decode("utf-8"), _Loader)  # noqa: S506 - a safe loader
-    except OSError as e:
-        raise UsageError(
-            f"cannot read {path}", why=e.strerror or str(e), fix="give a YAML file"
-        ) from e
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as e:  # also of odd dates, keys
-        why = " ".join(str(e).split())[:300] or "it is nested too deep"
-        raise UsageError(f"{path} is not YAML", why=why, fix="see the README") from e
 
 
 def _rule(text: _RuleText) -> Rule:

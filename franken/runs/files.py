@@ -2,18 +2,22 @@
 version checked.
 """
 
-import json
 import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from franken.errors import FrankenError
+from franken.files import parse_json
 
 if TYPE_CHECKING:
     import pandas as pd
 
+DELETE = "delete the run's folder and run its command again"
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -38,7 +42,9 @@ def read_record(path: Path, record: type[M], *, schema: int, again: str) -> M:
     the versions have none and are version 1.
     """
     try:
-        content = json.loads(path.read_text())
+        content = parse_json(path.read_bytes())
+    except OSError as e:
+        raise FrankenError(f"{path} cannot be read", e.strerror or str(e), again) from e
     except ValueError as e:
         raise FrankenError(f"{path} is damaged", str(e), again) from e
     version = content.get("schema", 1) if isinstance(content, dict) else None
@@ -56,15 +62,58 @@ def read_record(path: Path, record: type[M], *, schema: int, again: str) -> M:
         raise FrankenError(f"{path} is damaged", f"{where}: {first['msg']}", again) from e
 
 
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A file beside `path` to write to, which takes its place after the block; it goes where the
+    block fails, on a full disk for example.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def sweep(folder: Path) -> None:
+    """Remove what writers that were killed left of `whole` files. Only for the folder's writer."""
+    for file in folder.glob(".*"):
+        if re.fullmatch(r"\..+\.\d+", file.name):
+            file.unlink(missing_ok=True)
+
+
 def atomic_write_text(path: Path, text: str) -> None:
     """Write a text file so that it is there whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    with whole(path) as temporary:
+        temporary.write_text(text)
+
+
+def read_parquet(path: Path, columns: Sequence[str] = ()) -> "pd.DataFrame":
+    """A table of a run. Raises FrankenError for one that is damaged or lacks one of `columns`."""
+    import pandas as pd
+    from pyarrow import ArrowException
+
+    if path.is_dir():  # pandas would read it as a table of no rows
+        raise FrankenError(f"{path} is damaged", "it is a folder", DELETE)
+    try:
+        table = pd.read_parquet(path)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, KeyError, ArrowException) as e:
+        raise FrankenError(f"{path} is damaged", str(e).splitlines()[0][:200], DELETE) from e
+    check_columns(table, columns, path)
+    return table
+
+
+def check_columns(table: "pd.DataFrame", columns: Sequence[str], path: Path) -> None:
+    """Raise FrankenError where the table of a file has rows, and not all of these columns."""
+    missing = [name for name in columns if name not in table]
+    if missing and len(table):
+        raise FrankenError(f"{path} is damaged", f"it has no column {missing[0]}", DELETE)
 
 
 def write_parquet(table: "pd.DataFrame", path: Path) -> None:
     """Write a Parquet file so that it is there whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    table.to_parquet(temporary, index=False)
-    os.replace(temporary, path)
+    with whole(path) as temporary:
+        table.to_parquet(temporary, index=False)

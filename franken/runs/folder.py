@@ -20,7 +20,7 @@ from franken import plugins
 from franken.errors import UsageError
 from franken.lock import locked
 from franken.outputs import output_folder
-from franken.runs.files import atomic_write_text, write_parquet
+from franken.runs.files import atomic_write_text, read_parquet, sweep, write_parquet
 from franken.runs.manifest import SCHEMA, Manifest
 from franken.runs.provenance import portable, provenance
 from franken.runs.rows import LAYER_COLUMNS, LayerRow
@@ -51,6 +51,8 @@ class Run:
         """
         if not self.is_complete():
             self._lock.enter_context(locked(self.folder))
+            for folder in (self.folder, self.folder / "parts"):
+                sweep(folder)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -67,7 +69,7 @@ class Run:
         parts = self._parts()
         if not parts and (self.folder / "samples.parquet").exists():
             parts = [self.folder / "samples.parquet"]
-        frames = [pd.read_parquet(part) for part in parts]
+        frames = [read_parquet(part) for part in parts]
         if not frames:
             return []
         table = pd.concat(frames, ignore_index=True).astype(object)
@@ -140,7 +142,7 @@ def open_run(
     verb: str,
     label: str,
     identity: Mapping[str, object],
-    out: Path,
+    out: str | Path,
     *,
     config: Mapping[str, object],
     models: Mapping[str, str] | None = None,
@@ -153,7 +155,7 @@ def open_run(
     canonical = json.dumps({**identity, **plugins.identity()}, sort_keys=True, default=str)
     digest = hashlib.sha256(canonical.encode()).hexdigest()[:8]
     safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in label) or "run"
-    folder = output_folder(out / verb / f"{safe}-{digest}", finished="run.json")
+    folder = output_folder(Path(out) / verb / f"{safe}-{digest}", finished="run.json")
     mark = folder / IDENTITY
     if folder.exists() and any(folder.iterdir()) and not mark.exists():
         raise UsageError(

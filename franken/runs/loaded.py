@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from franken.errors import FrankenError
 from franken.lock import writer
-from franken.runs.files import read_record
+from franken.runs.files import check_columns, read_parquet, read_record
 from franken.runs.manifest import SCHEMA, Graft, Manifest
+from franken.runs.rows import LAYER_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,14 +35,19 @@ class LoadedRun:
     def samples(self) -> "pd.DataFrame":
         """samples.parquet: a row a sample, with its `error` where it failed."""
         if self._samples is None:
-            self._samples = _read_parquet(self.folder / "samples.parquet")
+            self._samples = read_parquet(self.folder / "samples.parquet")
         return self._samples
+
+    def answers(self, *columns: str) -> "pd.DataFrame":
+        """The samples, which have these columns. Raises FrankenError for a table that lacks one."""
+        check_columns(self.samples, columns, self.folder / "samples.parquet")
+        return self.samples
 
     @property
     def layers(self) -> "pd.DataFrame":
         """layers.parquet: a row a measurement (`franken.runs.rows.LayerRow`)."""
         if self._layers is None:
-            self._layers = _read_parquet(self.folder / "layers.parquet")
+            self._layers = read_parquet(self.folder / "layers.parquet", LAYER_COLUMNS)
         return self._layers
 
     def with_rows(
@@ -147,9 +153,3 @@ def load_run(folder: str | Path) -> LoadedRun:
             fix = "delete it and run its command again"
             raise FrankenError(f"{folder} is damaged", f"it has no {name}", fix)
     return LoadedRun(folder, manifest)
-
-
-def _read_parquet(file: Path) -> "pd.DataFrame":
-    import pandas as pd
-
-    return pd.read_parquet(file)

@@ -263,7 +263,7 @@ def _in_order(names: Iterable[str], study: Study | None) -> list[str]:
 
 def _answered(run: LoadedRun) -> list[tuple[str, str]]:
     """(model, arm) of the run's answers, each once."""
-    pairs = run.samples[["model", "method"]].drop_duplicates()
+    pairs = run.answers("model", "method")[["model", "method"]].drop_duplicates()
     return [(str(model), str(arm)) for model, arm in pairs.itertuples(index=False)]
 
 
