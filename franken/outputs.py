@@ -25,12 +25,12 @@ def output_folder(path: Path, *, finished: str = "") -> Path:
         raise _unusable(path, f"{nearest} is a link to nothing")
     if not nearest.is_dir():
         raise _unusable(path, f"{nearest} is not a folder")
-    complete = bool(finished) and (folder / finished).exists()
-    if not complete and not os.access(nearest, os.W_OK | os.X_OK):
-        raise _unusable(path, f"{nearest} cannot be written")
     longest = max((len(os.fsencode(part)) for part in folder.parts), default=0)
     if longest + SPARE > limit or len(os.fsencode(folder)) + 8 * SPARE > 4096:
         raise _unusable(path, "the name is too long")
+    complete = bool(finished) and (folder / finished).exists()
+    if not complete and not os.access(nearest, os.W_OK | os.X_OK):
+        raise _unusable(path, f"{nearest} cannot be written")
     return given if given.name not in ("", "..") else folder
 
 

@@ -20,14 +20,18 @@ VERBS = {
     "eval": "eval creature:base --tasks read --samples 2 --n 1 --k 1",
     "train": "train creature-grpo --set stages.0.steps=1 --set stages.0.prompts=2",
 }
-LIMITS = (0, 100, 3_000, 100_000)  # bytes that a file may have: a disk that fills at this point
+LIMITS = (0, 3_000)  # bytes that a file may have: a disk that fills at this point
 
 CHILD = """
 import io, json, os, resource, sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+import tempfile
+import matplotlib.pyplot, pandas, transformers
+import franken.models.creature, franken.probe.run, franken.report.figures.plots, trainer.loop
 from franken.cli import run_command
 
+tempfile.gettempdir()
 verbs, limits, top = json.loads(sys.argv[1])
 results = []
 for verb, line in verbs.items():
@@ -84,7 +88,7 @@ def place(tmp_path, monkeypatch):
 
 
 BAD = ["file", "file/below", "dangling", "dangling/below", "loop", "/dev/null/x", "a" * 250]
-BAD += ["/".join(["b" * 100] * 50), "~no-such-user-here/below", "/proc/below"]
+BAD += ["/".join(["b" * 100] * 50), "~no-such-user-here/below"]
 
 
 @pytest.mark.parametrize("out", BAD)
