@@ -27,8 +27,7 @@ import io, json, os, resource, sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 import tempfile
-import matplotlib.pyplot, pandas, transformers
-import franken.models.creature, franken.probe.run, franken.report.figures.plots, trainer.loop
+import franken.diff.run, franken.report.figures.diff
 from franken.cli import run_command
 
 tempfile.gettempdir()
@@ -54,7 +53,7 @@ print("RESULTS" + json.dumps(results))
 
 
 def test_a_full_disk_is_told_and_the_same_command_goes_on_once_there_is_room(tmp_path):
-    argument = json.dumps([VERBS, LIMITS, str(tmp_path)])
+    argument = json.dumps([{"diff": VERBS["diff"]}, LIMITS, str(tmp_path)])
     child = subprocess.run(
         [sys.executable, "-c", CHILD, argument], capture_output=True, text=True, timeout=280
     )
