@@ -17,7 +17,7 @@ from franken.generate import Prompt, Response
 from franken.models.loading import wrap
 from franken.probe import ablate, controls, swap
 from franken.probe.answers import judge
-from franken.probe.cost import cost
+from franken.probe.cost import TextShape, cost
 from franken.probe.lens import own_lens
 from franken.probe.plan import one_pair, plan_probe
 from franken.probe.run import run_probe
@@ -304,6 +304,12 @@ def test_the_memory_of_a_dry_run_by_hand():
     cache = 2 * size * text["num_key_value_heads"] * 32 * DEPTH  # keys and values of a token
     row = 512 * token + 8 * vocabulary  # logits and softmax in fp32
     stream = size * hidden * 512 * (DEPTH + 1)
+    shape = TextShape.of(plan("zero"))
+    assert (shape.row, shape.stream, shape.keys_and_values) == (
+        row - 4 * vocabulary,
+        stream,
+        cache,
+    )
     three, four = 1 + 2, 2 + 2  # plain and two layers; for swaps the source as well
     expected = {
         "zero": cache * three * (512 + 10) + three * row,

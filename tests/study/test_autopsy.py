@@ -467,6 +467,12 @@ def test_a_frozen_label_must_say_what_its_run_froze(tmp_path):
     with pytest.raises(UsageError, match="not what that run froze") as e:
         autopsy._frozen({"frozen-late": str(final)}, 8)
     assert "frozen-0-2,5-6" in e.value.fix
+    assert e.value.why.endswith("says text layers [0, 1, 5]")
+    (tmp_path / "run" / "freeze.json").write_text(json.dumps({"0": stage()}))
+    with pytest.raises(UsageError, match="not what that run froze") as e:
+        autopsy._frozen({"frozen-late": str(final)}, 8)
+    assert e.value.why.endswith("says text layers none")
+    assert "a run with frozen layers" in e.value.fix
 
 
 def test_only_labels_that_begin_with_frozen_name_layers(tmp_path):
