@@ -100,6 +100,7 @@ TARGETS = (
         (
             "tests/probe/test_probe_run.py::test_the_dry_run_counts_activations_and_a_second_copy",
             "tests/probe/test_probe_run.py::test_the_memory_of_a_dry_run_by_hand",
+            "tests/probe/test_probe_run.py::test_the_dry_run_counts_the_forwards_that_are_run",
         ),
     ),
     Target("trainer.algorithms.losses", LOSSES),

@@ -355,3 +355,9 @@ def test_weights_of_the_longest_response_that_is_allowed():
     with pytest.raises(UsageError, match="longest response"):
         row_weights(lengths, "constant", max_tokens=0)
     assert row_weights(torch.tensor([0, 0]), "token").tolist() == [1.0, 1.0]
+
+
+def test_the_correction_is_cut_at_two_by_default():
+    trained, mask = torch.tensor([[3.0, 0.5]]), torch.tensor([[True, True]])
+    cut = sampler_correction(trained, torch.zeros(1, 2), mask, "token_truncate")
+    assert cut[0].tolist() == pytest.approx([2.0, math.exp(0.5)])
