@@ -5,8 +5,8 @@ creature.
 
 Seven recipes from the same SFT checkpoint, with the same puzzles, samples and updates, three seeds
 each; about half an hour of CPU time on one core. Interrupt it and run it again: it goes on where it
-stopped. The tables and figures that
-`analyses/mupo_on_the_creature.md` reports are written beside this file.
+stopped. The tables and figures that `analyses/mupo_on_the_creature.md` reports are written beside
+this file.
 """
 
 import argparse

@@ -40,7 +40,9 @@ STAGES = ("base", "sft", "rl")
 
 
 def tensors(size: str, layers: int | None = None) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Names, as published, and shapes of Qwen2.5-VL; `layers` keeps the first decoder layers only."""
+    """Names, as published, and shapes of Qwen2.5-VL; `layers` keeps the first decoder layers
+    only.
+    """
     s = SHAPES[size]
     hidden, mlp = s["hidden"], s["mlp"]
     yield "model.embed_tokens.weight", (s["vocabulary"], hidden)

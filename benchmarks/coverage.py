@@ -50,7 +50,9 @@ def table(title: str, rows: Sequence[tuple[str, Sequence[float]]]) -> None:
 
 
 def drawn(draw: Draw, truth: float, n: int, draws: int) -> float:
-    """The share of samples whose interval holds the truth; those without an interval do not count."""
+    """The share of samples whose interval holds the truth; those without an interval do not
+    count.
+    """
     known = [e for e in (draw(n) for _ in range(draws)) if not math.isnan(e.low)]
     return float(np.mean([e.low - SLACK <= truth <= e.high + SLACK for e in known]))
 

@@ -124,7 +124,8 @@ def spectra_table(large: bool) -> str:
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)
     lines = [
-        "| shape | Gram fp64 s | SVD fp32 s | times Gram | error of Gram | error of SVD fp32 | condition |",
+        "| shape | Gram fp64 s | SVD fp32 s | times Gram | error of Gram | error of SVD fp32 | "
+        "condition |",
         "|---|---|---|---|---|---|---|",
     ]
     shapes = [
@@ -154,8 +155,8 @@ def spectra_table(large: bool) -> str:
             for s in (gram, single)
         ]
         lines.append(
-            f"| {rows}×{columns} | {ours:.2f} | {theirs:.2f} | {theirs / ours:.1f} | {errors[0]} | {errors[1]} "
-            f"| {gram[0] / gram[-1]:.0e} |"
+            f"| {rows}×{columns} | {ours:.2f} | {theirs:.2f} | {theirs / ours:.1f} | {errors[0]} "
+            f"| {errors[1]} | {gram[0] / gram[-1]:.0e} |"
         )
         print(lines[-1], file=sys.stderr, flush=True)
     return "\n".join(lines)
@@ -212,7 +213,8 @@ def main() -> None:
     threads = len(os.sched_getaffinity(0))
     print(f"{setting('franken', 'torch', 'numba', 'numpy', 'safetensors')}\n")
     print(
-        f"Qwen2.5-VL-{arguments.size.upper()} shapes, {arguments.layers or 'all'} decoder layers: 3 × {nbytes / 3e9:.1f} GB\n"
+        f"Qwen2.5-VL-{arguments.size.upper()} shapes, {arguments.layers or 'all'} decoder layers: "
+        f"3 × {nbytes / 3e9:.1f} GB\n"
     )
     costs = alternate(
         arms, arguments.repeats, lambda: shutil.rmtree(runs / "diff", ignore_errors=True)
@@ -221,7 +223,8 @@ def main() -> None:
     read_bandwidth(files, threads)
     bandwidth, speed = read_bandwidth(files, threads), one_pass(folders, threads)
     print(
-        f"\nwarm, {threads} threads: reading {bandwidth:.1f} GB/s; measuring {speed:.1f} GB/s, {speed / bandwidth:.0%} of it"
+        f"\nwarm, {threads} threads: reading {bandwidth:.1f} GB/s; measuring {speed:.1f} GB/s, "
+        f"{speed / bandwidth:.0%} of it"
     )
     for number in (
         1,
@@ -232,7 +235,8 @@ def main() -> None:
         forget(folders)
         cold = one_pass(folders, threads)
         print(
-            f"dropped before, round {number}: reading {disk:.1f} GB/s; measuring {cold:.1f} GB/s, {cold / disk:.0%} of it"
+            f"dropped before, round {number}: reading {disk:.1f} GB/s; measuring {cold:.1f} GB/s, "
+            f"{cold / disk:.0%} of it"
         )
     shutil.rmtree(runs)
     if arguments.spectra:

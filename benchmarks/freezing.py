@@ -145,16 +145,18 @@ def main() -> None:
     tokens = PROMPT + int(arms["none"].batch.lengths().sum())
     print(f"{setting('torch', 'transformers')}, one thread, fp32, a row of {tokens} tokens\n")
     print(
-        "| frozen | trains, M | optimiser MiB | operations | of none | CPU s | of none: median | min | max |"
+        "| frozen | trains, M | optimiser MiB | operations | of none | CPU s | of none: median | "
+        "min | max |"
     )
     print("|---|---|---|---|---|---|---|---|---|")
     for name, arm in arms.items():
         ratios = [line[name] / line["none"] for line in rounds]
         trains = sum(p.numel() for p in arm.parameters) / 1e6
         print(
-            f"| {name} | {trains:.1f} | {arm.optimizer_bytes() / 2**20:.0f} | {operations[name]:.2e} "
-            f"| {operations[name] / operations['none']:.2f} | {statistics.median(line[name] for line in rounds):.2f} "
-            f"| {statistics.median(ratios):.2f} | {min(ratios):.2f} | {max(ratios):.2f} |"
+            f"| {name} | {trains:.1f} | {arm.optimizer_bytes() / 2**20:.0f} | "
+            f"{operations[name]:.2e} | {operations[name] / operations['none']:.2f} | "
+            f"{statistics.median(line[name] for line in rounds):.2f} | "
+            f"{statistics.median(ratios):.2f} | {min(ratios):.2f} | {max(ratios):.2f} |"
         )
 
 

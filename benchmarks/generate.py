@@ -93,7 +93,8 @@ def main() -> None:
         return
     print(f"{setting('torch', 'transformers')}, one thread, fp32\n")
     print(
-        "| prompt | new tokens | n | CPU s rows | CPU s shared | times | MiB rows | MiB shared | times | equal samples |"
+        "| prompt | new tokens | n | CPU s rows | CPU s shared | times | MiB rows | MiB shared | "
+        "times | equal samples |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|")
     loaded = model()
@@ -105,8 +106,8 @@ def main() -> None:
         found = apart(__file__, list(ARMS), (prompt, steps, n), arguments.repeats)
         (rows, more), (ours_s, less) = found["rows"], found["shared"]
         print(
-            f"| {prompt} | {steps} | {n} | {rows:.2f} | {ours_s:.2f} | {rows / ours_s:.1f} | {more:.0f} | {less:.0f} "
-            f"| {more / less:.1f} | {n} of {n} |",
+            f"| {prompt} | {steps} | {n} | {rows:.2f} | {ours_s:.2f} | {rows / ours_s:.1f} | "
+            f"{more:.0f} | {less:.0f} | {more / less:.1f} | {n} of {n} |",
             flush=True,
         )
 

@@ -179,7 +179,8 @@ def tables(costs: dict[str, list[Cost]], nbytes: int) -> str:
             f"{middle[2]:.0f}" if middle[2] else "",
         )
         lines.append(
-            f"| {name} | {middle[0]:.2f} ({min(wall):.2f}-{max(wall):.2f}) | {rate} | {cpu} | {peak} |"
+            f"| {name} | {middle[0]:.2f} ({min(wall):.2f}-{max(wall):.2f}) | {rate} | {cpu} | "
+            f"{peak} |"
         )
     lines += ["", "| wall time, times franken's | median (range) |", "|---|---|"]
     for name in ("mergekit's command", "mergekit's API", "write", "copy"):
@@ -203,7 +204,8 @@ def main() -> None:
     costs, compared = run(base, donor, layers, options.repeats, options.folder)
     print(setting("torch", "transformers", "mergekit", "safetensors"))
     print(
-        f"\n{options.size}, {layers} decoder layers, {nbytes / 1e9:.2f} GB a checkpoint, warm, n = {options.repeats}\n"
+        f"\n{options.size}, {layers} decoder layers, {nbytes / 1e9:.2f} GB a checkpoint, warm, n "
+        f"= {options.repeats}\n"
     )
     print(tables(costs, nbytes))
     print(f"\n{compared} tensors of mergekit's outputs compared with franken's: bit-identical.")

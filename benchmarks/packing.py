@@ -8,9 +8,8 @@ arm runs in a process of its own, so that its peak memory is its own; before tha
 one and their gradients are compared.
 
 `--sft` times supervised batches instead: examples with an image packed into rows of a token budget,
-against the padded batch,
-in alternating runs of one process. Tokens are those of the examples; padding is work but not
-tokens.
+against the padded batch, in alternating runs of one process. Tokens are those of the examples;
+padding is work but not tokens.
 """
 
 import argparse
@@ -210,7 +209,8 @@ def lesson_step(arm: str, loaded: Any, batch: Any, budget: int) -> float:
 def lessons(repeats: int, budget: int) -> None:
     """Tokens a second of padded and packed supervised batches, run in turns."""
     print(
-        "| answers | batch | tokens | padding | row of | tokens/s padded | packed | times: median | min | max | gradients |"
+        "| answers | batch | tokens | padding | row of | tokens/s padded | packed | times: median "
+        "| min | max | gradients |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     loaded = build()
@@ -236,8 +236,9 @@ def lessons(repeats: int, budget: int) -> None:
         rates = [tokens / statistics.median(column) for column in zip(*seconds, strict=True)]
         padding = 1 - tokens / batch.inputs.attention_mask.numel()
         print(
-            f"| {name} | {count} | {tokens} | {padding:.0%} | {budget} | {rates[0]:.0f} | {rates[1]:.0f} | {statistics.median(ratios):.2f} "
-            f"| {min(ratios):.2f} | {max(ratios):.2f} | {worst:.0e} |",
+            f"| {name} | {count} | {tokens} | {padding:.0%} | {budget} | {rates[0]:.0f} | "
+            f"{rates[1]:.0f} | {statistics.median(ratios):.2f} | {min(ratios):.2f} | "
+            f"{max(ratios):.2f} | {worst:.0e} |",
             flush=True,
         )
 
@@ -279,7 +280,8 @@ def main() -> None:
         lessons(arguments.repeats, arguments.budget)
         return
     print(
-        "| prompt | response | G | CPU s rows | CPU s packed | times | MiB rows | MiB packed | times | gradients differ by |"
+        "| prompt | response | G | CPU s rows | CPU s packed | times | MiB rows | MiB packed | "
+        "times | gradients differ by |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|")
     loaded = build()
@@ -288,8 +290,8 @@ def main() -> None:
         found = apart(__file__, ("rows", "packed"), shape, arguments.repeats)
         (rows, more), (packed, less) = found["rows"], found["packed"]
         print(
-            f"| {shape[0]} | {shape[1]} | {shape[2]} | {rows:.2f} | {packed:.2f} | {rows / packed:.1f} | {more:.0f} | {less:.0f} "
-            f"| {more / less:.1f} | {worst:.0e} |",
+            f"| {shape[0]} | {shape[1]} | {shape[2]} | {rows:.2f} | {packed:.2f} | "
+            f"{rows / packed:.1f} | {more:.0f} | {less:.0f} | {more / less:.1f} | {worst:.0e} |",
             flush=True,
         )
 

@@ -210,10 +210,12 @@ def main() -> None:
     loaded = build(given.std)
     methods = {"swap": (naive_swap, our_swap), "zero": (naive_zero, our_zero)}
     print(
-        f"{setting('torch', 'transformers')}; {given.batches} batches of {given.pairs} pairs, {given.steps} new tokens\n"
+        f"{setting('torch', 'transformers')}; {given.batches} batches of {given.pairs} pairs, "
+        f"{given.steps} new tokens\n"
     )
     print(
-        "| method | visual tokens | answers changed | naive, CPU s | franken, CPU s | times (range) |\n|---|---|---|---|---|---|"
+        "| method | visual tokens | answers changed | naive, CPU s | franken, CPU s | times "
+        "(range) |\n|---|---|---|---|---|---|"
     )
     for method in given.methods.split(","):
         for side in map(int, given.sides.split(",")):
@@ -221,8 +223,8 @@ def main() -> None:
             batches = [encoded[i : i + given.pairs] for i in range(0, len(encoded), given.pairs)]
             row = compare(loaded, batches, *methods[method], given.steps)
             print(
-                f"| {method} | {side * side} | {row['changed']:.0%} | {row['naive']:.2f} | {row['ours']:.2f} "
-                f"| {row['ratio']:.1f} ({row['low']:.1f}-{row['high']:.1f}) |",
+                f"| {method} | {side * side} | {row['changed']:.0%} | {row['naive']:.2f} | "
+                f"{row['ours']:.2f} | {row['ratio']:.1f} ({row['low']:.1f}-{row['high']:.1f}) |",
                 flush=True,
             )
 

@@ -74,8 +74,9 @@ def ratio_table(costs: Mapping[str, Sequence[Cost]], ours: str) -> str:
             )
         )
         lines.append(
-            f"| {name} | {middle.wall:.1f} | {middle.cpu:.1f} | {middle.peak:.0f} | {statistics.median(wall):.1f} "
-            f"({min(wall):.1f}-{max(wall):.1f}) | {statistics.median(cpu):.1f} |"
+            f"| {name} | {middle.wall:.1f} | {middle.cpu:.1f} | {middle.peak:.0f} | "
+            f"{statistics.median(wall):.1f} ({min(wall):.1f}-{max(wall):.1f}) | "
+            f"{statistics.median(cpu):.1f} |"
         )
     return "\n".join(lines)
 
@@ -85,8 +86,8 @@ def setting(*packages: str) -> str:
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return (
-        f"{len(os.sched_getaffinity(0))} cores of {_processor()}, {memory:.0f} GiB, Linux; Python {platform.python_version()}, "
-        f"{versions}; {time.strftime('%Y-%m-%d')}"
+        f"{len(os.sched_getaffinity(0))} cores of {_processor()}, {memory:.0f} GiB, Linux; Python "
+        f"{platform.python_version()}, {versions}; {time.strftime('%Y-%m-%d')}"
     )
 
 

@@ -226,12 +226,14 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         seconds = [row[part] for row in later if part != "checkpoint" or row[part]] or [0.0]
         name = "a step, all in all" if part == "seconds" else part
         lines.append(
-            f"| {name} | {statistics.median(seconds):.3f} | {min(seconds):.3f} | {max(seconds):.3f} | {sum(seconds) / whole:.0%} |"
+            f"| {name} | {statistics.median(seconds):.3f} | {min(seconds):.3f} | "
+            f"{max(seconds):.3f} | {sum(seconds) / whole:.0%} |"
         )
     peaks, held = ([row[name] for row in rows] for name in ("peak", "held"))
     lines += ["", f"high-water mark, MiB, by step: {' '.join(f'{peak:.0f}' for peak in peaks)}", ""]
     lines.append(
-        f"from the first third to the last, the mark grew by {growth(peaks):+.2%}, what is held by {growth(held):+.2%}"
+        f"from the first third to the last, the mark grew by {growth(peaks):+.2%}, what is held "
+        f"by {growth(held):+.2%}"
     )
     return "\n".join(lines)
 
@@ -293,11 +295,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chip = f", {torch.cuda.get_device_name()}" if loaded.device.type == "cuda" else ""
     size = sum(p.numel() for p in loaded.model.parameters()) / 1e9
     print(
-        f"{setting('torch', 'transformers')}{chip}; {what}, {size:.3g} billion random parameters in {str(dtype)[6:]}"
+        f"{setting('torch', 'transformers')}{chip}; {what}, {size:.3g} billion random parameters "
+        f"in {str(dtype)[6:]}"
     )
     print(
-        f"{asked.steps} steps of {asked.prompts} prompts x {asked.group} replies of {asked.new_tokens} tokens at most, pictures of "
-        f"{asked.side} pixels, packed rows of {asked.budget}, frozen: {asked.freeze or 'nothing'}; without the first step\n"
+        f"{asked.steps} steps of {asked.prompts} prompts x {asked.group} replies of "
+        f"{asked.new_tokens} tokens at most, pictures of {asked.side} pixels, packed rows of "
+        f"{asked.budget}, frozen: {asked.freeze or 'nothing'}; without the first step\n"
     )
     print(table(rows))
     if asked.json:

@@ -146,7 +146,8 @@ def open_checkpoint(path_or_id: str | Path, *, download: bool = False) -> Checkp
         raise UsageError(
             f"{folder.name} is a LoRA adapter",
             why="it holds no model, only what is added to one",
-            fix="franken merge BASE ADAPTER --layers all makes a model of them; franken diff takes it after its base",
+            fix="franken merge BASE ADAPTER --layers all makes a model of them; franken diff "
+            "takes it after its base",
         )
     settings, config = read_config(folder)
     if (folder / ADAPTER).exists():
@@ -161,7 +162,8 @@ def open_checkpoint(path_or_id: str | Path, *, download: bool = False) -> Checkp
         if entry.canonical in tensors:
             raise FrankenError(
                 f"{entry.name} is there twice in {folder}",
-                why=f"{tensors[entry.canonical].file.name} has it as {tensors[entry.canonical].name}",
+                why=f"{tensors[entry.canonical].file.name} has it as "
+                f"{tensors[entry.canonical].name}",
                 fix=AGAIN,
             )
         tensors[entry.canonical] = entry
@@ -307,5 +309,6 @@ def _from_hub(repo: str, download: bool) -> Path:
         raise UsageError(
             f"{repo} is not in the local cache",
             why="there is no such folder, and nothing is downloaded unless asked for",
-            fix=f"check the path, or fetch the model: hf download {repo} (diff, probe and eval take --download)",
+            fix=f"check the path, or fetch the model: hf download {repo} (diff, probe and eval "
+            "take --download)",
         ) from e

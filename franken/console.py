@@ -44,7 +44,9 @@ def finish_run(
     metrics: Sequence[str] | None,
     component: str = "all",
 ) -> int:
-    """Print a finished run, one table a method and metric; return 0, or 3 when some samples failed."""
+    """Print a finished run, one table a method and metric; return 0, or 3 when some samples
+    failed.
+    """
     from franken.report.tables.measurements import Measurements, brief
     from franken.runs import load_run
 

@@ -47,7 +47,9 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def writer(folder: Path) -> str:
-    """`process 123` while one writes `folder`, else an empty string: for readers, who never wait."""
+    """`process 123` while one writes `folder`, else an empty string: for readers, who never
+    wait.
+    """
     file = _place(folder.resolve(), make=False)
     if not file.exists():
         return ""

@@ -2,14 +2,11 @@
 component it belongs to.
 
 The same weight has several names. transformers 5 writes some families as they were first published
-(`model.layers.N`,
-`visual.*`, `language_model.model.*`) and others as they are in memory
-(`model.language_model.layers.N`, `model.visual.*`);
-towers were once nested in a `vision_model`. `canonical` maps every spelling to one: `text.…`,
-`vision.…`, `projector.…`.
-`place` reads part, layer and component from that. A name that no rule knows is refused: a differ or
-a merge that overlooked a
-tensor would be wrong in silence.
+(`model.layers.N`, `visual.*`, `language_model.model.*`) and others as they are in memory
+(`model.language_model.layers.N`, `model.visual.*`); towers were once nested in a `vision_model`.
+`canonical` maps every spelling to one: `text.…`, `vision.…`, `projector.…`. `place` reads part,
+layer and component from that. A name that no rule knows is refused: a differ or a merge that
+overlooked a tensor would be wrong in silence.
 
 Left out: mixtures of experts, video-only and audio towers.
 """

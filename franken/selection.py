@@ -2,9 +2,9 @@
 `early`, or `re:PATTERN`.
 
 `.attn`, `.mlp` or `.norm` after a part or range means that component of it: `text.attn`,
-`text:0-3.mlp`. The one grammar for
-freezing layers and for checking that they stayed frozen. A pattern is searched in canonical names,
-for a second in all: one that backtracks without end is refused.
+`text:0-3.mlp`. The one grammar for freezing layers and for checking that they stayed frozen. A
+pattern is searched in canonical names, for a second in all: one that backtracks without end is
+refused.
 """
 
 import math
@@ -31,8 +31,8 @@ def select(
     """Canonical names of the tensors that any of `specs` means.
 
     `places` has the model's tensors by canonical name. Raises UsageError for a spec that matches
-    nothing, saying `why` if that is
-    known: what is silently ignored is the worst outcome. `option` is how the command line calls it.
+    nothing, saying `why` if that is known: what is silently ignored is the worst outcome. `option`
+    is how the command line calls it.
     """
     depths = depths_of(places.values())
     chosen: set[str] = set()
@@ -53,14 +53,17 @@ def select(
             raise UsageError(
                 f"{option} {spec} matches nothing",
                 why=why or "no tensor of this model is there",
-                fix=f"use {', '.join(WORDS)}, a layer range such as text:0-3, a component such as text.attn, or re:PATTERN",
+                fix=f"use {', '.join(WORDS)}, a layer range such as text:0-3, a component such as "
+                "text.attn, or re:PATTERN",
             )
         chosen |= found
     return chosen
 
 
 def check_pattern(spec: str) -> bool:
-    """Whether a spec is a pattern. Raises UsageError for one that is too long or does not compile."""
+    """Whether a spec is a pattern. Raises UsageError for one that is too long or does not
+    compile.
+    """
     if not spec.startswith(PATTERN):
         return False
     try:
@@ -84,7 +87,9 @@ def _compiled(spec: str) -> "regex.Pattern[str]":
 
 
 def _matching(spec: str, places: Mapping[str, Place]) -> set[str]:
-    """The names that a pattern is found in. Raises UsageError when it takes longer than a second."""
+    """The names that a pattern is found in. Raises UsageError when it takes longer than a
+    second.
+    """
     pattern, end = _compiled(spec), time.monotonic() + SECONDS
     try:
         return {

@@ -1,4 +1,6 @@
-"""Small models shared by the tests. One torch thread: two can be far slower for models this small."""
+"""Small models shared by the tests. One torch thread: two can be far slower for models this
+small.
+"""
 
 import os
 

@@ -127,7 +127,8 @@ def test_what_the_options_of_merge_plan(capsys, arguments, made_of):
 def test_merge_by_recipe_allows_what_it_says_and_loads(capsys, tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
-        "base: creature:base\ndonors: {rl: creature:sft}\nallow: [dtype]\nrules: [{from: rl, layers: 2-4}]\n"
+        "base: creature:base\ndonors: {rl: creature:sft}\nallow: [dtype]\nrules: [{from: rl, "
+        "layers: 2-4}]\n"
     )
     code, out, _ = run(
         capsys, "merge", "--recipe", recipe, "--out", tmp_path / "hybrid", "--verify", "load"

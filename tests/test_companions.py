@@ -1,4 +1,6 @@
-"""Files beside the weights that are not what transformers expects, and what loading says of them."""
+"""Files beside the weights that are not what transformers expects, and what loading says of
+them.
+"""
 
 import json
 import shutil

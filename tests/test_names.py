@@ -12,7 +12,9 @@ LAYER_COMPONENTS = {"attn", "mlp", "norm"}
 
 @pytest.mark.parametrize("model_type", CONFIGS)
 def test_every_tensor_of_every_family_has_the_place_of_its_module(model_type):
-    """The module tree, not a rule on names, says what belongs to the decoder, the tower, the rest."""
+    """The module tree, not a rule on names, says what belongs to the decoder, the tower, the
+    rest.
+    """
     model = tiny(model_type)
     tower = next(
         (

@@ -2,11 +2,10 @@
 as one.
 
 A layer is gathered when it runs, forward and again backward, and its gradients are summed where its
-shard lives; the optimizer holds shards only. All ranks must run the same layers the same number
-of times, so a rank with less to do runs samples again that count for nothing
-(trainer/micro_batches.py).
-While sampling, the whole model is gathered once. With `bf16-mixed`, layers compute in bfloat16,
-while shards, their sums and the optimizer stay in float32.
+shard lives; the optimizer holds shards only. All ranks must run the same layers the same number of
+times, so a rank with less to do runs samples again that count for nothing
+(trainer/micro_batches.py). While sampling, the whole model is gathered once. With `bf16-mixed`,
+layers compute in bfloat16, while shards, their sums and the optimizer stay in float32.
 """
 
 from collections.abc import Callable, Iterator

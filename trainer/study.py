@@ -149,8 +149,7 @@ def summarise(
     baseline: str,
     metrics: Sequence[str] = METRICS,
 ) -> pd.DataFrame:
-    """Per arm and metric at the last step: mean, 95 % interval, and the same for arm
-    − `baseline`.
+    """Per arm and metric at the last step: mean, 95 % interval, and the same for arm − `baseline`.
 
     Seeds and puzzles are both draws (`stats.crossed_mean`); differences are paired by seed and
     puzzle. `by_seed` holds each seed's mean.

@@ -87,8 +87,8 @@ def write(shape: Template, item: Item, strategy: str) -> str:
     """A worked solution in the shape of the template, for SFT.
 
     The reasoning is the solution by `strategy`; what is looked at (`visual`) and described is the
-    item's description, and
-    `rethink` is the solution by the next strategy, where the item has several.
+    item's description, and `rethink` is the solution by the next strategy, where the item has
+    several.
     """
     chain = item.solutions[strategy]
     text = {

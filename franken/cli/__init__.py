@@ -38,7 +38,8 @@ from franken.secrets import redact
 
 app = typer.Typer(
     name="franken",
-    help="What does RL really change in a vision-language model? Probe it, diff it, merge it, freeze it, train it.",
+    help="What does RL really change in a vision-language model? Probe it, diff it, merge it, "
+    "freeze it, train it.",
     epilog=front(),
     no_args_is_help=True,
     add_completion=False,

@@ -55,7 +55,8 @@ def evaluate(
     graft: Annotated[
         list[str] | None,
         typer.Option(
-            help="Evaluate a hybrid in place of the model: LABEL=DONOR:16-28, in memory; again for each."
+            help="Evaluate a hybrid in place of the model: LABEL=DONOR:16-28, in memory; again for "
+            "each."
         ),
     ] = None,
     compare: Annotated[
@@ -158,7 +159,9 @@ def eval_compare(
     device: Device = "auto",
     json: Json = False,
 ) -> int:
-    """Evaluations that exist, side by side: every measure, paired differences; no model is asked."""
+    """Evaluations that exist, side by side: every measure, paired differences; no model is
+    asked.
+    """
     return _compare(runs, out, embedder, device, trained, seed, figures, json)
 
 

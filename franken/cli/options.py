@@ -21,8 +21,9 @@ Questions = Annotated[
     str | None,
     typer.Option(
         "--data",
-        help="Ask these instead: a folder of image pairs or of AlgoPuzzleVQA (FOLDER+choice shows its options), a benchmark "
-        "(mathvista, gsm8k, …), NAME=FOLDER, a hub id, any JSONL or Parquet.",
+        help="Ask these instead: a folder of image pairs or of AlgoPuzzleVQA (FOLDER+choice shows "
+        "its options), a benchmark (mathvista, gsm8k, …), NAME=FOLDER, a hub id, any JSONL or "
+        "Parquet.",
     ),
 ]
 Columns = Annotated[

@@ -90,7 +90,8 @@ PAGES = {
         "The gain of every window of layers, beside random sets.",
         (
             (
-                "franken merge-sweep creature:sft creature:base --window 2 --tasks read --samples 20 --n 2",
+                "franken merge-sweep creature:sft creature:base --window 2 --tasks read --samples "
+                "20 --n 2",
                 "seven hybrids and their controls",
             ),
         ),
@@ -115,11 +116,13 @@ PAGES = {
         "Train with layers frozen, and prove that they did not move.",
         (
             (
-                "franken freeze-train creature-rl --freeze text:0-3 --out runs/frozen --set stages.0.steps=20",
+                "franken freeze-train creature-rl --freeze text:0-3 --out runs/frozen --set "
+                "stages.0.steps=20",
                 "one run",
             ),
             (
-                "franken freeze-train creature-rl --arms early,late,random:2 --seeds 2 --out runs/study --dry-run",
+                "franken freeze-train creature-rl --arms early,late,random:2 --seeds 2 --out "
+                "runs/study --dry-run",
                 "what a study would run",
             ),
         ),
@@ -167,7 +170,8 @@ PAGES = {
         "M_vis, M_v2r, M_rea, and what hybrids gain.",
         (
             (
-                "franken m-scores runs/eval/sft-1a2b3c4d runs/eval/rl-5e6f7a8b --parent sft --donor rl",
+                "franken m-scores runs/eval/sft-1a2b3c4d runs/eval/rl-5e6f7a8b --parent sft "
+                "--donor rl",
                 "evaluations with --arms image,text,black,black-text",
             ),
         ),
@@ -252,8 +256,9 @@ PAGES = {
 
 NEXT = (
     "Checkpoints are folders of safetensors, hub ids in the local cache, creature:base and "
-    "creature:sft. Layers count from 0, 16-28 is 16..27. --json prints one object, --dry-run "
-    "what would be done, --debug keeps tracebacks, --plugin FILE.py adds tasks, probes, rewards, … of your own.",
+    "creature:sft. Layers count from 0, 16-28 is 16..27. --json prints one object, --dry-run what "
+    "would be done, --debug keeps tracebacks, --plugin FILE.py adds tasks, probes, rewards, … of "
+    "your own.",
     "Exit codes: 0 ok, 1 failure, 2 usage, 3 some samples failed, 4 verification failed, "
     "130 interrupted (the same command goes on).",
     "Begin with:  franken quickstart",

@@ -46,7 +46,8 @@ def autopsy(
     without: Annotated[
         str,
         typer.Option(
-            help="Leave out, with commas: scores, attention, diversity, arms, spectra, probe, diff, hybrids."
+            help="Leave out, with commas: scores, attention, diversity, arms, spectra, probe, "
+            "diff, hybrids."
         ),
     ] = "",
     patch: Annotated[
@@ -60,7 +61,8 @@ def autopsy(
     budget: Annotated[
         str,
         typer.Option(
-            help="30m, 2h: at most the sizes asked for, as much smaller as it takes; said on the page."
+            help="30m, 2h: at most the sizes asked for, as much smaller as it takes; said on the "
+            "page."
         ),
     ] = "",
     dry_run: DryRun = False,

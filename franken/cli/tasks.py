@@ -63,7 +63,8 @@ def list_tasks(json: Json = False) -> int:
         [[t["task"], t["about"], ", ".join(t["strategies"])] for t in rows],
     )
     print(
-        "\nThe eighteen puzzle types take NAME[:LEVEL][@SIZE][+choice]: clock:3, maze:2@168, n_queens+choice."
+        "\nThe eighteen puzzle types take NAME[:LEVEL][@SIZE][+choice]: clock:3, maze:2@168, "
+        "n_queens+choice."
     )
     return 0
 
@@ -91,7 +92,8 @@ def show(
     print_table(["strategy", "solution"], [[k, v] for k, v in item["solutions"].items()])
     flips = ", ".join(f"{fact} {n}" for fact, n in item["pairs"]["facts"].items())
     print(
-        f"{item['pairs']['n']} pairs, {item['pairs']['ineligible']} of them ineligible; they flip: {flips}"
+        f"{item['pairs']['n']} pairs, {item['pairs']['ineligible']} of them ineligible; they "
+        f"flip: {flips}"
     )
     return 0
 

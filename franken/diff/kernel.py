@@ -38,10 +38,8 @@ def measure(first, second, third, table, squares, scratch):  # noqa: ANN001
     [3].
 
     `first`, `second`, `third`: the raw bits, uint16 for bf16 or uint32 for float32, of equal
-    length; an empty `third` means
-    that there are two. Rows of `table`: first→second, second→third, first→third. `PRODUCT` of the
-    second row is Σ Δ₁₂·Δ₂₃.
-    `scratch` is uint32 [4, BLOCK].
+    length; an empty `third` means that there are two. Rows of `table`: first→second, second→third,
+    first→third. `PRODUCT` of the second row is Σ Δ₁₂·Δ₂₃. `scratch` is uint32 [4, BLOCK].
     """
     floats = scratch.view(np.float32)
     three = third.size > 0

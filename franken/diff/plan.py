@@ -85,8 +85,8 @@ def plan_diff(
     """Open the headers of BASE RL or BASE SFT RL and pair their tensors.
 
     A LoRA adapter stands for what it makes of the last full checkpoint before it. `layers`
-    (`16-28,vision:all`), `parts` and
-    `components` limit what is compared. Raises UsageError where nothing is left.
+    (`16-28,vision:all`), `parts` and `components` limit what is compared. Raises UsageError where
+    nothing is left.
     """
     opened = _open(checkpoints, download)
     chosen = {(r.part, layer) for r in _ranges(layers, opened) for layer in r.layers}

@@ -286,7 +286,8 @@ def check_frozen(plan: DiffPlan, samples: "pd.DataFrame", chosen: Set[str]) -> N
         changed = f"{worst['elements'] - worst['unchanged']:,.0f} of {worst['elements']:,.0f}"
         raise VerificationError(
             f"{len(moved)} of {len(chosen)} tensors that should be frozen have moved in {last}",
-            why=f"{worst['tensor']}: {worst['error'] if isinstance(worst['error'], str) else f'{changed} elements'}",
+            why=f"{worst['tensor']}: "
+            f"{worst['error'] if isinstance(worst['error'], str) else f'{changed} elements'}",
             fix="see samples.parquet of the run for all of them",
         )
 

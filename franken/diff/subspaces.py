@@ -1,10 +1,9 @@
 """Whether two updates go the same way: principal angles between their leading singular subspaces.
 
 `overlap` is ‖U₁ᵀU₂‖²_F / k, the mean squared cosine of the principal angles: 1 for the same
-subspace, 0 for orthogonal ones. Two
-random subspaces of dimension k in n dimensions overlap by k / n on average; how far they scatter
-has a closed form too, so that an overlap comes with the number of standard deviations it lies above
-chance.
+subspace, 0 for orthogonal ones. Two random subspaces of dimension k in n dimensions overlap by k /
+n on average; how far they scatter has a closed form too, so that an overlap comes with the number
+of standard deviations it lies above chance.
 """
 
 import math

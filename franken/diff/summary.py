@@ -68,22 +68,23 @@ def sentences(run: LoadedRun) -> list[str]:
         test = where.test
         if test:
             said.append(
-                f"{where.method}, {where.part}: the middle and late layers hold {test.share:.1%} of ‖Δ‖²; "
-                f"{test.expected:.1%} would be their share (n = {test.n} layers, p = {test.p:.2g} if layers are "
-                f"exchangeable, {test.p_shift:.2g} by circular shifts)"
+                f"{where.method}, {where.part}: the middle and late layers hold {test.share:.1%} "
+                f"of ‖Δ‖²; {test.expected:.1%} would be their share (n = {test.n} layers, p = "
+                f"{test.p:.2g} if layers are exchangeable, {test.p_shift:.2g} by circular shifts)"
             )
     for (update, part), values in part_measures(run.samples).items():
         if values["left_overlap"] is not None:
             said.append(
-                f"{update}, {part}: its leading directions overlap with those of the update before by {values['left_overlap']:.3g} "
-                f"on the left (chance: {values['left_overlap_random']:.3g}) and {values['right_overlap']:.3g} on the right "
-                f"({values['right_overlap_random']:.3g}), the mean over its matrices"
+                f"{update}, {part}: its leading directions overlap with those of the update "
+                f"before by {values['left_overlap']:.3g} on the left (chance: "
+                f"{values['left_overlap_random']:.3g}) and {values['right_overlap']:.3g} on the "
+                f"right ({values['right_overlap_random']:.3g}), the mean over its matrices"
             )
         fraction, energy = values["rounding_fraction"], values["rounding_energy"]
         if fraction is not None and energy is not None and min(fraction, energy) >= ROUNDING:
             said.append(
-                f"{update}, {part}: made of rounding: {fraction:.1%} of the changed weights moved by one bf16 step, and "
-                f"that is {energy:.1%} of ‖Δ‖²"
+                f"{update}, {part}: made of rounding: {fraction:.1%} of the changed weights moved "
+                f"by one bf16 step, and that is {energy:.1%} of ‖Δ‖²"
             )
     return said
 

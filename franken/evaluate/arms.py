@@ -64,7 +64,10 @@ VIEWS: dict[str, View] = {
 }
 DESCRIBE = "describe"
 ARMS: tuple[str, ...] = tuple(VIEWS)
-HELP = f"What is shown, with commas: {', '.join(ARMS)}; each may end in {', '.join('+' + a for a in AIDS)}."
+HELP = (
+    f"What is shown, with commas: {', '.join(ARMS)}; each may end in "
+    f"{', '.join('+' + a for a in AIDS)}."
+)
 FADE, BLUR = 0.7, 0.8  # of restyled: contrast, and the blur's radius in pixels
 
 

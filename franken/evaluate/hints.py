@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 HINTS = ("plan", "facts", "subquestions")
 INSTRUCTIONS = {
-    "think": "Think step by step between <think> and </think>, then answer between <answer> and </answer>.",
+    "think": "Think step by step between <think> and </think>, then answer between <answer> and "
+    "</answer>.",
     "no-think": "Do not think; answer at once between <answer> and </answer>.",
 }
 AIDS: tuple[str, ...] = (*HINTS, *INSTRUCTIONS)

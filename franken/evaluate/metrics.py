@@ -266,7 +266,8 @@ def compare_values(
     if len(both) == 0:
         raise FrankenError(
             "the two runs share no prompt",
-            f"{len(left)} prompts with {metric} on one side, {len(right)} on the other, none in common",
+            f"{len(left)} prompts with {metric} on one side, {len(right)} on the other, none in "
+            "common",
             "evaluate both models with the same tasks, samples and seed",
         )
     rates = not (metric in COUNTS if counts is None else counts)

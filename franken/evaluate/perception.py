@@ -49,7 +49,9 @@ def decomposition(samples: pd.DataFrame, arm: str = "image") -> dict[str, pd.Ser
 
 
 def facts_right(samples: pd.DataFrame) -> pd.Series:
-    """The share of all facts that a description has right, the mean over the draws of each prompt."""
+    """The share of all facts that a description has right, the mean over the draws of each
+    prompt.
+    """
     rows = usable(samples, DESCRIBE)
     rows = rows[rows["draw"] != GREEDY]
     return (

@@ -175,7 +175,9 @@ def labels_of(models: Sequence[str], given: Sequence[str] | None = None) -> list
 
 
 def label_of(model: str) -> str:
-    """A short name for a checkpoint: `creature:sft` → `creature-sft`, a folder as `name_of` says."""
+    """A short name for a checkpoint: `creature:sft` → `creature-sft`, a folder as `name_of`
+    says.
+    """
     return model.replace(":", "-") if ":" in model else name_of(model) or "model"
 
 

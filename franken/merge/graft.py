@@ -23,10 +23,9 @@ def graft(model: Any, plan: Plan, *, donated: Values | None = None) -> Iterator[
     swapped.
 
     `model` is the plan's base, loaded in any type and on any device. The model's own tensors stay
-    where they are and come
-    back themselves, also after an exception. `donated` keeps donors' tensors that were read, on the
-    model's device: hand the same mapping to every graft of a sweep, and each is read from disk
-    once.
+    where they are and come back themselves, also after an exception. `donated` keeps donors'
+    tensors that were read, on the model's device: hand the same mapping to every graft of a sweep,
+    and each is read from disk once.
 
     Raises UsageError when the model is not the plan's base, or the plan changes nothing.
     """

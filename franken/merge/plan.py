@@ -2,11 +2,10 @@
 mergekit's is named.
 
 `plan_merge` is a pure function of a recipe and the opened checkpoints: one row for every tensor of
-the base, in the base's
-order. Exactly what the rules name changes. Embeddings, final norm, head, vision and projector stay
-with the base unless a rule takes them. (mergekit's slices would move the final norm and the head
-with the last slice, and drop the vision tower; Frankenstein, arXiv 2602.12395, appendix E, moves
-decoder layers and leaves the rest with the model named first.)
+the base, in the base's order. Exactly what the rules name changes. Embeddings, final norm, head,
+vision and projector stay with the base unless a rule takes them. (mergekit's slices would move the
+final norm and the head with the last slice, and drop the vision tower; Frankenstein, arXiv
+2602.12395, appendix E, moves decoder layers and leaves the rest with the model named first.)
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -175,7 +174,9 @@ class Plan:
 
 
 def open_all(recipe: Recipe) -> dict[str, Checkpoint]:
-    """The base and the donors of a recipe, headers only. A donor may be a LoRA adapter of the base."""
+    """The base and the donors of a recipe, headers only. A donor may be a LoRA adapter of the
+    base.
+    """
     opened = {BASE: open_checkpoint(recipe.base)}
     for name, donor in recipe.donors.items():
         folder = resolve(donor)

@@ -2,11 +2,10 @@
 apart on a laptop.
 
 1.2 million parameters, 8 decoder layers, 84×84 images of 9 visual tokens. It loads with
-`AutoModelForImageTextToText` and
-`AutoProcessor` from a local folder. Two checkpoints are shipped, **base** (reads every cell of a
-grid) and **sft** (solves
-the puzzles by several strategies); RL is run live. The recipes that made them are
-`trainer/recipes/creature-base.yaml` and `creature-sft.yaml`.
+`AutoModelForImageTextToText` and `AutoProcessor` from a local folder. Two checkpoints are shipped,
+**base** (reads every cell of a grid) and **sft** (solves the puzzles by several strategies); RL is
+run live. The recipes that made them are `trainer/recipes/creature-base.yaml` and
+`creature-sft.yaml`.
 
 The tokenizer is a Unigram model over the words of the tasks with a byte fallback: it encodes any
 text, and the text comes back. The attention of a fresh model starts out looking for tokens like

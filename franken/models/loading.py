@@ -175,7 +175,8 @@ def _check_sizes(checkpoint: Checkpoint, config: "PretrainedConfig") -> None:
         if stored is not None and stated != stored:
             raise FrankenError(
                 f"{checkpoint.folder} does not load",
-                why=f"its config.json means a decoder of {stated} {what}, its weights have {stored}",
+                why=f"its config.json means a decoder of {stated} {what}, its weights have "
+                f"{stored}",
                 fix="fetch the checkpoint again, or correct its config.json",
             )
 

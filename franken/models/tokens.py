@@ -22,8 +22,8 @@ class TokenMap:
     """Spans of one row; slices into its tokens, padding included.
 
     `system` is everything before the first image, `question` everything after the last one up to
-    `answer`, which starts
-    where generation does (the length of the row when it holds the prompt alone).
+    `answer`, which starts where generation does (the length of the row when it holds the prompt
+    alone).
     """
 
     padding: slice

@@ -42,8 +42,8 @@ def swapped_answers(
     """The greedy answer to `target` under every set of swapped layers; the empty set is the plain
     answer.
 
-    Raises FrankenError when the two prompts
-    differ in more than the pixels (another image size, say), or hold no image.
+    Raises FrankenError when the two prompts differ in more than the pixels (another image size,
+    say), or hold no image.
     """
     pair = encode_pair(loaded, target, source)
     return [row.answer for row in swapped_batch(loaded, [pair], sets, max_new_tokens)[0]]

@@ -2,12 +2,10 @@
 decides.
 
 A verdict is about the claim of the paper (Frankenstein, arXiv 2602.12395) as it stands in these
-checkpoints:
-`supported`, `not supported`, or `inconclusive`; `not measured` where the runs are missing. The
-rules are the same for
-every study: one test decides each question, at the 5 % level, after Holm's correction within the
-question. (They were settled while looking at the creature, so the creature's own verdicts are an
-illustration, not a confirmation.)
+checkpoints: `supported`, `not supported`, or `inconclusive`; `not measured` where the runs are
+missing. The rules are the same for every study: one test decides each question, at the 5 % level,
+after Holm's correction within the question. (They were settled while looking at the creature, so
+the creature's own verdicts are an illustration, not a confirmation.)
 
 Whether layers carry, or training without them keeps, RL's gain is judged against half of that gain:
 a model that is not significantly worse than RL may still have lost most of it.
@@ -52,7 +50,9 @@ from franken.stats import ALPHA, Estimate
 
 
 def all_headlines(runset: RunSet) -> list[Headline]:
-    """The summary line (is there a gain at all?) and the four questions, in the order of the page."""
+    """The summary line (is there a gain at all?) and the four questions, in the order of the
+    page.
+    """
     return [gain(runset), where(runset), what(runset), transfer(runset), necessary(runset)]
 
 
@@ -85,8 +85,8 @@ def gain(runset: RunSet) -> Headline:
     adjusted = holm_of(rows)
     facts = [_against(runset, *of, r, adjusted[of]) for of, r in rows.items()]
     test = (
-        "Sign-flip permutation test of acc@1 over prompts, both models on the same prompts; tasks weigh the same. Below, "
-        f"Holm over the lines. {ONE_RUN}"
+        "Sign-flip permutation test of acc@1 over prompts, both models on the same prompts; "
+        f"tasks weigh the same. Below, Holm over the lines. {ONE_RUN}"
     )
     return Headline(
         "gain",
@@ -144,8 +144,8 @@ def where(runset: RunSet) -> Headline:
     at = {t: stats.mean(d, span=runset.study.depth) for t, d in depths.items()}
     first, last, p, how, gap = _deepest_gap(runset, model, depths)
     answer = say(
-        "In {who}, answers to {first} stop following the image after {early:n}, answers to {last} after {late:n}: "
-        "{gap:n} later, {n:n} pairs, {p:n}.",
+        "In {who}, answers to {first} stop following the image after {early:n}, answers to {last} "
+        "after {late:n}: {gap:n} later, {n:n} pairs, {p:n}.",
         runs,
         who=name(model),
         first=first,
@@ -168,8 +168,9 @@ def where(runset: RunSet) -> Headline:
     ]
     facts += [worst] if (worst := costliest_layer(runset, model)) else []
     test = (
-        "Per pair, the number of layers from which a suffix swap still changes the answer, among pairs where the swap "
-        f"of all layers does; {how}, Holm over all pairs of tasks. The two tasks furthest apart are shown."
+        "Per pair, the number of layers from which a suffix swap still changes the answer, among "
+        f"pairs where the swap of all layers does; {how}, Holm over all pairs of tasks. The two "
+        "tasks furthest apart are shown."
     )
     return Headline("where", question, answer, claim, SUPPORTED if p < ALPHA else OPEN, test, facts)
 
@@ -199,8 +200,8 @@ def what(runset: RunSet) -> Headline:
     alike = all((r > 1) == (ratio > 1) for r in known)
     verdict = OPEN if p >= ALPHA or not alike else SUPPORTED if ratio > 1 else AGAINST
     answer = say(
-        "RL moved a text layer by {mean:n} of its norm; middle and late layers moved {ratio:n} times as far as early "
-        "ones (95 % {span:n}), {n:n} layers, {p:n}.",
+        "RL moved a text layer by {mean:n} of its norm; middle and late layers moved {ratio:n} "
+        "times as far as early ones (95 % {span:n}), {n:n} layers, {p:n}.",
         runs,
         mean=percent(float(energy.mean())),
         ratio=f"{ratio:.2f}",
@@ -241,10 +242,10 @@ def what(runset: RunSet) -> Headline:
             )
             facts.append(say("{value:n} " + words + ".", runs, value=shown))
     test = (
-        "Permutation over layers of the mean relative energy ‖Δ‖/‖W‖, early third against the rest, and the same "
-        "direction in attention and in the MLPs. Weights are read whole, so the interval and p are over layers, as if they "
-        "were drawn independently; neighbours are alike, so take p as the weakest of the four. "
-        "Another training run may differ."
+        "Permutation over layers of the mean relative energy ‖Δ‖/‖W‖, early third against the "
+        "rest, and the same direction in attention and in the MLPs. Weights are read whole, so "
+        "the interval and p are over layers, as if they were drawn independently; neighbours are "
+        "alike, so take p as the weakest of the four. Another training run may differ."
     )
     return Headline("what", question, answer, claim, verdict, test, facts)
 
@@ -326,12 +327,14 @@ def transfer(runset: RunSet) -> Headline:
     ]
     if not controls:
         facts.append(
-            "No random layer set of this size was evaluated, so nothing says that it is these layers."
+            "No random layer set of this size was evaluated, so nothing says that it is these "
+            "layers."
         )
     test = (
-        f"Sign-flip tests of acc@1 over prompts. Supported: above {name(parent)} (Holm over the hybrids), above half of "
-        "RL's gain (95 % interval and sign flips), and above every random layer set of equal size (Holm over them). Not supported: below "
-        f"half of RL's gain. {ONE_RUN}"
+        f"Sign-flip tests of acc@1 over prompts. Supported: above {name(parent)} (Holm over the "
+        "hybrids), above half of RL's gain (95 % interval and sign flips), and above every "
+        "random layer set of equal size (Holm over them). Not supported: below half of RL's "
+        f"gain. {ONE_RUN}"
     )
     return Headline("transfer", question, answer, claim, verdict, test, facts)
 
@@ -342,7 +345,10 @@ def necessary(runset: RunSet) -> Headline:
     arms = {a: r for a in study.frozen if (r := paired(runset, "rl", a)) is not None}
     whole = paired(runset, parent, "rl")
     if not arms or whole is None:
-        how = "No freeze run was given. Repeat RL with layers frozen (franken freeze-train) and name it with --extra."
+        how = (
+            "No freeze run was given. Repeat RL with layers frozen (franken freeze-train) and "
+            "name it with --extra."
+        )
         return Headline(
             "necessary", question, how, "Without its late layers RL loses its gain", ABSENT
         )
@@ -397,8 +403,9 @@ def necessary(runset: RunSet) -> Headline:
             else line
         )
     test = (
-        "Sign-flip tests of acc@1 over prompts. Needed: below RL (Holm over the arms) and below half of RL's gain (95 % "
-        f"interval and sign flips). Not needed: above half of RL's gain. {ONE_RUN}"
+        "Sign-flip tests of acc@1 over prompts. Needed: below RL (Holm over the arms) and below "
+        "half of RL's gain (95 % interval and sign flips). Not needed: above half of RL's gain. "
+        f"{ONE_RUN}"
     )
     return Headline("necessary", question, answer, claim, verdict, test, facts)
 
@@ -471,7 +478,8 @@ def costliest_layer(runset: RunSet, model: str) -> str:
     layers = peak(pooled)
     who = name_layers(layers) if len(layers) == 1 else f"one of the {name_layers(layers)}"
     return say(
-        "Removing {who} costs most: {cost:n} of accuracy at layer {layer} (95 % {span:n}), mean over tasks.",
+        "Removing {who} costs most: {cost:n} of accuracy at layer {layer} (95 % {span:n}), mean "
+        "over tasks.",
         runs_of(runset, "probe", [model], "zero"),
         who=who,
         cost=f"{100 * top['value']:.0f} points",
@@ -501,7 +509,8 @@ def _unformatted(runset: RunSet) -> list[str]:
     rates = {m: float(v) for m, v in zip(rows["model"], rows["value"], strict=True) if v == v}
     return [
         say(
-            "{who} keeps the answer format in {rate:n} of its replies: its score measures that as much as what it sees.",
+            "{who} keeps the answer format in {rate:n} of its replies: its score measures that as "
+            "much as what it sees.",
             _evals(runset, m),
             who=name(m),
             rate=percent(rates[m]),

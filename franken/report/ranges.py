@@ -66,7 +66,9 @@ class Effect:
 
 
 def effects(runset: RunSet) -> list[Effect]:
-    """All effects of the layer sets that a study froze or are thirds of the decoder, kind by kind."""
+    """All effects of the layer sets that a study froze or are thirds of the decoder, kind by
+    kind.
+    """
     study = runset.study
     whole = set(range(study.depth))
     sets = [tuple(range(*bounds)) for bounds in thirds(study.depth).values()]

@@ -17,7 +17,10 @@ from franken.stats import ALPHA, Estimate, holm
 Key = TypeVar("Key")
 NB = "\N{NO-BREAK SPACE}"
 SUPPORTED, AGAINST, OPEN, ABSENT = "supported", "not supported", "inconclusive", "not measured"
-ONE_RUN = "Each checkpoint is one training run: the test is over prompts, so it does not cover another seed of training."
+ONE_RUN = (
+    "Each checkpoint is one training run: the test is over prompts, so it does not cover another "
+    "seed of training."
+)
 
 
 @dataclass

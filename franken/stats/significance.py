@@ -1,4 +1,6 @@
-"""p-values and their correction: exact wherever the cases can be counted, else drawn with a seed."""
+"""p-values and their correction: exact wherever the cases can be counted, else drawn with a
+seed.
+"""
 
 import math
 from collections.abc import Sequence

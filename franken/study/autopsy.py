@@ -61,9 +61,8 @@ def plan_autopsy(
 
     `extra` are further checkpoints to evaluate: `control`, or `frozen-RANGE` (`frozen-late`,
     `frozen-0-3`) for RL with those text layers frozen; `frozen` says which layers a label froze
-    where its name does not.
-    Raises UsageError for checkpoints that are not there or do not fit each other, unknown tasks,
-    impossible numbers.
+    where its name does not. Raises UsageError for checkpoints that are not there or do not fit each
+    other, unknown tasks, impossible numbers.
     """
     needs = needs or {}
     _check_labels(extra or {})

@@ -76,9 +76,10 @@ def fit(asked: Settings, text: str, price: Price) -> Fit:
         needs = span(cost)
         raise UsageError(
             f"no study fits into {text}",
-            f"the smallest ({smallest.samples} prompts and {smallest.probe_samples} image pairs a task, no optional part) "
-            f"takes about {needs}",
-            f"give --budget {_typed(cost or budget)}, fewer --tasks, or a smaller --n or --max-new-tokens",
+            f"the smallest ({smallest.samples} prompts and {smallest.probe_samples} image pairs a "
+            f"task, no optional part) takes about {needs}",
+            f"give --budget {_typed(cost or budget)}, fewer --tasks, or a smaller --n or "
+            "--max-new-tokens",
         )
     for name in reversed(chosen.dropped):
         fuller = replace(chosen, dropped=tuple(x for x in chosen.dropped if x != name))

@@ -3,11 +3,9 @@ to read, disk, seconds.
 
 Passes are counted to the longest answer, so that models which say less need less. Seconds come from
 records of steps that ran on this machine, `measured`: their seconds for each unit of work of the
-same kind. Where there are none they are
-`computed`: the operations over the rate of a matrix product that is timed here, and a fixed time a
-layer and pass; such
-numbers can be off by several times, and say so. Comparing weights is timed on the very files
-(franken/diff/estimate.py).
+same kind. Where there are none they are `computed`: the operations over the rate of a matrix
+product that is timed here, and a fixed time a layer and pass; such numbers can be off by several
+times, and say so. Comparing weights is timed on the very files (franken/diff/estimate.py).
 """
 
 from __future__ import annotations
@@ -264,7 +262,9 @@ def product_rate(device: str, threads: int, dtype: str = "") -> float:
 
 
 def recorder(steps: Sequence[Step]) -> CostOf:
-    """What `run_steps` stores of a step beside its seconds, so that later estimates can go by them."""
+    """What `run_steps` stores of a step beside its seconds, so that later estimates can go by
+    them.
+    """
     by_id = {step.id: step for step in steps}
     memory = Memory()
 
@@ -276,7 +276,9 @@ def recorder(steps: Sequence[Step]) -> CostOf:
 
 
 def step_seconds(step: Step, cost: Cost, rates: Rates) -> tuple[float | None, str]:
-    """How long a step takes, and how that is known: `measured`, `computed`, or (None, `unknown`)."""
+    """How long a step takes, and how that is known: `measured`, `computed`, or (None,
+    `unknown`).
+    """
     does = step.does
     if group(step) in rates.measured:
         return cost.work * rates.measured[group(step)], "measured"
@@ -400,7 +402,10 @@ def explained(rates: Rates) -> str:
     if rates.measured:
         parts.append(f"measured here: {', '.join(sorted(rates.measured))}")
     if rates.flops:
-        rate = f"{rates.flops / 1e9:.3g} Gflop/s (a matrix product on {rates.device}, timed now) × {EFFICIENCY}"
+        rate = (
+            f"{rates.flops / 1e9:.3g} Gflop/s (a matrix product on {rates.device}, timed now) × "
+            f"{EFFICIENCY}"
+        )
         parts.append(f"computed, to the longest answer, at {rate}; can be off by several times")
     return "; ".join(parts) or "nothing is known of this machine"
 

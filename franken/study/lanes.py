@@ -331,7 +331,9 @@ def _signal(child: subprocess.Popen[str], number: int) -> None:
 
 @contextlib.contextmanager
 def _terminations_interrupt() -> Iterator[None]:
-    """SIGTERM ends the study as ctrl-C does, children included; only where signals can be handled."""
+    """SIGTERM ends the study as ctrl-C does, children included; only where signals can be
+    handled.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -251,8 +251,9 @@ def verdict(folder: Path) -> str:
         if row["value"] > band.high
     ]
     return (
-        f"{len(above)} of {len(rows)} windows gain more than each of {band.n} random sets of {width} layers"
-        f" (these: {100 * band.low:.1f} to {100 * band.high:.1f} points){': ' if above else ''}{', '.join(above)}"
+        f"{len(above)} of {len(rows)} windows gain more than each of {band.n} random sets of "
+        f"{width} layers (these: {100 * band.low:.1f} to {100 * band.high:.1f} "
+        f"points){': ' if above else ''}{', '.join(above)}"
     )
 
 

@@ -11,7 +11,9 @@ from franken.tasks.puzzles import suite
 
 
 class Entry(TypedDict):
-    """A task in a line; `smallest` is the least side of a picture of the eighteen types, in pixels."""
+    """A task in a line; `smallest` is the least side of a picture of the eighteen types, in
+    pixels.
+    """
 
     task: str
     about: str
@@ -20,7 +22,9 @@ class Entry(TypedDict):
 
 
 class Flips(TypedDict):
-    """How many pairs were drawn, how many are ineligible, and how many of the others flip a fact."""
+    """How many pairs were drawn, how many are ineligible, and how many of the others flip a
+    fact.
+    """
 
     n: int
     ineligible: int

@@ -17,7 +17,9 @@ def as_float32(array, dtype):
 
 
 def ordered(bf16_values):
-    """bf16 numbers as integers that count: neighbours differ by one, and 0 and −0 are one number."""
+    """bf16 numbers as integers that count: neighbours differ by one, and 0 and −0 are one
+    number.
+    """
     bits = bf16_values.view(np.uint32).astype(np.int64) >> 16
     magnitude = bits & 0x7FFF
     return np.where(bits >> 15, -magnitude, magnitude)

@@ -131,7 +131,10 @@ def test_the_readme_shows_every_verb_and_stays_short():
 
 
 def test_what_is_broken_is_seen():
-    text = "[a](no/such.md) ![b](x.png)\n```\n[c](in/code.md)\n$ franken diff a b --nope && A=1 franken zap # franken y\n```\n"
+    text = (
+        "[a](no/such.md) ![b](x.png)\n```\n[c](in/code.md)\n$ franken diff a b --nope && A=1 "
+        "franken zap # franken y\n```\n"
+    )
     assert links(text) == ["no/such.md", "x.png"]
     assert command_lines("```\n$ torchrun --n 2 -m franken.cli train x\n```\n") == [
         "franken train x"

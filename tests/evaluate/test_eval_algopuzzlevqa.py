@@ -20,8 +20,8 @@ CLOCK = {
     "image": "images/clock/clock_0000.jpg",
     "answer": "4:23",
     "options": ["1:14", "4:23"],
-    "question": "Daniel's event is going to start in 1 hour 40 minutes. The current time is shown on the clock. "
-    "What will be the time when the event starts?",
+    "question": "Daniel's event is going to start in 1 hour 40 minutes. The current time is shown on the "
+    "clock. What will be the time when the event starts?",
     "solution": {"current_hour": 2, "current_minute": 43, "add_hour": 1, "add_minute": 40},
 }
 

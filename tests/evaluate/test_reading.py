@@ -1,4 +1,6 @@
-"""Error kinds, descriptions and shapes against replies whose fault is known because it was planted."""
+"""Error kinds, descriptions and shapes against replies whose fault is known because it was
+planted.
+"""
 
 import random
 

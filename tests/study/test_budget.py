@@ -116,7 +116,9 @@ def test_the_rungs_of_the_ladder(seconds, sizes):
 
 
 def test_a_part_is_kept_where_it_saves_less_than_a_fiftieth():
-    """Of about 1099 s: scores take 30 and go before the samples do, attention takes 19 and stays."""
+    """Of about 1099 s: scores take 30 and go before the samples do, attention takes 19 and
+    stays.
+    """
 
     def nearly(s: Settings) -> float:
         return 1000 + 30 * s.on("scores") + 19 * s.on("attention") + s.samples

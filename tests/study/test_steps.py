@@ -59,7 +59,10 @@ def test_a_failed_step_takes_only_its_dependants_with_it(tmp_path):
 
 
 def test_two_lanes_work_at_the_same_time(tmp_path):
-    wait = "import time, pathlib\nfor _ in range(600):\n  if pathlib.Path({!r}).exists(): break\n  time.sleep(.05)\nelse: 1/0"
+    wait = (
+        "import time, pathlib\nfor _ in range(600):\n  if pathlib.Path({!r}).exists(): break\n  "
+        "time.sleep(.05)\nelse: 1/0"
+    )
     meet = [
         shell(
             a,

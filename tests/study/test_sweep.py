@@ -183,7 +183,9 @@ def test_a_figure_shows_what_the_rows_say(tmp_path):
 
 
 def test_m_scores_and_splices_of_several_donors(models, tmp_path):
-    """A splice that takes the base's own layers changes nothing; one of two donors is both of them."""
+    """A splice that takes the base's own layers changes nothing; one of two donors is both of
+    them.
+    """
     from franken.evaluate.graft import parse_graft
     from franken.report.figures.sweep import draw_scores
 

@@ -1,4 +1,6 @@
-"""The judge against a stub server: verdicts, cache, retries, and that an error is never a verdict."""
+"""The judge against a stub server: verdicts, cache, retries, and that an error is never a
+verdict.
+"""
 
 import http.server
 import json

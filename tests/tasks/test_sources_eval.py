@@ -1,4 +1,6 @@
-"""The loaders from the command line: `franken eval --data` on tables, offline, with the creature."""
+"""The loaders from the command line: `franken eval --data` on tables, offline, with the
+creature.
+"""
 
 import json
 

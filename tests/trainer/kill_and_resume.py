@@ -105,7 +105,9 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 
 
 def soak(folder: Path, kills: int, seed: int) -> dict[str, Any]:
-    """Kill runs in `folder` until there were `kills`; the table of kills, and what differs, by run."""
+    """Kill runs in `folder` until there were `kills`; the table of kills, and what differs, by
+    run.
+    """
     dice = random.Random(seed)
     load(
         RECIPE["model"], device="cpu", dtype="fp32"
@@ -154,12 +156,16 @@ def report(found: dict[str, Any]) -> str:
     lines = [
         "# Kill and resume",
         "",
-        "`OMP_NUM_THREADS=1 python tests/trainer/kill_and_resume.py --report benchmarks/results/resume.md`",
+        "`OMP_NUM_THREADS=1 python tests/trainer/kill_and_resume.py --report "
+        "benchmarks/results/resume.md`",
         "",
-        f"A run of {updates} updates (SFT, then GRPO with a KL, evaluations and the best checkpoint kept; one thread,",
-        f"{found['seconds']} s when nobody kills it) was killed {len(found['kills'])} times over {len(found['different'])} runs",
+        f"A run of {updates} updates (SFT, then GRPO with a KL, evaluations and the best "
+        "checkpoint kept; one thread,",
+        f"{found['seconds']} s when nobody kills it) was killed {len(found['kills'])} times over "
+        f"{len(found['different'])} runs",
         "and resumed each time. Final weights and",
-        f"all other files of `final/`, `freeze.json`, the names of all files, and `metrics.jsonl` without its seconds: **{verdict}**.",
+        "all other files of `final/`, `freeze.json`, the names of all files, and `metrics.jsonl` "
+        f"without its seconds: **{verdict}**.",
         "",
         "| | run | signal | moment | lines in the log | goes on from | part of a checkpoint left |",
         "|---|---|---|---|---|---|---|",

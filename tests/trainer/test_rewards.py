@@ -22,7 +22,10 @@ from trainer.templates import DEFAULT, TEMPLATES
 ONE, TWO, THREE = math.tanh(1), math.tanh(2), math.tanh(3)
 SEVEN = Item("seven", "count", "How many?", "7")
 CLOCK = Item("noon", "clock", "When?", "11:58")
-FULL = "<image description> {d} </image description><think> {t} </think><rethink> {r} </rethink><answer> {a} </answer>"
+FULL = (
+    "<image description> {d} </image description><think> {t} </think><rethink> {r} "
+    "</rethink><answer> {a} </answer>"
+)
 
 
 def reply(text, logprobs=()):
@@ -185,7 +188,10 @@ def test_fidelity_reads_the_other_puzzles_by_their_own_parser():
 
 
 def test_fidelity_pays_nothing_without_its_section_and_refuses_rows_without_facts():
-    text = f"<image description> {GRID.description} </image description><think> a </think><answer> 1 </answer>"
+    text = (
+        f"<image description> {GRID.description} </image description><think> a </think><answer> 1 "
+        "</answer>"
+    )
     assert paid("fidelity", text, GRID) == 1
     assert paid("fidelity", GRID.description, GRID) == 0
     with pytest.raises(RewardError) as failed:

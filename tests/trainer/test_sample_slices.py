@@ -19,7 +19,9 @@ BASE |= {"prompts": 7, "group": 5, "max_new_tokens": 40}
 
 @pytest.mark.parametrize("frozen_vision", [False, True])
 def test_slices_say_what_all_at_once_says(sft_creature, monkeypatch, frozen_vision):
-    """The tokens are the same; log-probabilities differ by the rounding of products of fewer rows."""
+    """The tokens are the same; log-probabilities differ by the rounding of products of fewer
+    rows.
+    """
     rows = []
 
     def counted(loaded, batch, keys, sampling):

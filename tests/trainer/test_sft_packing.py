@@ -92,7 +92,9 @@ def test_packed_equals_every_example_alone_and_the_padded_batch(fresh_creature, 
 
 
 def by_hand(family, frozen):
-    """Right-padded examples with images of several sizes and without: a batch as `encode` makes it."""
+    """Right-padded examples with images of several sizes and without: a batch as `encode` makes
+    it.
+    """
     loaded = wrap(tiny(family), None, None)
     apply_freeze(loaded.model, frozen)
     generator = torch.Generator().manual_seed(0)

@@ -1,4 +1,6 @@
-"""Templates: what is well-formed, what counts as a section, and that SFT writes what rewards read."""
+"""Templates: what is well-formed, what counts as a section, and that SFT writes what rewards
+read.
+"""
 
 import re
 
@@ -74,9 +76,15 @@ def test_the_default_is_what_grading_calls_well_formed():
 
 
 def test_order_and_nesting_count():
-    right = "<image description> d </image description><think> t </think><rethink> r </rethink><answer> a </answer>"
+    right = (
+        "<image description> d </image description><think> t </think><rethink> r "
+        "</rethink><answer> a </answer>"
+    )
     assert well_formed(right, FULL)
-    swapped = "<think> t </think><image description> d </image description><rethink> r </rethink><answer> a </answer>"
+    swapped = (
+        "<think> t </think><image description> d </image description><rethink> r "
+        "</rethink><answer> a </answer>"
+    )
     assert not well_formed(swapped, FULL)
     assert well_formed("<think> a <visual> v </visual> b </think><answer> 1 </answer>", VISUAL)
     assert well_formed("a <visual> v </visual> b </think><answer> 1 </answer>", VISUAL)

@@ -277,7 +277,9 @@ def main_arm(layers: pd.DataFrame) -> str:
 
 
 def widest_success(run: LoadedRun) -> str:
-    """The acc@k of the largest k that diversity was correlated with; acc@1 where it was with none."""
+    """The acc@k of the largest k that diversity was correlated with; acc@1 where it was with
+    none.
+    """
     known = [m for m in run.layers["metric"].unique() if m.startswith("Pearson diversity ~ ")]
     metrics = (metric.split(" ~ ")[1].split(" |")[0] for metric in known)
     return max(metrics, key=lambda metric: int(metric[4:]), default="acc@1")

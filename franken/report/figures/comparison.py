@@ -94,7 +94,9 @@ def perception(run: LoadedRun, models: Sequence[str]) -> Figure:
 
 
 def diversity(run: LoadedRun, models: Sequence[str]) -> Figure | None:
-    """Answers on a plane by model and by correctness; diversity against acc@k; their correlations."""
+    """Answers on a plane by model and by correctness; diversity against acc@k; their
+    correlations.
+    """
     points = pd.read_parquet(run.folder / "points.parquet").dropna(subset=["x", "y"])
     if not len(points) or "diversity" not in set(run.layers["metric"]):  # it takes two draws
         return None

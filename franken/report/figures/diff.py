@@ -1,4 +1,6 @@
-"""The figures of one `franken diff`: how far each layer moved, what of it, in how many directions."""
+"""The figures of one `franken diff`: how far each layer moved, what of it, in how many
+directions.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,9 @@ def draw_diff(folder: Path) -> list[Path]:
 
 
 def _adjacent(deltas: list[str]) -> list[str]:
-    """Without base → rl where it is the sum of two others: it would lie on top of the larger one."""
+    """Without base → rl where it is the sum of two others: it would lie on top of the larger
+    one.
+    """
     return [d for d in deltas if d != "base→rl"] if len(deltas) == 3 else deltas
 
 

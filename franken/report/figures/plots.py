@@ -73,8 +73,7 @@ def plot_zero(
     checkpoint.
 
     `task="all"` is the mean over tasks; where the run holds no such row it is made from the tasks'
-    rows, with the
-    interval of a mean of independent estimates.
+    rows, with the interval of a mean of independent estimates.
     """
     ax = new_axes(ax)
     rows = select(df, method="zero", metric="accuracy_drop")
@@ -295,7 +294,9 @@ def measured_layers(ax: Axes, rows: pd.DataFrame, mode: look.Mode, depth: int | 
 
 
 def layer_axis(ax: Axes, depth: int, mode: look.Mode) -> None:
-    """The x axis of every plot over text layers: all of them, 0-based, the thirds shaded and named."""
+    """The x axis of every plot over text layers: all of them, 0-based, the thirds shaded and
+    named.
+    """
     shade_thirds(ax, depth, mode)
     ax.set_xlim(-0.5, depth - 0.5)
     ax.set_xticks(range(depth) if depth <= 16 else range(0, depth, 4))

@@ -23,7 +23,9 @@ GAIN = "gain acc@1"
 
 
 def draw_sweep(folder: Path) -> Path:
-    """Write figures/gain.png of a finished sweep: all tasks together, then each. Returns its path."""
+    """Write figures/gain.png of a finished sweep: all tasks together, then each. Returns its
+    path.
+    """
     run = load_run(folder)
     rows = run.layers.loc[run.layers["metric"] == GAIN]
     names = ["all", *task_names(rows)]

@@ -2,9 +2,9 @@
 
 Nothing is fetched: figures are PNGs inside the file (one for a light and one for a dark screen),
 the style is inline, there is no script. Whatever a model wrote passes through jinja2's
-autoescaping. Numbers come from the run folders that
-`study.json` names, and each number links to the run's files and command; failed and ineligible
-samples are counted, never dropped. The same figures, one a group, go to `figures/` as PNG and PDF.
+autoescaping. Numbers come from the run folders that `study.json` names, and each number links to
+the run's files and command; failed and ineligible samples are counted, never dropped. The same
+figures, one a group, go to `figures/` as PNG and PDF.
 """
 
 from __future__ import annotations

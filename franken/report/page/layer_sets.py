@@ -217,7 +217,8 @@ def _same_layers(runset: RunSet, same: Sequence[Effect]) -> Group:
             Panel(
                 "same-loss",
                 "Needed? The same layers without RL's change",
-                "loss against RL when layers are frozen in training, or put back, over those layers",
+                "loss against RL when layers are frozen in training, or put back, over those "
+                "layers",
                 effects_plot(runset, losses, "acc@1 against RL, points"),
                 layered=True,
             )
@@ -288,7 +289,9 @@ def _freeze_finding(runset: RunSet, arms: Sequence[str]) -> str:
 
 
 def _limits(rows: pd.DataFrame) -> tuple[float, float] | None:
-    """One x range, in percent, for the panels of several metrics, so that widths can be compared."""
+    """One x range, in percent, for the panels of several metrics, so that widths can be
+    compared.
+    """
     if not rows["ci_low"].notna().any():
         return None
     low, high = 100 * float(rows["ci_low"].min()), 100 * float(rows["ci_high"].max())

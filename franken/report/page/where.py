@@ -157,7 +157,8 @@ def _skips(
     return Group(
         "zero",
         "Without this layer",
-        "Each decoder layer is skipped (replaced by the identity) and the questions are asked again.",
+        "Each decoder layer is skipped (replaced by the identity) and the questions are asked "
+        "again.",
         panels,
         f"{look.name(models[-1])}: {text[0].lower()}{text[1:]}",
         basis(runset, runs, own, "questions a task", models),

@@ -124,7 +124,9 @@ def tables(runset: RunSet, name: str = "summary") -> list[Measurements]:
 
 
 def accounts(runset: RunSet) -> list[str]:
-    """One line a run that lacks samples, and one for runs that are not finished: how many, and why."""
+    """One line a run that lacks samples, and one for runs that are not finished: how many, and
+    why.
+    """
     lines = []
     for run in runset.runs:
         manifest, samples = run.manifest, run.samples

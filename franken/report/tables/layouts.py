@@ -195,7 +195,9 @@ def diversity(runset: RunSet) -> list[Measurements]:
 
 
 def modality(runset: RunSet) -> list[Measurements]:
-    """Rows are tasks, columns models with the image and with the text in its place, greedy answers."""
+    """Rows are tasks, columns models with the image and with the text in its place, greedy
+    answers.
+    """
     rows = []
     for name, samples in runset.answers().items():
         arms = ("image", "text") if {"image", "text"} <= set(samples["method"]) else ()
