@@ -1,10 +1,10 @@
 """How often each interval of franken/stats covers the truth: `python benchmarks/coverage.py`.
 
-Rates and paired differences of rates are counted exactly, over all outcomes; the rest is drawn, with
-`--draws` samples each (the standard error at 95 % is 0.35 points with 4000). Prints Markdown; the
-stored result is benchmarks/results/coverage.md. An interval is named with a `*` where no interval
-of its kind can cover less: all that can be seen is a few counts, and every set of them has either
-less than 93 % or more than 97 %.
+Rates and paired differences of rates are counted exactly, over all outcomes; the rest is drawn,
+with `--draws` samples each (the standard error at 95 % is 0.35 points with 4000). Prints Markdown;
+the stored result is benchmarks/results/coverage.md. An interval is named with a `*` where no
+interval of its kind can cover less: all that can be seen is a few counts, and every set of them has
+either less than 93 % or more than 97 %.
 """
 
 import argparse

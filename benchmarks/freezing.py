@@ -120,9 +120,9 @@ def profile(name: str, arm: Arm) -> None:
 
     with record(activities=[ProfilerActivity.CPU]) as found:
         arm.update()
-    print(
-        f"\n{name}\n{found.key_averages().table(sort_by='self_cpu_time_total', row_limit=12, max_name_column_width=50)}"
-    )
+    averages = found.key_averages()
+    table = averages.table("self_cpu_time_total", row_limit=12, max_name_column_width=50)
+    print(f"\n{name}\n{table}")
 
 
 def main() -> None:

@@ -44,7 +44,7 @@ modules:
     slices:
       - sources: [{{model: {base}, layer_range: [0, {half}]}}]
       - sources: [{{model: {donor}, layer_range: [{half}, {layers}]}}]
-      - sources: [{{model: {base}, layer_range: [{layers}, {layers}]}}]  # empty: norm and head stay with the base
+      - sources: [{{model: {base}, layer_range: [{layers}, {layers}]}}]
   vision_tower:
     models: [{{model: {base}}}]
   multi_modal_projector:

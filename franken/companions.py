@@ -1,5 +1,6 @@
-"""What lies beside the weights of a checkpoint and says how to use them: its tokens, how it prepares
-images, how it generates. A file that is absent says nothing; one that is broken is a FrankenError.
+"""What lies beside the weights of a checkpoint and says how to use them: its tokens, how it
+prepares images, how it generates. A file that is absent says nothing; one that is broken is a
+FrankenError.
 """
 
 from pathlib import Path

@@ -6,8 +6,9 @@ a caller can tell a sample's own failure from one that every other request would
 parsed into typed objects, are bounded in size, and never followed to another address.
 
 A key (`franken.secrets`) goes over https or to this machine only, and is written nowhere: not into
-files, errors or addresses, and not where a reply repeats it. Nothing is sent unless somebody names an endpoint.
-Fields: https://platform.openai.com/docs/api-reference/chat/create. Left out: streaming, batch jobs.
+files, errors or addresses, and not where a reply repeats it. Nothing is sent unless somebody names
+an endpoint. Fields: https://platform.openai.com/docs/api-reference/chat/create. Left out:
+streaming, batch jobs.
 """
 
 import json

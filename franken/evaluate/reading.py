@@ -38,7 +38,8 @@ REFLECTS = re.compile(
     re.IGNORECASE,
 )
 REFERS = re.compile(
-    r"\b(?:image|picture|figure|diagram|chart|graph|photo|shown|depicted|visible|see|look(?:s|ing)? at)\b",
+    r"\b(?:image|picture|figure|diagram|chart|graph|photo|shown|depicted|visible|see|"
+    r"look(?:s|ing)? at)\b",
     re.IGNORECASE,
 )
 STEP_ENDS = re.compile(r"\n+|;\s|(?<=[.!?])\s+")
@@ -126,8 +127,8 @@ class Shape(TypedDict):
 
 
 def shape(reply: str, item: Item) -> Shape:
-    """The counts of a reply. Steps are lines, sentences and parts between semicolons; in a chain that is one such part, the
-    slots it visits and its conclusion.
+    """The counts of a reply. Steps are lines, sentences and parts between semicolons; in a chain
+    that is one such part, the slots it visits and its conclusion.
     """
     thought = reasoning(reply)
     puzzle = puzzle_of(item)

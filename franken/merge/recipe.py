@@ -18,9 +18,9 @@ same frozen dataclasses:
     allow: [dtype]
 
 `from` lists a method's inputs in their order; `base` may be one. `relative_to` names the checkpoint
-that task vectors are measured from; methods that need one take the base unless it says otherwise. A list is a gradient
-over the rule's layers, as in mergekit: its first value belongs to the first layer, its last to the
-last, linear in between.
+that task vectors are measured from; methods that need one take the base unless it says otherwise. A
+list is a gradient over the rule's layers, as in mergekit: its first value belongs to the first
+layer, its last to the last, linear in between.
 """
 
 import math

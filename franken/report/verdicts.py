@@ -72,8 +72,8 @@ def paired(runset: RunSet, a: str, b: str, metric: str = "acc@1") -> Any | None:
     """The paired comparison b - a in the image arm over all tasks, as a row; None when the two
     share no prompt.
 
-    Every pair is compared once per set of runs: the page, its figures and its tables ask for the same
-    ones.
+    Every pair is compared once per set of runs: the page, its figures and its tables ask for the
+    same ones.
     """
     known: dict[tuple[str, str, str], Any] = vars(runset).setdefault("_compared", {})
     if (a, b, metric) not in known:

@@ -134,7 +134,8 @@ def difference(
     mean over several groups of pairs.
 
     0/1 pairs in a single group: Tango's score interval (Tango 1998). Other pairs: `mean`, where
-    `rates` says that values lie in [0, 1], else `span` how far apart they may lie. Raises ValueError for unequal lengths.
+    `rates` says that values lie in [0, 1], else `span` how far apart they may lie. Raises
+    ValueError for unequal lengths.
     """
     sides = [np.asarray(side, float) for side in (before, after, *more)]
     pairs = list(zip(sides[::2], sides[1::2], strict=True))

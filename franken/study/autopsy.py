@@ -199,10 +199,11 @@ def run_autopsy(
 
     `before` are steps of the caller's own (training runs), `needs` says which of them makes which
     label's checkpoint. `jobs` lanes side by side: by default two for small checkpoints, else one.
-    Steps that failed are named on the page and in study.json. With a `budget` (30m, 2h) sizes shrink until the study is expected to fit,
-    and optional steps that have not started when it is used up are left out; every call has the
-    whole budget for what is still to do. Raises UsageError if `out` holds something else, unless
-    the caller has `claimed` it, and when no study fits the budget.
+    Steps that failed are named on the page and in study.json. With a `budget` (30m, 2h) sizes
+    shrink until the study is expected to fit, and optional steps that have not started when it is
+    used up are left out; every call has the whole budget for what is still to do. Raises UsageError
+    if `out` holds something else, unless the caller has `claimed` it, and when no study fits the
+    budget.
     """
     asked, fitted = settings or Settings(), None
     if budget:

@@ -1,10 +1,10 @@
 """The hybrids of the paper, by thirds, and random layer sets of equal size beside them.
 
 `SFT:RL:RL` reads early:middle:late: the middle and late thirds come from RL, the rest of the model,
-embeddings, vision tower and head included, is the parent's. The reference code starts from whichever model is
-named first, so that its six hybrids also exchange the vision tower and the embeddings
-(Frankenstein, arXiv 2602.12395, appendix E); here only decoder layers move. A random set answers
-whether it is these layers that matter or just how many.
+embeddings, vision tower and head included, is the parent's. The reference code starts from
+whichever model is named first, so that its six hybrids also exchange the vision tower and the
+embeddings (Frankenstein, arXiv 2602.12395, appendix E); here only decoder layers move. A random set
+answers whether it is these layers that matter or just how many.
 """
 
 from __future__ import annotations

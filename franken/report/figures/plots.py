@@ -1,5 +1,5 @@
-"""Plots over layers: tidy rows of layers.parquet in, a matplotlib Axes out. No function reads a file
-or shows a window.
+"""Plots over layers: tidy rows of layers.parquet in, a matplotlib Axes out. No function reads a
+file or shows a window.
 
 Shared rules: the x axis of a layer plot is the 0-based layer with the thirds of the stack shaded;
 every line has its 95 % band and every point its 95 % bar; colours are those of `theme`. The columns
@@ -99,7 +99,8 @@ def plot_by_model(
     mode: look.Mode = look.LIGHT,
     ax: Axes | None = None,
 ) -> Axes:
-    """The mean over tasks by text layer, a line per checkpoint, y in percent from 0; `rate`: to 100.
+    """The mean over tasks by text layer, a line per checkpoint, y in percent from 0; `rate`: to
+    100.
 
     `df`: rows of one method and metric.
     """

@@ -320,8 +320,8 @@ def _measured(
     """Rows of layers.parquet over all tasks; p of the paired difference from the reference, Holm
     over the models.
 
-    `measure` gives one value a prompt by metric. With `every_task` also a row a task, of the metrics
-    that all models have: who stand side by side are measured alike.
+    `measure` gives one value a prompt by metric. With `every_task` also a row a task, of the
+    metrics that all models have: who stand side by side are measured alike.
     """
     values = {name: measure(samples) for name, samples in answers.items()}
     shared = set.intersection(*map(set, values.values())) if every_task else None
