@@ -317,5 +317,4 @@ def test_a_gap_of_a_paired_test_is_turned_to_the_later_task():
 def test_a_missing_evaluation_has_no_values_and_no_comparison(found):
     assert len(values(found, "nobody")) == 0
     assert paired(found, "sft", "nobody") is None
-    assert paired(found, "sft", "rl", task="nothing") is None
     assert above_half(found, "nobody") is None

@@ -169,5 +169,5 @@ def test_a_file_where_the_run_should_be_is_refused_and_stays(tmp_path, capsys):
     file = tmp_path / "run"
     file.write_text("mine")
     assert run_command(["train", "creature-grpo", "--out", str(file)], debug=False) == 2
-    assert "is a file" in capsys.readouterr().err
+    assert "is not a folder" in capsys.readouterr().err
     assert file.read_text() == "mine"
