@@ -2,12 +2,17 @@
 why and how to mend it, leaves nothing that looks finished, and goes on once there is room.
 """
 
+import io
 import json
 import os
-import subprocess
+import resource
 import sys
+import tempfile
+from contextlib import redirect_stderr, redirect_stdout
+from itertools import product
 
 import pytest
+from processes import start
 
 from franken.cli import run_command
 from franken.errors import FrankenError
@@ -22,43 +27,31 @@ VERBS = {
 }
 LIMITS = (0, 3_000)  # bytes that a file may have: a disk that fills at this point
 
-CHILD = """
-import io, json, os, resource, sys
-from contextlib import redirect_stderr, redirect_stdout
-from pathlib import Path
-import tempfile
-import franken.diff.run, franken.report.figures.diff
-from franken.cli import run_command
 
-tempfile.gettempdir()
-verbs, limits, top = json.loads(sys.argv[1])
-results = []
-for verb, line in verbs.items():
-    for limit in limits:
-        place = Path(top) / f"{verb}-{limit}"
-        place.mkdir()
-        words = [*line.split(), "--out", str(place / "out")]
-        steps = []
-        for size in (limit, resource.RLIM_INFINITY):
+def run_with_little_room(line, limit, place):
+    """The command where no file may be longer than `limit`, and again without a limit: its status,
+    what it said, and the files that are there.
+    """
+    tempfile.gettempdir()  # found by writing, which a limit of 0 forbids
+    steps = []
+    for size in (limit, resource.RLIM_INFINITY):
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
             resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
-            out, err = io.StringIO(), io.StringIO()
-            with redirect_stdout(out), redirect_stderr(err):
-                code = run_command(words, False)
+            code = run_command([*line.split(), "--out", str(place / "out")], False)
             resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
-            files = sorted(str(p.relative_to(place)) for p in place.rglob("*") if p.is_file())
-            steps.append([code, err.getvalue(), files])
-        results.append([verb, limit, steps])
-print("RESULTS" + json.dumps(results))
-"""
+        files = sorted(str(p.relative_to(place)) for p in place.rglob("*") if p.is_file())
+        steps.append([code, err.getvalue(), files])
+    sys.stdout.write(json.dumps(steps))
 
 
 def test_a_full_disk_is_told_and_the_same_command_goes_on_once_there_is_room(tmp_path):
-    argument = json.dumps([{"diff": VERBS["diff"]}, LIMITS, str(tmp_path)])
-    child = subprocess.run(
-        [sys.executable, "-c", CHILD, argument], capture_output=True, text=True, timeout=280
-    )
-    assert "RESULTS" in child.stdout, child.stderr
-    for verb, limit, (full, again) in json.loads(child.stdout.partition("RESULTS")[2]):
+    for verb, limit in product(["diff"], LIMITS):
+        place = tmp_path / f"{verb}-{limit}"
+        place.mkdir()
+        child = start(tmp_path / "said", run_with_little_room, VERBS[verb], limit, place)
+        assert child.wait() == 0, child.stderr
+        full, again = json.loads(child.stdout)
         (code, err, written), case = full, (verb, limit, full, again)
         assert "Traceback" not in err, case
         assert "fault of franken" not in err, case

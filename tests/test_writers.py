@@ -6,17 +6,18 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from processes import SERVER, command_line, franken, start
 
 from franken.errors import FrankenError
 from franken.lock import locked
 from franken.report.tables.kinds import accounts
 from franken.runs import load_run, open_run, open_runs
+from franken.runs.folder import Run
 
 FRANKEN = Path(__file__).parents[1] / "franken"
 LINES = {
@@ -30,86 +31,78 @@ KEYS = {
     "eval": ["method", "sample", "draw"],
 }
 ROW = {"model": "m", "method": "image", "task": "read", "sample": "a", "error": None}
-PAUSED = """
-import sys, time
-from franken.cli import main
-from franken.runs.folder import Run
-
-append = Run.append
-
-def slowly(self, rows):
-    append(self, rows)
-    print("stored", flush=True)
-    sys.stdin.readline()
-
-Run.append = slowly
-main(sys.argv[1:])
-"""
-"""A franken that waits for a line of input whenever it stored rows."""
 
 
-def start(words):
-    return subprocess.Popen(
-        [sys.executable, "-c", PAUSED, *words],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def write_slowly(words, told):
+    """A franken that waits for a word whenever it stored rows."""
+    append = Run.append
+
+    def slowly(self, rows):
+        append(self, rows)
+        told.send("stored")
+        if told.poll(None):
+            told.recv()
+
+    Run.append = slowly
+    command_line(words)
 
 
-def until_it_stored(process):
-    for line in process.stdout:
-        if line == "stored\n":
-            return
-    pytest.fail(process.stderr.read())
+def start_slowly(folder, words):
+    """The process, once it has stored its first rows, and the line on which it waits."""
+    here, there = SERVER.Pipe()
+    process = start(folder, write_slowly, words, there)
+    there.close()
+    while not here.poll(0.1):
+        assert process.process.is_alive(), process.stderr
+    assert here.recv() == "stored"
+    return process, here
+
+
+def let_go(line):
+    """Answer until the process has ended."""
+    with suppress(EOFError, OSError):
+        while True:
+            line.send("go on")
+            line.recv()
 
 
 @pytest.mark.parametrize("verb", LINES)
 def test_of_two_processes_on_one_folder_the_second_is_refused_and_rows_are_kept_once(
     tmp_path, verb
 ):
-    words = [*LINES[verb].split(), "--out", str(tmp_path)]
-    first = start(words)
+    words = [*LINES[verb].split(), "--out", str(tmp_path / "runs")]
+    first, line = start_slowly(tmp_path / "first", words)
     try:
-        until_it_stored(first)
-        second = subprocess.run(
-            [sys.executable, "-m", "franken.cli", *words], capture_output=True, text=True
-        )
-        assert second.returncode == 2
+        second = franken(tmp_path / "second", words)
+        assert second.wait() == 2
         assert "is in use" in second.stderr
         assert f"process {first.pid} is writing there" in second.stderr
         assert "Traceback" not in second.stderr
-        [folder] = (tmp_path / verb).glob("[!.]*")
+        [folder] = (tmp_path / "runs" / verb).glob("[!.]*")
         with pytest.raises(FrankenError, match="not a finished run yet") as e:
             load_run(folder)
         assert e.value.why == f"process {first.pid} is writing it"
-        first.communicate("\n" * 1000)
-        assert first.returncode == 0
+        let_go(line)
+        assert first.wait() == 0
     finally:
-        if first.poll() is None:
-            os.kill(first.pid, signal.SIGKILL)
-        first.wait()
+        first.process.kill()
     samples = load_run(folder).samples
     keys = [name for name in KEYS[verb] if name in samples]
     assert len(samples)
     assert not samples.duplicated(keys).any()
-    assert list((tmp_path / verb).iterdir()) == [folder]  # no lock is left
+    assert list((tmp_path / "runs" / verb).iterdir()) == [folder]  # no lock is left
 
 
 def test_what_a_killed_writer_left_is_taken_over_and_swept(tmp_path):
-    words = [*LINES["diff"].split(), "--out", str(tmp_path)]
-    first = start(words)
-    until_it_stored(first)
+    words = [*LINES["diff"].split(), "--out", str(tmp_path / "runs")]
+    first, _ = start_slowly(tmp_path / "first", words)
     os.kill(first.pid, signal.SIGKILL)
-    first.communicate()
-    again = subprocess.run(
-        [sys.executable, "-m", "franken.cli", *words, "--json"], capture_output=True
-    )
-    assert again.returncode == 0, again.stderr
+    assert first.wait() == -signal.SIGKILL
+    again = franken(tmp_path / "again", [*words, "--json"])
+    assert again.wait() == 0, again.stderr
     folder = Path(json.loads(again.stdout)["folder"])
     assert not load_run(folder).samples.duplicated(KEYS["diff"]).any()
-    assert [p for p in tmp_path.rglob(".*")] == []
+    assert [p for p in (tmp_path / "runs").rglob(".*")] == []
 
 
 def test_a_table_says_which_runs_are_being_written(tmp_path):

@@ -12,16 +12,15 @@ import shutil
 import signal
 import socket
 from contextlib import contextmanager, nullcontext, suppress
-from multiprocessing import get_context
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 import torch
+from processes import start as start_process
 from safetensors.torch import load_file
 from torch.distributed.checkpoint import filesystem
 from torch.distributed.fsdp import fully_shard
-from torch.multiprocessing.spawn import start_processes
 
 from franken import tasks
 from franken.checkpoints import open_checkpoint
@@ -203,17 +202,18 @@ def runs(tmp_path_factory) -> Path:
                 )
                 + "\n"
             )
-    get_context("forkserver").set_forkserver_preload(
-        ["trainer.loop", "trainer.watch", "franken.models.loading"]
-    )
     ports = []
     for _ in range(2):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             ports.append(free.getsockname()[1])
-    start_processes(two_ranks, args=(ports, folder), nprocs=2, start_method="forkserver")
+    ranks = [
+        start_process(folder / f"said-{number}", two_ranks, number, ports, folder)
+        for number in (0, 1)
+    ]
     train("whole", folder / "one")
     train("lora", folder / "lora")
+    assert [rank.wait() for rank in ranks] == [0, 0], [rank.stderr for rank in ranks]
     return folder
 
 

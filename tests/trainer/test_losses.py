@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from processes import start
 
 from franken.errors import UsageError
 from trainer.algorithms.corrections import overlong_penalty, sampler_correction, token_kl
@@ -302,7 +303,8 @@ def _rank(rank, folder):
 
 
 def test_the_loss_does_not_depend_on_ranks(tmp_path):
-    torch.multiprocessing.spawn(_rank, (str(tmp_path),), nprocs=2)
+    ranks = [start(tmp_path / f"said-{rank}", _rank, rank, str(tmp_path)) for rank in (0, 1)]
+    assert [rank.wait() for rank in ranks] == [0, 0], [rank.stderr for rank in ranks]
     new, old, _, _, advantages, mask = tensors(rows=7)
     for kind in AGGREGATION:
         one = new.clone().requires_grad_()

@@ -2,24 +2,12 @@
 benchmarks/results/resume.md.
 """
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
-SCRIPT = Path(__file__).with_name("kill_and_resume.py")
+from kill_and_resume import main
+from processes import start
 
 
 def test_killed_runs_resume_bit_for_bit(tmp_path):
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "TMPDIR": str(tmp_path),
-        "HF_HUB_OFFLINE": "1",
-    }
-    environment["PYTHONPATH"] = str(SCRIPT.parents[2])
-    command = [sys.executable, str(SCRIPT), "--kills", "3", "--seed", "1"]
-    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stdout + found.stderr
-    assert "all equal, bit for bit" in found.stdout
-    assert "| 3 | " in found.stdout
+    process = start(tmp_path / "said", main, ["--kills", "3", "--seed", "1"])
+    assert process.wait() == 0, process.stdout + process.stderr
+    assert "all equal, bit for bit" in process.stdout
+    assert "| 3 | " in process.stdout
