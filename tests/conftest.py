@@ -36,3 +36,20 @@ def sft_creature():
     from franken.models.loading import load
 
     return load("creature:sft", device="cpu")
+
+
+@pytest.fixture
+def unrasterised(monkeypatch):
+    """Figures of a page are plotted, but no pixel is drawn: test_page.py draws every figure once,
+    and drawing is most of a page's time.
+    """
+    from franken.report import theme
+    from franken.report.page import build
+
+    def plotted(draw, mode):
+        with theme.theme(mode):
+            draw(mode)
+        return "data:image/png;base64,"
+
+    monkeypatch.setattr(build, "png", plotted)
+    monkeypatch.setattr(build, "save_figures", lambda sections, folder: {})

@@ -268,7 +268,7 @@ def test_the_four_questions_have_a_verdict_a_number_and_a_test(page):
     assert not [v for v in verdicts if v == "chip not-measured"]
 
 
-def test_a_study_without_sft_or_freeze_arms_still_makes_a_page(make_study, tmp_path):
+def test_a_study_without_sft_or_freeze_arms_still_makes_a_page(make_study, tmp_path, unrasterised):
     folder = make_study(tmp_path, sft=False, extras=False, samples=4)
     page = Document(build_page(folder, files=False).read_text())
     assert "Base with RL's layers 2..7 scores" in page.text

@@ -75,7 +75,7 @@ def stages(tmp_path_factory) -> dict[str, str]:
     return {p.name: str(p) for p in root.iterdir()}
 
 
-def test_a_whole_autopsy_and_again(stages, tmp_path, request):
+def test_a_whole_autopsy_and_again(stages, tmp_path, request, unrasterised):
     extra = {"control": stages["control"], "frozen-late": stages["frozen-late"]}
     options = {"out": tmp_path / "study", "settings": TINY, "extra_models": extra, "jobs": 1}
     page = run_autopsy(stages["base"], stages["sft"], stages["rl"], **options)
@@ -183,7 +183,7 @@ def test_without_sft_the_base_is_the_parent(stages, tmp_path):
     assert hybrid.command.startswith(start)
 
 
-def test_what_breaks_is_on_the_page_and_the_rest_is_done(stages, tmp_path):
+def test_what_breaks_is_on_the_page_and_the_rest_is_done(stages, tmp_path, unrasterised):
     import shutil
 
     broken = tmp_path / "control"
