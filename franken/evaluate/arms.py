@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING
 
 from franken.errors import FrankenError, UsageError, check_known
 from franken.evaluate.hints import AIDS, hint, instruction, puzzle_of
+from franken.tasks.marks import blind
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -144,7 +145,8 @@ def prompt_for(item: Item, arm: str) -> Prompt:
     if shown.description == "wrong":
         wrong = misled(item)
         described = wrong[0] if wrong else ""
-    pieces = [described, hint(item, aid) if aid else None, item.question, instruction(aid)]
+    question = item.question if images else blind(item.question)
+    pieces = [described, hint(item, aid) if aid else None, question, instruction(aid)]
     return Prompt(text=" ".join(p for p in pieces if p), images=images, key=item.id)
 
 

@@ -64,6 +64,7 @@ class StoredAnswer(VerdictColumns):
     answer_type: NotRequired[str]
     options: NotRequired[str | None]  # a list in JSON
     tolerance: NotRequired[float]
+    accepted: NotRequired[str | None]  # a list in JSON
 
 
 class Change(NamedTuple):
@@ -294,6 +295,7 @@ def _item(row: StoredAnswer, rebuilt: Item | None) -> Item | None:
         options=tuple(json.loads(row.get("options") or "[]")),
         answer_type=kind,
         tolerance=float(row.get("tolerance") or 0),
+        accepted=tuple(json.loads(row.get("accepted") or "[]")),
     )
 
 

@@ -18,13 +18,15 @@ from PIL import Image
 
 from franken.endpoints import check_endpoint
 from franken.errors import UsageError, check_known
+from franken.tasks.marks import pieces
 
 ENGINES = ("native", "vllm", "openai")
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A user turn. `key` seeds its samples; prompts with equal keys get equal draws.
+    """A user turn. `key` seeds its samples; prompts with equal keys get equal draws. The images
+    stand where the text has `<image>` for each of them, else before it.
 
     `ids`, where given, are used instead of the text, as they are: the whole prompt with its
     template, one placeholder an image.
@@ -158,8 +160,9 @@ def template_text(template: Any, prompt: Prompt) -> str:
     """A prompt as its chat template writes it, one placeholder an image. `template` is a processor
     or a tokenizer.
     """
-    content: list[dict[str, Any]] = [{"type": "image"} for _ in prompt.images]
-    messages = [{"role": "user", "content": [*content, {"type": "text", "text": prompt.text}]}]
+    parts = pieces(prompt.text, len(prompt.images))
+    content = [{"type": "image"} if p is None else {"type": "text", "text": p} for p in parts]
+    messages = [{"role": "user", "content": content}]
     return template.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
 

@@ -23,6 +23,7 @@ from PIL import Image
 from franken.endpoints import Body, Cache, Client, Completion, Endpoint, RequestFailed
 from franken.errors import UsageError
 from franken.generate.engine import Prompt, Response, Sampling, cut, sample_names, short_seed
+from franken.tasks.marks import pieces
 
 KEY = "OPENAI_API_KEY"
 
@@ -99,8 +100,11 @@ def hosted(model: str, url: str, cache: Path | None = None) -> OpenAI:
 
 def request_bodies(model: str, prompt: Prompt, sampling: Sampling) -> list[Body]:
     """What is asked for each sample of a prompt. Greedy samples are all the same request."""
-    images = [{"type": "image_url", "image_url": {"url": data_url(i)}} for i in prompt.images]
-    parts = [*images, {"type": "text", "text": prompt.text}]
+    images = ({"type": "image_url", "image_url": {"url": data_url(i)}} for i in prompt.images)
+    parts = [
+        next(images) if piece is None else {"type": "text", "text": piece}
+        for piece in pieces(prompt.text, len(prompt.images))
+    ]
     body: Body = {
         "model": model,
         "messages": [{"role": "user", "content": parts}],

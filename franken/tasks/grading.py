@@ -81,6 +81,7 @@ class GradedBy(TypedDict):
     answer_type: str
     options: str | None
     tolerance: float
+    accepted: str | None
 
 
 def grade_exact(reply: str, gold: str) -> Grade:
@@ -232,8 +233,16 @@ def _is_bare(line: str, kind: str) -> bool:
 
 
 def grade_item(reply: str, item: Item) -> Grade:
-    """Judge a reply to an item by what its row says of the answer."""
-    return grade_typed(reply, item.answer, item.answer_type, item.options, item.tolerance)
+    """Judge a reply to an item by what its row says of the answer; the best of all that it
+    accepts.
+    """
+    grade = grade_typed(reply, item.answer, item.answer_type, item.options, item.tolerance)
+    for other in item.accepted:
+        if grade.score == 1:
+            break
+        tried = grade_typed(reply, other, infer_type(other), tolerance=item.tolerance)
+        grade = max(grade, tried, key=lambda judged: judged.score)
+    return grade
 
 
 def graded_by(item: Item) -> GradedBy:
@@ -247,6 +256,7 @@ def graded_by(item: Item) -> GradedBy:
         "answer_type": kind,
         "options": options,
         "tolerance": item.tolerance,
+        "accepted": json.dumps(item.accepted, ensure_ascii=False) if item.accepted else None,
     }
 
 

@@ -29,8 +29,9 @@ class Item:
     thought).
 
     `answer_type` is one of `grading.ANSWER_TYPES`; empty means: to be inferred. `tolerance` is
-    relative, for numbers. A question about several images has the others in `more_images`, in the
-    order in which it names them.
+    relative, for numbers. `accepted` are answers as right as `answer`. A question about several
+    images has the others in `more_images`; where they do not all come first, it has one `<image>`
+    for each (`tasks.marks`).
     """
 
     id: str
@@ -47,6 +48,7 @@ class Item:
     answer_type: str = ""
     tolerance: float = 0.0
     more_images: tuple[Image.Image, ...] = field(repr=False, default=())
+    accepted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ One text names a source, so that a run can record it and ask the same questions 
 
     NAME                a benchmark of `franken.tasks.layouts` (mathvista, gsm8k, …) from the local
                         cache of the hub
-    NAME=PATH           the same from a local file or folder of Parquet, JSONL or JSON
+    NAME=PATH           the same from a local file or folder of Parquet, CSV, TSV, JSONL or JSON
     PATH                a folder of image pairs (*/data.jsonl) or of AlgoPuzzleVQA (<type>.json), or
                         a table whose columns are recognised
     PATH+choice         AlgoPuzzleVQA with its options shown: the answer is a letter, the tasks are
@@ -19,33 +19,36 @@ Nothing is downloaded unless `fetch` is called.
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from franken.contents import of_path
-from franken.errors import UsageError
+from franken.errors import FrankenError, UsageError
 from franken.tasks import algopuzzlevqa_items
-from franken.tasks.benchmarks import item_of, question_of, task_of
+from franken.tasks.benchmarks import how_options_are_meant, item_of, question_of, task_of
 from franken.tasks.layouts import (
     BENCHMARKS,
+    GENERIC,
     IN_QUESTION,
     Layout,
+    columns_of,
     layout_named,
     layout_of,
     recognise,
 )
 from franken.tasks.puzzle import Item
-from franken.tasks.tables import Table, open_hub, open_local
+from franken.tasks.tables import Row, Table, open_hub, open_local, open_snapshot
 
 CHOICE = "+choice"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 class Source(NamedTuple):
-    """A parsed source: what it is called, a local path or a hub id, and the layout as far as it is
-    known.
+    """A parsed source: what it is called, a local path or a hub id, the layout as far as it is
+    known, and what the column map says over the one that is recognised.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Source(NamedTuple):
     config: str
     layout: Layout | None
     choice: bool = False
+    columns: Mapping[str, str] = MappingProxyType({})
 
 
 def canonical(data: str | Path, columns: str = "") -> str:
@@ -85,7 +89,7 @@ def canonical(data: str | Path, columns: str = "") -> str:
             f"it is no path, no hub id, and no benchmark ({', '.join(BENCHMARKS)})",
             "check --data",
         )
-    layout_of({k: v for k, v in pairs.items()})
+    layout_of(pairs)
     return base + ("#" + ",".join(f"{k}={v}" for k, v in sorted(pairs.items())) if pairs else "")
 
 
@@ -98,20 +102,19 @@ def parse(spec: str) -> Source:
         return Source(folder.name, folder, "", "", "", None, choice=True)
     name, _, path = base.partition("=") if "=" in base else ("", "", base)
     if name or Path(path).exists():
-        mapped = set(pairs) - {"split", "config"}
-        layout = (
-            layout_of(pairs, layout_named(name)) if name else layout_of(pairs) if mapped else None
-        )
-        return Source(name or Path(path).stem, Path(path), "", pairs.get("split", ""), "", layout)
+        layout = layout_of(pairs, layout_named(name)) if name else None
+        split = pairs.get("split", "")
+        return Source(name or Path(path).stem, Path(path), "", split, "", layout, columns=pairs)
     name = (
         base
         if base in BENCHMARKS
         else next((n for n, b in BENCHMARKS.items() if b.hub == base), "")
     )
-    layout = layout_of(pairs, BENCHMARKS.get(name)) if name or pairs else None
-    split, config = (layout.split, layout.config) if layout else ("", "")
+    layout = layout_of(pairs, BENCHMARKS[name]) if name else None
+    split, config = (layout or layout_of(pairs)).split, (layout or layout_of(pairs)).config
     known = BENCHMARKS[base].hub if base in BENCHMARKS else base
-    return Source(name or base.rpartition("/")[2], None, known, split, config, layout)
+    called = name or base.rpartition("/")[2]
+    return Source(called, None, known, split, config, layout, columns=pairs)
 
 
 def contents(spec: str) -> str | None:
@@ -128,19 +131,28 @@ def fetch(spec: str) -> None:
     """Put a source of the hub into the local cache; a local one is there already."""
     source = parse(spec)
     if source.path is None:
-        open_hub(source.hub, source.config, source.split, download=True)
+        _open_hub(source, download=True)
+
+
+def _open_hub(source: Source, *, download: bool = False) -> Table:
+    if source.layout and source.layout.files:
+        return open_snapshot(source.hub, source.split, download=download)
+    return open_hub(source.hub, source.config, source.split, download=download)
 
 
 def _open_table(source: Source) -> Table:
     if source.path is None:
-        return open_hub(source.hub, source.config, source.split)
+        return _open_hub(source)
     default = source.layout.split if source.layout else ""
+    encoding = source.columns.get("encoding", "")
     try:
-        return open_local(source.path, source.split)
+        return open_local(source.path, source.split, encoding)
     except UsageError:
         if source.split or not default:
             raise
-        return open_local(source.path, default)  # of several splits, the one that the benchmark is
+        return open_local(
+            source.path, default, encoding
+        )  # of several splits, the one that the benchmark is
 
 
 def _existing(path: str) -> Path:
@@ -196,13 +208,11 @@ def load_tasks(tasks: Sequence[str], samples: int, seed: int, data: str | None) 
     if data is None:
         return [i for name in tasks for i in puzzles.get(name).items(samples, seed, split="test")]
     source = parse(data)
-    if source.path is not None and source.layout is None and is_pairs(source.path):
+    if source.path is not None and _is_plain(source) and is_pairs(source.path):
         items = [pair.target for pair in puzzles.load_folder(source.path)]
         chosen = _first(items, tasks, samples)
     elif (
-        source.path is not None
-        and source.layout is None
-        and algopuzzlevqa_items.is_folder(source.path)
+        source.path is not None and _is_plain(source) and algopuzzlevqa_items.is_folder(source.path)
     ):
         chosen = _first(
             algopuzzlevqa_items.load_items(source.path, choice=source.choice), tasks, samples
@@ -215,6 +225,11 @@ def load_tasks(tasks: Sequence[str], samples: int, seed: int, data: str | None) 
             f"no questions in {data}", f"tasks asked for: {wanted}", "check --tasks and --data"
         )
     return chosen
+
+
+def _is_plain(source: Source) -> bool:
+    """Whether neither a benchmark nor a column was named: a folder may be of any kind."""
+    return source.layout is None and not set(source.columns) - {"split", "config"}
 
 
 def _with_choice(base: str) -> bool:
@@ -247,7 +262,7 @@ def open_stream(spec: str) -> Stream:
     from franken.tasks import load_folder
 
     source = parse(canonical(spec))
-    if source.path is not None and source.layout is None:
+    if source.path is not None and _is_plain(source):
         if is_pairs(source.path):
             return _in_memory([pair.target for pair in load_folder(source.path)])
         if algopuzzlevqa_items.is_folder(source.path):
@@ -267,7 +282,7 @@ def open_stream(spec: str) -> Stream:
     def texts() -> list[str]:
         return [
             question_of(row, layout)
-            for row in table.pick(range(table.n), layout.question.split("|"))
+            for row in table.pick(range(table.n), columns_of(layout.question, layout.context))
         ]
 
     return Stream(table.n, pick, texts)
@@ -307,15 +322,16 @@ def _recognised(source: Source) -> tuple[Table, Layout, str]:
     layout, name = source.layout, source.name
     if layout is None:
         recognised = recognise(table.columns)
-        if recognised is None:
+        if recognised is None and not {"question", "answer"} & set(source.columns):
             raise UsageError(
                 f"the columns of {source.name} are not those of a known benchmark",
                 why=f"they are {', '.join(table.columns)}",
                 fix="say which is which: --columns question=COLUMN,answer=COLUMN",
             )
-        name, layout = recognised[0] or name, recognised[1]
+        found, base = recognised or ("", GENERIC)
+        name, layout = found or name, layout_of(source.columns, base)
     _check_columns(layout, table)
-    return table, layout, name
+    return table, how_options_are_meant(table, layout), name
 
 
 def _check_columns(layout: Layout, table: Table) -> None:
@@ -340,7 +356,8 @@ def _check_columns(layout: Layout, table: Table) -> None:
             else []
         )
         for name in needed:
-            if not set(re.split(r"[|+]", name)) & {*table.columns, ""}:
+            roots = {column.partition(".")[0] for column in re.split(r"[|+]", name)}
+            if not (roots | set(re.split(r"[|+]", name))) & {*table.columns, ""}:
                 raise UsageError(
                     f"no column {name!r} for {what}",
                     f"the columns are {', '.join(table.columns)}",
@@ -352,9 +369,9 @@ def _draw(
     table: Table, layout: Layout, name: str, tasks: Sequence[str], samples: int, seed: int
 ) -> list[int]:
     """Row numbers: at most `samples` of each task, by hash."""
-    columns = [c for c in layout.task.split("|") if c]
+    columns = columns_of(layout.task)
     rows = table.pick(range(table.n), columns) if columns else ({} for _ in range(table.n))
-    names = [task_of(row, layout, name) for row in rows]
+    names = [_task_named(row, layout, name) for row in rows]
     groups: dict[str, list[int]] = {}
     for number, task in enumerate(names):
         if not tasks or task in tasks:
@@ -367,6 +384,13 @@ def _draw(
     return sorted(
         n for group in groups.values() for n in sorted(group, key=key.__getitem__)[:samples]
     )
+
+
+def _task_named(row: Row, layout: Layout, name: str) -> str:
+    try:
+        return task_of(row, layout, name)
+    except FrankenError:  # the row's own error
+        return name
 
 
 def _distinct(items: list[Item]) -> list[Item]:

@@ -1,19 +1,21 @@
 """Rows of a data set on disk or in the local cache of the hub, read when they are asked for.
 
-Parquet, JSONL and JSON are read with what the house has anyway. Only a hub id needs the `datasets`
-library (extra `data`), and only `fetch` lets it use the network.
+Parquet, CSV, TSV, JSONL and JSON are read with what the house has anyway. Only a hub id needs the
+`datasets` library (extra `data`), and only `fetch` lets it use the network.
 """
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from franken.errors import FrankenError, UsageError
+from franken.tasks.text_tables import BadRow, Row, open_text
 
-KINDS = (".parquet", ".jsonl", ".json")
-Row = Mapping[str, Any]
+__all__ = ["BadRow", "Row", "Table", "in_memory", "open_hub", "open_local", "open_snapshot"]
+
+KINDS = (".parquet", ".jsonl", ".json", ".csv", ".tsv")
+AT_ONCE = 64  # rows of a Parquet file in memory
 
 
 class Table(NamedTuple):
@@ -27,7 +29,7 @@ class Table(NamedTuple):
     folder: Path | None
 
 
-def open_local(path: Path, split: str = "") -> Table:
+def open_local(path: Path, split: str = "", encoding: str = "") -> Table:
     """A file, or all files of one kind in a folder, in the order of their names.
 
     With `split` only the files whose name or folder begins with it (`test-00000-of-00001.parquet`,
@@ -38,12 +40,19 @@ def open_local(path: Path, split: str = "") -> Table:
     folder = path.parent if path.is_file() else path
     if files[0].suffix == ".parquet":
         return _open_parquet(files, folder)
-    rows = [
-        row
-        for file in files
-        for row in (_read_jsonl(file) if file.suffix == ".jsonl" else _read_json(file))
-    ]
-    return in_memory(rows, folder)
+    try:
+        tables = [open_text(file, encoding) for file in files]
+    except OSError as e:
+        raise FrankenError(f"{path.name} cannot be read", str(e), "check the file") from e
+    columns = list(dict.fromkeys(name for table in tables for name in table.columns))
+
+    def pick(numbers: Iterable[int], only: Sequence[str] | None = None) -> Iterator[Row]:
+        wanted, start = sorted(set(numbers)), 0
+        for table in tables:
+            yield from table.read(n - start for n in wanted if start <= n < start + table.n)
+            start += table.n
+
+    return Table(columns, sum(table.n for table in tables), pick, folder)
 
 
 def in_memory(rows: Sequence[Row], folder: Path | None) -> Table:
@@ -107,7 +116,7 @@ def _open_parquet(files: list[Path], folder: Path) -> Table:
     import pyarrow.parquet as pq
 
     try:
-        opened = [pq.ParquetFile(file) for file in files]
+        opened = [pq.ParquetFile(file, buffer_size=2**20) for file in files]
     except (pa.ArrowException, OSError) as e:
         raise FrankenError(
             f"{files[0].name} cannot be read as Parquet", str(e), "check the files"
@@ -115,68 +124,56 @@ def _open_parquet(files: list[Path], folder: Path) -> Table:
     columns = list(dict.fromkeys(name for file in opened for name in file.schema_arrow.names))
 
     def pick(numbers: Iterable[int], only: Sequence[str] | None = None) -> Iterator[Row]:
-        wanted, start = set(numbers), 0
+        wanted, start = sorted(set(numbers)), 0
         for file in opened:
+            names = file.schema_arrow.names
+            names = [c for c in only if c in names] if only is not None else names
             for group in range(file.num_row_groups):
                 size = file.metadata.row_group(group).num_rows
-                if not wanted.isdisjoint(range(start, start + size)):
-                    names = (
-                        [c for c in only if c in file.schema_arrow.names]
-                        if only is not None
-                        else None
-                    )
-                    here = [n - start for n in sorted(wanted) if start <= n < start + size]
-                    yield from file.read_row_group(group, columns=names).take(here).to_pylist()
+                here = [n - start for n in wanted if start <= n < start + size]
+                yield from _of_group(file, group, here, names)
                 start += size
 
     return Table(columns, sum(file.metadata.num_rows for file in opened), pick, folder)
 
 
-def _read_jsonl(file: Path) -> list[Row]:
-    rows = []
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                rows.append(
-                    _object(
-                        _parse(line, f"{file.name}, line {number}"), f"{file.name}, line {number}"
-                    )
-                )
-    return rows
+def _of_group(file: Any, group: int, rows: Sequence[int], columns: list[str]) -> Iterator[Row]:
+    """Some rows of a row group, ascending, read a few rows at a time up to the last one."""
+    import pyarrow as pa
 
-
-def _read_json(file: Path) -> list[Row]:
-    text = file.read_text(encoding="utf-8")
-    first, _, rest = text.strip().partition("\n")
-    if first.endswith("}") and rest.lstrip().startswith("{"):
-        return _read_jsonl(file)  # lines under the wrong name
-    content = _parse(text, file.name)
-    if isinstance(content, dict) and content and all(isinstance(v, dict) for v in content.values()):
-        content = [{"id": key, **row} for key, row in content.items()]  # {id: row}
-    if not isinstance(content, list):
-        raise FrankenError(
-            f"{file.name} is no table",
-            "it is neither a list of rows nor a map from ids to rows",
-            "give JSONL",
-        )
-    return [_object(row, file.name) for row in content]
-
-
-def _parse(text: str, where: str) -> object:
+    if not columns:
+        yield from ({} for _ in rows)
+        return
+    first, waiting = 0, list(rows)
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as e:
-        raise FrankenError(f"{where} is not JSON", str(e), "repair it") from e
+        for batch in (
+            file.iter_batches(AT_ONCE, row_groups=[group], columns=columns) if rows else ()
+        ):
+            here = [n - first for n in waiting if n < first + batch.num_rows]
+            yield from batch.take(pa.array(here, pa.int64())).to_pylist() if here else ()
+            first, waiting = first + batch.num_rows, waiting[len(here) :]
+            if not waiting:
+                return
+    except pa.ArrowException as e:
+        raise FrankenError("a Parquet file cannot be read", str(e), "check the files") from e
 
 
-def _object(row: object, where: str) -> Row:
-    if not isinstance(row, dict):
+def open_snapshot(hub: str, split: str, *, download: bool = False) -> Table:
+    """A data set of the hub by its files, of which the images are archives beside the table; with
+    `download` they are fetched first. Raises FrankenError where it is not in the local cache.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        folder = snapshot_download(hub, repo_type="dataset", local_files_only=not download)
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as e:
         raise FrankenError(
-            f"{where} is not an object",
-            f"it is a {type(row).__name__}",
-            "a row maps columns to values",
-        )
-    return row
+            f"no data set {hub} in the local cache" if not download else f"cannot fetch {hub}",
+            str(e).splitlines()[0] if str(e) else type(e).__name__,
+            "add --download, or give a local folder: NAME=FOLDER",
+        ) from e
+    return open_local(Path(folder), split)
 
 
 def open_hub(hub: str, config: str, split: str, *, download: bool = False) -> Table:

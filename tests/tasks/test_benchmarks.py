@@ -251,6 +251,83 @@ LAYOUTS = {
         ],
         [("B", "option", ("a", "b"))],
     ),
+    "mmmu": (  # the card of MMMU/MMMU
+        [
+            {
+                "id": "validation_Math_1",
+                "question": "Find the <image 1>.",
+                "options": "[]",
+                "explanation": "",
+                "image_1": BLOB,
+                "image_2": None,
+                "img_type": "['Diagrams']",
+                "answer": "['24/7', '3.429']",
+                "topic_difficulty": "Hard",
+                "question_type": "open",
+                "subfield": "Calculus",
+            },
+            {
+                "id": "validation_Math_2",
+                "question": "<image 1> Which?",
+                "options": "['$6$', '$8$']",
+                "explanation": "",
+                "image_1": BLOB,
+                "image_2": None,
+                "img_type": "['Diagrams']",
+                "answer": "B",
+                "topic_difficulty": "Easy",
+                "question_type": "multiple-choice",
+                "subfield": "Calculus",
+            },
+        ],
+        [("24/7", "number", ()), ("B", "option", ("$6$", "$8$"))],
+    ),
+    "mmbench": (  # the card of lmms-lab/MMBench_EN
+        [
+            {
+                "index": 3,
+                "question": "Which?",
+                "hint": "See the map.",
+                "answer": "B",
+                "A": "cat",
+                "B": "dog",
+                "C": "nan?",
+                "D": None,
+                "category": "c",
+                "image": BLOB,
+                "source": "s",
+                "L2-category": "x",
+                "comment": "",
+                "split": "dev",
+            }
+        ],
+        [("B", "option", ("cat", "dog", "nan?"))],
+    ),
+    "ai2d": (  # the card of lmms-lab/ai2d: the answer counts from 0
+        [{"question": "How many?", "options": ["1", "2", "3", "4"], "answer": "1", "image": BLOB}],
+        [("B", "option", ("1", "2", "3", "4"))],
+    ),
+    "scienceqa": (  # the card of derek-thomas/ScienceQA
+        [
+            {
+                "image": BLOB,
+                "question": "Which is farthest north?",
+                "choices": ["West Virginia", "Louisiana"],
+                "answer": 0,
+                "hint": "",
+                "task": "closed choice",
+                "grade": "grade2",
+                "subject": "social science",
+                "lecture": "Maps have four cardinal directions.",
+                "solution": "…",
+            }
+        ],
+        [("A", "option", ("West Virginia", "Louisiana"))],
+    ),
+    "chartqa": (  # the card of HuggingFaceM4/ChartQA
+        [{"image": BLOB, "query": "How many bars?", "label": ["14"], "human_or_machine": 0}],
+        [("14", "integer", ())],
+    ),
     "math-500": (
         [
             {
@@ -331,7 +408,9 @@ def test_a_published_layout_as_parquet(name, folder):
     assert len({i.id for i in items}) == len(items)
     assert all((i.image is None) == (name in TEXT_ONLY) for i in items)
     for item in items:
-        assert "<image" not in item.question
+        pictures = [p for p in (item.image, *item.more_images) if p is not None]
+        assert item.question.count("<image>") in (0, len(pictures))
+        assert item.question.count("<image") == item.question.count("<image>")
         assert tasks.grade(f"<answer>{item.answer}</answer>", item).score == 1
         assert tasks.grade("I do not know", item).score == 0
 
@@ -346,13 +425,13 @@ def test_a_published_layout_is_recognised_by_its_columns(name):
     assert found is not None
     if found[0] != name:
         assert found[0] == ""
-        assert name in ("gsm8k", "clevr", "geometry3k")  # too plain to tell
+        assert name in ("gsm8k", "clevr", "geometry3k", "ai2d")  # too plain to tell
 
 
 def test_several_images_are_named_in_the_question(folder):
     pd.DataFrame(LAYOUTS["mmmu-pro"][0]).to_parquet(folder / "0.parquet")
     (item,) = load_tasks((), 1, 0, canonical(f"mmmu-pro={folder}"))
-    assert item.question.splitlines()[0] == "What is in [image 1] but not in [image 2]?"
+    assert item.question.splitlines()[0] == "What is in <image> but not in <image>?"
     assert "(C) [image 2]" in item.question
     assert item.image is not None
     assert len(item.more_images) == 1
@@ -361,7 +440,7 @@ def test_several_images_are_named_in_the_question(folder):
 def test_bare_letters_are_not_listed_again(folder):
     pd.DataFrame(LAYOUTS["mathvision"][0]).to_parquet(folder / "0.parquet")
     first = load_tasks((), 2, 0, canonical(f"mathvision={folder}"))[0]
-    assert first.question == "Which is it?\nAnswer with the letter of the right option."
+    assert first.question == "Which is it?\n<image>\nAnswer with the letter of the right option."
 
 
 def test_any_jsonl_with_a_column_map(folder):
@@ -463,7 +542,7 @@ def test_what_cannot_be_says_why(tmp_path):
     with pytest.raises(UsageError, match="no data"):
         canonical(tmp_path / "absent")
     rows.write_text("{broken")
-    with pytest.raises(FrankenError, match="line 1 is not JSON"):
+    with pytest.raises(FrankenError, match="line 1 is not JSON"):  # and no other line is
         load_tasks((), 5, 0, canonical(rows, "question=x,answer=y"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="no table"):
