@@ -32,7 +32,7 @@ def quick_look(loaded: Loaded, stage: AnyStage) -> dict[str, float]:
     if isinstance(stage, AlignStage):
         return {}
     if isinstance(stage, GrpoStage) and stage.held_out:
-        by_task = {"": held_out_items(stage.data, stage.held_out)}
+        by_task = {"": held_out_rows(stage)}
     else:
         by_task = {n: tasks.get(n).items(ITEMS_PER_TASK, SEED, "test") for n in puzzles_of(stage)}
     if not by_task:
@@ -44,6 +44,12 @@ def quick_look(loaded: Loaded, stage: AnyStage) -> dict[str, float]:
         "acc@4": fourth,
         **{f"acc@1/{name}": value for name, (value, _) in accuracy.items() if name},
     }
+
+
+def held_out_rows(stage: GrpoStage) -> list[Item]:
+    """A stage's held-out questions, by its rules for images and bad rows."""
+    skip = stage.on_bad_row == "skip"
+    return held_out_items(stage.data, stage.held_out, stage.max_pixels, skip=skip)
 
 
 def puzzles_of(stage: AskingStage) -> list[str]:

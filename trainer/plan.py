@@ -24,10 +24,11 @@ from trainer import sft
 from trainer.data import Conversation
 from trainer.evaluate import request_of
 from trainer.memory import Lengths, StagePlan, plan_stage
-from trainer.public import is_here, public_items
+from trainer.public import is_here, public_conversations, public_items
 from trainer.recipe import AnyStage, Recipe, parse_recipe
 from trainer.rollout import next_items
 from trainer.rounding import lost_updates
+from trainer.row_rules import RowRules
 from trainer.shapes import Shapes, shapes_of
 from trainer.stages import GrpoStage, SftStage
 from trainer.templates import template
@@ -86,6 +87,9 @@ def memory_plan(
         def planned(changed: Recipe, over: int = processes, at=index, lengths=lengths) -> StagePlan:
             return plan_stage(changed, at, shapes, lengths, over)
 
+        if few := _too_few(stage, processes):
+            problems.append(f"stage {index}: {few[0]}")
+            changes.append(f"--set stages.{index}.{few[1]}={processes}")
         plan = planned(recipe)
         stages.append(
             replace(plan, seconds_at_least=plan.flops / rate if rate and plan.flops else None)
@@ -115,6 +119,17 @@ def memory_plan(
     )
 
 
+def _too_few(stage: AnyStage, processes: int) -> tuple[str, str] | None:
+    """What is wrong where a process would have no prompt, and the key to raise."""
+    if isinstance(stage, GrpoStage | SftStage):
+        key, count = (
+            ("prompts", stage.prompts) if isinstance(stage, GrpoStage) else ("batch", stage.batch)
+        )
+        if count < processes:
+            return f"{count} prompts for {processes} processes: one would have none", key
+    return None
+
+
 def refuse_what_cannot_fit(plan: MemoryPlan) -> None:
     """Raises UsageError, saying what to change, where a plan does not fit."""
     if not plan.fits:
@@ -137,10 +152,30 @@ def lengths_of(stage: AnyStage, shapes: Shapes) -> Lengths:
         if stage.data and not is_here(stage.data):
             return Lengths(UNKNOWN_PROMPT, UNKNOWN_PROMPT // 2, stage.max_new_tokens, "assumed")
         if stage.data:
-            items = public_items(stage.data, EXAMPLES, seed=0, step=0)
+            rules = RowRules(None, stage)
+            pixels, skipped = stage.max_pixels, rules.skipped
+            items = public_items(
+                stage.data, EXAMPLES, seed=0, step=0, max_pixels=pixels, skipped=skipped
+            )
         else:
             items = next_items(stage.tasks, EXAMPLES, seed=0, step=0)
-        examples = [Conversation(item.image, [(ask + item.question, "")]) for item in items]
+        examples = [
+            Conversation(i.image, [(ask + i.question, "")], more_images=i.more_images)
+            for i in items
+        ]
+    elif isinstance(stage, SftStage) and stage.data:
+        if not is_here(stage.data):
+            return Lengths(UNKNOWN_PROMPT, UNKNOWN_PROMPT // 2, UNKNOWN_PROMPT, "assumed")
+        rules = RowRules(None, stage)
+        examples = public_conversations(
+            stage.data,
+            EXAMPLES,
+            seed=0,
+            step=0,
+            ask=request_of(stage),
+            max_pixels=stage.max_pixels,
+            skipped=rules.skipped,
+        )
     elif isinstance(stage, SftStage):
         shape = template(stage.template)
         ask = request_of(stage)
@@ -158,10 +193,8 @@ def lengths_of(stage: AnyStage, shapes: Shapes) -> Lengths:
 
 
 def _count(example: Conversation, count: CountTokens, pixels: int) -> tuple[int, int, int]:
-    image = 0
-    if example.image is not None:
-        side = math.isqrt(pixels)
-        image = math.ceil(example.image.width / side) * math.ceil(example.image.height / side)
+    side = math.isqrt(pixels)
+    image = sum(math.ceil(i.width / side) * math.ceil(i.height / side) for i in example.images)
     (first, _), *others = example.turns
     answers = [answer for _, answer in example.turns]
     rest = sum(count(question) + TEMPLATE_TOKENS for question, _ in others) + sum(

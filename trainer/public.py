@@ -1,8 +1,9 @@
 """Questions of public data for RL: every row once an epoch, in an order that is a function of
 (seed, epoch).
 
-A row that cannot be asked stops the run and is named: nothing is left out in silence. A step's
-questions have one image each, or none has any, since prompt and image are matched by their number.
+A row that cannot be asked stops the run and is named, or, with `on_bad_row: skip`, is counted and
+another one asked in its place: nothing is left out in silence. A step's questions may have any
+number of images each.
 
 Rows that are held out are drawn once, by a seed of their own: runs of any seed, and all stages of a
 recipe, hold out the same ones and never train on them, nor on a row that asks the same words about
@@ -12,16 +13,29 @@ those count as different.
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
+from typing import TypeVar
+
+from PIL.Image import Image, Resampling
 
 from franken.errors import FrankenError, UsageError
 from franken.tasks import Item
 from franken.tasks.puzzle import child_rng
 from franken.tasks.sources import Stream, canonical, open_stream, parse
+from franken.tasks.spoken import Spoken
+from trainer.data import Conversation
 
 HELD_OUT_SEED = 77
+TRIES = 20  # rows that are drawn in the place of one that cannot be asked
+T = TypeVar("T")
+U = TypeVar("U")
 AT_ONCE = 256  # rows whose images are in memory while twins are looked for
+
+
+Check = Callable[[Item], str | None]  # what is wrong with a question beside its row's own error
+Report = Callable[[int, str], None]  # hears the number of a row that is skipped, and why
 
 
 def public_items(
@@ -33,35 +47,125 @@ def public_items(
     first: int = 0,
     width: int | None = None,
     held_out: int = 0,
+    max_pixels: int = 0,
+    check: Check | None = None,
+    skipped: Report | None = None,
 ) -> list[Item]:
     """Questions `first` … `first + count - 1` of the `width` (by default `count`) that belong to a
     step.
 
     The `held_out` rows of the source and their twins are left out. Raises FrankenError, naming the
-    row, for one that cannot be trained on.
+    row, for one that cannot be trained on; with `skipped` such a row is replaced by others, drawn
+    by its place in the stream, so that the step is the same on any number of processes.
     """
     stream = _stream(data)
-    learnt, _ = split_rows(data, held_out)
-    rows = [
-        learnt[i]
-        for i in rows_of(len(learnt), width or count, seed=seed, step=step)[first : first + count]
-    ]
-    items = _asked(data, stream, rows)
-    for row, item in zip(rows, items, strict=True):
-        if item.more_images or (item.image is None) != (items[0].image is None):
-            raise FrankenError(
-                f"row {row} of {data} has {len(item.more_images) + bool(item.image)} images",
-                why="in RL every question of a step has one image, or none has any",
-                fix="train on questions with one image and on those without in stages of their own",
-            )
-    return items
+
+    def good(item: Item) -> tuple[Item, str | None]:
+        item = smaller(item, max_pixels)
+        why = item.error or (None if item.question else "it has no question")
+        return item, why or (check(item) if check else None)
+
+    return drawn(data, stream.pick, good, count, seed, step, first, width, held_out, skipped)
 
 
-def held_out_items(data: str, held_out: int) -> list[Item]:
-    """The questions that are never trained on. Raises FrankenError, naming the row, for one that
-    cannot be asked.
+def public_conversations(
+    data: str,
+    count: int,
+    *,
+    seed: int,
+    step: int,
+    first: int = 0,
+    width: int | None = None,
+    ask: str = "",
+    max_pixels: int = 0,
+    check: Callable[[Conversation], str | None] | None = None,
+    skipped: Report | None = None,
+) -> list[Conversation]:
+    """Rows of a step as `public_items` draws them, with what they reply."""
+
+    def good(row: Spoken) -> tuple[Conversation, str | None]:
+        images = tuple(scaled(image, max_pixels) for image in row.images)
+        turns = [(ask + question, reply) for question, reply in row.turns]
+        made = Conversation(images[0] if images else None, turns, more_images=images[1:])
+        return made, row.error or (check(made) if check else None)
+
+    pick = _stream(data).converse
+    return drawn(data, pick, good, count, seed, step, first, width, 0, skipped)
+
+
+def drawn(
+    data: str,
+    pick: Callable[[Sequence[int]], list[T]],
+    good: Callable[[T], tuple[U, str | None]],
+    count: int,
+    seed: int,
+    step: int,
+    first: int = 0,
+    width: int | None = None,
+    held_out: int = 0,
+    skipped: Report | None = None,
+) -> list[U]:
+    """Rows of a step, as `public_items` draws them, made by `pick` and judged by `good`, which
+    returns what is trained on and what is wrong with it.
     """
-    return _asked(data, _stream(data), split_rows(data, held_out)[1])
+    learnt, _ = split_rows(data, held_out)
+    width = width or count
+    rows = [learnt[i] for i in rows_of(len(learnt), width, seed=seed, step=step)]
+    rows = rows[first : first + count]
+    made = []
+    for place, (row, picked) in enumerate(zip(rows, pick(rows), strict=True), step * width + first):
+        found, why = good(picked)
+        for tried in range(TRIES):
+            if why is None:
+                break
+            if skipped is None:
+                raise _cannot_be_asked(data, row, why)
+            skipped(row, why)
+            row = learnt[child_rng("instead", seed, place, tried).randrange(len(learnt))]
+            found, why = good(pick([row])[0])
+        if why is not None:
+            raise _cannot_be_asked(data, row, f"{why}; nor could {TRIES} others drawn in its place")
+        made.append(found)
+    return made
+
+
+def _cannot_be_asked(data: str, row: int, why: str) -> FrankenError:
+    return FrankenError(
+        f"row {row} of {data} cannot be asked",
+        why,
+        "remove or mend the row, or set on_bad_row: skip",
+    )
+
+
+def smaller(item: Item, max_pixels: int) -> Item:
+    """The item with its images scaled down to at most so many pixels; 0 is as they are."""
+    if not max_pixels or item.image is None:
+        return item
+    first, *more = (scaled(image, max_pixels) for image in (item.image, *item.more_images))
+    return replace(item, image=first, more_images=tuple(more))
+
+
+def scaled(image: Image, max_pixels: int) -> Image:
+    """An image of at most so many pixels, of the same shape."""
+    share = (max_pixels / (image.width * image.height)) ** 0.5
+    if not max_pixels or share >= 1:
+        return image
+    size = (max(1, int(image.width * share)), max(1, int(image.height * share)))
+    return image.resize(size, Resampling.LANCZOS)
+
+
+def held_out_items(
+    data: str, held_out: int, max_pixels: int = 0, *, skip: bool = False
+) -> list[Item]:
+    """The questions that are never trained on. Raises FrankenError, naming the row, for one that
+    cannot be asked; with `skip` it is left out.
+    """
+    rows = split_rows(data, held_out)[1]
+    items = _stream(data).pick(rows)
+    for row, item in zip(rows, items, strict=True):
+        if not skip and (item.error or not item.question):
+            raise _cannot_be_asked(data, row, item.error or "it has no question")
+    return [smaller(item, max_pixels) for item in items if not item.error and item.question]
 
 
 def check_held_out(data: str, held_out: int, prompts: int) -> None:
@@ -120,18 +224,6 @@ def _look_of(item: Item) -> bytes:
     for image in filter(None, (item.image, *item.more_images)):
         digest.update(f"{image.mode} {image.size}".encode() + image.tobytes())
     return digest.digest()
-
-
-def _asked(data: str, stream: Stream, rows: Sequence[int]) -> list[Item]:
-    items = stream.pick(rows)
-    for row, item in zip(rows, items, strict=True):
-        if item.error or not item.question:
-            raise FrankenError(
-                f"row {row} of {data} cannot be asked",
-                why=item.error or "it has no question",
-                fix="remove or mend the row",
-            )
-    return items
 
 
 def is_here(data: str) -> bool:

@@ -26,6 +26,7 @@ from trainer.engines.native import NativeEngine
 from trainer.evaluate import prompts_of
 from trainer.policy import with_features
 from trainer.public import public_items
+from trainer.row_rules import RowRules
 from trainer.stages import GrpoStage
 
 
@@ -128,6 +129,7 @@ def draw(
     filtered = stage.filter == "accuracy"
     mine = local_slice(stage.prompts)
     drawn = _Draw()
+    rows = RowRules(loaded, stage)
     with engine.ready():
         for _ in range(1 + (stage.refill if filtered else 0)):
             missing = all_gather(mine.stop - mine.start - len(drawn.kept))
@@ -137,7 +139,7 @@ def draw(
             drawn.tried += sum(missing)
             items = on_every_process(
                 lambda n=missing[rank()], first=first: _items(
-                    stage, n, seed=seed, step=step, first=first
+                    stage, n, seed=seed, step=step, first=first, rows=rows
                 )
             )
             if items:
@@ -158,7 +160,7 @@ def draw(
         else None,
         grades=[group.grades for group in held],
         places=[[order.index(place) for place in part] for part in places],
-        counts=_counts(drawn, len(order)) if filtered else {},
+        counts={**(_counts(drawn, len(order)) if filtered else {}), **rows.counts()},
     )
 
 
@@ -195,7 +197,9 @@ def _counts(drawn: _Draw, groups: int) -> dict[str, float]:
     }
 
 
-def _items(stage: GrpoStage, count: int, *, seed: int, step: int, first: int) -> list[Item]:
+def _items(
+    stage: GrpoStage, count: int, *, seed: int, step: int, first: int, rows: RowRules
+) -> list[Item]:
     if stage.data:
         rounds = 1 + (stage.refill if stage.filter == "accuracy" else 0)
         width = stage.prompts * rounds  # refills are rows of their own
@@ -207,5 +211,8 @@ def _items(stage: GrpoStage, count: int, *, seed: int, step: int, first: int) ->
             first=first,
             width=width,
             held_out=stage.held_out,
+            max_pixels=stage.max_pixels,
+            check=rows.too_long,
+            skipped=rows.skipped,
         )
     return next_items(stage.tasks, count, seed=seed, step=step, first=first)

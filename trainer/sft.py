@@ -14,11 +14,14 @@ from torch.nn import functional as F
 from franken import tasks
 from franken.models.loading import Loaded
 from franken.tasks.puzzle import child_rng, draw_state, make_item
-from trainer.collectives import all_reduce_sum
+from trainer.collectives import all_reduce_sum, on_every_process
 from trainer.creature.lessons import LESSONS
 from trainer.data import Batch, Conversation, encode
 from trainer.distributed import local_slice
+from trainer.evaluate import request_of
 from trainer.optimizer import backpropagate
+from trainer.public import public_conversations
+from trainer.row_rules import RowRules
 from trainer.sft_packing import backward as packed_backward
 from trainer.sft_packing import pack_examples
 from trainer.sharding import check_in_step, inside
@@ -41,23 +44,47 @@ def sft_step(
     """One supervised update (`trainer.steps.StageStep`). Raises FrankenError where the loss is not
     finite.
     """
-    batch = next_batch(
-        loaded,
-        stage.tasks,
-        stage.batch,
-        seed=seed,
-        step=step,
-        shape=template(stage.template),
-        instruct=stage.instruct,
-        mine=local_slice(stage.batch),
-    )
+    rules = RowRules(loaded, stage)
+    if stage.data:
+        batch = encode(loaded, _rows(stage, rules, seed=seed, step=step))
+    else:
+        batch = next_batch(
+            loaded,
+            stage.tasks,
+            stage.batch,
+            seed=seed,
+            step=step,
+            shape=template(stage.template),
+            instruct=stage.instruct,
+            mine=local_slice(stage.batch),
+        )
+    counts = rules.counts()
     if stage.packed:
         rows = pack_examples(loaded, batch, stage.token_budget)
-        return {**packed_backward(loaded, rows), "grad_norm": optimizer_step()}
+        return {**packed_backward(loaded, rows), "grad_norm": optimizer_step(), **counts}
     check_in_step(loaded.model, [batch.inputs.images.pixel_values is not None])
     part, metrics = inside(loaded.model, lambda: loss(loaded.model, batch))
     backpropagate(part, step)
-    return {**metrics, "grad_norm": optimizer_step()}
+    return {**metrics, "grad_norm": optimizer_step(), **counts}
+
+
+def _rows(stage: SftStage, rules: RowRules, *, seed: int, step: int) -> list[Conversation]:
+    """This rank's rows of a step."""
+    mine = local_slice(stage.batch)
+    return on_every_process(
+        lambda: public_conversations(
+            stage.data,
+            mine.stop - mine.start,
+            seed=seed,
+            step=step,
+            first=mine.start,
+            width=stage.batch,
+            ask=request_of(stage),
+            max_pixels=stage.max_pixels,
+            check=rules.too_long_to_learn,
+            skipped=rules.skipped,
+        )
+    )
 
 
 def next_batch(

@@ -30,6 +30,19 @@ AdvantageSettings = Annotated[SerializeAsAny[Settings], BeforeValidator(_read_ad
 LossSettings = Annotated[Settings, BeforeValidator(LOSSES.read), PlainSerializer(_plain)]
 
 
+OnBadRow = Literal["stop", "skip"]
+ON_BAD_ROW: OnBadRow = Field(
+    default="stop",
+    description="a row of `data` that cannot be asked ends the run, or is counted and replaced",
+)
+MAX_PIXELS: int = Field(
+    default=0, ge=0, description="larger images of `data` are scaled down to so many; 0 is none"
+)
+MAX_PROMPT_TOKENS: int = Field(
+    default=0,
+    ge=0,
+    description="a longer prompt of `data`, images included, is a bad row; 0 is any",
+)
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -72,7 +85,14 @@ class SftStage(Stage):
 
     kind: Literal["sft"]
     batch: int = Field(default=16, gt=0)
-    tasks: dict[str, float]
+    tasks: dict[str, float] = Field(default={}, description="puzzles, lessons and how often")
+    data: str = Field(
+        default="",
+        description="instead of puzzles: rows whose conversation, or answer, is what is learnt",
+    )
+    on_bad_row: OnBadRow = ON_BAD_ROW
+    max_pixels: int = MAX_PIXELS
+    max_prompt_tokens: int = MAX_PROMPT_TOKENS
     template: str = Field(
         default=DEFAULT, description=f"the shape of a worked solution: {', '.join(TEMPLATES)}"
     )
@@ -90,7 +110,12 @@ class SftStage(Stage):
     def _known(self) -> "SftStage":
         if self.token_budget and not self.packed:
             raise ValueError("token_budget of an SFT stage needs packed: true")
-        _check_tasks(self.tasks, tuple(LESSONS))
+        if bool(self.tasks) == bool(self.data):
+            raise ValueError("an SFT stage needs either tasks or data")
+        if self.data:
+            canonical(self.data)
+        else:
+            _check_tasks(self.tasks, tuple(LESSONS))
         template(self.template)
         return self
 
@@ -112,6 +137,9 @@ class GrpoStage(Stage):
     held_out: int = Field(
         default=0, ge=0, description="rows of `data` never trained on, asked at eval_every"
     )
+    on_bad_row: OnBadRow = ON_BAD_ROW
+    max_pixels: int = MAX_PIXELS
+    max_prompt_tokens: int = MAX_PROMPT_TOKENS
     prompts: int = Field(default=16, gt=0, description="groups a step")
     sample_batch: int = Field(
         default=0, ge=0, description="prompts that a process samples at once, 0 is all"

@@ -25,9 +25,10 @@ from franken.runs import atomic_write_text
 from franken.tasks import Item
 from trainer.checkpoint_files import Position
 from trainer.creature.align import AlignStage
-from trainer.evaluate import longest_answer, prompts_of, puzzles_of
-from trainer.public import held_out_items, public_items
+from trainer.evaluate import held_out_rows, longest_answer, prompts_of, puzzles_of
+from trainer.public import public_items
 from trainer.recipe import Recipe
+from trainer.row_rules import RowRules
 from trainer.stages import AskingStage, GrpoStage
 
 SHOWN = 5
@@ -121,9 +122,13 @@ def write_look(out: Path, name: str, look: Look) -> Path:
 
 def _questions(stage: AskingStage, count: int) -> list[Item]:
     if isinstance(stage, GrpoStage) and stage.held_out:
-        return held_out_items(stage.data, stage.held_out)[:count]
+        return held_out_rows(stage)[:count]
     if isinstance(stage, GrpoStage) and stage.data:
-        return public_items(stage.data, count, seed=SEED, step=0)
+        rules = RowRules(None, stage)
+        pixels, skipped = stage.max_pixels, rules.skipped
+        return public_items(
+            stage.data, count, seed=SEED, step=0, max_pixels=pixels, skipped=skipped
+        )
     by_task = [tasks.get(name).items(count, SEED, "test") for name in puzzles_of(stage)]
     turns = (item for row in zip_longest(*by_task) for item in row if item is not None)
     return list(islice(turns, count))

@@ -1,0 +1,49 @@
+"""What a stage does about rows of its data that it cannot train on."""
+
+from dataclasses import dataclass, field
+
+from franken.generate.native import Prompt, encode_prompts
+from franken.models.loading import Loaded
+from franken.tasks import Item
+from trainer.collectives import all_reduce_sum
+from trainer.data import Conversation
+from trainer.evaluate import prompts_of
+from trainer.public import Report
+from trainer.stages import AskingStage
+
+
+@dataclass
+class RowRules:
+    """The rules of one step on one rank, and the rows that it skipped."""
+
+    loaded: Loaded | None
+    stage: AskingStage
+    bad: list[tuple[int, str]] = field(default_factory=list)
+
+    def too_long(self, item: Item) -> str | None:
+        """Why a question is too long for the stage, its images' tokens included."""
+        return self._too_long(prompts_of(self.stage, [item])[0])
+
+    def too_long_to_learn(self, conversation: Conversation) -> str | None:
+        """The same of the first question of a conversation."""
+        return self._too_long(Prompt(conversation.turns[0][0], tuple(conversation.images)))
+
+    def _too_long(self, prompt: Prompt) -> str | None:
+        most = self.stage.max_prompt_tokens
+        if not most or self.loaded is None:
+            return None
+        tokens = encode_prompts(self.loaded, [prompt]).tokens
+        return f"its prompt has {tokens} tokens, more than {most}" if tokens > most else None
+
+    @property
+    def skipped(self) -> Report | None:
+        """Where skipped rows are counted; None where a bad row stops the run."""
+        if self.stage.on_bad_row == "stop":
+            return None
+        return lambda row, why: self.bad.append((row, why))
+
+    def counts(self) -> dict[str, float]:
+        """The step's metric, over all ranks."""
+        if self.stage.on_bad_row == "stop" or not self.stage.data:
+            return {}
+        return {"skipped_rows": all_reduce_sum([float(len(self.bad))])[0]}
