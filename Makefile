@@ -1,5 +1,5 @@
 # install: idempotent, everything into .venv.  quickstart: the whole study on a laptop.  test: what CI runs, the notebooks included.
-# fuzz: FUZZ random inputs for every door (checkpoints, recipes, replies of endpoints, graders); what it finds becomes a test.
+# fuzz: FUZZ random inputs for every door (checkpoints, recipes, rows, replies of endpoints, graders); what it finds becomes a test.
 # test-vllm: vLLM's CPU build in an environment of its own (6 GB), against the native engine; needs no GPU, takes minutes.
 # mutants: rules and formulas changed one at a time, SAMPLE of each module; the nearest tests must notice. Takes half an hour.
 PYTHON ?= python3.11
@@ -33,7 +33,8 @@ test: install
 
 fuzz: install
 	FRANKEN_FUZZ=$(FUZZ) $(VENV)/bin/python -m pytest -n $(WORKERS) --timeout 3600 tests/test_doors.py \
-		tests/test_endpoints.py tests/trainer/test_recipe_door.py tests/tasks/test_graders.py
+		tests/test_endpoints.py tests/trainer/test_recipe_door.py tests/tasks/test_graders.py \
+		tests/tasks/test_row_doors.py
 
 test-vllm: $(VLLM)/.installed
 	VLLM_REPORT=benchmarks/results/vllm.md $(VLLM)/bin/python -m pytest tests/generate/test_vllm.py --show-capture=no

@@ -202,11 +202,12 @@ PAGES = {
     ),
     "tasks": Page(
         ASKED,
-        "The puzzles: list, show, render, verify, baselines.",
+        "Puzzles and data: list, show, render, look, verify, baselines.",
         (
             ("franken tasks list", "every task in a line"),
             ("franken tasks show clock:2", "one item in full, with its worked solutions"),
             ("franken tasks render maze --n 6 --out mazes.png", "a contact sheet"),
+            ("franken tasks look mine.jsonl", "a data set as a model will be asked it"),
         ),
     ),
     "autopsy": Page(
@@ -275,6 +276,10 @@ TASKS = {  # examples of `franken tasks …`
         "pairs that differ in one fact",
     ),
     "verify": ("franken tasks verify AlgoPuzzleVQA/data", "the published answers against ours"),
+    "look": (
+        "franken tasks look mine.jsonl --columns answer=gold --model creature:sft --html look.html",
+        "how its rows will be asked, and why some fail",
+    ),
     "baselines": ("franken tasks baselines clock rotting_kiwi+choice", "what guessing scores"),
 }
 

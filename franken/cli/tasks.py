@@ -131,6 +131,45 @@ def render(
     return 0
 
 
+@app.command(epilog=of_tasks("look"))
+def look(
+    data: Annotated[str, typer.Argument(help="What --data takes: a file, a folder, a benchmark.")],
+    columns: Columns = "",
+    shown: Annotated[int, typer.Option("--n", min=0, help="Rows to show in full.")] = 5,
+    check: Annotated[int, typer.Option(min=1, help="Rows to read for counts and lengths.")] = 1000,
+    model: Annotated[
+        str, typer.Option(help="Count tokens with this checkpoint's tokenizer and processor.")
+    ] = "",
+    html: Annotated[Path | None, typer.Option(help="Write a page with the images as well.")] = None,
+    json: Json = False,
+) -> int:
+    """A data set as a model will be asked it: the first rows, which column was taken for what, why
+    rows fail, and how long they are.
+
+    Exit code 3 when some row that was checked fails.
+    """
+    from franken.cli.tasks_look import print_look, summary
+    from franken.tasks.look import look as look_at
+    from franken.tasks.look_page import page
+    from franken.tasks.sources import canonical
+
+    tokens = None
+    if model:
+        from franken.generate.lengths import token_counter
+
+        tokens = token_counter(model)
+    found = look_at(canonical(data, columns), shown=shown, checked=check, tokens=tokens)
+    if html is not None:
+        html.parent.mkdir(parents=True, exist_ok=True)
+        html.write_text(page(found), encoding="utf-8")
+    if json:
+        print_object({**summary(found), "html": str(html) if html else None}, json)
+    else:
+        print_look(found)
+        print(*([html] if html else []))
+    return 3 if found.errors else 0
+
+
 @app.command(epilog=of_tasks("baselines"))
 def baselines(
     names: Annotated[

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from franken.contents import of_path
 from franken.errors import FrankenError, UsageError
@@ -40,9 +40,11 @@ from franken.tasks.layouts import (
     recognise,
 )
 from franken.tasks.puzzle import Item
+from franken.tasks.spoken import Spoken, spoken, spoken_of
 from franken.tasks.tables import Row, Table, open_hub, open_local, open_snapshot
 
 CHOICE = "+choice"
+T = TypeVar("T")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -246,12 +248,13 @@ class Stream(NamedTuple):
     """The questions of a source by row number, made when they are asked for.
 
     `size` is how many there are; `texts` reads what all rows ask in their own words, without any
-    image.
+    image; `converse` gives rows as supervised training shows them.
     """
 
     size: int
     pick: Callable[[Sequence[int]], list[Item]]
     texts: Callable[[], list[str]]
+    converse: Callable[[Sequence[int]], list[Spoken]]
 
 
 def open_stream(spec: str) -> Stream:
@@ -269,12 +272,12 @@ def open_stream(spec: str) -> Stream:
             return _in_memory(
                 list(algopuzzlevqa_items.load_items(source.path, choice=source.choice))
             )
-    table, layout, name = _recognised(source)
+    table, layout, name = recognised(source)
 
-    def pick(rows: Sequence[int]) -> list[Item]:
-        ascending = sorted(rows)
+    def each(rows: Sequence[int], made_by: Callable[..., T]) -> list[T]:
+        ascending = sorted(set(rows))
         made = {
-            number: item_of(row, layout, name, number, table.folder)
+            number: made_by(row, layout, name, number, table.folder)
             for number, row in zip(ascending, table.pick(ascending), strict=True)
         }
         return [made[row] for row in rows]
@@ -285,7 +288,9 @@ def open_stream(spec: str) -> Stream:
             for row in table.pick(range(table.n), columns_of(layout.question, layout.context))
         ]
 
-    return Stream(table.n, pick, texts)
+    return Stream(
+        table.n, lambda rows: each(rows, item_of), texts, lambda rows: each(rows, spoken_of)
+    )
 
 
 def _in_memory(items: list[Item]) -> Stream:
@@ -293,6 +298,7 @@ def _in_memory(items: list[Item]) -> Stream:
         len(items),
         lambda rows: [items[row] for row in rows],
         lambda: [item.question for item in items],
+        lambda rows: [spoken(items[row]) for row in rows],
     )
 
 
@@ -308,27 +314,27 @@ def _first(items: Iterable[Item], tasks: Sequence[str], samples: int) -> list[It
 
 
 def _from_table(source: Source, tasks: Sequence[str], samples: int, seed: int) -> list[Item]:
-    table, layout, name = _recognised(source)
+    table, layout, name = recognised(source)
     rows = _draw(table, layout, name, tasks, samples, seed)
     picked = zip(rows, table.pick(rows), strict=True)
     return _distinct([item_of(row, layout, name, number, table.folder) for number, row in picked])
 
 
-def _recognised(source: Source) -> tuple[Table, Layout, str]:
+def recognised(source: Source) -> tuple[Table, Layout, str]:
     """A source's table, its layout and its name. Raises UsageError for columns that nobody
     knows.
     """
     table = _open_table(source)
     layout, name = source.layout, source.name
     if layout is None:
-        recognised = recognise(table.columns)
-        if recognised is None and not {"question", "answer"} & set(source.columns):
+        known = recognise(table.columns)
+        if known is None and not {"question", "answer"} & set(source.columns):
             raise UsageError(
                 f"the columns of {source.name} are not those of a known benchmark",
                 why=f"they are {', '.join(table.columns)}",
                 fix="say which is which: --columns question=COLUMN,answer=COLUMN",
             )
-        found, base = recognised or ("", GENERIC)
+        found, base = known or ("", GENERIC)
         name, layout = found or name, layout_of(source.columns, base)
     _check_columns(layout, table)
     return table, how_options_are_meant(table, layout), name
