@@ -39,7 +39,8 @@ article header { font-size: .85rem; opacity: .75; overflow-wrap: anywhere; }
 {% macro pairs(title, head, rows, numbers=true) %}{% if rows %}<h2>{{ title }}</h2><table>
 <tr>{% for name in head %}<th>{{ name }}</th>{% endfor %}</tr>
 {% for row in rows %}<tr>{% for cell in row %}<td
-{%- if numbers and not loop.first %} class="n"{% endif %}>{{ cell }}</td>{% endfor %}</tr>{% endfor %}</table>{% endif %}{% endmacro %}
+{%- if numbers and not loop.first %} class="n"{% endif %}>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</table>{% endif %}{% endmacro %}
 {{ pairs("What is in which column", ["what", "column"], held, false) }}
 {{ pairs("Rows that fail", ["why", "rows", "first row"], errors) }}
 {{ pairs("Types of answers", ["type", "rows"], look.types.items()) }}
