@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from franken.tasks.puzzle import Facts
+
 SIDE = 3
 COLORS = ("red", "green", "blue", "yellow")
 SHAPES = ("circle", "square", "triangle")
@@ -95,7 +97,7 @@ def parse(text: str) -> Grid:
     return tuple(things[name] for name in CELLS)
 
 
-def facts(grid: Grid) -> dict[str, str]:
+def facts(grid: Grid) -> Facts:
     """Slot → value: one fact a cell."""
     return {CELLS[i]: words(thing) for i, thing in enumerate(grid)}
 

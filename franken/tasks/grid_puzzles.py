@@ -15,7 +15,17 @@ from PIL import Image
 from franken.tasks import grid as world
 from franken.tasks.grading import grade_exact, reasoning
 from franken.tasks.grid import CELLS, COLORS, DIGITS, SHAPES, Grid, Thing
-from franken.tasks.puzzle import Grade, Item, Pair, Query, Split, draw_items, draw_pairs
+from franken.tasks.puzzle import (
+    Facts,
+    Grade,
+    Item,
+    Pair,
+    Query,
+    Solutions,
+    Split,
+    draw_items,
+    draw_pairs,
+)
 
 NO_REASONING = "none"
 CONCLUSIONS = ("total", "=", "so")  # what follows is computed, not seen
@@ -41,7 +51,7 @@ class GridPuzzle(Generic[Query]):
     def answer(self, state: Grid, query: Query) -> str:
         raise NotImplementedError
 
-    def solutions(self, state: Grid, query: Query) -> dict[str, str]:
+    def solutions(self, state: Grid, query: Query) -> Solutions:
         raise NotImplementedError
 
     def choices(self, state: Grid, query: Query) -> tuple[str, ...]:
@@ -60,7 +70,7 @@ class GridPuzzle(Generic[Query]):
     def parse(self, text: str) -> Grid:
         return world.parse(text)
 
-    def facts(self, state: Grid) -> dict[str, str]:
+    def facts(self, state: Grid) -> Facts:
         return world.facts(state)
 
     def twin(self, state: Grid, query: Query, rng: random.Random) -> tuple[Grid, str]:
@@ -131,7 +141,7 @@ class Recognise(GridPuzzle):
         assert thing is not None
         return thing.color if query[0] == "color" else thing.kind
 
-    def solutions(self, state: Grid, query: tuple[str, int]) -> dict[str, str]:
+    def solutions(self, state: Grid, query: tuple[str, int]) -> Solutions:
         return {"look": look(query[1], state)}
 
     def changes(self, state: Grid, query: tuple[str, int], rng: random.Random) -> tuple[int, Thing]:
@@ -165,7 +175,7 @@ class Read(GridPuzzle):
     def answer(self, state: Grid, query: int) -> str:
         return _digit(state, query)
 
-    def solutions(self, state: Grid, query: int) -> dict[str, str]:
+    def solutions(self, state: Grid, query: int) -> Solutions:
         return {"look": look(query, state)}
 
     def changes(self, state: Grid, query: int, rng: random.Random) -> tuple[int, Thing]:
@@ -196,7 +206,7 @@ class Count(GridPuzzle):
     def answer(self, state: Grid, query: str) -> str:
         return str(sum(thing is not None and thing.color == query for thing in state))
 
-    def solutions(self, state: Grid, query: str) -> dict[str, str]:
+    def solutions(self, state: Grid, query: str) -> Solutions:
         total = self.answer(state, query)
         chains = {
             order: f"{order} {tally(state, query, order)} total {total}"
@@ -253,7 +263,7 @@ class Sum(TwoDigits):
     def answer(self, state: Grid, query: tuple[int, int]) -> str:
         return str(int(_digit(state, query[0])) + int(_digit(state, query[1])))
 
-    def solutions(self, state: Grid, query: tuple[int, int]) -> dict[str, str]:
+    def solutions(self, state: Grid, query: tuple[int, int]) -> Solutions:
         return two_looks(state, query, f"= {self.answer(state, query)}")
 
     def changes(self, state: Grid, query: tuple[int, int], rng: random.Random) -> tuple[int, Thing]:
@@ -273,7 +283,7 @@ class Compare(TwoDigits):
         first, second = (int(_digit(state, i)) for i in query)
         return "same" if first == second else CELLS[query[0] if first > second else query[1]]
 
-    def solutions(self, state: Grid, query: tuple[int, int]) -> dict[str, str]:
+    def solutions(self, state: Grid, query: tuple[int, int]) -> Solutions:
         return two_looks(state, query, f"so {self.answer(state, query)}")
 
     def changes(self, state: Grid, query: tuple[int, int], rng: random.Random) -> tuple[int, Thing]:
@@ -314,7 +324,7 @@ def tally(grid: Grid, color: str, order: str) -> str:
     return " ".join(steps)
 
 
-def two_looks(grid: Grid, query: tuple[int, int], conclusion: str) -> dict[str, str]:
+def two_looks(grid: Grid, query: tuple[int, int], conclusion: str) -> Solutions:
     """Look at both cells in either order, or conclude at a glance."""
     first, second = (f"{CELLS[i]} {_digit(grid, i)}" for i in query)
     return {

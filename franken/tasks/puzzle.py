@@ -20,6 +20,9 @@ from PIL import Image
 Split = Literal["train", "test"]
 State = TypeVar("State", bound=Hashable)
 Query = TypeVar("Query", bound=Hashable)
+Facts = dict[str, str]  # what there is to see: slot → value
+Solutions = dict[str, str]  # strategy → the chain of thought that ends in the answer
+StrategySteps = dict[str, tuple[str, ...]]  # strategy → the steps of its chain of thought
 TEST_SHARE = 0.2
 
 
@@ -42,7 +45,7 @@ class Item:
     description: str = ""
     state: Any = None
     query: Any = None
-    solutions: dict[str, str] = field(default_factory=dict)
+    solutions: Solutions = field(default_factory=dict)
     error: str | None = None
     options: tuple[str, ...] = ()  # of multiple choice, in the order of their letters
     answer_type: str = ""
@@ -125,7 +128,7 @@ class Puzzle(Protocol[State, Query]):
         """The inverse of `describe`. Raises ValueError on text that describes no state."""
         ...
 
-    def facts(self, state: State) -> dict[str, str]:
+    def facts(self, state: State) -> Facts:
         """Atomic facts: slot → value."""
         ...
 
@@ -141,7 +144,7 @@ class Puzzle(Protocol[State, Query]):
         """The options in the order of their letters; none when the answer is open."""
         ...
 
-    def solutions(self, state: State, query: Query) -> dict[str, str]:
+    def solutions(self, state: State, query: Query) -> Solutions:
         """Worked solutions: strategy → chain of thought that ends in the answer."""
         ...
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from franken.tasks.puzzle import Facts, StrategySteps
 from franken.tasks.puzzles.canvas import cells, paper
 from franken.tasks.puzzles.solved import Solved
 from franken.tasks.puzzles.squares import SQUARE, SQUARES, Square, beside, named, read
@@ -178,7 +179,7 @@ def questions(state: Board, query: Coverable) -> tuple[str, ...]:
     )
 
 
-def steps(state: Board, query: Coverable) -> dict[str, tuple[str, ...]]:
+def steps(state: Board, query: Coverable) -> StrategySteps:
     """The colours counted, which settles most boards; or the dominoes laid, or the squares that
     block one another.
     """
@@ -277,7 +278,7 @@ def parse(text: str) -> Board:
     return state
 
 
-def facts(state: Board) -> dict[str, str]:
+def facts(state: Board) -> Facts:
     """The sides, and the squares that are missing in reading order."""
     missing = {f"missing {i}": named([square]) for i, square in enumerate(sorted(state.removed), 1)}
     return {"rows": str(state.rows), "columns": str(state.columns), **missing}

@@ -12,6 +12,7 @@ from typing import Literal
 
 from PIL import Image
 
+from franken.tasks.puzzle import Facts, StrategySteps
 from franken.tasks.puzzles.canvas import paper, write
 from franken.tasks.puzzles.solved import Solved, Unsolvable
 
@@ -134,7 +135,7 @@ def distractors(state: Page, query: Date) -> list[str]:
     return list(DAYS)
 
 
-def steps(state: Page, query: Date) -> dict[str, tuple[str, ...]]:
+def steps(state: Page, query: Date) -> StrategySteps:
     """All days between counted, and whole weeks left out; or from the first of one month to that of
     the next.
     """
@@ -275,7 +276,7 @@ def parse(text: str) -> Page:
     )
 
 
-def facts(state: Page) -> dict[str, str]:
+def facts(state: Page) -> Facts:
     """The month, the weekday of its first day and of the first column; of February, the number of
     days as well.
     """

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from PIL import Image, ImageDraw
 
+from franken.tasks.puzzle import Facts, StrategySteps
 from franken.tasks.puzzles.canvas import paper
 from franken.tasks.puzzles.solved import Solved, Unsolvable
 
@@ -131,7 +132,7 @@ def distractors(state: Chains, query: Times) -> list[str]:
     return [str(c * query.cut + w * query.weld) for c, w in pairs if c + w]
 
 
-def steps(state: Chains, query: Times) -> dict[str, tuple[str, ...]]:
+def steps(state: Chains, query: Times) -> StrategySteps:
     """Cut by cut, the shortest segment first; or more and more cuts tried, until there are enough
     open pieces.
     """
@@ -241,7 +242,7 @@ def parse(text: str) -> Chains:
     return Chains(int(match[1]), tuple(map(int, match[2].split(" "))))
 
 
-def facts(state: Chains) -> dict[str, str]:
+def facts(state: Chains) -> Facts:
     """The number of open pieces, and the length of each segment."""
     lengths = {f"segment {i}": str(length) for i, length in enumerate(state.segments, 1)}
     return {"open pieces": str(state.open_pieces)} | lengths

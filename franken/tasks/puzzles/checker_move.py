@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from PIL import Image
 
+from franken.tasks.puzzle import Facts, StrategySteps
 from franken.tasks.puzzles.canvas import INK, cells, paper, shrink, write
 from franken.tasks.puzzles.solved import Solved, fewest_moves, shortest
 
@@ -116,7 +117,7 @@ def _passes(state: Checkers) -> dict[int, int]:
     }
 
 
-def steps(state: Checkers, query: Moves) -> dict[str, tuple[str, ...]]:
+def steps(state: Checkers, query: Moves) -> StrategySteps:
     """Move by move; or by arithmetic: what all checkers travel, less one for each jump, which
     travels two.
     """
@@ -212,7 +213,7 @@ def parse(text: str) -> Checkers:
     return Checkers(match[1], match[2])
 
 
-def facts(state: Checkers) -> dict[str, str]:
+def facts(state: Checkers) -> Facts:
     """How many squares there are, and where each checker is in either row, counted by colour from
     the left.
     """

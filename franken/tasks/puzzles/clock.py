@@ -9,6 +9,7 @@ from math import cos, pi, sin
 
 from PIL import Image
 
+from franken.tasks.puzzle import Facts, StrategySteps
 from franken.tasks.puzzles.canvas import INK, paper, write
 from franken.tasks.puzzles.solved import Solved
 
@@ -74,7 +75,7 @@ def questions(state: Clock, query: Shift) -> tuple[str, ...]:
     )
 
 
-def steps(state: Clock, query: Shift) -> dict[str, tuple[str, ...]]:
+def steps(state: Clock, query: Shift) -> StrategySteps:
     """All in minutes since twelve; or the hours first, then the minutes."""
     start, end = f"the clock shows {show(state)}", solve(state, query).answer
     now, sign, shift = _minutes(state), "-" if query.minutes < 0 else "+", abs(query.minutes)
@@ -141,7 +142,7 @@ def parse(text: str) -> Clock:
     return Clock(int(match[1]), int(match[2]))
 
 
-def facts(state: Clock) -> dict[str, str]:
+def facts(state: Clock) -> Facts:
     """The hour and the minute."""
     return {"hour": str(state.hour), "minute": str(state.minute)}
 

@@ -10,6 +10,7 @@ from itertools import combinations, permutations, product
 
 from PIL import Image
 
+from franken.tasks.puzzle import Facts, StrategySteps
 from franken.tasks.puzzles.canvas import INK, Colour, cells, paper, write
 from franken.tasks.puzzles.solved import Solved, Unsolvable
 
@@ -139,7 +140,7 @@ def questions(state: Hues, query: Swaps) -> tuple[str, ...]:
     )
 
 
-def steps(state: Hues, query: Swaps) -> dict[str, tuple[str, ...]]:
+def steps(state: Hues, query: Swaps) -> StrategySteps:
     """Cycles of places, each of which takes a swap less than it has tiles; or tile after tile
     swapped home.
     """
@@ -240,7 +241,7 @@ def parse(text: str) -> Hues:
     return Hues(ideal, tuple(ideal[i] for i in order), int(match[1]))  # pyright: ignore[reportArgumentType]
 
 
-def facts(state: Hues) -> dict[str, str]:
+def facts(state: Hues) -> Facts:
     """The layout, and of every two tiles which one comes first in (A): a swap of two neighbours
     changes one fact.
 

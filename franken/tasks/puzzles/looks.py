@@ -9,7 +9,9 @@ in the others a wall that is walked through, or a kiwi that is left out, may be 
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
+
+from franken.tasks.puzzle import Facts
 
 CELL = r"(r\d+c\d+)"
 LISTED = re.compile(r"((?:rotten|white) are) (.+)")  # lists whose order says nothing
@@ -61,7 +63,7 @@ def _in_order(look: str) -> str:
     return f"{listed[1]} {' '.join(sorted(listed[2].split()))}" if listed else look
 
 
-def true_looks(kind: str, facts: Mapping[str, str], solutions: Iterable[Iterable[str]]) -> set[str]:
+def true_looks(kind: str, facts: Facts, solutions: Iterable[Iterable[str]]) -> set[str]:
     """The facts, `slot value` (also without the number of the slot), and what right solutions
     say.
     """

@@ -10,6 +10,7 @@ from math import dist, prod
 
 from PIL import Image
 
+from franken.tasks.puzzle import Facts, StrategySteps
 from franken.tasks.puzzles.map_drawing import borders, draw, grown, is_connected
 from franken.tasks.puzzles.solved import Solved
 
@@ -184,7 +185,7 @@ def questions(state: Map, query: Completions) -> tuple[str, ...]:
     )
 
 
-def steps(state: Map, query: Completions) -> dict[str, tuple[str, ...]]:
+def steps(state: Map, query: Completions) -> StrategySteps:
     """The ways of groups of white regions that touch, multiplied; or every complete map, one by
     one.
     """
@@ -360,7 +361,7 @@ def parse(text: str) -> Map:
     return state
 
 
-def facts(state: Map) -> dict[str, str]:
+def facts(state: Map) -> Facts:
     """Each region's colour, and which regions share a boundary."""
     known = dict(state.known)
     slots = {f"colour {chr(64 + region)}": known.get(region, "White") for region in state.regions}

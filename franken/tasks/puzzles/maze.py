@@ -10,6 +10,7 @@ from typing import Literal
 
 from PIL import Image
 
+from franken.tasks.puzzle import Facts, StrategySteps
 from franken.tasks.puzzles.canvas import cells, centre, paper
 from franken.tasks.puzzles.solved import Solved, Unsolvable, the_one
 from franken.tasks.puzzles.squares import SQUARE, SQUARES, beside, named, read
@@ -194,7 +195,7 @@ def questions(state: Maze, query: PathQuery) -> tuple[str, ...]:
     )
 
 
-def steps(state: Maze, query: PathQuery) -> dict[str, tuple[str, ...]]:
+def steps(state: Maze, query: PathQuery) -> StrategySteps:
     """The best way run by run; or the steps to every cell from the entrance up to the exit, and the
     way back.
     """
@@ -362,7 +363,7 @@ def parse(text: str) -> Maze:
     )
 
 
-def facts(state: Maze) -> dict[str, str]:
+def facts(state: Maze) -> Facts:
     """The sides, where the arrows are, and what each cell inside the rim is."""
     inside = {
         f"r{r + 1}c{c + 1}": "wall" if state.walls[r][c] else "empty"

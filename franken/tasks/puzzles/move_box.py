@@ -10,6 +10,7 @@ from functools import lru_cache
 
 from PIL import Image
 
+from franken.tasks.puzzle import Facts, StrategySteps
 from franken.tasks.puzzles.canvas import cells, paper
 from franken.tasks.puzzles.move_box_drawing import draw_box, draw_brick, draw_flag, draw_player
 from franken.tasks.puzzles.solved import Solved, Unsolvable, shortest
@@ -151,7 +152,7 @@ def questions(state: Warehouse, query: Pushes) -> tuple[str, ...]:
     )
 
 
-def steps(state: Warehouse, query: Pushes) -> dict[str, tuple[str, ...]]:
+def steps(state: Warehouse, query: Pushes) -> StrategySteps:
     """A shortest row of pushes; or every cell that the box can reach, push by push."""
     least = int(solve(state, query).answer)
     seen = f"person {_name(state.player)} box {_name(state.box)} flag {_name(state.target)}"
@@ -269,7 +270,7 @@ def parse(text: str) -> Warehouse:
     return Warehouse(walls, at[PLAYER], at[BOX], at[FLAG])
 
 
-def facts(state: Warehouse) -> dict[str, str]:
+def facts(state: Warehouse) -> Facts:
     """Whether each cell is brick or floor, and where person, box and flag are."""
     slots = {"person": _name(state.player), "box": _name(state.box), "flag": _name(state.target)}
     for r, row in enumerate(state.walls):

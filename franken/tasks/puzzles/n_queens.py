@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from franken.tasks.puzzle import Facts, StrategySteps
 from franken.tasks.puzzles.canvas import INK, cells, paper, shrink
 from franken.tasks.puzzles.solved import Solved, the_one
 from franken.tasks.puzzles.squares import SQUARE, SQUARES, Square, named, read
@@ -134,7 +135,7 @@ def questions(state: Queens, query: Distance) -> tuple[str, ...]:
     )
 
 
-def steps(state: Queens, query: Distance) -> dict[str, tuple[str, ...]]:
+def steps(state: Queens, query: Distance) -> StrategySteps:
     """The free rows and columns crossed, both ways; or the free rows read square by square for one
     that is safe.
     """
@@ -232,7 +233,7 @@ def parse(text: str) -> Queens:
     return state
 
 
-def facts(state: Queens) -> dict[str, str]:
+def facts(state: Queens) -> Facts:
     """The side, and where each queen stands, in reading order."""
     stand = {f"queen {i}": named([square]) for i, square in enumerate(sorted(state.placed), 1)}
     return {"side": str(state.n), **stand}

@@ -12,6 +12,7 @@ from typing import Literal
 
 from PIL import Image
 
+from franken.tasks.puzzle import Facts, StrategySteps
 from franken.tasks.puzzles import number_slide_replay as replay
 from franken.tasks.puzzles.canvas import INK, cells, centre, paper, write
 from franken.tasks.puzzles.solved import Solved, Unsolvable
@@ -199,7 +200,7 @@ def questions(state: Slide, query: Boards | BestSum | AfterPath) -> tuple[str, .
     )
 
 
-def steps(state: Slide, query: Boards | BestSum | AfterPath) -> dict[str, tuple[str, ...]]:
+def steps(state: Slide, query: Boards | BestSum | AfterPath) -> StrategySteps:
     """Board after board; or the walk of the open position alone."""
     answer, start = f"answer {solve(state, query).answer}", f"board {_show(state.grid)}"
     if isinstance(query, Boards):
@@ -406,7 +407,7 @@ def parse(text: str) -> Slide:
     return Slide(grid)
 
 
-def facts(state: Slide) -> dict[str, str]:
+def facts(state: Slide) -> Facts:
     """The open position, and the tiles in reading order: either can change while the other
     stays.
     """

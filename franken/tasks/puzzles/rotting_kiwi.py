@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from franken.tasks.puzzle import Facts, StrategySteps
 from franken.tasks.puzzles.canvas import INK, cells, paper, shrink
 from franken.tasks.puzzles.solved import Solved, Unsolvable
 
@@ -97,7 +98,7 @@ def questions(state: Kiwis, query: Minutes) -> tuple[str, ...]:
     )
 
 
-def steps(state: Kiwis, query: Minutes) -> dict[str, tuple[str, ...]]:
+def steps(state: Kiwis, query: Minutes) -> StrategySteps:
     """Minute by minute; or kiwi by kiwi in reading order."""
     rots_at, answer = times(state), f"answer {solve(state, query).answer}"
     rotten, last = (
@@ -153,7 +154,7 @@ def parse(text: str) -> Kiwis:
     return Kiwis(tuple(tuple(LETTERS.index(letter) for letter in row) for row in rows))
 
 
-def facts(state: Kiwis) -> dict[str, str]:
+def facts(state: Kiwis) -> Facts:
     """What each cell holds."""
     named = ("empty", "fresh", "rotten")
     return {

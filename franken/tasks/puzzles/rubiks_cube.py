@@ -13,6 +13,7 @@ from functools import cache
 
 from PIL import Image
 
+from franken.tasks.puzzle import Facts, StrategySteps
 from franken.tasks.puzzles.rubiks_cube_drawing import draw
 from franken.tasks.puzzles.solved import Solved
 
@@ -220,7 +221,7 @@ def _letter(face: str, quarters: int) -> str:
     return face[0].upper() + (str(quarters) if quarters != 1 else "")
 
 
-def steps(state: Cube, query: CountAfter) -> dict[str, tuple[str, ...]]:
+def steps(state: Cube, query: CountAfter) -> StrategySteps:
     """The faces after each turn; or where each square of the asked face was before each turn, the
     last one first.
     """
@@ -392,7 +393,7 @@ def parse(text: str) -> Cube:
     )
 
 
-def facts(state: Cube) -> dict[str, str]:
+def facts(state: Cube) -> Facts:
     """The colour of each square."""
     return {
         _place((name, r, c)): square

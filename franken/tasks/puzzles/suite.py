@@ -20,12 +20,15 @@ from PIL import Image
 from franken.errors import UsageError, check_known
 from franken.tasks.grading import grade_item, reasoning
 from franken.tasks.puzzle import (
+    Facts,
     Grade,
     Item,
     Pair,
     Query,
+    Solutions,
     Split,
     State,
+    StrategySteps,
     child_rng,
     draw_items,
     draw_state,
@@ -78,12 +81,12 @@ class Module(Protocol[State, Query]):
     def render(self, state: State, size: int, style: int = 0) -> Image.Image: ...
     def describe(self, state: State) -> str: ...
     def parse(self, text: str) -> State: ...
-    def facts(self, state: State) -> dict[str, str]: ...
+    def facts(self, state: State) -> Facts: ...
     def questions(self, state: State, query: Query) -> tuple[str, ...]:
         """The question in several wordings, the usual one first."""
         ...
 
-    def steps(self, state: State, query: Query) -> dict[str, tuple[str, ...]]:
+    def steps(self, state: State, query: Query) -> StrategySteps:
         """Strategy → the steps of its solution as text; the last one says the answer. No step holds
         a semicolon.
         """
@@ -163,7 +166,7 @@ class AlgorithmicPuzzle(Generic[State, Query]):
             raise ValueError("a number of more digits than any that this puzzle has")
         return self.module.parse(text)
 
-    def facts(self, state: State) -> dict[str, str]:
+    def facts(self, state: State) -> Facts:
         return self.module.facts(state)
 
     def question(self, state: State, query: Query) -> str:
@@ -188,7 +191,7 @@ class AlgorithmicPuzzle(Generic[State, Query]):
             state, query, child_rng("options", self.kind, self.describe(state), query)
         )
 
-    def solutions(self, state: State, query: Query) -> dict[str, str]:
+    def solutions(self, state: State, query: Query) -> Solutions:
         """Strategy → chain: the strategy's word, then its steps."""
         chains = self.module.steps(state, query)
         return {
@@ -318,7 +321,7 @@ def _as_choice(item: Item, options: Sequence[str]) -> Item:
     )
 
 
-def differing(one: dict[str, str], other: dict[str, str]) -> list[str]:
+def differing(one: Facts, other: Facts) -> list[str]:
     """The slots in which two sets of facts differ."""
     return [slot for slot in {**one, **other} if one.get(slot) != other.get(slot)]
 

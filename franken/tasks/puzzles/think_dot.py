@@ -13,6 +13,7 @@ from typing import Literal
 
 from PIL import Image
 
+from franken.tasks.puzzle import Facts, StrategySteps
 from franken.tasks.puzzles.canvas import paper
 from franken.tasks.puzzles.solved import Solved
 
@@ -154,7 +155,7 @@ def questions(state: Toy, query: FacesAfter) -> tuple[str, ...]:
     )
 
 
-def steps(state: Toy, query: FacesAfter) -> dict[str, tuple[str, ...]]:
+def steps(state: Toy, query: FacesAfter) -> StrategySteps:
     """Ball by ball; or disc by disc from the top: the balls that reach a disc go left and right in
     turn.
     """
@@ -326,7 +327,7 @@ def parse(text: str) -> Toy:
     return _read(text.removeprefix("toy "))
 
 
-def facts(state: Toy) -> dict[str, str]:
+def facts(state: Toy) -> Facts:
     """The face of each disc: t, m, b for its row, counted from the left."""
     return dict(zip(NAMES, _flat(state), strict=True))
 

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from PIL import Image
 
+from franken.tasks.puzzle import Facts, StrategySteps
 from franken.tasks.puzzles.canvas import INK, paper, write
 from franken.tasks.puzzles.solved import Solved, Unsolvable, fewest_moves, shortest
 
@@ -110,7 +111,7 @@ def questions(state: Hanoi, query: Moves) -> tuple[str, ...]:
     )
 
 
-def steps(state: Hanoi, query: Moves) -> dict[str, tuple[str, ...]]:
+def steps(state: Hanoi, query: Moves) -> StrategySteps:
     """The moves of a shortest solution; or the number of moves counted from the largest disk down,
     without a search.
     """
@@ -253,7 +254,7 @@ def parse(text: str) -> Hanoi:
     return Hanoi(tuple(stacks[:RODS]), tuple(stacks[RODS:]))
 
 
-def facts(state: Hanoi) -> dict[str, str]:
+def facts(state: Hanoi) -> Facts:
     """The rod of each disk, at the start and at the end."""
     halves = {"start": _places(state.start), "end": _places(state.end)}
     return {

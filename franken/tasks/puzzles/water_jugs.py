@@ -10,6 +10,7 @@ from functools import lru_cache
 
 from PIL import Image
 
+from franken.tasks.puzzle import Facts, StrategySteps
 from franken.tasks.puzzles.canvas import INK, paper, write
 from franken.tasks.puzzles.solved import Solved, fewest_moves, shortest
 
@@ -114,7 +115,7 @@ def questions(state: Jugs, query: Reach) -> tuple[str, ...]:
     )
 
 
-def steps(state: Jugs, query: Reach) -> dict[str, tuple[str, ...]]:
+def steps(state: Jugs, query: Reach) -> StrategySteps:
     """A shortest row of pourings, forward or from the goal back; and all that can be reached, where
     that is not too much.
     """
@@ -211,7 +212,7 @@ def parse(text: str) -> Jugs:
     return Jugs(capacities, water)
 
 
-def facts(state: Jugs) -> dict[str, str]:
+def facts(state: Jugs) -> Facts:
     """Capacity and water of each jug."""
     slots = {f"jug {i} capacity": str(c) for i, c in enumerate(state.capacities, 1)}
     return slots | {f"jug {i} water": str(w) for i, w in enumerate(state.water, 1)}

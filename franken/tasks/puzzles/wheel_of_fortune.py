@@ -12,6 +12,7 @@ from math import cos, pi, sin
 
 from PIL import Image, ImageDraw
 
+from franken.tasks.puzzle import Facts, StrategySteps
 from franken.tasks.puzzles.canvas import INK, paper, write
 from franken.tasks.puzzles.solved import Solved, the_one
 
@@ -140,7 +141,7 @@ def _way(query: Spin) -> str:
     return "clockwise" if query.degrees < 0 else "counterclockwise"
 
 
-def steps(state: Wheel, query: Spin) -> dict[str, tuple[str, ...]]:
+def steps(state: Wheel, query: Spin) -> StrategySteps:
     """The wheel stays and the arrow goes the other way; or every segment is moved."""
     turn, answer = abs(query.degrees), solve(state, query).answer
     rest = turn % 360
@@ -263,7 +264,7 @@ def parse(text: str) -> Wheel:
     return state
 
 
-def facts(state: Wheel) -> dict[str, str]:
+def facts(state: Wheel) -> Facts:
     """Where the arrow is and the first segment begins, and each segment's angle and prize,
     counterclockwise.
     """

@@ -13,6 +13,7 @@ from functools import lru_cache
 
 from PIL import Image
 
+from franken.tasks.puzzle import Facts, StrategySteps
 from franken.tasks.puzzles.canvas import INK, cells, centre, paper, write
 from franken.tasks.puzzles.solved import Solved, fewest_moves, shortest
 
@@ -158,7 +159,7 @@ def questions(state: Blocks, query: Moves) -> tuple[str, ...]:
     )
 
 
-def steps(state: Blocks, query: Moves) -> dict[str, tuple[str, ...]]:
+def steps(state: Blocks, query: Moves) -> StrategySteps:
     """A least bound and the moves one by one; or how many configurations are one, two … moves
     away.
     """
@@ -284,7 +285,7 @@ def _shapes(grid: Grid) -> dict[str, tuple[int, int]]:
     return shapes
 
 
-def facts(state: Blocks) -> dict[str, str]:
+def facts(state: Blocks) -> Facts:
     """The size of the grid, and each block's shape (rows x columns) and place, as of its upper left
     cell.
     """
