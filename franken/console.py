@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from franken.report.tables.table import Table, to_rich
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from franken.merge.plan import Plan
     from franken.runs import LoadedRun
+    from franken.runs.training import Progress
     from franken.tasks.algopuzzlevqa import Verified
 
 Tick = Callable[[int, int | None, str], None]
@@ -343,19 +344,20 @@ def progress_bar(show: bool, *, unit: str = "", total: int | None = None) -> Ite
         yield tick
 
 
-def training_lines() -> Callable[[dict[str, Any]], None]:
+def training_lines() -> Callable[[Progress], None]:
     """A line on stderr every few updates: step, loss, rewards, held-out accuracy."""
     shown = ("loss", "token_accuracy", "reward_accuracy", "reward_format", "strategies", "entropy")
 
-    def report(line: dict[str, Any]) -> None:
-        step, total = line["step"], line["total"]
-        if step % 10 and step != total and "held_out" not in line:
+    def report(now: Progress) -> None:
+        step, held = now.update.step, now.update.held_out
+        if step % 10 and step != now.steps and held is None:
             return
-        of = f"/{total}" if total else f" ({line['cpu_seconds']:.0f} of {line['budget']:.0f} CPU-s)"
+        spent = f" ({now.update.cpu_seconds:.0f} of {now.cpu_seconds:.0f} CPU-s)"
+        line = now.update.numbers()
         numbers = "  ".join(f"{k} {line[k]:.3f}" for k in shown if k in line)
-        held = line.get("held_out", {})
         look = f"  held-out acc@1 {held['acc@1']:.3f} acc@4 {held['acc@4']:.3f}" if held else ""
-        print(f"{line['kind']} {step}{of}  {numbers}{look}", file=sys.stderr, flush=True)
+        of = f"/{now.steps}" if now.steps else spent
+        print(f"{now.kind} {step}{of}  {numbers}{look}", file=sys.stderr, flush=True)
 
     return report
 

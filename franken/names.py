@@ -30,6 +30,7 @@ class Place:
     component: str
 
 
+Places = Mapping[str, Place]  # canonical name → what the tensor is
 Rules = tuple[tuple[str, str], ...]
 
 # (pattern of a name's beginning, canonical beginning); the first that matches wins.

@@ -5,17 +5,21 @@ a design misleads: groups that differ in format only (a normalised advantage blo
 0.01 up to one), and a reward that rises while correctness falls.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import math
+from collections.abc import Sequence
 
+import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from franken.runs.training import Update
+from trainer.algorithms.groups import Metrics
 from trainer.rewards.designs import sentences
 from trainer.templates import Template, section, thought
 
 WINDOW = 10  # updates
+WATCHED = ["reward", "correct"]
 
 
 def reward_metrics(
@@ -25,7 +29,7 @@ def reward_metrics(
     right: Bool[Tensor, "prompts group"],
     texts: Sequence[Sequence[str]],
     shape: Template,
-) -> dict[str, float]:
+) -> Metrics:
     """`format_only_groups`: share of groups whose total varies while all of it are equally right.
     `sentences`: of the reasoning, mean. `tags`: share of the template's sections that are there.
     `corr_<reward>`: Pearson correlation of each reward with correctness over the step's replies;
@@ -47,18 +51,20 @@ def reward_metrics(
     return metrics
 
 
-def hacked(log: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
+def hacked(log: Sequence[Update]) -> list[tuple[int, int]]:
     """Spans of updates (first, last) where the reward went up while correctness went down.
 
-    `log` are lines of metrics.jsonl, of one stage and in order. Two neighbouring windows are
+    `log` are updates of one stage in order. Two neighbouring windows are
     compared: both changes must be larger than twice their standard error. Spans that touch are one.
     """
-    rows = [row for row in log if "reward" in row and "correct" in row]
+    table = pd.DataFrame([update.numbers() for update in log], columns=["update", *WATCHED])
+    table = table.dropna()
     spans: list[tuple[int, int]] = []
-    for end in range(2 * WINDOW, len(rows) + 1):
-        before, after = rows[end - 2 * WINDOW : end - WINDOW], rows[end - WINDOW : end]
-        if _rise(before, after, "reward") > 2 and _rise(before, after, "correct") < -2:
-            first, last = int(before[0]["update"]), int(after[-1]["update"])
+    for end in range(2 * WINDOW, len(table) + 1):
+        before, after = table[end - 2 * WINDOW : end - WINDOW], table[end - WINDOW : end]
+        paid, right = (_rise(before[name], after[name]) for name in WATCHED)
+        if paid > 2 and right < -2:
+            first, last = int(before["update"].iloc[0]), int(after["update"].iloc[-1])
             if spans and first <= spans[-1][1]:
                 spans[-1] = (spans[-1][0], last)
             else:
@@ -66,12 +72,8 @@ def hacked(log: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
     return spans
 
 
-def _rise(
-    before: Sequence[Mapping[str, float]], after: Sequence[Mapping[str, float]], key: str
-) -> float:
+def _rise(before: pd.Series, after: pd.Series) -> float:
     """The change of the mean, in its standard errors; 0 where nothing varies."""
-    one, two = (
-        torch.tensor([row[key] for row in rows], dtype=torch.float64) for rows in (before, after)
-    )
-    error = ((one.var() + two.var()) / len(one)).sqrt()
-    return float((two.mean() - one.mean()) / error) if error > 0 else 0.0
+    one, two = before.astype(float), after.astype(float)
+    error = math.sqrt((one.var() + two.var()) / len(one))
+    return (two.mean() - one.mean()) / error if error > 0 else 0.0

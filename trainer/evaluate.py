@@ -9,6 +9,7 @@ from franken.generate.native import Prompt, Sampling, generate
 from franken.models.loading import Loaded
 from franken.stats import acc_at_k
 from franken.tasks import Item
+from trainer.algorithms.groups import Metrics
 from trainer.creature.align import AlignStage
 from trainer.creature.lessons import LESSONS
 from trainer.public import held_out_items
@@ -22,7 +23,7 @@ SEED = 77
 ANSWER_TOKENS = 64  # of a stage that does not say
 
 
-def quick_look(loaded: Loaded, stage: AnyStage) -> dict[str, float]:
+def quick_look(loaded: Loaded, stage: AnyStage) -> Metrics:
     """`{"acc@1", "acc@4"}` of a stage's held-out questions, always the same ones, asked as the
     stage asks.
 

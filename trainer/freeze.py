@@ -8,13 +8,13 @@ kept for the backward pass. Frozen layers above a trainable one keep theirs.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from franken.errors import UsageError, VerificationError
 from franken.layers import COMPONENTS, PARTS
-from franken.names import Place, canonical, place
-from franken.runs.training import FrozenRow, Verified
+from franken.names import Place, Places, canonical, place
+from franken.runs.training import Digests, FrozenRow, Verified
 from franken.selection import select
 from trainer.collectives import tensor_digest
 from trainer.sharding import full
@@ -33,7 +33,7 @@ class Tensors(NamedTuple):
 
 
 def frozen_keys(
-    places: Mapping[str, Place],
+    places: Places,
     freeze: Sequence[str],
     train: Sequence[str] = (),
     *,
@@ -119,21 +119,21 @@ def apply_freeze(
     )
 
 
-def parameter_places(model: "PreTrainedModel") -> dict[str, Place]:
+def parameter_places(model: "PreTrainedModel") -> Places:
     """In-memory parameter name → place. Tied parameters appear once, as embedding."""
     return {
         name: place(_host(name), model.config.model_type) for name, _ in model.named_parameters()
     }
 
 
-def fingerprints(model: "PreTrainedModel") -> dict[str, str]:
+def fingerprints(model: "PreTrainedModel") -> Digests:
     """SHA-256 of the bytes of every parameter that does not train."""
     return {
         name: tensor_digest(full(p)) for name, p in model.named_parameters() if not p.requires_grad
     }
 
 
-def verify_frozen(model: "PreTrainedModel", before: Mapping[str, str]) -> Verified:
+def verify_frozen(model: "PreTrainedModel", before: Digests) -> Verified:
     """Prove that every frozen tensor is bit-identical. Raises VerificationError naming those that
     moved.
     """

@@ -17,7 +17,7 @@ from franken.evaluate.embed import Embed, embedder, segment
 from franken.models.loading import Loaded
 from franken.tasks import Grade, Item
 from trainer.algorithms.corrections import overlong_penalty, token_kl
-from trainer.algorithms.groups import Groups, RewardParts, estimate
+from trainer.algorithms.groups import Groups, Metrics, RewardParts, estimate
 from trainer.collectives import all_gather, all_reduce_sum, on_every_process
 from trainer.diagnostics import reward_metrics
 from trainer.distributed import rank
@@ -42,7 +42,7 @@ def grpo_step(
     progress: float = 0.0,
     embed: Embed | None = None,
     engine: RolloutEngine | None = None,
-) -> dict[str, float]:
+) -> Metrics:
     """Sample, reward, and call `optimizer_step()` once per inner step (`trainer.steps.StageStep`).
 
     Of the metrics, `entropy` is that of the tokens that trained; `sampled_entropy`, the mean −log p
@@ -96,7 +96,7 @@ def grpo_step(
 
 def _sampling_metrics(
     batch: Batch, items: list[Item], texts: list[list[str]], shape: Template, tokens: int
-) -> dict[str, float]:
+) -> Metrics:
     """The sampler's entropy over the step's `tokens`, and of puzzles the mean number of strategies
     a group uses.
     """

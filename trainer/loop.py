@@ -34,6 +34,8 @@ from franken.runs.training import (
     SCHEMA,
     SUMMARY,
     FreezeProof,
+    Progress,
+    Update,
     read_proofs,
     write_proofs,
 )
@@ -57,7 +59,7 @@ from trainer.stages import GrpoStage
 from trainer.steps import stage_step
 
 SAVE_EVERY = 50
-Report = Callable[[dict[str, Any]], None]
+Report = Callable[[Progress], None]
 Observe = Callable[[Position, Loaded], None]
 
 
@@ -233,10 +235,8 @@ def _train_stage(run: _Run, index: int, resumed: Path | None) -> None:
             log.write(json.dumps(line) + "\n")
             log.flush()
             if run.report and rank() == 0:
-                total = stage.steps or None
-                run.report(
-                    {**line, "kind": stage.kind, "total": total, "budget": stage.cpu_seconds}
-                )
+                seen = Update.model_validate(line)
+                run.report(Progress(stage.kind, seen, stage.steps, stage.cpu_seconds))
             if all_reduce_max(run.interrupted()):
                 _save(run, log, optimizer, score)
                 raise KeyboardInterrupt

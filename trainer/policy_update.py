@@ -14,7 +14,7 @@ from torch import Tensor
 
 from franken.models.loading import Loaded
 from trainer.algorithms.corrections import sampler_correction, token_kl
-from trainer.algorithms.groups import Groups
+from trainer.algorithms.groups import Groups, Metrics
 from trainer.algorithms.losses import LOSSES, global_totals, policy_loss, row_weights
 from trainer.collectives import all_reduce_max, all_reduce_sum
 from trainer.micro_batches import (
@@ -89,7 +89,7 @@ def update_policy(
     optimizer_step: Callable[[], float],
     reference: Loaded | None,
     samples: Weighted,
-) -> dict[str, float]:
+) -> Metrics:
     """`inner_steps` passes over the samples. The `reference` is that of a KL in the loss.
 
     Returns loss, entropy, KL, share of clipped tokens and the gradient norm. Raises FrankenError
@@ -100,7 +100,7 @@ def update_policy(
     idle = idle_micro_batches(loaded, samples.batch, len(parts))
     busy = all_reduce_max(len(moving)) > 0
     before: dict[int, Tensor] = {}  # log-probabilities before the first update, by micro-batch
-    totals: dict[str, float] = dict.fromkeys(SUMS, 0.0)
+    totals: Metrics = dict.fromkeys(SUMS, 0.0)
     grad_norm = 0.0
     for inner in range(stage.inner_steps if busy else 0):
         for number, part in enumerate([*parts, *idle]):
@@ -129,7 +129,7 @@ def _backward(
     part: MicroBatch,
     scores: Scores,
     before: Float[Tensor, "rows tokens"],
-) -> dict[str, float]:
+) -> Metrics:
     """Add the gradient of one micro-batch. `before` are its log-probabilities at the first inner
     step. Returns its sums.
     """

@@ -5,7 +5,7 @@ Prompts are a pure function of (stage seed, step); samples are seeded by prompt 
 Over several processes every one answers its slice, and a group stays where it was sampled.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from franken.models.batch import ModelBatch
 from franken.models.loading import Loaded
 from franken.tasks import Grade, Item
 from franken.tasks.puzzle import child_rng, draw_state, make_item
+from trainer.algorithms.groups import Metrics
 from trainer.collectives import all_gather, all_reduce_sum, on_every_process
 from trainer.distributed import local_slice, rank
 from trainer.engines import RolloutEngine
@@ -27,7 +28,7 @@ from trainer.evaluate import prompts_of
 from trainer.policy import with_features
 from trainer.public import public_items
 from trainer.row_rules import RowRules
-from trainer.stages import GrpoStage
+from trainer.stages import GrpoStage, Mixture
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Rollout:
     batch: Batch | None
     grades: list[list[Grade]]
     places: list[list[int]]
-    counts: dict[str, float]
+    counts: Metrics
 
 
 class _Group(NamedTuple):
@@ -90,9 +91,7 @@ class _Draw:
             (self.dropped if drop else self.kept).append(group)
 
 
-def next_items(
-    mixture: Mapping[str, float], count: int, *, seed: int, step: int, first: int = 0
-) -> list[Item]:
+def next_items(mixture: Mixture, count: int, *, seed: int, step: int, first: int = 0) -> list[Item]:
     """Puzzles `first` … `first + count - 1` of one step's stream, from the training split."""
     items = []
     for i in range(first, first + count):
@@ -176,7 +175,7 @@ def _graded(items: Sequence[Item], answers: Sequence[list[Response]], first: int
     ]
 
 
-def _counts(drawn: _Draw, groups: int) -> dict[str, float]:
+def _counts(drawn: _Draw, groups: int) -> Metrics:
     """The filter's metrics over all ranks: the share of right answers, groups kept and tried, and
     those that were all right or all wrong.
     """

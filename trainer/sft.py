@@ -5,7 +5,7 @@ uninterrupted one. Which of a puzzle's strategies is shown is drawn uniformly: t
 all, and RL may choose.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from franken import tasks
 from franken.models.loading import Loaded
 from franken.tasks.puzzle import child_rng, draw_state, make_item
+from trainer.algorithms.groups import Metrics
 from trainer.collectives import all_reduce_sum, on_every_process
 from trainer.creature.lessons import LESSONS
 from trainer.data import Batch, Conversation, encode
@@ -25,7 +26,7 @@ from trainer.row_rules import RowRules
 from trainer.sft_packing import backward as packed_backward
 from trainer.sft_packing import pack_examples
 from trainer.sharding import check_in_step, inside
-from trainer.stages import SftStage
+from trainer.stages import Mixture, SftStage
 from trainer.templates import DEFAULT, TEMPLATES, Template, instruction, template, write
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def sft_step(
     seed: int,
     step: int,
     progress: float = 0.0,
-) -> dict[str, float]:
+) -> Metrics:
     """One supervised update (`trainer.steps.StageStep`). Raises FrankenError where the loss is not
     finite.
     """
@@ -89,7 +90,7 @@ def _rows(stage: SftStage, rules: RowRules, *, seed: int, step: int) -> list[Con
 
 def next_batch(
     loaded: Loaded,
-    mixture: Mapping[str, float],
+    mixture: Mixture,
     size: int,
     *,
     seed: int,
@@ -111,7 +112,7 @@ def next_batch(
 
 
 def conversation(
-    mixture: Mapping[str, float],
+    mixture: Mixture,
     *,
     seed: int,
     index: int,
@@ -132,7 +133,7 @@ def conversation(
     return Conversation(item.image, [(ask + item.question, solution)])
 
 
-def loss(model: "PreTrainedModel", batch: Batch) -> tuple[Tensor, dict[str, float]]:
+def loss(model: "PreTrainedModel", batch: Batch) -> tuple[Tensor, Metrics]:
     """Weighted mean cross-entropy over supervised tokens of all ranks; only their logits are made.
 
     Returns this rank's part of the scalar to differentiate, and `{"loss", "token_accuracy",

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from franken.models.batch import ModelBatch
 from franken.models.loading import Loaded
+from trainer.algorithms.groups import Metrics
 from trainer.collectives import all_reduce_max, all_reduce_sum
 from trainer.data import Batch
 from trainer.optimizer import backpropagate
@@ -95,7 +96,7 @@ def packed_losses(
     return in_chunks(some, hidden, row.targets, chunk)
 
 
-def backward(loaded: Loaded, rows: list[Row]) -> dict[str, float]:
+def backward(loaded: Loaded, rows: list[Row]) -> Metrics:
     """Add the gradient of the weighted mean over all rows of all ranks, one row at a time; the
     metrics of `trainer.sft.loss`.
 

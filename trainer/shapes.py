@@ -15,7 +15,7 @@ from typing import Any
 
 from franken.checkpoints import open_checkpoint
 from franken.errors import UsageError
-from franken.names import Place, canonical, place
+from franken.names import Place, Places, canonical, place
 
 QWEN: dict[str, Any] = {
     "Qwen/Qwen2.5-VL-3B-Instruct": {
@@ -84,7 +84,7 @@ class Shapes:
     pixels_a_token: int
 
     @property
-    def places(self) -> dict[str, Place]:
+    def places(self) -> Places:
         """What each tensor is."""
         return {name: spot for name, (_, spot) in self.tensors.items()}
 

@@ -1,6 +1,6 @@
 """The stages of a recipe: what a supervised or an RL stage may set."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, SerializeAsAny, model_validator
@@ -78,6 +78,10 @@ class Stage(Strict):
         for spec in (*self.freeze, *self.train):
             check_pattern(spec)
         return self
+
+
+Mixture = Mapping[str, float]
+"""How often each puzzle or kind of lesson is drawn, by its name; any positive weights."""
 
 
 class SftStage(Stage):
@@ -265,7 +269,7 @@ class GrpoStage(Stage):
 AskingStage = SftStage | GrpoStage  # stages with questions
 
 
-def _check_tasks(mixture: dict[str, float], lessons: Sequence[str] = ()) -> None:
+def _check_tasks(mixture: Mixture, lessons: Sequence[str] = ()) -> None:
     if not mixture or min(mixture.values()) < 0 or sum(mixture.values()) <= 0:
         raise ValueError("tasks needs positive weights")
     for name in mixture:

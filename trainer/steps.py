@@ -6,6 +6,7 @@ from typing import Protocol
 
 from franken.evaluate.embed import embedder
 from franken.models.loading import Loaded, load
+from trainer.algorithms.groups import Metrics
 from trainer.creature.align import AlignStage, align_step
 from trainer.distributed import local_device
 from trainer.grpo import grpo_step
@@ -26,7 +27,7 @@ class StageStep(Protocol):
 
     def __call__(
         self, optimizer_step: Callable[[], float], *, step: int, progress: float
-    ) -> dict[str, float]: ...
+    ) -> Metrics: ...
 
 
 def stage_step(recipe: Recipe, index: int, loaded: Loaded) -> StageStep:

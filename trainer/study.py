@@ -13,7 +13,7 @@ random draws, so that arms are compared paired. Finished runs and finished looks
 import json
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,7 @@ def run_study(
 
 
 def collect(
-    arms: Sequence[str] | dict[str, Recipe], seeds: Sequence[int], out: Path
+    arms: Iterable[str], seeds: Sequence[int], out: Path
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The tables of all finished runs: looks (arm, seed, step, task, item, …) and updates (arm,
     seed, step, metrics).

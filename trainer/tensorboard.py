@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from franken.errors import UsageError
+from franken.runs.training import Progress
 
-NOT_SHOWN = ("stage", "step", "update", "total", "budget")
+NOT_SHOWN = ("stage", "step", "update")
 
 
-def scalars(out: Path) -> Callable[[dict[str, Any]], None]:
+def scalars(out: Path) -> Callable[[Progress], None]:
     """A report for `run_train` that writes `out/tensorboard`. Raises UsageError where tensorboard
     is not installed.
 
@@ -26,16 +27,13 @@ def scalars(out: Path) -> Callable[[dict[str, Any]], None]:
         ) from e
     opened: list[Any] = []
 
-    def report(line: dict[str, Any]) -> None:
+    def report(now: Progress) -> None:
+        update = now.update.update
         if not opened:
-            opened.append(SummaryWriter(str(out / "tensorboard"), purge_step=line["update"]))
-        flat = {
-            **line,
-            **{f"held_out/{name}": value for name, value in line.get("held_out", {}).items()},
-        }
-        for name, value in flat.items():
+            opened.append(SummaryWriter(str(out / "tensorboard"), purge_step=update))
+        for name, value in now.update.numbers().items():
             if isinstance(value, int | float) and name not in NOT_SHOWN:
-                opened[0].add_scalar(name, value, line["update"])
+                opened[0].add_scalar(name, value, update)
         opened[0].flush()
 
     return report

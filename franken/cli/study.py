@@ -228,11 +228,12 @@ def report(
 ) -> int:
     """Write the page of a study again, or a page over runs that exist; no model is loaded."""
     from franken.report.page.build import build_page
+    from franken.runs.lineage import Said
     from franken.runs.record import FILE
 
-    given = {"base": base, "sft": sft, "rl": rl}
+    said = Said(base, sft, rl)
     if len(runs) == 1 and (runs[0] / FILE).exists():
-        if out or any(given.values()):
+        if out or any(said):
             raise UsageError(
                 f"{runs[0]} is a study",
                 "its page is written there, and it knows its models",
@@ -241,4 +242,4 @@ def report(
         return finish_study(build_page(runs[0]), json)
     from franken.report.assemble import assemble
 
-    return finish_study(build_page(assemble(runs, out=out, given=given)), json)
+    return finish_study(build_page(assemble(runs, out=out, said=said)), json)

@@ -2,9 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-Report = Callable[[dict[str, Any]], None]
+if TYPE_CHECKING:
+    from franken.runs.training import Progress
+
+Report = Callable[["Progress"], None]
 
 
 def reports(out: Path, lines: Report | None, tensorboard: bool) -> Report | None:
@@ -17,10 +20,10 @@ def reports(out: Path, lines: Report | None, tensorboard: bool) -> Report | None
 
     board = scalars(out)
 
-    def report(line: dict[str, Any]) -> None:
-        board(line)
+    def report(now: "Progress") -> None:
+        board(now)
         if lines:
-            lines(line)
+            lines(now)
 
     return report
 
@@ -37,7 +40,7 @@ def summarise(out: Path) -> dict[str, Any]:
     spans = [
         span
         for stage in dict.fromkeys(update.stage for update in updates)
-        for span in hacked([update.numbers() for update in updates if update.stage == stage])
+        for span in hacked([update for update in updates if update.stage == stage])
     ]
     gallery = out / "gallery.html"
     figure = draw_training([out], out / "figures" / "training.png")

@@ -7,7 +7,7 @@ one side only, or has another shape or a type that cannot be computed with, is a
 named, never dropped.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,10 +23,11 @@ from franken.checkpoints import (
 from franken.diff.values import READABLE
 from franken.errors import FrankenError, UsageError, check_known
 from franken.layers import COMPONENTS, PARTS, LayerRange, parse_ranges
-from franken.names import Place
+from franken.names import Place, Places
 from franken.runs import STAGES
 from franken.soundness import rearranged
 
+Stages = dict[str, Checkpoint]  # base, sft, rl, in the order of training
 HEAD, EMBEDDING = "text.lm_head.weight", "text.embed_tokens.weight"
 
 
@@ -36,7 +37,7 @@ class DiffPlan:
     others.
     """
 
-    checkpoints: dict[str, Checkpoint]
+    checkpoints: Stages
     tensors: tuple[str, ...]
     problems: dict[str, str]
     selection: dict[str, list[str]]
@@ -69,7 +70,7 @@ class DiffPlan:
         )
 
     @property
-    def places(self) -> dict[str, Place]:
+    def places(self) -> Places:
         """Those of all tensors, comparable or not."""
         return {tensor: self.place(tensor) for tensor in (*self.tensors, *self.problems)}
 
@@ -127,13 +128,13 @@ def stored_as(checkpoint: Checkpoint, tensor: str) -> str:
     return EMBEDDING if tied else tensor
 
 
-def _open(checkpoints: Sequence[str | Path], download: bool) -> dict[str, Checkpoint]:
+def _open(checkpoints: Sequence[str | Path], download: bool) -> Stages:
     if len(checkpoints) not in (2, 3):
         raise UsageError(
             f"{len(checkpoints)} checkpoints given", why="diff takes BASE RL or BASE SFT RL"
         )
     stages = ("base", "rl") if len(checkpoints) == 2 else STAGES
-    opened: dict[str, Checkpoint] = {}
+    opened: Stages = {}
     for stage, path in zip(stages, checkpoints, strict=True):
         folder = resolve(path, download=download)
         if not is_adapter(folder):
@@ -149,11 +150,11 @@ def _open(checkpoints: Sequence[str | Path], download: bool) -> dict[str, Checkp
     return opened
 
 
-def _ranges(layers: str, opened: Mapping[str, Checkpoint]) -> tuple[LayerRange, ...]:
+def _ranges(layers: str, opened: Stages) -> tuple[LayerRange, ...]:
     return parse_ranges(layers, next(iter(opened.values())).depths) if layers else ()
 
 
-def _problem(key: str, opened: Mapping[str, Checkpoint]) -> str | None:
+def _problem(key: str, opened: Stages) -> str | None:
     entries = {stage: c.tensors.get(stored_as(c, key)) for stage, c in opened.items()}
     absent = [stage for stage, entry in entries.items() if entry is None]
     if absent:

@@ -28,12 +28,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from franken.evaluate.embed import Embed
+    from franken.evaluate.metrics import PromptValues
 
 ORDERS = (1, 2, 3, 4)  # of n-grams in the overlap
 NO_ANSWER = "\0"
 
 
-def diversity_measures(rows: pd.DataFrame, embed: Embed | None = None) -> dict[str, pd.Series]:
+def diversity_measures(rows: pd.DataFrame, embed: Embed | None = None) -> PromptValues:
     """Measure → one value a prompt, from the usable rows of ONE model and ONE arm; prompts with one
     draw have none.
     """

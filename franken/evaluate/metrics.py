@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
     from franken.runs import LayerRow
 
+    PromptValues = dict[str, pd.Series]
+    """A number for each prompt (task, sample) of one model, by what it measures."""
+
 GREEDY = -1  # the value of `draw` that marks the greedy answer
 ALL = "all"  # the macro average over tasks
 POOLED = "pooled"  # the micro average, over prompts

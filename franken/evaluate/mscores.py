@@ -21,6 +21,7 @@ from franken.evaluate.metrics import GREEDY, RIGHT, compare_values, spread
 if TYPE_CHECKING:
     import pandas as pd
 
+    from franken.evaluate.metrics import PromptValues
     from franken.runs import LayerRow
 
 NEEDS: dict[str, tuple[str, ...]] = {
@@ -32,7 +33,7 @@ ARMS = ("image", "text", "black", "black-text")
 SCORES = tuple(NEEDS)
 
 
-def m_scores(samples: pd.DataFrame, *, greedy: bool = True) -> dict[str, pd.Series]:
+def m_scores(samples: pd.DataFrame, *, greedy: bool = True) -> PromptValues:
     """Score → one value a prompt in [0, 1], indexed by (task, sample), from the rows of ONE model.
 
     Scores whose arms are not there are left out. Raises UsageError when none can be had.

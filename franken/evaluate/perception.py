@@ -23,6 +23,8 @@ from franken.evaluate.reading import KINDS
 if TYPE_CHECKING:
     import pandas as pd
 
+    from franken.evaluate.metrics import PromptValues
+
 DECOMPOSITION = (
     "P(description right)",
     "P(correct | description right)",
@@ -31,7 +33,7 @@ DECOMPOSITION = (
 LEVELS = ("new state", "new rendering", "new puzzle type")
 
 
-def decomposition(samples: pd.DataFrame, arm: str = "image") -> dict[str, pd.Series]:
+def decomposition(samples: pd.DataFrame, arm: str = "image") -> PromptValues:
     """The three probabilities of `DECOMPOSITION`; the conditional ones over the prompts whose
     condition holds.
 
@@ -61,7 +63,7 @@ def facts_right(samples: pd.DataFrame) -> pd.Series:
     )
 
 
-def error_shares(samples: pd.DataFrame, arm: str = "image") -> dict[str, pd.Series]:
+def error_shares(samples: pd.DataFrame, arm: str = "image") -> PromptValues:
     """Kind → its share of a prompt's draws. With acc@1 they add up to one."""
     rows = usable(samples, arm)
     rows = rows[rows["draw"] != GREEDY]
@@ -84,7 +86,7 @@ def misled(samples: pd.DataFrame, arm: str) -> pd.Series:
     )
 
 
-def levels(samples: pd.DataFrame, trained: Collection[str]) -> dict[str, pd.Series]:
+def levels(samples: pd.DataFrame, trained: Collection[str]) -> PromptValues:
     """Level → acc@1 per prompt. Levels without a prompt are left out: no restyled arm, or no task
     outside of `trained`.
     """

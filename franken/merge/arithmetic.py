@@ -5,14 +5,14 @@ mergekit is imported when one of its methods is named, and this module when a te
 computed: an exact transplant needs neither.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from franken.checkpoints import LowRank, TensorEntry, read_bytes
 from franken.errors import FrankenError
-from franken.merge.recipe import ADAPTER, CAST, COPY, NOISE, Given
+from franken.merge.recipe import ADAPTER, CAST, COPY, NOISE, Parameters
 
 DTYPES = {
     "F64": torch.float64,
@@ -60,7 +60,7 @@ def compute(
     method: str,
     tensors: Sequence[Tensor],
     names: Sequence[str],
-    parameters: Mapping[str, Given],
+    parameters: Parameters,
     *,
     origin: int | None,
     seed: int,

@@ -17,6 +17,7 @@ from franken.merge.recipe import (
     NOISE,
     PIECES,
     Given,
+    Parameters,
     Recipe,
     Rule,
     Value,
@@ -199,7 +200,7 @@ def _unnamed(text: str) -> str:
     return text[len(_name_of(text)) + 1 :] if _name_of(text) else text
 
 
-def _parameters(texts: Sequence[str], names: _Names) -> Mapping[str, Given]:
+def _parameters(texts: Sequence[str], names: _Names) -> Parameters:
     """`density=0.5`, `t=0,1` (a gradient), `weight.rl=0.3` (of one input), `normalize=false`."""
     common: dict[str, Given] = {}
     by_input: dict[str, dict[str, Value]] = {}

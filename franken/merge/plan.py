@@ -33,6 +33,7 @@ from franken.merge.recipe import (
     DIFFERENCES,
     LINEAR,
     Given,
+    Parameters,
     Recipe,
     RecipeRecord,
     Rule,
@@ -62,7 +63,7 @@ class RowRecord(TypedDict):
     component: str
     method: str
     sources: list[SourceRecord]
-    parameters: Mapping[str, Given]
+    parameters: Parameters
     seed: int
     dtype: str
     shape: list[int]
@@ -75,6 +76,9 @@ class PlanRecord(TypedDict):
     recipe: RecipeRecord
     allowed: Mapping[str, list[str]]
     tensors: list[RowRecord]
+
+
+Checkpoints = Mapping[str, Checkpoint]  # `base` and the donors, by their names
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ class Row:
     target: TensorEntry
     method: str
     sources: tuple[Source, ...]
-    parameters: Mapping[str, Given] = field(default_factory=dict)
+    parameters: Parameters = field(default_factory=dict)
     origin: int | None = None
     seed: int = 0
 
@@ -151,7 +155,7 @@ class Plan:
     """
 
     recipe: Recipe
-    checkpoints: Mapping[str, Checkpoint]
+    checkpoints: Checkpoints
     rows: tuple[Row, ...]
     allowed: Mapping[
         str, tuple[Difference, ...]
@@ -173,7 +177,7 @@ class Plan:
         }
 
 
-def open_all(recipe: Recipe) -> dict[str, Checkpoint]:
+def open_all(recipe: Recipe) -> Checkpoints:
     """The base and the donors of a recipe, headers only. A donor may be a LoRA adapter of the
     base.
     """
@@ -207,7 +211,7 @@ def plan_layers(
     return plan_merge(recipe, {BASE: base, "donor": donor})
 
 
-def plan_merge(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> Plan:
+def plan_merge(recipe: Recipe, checkpoints: Checkpoints) -> Plan:
     """One row for every tensor of the base. `checkpoints` holds `base` and every donor of the
     recipe, by name.
 
@@ -261,9 +265,6 @@ def _refuse(
             else f"--allow {','.join(kinds)} merges them all the same",
         )
     return tuple(against)
-
-
-Checkpoints = Mapping[str, Checkpoint]
 
 
 def _rows(rule: Rule, depths: Depths, opened: Checkpoints, seed: int) -> Iterable[Row]:

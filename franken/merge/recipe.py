@@ -50,6 +50,7 @@ DIFFERENCES = {
 Scalar = float | int | bool | str
 Value = Scalar | list[Scalar]  # a list is a gradient over the layers of a rule
 Given = Value | Mapping[str, Value]  # a mapping has a value for each input
+Parameters = Mapping[str, Given]  # of a merge method, by their names
 
 
 class RuleRecord(TypedDict, total=False):
@@ -60,7 +61,7 @@ class RuleRecord(TypedDict, total=False):
     components: list[str]
     method: str
     alpha: list[float]
-    parameters: Mapping[str, Given]
+    parameters: Parameters
     relative_to: str | None
 
 
@@ -86,7 +87,7 @@ class Rule:
     components: tuple[str, ...] = ()
     method: str = COPY
     alpha: tuple[float, ...] | None = None
-    parameters: Mapping[str, Given] = field(default_factory=dict)
+    parameters: Parameters = field(default_factory=dict)
     relative_to: str | None = None
 
     @property

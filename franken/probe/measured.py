@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from franken.errors import FrankenError
-from franken.probe.method import Method, Metric
+from franken.probe.method import Columns, Method, Metric
 
 if TYPE_CHECKING:
     from franken.generate import Prompt, Response
@@ -41,7 +41,7 @@ class Measured(Method["Measured"]):
     def label_of(self, metric: str) -> str:
         return metric
 
-    def measure(self, session: Session, pair: Pair) -> Sequence[Mapping[str, object]]:
+    def measure(self, session: Session, pair: Pair) -> Sequence[Columns]:
         if self.function is None:
             raise FrankenError(f"the method {self.name} is not loaded", fix="name its --plugin")
         reply = session.reply(pair.target)

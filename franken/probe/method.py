@@ -102,13 +102,17 @@ class Metric:
         return {**row, **estimate.columns()}
 
 
+Columns = Mapping[str, object]
+"""What a method says of a pair at one layer, by the columns of samples.parquet."""
+
+
 class Measurement(NamedTuple):
     """A row of samples.parquet: what a method measured of a pair at a layer, or why it did not."""
 
     method: str
     pair: Pair
     layer: int
-    columns: Mapping[str, object]
+    columns: Columns
     error: str | None = None
     ineligible: str | None = None
 
@@ -218,7 +222,7 @@ class Method(Generic[M]):
                     columns = {} if by_layer is None else by_layer[place]
                     yield Measurement(method.name, pair, layer, columns, error)
 
-    def measure(self, session: Session, pair: Pair) -> Sequence[Mapping[str, object]]:
+    def measure(self, session: Session, pair: Pair) -> Sequence[Columns]:
         """The columns of one pair's rows, a mapping for each of the plan's layers. A FrankenError
         is the pair's own: its rows say so.
         """

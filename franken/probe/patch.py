@@ -28,10 +28,12 @@ from franken.models.batch import ModelBatch
 from franken.models.hooks import Context, Edit, edit
 from franken.models.loading import Loaded
 from franken.models.tokens import TokenMap, token_map
+from franken.probe.method import Columns
 from franken.probe.methods.patch import GROUPS, ROWS
 from franken.probe.scores import parting
 
 WHOLE = "all"
+TokenGroups = Mapping[str, Int[Tensor, "some"]]  # name → positions in the row
 Where = tuple[str, int | None]  # a token group, and a head or None for all of them
 
 
@@ -50,7 +52,7 @@ class Recording:
     logits: Float[Tensor, "vocabulary"] = field(default_factory=lambda: torch.empty(0))
 
 
-def token_groups(spans: TokenMap, tokens: int) -> dict[str, Int[Tensor, "some"]]:
+def token_groups(spans: TokenMap, tokens: int) -> TokenGroups:
     """Every token of a row in one group; `last` is the token that the difference is read at, and in
     no other group.
 
@@ -93,7 +95,7 @@ def patch_effects(
     clean: ModelBatch,
     corrupt: ModelBatch,
     parting: tuple[int, int],
-    groups: Mapping[str, Int[Tensor, "some"]],
+    groups: TokenGroups,
     *,
     site: str,
     layers: Sequence[int],
@@ -148,7 +150,7 @@ def patch_pair(
     layers: Sequence[int],
     *,
     denoising: bool,
-) -> list[dict[str, object]]:
+) -> list[Columns]:
     """The columns of one pair's rows, for each of `layers`: `effect_GROUP` (or `heads_GROUP`), the
     logit differences, the two tokens.
 
@@ -171,10 +173,10 @@ def patch_pair(
     columns |= {"clean_difference": up, "corrupt_difference": down}
     words = loaded.tokenizer.batch_decode([[token] for token in tokens])
     columns |= {"clean_token": words[0], "corrupt_token": words[1]}
-    return [columns | _columns(by_place) for by_place in effects]
+    return [{**columns, **_columns(by_place)} for by_place in effects]
 
 
-def _columns(effects: Mapping[Where, float]) -> dict[str, float | list[float] | None]:
+def _columns(effects: Mapping[Where, float]) -> Columns:
     """One layer's effects as columns: `effect_GROUP`, or for heads the list `heads_GROUP`; None for
     an empty group.
     """

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ from franken.errors import FrankenError, UsageError
 from franken.layers import parse_ranges
 from franken.outputs import refuse_other
 from franken.runs import IDENTITY, STAGES, LoadedRun, RunSet, Study, load_run, open_runs, read_study
-from franken.runs.lineage import Frozen, Lineage
+from franken.runs.lineage import Frozen, Lineage, Said
 from franken.runs.manifest import check_models
 from franken.runs.record import FILE, HybridRecord, StepRecord
 
@@ -56,18 +56,15 @@ def find_runs(paths: Sequence[Path]) -> tuple[RunSet, list[str]]:
     return runs, notes
 
 
-def assemble(
-    paths: Sequence[Path], *, out: Path | None = None, given: Mapping[str, str] | None = None
-) -> Path:
+def assemble(paths: Sequence[Path], *, out: Path | None = None, said: Said = Said()) -> Path:
     """Write the record of a study over the runs at `paths`, into `out` or a new `report-<hash8>`.
     Returns that folder.
 
-    `given`: stage (base, sft, rl) → a checkpoint, a label or the beginning of a content hash.
-    Raises UsageError when it cannot be told which model is which, or when `out` holds something
-    else.
+    `said`: what the caller says of the stages. Raises UsageError when it cannot be told which model
+    is which, or when `out` holds something else.
     """
     runs, notes = find_runs(paths)
-    lineage = runs.lineage(given)
+    lineage = runs.lineage(said)
     content = [sorted(run.folder.name for run in runs.runs), lineage.stages]
     identity = json.dumps(content, sort_keys=True)
     out = out or Path(f"report-{hashlib.sha256(identity.encode()).hexdigest()[:8]}")

@@ -6,7 +6,7 @@ base, sft or rl. What stays ambiguous is asked for.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,14 +18,30 @@ from franken.runs.training import TrainingRun
 STAGES = ("base", "sft", "rl")
 """The stages of a study: the checkpoint before training, after the cold start, after RL."""
 
+Stages = dict[str, str]
+"""Stage → content hash of its model."""
 Claims = dict[str, set[str]]
 """Stage → content hashes of the models that could be it."""
+
+
+ModelNames = dict[str, str]
+"""Content hash → what runs call the model."""
+
+
+class Said(NamedTuple):
+    """What the caller says of the stages: a checkpoint, a label or the beginning of a content hash;
+    empty where it is to be told.
+    """
+
+    base: str = ""
+    sft: str = ""
+    rl: str = ""
 
 
 class Lineage(NamedTuple):
     """Stage → content hash, in the order of the stages; and sentences on what was guessed."""
 
-    stages: dict[str, str]
+    stages: Stages
     notes: list[str]
 
 
@@ -38,9 +54,9 @@ class Frozen(NamedTuple):
     notes: list[str]
 
 
-def model_names(runs: Sequence[LoadedRun]) -> dict[str, str]:
+def model_names(runs: Sequence[LoadedRun]) -> ModelNames:
     """Content hash → what runs call it, of all models but hybrids; evaluations know best."""
-    names: dict[str, str] = {}
+    names: ModelNames = {}
     for run in sorted(runs, key=lambda r: (r.verb != "eval", r.verb != "probe")):
         for content in run.contents:
             label = run.label if run.content and not run.graft else run.name_of(content)
@@ -48,13 +64,13 @@ def model_names(runs: Sequence[LoadedRun]) -> dict[str, str]:
     return names
 
 
-def infer_stages(runs: Sequence[LoadedRun], given: Mapping[str, str]) -> Lineage:
-    """Tell the stages; `given` maps some to a checkpoint, a label or the beginning of a hash.
+def infer_stages(runs: Sequence[LoadedRun], said: Said = Said()) -> Lineage:
+    """Tell the stages, but for those that the caller has `said`.
 
     Raises UsageError where it stays open which model is RL, or where two models claim one stage.
     """
     known = model_names(runs)
-    stages = {stage: _resolve(stage, text, known) for stage, text in given.items() if text}
+    stages = {stage: _resolve(stage, text, known) for stage, text in said._asdict().items() if text}
     notes: list[str] = []
     for claims in (_by_diff(runs), _by_sweep(runs, stages), _by_label(runs)):
         for stage in [s for s in STAGES if s in claims and s not in stages]:
@@ -107,7 +123,7 @@ def frozen_by_content(training: Sequence[TrainingRun]) -> Frozen:
     return Frozen(layers, notes)
 
 
-def _resolve(stage: str, text: str, known: Mapping[str, str]) -> str:
+def _resolve(stage: str, text: str, known: ModelNames) -> str:
     """The hash of what `--base` and its like name."""
     fits = [
         content
@@ -126,7 +142,7 @@ def _resolve(stage: str, text: str, known: Mapping[str, str]) -> str:
     )
 
 
-def _listed(known: Mapping[str, str]) -> str:
+def _listed(known: ModelNames) -> str:
     return ", ".join(f"{name} ({content[:8]})" for content, name in known.items()) or "none"
 
 
@@ -145,13 +161,13 @@ def _by_diff(runs: Sequence[LoadedRun]) -> Claims:
     return claims
 
 
-def _by_sweep(runs: Sequence[LoadedRun], known: Mapping[str, str]) -> Claims:
+def _by_sweep(runs: Sequence[LoadedRun], stages: Stages) -> Claims:
     claims: Claims = {}
     for run in (r for r in runs if r.verb == "merge-sweep"):
         start, donor = run.contents
         claims.setdefault("rl", set()).add(donor)
-        if start not in known.values():
-            claims.setdefault("sft" if "base" in known else "base", set()).add(start)
+        if start not in stages.values():
+            claims.setdefault("sft" if "base" in stages else "base", set()).add(start)
     return claims
 
 

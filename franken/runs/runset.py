@@ -14,14 +14,14 @@ models called by the study's labels; `missing` are those that are gone. Rows are
 first asked for.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from franken.errors import UsageError, did_you_mean
 from franken.runs.folder import IDENTITY
-from franken.runs.lineage import STAGES, Frozen, Lineage, frozen_by_content, infer_stages
+from franken.runs.lineage import STAGES, Frozen, Lineage, Said, frozen_by_content, infer_stages
 from franken.runs.loaded import LoadedRun, load_run
 from franken.runs.manifest import Manifest
 from franken.runs.record import FILE, StepRecord, Study, read_study
@@ -30,6 +30,9 @@ from franken.runs.training import RECIPE, SUMMARY, TrainingRun
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    Answers = dict[str, pd.DataFrame]
+    """All answers of each model, as rows of samples.parquet."""
 
 ANSWERS = ("eval", "regrade")
 """The verbs whose samples are answers."""
@@ -91,7 +94,7 @@ class RunSet:
                 arms.setdefault(model, set()).add(arm)
         return arms
 
-    def answers(self) -> "dict[str, pd.DataFrame]":
+    def answers(self) -> "Answers":
         """Model → all its answers, in the order of the study where there is one.
 
         Two runs that evaluated the same model in the same arm are told apart by their folders'
@@ -113,12 +116,12 @@ class RunSet:
         tables = {name: pd.concat(frames, ignore_index=True) for name, frames in parts.items()}
         return {name: tables[name] for name in _in_order(tables, self.record)}
 
-    def lineage(self, given: Mapping[str, str] | None = None) -> Lineage:
-        """Which checkpoint is base, sft and rl, by content hash; `given` says some of them.
+    def lineage(self, said: Said = Said()) -> Lineage:
+        """Which checkpoint is base, sft and rl, by content hash, but for what is `said`.
 
         Raises UsageError where it cannot be told.
         """
-        return infer_stages(self.runs, given or {})
+        return infer_stages(self.runs, said)
 
     def frozen(self) -> Frozen:
         """Which text layers the checkpoints of the training runs had frozen, by content hash."""

@@ -11,6 +11,7 @@ and its summary.
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -84,19 +85,23 @@ class FrozenRow(Stored):
     parameters: int = 0
 
 
+Digests = dict[str, str]
+"""SHA-256 of the bytes of each tensor, by its name."""
+
+
 class Verified(Stored):
     """That `tensors` frozen tensors are bit-identical to before; their digests by name."""
 
     tensors: int
     bit_identical: bool = True
-    sha256: dict[str, str] = {}
+    sha256: Digests = {}
 
 
 class FreezeProof(Stored):
     """What a stage froze, the digests of that `before` it trained, and the check afterwards."""
 
     table: list[FrozenRow]
-    before: dict[str, str] = {}
+    before: Digests = {}
     verified: Verified | None = None
 
 
@@ -119,7 +124,21 @@ class Update(Stored):
         return {**self.model_dump(exclude={"held_out"}, exclude_unset=True), **held_out}
 
 
-PROOFS_BY_STAGE = TypeAdapter(dict[str, FreezeProof])
+@dataclass(frozen=True)
+class Progress:
+    """An update as it is reported while the run goes on: of how many `steps` of a `kind` of stage,
+    or of how many CPU-seconds.
+    """
+
+    kind: str
+    update: Update
+    steps: int | None
+    cpu_seconds: float | None
+
+
+Proofs = dict[str, FreezeProof]
+"""Stage number, as text → its proof."""
+PROOFS_BY_STAGE = TypeAdapter(Proofs)
 
 
 class TrainingRun:
@@ -192,12 +211,12 @@ def frozen_layers(proofs: Sequence[FreezeProof]) -> list[int]:
     return sorted({row.layer for row in rows if row.layer is not None} - trained)
 
 
-def read_proofs(path: Path) -> dict[str, FreezeProof]:
-    """Stage number, as text → its proof; empty where there is no file yet."""
+def read_proofs(path: Path) -> Proofs:
+    """The proofs of a run; empty where there is no file yet."""
     return PROOFS_BY_STAGE.validate_json(path.read_text()) if path.exists() else {}
 
 
-def write_proofs(path: Path, proofs: dict[str, FreezeProof]) -> None:
+def write_proofs(path: Path, proofs: Proofs) -> None:
     """Write `freeze.json`, whole or not at all."""
     content = {stage: proof.stored() for stage, proof in proofs.items()}
     atomic_write_text(path, json.dumps(content, indent=1))

@@ -72,12 +72,10 @@ def run_steps(
     """
     (folder / "steps").mkdir(parents=True, exist_ok=True)
     board = _Board(list(steps), folder, report or (lambda *_: None), cost_of, budget)
-    environment = dict(os.environ)
     if jobs > 1:
-        environment.setdefault("OMP_NUM_THREADS", "1")
+        board.environment.setdefault("OMP_NUM_THREADS", "1")
     lanes = [
-        threading.Thread(target=_lane, args=(board, i, environment), daemon=True)
-        for i in range(max(1, jobs))
+        threading.Thread(target=_lane, args=(board, i), daemon=True) for i in range(max(1, jobs))
     ]
     with _terminations_interrupt():
         for lane in lanes:
@@ -108,6 +106,7 @@ class _Board:
     ) -> None:
         self.waiting, self.folder, self.report, self.cost_of = steps, folder, report, cost_of
         self.budget, self.began = budget, time.monotonic()
+        self.environment = dict(os.environ)  # of the children
         self.outcomes: dict[str, Outcome] = {}
         self.children: set[subprocess.Popen[str]] = set()
         self.stopped = False
@@ -179,7 +178,7 @@ class _Board:
                 child.wait()
 
 
-def _lane(board: _Board, number: int, environment: dict[str, str]) -> None:
+def _lane(board: _Board, number: int) -> None:
     worker: _Worker | None = None
     try:
         while (step := board.take()) is not None:
@@ -201,10 +200,10 @@ def _lane(board: _Board, number: int, environment: dict[str, str]) -> None:
             mark.touch()
             if isinstance(step.does, Process):
                 argv = step.does.words()
-                done = _run_process(board, step, step.does, argv, environment)
+                done = _run_process(board, step, step.does, argv)
             else:
                 if worker is None or not worker.alive():
-                    worker = _Worker(board, number, environment)
+                    worker = _Worker(board, number)
                 done = worker.do(argv)
             if board.stopped:
                 return
@@ -245,13 +244,11 @@ def _is_new(run: Path, mark: Path) -> bool:
     return (run / "run.json").stat().st_mtime >= mark.stat().st_mtime
 
 
-def _run_process(
-    board: _Board, step: Step, process: Process, argv: list[str], environment: dict[str, str]
-) -> Done:
+def _run_process(board: _Board, step: Step, process: Process, argv: list[str]) -> Done:
     """Run a command; its lines go to the step's log and, as progress, to the reporter."""
     log = record_of(step, board.folder).with_suffix(".log")
     with log.open("w") as file:
-        child = _start(board, argv, environment, subprocess.STDOUT)
+        child = _start(board, argv, subprocess.STDOUT)
         assert child.stdout is not None
         last = ""
         for line in child.stdout:
@@ -268,11 +265,11 @@ def _run_process(
 class _Worker:
     """A process that runs one verb after the other; it answers in JSON lines on standard output."""
 
-    def __init__(self, board: _Board, number: int, environment: dict[str, str]) -> None:
+    def __init__(self, board: _Board, number: int) -> None:
         self.board = board
         self.log = board.folder / "steps" / f"worker-{number}.log"
         self.errors: IO[str] = self.log.open("a")
-        self.child = _start(board, [sys.executable, "-m", WORKER], environment, self.errors)
+        self.child = _start(board, [sys.executable, "-m", WORKER], self.errors)
 
     def alive(self) -> bool:
         return self.child.poll() is None
@@ -300,9 +297,7 @@ class _Worker:
         self.errors.close()
 
 
-def _start(
-    board: _Board, argv: list[str], environment: dict[str, str], errors: int | IO[str]
-) -> subprocess.Popen[str]:
+def _start(board: _Board, argv: list[str], errors: int | IO[str]) -> subprocess.Popen[str]:
     """A child in a session of its own, so that ctrl-C reaches it once, from here."""
     with board.lock:
         if board.stopped:
@@ -315,7 +310,7 @@ def _start(
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            env=environment,
+            env=board.environment,
             start_new_session=True,
             bufsize=1,
         )

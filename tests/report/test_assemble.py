@@ -10,7 +10,7 @@ import pytest
 from franken.errors import FrankenError, UsageError
 from franken.report.assemble import _frozen_labels, _Models, assemble
 from franken.runs import Study, layer_row, open_run, open_study, read_study
-from franken.runs.lineage import Frozen
+from franken.runs.lineage import Frozen, Said
 
 HASHES = {"base": "b" * 16, "sft": "5" * 16, "rl": "a" * 16, "other": "0" * 16}
 
@@ -144,16 +144,14 @@ def test_what_is_unclear_is_asked_for_and_can_be_said(tmp_path):
     with pytest.raises(UsageError, match="cannot tell which") as e:
         assemble([first, second])
     assert "x (bbbbbbbb), y (aaaaaaaa)" in e.value.why
-    out = assemble(
-        [first, second], out=tmp_path / "o", given={"rl": "aaaa", "base": "x", "sft": ""}
-    )
+    out = assemble([first, second], out=tmp_path / "o", said=Said(base="x", rl="aaaa"))
     assert read_study(out).models == {
         stage: str(tmp_path / "runs" / name) for stage, name in (("base", "x"), ("rl", "y"))
     }
     with pytest.raises(UsageError, match="--rl z is none"):
-        assemble([first, second], given={"rl": "z"})
+        assemble([first, second], said=Said(rl="z"))
     with pytest.raises(UsageError, match="two stages"):
-        assemble([first, second], given={"rl": "y", "base": "y"})
+        assemble([first, second], said=Said(base="y", rl="y"))
 
 
 def test_two_claims_on_one_stage_are_refused(tmp_path):

@@ -116,8 +116,8 @@ def train(run, out, *, until=0):
         {"name": run, "model": "creature:sft", "device": "cpu", **options, "stages": stages}
     )
 
-    def stop(line):
-        if line["update"] == until:
+    def stop(now):
+        if now.update.update == until:
             signal.raise_signal(signal.SIGINT)
 
     with suppress(KeyboardInterrupt):

@@ -105,8 +105,8 @@ def test_a_filtered_run_resumes_bit_for_bit(tmp_path):
     recipe = parse_recipe({"name": "t", "model": "creature:sft", "device": "cpu", "stages": [BASE]})
     whole = loop.run_train(recipe, tmp_path / "whole")
 
-    def interrupt(line):
-        if line["update"] == 2:
+    def interrupt(now):
+        if now.update.update == 2:
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):

@@ -50,8 +50,8 @@ def test_the_export_is_the_base_plus_the_products_and_resumes(tmp_path):
             moved |= {name} if not torch.equal(weight, merged[name]) else set()
     assert len(moved) == 12  # q, k, v, o of three layers
 
-    def interrupt(line):
-        if line["update"] == 2:
+    def interrupt(now):
+        if now.update.update == 2:
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):

@@ -11,6 +11,7 @@ import torch
 from franken import plugins, tasks
 from franken.errors import UsageError
 from franken.generate.native import Response
+from franken.runs.training import Update
 from franken.tasks import Item
 from trainer.diagnostics import hacked, reward_metrics
 from trainer.recipe import load_recipe, parse_recipe
@@ -324,7 +325,9 @@ def test_the_watch_finds_a_reward_that_rises_while_correctness_falls():
             slope * late + 0.02 * torch.randn(n, generator=noise) for slope in (reward, correct)
         ]
         return [
-            {"update": i + 1, "reward": columns[0][i].item(), "correct": columns[1][i].item()}
+            Update.model_validate(
+                {"update": i + 1, "reward": columns[0][i].item(), "correct": columns[1][i].item()}
+            )
             for i in range(n)
         ]
 
@@ -333,7 +336,8 @@ def test_the_watch_finds_a_reward_that_rises_while_correctness_falls():
     assert spans[0][1] == 60
     assert 11 <= spans[0][0] <= 31
     assert hacked(log(0.5, 0.5)) == hacked(log(0, 0)) == []
-    assert hacked([{"update": i, "reward": 1.0, "correct": 1.0} for i in range(50)]) == []
+    still = {"reward": 1.0, "correct": 1.0}
+    assert hacked([Update.model_validate({"update": i, **still}) for i in range(50)]) == []
 
 
 def test_equal_scores_do_not_depend_on_who_else_is_in_the_group():

@@ -244,8 +244,8 @@ def test_an_interrupted_mupo_goes_on_as_if_it_had_not_been(tmp_path):
     recipe = load_recipe("creature-mupo", tuple(f"stages.0.{s}" for s in short))
     loop.run_train(recipe, tmp_path / "whole")
 
-    def interrupt(line):
-        if line["step"] == 2:
+    def interrupt(now):
+        if now.update.step == 2:
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):

@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 import pytest
 
 from franken.errors import UsageError
+from franken.runs.training import Progress, Update
 from trainer import tensorboard
 from trainer.loop import run_train
 from trainer.recipe import load_recipe
@@ -97,16 +98,8 @@ def test_tensorboard_gets_the_numbers_of_every_update(monkeypatch, tmp_path):
     )
     report = tensorboard.scalars(tmp_path)
     assert not written  # nothing is opened before the first update
-    report(
-        {
-            "stage": 0,
-            "step": 4,
-            "update": 9,
-            "kind": "grpo",
-            "reward": 0.5,
-            "held_out": {"acc@1": 0.25},
-        }
-    )
+    line = {"stage": 0, "step": 4, "update": 9, "reward": 0.5, "held_out": {"acc@1": 0.25}}
+    report(Progress("grpo", Update.model_validate(line), 100, None))
     assert written == [
         (str(tmp_path / "tensorboard"), 9),
         ("reward", 0.5, 9),

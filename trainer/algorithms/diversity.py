@@ -22,6 +22,7 @@ from trainer.algorithms.groups import (
     Embeddings,
     Estimate,
     Groups,
+    Metrics,
     RewardParts,
     Rewards,
     Scale,
@@ -111,7 +112,7 @@ def grpo_diversity(
 
 def diversity_metrics(
     advantages: Tensor, without: Tensor, earned: Rewards, groups: Groups, weight: float
-) -> dict[str, float]:
+) -> Metrics:
     """λ, the mean diversity reward of right responses, and the share of the gradient due to λ.
 
     On-policy the gradient is Σ A·∇log π over tokens. With A₀ the advantages at λ = 0 (`without`,

@@ -25,6 +25,7 @@ RewardParts = Float[Tensor, "prompts group rewards"]
 Embeddings = Float[Tensor, "prompts group dimensions"]
 Correct = Bool[Tensor, "prompts group"]
 Scale = Literal["group", "batch", "none"]
+Metrics = dict[str, float]  # what an update is logged with, by the metric's name
 # What several methods declare alike.
 StdFloor = Annotated[
     float,
@@ -68,7 +69,7 @@ class Estimate:
     """Advantages `[prompts, group]` or `[prompts, group, tokens]`, and metrics to log."""
 
     advantages: Tensor
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: Metrics = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from franken.models.loading import Loaded
 from franken.tasks import grid as world
 from franken.tasks.grid import CELLS, COLORS, DIGITS, EMPTY, SHAPES, Grid
 from franken.tasks.puzzle import child_rng
+from trainer.algorithms.groups import Metrics
 from trainer.collectives import all_reduce_sum
 from trainer.distributed import local_slice
 from trainer.optimizer import backpropagate
@@ -59,7 +60,7 @@ def align_step(
     seed: int,
     step: int,
     progress: float = 0.0,
-) -> dict[str, float]:
+) -> Metrics:
     """One update of the alignment (`trainer.steps.StageStep`)."""
     mine = local_slice(stage.batch)
     grids, styles = next_grids(stage.batch, seed=seed, step=step, mine=mine)
@@ -68,7 +69,7 @@ def align_step(
     return {**metrics, "grad_norm": optimizer_step()}
 
 
-def loss(loaded: Loaded, grids: list[Grid], styles: list[int]) -> tuple[Tensor, dict[str, float]]:
+def loss(loaded: Loaded, grids: list[Grid], styles: list[int]) -> tuple[Tensor, Metrics]:
     """Sum of the three cross-entropies, and the share of right colours, kinds and names.
 
     Over ranks, each has its part of the sum to differentiate; the metrics are those of all.

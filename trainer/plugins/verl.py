@@ -30,7 +30,7 @@ from franken.errors import FrankenError, UsageError
 from franken.evaluate.embed import HASHING, embedder, segment
 from trainer.algorithms import ADVANTAGES, LOSSES, Groups
 from trainer.algorithms.diversity import Anneal
-from trainer.algorithms.groups import estimate
+from trainer.algorithms.groups import Metrics, estimate
 from trainer.algorithms.losses import policy_loss
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 LOSS_NAMES = {"franken_clip": "dapo", "franken_gspo": "gspo", "franken_cispo": "cispo"}
 Pair = tuple[Tensor, Tensor]
 Estimator = Callable[..., Pair]
-PolicyLoss = Callable[..., tuple[Tensor, dict[str, float]]]
+PolicyLoss = Callable[..., tuple[Tensor, Metrics]]
 
 
 class Config(Protocol):
@@ -158,7 +158,7 @@ def verl_loss(name: str, aggregate: Callable[..., Tensor]) -> PolicyLoss:
         loss_agg_mode: str = "token-mean",
         config: Any = None,
         rollout_is_weights: Tensor | None = None,
-    ) -> tuple[Tensor, dict[str, float]]:
+    ) -> tuple[Tensor, Metrics]:
         if config is None:
             raise UsageError(f"franken's {name} needs the actor's config", why="verl gave none")
         mask = response_mask.bool()

@@ -5,7 +5,7 @@ The arithmetic, and which figure of the Frankenstein paper it is, are in `franke
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from franken.layers import name_layers
 from franken.plugins import register
 from franken.probe import findings
 from franken.probe.figure import Curves, Figure
-from franken.probe.method import Method, Metric, head_cells
+from franken.probe.method import Columns, Method, Metric, head_cells
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +44,7 @@ class Attention(Method["Attention"]):
 
         return check_attention(session.loaded, session.control_prompts)
 
-    def measure(self, session: Session, pair: Pair) -> Sequence[Mapping[str, object]]:
+    def measure(self, session: Session, pair: Pair) -> Sequence[Columns]:
         from franken.probe.attention import look_at_image
 
         reply = session.reply(pair.target)

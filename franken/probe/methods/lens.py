@@ -6,14 +6,14 @@ How the residual stream is read is in `franken.probe.lens`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from franken.plugins import register
 from franken.probe import findings
 from franken.probe.figure import PERCENT, Curves, Figure
-from franken.probe.method import Cost, Method, Metric
+from franken.probe.method import Columns, Cost, Method, Metric
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,7 +85,7 @@ class LogitLens(Method["LogitLens"]):
 
         return check_lens(session.loaded, session.once(lens_of), session.control_prompts)
 
-    def measure(self, session: Session, pair: Pair) -> Sequence[Mapping[str, object]]:
+    def measure(self, session: Session, pair: Pair) -> Sequence[Columns]:
         from franken.probe.lens import read_answer
 
         reply, lens = session.reply(pair.target), session.once(lens_of)

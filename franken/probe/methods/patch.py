@@ -7,7 +7,7 @@ What is patched and how effects are measured is in `franken.probe.patch`.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ import numpy as np
 from franken.plugins import register
 from franken.probe import findings
 from franken.probe.figure import Cells, Figure
-from franken.probe.method import DIFFERENCE, Cost, Method, Metric, head_cells
+from franken.probe.method import DIFFERENCE, Columns, Cost, Method, Metric, head_cells
 from franken.stats import ALPHA, sign_flip_test
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Patch(Method["Patch"]):
         sites = sorted({method.site for method in methods})
         return check_patching(session.loaded, session.control_pairs, sites)
 
-    def measure(self, session: Session, pair: Pair) -> Sequence[Mapping[str, object]]:
+    def measure(self, session: Session, pair: Pair) -> Sequence[Columns]:
         from franken.probe.patch import patch_pair
 
         return patch_pair(

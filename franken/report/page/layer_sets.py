@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -22,6 +22,9 @@ from franken.report.ranges import Effect
 from franken.report.sources import runs_of
 from franken.report.verdicts import interval, paired
 from franken.runs import RunSet
+
+if TYPE_CHECKING:
+    from franken.evaluate.metrics import PromptValues
 
 TRANSFER, NECESSARY = "Does the change transfer?", "Was it necessary?"
 
@@ -147,7 +150,7 @@ def above_random(
     return [label for label, sure in above.items() if sure]
 
 
-def _m_scores(runset: RunSet, label: str) -> Mapping[str, pd.Series]:
+def _m_scores(runset: RunSet, label: str) -> PromptValues:
     """The M scores whose arms a model was evaluated in, greedily; none where it was not."""
     rows = runset.samples("eval", label)
     if not len(rows):

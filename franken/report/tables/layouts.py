@@ -10,7 +10,8 @@ the note says.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -25,6 +26,10 @@ from franken.report.tables.measurements import NUMBERS, Measurements
 from franken.runs import RunSet, TrainingRun
 from franken.runs.runset import ANSWERS
 from franken.stats import holm
+
+if TYPE_CHECKING:
+    from franken.evaluate.metrics import PromptValues
+    from franken.runs.runset import Answers
 
 DIVERSITY = ("diversity", "strategies", "distinct-2", "self-overlap", "answer entropy")
 MACRO = "macro over tasks."
@@ -157,7 +162,7 @@ def acc_at_k(runset: RunSet) -> list[Measurements]:
     return [_acc_at(k, {n: s for n, s in answers.items() if draws[n] == k}) for k in several]
 
 
-def _acc_at(k: int, answers: Mapping[str, pd.DataFrame]) -> Measurements:
+def _acc_at(k: int, answers: Answers) -> Measurements:
     rows = []
     for name, image in answers.items():
         tasks = list(dict.fromkeys(image["task"]))
@@ -280,17 +285,17 @@ def _has_score(arms: set[str]) -> bool:
     return any(set(needed) <= arms for needed in NEEDS.values())
 
 
-def _m_scores(samples: pd.DataFrame) -> Mapping[str, pd.Series]:
+def _m_scores(samples: pd.DataFrame) -> PromptValues:
     """The paper's greedy scores; none where no model was run in an arm of theirs."""
     return greedy_scores(samples) if _has_score(set(samples["method"])) else {}
 
 
-def _skill(samples: pd.DataFrame) -> Mapping[str, pd.Series]:
+def _skill(samples: pd.DataFrame) -> PromptValues:
     image = samples[samples["method"] == "image"]
     return {"acc@1": per_prompt(image, "acc@1"), **_m_scores(samples)}
 
 
-def _diversity(samples: pd.DataFrame) -> Mapping[str, pd.Series]:
+def _diversity(samples: pd.DataFrame) -> PromptValues:
     image, widest = samples[samples["method"] == "image"], f"acc@{_draws(samples)}"
     return {
         "strategies": per_prompt(image, "strategies"),
@@ -299,7 +304,7 @@ def _diversity(samples: pd.DataFrame) -> Mapping[str, pd.Series]:
     }
 
 
-def _perception(samples: pd.DataFrame) -> Mapping[str, pd.Series]:
+def _perception(samples: pd.DataFrame) -> PromptValues:
     errors = {f"error: {kind}": share for kind, share in error_shares(samples).items()}
     return {**decomposition(samples), **errors}
 
@@ -311,8 +316,8 @@ def _draws(samples: pd.DataFrame) -> int:
 
 
 def _measured(
-    answers: Mapping[str, pd.DataFrame],
-    measure: Callable[[pd.DataFrame], Mapping[str, pd.Series]],
+    answers: Answers,
+    measure: Callable[[pd.DataFrame], PromptValues],
     reference: str = "",
     *,
     every_task: bool = False,
@@ -345,7 +350,7 @@ def _measured(
     return table
 
 
-def _paired_p(reference: pd.Series | None, values: pd.Series, metric: str) -> Mapping[str, float]:
+def _paired_p(reference: pd.Series | None, values: pd.Series, metric: str) -> dict[str, float]:
     """p of the paired difference by task; none where the two share no prompt."""
     if reference is None or not len(reference.dropna().index.intersection(values.dropna().index)):
         return {}
@@ -368,7 +373,7 @@ def _joined(parts: list[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-def _against(answers: Mapping[str, pd.DataFrame]) -> str:
+def _against(answers: Answers) -> str:
     if len(answers) < 2:
         return ""
     return f"p is paired against {next(iter(answers))}, Holm-corrected over the models."
