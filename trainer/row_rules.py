@@ -5,11 +5,26 @@ from dataclasses import dataclass, field
 from franken.generate.native import Prompt, encode_prompts
 from franken.models.loading import Loaded
 from franken.tasks import Item
+from franken.tasks.look import look
+from franken.tasks.sources import canonical
 from trainer.collectives import all_reduce_sum
 from trainer.data import Conversation
 from trainer.evaluate import prompts_of
-from trainer.public import Report
+from trainer.public import Report, is_here
+from trainer.recipe import Recipe
 from trainer.stages import AskingStage
+
+CHECKED = 200  # rows of a stage's data that are read before it starts
+
+
+def failing_rows(recipe: Recipe) -> dict[str, dict[str, int]]:
+    """Why rows of a recipe's data fail, by source, with how many of the first ones do; of sources
+    that are here.
+    """
+    sources = [stage.data for stage in recipe.stages if isinstance(stage, AskingStage)]
+    here = dict.fromkeys(data for data in sources if data and is_here(data))
+    found = {data: look(canonical(data), shown=0, checked=CHECKED).errors for data in here}
+    return {data: errors for data, errors in found.items() if errors}
 
 
 @dataclass

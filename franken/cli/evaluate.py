@@ -1,6 +1,7 @@
 """`franken eval`, and `eval-compare` and `m-scores` over evaluations that exist."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -90,6 +91,7 @@ def evaluate(
     from franken.evaluate.graft import parse_graft
     from franken.evaluate.run import labels_of, load_items, plan_eval, run_eval
     from franken.generate.engine import check_engine, hosted_name
+    from franken.tasks.look import short_reason
     from franken.tasks.sources import canonical, fetch
 
     if data is not None:
@@ -125,11 +127,12 @@ def evaluate(
     elif embedder != "hashing":
         resolve(embedder, download=download and not dry_run)
     if dry_run:
-        questions = len(load_items(plan)) if plan.data else len(plan.tasks) * samples
+        items = load_items(plan) if plan.data else []
+        questions = len(items) if plan.data else len(plan.tasks) * samples
         prompts = len(grafts or models) * questions * len(plan.arms)
-        return print_object(
-            {"models": models, "prompts": prompts, "answers": prompts * (n + 1)}, json
-        )
+        failing = Counter(short_reason(item.error) for item in items if item.error)
+        told = {"models": models, "prompts": prompts, "answers": prompts * (n + 1)}
+        return print_object({**told, **({"rows that fail": failing} if failing else {})}, json)
     with progress_bar(not json) as tick:
         folders = run_eval(
             models,

@@ -14,6 +14,7 @@ from franken.outputs import output_folder
 
 if TYPE_CHECKING:
     from franken.runs.training import FrozenRow
+    from trainer.recipe import Recipe
 
 Freeze = Annotated[
     str,
@@ -121,6 +122,7 @@ def _plan(
     from trainer.plan import memory_plan, refuse_what_cannot_fit
     from trainer.recipe import load_recipe, with_trained
     from trainer.rounding import warn_of_lost_updates
+    from trainer.row_rules import failing_rows
 
     recipe = with_trained(
         load_recipe(name, tuple(overrides)), tuple(split_list(frozen)), tuple(split_list(trained))
@@ -128,11 +130,22 @@ def _plan(
     warn_of_lost_updates(recipe)
     plan = memory_plan(recipe, out=out, memory=memory, processes=processes)
     if json:
-        print_object(asdict(plan), True)
+        print_object({**asdict(plan), "failing_rows": failing_rows(recipe)}, True)
     else:
         print_plan(plan)
+        _print_failing(recipe)
     refuse_what_cannot_fit(plan)
     return 0
+
+
+def _print_failing(recipe: "Recipe") -> None:
+    """Rows of a recipe's data that cannot be asked, among the first ones."""
+    from trainer.row_rules import CHECKED, failing_rows
+
+    for data, errors in failing_rows(recipe).items():
+        print(f"of the first {CHECKED} rows of {data}, {sum(errors.values())} fail:")
+        for why, count in errors.items():
+            print(f"  {count}  {why}")
 
 
 def _study(
@@ -249,6 +262,7 @@ def _train(
             print(f"{stage.kind}, {stage.length}, {what}: {named}")
             print_freeze_table(_frozen(row) for row in stage.table)
         if dry_run:
+            _print_failing(recipe)
             return 0
     if out is None:
         raise UsageError(

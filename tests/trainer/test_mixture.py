@@ -229,3 +229,24 @@ def test_the_plan_refuses_fewer_prompts_than_processes(folder):
     assert "stage 2: 4 prompts for 8 processes: one would have none" in plan.problems
     assert "--set stages.2.prompts=8" in plan.changes
     assert "--set stages.0.batch=8" in plan.changes
+
+
+def test_bad_rows_are_told_before_anything_runs(folder, tmp_path, capsys):
+    import yaml
+
+    from franken.cli import run_command
+
+    file = tmp_path / "x.yaml"
+    data = str(folder / "rows.jsonl")
+    file.write_text(yaml.safe_dump(recipe_on(data).model_dump(mode="json")))
+    for way in ("--dry-run", "--plan"):
+        run_command(["train", str(file), way], False)
+        said = capsys.readouterr().out
+        assert f"rows of {data}, 2 fail:" in said
+        assert "1  an image cannot be read: it is missing" in said
+    words = ["eval", "creature:sft", "--data", data, "--dry-run", "--json"]
+    assert run_command(words, False) == 0
+    assert json.loads(capsys.readouterr().out)["rows that fail"] == {
+        "an image cannot be read: it is missing": 1,
+        "… <image> marks for … images": 1,
+    }
