@@ -71,7 +71,7 @@ def train(data, out, until=0):
     """Run to the end; with `until`, stop as ctrl-C does, after that update."""
 
     def stop(line):
-        if line["update"] == until:
+        if line.update.update == until:
             signal.raise_signal(signal.SIGINT)
 
     with suppress(KeyboardInterrupt):
