@@ -52,11 +52,6 @@ class LayerRange:
         """As stored in files."""
         return {"part": self.part, "start": self.start, "stop": self.stop}
 
-    @classmethod
-    def from_dict(cls, stored: StoredRange) -> "LayerRange":
-        """The inverse of `to_dict`."""
-        return cls(stored["part"], stored["start"], stored["stop"])
-
 
 def thirds(depth: int) -> dict[str, tuple[int, int]]:
     """`early` [0, L//3), `middle` [L//3, 2L//3), `late` [2L//3, L)."""

@@ -67,7 +67,7 @@ def test_thirds_partition_the_layers(depth):
 def test_words_and_storage():
     r = LayerRange("text", 16, 28)
     assert describe_range(r, 28) == "text layers 16..27 (12 of 28)"
-    assert LayerRange.from_dict(r.to_dict()) == r
+    assert LayerRange(**r.to_dict()) == r
     assert (str(r), len(r), list(r.layers)[-1]) == ("text:16-28", 12, 27)
 
 

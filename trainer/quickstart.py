@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from franken.checkpoints import open_checkpoint, resolve
+from franken.checkpoints import resolve
 from franken.errors import UsageError
-from franken.layers import thirds
 from franken.outputs import refuse_other
 from franken.runs import STAGES, TrainingRun, atomic_write_text
+from franken.runs.record import Models
 from franken.study.autopsy import Settings, run_autopsy
 from franken.study.lanes import Report
 from franken.study.steps import Step
@@ -69,22 +69,17 @@ FULL = Size(
 
 def plan_quickstart(
     out: Path, *, start: Start = "sft", size: Size = QUICK
-) -> tuple[dict[str, str], list[Step], dict[str, str]]:
-    """Checkpoints by label, the training steps, and which step makes which label's checkpoint."""
+) -> tuple[Models, list[Step]]:
+    """The checkpoints, and the training steps that make some of them."""
     trained = out.resolve() / "train"
     paths = {"base": str(resolve("creature:base")), "sft": str(resolve("creature:sft"))}
     steps: list[Step] = []
-    needs: dict[str, str] = {}
     after: tuple[str, ...] = ()
     if start == "base":
         steps.append(
             _training("sft", "train SFT from Base", ["train", "creature-sft"], trained, cost=50.0)
         )
-        paths["sft"], needs["sft"], after = (
-            str(trained / "sft" / "final"),
-            "train-sft",
-            ("train-sft",),
-        )
+        paths["sft"], after = str(trained / "sft" / "final"), ("train-sft",)
     length = [f"stages.0.steps={size.steps}"] if size.steps else []
     sets = [f"model={paths['sft']}", *length]
     rl = ["train", "creature-rl"]
@@ -108,8 +103,8 @@ def plan_quickstart(
         _training("control", what, control, trained, sets=budget, needs=("train-rl",), cost=35.0)
     )
     for label in ("rl", "control", *(f"frozen-{arm}" for arm in ARMS)):
-        paths[label], needs[label] = str(trained / label / "final"), f"train-{label}"
-    return paths, steps, needs
+        paths[label] = str(trained / label / "final")
+    return paths, steps
 
 
 def run_quickstart(
@@ -127,10 +122,8 @@ def run_quickstart(
     KeyboardInterrupt after the children were stopped and have saved what they were doing.
     """
     size = size or (FULL if full else QUICK)
-    _claim(out, {"start": start, "full": full})
-    paths, trainings, needs = plan_quickstart(out, start=start, size=size)
-    depth = open_checkpoint(paths["base"]).depths["text"]
-    frozen = {f"frozen-{name}": list(range(*bounds)) for name, bounds in thirds(depth).items()}
+    _claim(out, start, full)
+    paths, trainings = plan_quickstart(out, start=start, size=size)
     extra = {label: path for label, path in paths.items() if label not in STAGES}
     command = (
         "franken quickstart"
@@ -144,12 +137,10 @@ def run_quickstart(
         out=out,
         settings=size.settings,
         extra_models=extra,
-        frozen=frozen,
         title="the creature",
         command=command,
         jobs=jobs,
         before=trainings,
-        needs=needs,
         claimed=True,
         report=report,
     )
@@ -177,7 +168,8 @@ def _training(
     return Step(f"train-{label}", what, process, model=label, needs=needs, weight=cost)
 
 
-def _claim(out: Path, kind: dict[str, object]) -> None:
+def _claim(out: Path, start: Start, full: bool) -> None:
+    kind = {"start": start, "full": full}
     mark = out / MARK
     if mark.exists():
         if json.loads(mark.read_text()) != kind:

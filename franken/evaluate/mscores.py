@@ -57,35 +57,6 @@ def m_scores(samples: pd.DataFrame, *, greedy: bool = True) -> PromptValues:
     return {name: hit.groupby(["task", "sample"], sort=False).mean() for name, hit in hits.items()}
 
 
-def transitions(
-    samples: pd.DataFrame, one: str, other: str, *, greedy: bool = True
-) -> dict[str, float]:
-    """How answers change from arm `one` to arm `other`: counts TT, TF, FT, FF, both accuracies, and
-    the paper's rates.
-
-    `net_gain` is FT - TF; `lift_rate` FT/(FF + FT); `side_effect_rate` TF/(TT + TF); rates of
-    nothing are nan.
-    """
-    right = answers_right(samples, greedy=greedy)[[one, other]].dropna()
-    a, b = (right[arm] > RIGHT for arm in (one, other))
-    n = {
-        "TT": int((a & b).sum()),
-        "TF": int((a & ~b).sum()),
-        "FT": int((~a & b).sum()),
-        "FF": int((~a & ~b).sum()),
-    }
-    nan = float("nan")
-    return {
-        **n,
-        "n": len(right),
-        f"accuracy {one}": float(a.mean()) if len(right) else nan,
-        f"accuracy {other}": float(b.mean()) if len(right) else nan,
-        "net_gain": n["FT"] - n["TF"],
-        "side_effect_rate": n["TF"] / (n["TT"] + n["TF"]) if n["TT"] + n["TF"] else nan,
-        "lift_rate": n["FT"] / (n["FF"] + n["FT"]) if n["FF"] + n["FT"] else nan,
-    }
-
-
 def m_rows(samples: pd.DataFrame, model: str, *, greedy: bool = True) -> list[LayerRow]:
     """The scores of one model as rows of layers.parquet, per task and for `all`, with intervals
     over prompts.

@@ -76,6 +76,10 @@ class BudgetRecord(_Part):
     dropped: list[str] = []
 
 
+Models = dict[str, str]
+"""A model's label → the folder of its checkpoint."""
+
+
 class Study(_Part):
     """What a study did. `models` maps a label (base, sft, rl, control, frozen-late …) to its
     checkpoint, `hybrids` a label to its layers, `frozen` a label to the 0-based text layers that
@@ -88,7 +92,7 @@ class Study(_Part):
     """
 
     title: str
-    models: dict[str, str]
+    models: Models
     depth: int
     tasks: list[str]
     samples: int

@@ -8,7 +8,7 @@ run folders by the ids of the steps that make them (`Step.reads`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,11 +93,11 @@ def check_switches(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def study_steps(study: Study, s: Settings, out: Path, needs: Mapping[str, str]) -> list[Step]:
-    """All steps of a study in the order of its page; `needs` maps a label to the step that makes
-    its checkpoint.
+def study_steps(study: Study, s: Settings, out: Path, before: Sequence[Step]) -> list[Step]:
+    """All steps of a study in the order of its page, which come after those that make its
+    checkpoints, `before`.
     """
-    make = _Maker(study, s, str(out / "runs"), needs)
+    make = _Maker(study, s, str(out / "runs"), before)
     steps = [make.evaluation(label) for label in study.models]
     if s.on("arms"):
         steps += [make.arms(label) for label in study.stages]
@@ -124,7 +124,7 @@ class _Maker:
     study: Study
     s: Settings
     runs: str
-    needs: Mapping[str, str]
+    before: Sequence[Step]
 
     def evaluation(self, label: str) -> Step:
         does = self._eval(label, self.s.n, ("image",), k=self.s.k)
@@ -227,4 +227,4 @@ class _Maker:
         return Step(name, what, does, label, inputs, self._after(*made_of), weight, kind)
 
     def _after(self, *labels: str) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(self.needs[x] for x in labels if x in self.needs))
+        return tuple(step.id for label in labels for step in self.before if step.model == label)

@@ -11,7 +11,7 @@ on after an interrupt, and a study grows by calling it again with another checkp
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import combinations
@@ -24,14 +24,7 @@ from franken.layers import option_of, parse_ranges
 from franken.lock import locked
 from franken.outputs import refuse_other
 from franken.runs import STAGES
-from franken.runs.record import (
-    FILE,
-    BudgetRecord,
-    LeftOut,
-    StepRecord,
-    Study,
-    read_study,
-)
+from franken.runs.record import FILE, BudgetRecord, LeftOut, Models, StepRecord, Study, read_study
 from franken.runs.training import frozen_layers, read_proofs
 from franken.study.agenda import OPTIONAL, Settings, check_switches, study_steps
 from franken.study.budget import FLOOR, Fit, fit, parse_budget
@@ -50,26 +43,23 @@ def plan_autopsy(
     *,
     out: Path,
     settings: Settings,
-    extra: Mapping[str, str] | None = None,
-    frozen: Mapping[str, Sequence[int]] | None = None,
+    extra: Models | None = None,
     title: str = "",
     command: str = "",
-    needs: Mapping[str, str] | None = None,
+    before: Sequence[Step] = (),
 ) -> tuple[Study, list[Step]]:
-    """The record of the study and its steps. `needs` maps a label to the step that makes its
-    checkpoint.
+    """The record of the study and its steps. Those `before` make the checkpoint of their `model`.
 
     `extra` are further checkpoints to evaluate: `control`, or `frozen-RANGE` (`frozen-late`,
-    `frozen-0-3`) for RL with those text layers frozen; `frozen` says which layers a label froze
-    where its name does not. Raises UsageError for checkpoints that are not there or do not fit each
-    other, unknown tasks, impossible numbers.
+    `frozen-0-3`) for RL with those text layers frozen. Raises UsageError for checkpoints that are
+    not there or do not fit each other, unknown tasks, impossible numbers.
     """
-    needs = needs or {}
+    made = {step.model for step in before}
     _check_labels(extra or {})
     models = {"base": base} | ({"sft": sft} if sft else {}) | {"rl": rl} | dict(extra or {})
-    paths = {label: _where(path, label in needs) for label, path in models.items()}
+    paths = {label: _where(path, label in made) for label, path in models.items()}
     _check_different({label: paths[label] for label in STAGES if label in paths})
-    depth = _check_fit({label: p for label, p in paths.items() if label not in needs})
+    depth = _check_fit({label: p for label, p in paths.items() if label not in made})
     plan = plan_eval(
         tasks=settings.tasks,
         samples=settings.samples,
@@ -79,7 +69,7 @@ def plan_autopsy(
         data=Path(settings.data) if settings.data else None,
     )
     check_switches(settings.without)
-    arms = _frozen(models, depth) if frozen is None else {k: list(v) for k, v in frozen.items()}
+    arms = _frozen(models, depth)
     hybrids = plan_hybrids(
         depth,
         "SFT" if sft else "Base",
@@ -106,10 +96,10 @@ def plan_autopsy(
         left_out=_switched_off(settings),
         sizes=settings.sizes(),
     )
-    return study, study_steps(study, settings, out, needs)
+    return study, study_steps(study, settings, out, before)
 
 
-def _check_labels(extra: Mapping[str, str]) -> None:
+def _check_labels(extra: Models) -> None:
     """Refuse labels that would take the place of a stage: the page would then be about another
     model, unsaid.
     """
@@ -139,7 +129,7 @@ def fit_budget(
     settings: Settings,
     budget: str,
     jobs: int | None = None,
-    extra: Mapping[str, str] | None = None,
+    extra: Models | None = None,
 ) -> Fit:
     """The study that fits `budget` (30m, 2h), by the rule of `franken.study.budget`.
 
@@ -184,21 +174,19 @@ def run_autopsy(
     *,
     out: Path,
     settings: Settings | None = None,
-    extra_models: Mapping[str, str] | None = None,
-    frozen: Mapping[str, Sequence[int]] | None = None,
+    extra_models: Models | None = None,
     title: str = "",
     command: str = "",
     jobs: int | None = None,
     before: Sequence[Step] = (),
-    needs: Mapping[str, str] | None = None,
     claimed: bool = False,
     report: Report | None = None,
     budget: str = "",
 ) -> Path:
     """Run what is missing of an autopsy and write its page. Returns the page's path.
 
-    `before` are steps of the caller's own (training runs), `needs` says which of them makes which
-    label's checkpoint. `jobs` lanes side by side: by default two for small checkpoints, else one.
+    `before` are steps of the caller's own: training runs that make the checkpoint of their `model`.
+    `jobs` lanes side by side: by default two for small checkpoints, else one.
     Steps that failed are named on the page and in study.json. With a `budget` (30m, 2h) sizes
     shrink until the study is expected to fit, and optional steps that have not started when it is
     used up are left out; every call has the whole budget for what is still to do. Raises UsageError
@@ -218,10 +206,9 @@ def run_autopsy(
         out=out,
         settings=settings,
         extra=extra_models,
-        frozen=frozen,
         title=title,
         command=command,
-        needs=needs,
+        before=before,
     )
     if fitted:
         study.budget, study.notes = _budget(asked, fitted, budget), list(fitted.notes)
@@ -262,16 +249,16 @@ def _run(
     return build_page(out)
 
 
-def _frozen(models: Mapping[str, str], depth: int) -> dict[str, list[int]]:
-    """The text layers that labels of the form `frozen-RANGE` name. Raises UsageError where RANGE is
-    none.
+def _frozen(models: Models, depth: int) -> dict[str, list[int]]:
+    """The text layers that labels of the form `frozen-RANGE` name, from the bottom up. Raises
+    UsageError where RANGE is none.
     """
     layers: dict[str, list[int]] = {}
     for label in (label for label in models if label.startswith("frozen-")):
         ranges = parse_ranges(label.removeprefix("frozen-"), {"text": depth})
         layers[label] = [i for r in ranges for i in r.layers]
         _check_proof(label, layers[label], Path(models[label]).parent / "freeze.json")
-    return layers
+    return dict(sorted(layers.items(), key=lambda arm: arm[1]))
 
 
 def _check_proof(label: str, named: Sequence[int], proof: Path) -> None:
@@ -344,7 +331,7 @@ def _where(path: str, to_be_made: bool) -> str:
     return str(Path(path).resolve()) if to_be_made else str(resolve(path).resolve())
 
 
-def _check_different(stages: Mapping[str, str]) -> None:
+def _check_different(stages: Models) -> None:
     """Two stages that are one folder would be compared with themselves, at the price of a study."""
     for first, second in combinations(stages, 2):
         if stages[first] == stages[second]:
@@ -355,7 +342,7 @@ def _check_different(stages: Mapping[str, str]) -> None:
             )
 
 
-def _check_fit(paths: Mapping[str, str]) -> int:
+def _check_fit(paths: Models) -> int:
     """All checkpoints must hold the same tensors in the same shapes. Returns the depth of the text
     decoder.
     """

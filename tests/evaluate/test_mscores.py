@@ -6,7 +6,7 @@ import pytest
 
 from franken.errors import UsageError
 from franken.evaluate.metrics import GREEDY
-from franken.evaluate.mscores import ARMS, compare_m, m_rows, m_scores, transitions
+from franken.evaluate.mscores import ARMS, compare_m, m_rows, m_scores
 
 
 def answers(
@@ -78,22 +78,3 @@ def test_paired_differences_find_what_was_planted_and_nothing_else():
     assert pooled.loc["M_rea", "p"] < 0.001
     assert pooled.loc["M_rea", "diff"] == pytest.approx(0.3, abs=0.12)
     assert pooled.loc["M_vis", "p"] > 0.01
-
-
-def test_transitions_by_hand():
-    rows = answers(0, prompts=4, arms=("image", "black"), draws=(GREEDY,))
-    rows.loc[rows["method"] == "image", "score"] = [1.0, 1.0, 0.0, 0.0]
-    rows.loc[rows["method"] == "black", "score"] = [1.0, 0.0, 0.0, 1.0]
-    found = transitions(rows, "image", "black")
-    assert (found["TT"], found["TF"], found["FT"], found["FF"], found["net_gain"]) == (
-        1,
-        1,
-        1,
-        1,
-        0,
-    )
-    assert (found["lift_rate"], found["side_effect_rate"], found["accuracy image"]) == (
-        0.5,
-        0.5,
-        0.5,
-    )

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import pytest
 
 from franken.report.page import build as figures
-from franken.report.page.build import build_page, figure_keys, render
+from franken.report.page.build import build_page, render
 from franken.report.page.panels import Section, save_figures
 from franken.report.page.tables import accounting, reasons
 from franken.runs import LoadedRun, RunSet, open_study, read_study
@@ -57,7 +57,7 @@ def sections(found) -> list[Section]:
 
 def test_every_figure_is_on_the_page_in_both_modes(found, sections, page):
     panels = [p for s in sections for g in s.groups for p in g.panels]
-    assert len(set(figure_keys(sections))) == len(panels)
+    assert len({panel.key for panel in panels}) == len(panels)
     spine = figures.spine(found)
     assert spine is not None
     shown = {a["alt"]: a["src"] for a in page.all("img") if a.get("alt")}

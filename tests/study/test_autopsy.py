@@ -199,8 +199,8 @@ def test_what_breaks_is_on_the_page_and_the_rest_is_done(stages, tmp_path, unras
             settings=TINY,
             extra={"control": str(broken)},
         )
-    needs = {"control": "train"}
-    train = Step("train", "train", Process("train", "", lambda: ["true"], lambda: True))
+    process = Process("train", "", lambda: ["true"], lambda: True)
+    train = Step("train", "train", process, model="control")
     page = run_autopsy(
         stages["base"],
         None,
@@ -208,7 +208,6 @@ def test_what_breaks_is_on_the_page_and_the_rest_is_done(stages, tmp_path, unras
         out=tmp_path / "study",
         settings=TINY,
         jobs=1,
-        needs=needs,
         before=[train],
         extra_models={"control": str(broken)},
     )

@@ -12,7 +12,7 @@ from trainer.quickstart import FULL, plan_quickstart, run_quickstart
 
 
 def test_the_shipped_checkpoints_come_first_and_five_trainings_follow(tmp_path):
-    paths, steps, needs = plan_quickstart(tmp_path)
+    paths, steps = plan_quickstart(tmp_path)
     assert list(paths) == [
         "base",
         "sft",
@@ -29,7 +29,7 @@ def test_the_shipped_checkpoints_come_first_and_five_trainings_follow(tmp_path):
         "train-frozen-early": (),
         "train-control": ("train-rl",),
     }
-    assert set(needs) == set(paths) - {"base", "sft"}
+    assert {step.model for step in steps} == set(paths) - {"base", "sft"}
     late = next(s for s in steps if s.id == "train-frozen-late")
     assert isinstance(late.does, Process)
     assert late.does.words()[2:8] == [
@@ -43,7 +43,7 @@ def test_the_shipped_checkpoints_come_first_and_five_trainings_follow(tmp_path):
 
 
 def test_the_control_gets_the_cpu_time_that_rl_took(tmp_path):
-    _, steps, _ = plan_quickstart(tmp_path)
+    _, steps = plan_quickstart(tmp_path)
     folder = tmp_path / "train" / "rl"
     folder.mkdir(parents=True)
     (folder / "train.json").write_text(
@@ -57,8 +57,8 @@ def test_the_control_gets_the_cpu_time_that_rl_took(tmp_path):
 
 
 def test_from_base_trains_sft_first_and_everything_starts_from_it(tmp_path):
-    paths, steps, needs = plan_quickstart(tmp_path, start="base", size=FULL)
-    assert needs["sft"] == "train-sft"
+    paths, steps = plan_quickstart(tmp_path, start="base", size=FULL)
+    assert (steps[0].model, steps[0].id) == ("sft", "train-sft")
     assert paths["sft"] == str(tmp_path / "train" / "sft" / "final")
     rl = next(s for s in steps if s.id == "train-rl")
     assert rl.needs == ("train-sft",)

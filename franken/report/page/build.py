@@ -155,8 +155,3 @@ def png(draw: Draw, mode: look.Mode) -> str:
     buffer = io.BytesIO()
     image.quantize(TINTS, Image.Quantize.FASTOCTREE).save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def figure_keys(sections: Sequence[Section]) -> list[str]:
-    """The keys of all figures of a page, for tests."""
-    return [p.key for s in sections for g in s.groups for p in g.panels]

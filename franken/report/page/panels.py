@@ -9,7 +9,7 @@ one figure for a paper: its finding as the title, n, model and run as the subtit
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,6 +20,7 @@ from franken.report import theme as look
 from franken.report.figures import plots
 from franken.report.figures.sheet import save
 from franken.runs import RunSet
+from franken.runs.record import Models
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -122,7 +123,7 @@ def basis(
     return f"{n}{models}; {'run' if len(folders) == 1 else 'runs'} {listed}{more}"
 
 
-def _short_names(models: Mapping[str, str]) -> dict[str, str]:
+def _short_names(models: Models) -> Models:
     """The last part of each checkpoint's path; the last two where others end alike."""
     last = {label: Path(path).name for label, path in models.items()}
     return {
