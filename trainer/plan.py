@@ -19,7 +19,7 @@ import torch
 
 from franken.errors import UsageError
 from franken.models.loading import pick_device
-from franken.study.cost import product_rate
+from franken.study.rates import product_rate
 from trainer import sft
 from trainer.data import Conversation
 from trainer.evaluate import request_of

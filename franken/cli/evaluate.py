@@ -89,7 +89,8 @@ def evaluate(
     from franken.checkpoints import open_checkpoint, resolve
     from franken.endpoints import check_endpoint
     from franken.evaluate.graft import parse_graft
-    from franken.evaluate.run import labels_of, load_items, plan_eval, run_eval
+    from franken.evaluate.run import load_items, plan_eval, run_eval
+    from franken.evaluate.source import labels_of
     from franken.generate.engine import check_engine, hosted_name
     from franken.tasks.look import short_reason
     from franken.tasks.sources import canonical, fetch

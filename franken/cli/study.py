@@ -141,7 +141,8 @@ def _say_cost(
     steps: Sequence[Any], out: Path, device: str, jobs: int, json: bool, notes: Sequence[str]
 ) -> int:
     """The table of `--dry-run`."""
-    from franken.study.cost import explained, find_rates, lines, machine, size, span, totals
+    from franken.study.cost import explained, lines, size, span, totals
+    from franken.study.rates import find_rates, machine
     from franken.study.steps import stored_steps
 
     done = stored_steps(steps, out)

@@ -16,18 +16,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from franken.checkpoints import name_of
+from franken.checkpoints import fingerprint, open_checkpoint, resolve
 from franken.errors import UsageError, check_positive
 from franken.evaluate.arms import obstacle, parse_arms, prompt_for
 from franken.evaluate.graft import Graft
 from franken.evaluate.metrics import GREEDY, summarise
 from franken.evaluate.rows import AnswerRow, answer_row, missing_row
+from franken.evaluate.source import Source, label_of
 from franken.outputs import output_folder
 
 if TYPE_CHECKING:
     from franken.generate.engine import Engine
     from franken.merge.plan import Plan as MergePlan
-    from franken.models.loading import Loaded
     from franken.runs import Run
     from franken.tasks import Item
 
@@ -149,102 +149,15 @@ def run_eval(
     names = list(labels) if labels is not None else [label_of(m) for m in models]
     folders: list[Path] = []
     for name, model in zip(names, models, strict=True):
-        source = _Source(model, device, dtype, engine, endpoint, out / "cache")
+        source = Source(model, device, dtype, engine, endpoint, out / "cache")
         for graft in grafts if grafts is not None else (None,):
             folders.append(_run_one(source, name, graft, plan, out, batch_size, progress))
         source.close()
     return folders
 
 
-def labels_of(models: Sequence[str], given: Sequence[str] | None = None) -> list[str]:
-    """The given names, else those of `label_of`. Raises UsageError when they are not one a model,
-    all different.
-    """
-    if given and len(given) != len(models):
-        raise UsageError(
-            f"{len(given)} labels for {len(models)} models", "", "give one label per model"
-        )
-    labels = list(given) if given else [label_of(m) for m in models]
-    if len(set(labels)) < len(labels):
-        raise UsageError(
-            "two models have one name",
-            f"they are {', '.join(labels)}",
-            "name each of them with --label",
-        )
-    return labels
-
-
-def label_of(model: str) -> str:
-    """A short name for a checkpoint: `creature:sft` → `creature-sft`, a folder as `name_of`
-    says.
-    """
-    return model.replace(":", "-") if ":" in model else name_of(model) or "model"
-
-
-class _Source:
-    """A model that is loaded when the first run needs it, and then kept for the next ones."""
-
-    def __init__(
-        self,
-        model: str,
-        device: str,
-        dtype: str,
-        engine: str = "native",
-        endpoint: str | None = None,
-        cache: Path | None = None,
-    ) -> None:
-        from franken.checkpoints import resolve
-        from franken.generate.engine import hosted_name
-
-        self.hosted = hosted_name(model, engine)
-        self.folder = model if self.hosted else str(resolve(model))
-        self.kind = "openai" if self.hosted else engine
-        self.device, self.dtype, self.endpoint, self.cache = device, dtype, endpoint, cache
-        self._served: Any = None
-        self._loaded: Loaded | None = None
-        self.donated: dict[str, Any] = {}  # donors' tensors that a graft has read
-
-    def loaded(self) -> Loaded:
-        from franken.models import loading
-
-        if self._loaded is None:
-            self._loaded = loading.load(self.folder, device=self.device, dtype=self.dtype)
-        return self._loaded
-
-    def identity(self) -> dict[str, Any]:
-        """Which model it is, and, where it is not the native one, by which engine it answers."""
-        from franken.checkpoints import fingerprint, open_checkpoint
-
-        if self.hosted:
-            return {"model": self.hosted, "endpoint": self.endpoint, "engine": self.kind}
-        model = fingerprint(open_checkpoint(self.folder))
-        return {"model": model} | ({"engine": self.kind} if self.kind != "native" else {})
-
-    def engine(self, batch_size: int) -> Engine:
-        """What answers the questions."""
-        if self.kind == "native":
-            from franken.generate.native import Native
-
-            return Native(self.loaded(), batch_size)
-        if self._served is None and self.hosted:
-            from franken.generate.openai import hosted
-
-            self._served = hosted(self.hosted, str(self.endpoint), self.cache)
-        elif self._served is None:
-            from franken.generate.vllm import VLLM
-
-            self._served = VLLM(self.folder, self.dtype)
-        return self._served
-
-    def close(self) -> None:
-        """Make room for the next model, where the engine keeps a device's memory to itself."""
-        if self._served is not None and self.kind == "vllm":
-            self._served.close()
-            self._served = None
-
-
 def _run_one(
-    source: _Source,
+    source: Source,
     name: str,
     graft: Graft | None,
     plan: Plan,
@@ -252,7 +165,6 @@ def _run_one(
     batch_size: int,
     progress: Progress | None,
 ) -> Path:
-    from franken.checkpoints import fingerprint, open_checkpoint, resolve
     from franken.runs import open_run
     from franken.tasks.sources import contents
 
@@ -308,7 +220,6 @@ def _plan_hybrid(folder: str, graft: Graft) -> MergePlan:
     """What the graft changes. A donor that differs, but can be put in, is a warning of the run; one
     that cannot is refused.
     """
-    from franken.checkpoints import resolve
     from franken.merge.plan import open_all, plan_merge
     from franken.merge.recipe import DIFFERENCES, Recipe, Rule, checked
 
@@ -327,7 +238,7 @@ def _plan_hybrid(folder: str, graft: Graft) -> MergePlan:
 
 def _answer_missing(
     run: Run,
-    source: _Source,
+    source: Source,
     label: str,
     hybrid: MergePlan | None,
     plan: Plan,
@@ -357,7 +268,7 @@ def _answer_missing(
 
 
 @contextmanager
-def _grafted(source: _Source, hybrid: MergePlan | None, batch_size: int) -> Iterator[Engine]:
+def _grafted(source: Source, hybrid: MergePlan | None, batch_size: int) -> Iterator[Engine]:
     """The model's engine, with the hybrid's tensors in place for as long as the block runs."""
     if hybrid is None:
         yield source.engine(batch_size)

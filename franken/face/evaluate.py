@@ -5,7 +5,8 @@ from pathlib import Path
 
 from franken.checkpoints import open_checkpoint
 from franken.evaluate.compare import compare_runs
-from franken.evaluate.run import labels_of, run_eval
+from franken.evaluate.run import run_eval
+from franken.evaluate.source import labels_of
 from franken.generate.engine import hosted_name
 from franken.runs import RunSet, load_run
 

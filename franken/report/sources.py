@@ -106,3 +106,8 @@ def anchor(runs: Runs) -> str:
     """The id on the page of one run, or of several together; empty without runs."""
     names = [re.sub(r"[^A-Za-z0-9]+", "-", "/".join(run.split("/")[-2:])) for run in runs]
     return ("run-" if len(names) == 1 else "from-") + "--".join(names) if names else ""
+
+
+def evals(runset: RunSet, *models: str) -> tuple[str, ...]:
+    """The runs that evaluated these models with the image."""
+    return runs_of(runset, "eval", models, "image")

@@ -28,9 +28,10 @@ from franken.runs.record import FILE, BudgetRecord, LeftOut, Models, StepRecord,
 from franken.runs.training import frozen_layers, read_proofs
 from franken.study.agenda import OPTIONAL, Settings, check_switches, study_steps
 from franken.study.budget import FLOOR, Fit, fit, parse_budget
-from franken.study.cost import Memory, find_rates, lines, recorder, totals
+from franken.study.cost import Memory, lines, recorder, totals
 from franken.study.hybrids import plan_hybrids
 from franken.study.lanes import Report, run_steps
+from franken.study.rates import find_rates
 from franken.study.steps import Outcome, Step, stored_steps
 
 SMALL = 1 << 30  # bytes; checkpoints below this run side by side

@@ -11,14 +11,9 @@ times, and say so. Comparing weights is timed on the very files (franken/diff/es
 from __future__ import annotations
 
 import math
-import os
-import platform
-import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
-from pathlib import Path
 
 from franken.checkpoints import Checkpoint, open_checkpoint
 from franken.diff.estimate import estimate_seconds
@@ -28,7 +23,8 @@ from franken.probe.cost import cost as cost_of_probe
 from franken.probe.methods import parse
 from franken.probe.plan import ProbePlan, plan_probe
 from franken.study.lanes import CostOf
-from franken.study.steps import Measured, Record, Step
+from franken.study.rates import Rates, group, machine
+from franken.study.steps import Measured, Step
 from franken.study.verbs import Comparing, Diffing, Evaluation, Probing, Questions, Scoring
 from franken.tasks.sources import load_tasks
 
@@ -44,7 +40,6 @@ EFFICIENCY = 0.6  # of a matrix product's rate, for a forward pass; the creature
 A_LAYER = 0.2e-3  # seconds that a pass through one layer takes at least, on a CPU as on a GPU
 A_COMPARED_ANSWER = 2e-3  # seconds; embedding, resampling and t-SNE of one answer
 A_SCORED_ANSWER = 0.2e-3
-TRIES = 8  # products that are timed
 DISK = 1e9  # bytes a second, of loading
 
 
@@ -68,25 +63,6 @@ class Cost:
         mine, theirs = asdict(self), asdict(other)
         added = {k: mine[k] + theirs[k] for k in mine}
         return Cost(**added | {"new_tokens": max(self.new_tokens, other.new_tokens)})
-
-
-@dataclass
-class Rates:
-    """Seconds a unit of work, by verb (and kind of probe). `how` says where they are from."""
-
-    measured: dict[str, float] = field(default_factory=dict)
-    flops: float | None = None  # a second, of a matrix product here
-    device: str = "cpu"
-
-
-def group(step: Step) -> str:
-    """Steps of one group take time alike: the verb, and of probes what is probed."""
-    return step.kind if isinstance(step.does, Probing) and step.kind else step.verb
-
-
-def machine() -> str:
-    """A name for this machine under which times are comparable."""
-    return f"{platform.node()} ({platform.machine()}, {os.cpu_count()} cores)"
 
 
 @dataclass
@@ -222,45 +198,6 @@ def _flops(model: Checkpoint, tokens: int) -> float:
     return 2.0 * sum(weights) * tokens
 
 
-def measured_rates(folder: Path) -> dict[str, float]:
-    """Seconds a unit of work of the steps that ran on this machine, by group, from
-    `folder/steps/*.json`.
-    """
-    seconds: defaultdict[str, float] = defaultdict(float)
-    work: defaultdict[str, float] = defaultdict(float)
-    for file in sorted((folder / "steps").glob("*.json")):
-        record = Record.model_validate_json(file.read_text())
-        if record.cost and record.cost.machine == machine() and record.cost.work > 0:
-            seconds[record.cost.group] += record.seconds
-            work[record.cost.group] += record.cost.work
-    return {name: seconds[name] / work[name] for name in work}
-
-
-@cache
-def product_rate(device: str, threads: int, dtype: str = "") -> float:
-    """Operations a second of a square matrix product on `device`, the best of a few, timed once a
-    process. By default in fp32 on a CPU, in bf16 on a GPU.
-    """
-    import torch
-
-    size = 4096 if device.startswith("cuda") else 768
-    bf16 = dtype == "bf16" or (not dtype and device.startswith("cuda"))
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        block = torch.ones(
-            size, size, device=device, dtype=torch.bfloat16 if bf16 else torch.float32
-        )
-        taken = []
-        for _ in range(1 + TRIES):  # the first wakes the library up
-            began = time.perf_counter()
-            (block @ block)[0, 0].item()
-            taken.append(time.perf_counter() - began)
-        return 2.0 * size**3 / min(taken[1:])
-    finally:
-        torch.set_num_threads(before)
-
-
 def recorder(steps: Sequence[Step]) -> CostOf:
     """What `run_steps` stores of a step beside its seconds, so that later estimates can go by
     them.
@@ -303,24 +240,6 @@ def total_seconds(seconds: Sequence[float | None], jobs: int) -> float | None:
     if len(known) < len(seconds):
         return None
     return max([sum(known) / jobs, *known]) if known else 0.0
-
-
-def find_rates(folder: Path, *, device: str, jobs: int, needed: bool = True) -> Rates:
-    """What is known of this machine: times of the study in `folder`, and, if `needed`, a matrix
-    product timed now.
-    """
-    rates = Rates(measured_rates(folder), device=device)
-    if needed and not {Evaluation.verb, Probing.verb} <= rates.measured.keys():
-        from franken.models.loading import pick_device  # imports torch
-
-        rates.device = str(pick_device(device))
-        rates.flops = product_rate(rates.device, 1 if jobs > 1 else cores())
-    return rates
-
-
-def cores() -> int:
-    """How many threads may run at once."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)

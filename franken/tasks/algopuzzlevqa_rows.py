@@ -32,6 +32,7 @@ from franken.tasks.puzzles import (
     wood_slide,
 )
 from franken.tasks.puzzles import map as map_puzzle
+from franken.tasks.puzzles.map_polygons import adjacency
 from franken.tasks.puzzles.solved import Solved
 
 Read = tuple[Any, Any]  # state, query
@@ -197,7 +198,7 @@ def _map(question: str, given: Given) -> Read:
     )
     named = _find(r"available colours: ([a-z, ]+), such that", question)[1]
     colours = tuple(colour.capitalize() for colour in re.split(r", | and ", named))
-    state = map_puzzle.Map(tuple(sorted(polygons)), map_puzzle.adjacency(polygons), known)
+    state = map_puzzle.Map(tuple(sorted(polygons)), adjacency(polygons), known)
     return state, map_puzzle.Completions(colours)
 
 

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from franken.errors import UsageError
-from franken.evaluate.run import Graft, label_of, plan_eval, run_eval
+from franken.evaluate.run import Graft, plan_eval, run_eval
+from franken.evaluate.source import label_of
 from franken.models import creature
 from franken.runs import load_run
 

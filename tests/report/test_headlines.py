@@ -6,8 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from franken.report import headlines
-from franken.report.headlines import all_headlines, necessary, reading_depths, transfer, what
+from franken.report import headlines_layer_sets
+from franken.report.headlines import all_headlines, reading_depths, what
+from franken.report.headlines_layer_sets import necessary, transfer
 from franken.report.page.layer_sets import above_random
 from franken.report.verdicts import (
     ABSENT,
@@ -181,7 +182,7 @@ def test_an_interval_that_its_test_does_not_bear_out_decides_nothing(found, monk
     significant.
     """
     narrow = {"diff": 0.3, "ci_low": 0.3, "ci_high": 0.3, "p": 0.25}
-    monkeypatch.setattr(headlines, "above_half", lambda *_: narrow)
+    monkeypatch.setattr(headlines_layer_sets, "above_half", lambda *_: narrow)
     all_kept = planted(
         found, {"sft": 0.2, "rl": 0.8, "SFT:RL:RL": 0.8, "random-6a": 0.3, "frozen-late": 0.8}
     )

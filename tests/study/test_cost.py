@@ -12,10 +12,7 @@ from franken.study import cost as module
 from franken.study.agenda import Settings
 from franken.study.autopsy import plan_autopsy
 from franken.study.cost import (
-    Rates,
     lines,
-    machine,
-    measured_rates,
     recorder,
     size,
     span,
@@ -24,6 +21,7 @@ from franken.study.cost import (
     totals,
 )
 from franken.study.lanes import run_steps
+from franken.study.rates import Rates, machine, measured_rates, product_rate
 from franken.study.steps import stored_steps
 
 TINY = Settings(
@@ -215,7 +213,7 @@ def test_the_disk_is_that_of_rows_and_of_the_page(planned):
 
 
 def test_a_matrix_product_is_timed():
-    assert 1e7 < module.product_rate("cpu", 1) < 1e15
+    assert 1e7 < product_rate("cpu", 1) < 1e15
 
 
 @pytest.mark.parametrize(

@@ -12,31 +12,19 @@ from PIL import Image
 
 from franken.tasks.puzzle import Facts, StrategySteps
 from franken.tasks.puzzles.canvas import cells, centre, paper
+from franken.tasks.puzzles.maze_paths import STEPS, WAYS, Cell, corners, runs_of, turns
 from franken.tasks.puzzles.solved import Solved, Unsolvable, the_one
 from franken.tasks.puzzles.squares import SQUARE, SQUARES, beside, named, read
 
-Cell = tuple[int, int]  # row, column, from the top left, from 0
 SMALLEST = 84
 STRATEGIES = ("walk", "flood")
-WAYS = ("right", "down", "left", "up")
-WALL, OPEN, LINE, GREEN, BLUE = (
-    (0, 0, 0),
-    (255, 255, 255),
-    (236, 236, 236),
-    (0, 128, 0),
-    (0, 0, 255),
-)
+WALL, OPEN, LINE = (0, 0, 0), (255, 255, 255), (236, 236, 236)
+GREEN, BLUE = (0, 128, 0), (0, 0, 255)
 SIDES = {
     1: ((3, 3), (3, 4), (4, 3)),
     2: ((4, 5), (5, 4), (5, 5)),
     3: ((6, 7), (7, 6), (7, 7)),
 }  # open cells
-STEPS = (
-    (0, 1),
-    (1, 0),
-    (0, -1),
-    (-1, 0),
-)  # right, down, left, up: each a right turn after the one before
 
 
 @dataclass(frozen=True)
@@ -201,7 +189,7 @@ def steps(state: Maze, query: PathQuery) -> StrategySteps:
     """
     path = follow(state, next(iter(best_paths(state).values())))
     answer = f"answer {solve(state, query).answer}"
-    runs = _runs(path)
+    runs = runs_of(path)
     walked, heading = [f"enter at {named([state.entrance])}"], None
     for way, n, end in runs:
         turn = (
@@ -221,11 +209,11 @@ def steps(state: Maze, query: PathQuery) -> StrategySteps:
     else:
         totals = (f"{left} left and {right} right turns are {left + right}",)
         bends = [(way, end) for way, _, end in runs]
-        corners = [
-            f"{name} turns at {named(_corners(bends, by)) or 'none'}"
+        bent = [
+            f"{name} turns at {named(corners(bends, by)) or 'none'}"
             for name, by in (("left", 3), ("right", 1))
         ]
-        counted = (*corners, *totals)
+        counted = (*bent, *totals)
     return {
         "walk": (*walked, *totals, answer),
         "flood": (*waves, f"the way is {named(path)}", *counted, answer),
@@ -239,33 +227,6 @@ def follow(state: Maze, letters: str) -> list[Cell]:
         down, right = STEPS["rdlu".index(letter)]
         path.append((path[-1][0] + down, path[-1][1] + right))
     return path
-
-
-def _runs(path: list[Cell]) -> list[tuple[int, int, Cell]]:
-    """(way, cells, last cell) of each straight run."""
-    runs: list[tuple[int, int, Cell]] = []
-    for one, other in zip(path, path[1:], strict=False):
-        way = STEPS.index((other[0] - one[0], other[1] - one[1]))
-        n = runs.pop()[1] if runs and runs[-1][0] == way else 0
-        runs.append((way, n + 1, other))
-    return runs
-
-
-def _corners(bends: list[tuple[int, Cell]], by: int) -> list[Cell]:
-    """Where the way turns `by` quarters to the right; each bend is a way and the cell it ends
-    in.
-    """
-    return [
-        cell
-        for (way, cell), (after, _) in zip(bends, bends[1:], strict=False)
-        if (after - way) % 4 == by
-    ]
-
-
-def turns(path: list[Cell]) -> tuple[int, int]:
-    """Left and right turns along a path."""
-    bends = [(way, end) for way, _, end in _runs(path)]
-    return len(_corners(bends, 3)), len(_corners(bends, 1))
 
 
 def check(state: Maze, query: PathQuery, steps: tuple[str, ...]) -> str | None:
@@ -303,8 +264,8 @@ def _holds(step: str, state: Maze, query: PathQuery, path: list[Cell]) -> bool:
         return False
     left, right = turns(path)
     if match := re.fullmatch(rf"(left|right) turns at (none|{SQUARES})", step):
-        bends = [(way, end) for way, _, end in _runs(path)]
-        return read(match[2]) == _corners(bends, 3 if match[1] == "left" else 1)
+        bends = [(way, end) for way, _, end in runs_of(path)]
+        return read(match[2]) == corners(bends, 3 if match[1] == "left" else 1)
     if match := re.fullmatch(r"(\d+) left and (\d+) right turns are (\d+)", step):
         return tuple(map(int, match.groups())) == (left, right, left + right)
     if match := re.fullmatch(r"(\d+(?: \+ \d+)*) = (\d+) cells", step):
@@ -319,7 +280,7 @@ def _walk(state: Maze, path: list[Cell], turn: str | None, way: int, n: int, end
     """Walk `n` cells on. False when a wall is in the way, the end is another or the turn was no
     such turn.
     """
-    runs = _runs(path)
+    runs = runs_of(path)
     quarter = (way - runs[-1][0]) % 4 if runs else 0
     if turn != {0: None, 1: "right", 3: "left"}.get(quarter, "back") or (runs and not quarter):
         return False

@@ -6,64 +6,32 @@ import random
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 from PIL import Image
 
 from franken.tasks.puzzle import Facts, StrategySteps
 from franken.tasks.puzzles import number_slide_replay as replay
 from franken.tasks.puzzles.canvas import INK, cells, centre, paper, write
+from franken.tasks.puzzles.number_slide_questions import (
+    AfterPath,
+    BestSum,
+    Boards,
+    Grid,
+    Query,
+    Slide,
+)
+from franken.tasks.puzzles.number_slide_questions import questions as questions
 from franken.tasks.puzzles.solved import Solved, Unsolvable
 
-Grid = tuple[tuple[int, ...], ...]
 Cell = tuple[int, int]
 SMALLEST = 84
 STRATEGIES = ("boards", "walks")
-EDGES = {
-    "top": "top row",
-    "bottom": "bottom row",
-    "left": "leftmost column",
-    "right": "rightmost column",
-}
 WALL, TILE = (190, 40, 40), (232, 212, 170)
 STEPS = {"left": (0, -1), "right": (0, 1), "up": (-1, 0), "down": (1, 0)}
 
 
-@dataclass(frozen=True)
-class Slide:
-    """`grid[row][column]`, 0 for the open position."""
-
-    grid: Grid
-
-
-@dataclass(frozen=True)
-class Boards:
-    """How many different boards exactly `moves` moves can end in; a move may be taken back."""
-
-    moves: int
-
-
-@dataclass(frozen=True)
-class BestSum:
-    """The highest or lowest sum along one edge of the board after exactly `moves` moves."""
-
-    moves: int
-    best: Literal["maximum", "minimum"]
-    edge: Literal["top", "bottom", "left", "right"]
-
-
-@dataclass(frozen=True)
-class AfterPath:
-    """A number of the row or column that holds the open position after it went `path`."""
-
-    path: tuple[str, ...]
-    what: Literal["maximum", "minimum", "sum"]
-    line: Literal["row", "column"]
-
-
-def solve(state: Slide, query: Boards | BestSum | AfterPath) -> Solved:
+def solve(state: Slide, query: Query) -> Solved:
     """The answer. Raises Unsolvable when `path` leaves the board."""
     if isinstance(query, AfterPath):
         return _after_path(state.grid, query)
@@ -144,7 +112,7 @@ def _most(places: int) -> int:
     return 2 * places
 
 
-def ask(state: Slide, rng: random.Random) -> Boards | BestSum | AfterPath:
+def ask(state: Slide, rng: random.Random) -> Query:
     """The number of boards, the best sum along an edge, or what a path leads to; more moves on a
     larger board.
     """
@@ -165,42 +133,7 @@ def ask(state: Slide, rng: random.Random) -> Boards | BestSum | AfterPath:
     return AfterPath(path, rng.choice(("maximum", "minimum", "sum")), rng.choice(("row", "column")))
 
 
-def questions(state: Slide, query: Boards | BestSum | AfterPath) -> tuple[str, ...]:
-    """In words, two wordings."""
-    rule = (
-        "The picture shows a sliding puzzle of numbered tiles with one open position. In a move a "
-        "tile beside, above or below the open position slides into it, so that the open position "
-        "moves by one place. A move may be taken back."
-    )
-    if isinstance(query, AfterPath):
-        path = ", ".join(query.path)
-        what = {
-            "maximum": "largest number",
-            "minimum": "smallest number",
-            "sum": "sum of the numbers",
-        }[query.what]
-        return (
-            f"{rule} The open position moves {path}, in this order. What is then the {what} in "
-            f"the {query.line} that holds the open position?",
-            f"{rule} What is the {what} in the {query.line} of the open position after it has "
-            f"moved {path}?",
-        )
-    n = f"{query.moves} move{'s' * (query.moves != 1)}"
-    if isinstance(query, Boards):
-        return (
-            f"{rule} How many different boards can there be after exactly {n}?",
-            f"{rule} You make exactly {n}. In how many different boards can that end?",
-        )
-    best, edge = {"maximum": "largest", "minimum": "smallest"}[query.best], EDGES[query.edge]
-    return (
-        f"{rule} The open position counts 0. What is the {best} sum that the {edge} can have "
-        f"after exactly {n}?",
-        f"{rule} You make exactly {n}. What is the {query.best} of the sum of the numbers in the "
-        f"{edge} then, the open position counting 0?",
-    )
-
-
-def steps(state: Slide, query: Boards | BestSum | AfterPath) -> StrategySteps:
+def steps(state: Slide, query: Query) -> StrategySteps:
     """Board after board; or the walk of the open position alone."""
     answer, start = f"answer {solve(state, query).answer}", f"board {_show(state.grid)}"
     if isinstance(query, Boards):
@@ -304,7 +237,7 @@ def _show(grid: Grid) -> str:
     return "/".join(" ".join(str(n or ".") for n in row) for row in grid)
 
 
-def check(state: Slide, query: Boards | BestSum | AfterPath, steps: tuple[str, ...]) -> str | None:
+def check(state: Slide, query: Query, steps: tuple[str, ...]) -> str | None:
     """See `suite.Module.check`. Slides the tiles of a dictionary, and tries every sequence of
     directions.
     """
@@ -320,7 +253,7 @@ def check(state: Slide, query: Boards | BestSum | AfterPath, steps: tuple[str, .
 def _holds(
     step: str,
     state: Slide,
-    query: Boards | BestSum | AfterPath,
+    query: Query,
     board: dict[Cell, int],
     made: list[str],
 ) -> bool:
@@ -372,9 +305,7 @@ def _counts_hold(step: str, grid: Grid, query: Boards) -> bool:
     )
 
 
-def _line_held(
-    query: Boards | BestSum | AfterPath, board: dict[Cell, int], made: list[str]
-) -> str | None:
+def _line_held(query: Query, board: dict[Cell, int], made: list[str]) -> str | None:
     if isinstance(query, BestSum) and len(made) == query.moves:
         return f"the {query.edge} edge holds {' '.join(map(str, replay.along(board, query.edge)))}"
     if isinstance(query, AfterPath) and tuple(made) == query.path:

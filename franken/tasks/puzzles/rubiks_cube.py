@@ -15,6 +15,7 @@ from PIL import Image
 
 from franken.tasks.puzzle import Facts, StrategySteps
 from franken.tasks.puzzles.rubiks_cube_drawing import draw
+from franken.tasks.puzzles.rubiks_cube_replay import Squares, turned
 from franken.tasks.puzzles.solved import Solved
 
 SMALLEST = 84
@@ -54,16 +55,6 @@ DOWN: dict[str, Vector] = {
     "right": (0, -1, 0),
     "front": (0, -1, 0),
     "back": (0, -1, 0),
-}
-# The sides that a turn's strips go round, each to the next one: the moves as they stand in books,
-# for checking only.
-AROUND = {
-    "up": (("front", "top"), ("left", "top"), ("back", "top"), ("right", "top")),
-    "down": (("front", "bottom"), ("right", "bottom"), ("back", "bottom"), ("left", "bottom")),
-    "front": (("up", "bottom"), ("right", "left"), ("down", "-top"), ("left", "-right")),
-    "back": (("up", "-top"), ("left", "left"), ("down", "bottom"), ("right", "-right")),
-    "right": (("up", "-right"), ("back", "left"), ("down", "-right"), ("front", "-right")),
-    "left": (("up", "left"), ("front", "left"), ("down", "left"), ("back", "-right")),
 }
 OPPOSITE = {
     "up": "down",
@@ -267,7 +258,7 @@ def check(state: Cube, query: CountAfter, steps: tuple[str, ...]) -> str | None:
         {name: [list(row) for row in face] for name, face in zip(FACES, state.faces, strict=True)}
     ]
     for face, quarters in query.turns:
-        cubes.append(_turned(cubes[-1], face, quarters))
+        cubes.append(turned(cubes[-1], face, quarters))
     done, traced, size = 0, [], len(state.faces[0])
     for step in steps:
         if match := re.fullmatch(r"([UDLRFB]\d?) gives (.+)", step):
@@ -293,7 +284,7 @@ def check(state: Cube, query: CountAfter, steps: tuple[str, ...]) -> str | None:
     return None if steps and steps[-1].startswith("answer ") else "there is no answer"
 
 
-def _shows(cube: dict[str, list[list[str]]], text: str) -> bool:
+def _shows(cube: Squares, text: str) -> bool:
     """Whether the text, `up rrr/rrr/rrr left …`, names five faces or more of this cube and each as
     it is.
     """
@@ -322,7 +313,7 @@ def _origin(state: Cube, query: CountAfter, row: int, column: int) -> str:
     }
     step = at = _place((query.face, row, column))
     for face, quarters in reversed(query.turns):
-        moved = _turned(blank, face, quarters)
+        moved = turned(blank, face, quarters)
         name, r, c = _read_place(at)
         at = moved[name][r][c]
         step += f" before {_letter(face, quarters)} {at}"
@@ -334,40 +325,6 @@ def _read_place(text: str) -> tuple[str, int, int]:
     name, square = text.split(" ")
     row, column = re.findall(r"\d+", square)
     return name, int(row) - 1, int(column) - 1
-
-
-def _turned(
-    cube: dict[str, list[list[str]]], face: str, quarters: int
-) -> dict[str, list[list[str]]]:
-    """The cube after quarter turns: the face's grid turns, and the strips around it go on to the
-    next side.
-    """
-    for _ in range(quarters % 4):
-        after = {name: [list(row) for row in grid] for name, grid in cube.items()}
-        after[face] = [list(row) for row in zip(*cube[face][::-1], strict=True)]
-        strips = [
-            [(name, r, c) for r, c in _strip(where, len(cube[face]))]
-            for name, where in AROUND[face]
-        ]
-        for one, following in zip(strips, strips[1:] + strips[:1], strict=True):
-            for (name, r, c), (to, row, column) in zip(one, following, strict=True):
-                after[to][row][column] = cube[name][r][c]
-        cube = after
-    return cube
-
-
-def _strip(where: str, size: int) -> list[tuple[int, int]]:
-    """The squares along a side of a face, from left to right or top to bottom, or reversed
-    (`-`).
-    """
-    last = size - 1
-    along = {
-        "top": [(0, i) for i in range(size)],
-        "bottom": [(last, i) for i in range(size)],
-        "left": [(i, 0) for i in range(size)],
-        "right": [(i, last) for i in range(size)],
-    }[where.lstrip("-")]
-    return along[::-1] if where.startswith("-") else along
 
 
 def describe(state: Cube) -> str:

@@ -109,7 +109,7 @@ def test_strips_turn_the_cube_as_rotations_in_space_do():
         faces = {str(name): face for name, face in zip(rubiks_cube.FACES, squares, strict=True)}
         for _ in range(40):
             face = rng.choice(rubiks_cube.FACES)
-            cube, faces = rubiks_cube.turn(cube, face), rubiks_cube._turned(faces, face, 1)
+            cube, faces = rubiks_cube.turn(cube, face), rubiks_cube.turned(faces, face, 1)
             assert [[list(row) for row in grid] for grid in cube.faces] == list(faces.values())
 
 

@@ -18,6 +18,7 @@ from franken.tasks.puzzles import (
     rotting_kiwi,
 )
 from franken.tasks.puzzles import map as map_puzzle
+from franken.tasks.puzzles.map_polygons import adjacency
 from franken.tasks.puzzles.solved import Unsolvable
 
 SIDES = ((0, 1), (1, 0), (0, -1), (-1, 0))
@@ -315,7 +316,7 @@ def test_neighbours_of_a_cut_up_square_whatever_way_it_lies(seed, angle, n):
         i: (place(x, y), place(x + w, y), place(x + w, y + h), place(x, y + h))
         for i, (x, y, w, h) in enumerate(pieces)
     }
-    assert map_puzzle.adjacency(polygons) == expected
+    assert adjacency(polygons) == expected
 
 
 def test_a_corner_is_no_boundary():
@@ -323,7 +324,7 @@ def test_a_corner_is_no_boundary():
         i: ((x, y), (x + 0.5, y), (x + 0.5, y + 0.5), (x, y + 0.5))
         for i, (x, y) in enumerate(product((0, 0.5), repeat=2))
     }
-    assert map_puzzle.adjacency(square) == {(0, 1), (0, 2), (1, 3), (2, 3)}
+    assert adjacency(square) == {(0, 1), (0, 2), (1, 3), (2, 3)}
 
 
 def test_neighbours_of_one_colour_leave_no_map():
