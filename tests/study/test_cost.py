@@ -4,6 +4,7 @@ nothing.
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
@@ -59,7 +60,7 @@ def test_calls_and_answers_of_an_evaluation_are_those_of_the_engine(planned, mon
     monkeypatch.setattr(native, "sample", lambda *a, **k: batches.append(1) or sample(*a, **k))
     (folder,) = worker.do(steps["eval-base"].does.argv)
     assert made.calls == len(batches) * TINY.max_new_tokens
-    manifest = json.loads((module.Path(folder) / "run.json").read_text())
+    manifest = json.loads((Path(folder) / "run.json").read_text())
     assert (made.prompts, made.answers) == (5, manifest["n_requested"])
 
 
