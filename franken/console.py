@@ -352,11 +352,12 @@ def training_lines() -> Callable[[Progress], None]:
         step, held = now.update.step, now.update.held_out
         if step % 10 and step != now.steps and held is None:
             return
-        spent = f" ({now.update.cpu_seconds:.0f} of {now.cpu_seconds:.0f} CPU-s)"
         line = now.update.numbers()
         numbers = "  ".join(f"{k} {line[k]:.3f}" for k in shown if k in line)
         look = f"  held-out acc@1 {held['acc@1']:.3f} acc@4 {held['acc@4']:.3f}" if held else ""
-        of = f"/{now.steps}" if now.steps else spent
+        of = f"/{now.steps}"
+        if not now.steps:
+            of = f" ({now.update.cpu_seconds:.0f} of {now.cpu_seconds:.0f} CPU-s)"
         print(f"{now.kind} {step}{of}  {numbers}{look}", file=sys.stderr, flush=True)
 
     return report

@@ -7,6 +7,7 @@ import typer
 
 from franken.cli.options import Download, DryRun, Json, Out, split_list
 from franken.console import finish_diff, print_object, progress_bar
+from franken.outputs import output_folder
 
 
 def diff(
@@ -51,7 +52,6 @@ def diff(
     """What did training change? Compare two or three checkpoints tensor by tensor."""
     from franken.diff.plan import plan_diff
     from franken.diff.run import DiffOptions, check_frozen, run_diff
-    from franken.outputs import output_folder
     from franken.runs import load_run
     from franken.selection import select
 

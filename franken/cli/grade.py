@@ -9,6 +9,8 @@ import typer
 
 from franken.cli.options import Json
 from franken.console import print_object
+from franken.errors import UsageError, check_known
+from franken.tasks.grading import ANSWER_TYPES, judge_reply
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 SHOWN = 300  # characters of a text on a terminal
@@ -31,9 +33,6 @@ def grade(
     json: Json = False,
 ) -> int:
     """Grade one reply and explain it: what was read as its answer, how it was compared, and why."""
-    from franken.errors import UsageError, check_known
-    from franken.tasks.grading import ANSWER_TYPES, judge_reply
-
     types = [answer_type] if answer_type else []
     check_known("answer type", types, ANSWER_TYPES, fix="leave --type out to have it inferred")
     texts = tuple(option.strip() for option in options.split("|")) if options else ()
@@ -64,8 +63,6 @@ def grade(
 def _read(reply: str) -> str:
     if not reply.startswith("@"):
         return reply
-    from franken.errors import UsageError
-
     try:
         return Path(reply[1:]).read_text(encoding="utf-8", errors="replace")
     except OSError as e:

@@ -26,6 +26,7 @@ from franken.console import (
     progress_bar,
 )
 from franken.errors import UsageError, check_known
+from franken.outputs import output_folder
 
 
 def merge(
@@ -108,7 +109,6 @@ def merge(
         )
     from franken.lock import locked
     from franken.merge.run import run_merge
-    from franken.outputs import output_folder
 
     out = output_folder(out)
     with locked(out), progress_bar(not json, unit="bytes", total=2 * plan.base.nbytes) as tick:
@@ -157,7 +157,6 @@ def merge_sweep(
     """
     from franken.evaluate.graft import parse_graft
     from franken.evaluate.run import plan_eval
-    from franken.outputs import output_folder
     from franken.study.sweep import plan_sweep, run_sweep, verdict
 
     out = output_folder(out)

@@ -1,5 +1,6 @@
 """`franken regrade`."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,6 +9,7 @@ import typer
 from franken.cli.grade import inert
 from franken.cli.options import DryRun, Json
 from franken.console import print_object, print_table, progress_bar
+from franken.errors import UsageError
 
 if TYPE_CHECKING:
     from franken.evaluate.regrade import Change
@@ -43,9 +45,6 @@ def regrade(
     """Judge stored answers again, without a model: a new run, how many verdicts changed in which
     direction, and which.
     """
-    import os
-
-    from franken.errors import UsageError
     from franken.evaluate.regrade import changed_by, preview
     from franken.evaluate.regrade import regrade as grade_again
     from franken.runs import load_run

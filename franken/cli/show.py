@@ -8,6 +8,7 @@ import typer
 from franken.cli.options import Json
 from franken.console import print_object, print_titled
 from franken.errors import UsageError
+from franken.report.tables.table import to_latex
 
 if TYPE_CHECKING:
     from franken.runs import RunSet
@@ -33,7 +34,6 @@ def show(
     """
     from franken.report.tables.kinds import KINDS, accounts, tables
     from franken.report.tables.measurements import to_csv
-    from franken.report.tables.table import to_latex
 
     if csv + latex + json > 1:
         raise UsageError("one format at a time", "--csv, --latex and --json exclude each other")

@@ -30,9 +30,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from PIL import Image as images
+from PIL import ImageEnhance, ImageFilter
+
 from franken.errors import FrankenError, UsageError, check_known
 from franken.evaluate.hints import AIDS, hint, instruction, puzzle_of
 from franken.tasks.marks import blind
+from franken.tasks.puzzle import child_rng
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -156,8 +160,6 @@ def misled(item: Item) -> tuple[str, str] | None:
 
     The wrong fact depends on the item alone.
     """
-    from franken.tasks.puzzle import child_rng
-
     puzzle = puzzle_of(item)
     if puzzle is None:
         return None
@@ -169,9 +171,6 @@ def misled(item: Item) -> tuple[str, str] | None:
 
 
 def _picture(image: Image, how: str) -> Image:
-    from PIL import Image as images
-    from PIL import ImageEnhance, ImageFilter
-
     if how == "black":
         return images.new("RGB", image.size)
     if how == "restyled":

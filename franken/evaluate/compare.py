@@ -35,6 +35,8 @@ from franken.evaluate.metrics import (
     per_prompt,
     spread,
 )
+from franken.evaluate.perception import usable
+from franken.runs import load_run, open_run, write_parquet
 from franken.stats import Estimate
 
 if TYPE_CHECKING:
@@ -75,7 +77,6 @@ def compare_runs(
     """
     from franken.evaluate.embed import embedder as make_embedder
     from franken.models.loading import pick_device
-    from franken.runs import load_run, open_run, write_parquet
 
     runs = [load_run(folder) for folder in folders]
     labels = [run.label for run in runs]
@@ -305,7 +306,6 @@ def _points(evaluated: Sequence[Evaluated], embed: Embed, seed: int) -> pd.DataF
     from sklearn.manifold import TSNE
 
     from franken.evaluate.embed import segment
-    from franken.evaluate.perception import usable
 
     arm = _arm(evaluated[0].samples) or ""
     rows = pd.concat([usable(model.samples, arm) for model in evaluated], ignore_index=True)

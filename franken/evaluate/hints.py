@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from franken import tasks as puzzles
 from franken.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,8 +37,6 @@ def puzzle_of(item: Item) -> Puzzle | None:
     """The puzzle an item was made from, which can say more about it; None for an item of public
     data.
     """
-    from franken import tasks as puzzles
-
     if item.state is None or item.query is None:
         return None
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypedDict
 
+from franken import tasks
 from franken.evaluate.arms import DESCRIBE, misled, view_of
 from franken.evaluate.metrics import RIGHT
 from franken.evaluate.reading import compare_facts, error_kind, shape
@@ -112,8 +113,6 @@ def answer_row(
     if arm == DESCRIBE:
         described = description_columns(text, item)
         return {**row, **described, "strategy": DESCRIBE, "gold": item.description}
-    from franken import tasks
-
     grade = tasks.grade(text, item)
     strategy = tasks.get(item.task).strategy(text) if tasks.is_puzzle(item.task) else "none"
     kind = None if grade.score > RIGHT else error_kind(text, item, grade, truncated=truncated)

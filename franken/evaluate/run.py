@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from franken import tasks as puzzles
 from franken.checkpoints import fingerprint, open_checkpoint, resolve
 from franken.errors import UsageError, check_positive
 from franken.evaluate.arms import obstacle, parse_arms, prompt_for
@@ -23,7 +24,12 @@ from franken.evaluate.graft import Graft
 from franken.evaluate.metrics import GREEDY, summarise
 from franken.evaluate.rows import AnswerRow, answer_row, missing_row
 from franken.evaluate.source import Source, label_of
+from franken.generate.engine import Sampling, check_engine
+from franken.merge.plan import open_all, plan_merge
+from franken.merge.recipe import DIFFERENCES, Recipe, Rule, checked
 from franken.outputs import output_folder
+from franken.runs import open_run
+from franken.tasks.sources import canonical, contents, load_tasks
 
 if TYPE_CHECKING:
     from franken.generate.engine import Engine
@@ -69,9 +75,6 @@ def plan_eval(
 
     Raises UsageError for an unknown task or arm, a k above n, or a number that is not positive.
     """
-    from franken import tasks as puzzles
-    from franken.tasks.sources import canonical
-
     names = tuple(dict.fromkeys(tasks or ()))
     if data is None:
         names = names or tuple(puzzles.names())
@@ -93,8 +96,6 @@ def plan_eval(
 
 def load_items(plan: Plan) -> list[Item]:
     """The questions of a plan, task by task: held-out puzzles, or those of its data."""
-    from franken.tasks.sources import load_tasks
-
     return load_tasks(plan.tasks, plan.samples, plan.seed, plan.data)
 
 
@@ -129,8 +130,6 @@ def run_eval(
 
     Raises UsageError on options that cannot be, FrankenError on checkpoints that cannot be read.
     """
-    from franken.generate.engine import check_engine
-
     endpoint, out = check_engine(models, engine, endpoint), output_folder(out)
     plan = plan_eval(
         tasks=tasks,
@@ -165,9 +164,6 @@ def _run_one(
     batch_size: int,
     progress: Progress | None,
 ) -> Path:
-    from franken.runs import open_run
-    from franken.tasks.sources import contents
-
     label = graft.label if graft else name
     models = {name: source.folder}
     if graft and source.kind != "native":
@@ -220,9 +216,6 @@ def _plan_hybrid(folder: str, graft: Graft) -> MergePlan:
     """What the graft changes. A donor that differs, but can be put in, is a warning of the run; one
     that cannot is refused.
     """
-    from franken.merge.plan import open_all, plan_merge
-    from franken.merge.recipe import DIFFERENCES, Recipe, Rule, checked
-
     given = [(graft.donor, graft.layers), *graft.more]
     donors = {
         f"donor {i}" if i > 1 else "donor": str(resolve(donor))
@@ -281,8 +274,6 @@ def _grafted(source: Source, hybrid: MergePlan | None, batch_size: int) -> Itera
 
 def _answer(engine: Engine, label: str, arm: str, items: list[Item], plan: Plan) -> list[AnswerRow]:
     """All rows of some items in one arm: answers, or the reason why there is none."""
-    from franken.generate.engine import Sampling
-
     rows: list[AnswerRow] = []
     askable: list[Item] = []
     for item in items:

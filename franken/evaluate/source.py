@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from franken.checkpoints import fingerprint, name_of, open_checkpoint, resolve
 from franken.errors import UsageError
+from franken.generate.engine import hosted_name
 
 if TYPE_CHECKING:
     from franken.generate.engine import Engine
@@ -51,8 +52,6 @@ class Source:
         endpoint: str | None = None,
         cache: Path | None = None,
     ) -> None:
-        from franken.generate.engine import hosted_name
-
         self.hosted = hosted_name(model, engine)
         self.folder = model if self.hosted else str(resolve(model))
         self.kind = "openai" if self.hosted else engine

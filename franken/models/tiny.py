@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import transformers as hf
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 from franken.errors import UsageError
 from franken.models.batch import ModelBatch
@@ -32,8 +34,6 @@ def tiny(
     model_type: str, seed: int = 0, *, tied: bool = False, layers: int = 3
 ) -> "PreTrainedModel":
     """A tiny random model in fp32, the same for the same seed."""
-    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
-
     config = tiny_config(model_type, tied=tied, layers=layers)
     auto = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
     with torch.random.fork_rng(devices=[]):
@@ -129,8 +129,6 @@ def real_size(model_type: str) -> "PreTrainedModel":
     """A model of real dimensions without memory, on the meta device: 7B for the VLMs' and Qwen2's
     shapes, 8B for Qwen3's.
     """
-    import transformers as hf
-
     text: Text = {
         "vocab_size": 152064,
         "hidden_size": 3584,

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import pandas as pd
+
 from franken.evaluate.metrics import compare_samples, compare_values, per_prompt
 from franken.report.sources import Sentence, say
 from franken.runs import RunSet
@@ -99,8 +101,6 @@ def values(runset: RunSet, label: str, metric: str = "acc@1") -> Any:
     """A model's value per prompt in the image arm, indexed by (task, sample); empty when it was not
     evaluated.
     """
-    import pandas as pd
-
     rows = runset.samples("eval", label)
     if len(rows) == 0 or not (rows["method"] == "image").any():
         return pd.Series(dtype=float)

@@ -23,10 +23,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from franken.stats import rate
-from franken.tasks import Item, grade
+from franken.tasks import Item, every_name, get, grade
 from franken.tasks.graders.compare import infer_type
 from franken.tasks.graders.numbers import read_numbers
 from franken.tasks.graders.options import LETTERS, right_options
+from franken.tasks.puzzle import child_rng
+from franken.tasks.puzzles import suite
 
 STRATEGIES = ("chance", "majority", "question", "words", "rank")
 LISTED = re.compile(r"(?m)^\s*\(?[A-Z][).:]\s.*$")
@@ -72,8 +74,6 @@ def cross_fitted(items: Sequence[Item]) -> list[Row]:
     """The same for items without splits: each half, by the hash of the id, is scored by what the
     other half taught.
     """
-    from franken.tasks.puzzle import child_rng
-
     halves: tuple[list[Item], list[Item]] = ([], [])
     for item in items:
         halves[child_rng("half", item.id).getrandbits(1)].append(item)
@@ -93,8 +93,6 @@ def of_tasks(names: Sequence[str], samples: int, seed: int) -> list[Row]:
     """The baselines of built-in tasks: `samples` items of the train split teach, as many of the
     test split are asked.
     """
-    from franken.tasks import get
-
     rows = []
     for name in names:
         puzzle = get(name)
@@ -104,9 +102,6 @@ def of_tasks(names: Sequence[str], samples: int, seed: int) -> list[Row]:
 
 def default_names() -> list[str]:
     """Every built-in task, open and as multiple choice where it has that."""
-    from franken.tasks import every_name
-    from franken.tasks.puzzles import suite
-
     return [
         form
         for name in every_name()

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import seaborn as sns
 from matplotlib.figure import Figure
 
 from franken.layers import thirds
@@ -215,8 +216,6 @@ def draw_cells(
     """Cells over the shared layer axis: `table` is [row, layer], the row 0 at the bottom; `limits`
     of the scale above it.
     """
-    import seaborn as sns
-
     layer_axis(ax, depth, mode)
     colours = sns.color_palette(palette, as_cmap=True)
     edges = (np.arange(depth + 1) - 0.5, np.arange(len(table) + 1) - 0.5)

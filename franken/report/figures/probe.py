@@ -12,6 +12,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import seaborn as sns
+from matplotlib.figure import Figure as Drawing
+
 from franken.probe.figure import Cells, Curves, Figure
 from franken.probe.findings import task_names
 from franken.probe.methods import by_class, of_rows
@@ -67,8 +70,6 @@ def _save(folder: Path, figures: Sequence[Figure]) -> list[Path]:
 
 def draw(figure: Figure, model: str, depth: int) -> Drawing:
     """The figure in the theme that is active, with one legend for the lines of all its plots."""
-    from matplotlib.figure import Figure as Drawing
-
     lines = -(-len(figure.plots) // figure.columns)
     size = max(6.4, figure.width * figure.columns), figure.height * lines + 0.9
     drawing = Drawing(figsize=size)
@@ -115,8 +116,6 @@ def _draw_curves(ax: Axes, plot: Curves, depth: int) -> None:
 
 def _draw_cells(ax: Axes, plot: Cells) -> None:
     """Few enough cells get their number, but where p is tested those that are not sure do not."""
-    import seaborn as sns
-
     table = _by_layer(plot, "value") * plot.scale
     low, high = plot.limits
     sns.heatmap(

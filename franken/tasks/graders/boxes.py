@@ -7,6 +7,8 @@ import json
 import math
 import re
 
+import numpy as np
+
 from franken.tasks.graders.reply import FENCE
 from franken.tasks.graders.verdict import Verdict, refuse
 
@@ -116,7 +118,6 @@ def compare_boxes(text: str, gold: str, threshold: float = IOU) -> Verdict:
     if len(boxes) != len(right):
         reason = f"{len(boxes)} boxes, there are {len(right)}"
         return Verdict(0.0, reason, text, gold, "boxes are counted")
-    import numpy as np
     from scipy.optimize import linear_sum_assignment
 
     overlaps = np.array([[iou(a, b) for b in right] for a in boxes])

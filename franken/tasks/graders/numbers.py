@@ -12,7 +12,7 @@ import unicodedata
 from dataclasses import dataclass
 from fractions import Fraction
 
-from franken.tasks.graders.latex import is_mathematics, to_latex
+from franken.tasks.graders.latex import is_mathematics, split_unit, to_latex
 from franken.tasks.graders.mathematics import evaluate
 from franken.tasks.graders.reply import affirmed, narrow
 from franken.tasks.graders.spelling import sign_in_digits
@@ -237,8 +237,6 @@ def han_value(text: str) -> int | None:
 
 def _by_mathematics(text: str, latex: str) -> Reading:
     """A text that is mathematics and no plain numeral: 10^3, \\frac{100}{3}, x = 7."""
-    from franken.tasks.graders.latex import split_unit
-
     percent = bool(re.search(r"\\?%\s*[.]?\s*$", latex))
     bare, unit = split_unit(re.sub(r"\\?%\s*[.]?\s*$", "", latex) if percent else latex)
     last = EQUALS.split(bare)[-1].strip()
