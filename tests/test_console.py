@@ -8,6 +8,7 @@ import pytest
 
 from franken import console
 from franken.runs import layer_row, open_run
+from franken.runs.training import Progress, Update
 
 REPLY = "a [/answer] of [red]x[/red] [/"
 
@@ -76,3 +77,17 @@ def test_a_terminal_that_cannot_print_a_character_does_not_end_the_run(encoding,
     result = subprocess.run(command, env=environment, capture_output=True, timeout=60)
     assert result.returncode == 0, result.stderr
     assert ("m→n" if encoding == "utf-8" else "m\\u2192n") in result.stdout.decode(encoding)
+
+
+@pytest.mark.parametrize(
+    ("steps", "seconds", "said"), [(40, None, "sft 10/40"), (None, 60.0, "sft 10 (12 of 60 CPU-s)")]
+)
+def test_a_training_says_how_far_it_is(steps, seconds, said, capsys):
+    line = {"step": 10, "update": 10, "cpu_seconds": 12.3, "loss": 0.5, "held_out": None}
+    report = console.training_lines()
+    report(Progress("sft", Update.model_validate(line), steps, seconds))
+    line |= {"step": 11, "held_out": {"acc@1": 0.25, "acc@4": 0.5}}
+    report(Progress("sft", Update.model_validate(line), steps, seconds))
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == f"{said}  loss 0.500"
+    assert second.endswith("held-out acc@1 0.250 acc@4 0.500")

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from franken import tasks as puzzles
 from franken.errors import UsageError
+from franken.tasks.puzzle import Facts
 
 if TYPE_CHECKING:
     from franken.tasks import Item, Puzzle
@@ -67,14 +68,14 @@ def hint(item: Item, aid: str) -> str | None:
     return without_values(chain, facts, item.answer)
 
 
-def needed_slots(chain: str, facts: dict[str, str]) -> list[str]:
+def needed_slots(chain: str, facts: Facts) -> list[str]:
     """The slots that a worked solution names, in its order; all of them where it names none."""
     words = list(dict.fromkeys(re.findall(r"[\w,.()\[\]-]+", chain)))
     named = [word for word in words if word in facts]
     return named or list(facts)
 
 
-def without_values(chain: str, facts: dict[str, str], answer: str) -> str:
+def without_values(chain: str, facts: Facts, answer: str) -> str:
     """A chain of thought without the words of facts, numbers, and the answer; names of slots stay,
     but for the answer's.
     """

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from franken.evaluate.hints import needed_slots, puzzle_of
 from franken.tasks.grading import normalise, reasoning
+from franken.tasks.puzzle import Facts
 
 if TYPE_CHECKING:
     from franken.tasks import Grade, Item
@@ -107,10 +108,10 @@ def compare_facts(reply: str, item: Item) -> tuple[float, list[str], bool]:
     return sum(right.values()) / max(len(right), 1), wrong, whole
 
 
-def _by_slot(text: str, facts: dict[str, str]) -> dict[str, str]:
+def _by_slot(text: str, facts: Facts) -> Facts:
     names = "|".join(re.escape(slot) for slot in sorted(facts, key=len, reverse=True))
     pieces = re.split(rf"(?<!\w)({names})(?!\w)", text) if names else []
-    values: dict[str, str] = {}
+    values: Facts = {}
     for slot, value in zip(pieces[1::2], pieces[2::2], strict=True):
         values.setdefault(slot, value.strip(" :,;."))
     return values

@@ -23,6 +23,7 @@ from franken.outputs import output_folder
 from franken.runs.files import atomic_write_text, read_parquet, sweep, write_parquet
 from franken.runs.manifest import SCHEMA, Manifest
 from franken.runs.provenance import portable, provenance
+from franken.runs.record import Models
 from franken.runs.rows import LAYER_COLUMNS, LayerRow
 from franken.secrets import redact, without_keys
 
@@ -40,7 +41,7 @@ class Run:
     label: str
     identity: Mapping[str, object]
     config: Mapping[str, object]
-    models: Mapping[str, str]
+    models: Models
     started: float = field(default_factory=time.time)
     _lock: ExitStack = field(default_factory=ExitStack, init=False, repr=False)
 
@@ -145,7 +146,7 @@ def open_run(
     out: str | Path,
     *,
     config: Mapping[str, object],
-    models: Mapping[str, str] | None = None,
+    models: Models | None = None,
 ) -> Run:
     """Create, or open for resuming, the folder of a run.
 

@@ -11,13 +11,14 @@ its value. An item without facts is an error, since nothing could be paid.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from franken import tasks
 from franken.errors import FrankenError
 from franken.generate.native import Response
 from franken.tasks import Item
 from franken.tasks.grading import normalise
+from franken.tasks.puzzle import Facts
 from trainer.rewards.registry import REWARDS, Context
 from trainer.templates import DESCRIPTION, section
 
@@ -67,5 +68,5 @@ def stated(description: str, item: Item, slots: Sequence[str]) -> Statements:
         }
 
 
-def _normalised(facts: Mapping[str, str]) -> Statements:
+def _normalised(facts: Facts) -> Statements:
     return {(slot, normalise(value)) for slot, value in facts.items()}

@@ -103,7 +103,7 @@ def _components(run: LoadedRun, deltas: Sequence[str]) -> Figure:
     return figure
 
 
-def _surface(spectra: dict[str, np.ndarray]) -> Figure:
+def _surface(spectra: updates.Spectra) -> Figure:
     """The paper's figure 6: above the surface over layer × rank, below its lines at fixed ranks."""
     figure = Figure(figsize=(5.2 * len(spectra), 7.6))
     for column, (delta, spectrum) in enumerate(spectra.items(), 1):

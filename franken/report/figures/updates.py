@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from mpl_toolkits.mplot3d import Axes3D
 
+Spectra = dict[str, np.ndarray]  # update → log₁₀ σᵢ/σ₁, [layer, rank]
 Place = tuple[str, int]  # (part, layer)
 PARTS = ("vision", "projector", "text")
 LOGARITHMIC = ("relative_energy", "energy")
@@ -170,7 +171,7 @@ def plot_surface(spectrum: np.ndarray, *, mode: look.Mode = look.LIGHT, ax: Axes
     return ax
 
 
-def layer_spectra(run: LoadedRun) -> dict[str, np.ndarray]:
+def layer_spectra(run: LoadedRun) -> Spectra:
     """By update: log₁₀ σᵢ/σ₁ of the text layers [layer, rank], the mean over a layer's matrices;
     NaN where nothing moved. Empty without singular values.
     """

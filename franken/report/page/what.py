@@ -4,7 +4,7 @@ a surface.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -105,9 +105,7 @@ def _largest(rows: pd.DataFrame, delta: str) -> str:
     return f"{moved}: {share:.2g} % of the weights' norm, {ratio:.1f} times the least"
 
 
-def _spectra(
-    spectra: Mapping[str, np.ndarray], depth: int, below: str, runs: Sequence[str]
-) -> Group:
+def _spectra(spectra: updates.Spectra, depth: int, below: str, runs: Sequence[str]) -> Group:
     panels: list[Panel] = []
     lows = [float(np.nanmin(s)) for s in spectra.values() if np.isfinite(s).any()]
     low = min(lows, default=-1.0)
