@@ -28,8 +28,7 @@ quickstart: install
 	$(VENV)/bin/franken quickstart
 
 test: install
-	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile
-	$(VENV)/bin/python -m pytest -n $(WORKERS) --nbmake analyses/*.ipynb
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile --nbmake tests analyses/*.ipynb
 
 fuzz: install
 	FRANKEN_FUZZ=$(FUZZ) $(VENV)/bin/python -m pytest -n $(WORKERS) --timeout 3600 tests/test_doors.py \

@@ -40,6 +40,7 @@ ALL = "all"  # the macro average over tasks
 POOLED = "pooled"  # the micro average, over prompts
 BINARY = ("greedy",)  # one answer a prompt, so that McNemar's test is exact
 COUNTS = ("strategies",)  # means of counts, not rates
+SHARES = {"format": "well_formed", "truncated": "truncated"}  # metric: column of yes and no
 RIGHT = 0.5  # a score above this is a right answer
 BY_PROMPT = ["task", "sample"]
 
@@ -68,15 +69,13 @@ def per_prompt(samples: pd.DataFrame, metric: str) -> pd.Series:
     rows = samples[samples["error"].isna() & samples["ineligible"].isna()]
     greedy = rows["draw"] == GREEDY
     rows = rows[greedy if metric == "greedy" else ~greedy]
-    by = rows.groupby(BY_PROMPT, sort=False)
+    prompts = [rows[column] for column in BY_PROMPT]
     if metric in ("acc@1", "greedy"):
-        return by["score"].apply(lambda s: float((s > RIGHT).mean()))
-    if metric == "format":
-        return by["well_formed"].apply(lambda s: float(s.astype(bool).mean()))
-    if metric == "truncated":
-        return by["truncated"].apply(lambda s: float(s.astype(bool).mean()))
+        return (rows["score"] > RIGHT).groupby(prompts, sort=False).mean()
+    if metric in SHARES:
+        return rows[SHARES[metric]].astype(bool).groupby(prompts, sort=False).mean()
     if metric == "strategies":
-        return by["strategy"].nunique().astype(float)
+        return rows["strategy"].groupby(prompts, sort=False).nunique().astype(float)
     kind, _, number = metric.partition("@")
     if kind not in ("acc", "first", "maj") or not number.isdigit():
         raise UsageError(

@@ -2,15 +2,20 @@
 figures.
 """
 
+import os
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from filelock import FileLock
 
 from franken import stats
 from franken import tasks as puzzles
 from franken.evaluate.metrics import summarise
 from franken.runs import Study, layer_row, open_run
+from franken.tasks import Item, Pair
 
 TASKS = ["recognise", "read", "count", "sum", "compare"]
 DEPTH = 8
@@ -42,15 +47,18 @@ def make_study():
 @pytest.fixture(scope="session")
 def built(tmp_path_factory) -> Path:
     """The folder of a study with failed samples and its page, figures included: all as PNG,
-    test_page makes PDFs of some.
+    test_page makes PDFs of some. Drawn by the first worker that asks, for all of them.
     """
-    from franken.report.page import panels
-    from franken.report.page.build import build_page
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = shared / "built"
+    with FileLock(f"{folder}.lock"), pytest.MonkeyPatch.context() as patch:
+        if not (folder / "index.html").exists():
+            from franken.report.page import panels
+            from franken.report.page.build import build_page
 
-    folder = build(tmp_path_factory.mktemp("built"), failed=True, more=True, samples=6)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(panels, "KINDS", ("png",))
-        build_page(folder)
+            patch.setattr(panels, "KINDS", ("png",))
+            build_page(build(folder, failed=True, more=True, samples=6))
     return folder
 
 
@@ -150,6 +158,17 @@ def build(
     return folder
 
 
+@cache
+def items(task: str, n: int) -> list[Item]:
+    """Drawn once: every model of every study is asked the same."""
+    return puzzles.get(task).items(n, 0, split="test")
+
+
+@cache
+def pairs(task: str, n: int) -> list[Pair]:
+    return puzzles.get(task).pairs(n, 0)
+
+
 def fake_eval(folder, model, skill, rng, samples, arms, *, failed=False) -> Path:
     run = open_run(
         "eval",
@@ -165,7 +184,7 @@ def fake_eval(folder, model, skill, rng, samples, arms, *, failed=False) -> Path
     level = {"image": 1.0, "text": 0.35, "blind": 0.25, "black": 0.2, "black-text": 0.4}
     for arm in arms:
         for t, task in enumerate(TASKS):
-            for i, item in enumerate(puzzles.get(task).items(samples, 0, split="test")):
+            for i, item in enumerate(items(task, samples)):
                 hard = np.random.default_rng(100 * t + i).uniform(-0.25, 0.25)
                 for draw in range(-1, 4):
                     right = rng.random() < (skill + hard - 0.05 * t) * level[arm]
@@ -196,8 +215,6 @@ def fake_eval(folder, model, skill, rng, samples, arms, *, failed=False) -> Path
                         }
                     )
     run.append(rows)
-    import pandas as pd
-
     return run.finish(summarise(pd.DataFrame(run.rows()), k=(1, 4)), n_requested=len(rows))
 
 
@@ -209,7 +226,7 @@ def fake_probe(folder, model, rng, samples, *, failed=False) -> Path:
         return run.folder
     rows = []
     for t, task in enumerate(TASKS):
-        for i, pair in enumerate(puzzles.get(task).pairs(samples, 0)):
+        for i, pair in enumerate(pairs(task, samples)):
             reply = "<think> r1c1 {0} </think> <answer> {0} </answer>"
             baseline, source = (reply.format(x.answer) for x in (pair.target, pair.source))
             bad = "the image cannot be read" if failed and task == "read" and i == 0 else None
@@ -253,8 +270,6 @@ def fake_probe(folder, model, rng, samples, *, failed=False) -> Path:
                         }
                     )
     run.append(rows)
-    import pandas as pd
-
     frame = pd.DataFrame(run.rows())
     frame = frame[frame["error"].isna() & frame["ineligible"].isna()]
     layers = []
@@ -298,10 +313,10 @@ def fake_attention(folder, model, rng, samples) -> Path:
         return run.folder
     rows, layers = [], []
     for task in TASKS:
-        items = puzzles.get(task).pairs(samples, 0)
+        asked = pairs(task, samples)
         for layer in range(DEPTH):
             more = 0.05 if model.endswith("rl") and layer >= 5 else 0.0
-            masses = np.clip(0.2 + more + rng.normal(0, 0.01, len(items)), 0, 1)
+            masses = np.clip(0.2 + more + rng.normal(0, 0.01, len(asked)), 0, 1)
             head = {
                 "model": model,
                 "method": "attention",
@@ -321,11 +336,11 @@ def fake_attention(folder, model, rng, samples) -> Path:
                     "error": None,
                     "ineligible": None,
                 }
-                for pair, mass in zip(items, masses, strict=True)
+                for pair, mass in zip(asked, masses, strict=True)
             ]
             for component in ("all", "head 0", "head 1"):
                 mean = float(masses.mean())
-                ends = {"ci_low": mean - 0.005, "ci_high": mean + 0.005, "n": len(items)}
+                ends = {"ci_low": mean - 0.005, "ci_high": mean + 0.005, "n": len(asked)}
                 layers.append(
                     layer_row(
                         metric="attention_mass", component=component, value=mean, **ends, **head
@@ -336,8 +351,6 @@ def fake_attention(folder, model, rng, samples) -> Path:
 
 
 def fake_comparison(folder, models, rng) -> Path:
-    import pandas as pd
-
     run = open_run(
         "compare", "all", {"models": models}, folder / "runs", config={"models": models}, models={}
     )
