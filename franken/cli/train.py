@@ -57,6 +57,8 @@ def train(
     json: Json = False,
 ) -> int:
     """Train a recipe: SFT and GRPO stages. The same command resumes."""
+    if list_:
+        return _list(json)
     if plan:
         return _plan(recipe, freeze, train, out, set_ or [], device_memory, processes, json)
     return _train(
@@ -67,7 +69,6 @@ def train(
         set_ or [],
         dry_run,
         json,
-        list_=list_,
         show=show,
         tensorboard=tensorboard,
     )
@@ -106,6 +107,19 @@ def freeze_train(
     if arms:
         return _study(recipe, split_list(arms), seeds, items, out, set_ or [], dry_run, json)
     return _train(recipe, freeze, train, out, set_ or [], dry_run, json)
+
+
+def _list(json: bool) -> int:
+    """A line for every built-in recipe: its name and what its file says first."""
+    from trainer.recipe_files import describe, recipe_names
+
+    recipes = {name: describe(name) for name in recipe_names()}
+    if json:
+        return print_object({"recipes": recipes}, True)
+    width = max(map(len, recipes))
+    for name, description in recipes.items():
+        print(f"{name:{width}}  {description}")
+    return 0
 
 
 def _plan(
@@ -216,21 +230,11 @@ def _train(
     dry_run: bool,
     json: bool,
     *,
-    list_: bool = False,
     show: bool = False,
     tensorboard: bool = False,
 ) -> int:
-    from trainer.recipe import describe, load_recipe, recipe_names, with_trained
+    from trainer.recipe import load_recipe, with_trained
 
-    if list_:
-        if json:
-            return print_object(
-                {"recipes": {name: describe(name) for name in recipe_names()}}, True
-            )
-        from franken.cli.train_plan import print_recipes
-
-        print_recipes()
-        return 0
     if not name:
         raise UsageError(
             "no recipe given",

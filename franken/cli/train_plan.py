@@ -1,8 +1,7 @@
-"""What `franken train --plan` and `--list` print."""
+"""What `franken train --plan` prints."""
 
 from franken.console import print_table
 from trainer.plan import MemoryPlan, gib
-from trainer.recipe import describe, recipe_names
 
 
 def print_plan(plan: MemoryPlan) -> None:
@@ -27,10 +26,3 @@ def print_plan(plan: MemoryPlan) -> None:
                 f"  with activation checkpointing, activations would be {gib(stage.checkpointed)}"
             )
     print(f"{plan.device} has {gib(plan.available)}, the disk {gib(plan.disk_free)}")
-
-
-def print_recipes() -> None:
-    """A line for every built-in recipe: its name and what its file says first."""
-    width = max(len(name) for name in recipe_names())
-    for name in recipe_names():
-        print(f"{name:{width}}  {describe(name)}")

@@ -14,7 +14,8 @@ from franken.models.loading import load
 from trainer.freeze import apply_freeze
 from trainer.freeze_plan import freeze_plan
 from trainer.lora import add_lora
-from trainer.recipe import Lora, describe, load_recipe, parse_recipe, recipe_names
+from trainer.recipe import Lora, load_recipe, parse_recipe
+from trainer.recipe_files import describe, recipe_names
 
 PAPERS = [n for n in recipe_names() if n.endswith(("-3b", "-7b"))]
 

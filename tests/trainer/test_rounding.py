@@ -9,7 +9,8 @@ import torch
 
 from franken.cli import run_command
 from trainer.plan import memory_plan
-from trainer.recipe import load_recipe, recipe_names
+from trainer.recipe import load_recipe
+from trainer.recipe_files import recipe_names
 from trainer.rounding import STEPS, lost_updates
 
 
