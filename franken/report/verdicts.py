@@ -80,7 +80,7 @@ def paired(runset: RunSet, a: str, b: str, metric: str = "acc@1") -> Any | None:
     known: dict[tuple[str, str, str], Any] = vars(runset).setdefault("_compared", {})
     if (a, b, metric) not in known:
         left, right = values(runset, a, metric), values(runset, b, metric)
-        shared = len(left) > 0 and len(right) > 0 and len(left.index.intersection(right.index)) > 0
+        shared = len(left.index.intersection(right.index)) > 0
         known[a, b, metric] = (
             compare_samples(runset.samples("eval", a), runset.samples("eval", b), metric).set_index(
                 "task"

@@ -1,13 +1,14 @@
 """Verdicts follow from their stated tests."""
 
+from copy import copy
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from franken.report import headlines_layer_sets
-from franken.report.headlines import all_headlines, reading_depths, what
+from franken.report import headlines, headlines_layer_sets
+from franken.report.headlines import all_headlines, reading_depths, what, where
 from franken.report.headlines_layer_sets import necessary, transfer
 from franken.report.page.layer_sets import above_random
 from franken.report.verdicts import (
@@ -79,6 +80,13 @@ def test_reading_depth_counts_layers_of_pairs_that_follow_the_image(found):
         if changed[0]:
             expected.append(changed.sum())
     assert sorted(reading_depths(found, "rl")["sum"]) == sorted(expected)
+
+
+@pytest.mark.parametrize(("pairs", "said"), [(5, True), (4, False)])
+def test_depths_of_fewer_than_five_pairs_say_nothing(found, monkeypatch, pairs, said):
+    few = np.arange(pairs, dtype=float)
+    monkeypatch.setattr(headlines, "reading_depths", lambda *_: {"read": few, "sum": few + 2})
+    assert (where(found).verdict != ABSENT) == said
 
 
 def test_paired_tests_of_the_probe_stand_for_their_pairs_of_tasks(found):
@@ -313,6 +321,21 @@ def test_a_gap_of_a_paired_test_is_turned_to_the_later_task():
     test = FallTest(tasks=("a", "b"), difference=2.0, ci=(1.0, 4.0), p=0.01, p_adjusted=0.01, n=9)
     assert paired_gap(test, "b") == (2.0, 1.0, 4.0)
     assert paired_gap(test, "a") == (-2.0, -4.0, -1.0)
+
+
+def test_runs_of_other_puzzles_have_no_comparison(found):
+    """Nothing is paired where no prompt is shared."""
+    moved = copy(found)
+    vars(moved).pop("_compared", None)
+
+    def samples(verb, label):
+        rows = found.samples(verb, label)
+        return rows.assign(sample="other " + rows["sample"]) if label == "rl" else rows
+
+    moved.samples = samples
+    assert len(values(moved, "rl")) > 0
+    assert paired(moved, "sft", "rl") is None
+    assert paired(found, "sft", "rl") is not None
 
 
 def test_a_missing_evaluation_has_no_values_and_no_comparison(found):

@@ -10,10 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from franken.errors import UsageError
-from trainer.algorithms.diversity import dra, grpo_diversity, pairwise_diversity
+from trainer.algorithms.diversity import (
+    cosine_distances,
+    dra,
+    grpo_diversity,
+    pairwise_diversity,
+)
 from trainer.algorithms.gdpo import gdpo
-from trainer.algorithms.grpo import dr_grpo, grpo, reinforce_baseline, rloo
-from trainer.algorithms.mupo import mupo
+from trainer.algorithms.grpo import dr_grpo, grpo, reinforce_baseline, rloo, standardise
+from trainer.algorithms.mupo import cluster_diversity, mupo
 from trainer.algorithms.passk import passk
 
 
@@ -75,6 +80,18 @@ def test_reinforce_baseline_and_gdpo():
     ]
     found = gdpo(parts, torch.tensor([1.0, 0.5]))
     assert found.flatten().tolist() == pytest.approx(normalised(expected), rel=1e-5)
+    assert torch.equal(gdpo(parts), gdpo(parts, torch.ones(2)))
+
+
+def test_a_batch_is_standardised_but_for_groups_that_prefer_nothing():
+    values = torch.tensor([[0.0, 0.0, 0.0], [4.0, 0.0, -1.0]])
+    expected = normalised(values.flatten().tolist())
+    assert standardise(values)[0].tolist() == [0.0, 0.0, 0.0]
+    assert standardise(values)[1].tolist() == pytest.approx(expected[3:])
+    assert standardise(torch.tensor([[3.0]])).tolist() == [[0.0]]
+    assert standardise(torch.tensor([[3.0, 1.0]])).tolist() == [
+        pytest.approx([0.5**0.5, -(0.5**0.5)])
+    ]
 
 
 @pytest.mark.parametrize(("n", "k"), [(6, 2), (8, 4), (5, 5), (4, 1)])
@@ -109,6 +126,12 @@ def test_dra_divides_by_similarity():
         assert dra(rewards, embeddings)[b].tolist() == pytest.approx(normalised(adjusted))
     with pytest.raises(UsageError):
         dra(torch.ones(1, 3), torch.tensor([[[1.0, 0.0], [-1.0, 0.0], [-1.0, 0.0]]]))
+
+
+def test_a_response_is_at_no_distance_from_itself():
+    """Exactly, though a unit vector times itself is 1 only to the last bits."""
+    distances = cosine_distances(batch(group=9)[2].float())
+    assert torch.equal(distances.diagonal(dim1=1, dim2=2), torch.zeros(3, 9))
 
 
 def test_grpo_diversity_pays_right_answers_only():
@@ -179,6 +202,17 @@ def test_mupo_equals_the_equations(weighting, beta):
             weighting=weighting,
         )
         assert found.advantages[b].tolist() == pytest.approx(expected, rel=1e-6, abs=1e-9)
+
+
+def test_responses_are_compared_with_all_of_the_other_clusters():
+    """Also where there is one such response."""
+    embeddings = batch(prompts=1, group=3)[2]
+    units = [e / e.norm() for e in embeddings[0]]
+    apart = [[1 - (a @ b).item() for b in units] for a in units]
+    found = cluster_diversity(embeddings, torch.tensor([[0, 1, 0]]))[0]
+    expected = [apart[0][1], (apart[1][0] + apart[1][2]) / 2, apart[2][1]]
+    assert found.tolist() == pytest.approx(expected)
+    assert cluster_diversity(embeddings, torch.zeros(1, 3)).tolist() == [[0.0, 0.0, 0.0]]
 
 
 def test_the_mean_over_responses_is_the_papers_objective_over_k():

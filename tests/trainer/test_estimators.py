@@ -89,6 +89,32 @@ def test_every_built_in_gives_what_its_function_gives():
     )
 
 
+def members_of(found, rewards, g):
+    """The advantages of each cluster, by the clusters that `mupo` makes of the same group."""
+    total = rewards[..., 0] + 0.1 * rewards[..., 1]
+    made = mupo(total, correct=g.correct, embeddings=g.embed(), diversity_weight=0.0)
+    for row, labels in zip(found.advantages, made.labels, strict=True):
+        for k in range(3):
+            yield row[labels == k]
+
+
+def test_the_share_of_diversity_is_of_the_tokens_gradient():
+    rewards, g = groups(progress=0.5)
+    found = estimated(dict(name="grpo_diversity"), rewards, g)
+    total = g.total(rewards)
+    without = grpo(total).flatten().tolist()
+    extra = rest = 0.0
+    for one, bare, length in zip(
+        found.advantages.flatten().tolist(), without, g.lengths.flatten().tolist(), strict=True
+    ):
+        extra += abs(one - bare) * length
+        rest += abs(bare) * length
+    assert found.metrics["diversity_share"] == pytest.approx(extra / (extra + rest))
+    own = grpo_diversity(total, correct=g.correct, embeddings=g.embed())
+    fixed = grpo_diversity(total, correct=g.correct, embeddings=g.embed(), diversity_weight=0.4)
+    assert torch.equal(own, fixed)  # the paper's first λ
+
+
 def test_what_mupo_logs():
     rewards, g = groups(progress=1.0)
     metrics = estimated(dict(name="mupo", clusters=3, min_size=3), rewards, g).metrics
@@ -102,6 +128,11 @@ def test_what_mupo_logs():
         dict(name="mupo"), right, groups(correct=torch.ones(2, 9, dtype=torch.bool))[1]
     ).metrics
     assert alone["diversity_share"] == 1
+    some = torch.cat([right[:1], rewards[1:]])
+    one = estimated(dict(name="mupo", diversity=Anneal(start=0, end=0)), some, g)
+    flat = sum(not cluster.any() for cluster in members_of(one, some, g))
+    assert one.metrics["zero_variance_clusters"] == flat / (3 * len(some))
+    assert 0 < flat < 3 * len(some)
     wrong = estimated(
         dict(name="mupo"), rewards * 0, groups(correct=torch.zeros(2, 9, dtype=torch.bool))[1]
     ).metrics
@@ -117,6 +148,9 @@ def test_a_function_of_ones_own(monkeypatch):
     mine.logged = lambda rewards, g: Estimate(rewards[..., 0], {"seen": 1.0})
     mine.flat = lambda rewards, g: rewards.sum()
     mine.broken = lambda rewards, g: rewards[..., 0] / 0
+    mine.one_broken = lambda rewards, g: torch.where(g.correct, torch.nan, 0.0)
+    mine.shortest = lambda rewards, g: rewards[..., :1].expand(-1, -1, int(g.lengths.min()))
+    mine.nothing_at_all = lambda rewards, g: None
     mine.number = 3
     monkeypatch.setitem(sys.modules, "mine", mine)
     rewards, g = groups()
@@ -128,9 +162,13 @@ def test_a_function_of_ones_own(monkeypatch):
         g.lengths.max(),
     )
     assert estimated(dict(name="mine:logged"), rewards, g).metrics == {"seen": 1.0}
-    for name in ("flat", "broken", "too_few"):
+    assert g.lengths.min() < g.lengths.max()
+    assert 0 < g.correct.sum() < g.correct.numel()
+    for name in ("flat", "broken", "one_broken", "too_few", "shortest"):
         with pytest.raises(FrankenError):
             estimated(dict(name=f"mine:{name}"), rewards, g)
+    with pytest.raises(FrankenError, match="returned NoneType"):
+        estimated(dict(name="mine:nothing_at_all"), rewards, g)
     for name in ("mine:number", "mine:nothing", "nowhere_at_all:f"):
         with pytest.raises(UsageError):
             ADVANTAGES.get(name)
