@@ -11,6 +11,7 @@ from franken.evaluate.arms import obstacle, parse_arms, prompt_for
 from franken.evaluate.metrics import (
     GREEDY,
     compare_samples,
+    metric_names,
     per_prompt,
     summarise,
 )
@@ -53,6 +54,11 @@ def test_acc_at_k_equals_enumeration_over_subsets():
         subsets = list(itertools.combinations(draws, k))
         expected = np.mean([max(s) for s in subsets])
         assert per_prompt(samples, f"acc@{k}").iloc[0] == pytest.approx(expected)
+
+
+def test_every_k_above_one_is_reported_beside_acc_at_1():
+    shares = ["greedy", "format", "strategies", "truncated"]
+    assert metric_names((1, 2, 4)) == ["acc@1", "acc@2", "acc@4", *shares]
 
 
 def test_prompts_with_too_few_draws_leave_acc_at_k_but_not_acc_at_1():
