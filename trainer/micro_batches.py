@@ -1,18 +1,21 @@
 """Which responses go through the model together, and what the model says of them."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from franken.models.batch import ModelBatch
 from franken.models.loading import Loaded
 from trainer.collectives import all_reduce_max
 from trainer.packing import as_rows, by_budget, pack, packed_logprobs, token_mask
 from trainer.policy import response_logprobs, take_rows
 from trainer.rollout import Batch
-from trainer.sharding import check_in_step, inside, is_sharded
+from trainer.sharding import inside, is_sharded
 from trainer.stages import GrpoStage
+from trainer.towers import in_step, keeps_features
 
 Index = tuple[int, int]  # (prompt, response) of a step
 MicroBatch = list[Index]
@@ -60,7 +63,6 @@ def idle_micro_batches(loaded: Loaded, batch: Batch, busy: int) -> list[MicroBat
     """
     if not is_sharded(loaded.model):
         return []
-    check_in_step(loaded.model, [batch.encoded.images.pixel_values is not None])
     return [[(0, 0)]] * (all_reduce_max(busy) - busy)
 
 
@@ -71,18 +73,30 @@ def forward(
     responses = [batch.groups[i][j].ids for i, j in part]
     if stage.packed:
         row = pack(loaded, batch.encoded, part[0][0], responses)
-        values = inside(
-            loaded.model,
+        logprobs, entropy = _in_step(
+            loaded,
+            row.inputs,
             lambda: packed_logprobs(loaded, row, stage.temperature, entropy_grad=entropy_grad),
         )
-        logprobs, entropy = (as_rows(row, each, len(part)) for each in values)
+        logprobs, entropy = (as_rows(row, each, len(part)) for each in (logprobs, entropy))
         return Scores(logprobs, entropy, token_mask(row, len(part)))
     rows = take_rows(loaded, batch.encoded, [i for i, _ in part], responses)
-    logprobs, entropy = inside(
-        loaded.model,
+    logprobs, entropy = _in_step(
+        loaded,
+        rows.inputs,
         lambda: response_logprobs(loaded, rows, stage.temperature, entropy_grad=entropy_grad),
     )
     return Scores(logprobs, entropy, rows.mask)
+
+
+def _in_step(
+    loaded: Loaded, inputs: ModelBatch, call: Callable[[], tuple[Tensor, Tensor]]
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and entropies, from passes in which all ranks run the same layers."""
+    if keeps_features(loaded):  # the tower ran before
+        return inside(loaded.model, call)
+    (logprobs, entropy), zero = in_step(loaded, inputs, call)
+    return logprobs + zero, entropy
 
 
 def sampler_logprobs(batch: Batch, part: MicroBatch, mask: Tensor) -> Float[Tensor, "rows tokens"]:

@@ -1,20 +1,16 @@
 """The log-probabilities of responses under a policy, in padded rows.
 
-Prompts are left-padded and shared by reference: a row is (prompt index, response ids). Where the
-vision tower is frozen and the family allows it, image features are computed once per prompt and
-passed to every forward.
+Prompts are left-padded and shared by reference: a row is (prompt index, response ids).
 """
 
-import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from franken.models.batch import ModelBatch, join_features
+from franken.models.batch import ModelBatch
 from franken.models.loading import Loaded
 
 
@@ -27,26 +23,6 @@ class Rows:
     inputs: ModelBatch
     targets: Tensor
     mask: Bool[Tensor, "rows tokens"]
-
-
-def with_features(loaded: Loaded, batch: ModelBatch, at_once: int = 0) -> ModelBatch:
-    """Replace pixels by the image features of the frozen vision tower, once; unchanged where the
-    family cannot.
-
-    The tower sees the images of `at_once` rows at a time, all by default.
-    """
-    inner: Any = loaded.model.model
-    takes = "mm_encoder_outputs" in inspect.signature(inner.forward).parameters
-    if batch.images.image_grid_thw is None or not takes or _vision_trains(loaded):
-        return batch
-    parts = [batch.images.slice(places) for places in row_slices(batch.rows, at_once)]
-    with torch.no_grad():
-        features = [
-            inner.get_image_features(part.pixel_values, part.image_grid_thw, return_dict=True)
-            for part in parts
-            if part.pixel_values is not None
-        ]
-    return replace(batch, images=batch.images.with_features(join_features(features)))
 
 
 def take_rows(
@@ -103,8 +79,3 @@ def row_slices(count: int, at_once: int) -> list[list[int]]:
     """Row numbers, `at_once` (0: all) at a time."""
     size = at_once or max(count, 1)
     return [list(range(first, min(first + size, count))) for first in range(0, count, size)]
-
-
-def _vision_trains(loaded: Loaded) -> bool:
-    parts = (loaded.family.vision_blocks(loaded.model), loaded.family.projector_of(loaded.model))
-    return any(p.requires_grad for part in parts if part is not None for p in part.parameters())

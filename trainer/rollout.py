@@ -25,10 +25,10 @@ from trainer.distributed import local_slice, rank
 from trainer.engines import RolloutEngine
 from trainer.engines.native import NativeEngine
 from trainer.evaluate import prompts_of
-from trainer.policy import with_features
 from trainer.public import public_items
 from trainer.row_rules import RowRules
 from trainer.stages import GrpoStage, Mixture
+from trainer.towers import with_features
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,9 @@ from trainer.public import public_conversations
 from trainer.row_rules import RowRules
 from trainer.sft_packing import backward as packed_backward
 from trainer.sft_packing import pack_examples
-from trainer.sharding import check_in_step, inside
 from trainer.stages import Mixture, SftStage
 from trainer.templates import DEFAULT, TEMPLATES, Template, instruction, template, write
+from trainer.towers import in_step
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -63,9 +63,8 @@ def sft_step(
     if stage.packed:
         rows = pack_examples(loaded, batch, stage.token_budget)
         return {**packed_backward(loaded, rows), "grad_norm": optimizer_step(), **counts}
-    check_in_step(loaded.model, [batch.inputs.images.pixel_values is not None])
-    part, metrics = inside(loaded.model, lambda: loss(loaded.model, batch))
-    backpropagate(part, step)
+    (part, metrics), zero = in_step(loaded, batch.inputs, lambda: loss(loaded.model, batch))
+    backpropagate(part + zero, step)
     return {**metrics, "grad_norm": optimizer_step(), **counts}
 
 

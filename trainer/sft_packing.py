@@ -23,7 +23,8 @@ from trainer.collectives import all_reduce_max, all_reduce_sum
 from trainer.data import Batch
 from trainer.optimizer import backpropagate
 from trainer.packing import CHUNK, by_budget, check_causal, in_chunks, packed_hidden
-from trainer.sharding import check_in_step, inside, is_sharded
+from trainer.sharding import is_sharded
+from trainer.towers import in_step
 
 
 @dataclass(frozen=True)
@@ -104,14 +105,14 @@ def backward(loaded: Loaded, rows: list[Row]) -> Metrics:
     nothing. Raises FrankenError where the loss is not finite.
     """
     weight = all_reduce_sum([sum(float(row.weights.sum()) for row in rows)])[0]
-    count, idle = len(rows), 0
-    if is_sharded(loaded.model):
-        check_in_step(loaded.model, [row.inputs.images.pixel_values is not None for row in rows])
-        idle = all_reduce_max(count) - count
+    count = len(rows)
+    idle = all_reduce_max(count) - count if is_sharded(loaded.model) else 0
     loss, hits = 0.0, 0
     for number, row in enumerate(rows + rows[:1] * idle):
-        losses, likely = inside(loaded.model, lambda row=row: packed_losses(loaded, row))
-        part = (losses * row.weights).sum() / weight * (number < count)
+        (losses, likely), zero = in_step(
+            loaded, row.inputs, lambda row=row: packed_losses(loaded, row)
+        )
+        part = (losses * row.weights).sum() / weight * (number < count) + zero
         backpropagate(part)
         loss += part.item()
         hits += int((likely == row.targets).sum()) * (number < count)

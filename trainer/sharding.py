@@ -4,8 +4,9 @@ as one.
 A layer is gathered when it runs, forward and again backward, and its gradients are summed where its
 shard lives; the optimizer holds shards only. All ranks must run the same layers the same number of
 times, so a rank with less to do runs samples again that count for nothing
-(trainer/micro_batches.py). While sampling, the whole model is gathered once. With `bf16-mixed`,
-layers compute in bfloat16, while shards, their sums and the optimizer stay in float32.
+(trainer/micro_batches.py), and one without images shows the tower a blank one (trainer/towers.py).
+While sampling, the whole model is gathered once. With `bf16-mixed`, layers compute in bfloat16,
+while shards, their sums and the optimizer stay in float32.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,10 +25,8 @@ from torch.distributed.fsdp import (
 )
 from torch.utils.checkpoint import checkpoint
 
-from franken.errors import FrankenError
 from franken.models.families import Family
 from franken.models.loading import Loaded
-from trainer.collectives import all_gather
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -95,20 +94,6 @@ def whole(model: nn.Module) -> Iterator[None]:
         for module in modules:
             module.reshard()
             module.set_reshard_after_forward(module is not model, recurse=False)
-
-
-def check_in_step(model: nn.Module, images: list[bool]) -> None:
-    """Raise FrankenError where only some ranks would run a sharded vision tower: they would wait
-    for ever.
-
-    `images` says of each of this rank's forward passes whether it has images.
-    """
-    if is_sharded(model) and len({each for part in all_gather(images) for each in part}) > 1:
-        raise FrankenError(
-            "some forward passes have images and others none",
-            why="a sharded vision tower must run on all processes at once",
-            fix="set sharding: none, or give a stage tasks with images or tasks without",
-        )
 
 
 def checkpoint_activations(loaded: Loaded) -> None:

@@ -17,7 +17,7 @@ from franken.generate import Prompt, Sampling, encode_prompts, generate
 from franken.generate.engine import raw_ids
 from franken.models.batch import IMAGES, TOKENS, ModelBatch, join
 from franken.models.tiny import TINY_VISION, tiny, tiny_batch, tiny_inputs
-from trainer.policy import with_features
+from trainer.towers import with_features
 
 QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 every_family = pytest.mark.parametrize("family", TINY_VISION)

@@ -62,12 +62,13 @@ def write_rows(folder):
     return str(folder / "rows.jsonl")
 
 
-def recipe_on(data):
+def recipe_on(data, sharding="none"):
     stages = [{**stage, "data": data} for stage in STAGES]
-    return parse_recipe({"name": "x", "model": "creature:sft", "device": "cpu", "stages": stages})
+    common = {"name": "x", "model": "creature:sft", "device": "cpu", "sharding": sharding}
+    return parse_recipe({**common, "stages": stages})
 
 
-def train(data, out, until=0):
+def train(data, out, until=0, sharding="none"):
     """Run to the end; with `until`, stop as ctrl-C does, after that update."""
 
     def stop(line):
@@ -75,13 +76,14 @@ def train(data, out, until=0):
             signal.raise_signal(signal.SIGINT)
 
     with suppress(KeyboardInterrupt):
-        run_train(recipe_on(data), out, report=stop)
+        run_train(recipe_on(data, sharding), out, report=stop)
 
 
 def two_ranks(number, port, data, folder):
     torch.set_num_threads(1)
     with one_of_two(number, port):
         train(data, folder / "two")
+        train(data, folder / "sharded", sharding="fsdp")
 
 
 @pytest.fixture(scope="module")
@@ -115,11 +117,13 @@ def test_a_resumed_run_is_one_that_nobody_killed(folder):
         assert (a["loss"], a["skipped_rows"]) == (b["loss"], b["skipped_rows"])
 
 
-def test_two_processes_train_as_one(folder):
-    for a, b in zip(lines(folder / "one"), lines(folder / "two"), strict=True):
+@pytest.mark.parametrize("way", ["two", "sharded"])
+def test_two_processes_train_as_one(folder, way):
+    """Sharded, a process without images in a pass runs the tower beside one that has some."""
+    for a, b in zip(lines(folder / "one"), lines(folder / way), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-4, abs=1e-5)
         assert a["skipped_rows"] == b["skipped_rows"]
-    one, two = final(folder / "one"), final(folder / "two")
+    one, two = final(folder / "one"), final(folder / way)
     assert max((one[n].float() - two[n].float()).abs().max().item() for n in one) < 1e-3
 
 

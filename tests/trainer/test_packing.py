@@ -26,7 +26,8 @@ from trainer.packing import (
     share_frozen,
     token_mask,
 )
-from trainer.policy import response_logprobs, take_rows, with_features
+from trainer.policy import response_logprobs, take_rows
+from trainer.towers import with_features
 
 RESPONSES = [[7, 9, 11, 8], [12], [9, 9, 30, 31, 32, 33], [14, 15]]
 

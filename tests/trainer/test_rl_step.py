@@ -17,10 +17,11 @@ from trainer.algorithms.grpo import grpo
 from trainer.algorithms.mupo import mupo
 from trainer.freeze import apply_freeze
 from trainer.grpo import grpo_step
-from trainer.policy import response_logprobs, take_rows, with_features
+from trainer.policy import response_logprobs, take_rows
 from trainer.recipe import load_recipe
 from trainer.rollout import next_items
 from trainer.stages import GrpoStage
+from trainer.towers import with_features
 
 BASE = {
     "kind": "grpo",

@@ -9,9 +9,9 @@ from franken.models.tiny import tiny, tiny_batch
 from trainer.engines import native
 from trainer.engines.native import NativeEngine
 from trainer.evaluate import prompts_of
-from trainer.policy import with_features
 from trainer.rollout import draw
 from trainer.stages import GrpoStage
+from trainer.towers import with_features
 
 BASE = {"kind": "grpo", "steps": 1, "lr": 1e-3, "tasks": {"count": 1.0, "sum": 1.0, "compare": 1.0}}
 BASE |= {"prompts": 7, "group": 5, "max_new_tokens": 40}

@@ -17,11 +17,12 @@ from trainer.data import Conversation, encode
 from trainer.freeze import apply_freeze, fingerprints, frozen_names, verify_frozen
 from trainer.grpo import grpo_step
 from trainer.optimizer import learning_rate
-from trainer.policy import response_logprobs, take_rows, with_features
+from trainer.policy import response_logprobs, take_rows
 from trainer.recipe import load_recipe, parse_recipe
 from trainer.recipe_files import recipe_names
 from trainer.rollout import next_items
 from trainer.stages import GrpoStage, Stage
+from trainer.towers import with_features
 
 
 def test_schedule():

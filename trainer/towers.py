@@ -1,0 +1,90 @@
+"""The vision tower in training: kept features where it is frozen, and, where it is sharded, a run
+of it on every process in every pass.
+
+A sharded tower gathers its blocks from all processes. A process whose rows have no image would
+leave the others waiting for ever; it shows the tower a blank picture instead, whose features count
+for nothing: their sum times zero enters the loss, so that gradients are gathered in step as well.
+The blank picture goes first, as images do in a forward pass.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import chain
+from typing import Any, TypeVar
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from franken.generate.engine import Prompt
+from franken.generate.native import encode_prompts
+from franken.models.batch import ModelBatch, join_features
+from franken.models.loading import Loaded
+from trainer.policy import row_slices
+from trainer.sharding import inside, is_sharded
+
+BLANK = Image.new("RGB", (56, 56), "white")
+T = TypeVar("T")
+
+
+def with_features(loaded: Loaded, batch: ModelBatch, at_once: int = 0) -> ModelBatch:
+    """Replace pixels by the image features of the frozen vision tower, once; unchanged where the
+    family cannot.
+
+    The tower sees the images of `at_once` rows at a time, all by default.
+    """
+    if batch.images.image_grid_thw is None or not keeps_features(loaded):
+        return batch
+    inner: Any = loaded.model.model
+    parts = [batch.images.slice(places) for places in row_slices(batch.rows, at_once)]
+    with torch.no_grad():
+        features = [
+            inner.get_image_features(part.pixel_values, part.image_grid_thw, return_dict=True)
+            for part in parts
+            if part.pixel_values is not None
+        ]
+    return replace(batch, images=batch.images.with_features(join_features(features)))
+
+
+def keeps_features(loaded: Loaded) -> bool:
+    """Whether `with_features` computes features once: the tower is frozen, and the model's forward
+    pass takes them.
+    """
+    inner: Any = loaded.model.model
+    takes = "mm_encoder_outputs" in inspect.signature(inner.forward).parameters
+    return takes and not _vision_trains(loaded)
+
+
+def in_step(loaded: Loaded, inputs: ModelBatch, call: Callable[[], T]) -> tuple[T, Tensor | float]:
+    """Run a call that forwards `inputs`, and the tower as often as every other process does.
+
+    Returns the call's result and a zero, to be added to what is differentiated.
+    """
+    if not is_sharded(loaded.model):
+        return call(), 0.0
+    alone = inputs.images.pixel_values is None and loaded.family.vision_blocks(loaded.model)
+
+    def both() -> tuple[T, Tensor | float]:
+        zero = 0.0 * _blank_features(loaded) if alone else 0.0
+        return call(), zero
+
+    return inside(loaded.model, both)
+
+
+def _blank_features(loaded: Loaded) -> Tensor:
+    """The sum, a scalar, of all that the tower makes of a blank picture."""
+    inner: Any = loaded.model.model
+    blank = encode_prompts(loaded, [Prompt("", (BLANK,))]).images.tensors()
+    known = inspect.signature(inner.get_image_features).parameters
+    made = inner.get_image_features(
+        **{name: value for name, value in blank.items() if name in known}, return_dict=True
+    )
+    features = join_features([made])
+    levels = features.deepstack_features or ()
+    return torch.stack([x.sum() for x in chain(features.pooler_output, *levels)]).sum()
+
+
+def _vision_trains(loaded: Loaded) -> bool:
+    parts = (loaded.family.vision_blocks(loaded.model), loaded.family.projector_of(loaded.model))
+    return any(p.requires_grad for part in parts if part is not None for p in part.parameters())
