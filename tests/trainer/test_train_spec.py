@@ -13,8 +13,9 @@ from franken.cli import run_command
 from franken.errors import UsageError
 from franken.models.loading import load
 from franken.models.tiny import tiny
+from franken.names import Place
 from trainer import loop
-from trainer.freeze import frozen_names, parameter_places
+from trainer.freeze import Tensors, freeze_table, frozen_names, parameter_places
 from trainer.recipe import parse_recipe, with_trained
 
 
@@ -115,6 +116,22 @@ def test_a_tied_head_is_refused_with_the_reason(verb):
             frozen_names(model, **{"freeze": (), verb: [spec]})
         assert f"one tensor: {verb} embed" in caught.value.why
         assert f"--{verb}" in caught.value.what
+
+
+def test_the_table_adds_up_by_place_from_the_image_to_the_head():
+    places = [("text", 0, "mlp"), ("text", None, "embed"), ("text", None, "head")]
+    places += [("vision", 1, "attn"), ("text", 0, "attn"), ("text", 0, "mlp")]
+    rows = freeze_table(
+        Tensors(Place(*place), place[0] == "vision", 10**i) for i, place in enumerate(places)
+    )
+    assert [(r.part, r.layer, r.component, r.tensors, r.parameters) for r in rows] == [
+        ("vision", 1, "attn", 1, 1000),
+        ("text", None, "embed", 1, 10),
+        ("text", None, "head", 1, 100),
+        ("text", 0, "attn", 1, 10000),
+        ("text", 0, "mlp", 2, 100001),
+    ]
+    assert [r.frozen for r in rows] == [True, False, False, False, False]
 
 
 def test_one_of_freeze_and_train():
