@@ -211,7 +211,7 @@ def _items(
             width=width,
             held_out=stage.held_out,
             max_pixels=stage.max_pixels,
-            check=rows.too_long,
+            check=rows.obstacle,
             skipped=rows.skipped,
         )
     return next_items(stage.tasks, count, seed=seed, step=step, first=first)

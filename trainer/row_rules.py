@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from franken.generate.native import Prompt, encode_prompts
+from franken.generate.native import Prompt, Refused, encode_prompts
 from franken.models.loading import Loaded
 from franken.tasks import Item
 from franken.tasks.look import look
@@ -35,19 +35,26 @@ class RowRules:
     stage: AskingStage
     bad: list[tuple[int, str]] = field(default_factory=list)
 
-    def too_long(self, item: Item) -> str | None:
-        """Why a question is too long for the stage, its images' tokens included."""
-        return self._too_long(prompts_of(self.stage, [item])[0])
+    def obstacle(self, item: Item) -> str | None:
+        """Why the stage cannot ask a question: the processor refuses it, or it is too long, its
+        images' tokens included.
+        """
+        return self._obstacle(prompts_of(self.stage, [item])[0])
 
-    def too_long_to_learn(self, conversation: Conversation) -> str | None:
+    def obstacle_to_learning(self, conversation: Conversation) -> str | None:
         """The same of the first question of a conversation."""
-        return self._too_long(Prompt(conversation.turns[0][0], tuple(conversation.images)))
+        return self._obstacle(Prompt(conversation.turns[0][0], tuple(conversation.images)))
 
-    def _too_long(self, prompt: Prompt) -> str | None:
+    def _obstacle(self, prompt: Prompt) -> str | None:
         most = self.stage.max_prompt_tokens
-        if not most or self.loaded is None:
+        if self.loaded is None or not (most or prompt.images):
             return None
-        tokens = encode_prompts(self.loaded, [prompt]).tokens
+        try:
+            tokens = encode_prompts(self.loaded, [prompt]).tokens
+        except Refused as e:
+            return f"the processor refuses it: {e.why}"
+        if not most:
+            return None
         return f"its prompt has {tokens} tokens, more than {most}" if tokens > most else None
 
     @property

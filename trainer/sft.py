@@ -81,7 +81,7 @@ def _rows(stage: SftStage, rules: RowRules, *, seed: int, step: int) -> list[Con
             width=stage.batch,
             ask=request_of(stage),
             max_pixels=stage.max_pixels,
-            check=rules.too_long_to_learn,
+            check=rules.obstacle_to_learning,
             skipped=rules.skipped,
         )
     )

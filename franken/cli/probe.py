@@ -1,5 +1,6 @@
 """`franken probe`."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -69,6 +70,7 @@ def probe(
     from franken.checkpoints import open_checkpoint
     from franken.probe.cost import cost
     from franken.probe.plan import one_pair, plan_probe
+    from franken.tasks.look import short_reason
     from franken.tasks.sources import canonical, fetch
 
     if data is not None:
@@ -97,7 +99,9 @@ def probe(
         probed = f"{plan.part} {name_layers(plan.layers)} ({len(plan.layers)} of {depth})"
         print(f"{plan.checkpoint.name}: {probed}")
     if dry_run:
-        return print_object({**cost(plan)}, json)
+        failing = Counter(short_reason(p.target.error) for p in plan.pairs if p.target.error)
+        told = {"rows that fail": failing} if failing else {}
+        return print_object({**cost(plan), **told}, json)
     from franken.probe.run import run_probe
 
     with progress_bar(not json) as tick:

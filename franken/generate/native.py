@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from franken.errors import UsageError
+from franken.errors import FrankenError, UsageError
 from franken.generate.engine import (
     Prompt,
     Response,
@@ -36,6 +36,10 @@ from franken.models.loading import Loaded
 SHRINK_SHARE = 0.2  # finished rows are dropped from the cache once they are this share of it
 WORTH_SORTING = 0.9  # prompts are sorted where that needs less than this share of the positions
 PIXELS_PER_TOKEN = 28 * 28  # Qwen2.5-VL's; only used to guess which prompts are alike in length
+
+
+class Refused(FrankenError):
+    """A processor does not take a prompt: a picture in a shape that it cannot scale, say."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ def generate(
     on_batch: Callable[[int], None] | None = None,
 ) -> list[list[Response]]:
     """`[len(prompts)][n]` responses. `batch_size` counts rows (prompts × n); `on_batch` hears how
-    many prompts are done.
+    many prompts are done. A prompt that the processor refuses has its reason in place of answers.
     """
     sampling.check()
     per_batch = max(1, batch_size // sampling.n)
@@ -80,11 +84,28 @@ def generate(
     for start in range(0, len(order), per_batch):
         places = order[start : start + per_batch]
         chunk = [prompts[i] for i in places]
-        batch = encode_prompts(loaded, chunk)
-        drawn |= zip(places, sample(loaded, batch, [p.key for p in chunk], sampling), strict=True)
+        drawn |= zip(places, _answers(loaded, chunk, sampling), strict=True)
         if on_batch:
             on_batch(len(chunk))
     return [drawn[i] for i in range(len(prompts))]
+
+
+def _answers(loaded: Loaded, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Response]]:
+    """Responses to the prompts of one batch."""
+    try:
+        batch = encode_prompts(loaded, prompts)
+    except Refused:
+        reasons = [refusal(loaded, prompt) for prompt in prompts]
+        taken = [p for p, why in zip(prompts, reasons, strict=True) if why is None]
+        if len(taken) == len(prompts):  # what is refused is not one of them, but all together
+            raise
+        answers = iter(_answers(loaded, taken, sampling) if taken else ())
+        return [next(answers) if why is None else [_failed(why)] * sampling.n for why in reasons]
+    return sample(loaded, batch, [p.key for p in prompts], sampling)
+
+
+def _failed(why: str) -> Response:
+    return Response("", [], [], False, error=why)
 
 
 def batch_order(sizes: Sequence[int], per_batch: int) -> Sequence[int]:
@@ -117,7 +138,8 @@ def _size(loaded: Loaded, prompt: Prompt) -> int:
 def encode_prompts(loaded: Loaded, prompts: Sequence[Prompt]) -> ModelBatch:
     """Apply the chat template, expand image tokens and pad on the left. On the model's device.
 
-    Raises UsageError for images where the model is text-only.
+    Raises UsageError for images where the model is text-only, and `Refused` where the processor
+    does not take them.
     """
     if any(p.images for p in prompts) and loaded.processor is None:
         raise UsageError(
@@ -126,11 +148,23 @@ def encode_prompts(loaded: Loaded, prompts: Sequence[Prompt]) -> ModelBatch:
             fix="use --arms text or blind",
         )
     loaded.tokenizer.padding_side = "left"
-    if any(p.ids is not None for p in prompts):
-        encoded = _expand(loaded, prompts)
-    else:
-        encoded = _tokenise(loaded, prompts)
+    read = _expand if any(p.ids is not None for p in prompts) else _tokenise
+    try:
+        encoded = read(loaded, prompts)
+    except ValueError as e:  # what the processors of transformers raise
+        raise Refused(
+            "the processor refuses a prompt", why=str(e), fix="leave it out, or mend its images"
+        ) from e
     return ModelBatch.of(loaded.model, encoded, [len(p.images) for p in prompts])
+
+
+def refusal(loaded: Loaded, prompt: Prompt) -> str | None:
+    """Why the model's processor does not take a prompt; None where it does."""
+    try:
+        encode_prompts(loaded, [prompt])
+    except Refused as e:
+        return f"the processor refuses it: {e.why}"
+    return None
 
 
 @torch.no_grad()

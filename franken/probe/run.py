@@ -5,7 +5,7 @@ accounted for, resumable.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -13,16 +13,17 @@ import pandas as pd
 
 from franken import tasks
 from franken.errors import VerificationError
+from franken.generate.native import refusal
 from franken.models.loading import Loaded, load
 from franken.probe import controls
 from franken.probe.answers import Answered, reruns
 from franken.probe.method import Measurement, Method
 from franken.probe.methods import by_class
 from franken.probe.plan import ProbePlan
-from franken.probe.session import Session
+from franken.probe.session import Session, prompt_of
 from franken.probe.summary import layer_rows, peaks
 from franken.runs import Run, open_run
-from franken.tasks import Pair
+from franken.tasks import Item, Pair
 
 FLUSH = 16  # pairs whose rows are stored together
 Progress = Callable[[int, int, str], None]
@@ -48,7 +49,8 @@ def run_probe(
         def loading() -> Loaded:
             return load(plan.checkpoint.folder, device=device, dtype=dtype)
 
-        session = Session(plan, loading(), loading)
+        loaded = loading()
+        session = Session(_taken(plan, loaded), loaded, loading)
         before = controls.weights_digest(session.loaded)
         warnings = check_controls(session)
         done: set[Key] = {(r["method"], r["sample"], r["layer"]) for r in run.rows()}
@@ -77,6 +79,24 @@ def run_probe(
             "reruns": reruns(samples),
         }
         return run.finish(summary, n_requested=plan.n_requested, warnings=warnings, extra=results)
+
+
+def _taken(plan: ProbePlan, loaded: Loaded) -> ProbePlan:
+    """The plan with what the model's processor refuses as an error of its pair. Puzzles' pictures
+    are of a shape that any takes.
+    """
+
+    def checked(item: Item) -> Item:
+        if item.error or tasks.is_puzzle(item.task):
+            return item
+        return replace(item, error=refusal(loaded, prompt_of(item)))
+
+    def pair_of(pair: Pair) -> Pair:
+        target, source = checked(pair.target), checked(pair.source)
+        error = pair.error or target.error or source.error
+        return replace(pair, target=target, source=source, error=error)
+
+    return replace(plan, pairs=tuple(pair_of(pair) for pair in plan.pairs))
 
 
 def check_controls(session: Session) -> list[str]:

@@ -219,7 +219,7 @@ def test_long_prompts_and_large_images_are_bounded(folder, sft_creature):
     stage = recipe_on(data).stages[2].model_copy(update={"max_prompt_tokens": 20})
     rules = RowRules(sft_creature, stage)
     found = public_items(
-        data, 7, seed=0, step=0, check=rules.too_long, max_pixels=900, skipped=rules.skipped
+        data, 7, seed=0, step=0, check=rules.obstacle, max_pixels=900, skipped=rules.skipped
     )
     assert all(encode_prompts(sft_creature, [asked_with("", i)]).tokens <= 20 for i in found)
     assert any("tokens, more than 20" in why for _, why in rules.bad)
