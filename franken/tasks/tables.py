@@ -1,20 +1,18 @@
-"""Rows of a data set on disk or in the local cache of the hub, read when they are asked for.
-
-Parquet, CSV, TSV, JSONL and JSON are read with what the house has anyway. Only a hub id needs the
-`datasets` library (extra `data`), and only `fetch` lets it use the network.
+"""Rows of a data set on disk, read when they are asked for: Parquet, CSV, TSV, JSONL and JSON, read
+with what the house has anyway.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from franken.errors import FrankenError, UsageError
 from franken.tasks.text_tables import BadRow, Row, open_text
 
-__all__ = ["BadRow", "Row", "Table", "in_memory", "open_hub", "open_local", "open_snapshot"]
+__all__ = ["BadRow", "Row", "Table", "in_memory", "open_local"]
 
 KINDS = (".parquet", ".jsonl", ".json", ".csv", ".tsv")
+EVERY = "all"  # in place of a split's name: all of them
 AT_ONCE = 64  # rows of a Parquet file in memory
 
 
@@ -75,15 +73,15 @@ def _files(folder: Path, split: str) -> list[Path]:
         if not files:
             continue
         splits = {_split_of(f, folder) for f in files}
-        if split:
-            named = [f for f in files if _split_of(f, folder) == split]
+        if split and split != EVERY:
+            named = [f for f in files if _split_of(f, folder) in split.split("+")]
             if named or len(splits) > 1:
                 files = named
-        elif len(splits) > 1:
+        elif len(splits) > 1 and not split:
             raise UsageError(
                 f"{folder} holds several splits",
                 f"they are {', '.join(sorted(splits))}",
-                "name one: --columns split=NAME",
+                f"name one, or some: --columns split=NAME+NAME; split={EVERY} reads all",
             )
         if files:
             return files
@@ -156,96 +154,3 @@ def _of_group(file: Any, group: int, rows: Sequence[int], columns: list[str]) ->
                 return
     except pa.ArrowException as e:
         raise FrankenError("a Parquet file cannot be read", str(e), "check the files") from e
-
-
-def open_snapshot(hub: str, split: str, *, download: bool = False) -> Table:
-    """A data set of the hub by its files, of which the images are archives beside the table; with
-    `download` they are fetched first. Raises FrankenError where it is not in the local cache.
-    """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        folder = snapshot_download(hub, repo_type="dataset", local_files_only=not download)
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as e:
-        raise FrankenError(
-            f"no data set {hub} in the local cache" if not download else f"cannot fetch {hub}",
-            str(e).splitlines()[0] if str(e) else type(e).__name__,
-            "add --download, or give a local folder: NAME=FOLDER",
-        ) from e
-    return open_local(Path(folder), split)
-
-
-def open_hub(hub: str, config: str, split: str, *, download: bool = False) -> Table:
-    """A data set of the hub, from the local cache; with `download` it is fetched into the cache
-    first.
-
-    Raises UsageError when the `datasets` library is missing, FrankenError when the data set is not
-    there.
-    """
-    try:
-        import datasets
-        from datasets.exceptions import DatasetsError
-    except ImportError as e:
-        raise UsageError(
-            f"{hub} is a data set of the hub",
-            "the datasets library is not installed",
-            "pip install 'franken[data]'",
-        ) from e
-    with _network(download):
-        try:
-            dataset: Any = datasets.load_dataset(hub, config or None, split=split or None)
-        except (OSError, ValueError, DatasetsError) as e:
-            why = str(e).splitlines()[0] if str(e) else type(e).__name__
-            fix = (
-                "check the id, and split= and config= of --columns"
-                if download
-                else "add --download, or give a local folder: NAME=FOLDER"
-            )
-            raise FrankenError(
-                f"no data set {hub} in the local cache" if not download else f"cannot fetch {hub}",
-                why,
-                fix,
-            ) from e
-    if isinstance(dataset, dict):
-        if len(dataset) > 1:
-            raise UsageError(
-                f"{hub} has several splits",
-                f"they are {', '.join(dataset)}",
-                "name one: --columns split=NAME",
-            )
-        dataset = next(iter(dataset.values()))
-    for name, feature in dataset.features.items():
-        if isinstance(feature, datasets.Image):
-            dataset = dataset.cast_column(name, datasets.Image(decode=False))
-
-    def pick(numbers: Iterable[int], only: Sequence[str] | None = None) -> Iterator[Row]:
-        chosen = dataset
-        if only is not None:
-            chosen = dataset.select_columns([c for c in only if c in dataset.column_names])
-        return (chosen[n] for n in numbers)
-
-    return Table(list(dataset.column_names), len(dataset), pick, None)
-
-
-@contextmanager
-def _network(allowed: bool) -> Iterator[None]:
-    """The hub's libraries kept from the network unless it is allowed; code that comes with a data
-    set never runs (datasets ≥ 4).
-    """
-    import huggingface_hub
-    from datasets import config
-
-    places = (
-        (config, "HF_HUB_OFFLINE"),
-        (config, "HF_DATASETS_OFFLINE"),
-        (huggingface_hub.constants, "HF_HUB_OFFLINE"),
-    )
-    before = [(where, name, getattr(where, name)) for where, name in places if hasattr(where, name)]
-    try:
-        for where, name, value in before:
-            setattr(where, name, value or not allowed)
-        yield
-    finally:
-        for where, name, value in before:
-            setattr(where, name, value)

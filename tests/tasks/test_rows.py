@@ -16,6 +16,7 @@ from public_data import needs, public
 from franken import tasks
 from franken.errors import FrankenError, UsageError
 from franken.tasks.sources import canonical, load_tasks, open_stream
+from trainer.recipe import load_recipe
 
 LETTER = "Answer with the letter of the right option."
 
@@ -409,6 +410,47 @@ def test_virl39k_from_a_folder_and_from_the_cache(tmp_path, monkeypatch):
         (item,) = stream.pick([0])
         assert (item.id, item.answer, item.image.size) == ("virl39k-q1", "B", (8, 6))
         assert item.error is None
+
+
+def test_the_data_of_frankenstein_rl_load_as_the_recipe_ships(tmp_path, monkeypatch):
+    """Several files in verl's layout (its scripts: `data.prompt_key=prompt`, a Parquet file a
+    source), fetched as files; some questions have no image.
+    """
+    hub = tmp_path / "datasets--OpenMMReasoner--OpenMMReasoner-RL-74K"
+    (hub / "refs").mkdir(parents=True)
+    (hub / "refs" / "main").write_text("0")
+    snapshot = hub / "snapshots" / "0"
+    snapshot.mkdir(parents=True)
+    for source in ("mmk12_train", "wemath_pro"):
+        rows = [
+            {
+                "data_source": source,
+                "prompt": [
+                    {"role": "system", "content": "Think."},
+                    {"role": "user", "content": f"{mark}{source}?"},
+                ],
+                "images": [{"bytes": png(), "path": None}] if mark else [],
+                "reward_model": {"ground_truth": answer, "style": "rule"},
+                "extra_info": {"split": "train"},
+            }
+            for mark, answer in (("<image>", "4"), ("", "x^2"))
+        ]
+        pd.DataFrame(rows).to_parquet(snapshot / f"{source}.parquet")
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    stream = open_stream(canonical(load_recipe("frankenstein-rl-3b").stages[0].data))
+    found = [(i.question, i.answer, i.image is not None, i.error) for i in stream.pick(range(4))]
+    assert found == [
+        ("Think.\n\n<image>mmk12_train?", "4", True, None),
+        ("Think.\n\nmmk12_train?", "x^2", False, None),
+        ("Think.\n\n<image>wemath_pro?", "4", True, None),
+        ("Think.\n\nwemath_pro?", "x^2", False, None),
+    ]
+    with pytest.raises(UsageError, match="several splits"):
+        open_stream(canonical("OpenMMReasoner/OpenMMReasoner-RL-74K"))
+    one = open_stream(canonical("OpenMMReasoner/OpenMMReasoner-RL-74K#split=wemath_pro"))
+    assert one.size == 2
 
 
 def test_a_table_of_wrong_types_in_parquet(tmp_path):
