@@ -122,7 +122,8 @@ def main() -> None:
     parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.read:
-        return read(args.read)
+        read(args.read)
+        return
     with tempfile.TemporaryDirectory(dir=args.work) as work:
         lines = []
         for line in table(args.rows, Path(work)):
