@@ -6,7 +6,9 @@ for bit.
 
 Every attempt is a process forked from this one, so that torch is imported once. A third of the
 kills wait until a checkpoint is being written; the others come at a random moment. When a run has
-come to its end it is compared, and another one starts. Exits with 1 where anything differs.
+come to its end it is compared, and another one starts. Exits with 1 where anything differs. The run
+is SFT and RL on puzzles, then on rows with no, one and several images (and bad ones), packed and
+not.
 """
 
 import argparse
@@ -20,10 +22,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from test_mixture import STAGES as ON_ROWS
+from test_mixture import write_rows
+
 from franken.models.loading import load
 from trainer.checkpoint_files import finished
 from trainer.loop import run_train
-from trainer.recipe import parse_recipe
+from trainer.recipe import Recipe, parse_recipe
 
 SHARED = {"batch": 2, "save_every": 2, "freeze": ["vision", "projector"]}
 SFT = {"kind": "sft", "steps": 9, "lr": 1e-3, "tasks": {"read": 1.0}, "eval_every": 4, **SHARED}
@@ -51,7 +56,14 @@ RECIPE = {
 }
 
 
-def attempt(out: Path) -> int:
+def recipe_in(folder: Path) -> Recipe:
+    """The recipe, its rows written into a folder."""
+    data = write_rows(folder)
+    on_rows = [{**stage, "data": data} for stage in ON_ROWS]
+    return parse_recipe({**RECIPE, "stages": [*RECIPE["stages"], *on_rows]})
+
+
+def attempt(recipe: Recipe, out: Path) -> int:
     """Fork a process that trains into `out`, and return its id."""
     child = os.fork()
     if child:
@@ -59,7 +71,7 @@ def attempt(out: Path) -> int:
     code = 1
     try:
         sys.stderr = (out.parent / "stderr.txt").open("a")
-        run_train(parse_recipe(RECIPE), out)
+        run_train(recipe, out)
         code = 0
     except KeyboardInterrupt:
         code = 130
@@ -112,8 +124,9 @@ def soak(folder: Path, kills: int, seed: int) -> dict[str, Any]:
     load(
         RECIPE["model"], device="cpu", dtype="fp32"
     )  # imports what a run imports, so that a kill hits the training
+    recipe = recipe_in(folder)
     began = time.monotonic()
-    if os.waitpid(attempt(folder / "whole"), 0)[1]:
+    if os.waitpid(attempt(recipe, folder / "whole"), 0)[1]:
         raise RuntimeError((folder / "stderr.txt").read_text())
     length = time.monotonic() - began
     rows: list[dict[str, Any]] = []
@@ -124,7 +137,7 @@ def soak(folder: Path, kills: int, seed: int) -> dict[str, Any]:
         signum = dice.choice([signal.SIGKILL, signal.SIGINT])
         writing = dice.random() < 1 / 3
         delay = dice.uniform(0, length * 0.6)
-        child = attempt(out)
+        child = attempt(recipe, out)
         if len(rows) < kills and kill(child, out, signum, delay=delay, writing=writing):
             rows.append(_row(out, number, signum, delay, writing))
             continue
@@ -150,7 +163,7 @@ def _row(out: Path, run: int, number: int, delay: float, writing: bool) -> dict[
 
 def report(found: dict[str, Any]) -> str:
     """The table as Markdown."""
-    updates = sum(stage["steps"] for stage in RECIPE["stages"])
+    updates = sum(stage["steps"] for stage in (*RECIPE["stages"], *ON_ROWS))
     bad = {run: names for run, names in found["different"].items() if names}
     verdict = f"different: {bad}" if bad else "all equal, bit for bit"
     lines = [
@@ -159,8 +172,8 @@ def report(found: dict[str, Any]) -> str:
         "`OMP_NUM_THREADS=1 python tests/trainer/kill_and_resume.py --report "
         "benchmarks/results/resume.md`",
         "",
-        f"A run of {updates} updates (SFT, then GRPO with a KL, evaluations and the best "
-        "checkpoint kept; one thread,",
+        f"A run of {updates} updates (SFT, GRPO with a KL, then both on rows with no, one and several "
+        "images; evaluations, and the best checkpoint kept; one thread,",
         f"{found['seconds']} s when nobody kills it) was killed {len(found['kills'])} times over "
         f"{len(found['different'])} runs",
         "and resumed each time. Final weights and",
