@@ -18,13 +18,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import sleep
+from time import monotonic, sleep
 from typing import Annotated, Required, TypedDict, TypeVar, cast
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 import httpx
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from franken.bounds import limit, said
 from franken.errors import FrankenError, UsageError
 from franken.runs import atomic_write_text
 from franken.secrets import MARK, SHORTEST, find_key
@@ -36,7 +37,6 @@ HOPELESS = {
 }
 BUSY = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 LOCAL = ("localhost", "127.0.0.1", "::1")
-LARGEST_REPLY = 64 * 2**20  # bytes
 LONGEST_WAIT = 60.0  # seconds that a server may ask for
 # What some endpoints refuse to hear of, and what is sent instead. A temperature is never dropped:
 # it changes the answer.
@@ -73,7 +73,13 @@ class RequestFailed(EndpointError):
         self.param = param
 
 
-class Message(BaseModel):
+class Received(BaseModel):
+    """A part of a reply. Errors do not repeat it: cut short, a key in it would not be known."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+
+class Message(Received):
     """What a model said. Servers that take reasoning apart name it in one of two ways."""
 
     content: str | None = None
@@ -82,19 +88,19 @@ class Message(BaseModel):
     reasoning: str | None = None
 
 
-class TokenLogprob(BaseModel):
+class TokenLogprob(Received):
     """The log-probability of one token, in nats."""
 
     logprob: float
 
 
-class Logprobs(BaseModel):
+class Logprobs(Received):
     """Those of all tokens of an answer."""
 
     content: list[TokenLogprob] | None = None
 
 
-class Choice(BaseModel):
+class Choice(Received):
     """One completion."""
 
     message: Message
@@ -102,21 +108,21 @@ class Choice(BaseModel):
     logprobs: Logprobs | None = None
 
 
-class Completion(BaseModel):
+class Completion(Received):
     """The reply of /chat/completions."""
 
     choices: Annotated[list[Choice], Field(min_length=1)]
     model: str | None = None
 
 
-class Embedding(BaseModel):
+class Embedding(Received):
     """The vector of text number `index`."""
 
     index: int
     embedding: list[float]
 
 
-class Embeddings(BaseModel):
+class Embeddings(Received):
     """The reply of /embeddings."""
 
     data: list[Embedding]
@@ -130,7 +136,8 @@ class Endpoint:
     """An address (the part before /chat/completions) and how it is asked.
 
     `key_variable` names the environment variable of its key. A request is sent up to `1 + retries`
-    times; the first wait is `patience` seconds, and doubles. `timeout` is in seconds. Raises
+    times; the first wait is `patience` seconds, and doubles. `timeout` is in seconds, for one
+    answer from request to last byte. Raises
     UsageError for an address that cannot be one.
     """
 
@@ -138,7 +145,7 @@ class Endpoint:
     key_variable: str
     retries: int = 5
     patience: float = 1.0
-    timeout: float = 300.0
+    timeout: float = field(default_factory=lambda: limit("answer_seconds"))
     refused: set[str] = field(default_factory=set, compare=False, repr=False)  # of SUBSTITUTES
 
     def __post_init__(self) -> None:
@@ -227,7 +234,8 @@ class Client:
             try:
                 status, headers, content = self._exchange(path, body)
             except httpx.TimeoutException:
-                reason, connected = f"no answer within {endpoint.timeout:g} s", True
+                bound = f"answer_seconds={endpoint.timeout:g}"
+                reason, connected = f"no answer within {endpoint.timeout:g} s ({bound})", True
             except httpx.DecodingError as e:
                 raise RequestFailed(f"the answer cannot be decoded: {e}") from e
             except httpx.RequestError as e:
@@ -251,13 +259,15 @@ class Client:
         raise RequestFailed(f"{reason} ({endpoint.retries + 1} attempts)")
 
     def _exchange(self, path: str, body: Body) -> tuple[int, httpx.Headers, bytes]:
-        content = bytearray()
-        sent = json.dumps(body).encode()
+        content, most = bytearray(), limit("reply_mib")
+        sent, end = json.dumps(body).encode(), monotonic() + self.endpoint.timeout
         with self.http.stream("POST", f"{self.endpoint.url}/{path}", content=sent) as reply:
             for part in reply.iter_bytes():
                 content += part
-                if len(content) > LARGEST_REPLY:
-                    raise RequestFailed(f"the answer is larger than {LARGEST_REPLY // 2**20} MiB")
+                if len(content) > most * 2**20:
+                    raise RequestFailed(f"the answer is larger than {said('reply_mib')}")
+                if monotonic() > end:  # byte after byte, each of them in time
+                    raise httpx.ReadTimeout("the answer does not end")
             return reply.status_code, reply.headers, bytes(content)
 
 

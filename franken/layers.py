@@ -17,7 +17,7 @@ from franken.errors import UsageError, check_known, did_you_mean
 PARTS = ("vision", "projector", "text")
 COMPONENTS = ("attn", "mlp", "norm", "embed", "head", "patch")
 THIRDS = ("early", "middle", "late")
-_SPAN = re.compile(r"(\d+)(?:[-:](\d+))?")
+_SPAN = re.compile(r"([0-9]{1,9})(?:[-:]([0-9]{1,9}))?")
 
 
 class StoredRange(TypedDict):
@@ -120,7 +120,7 @@ def _parse_one(piece: str, depths: Mapping[str, int], part: str) -> LayerRange:
     span = _SPAN.fullmatch(piece)
     if not span:
         raise UsageError(
-            f"cannot read the layer range {piece!r}",
+            f"cannot read the layer range {piece[:80]!r}",
             why="a range is 16-28, 16:28, a single layer, early, middle, late or all",
             fix=did_you_mean(piece, (*THIRDS, "all"))
             or f"this model's {part} has layers 0..{depth - 1}",

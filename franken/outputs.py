@@ -34,6 +34,24 @@ def output_folder(path: Path, *, finished: str = "") -> Path:
     return given if given.name not in ("", "..") else folder
 
 
+def output_file(path: Path) -> Path:
+    """A file to write, with `~` expanded; its folder is made. Raises UsageError where there can be
+    none: for a folder, a device, a pipe, a link to nothing, or below what is no folder.
+    """
+    given = path.parent / path.name
+    folder = output_folder(given.parent)
+    file = folder / given.name
+    try:
+        if os.path.lexists(file) and not file.is_file():
+            raise _unusable(path, "there is something that is no file")
+        folder.mkdir(parents=True, exist_ok=True)
+        if len(os.fsencode(file.name)) > os.pathconf(folder, "PC_NAME_MAX"):
+            raise _unusable(path, "the name is too long")
+    except (OSError, ValueError) as e:
+        raise _unusable(path, getattr(e, "strerror", None) or str(e)) from e
+    return file
+
+
 def refuse_other(out: Path, mark: str) -> None:
     """Raises UsageError for a folder that holds something, but no file `mark`."""
     if out.exists() and any(out.iterdir()) and not (out / mark).exists():

@@ -16,9 +16,7 @@ VARIABLES = ("OPENAI_API_KEY", "FRANKEN_JUDGE_KEY", "FRANKEN_EMBEDDING_KEY", "HF
 SHORTEST = 8  # characters: shorter ones are words that servers without keys are given (EMPTY, x)
 LARGEST_FILE = 16 * 2**10  # bytes
 MARK = "***"
-USER = re.compile(r"(?<=://)[^\s'\"]*@")  # user:password@, of which a careless one holds slashes
-PAIR = re.compile(r"[^\s'\"/]+:(?!//)[^\s'\"]*@")  # the same without the //
-QUERY = re.compile(r"(://[^\s'\"?#;]*)[?#;](?!MODEL\b)[^\s'\"]+")
+WORD = re.compile(r"[^\s'\"]+")
 
 
 def find_key(variable: str) -> str:
@@ -40,8 +38,33 @@ def redact(text: str) -> str:
     """The text without any key of this process, and without what stands in addresses before an `@`
     or behind a `?`, `#` or `;`.
     """
-    text = PAIR.sub(f"{MARK}@", USER.sub(f"{MARK}@", text))
-    return without_keys(QUERY.sub(rf"\1{MARK}", text))
+    return without_keys(WORD.sub(lambda word: _bare(word[0]), text))
+
+
+def _bare(word: str) -> str:
+    """A word without what it says before an `@` or behind an address, in time linear in its
+    length: errors repeat whatever was given.
+    """
+    before, at, host = word.rpartition("@")  # a careless password holds @ and slashes
+    if at and "://" in before:
+        word = f"{before.partition('://')[0]}://{MARK}@{host}"
+    elif at and (start := _start_of_pair(before)) is not None:
+        word = f"{before[:start]}{MARK}@{host}"
+    scheme, colon, rest = word.partition("://")
+    if colon and (end := re.search(r"[?#;]", rest)):
+        secret = rest[end.end() :]
+        if secret and not re.match(r"MODEL\b", secret):
+            return f"{scheme}://{rest[: end.start()]}{MARK}"
+    return word
+
+
+def _start_of_pair(text: str) -> int | None:
+    """Where `user:password` begins; None where there is no such pair."""
+    for colon in re.finditer(":", text):
+        at = colon.start()
+        if at and text[at - 1] != "/" and text[at + 1 : at + 3] != "//":
+            return text.rfind("/", 0, at) + 1
+    return None
 
 
 def without_keys(text: str) -> str:

@@ -11,9 +11,10 @@ class Stub(ThreadingHTTPServer):
     headers).
     """
 
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, port=0):
+        super().__init__(("127.0.0.1", port), Handler)
         self.asked, self.headers, self.faults, self.choice = [], [], [], {}
+        self.misbehave = None  # called with the handler in place of an answer
 
     @property
     def endpoint(self):
@@ -25,6 +26,9 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.asked.append(body)
         self.server.headers.append(dict(self.headers) | {"path": self.path})
+        if self.server.misbehave:
+            self.server.misbehave(self)
+            return
         messages = body.get("messages", [{"content": [{"text": ""}]}])
         content = messages[0]["content"]
         asked = content if isinstance(content, str) else content[-1]["text"]
@@ -44,9 +48,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving():
+def serving(port=0):
     """A Stub that answers for as long as the block runs."""
-    server = Stub()
+    server = Stub(port)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     try:
         yield server

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LEVELS = [
     {"errors"},
-    {"plugins", "secrets"},
+    {"plugins", "secrets", "bounds"},
     {"layers", "names", "contents", "files", "outputs", "yaml_files"},
     {"headers", "configs"},
     {"soundness", "companions"},

@@ -77,11 +77,11 @@ def test_nobody_is_followed_to_another_address(stub):
 
 
 def test_a_reply_has_a_largest_size(stub, monkeypatch):
-    monkeypatch.setattr(endpoints, "LARGEST_REPLY", 10**6)
+    monkeypatch.setenv("FRANKEN_BOUNDS", "reply_mib=1")
     bomb = gzip.compress(b" " * 10**8)
-    stub.faults = [(200, b" " * 1_000_001, {}), (200, bomb, {"Content-Encoding": "gzip"})]
+    stub.faults = [(200, b" " * (2**20 + 1), {}), (200, bomb, {"Content-Encoding": "gzip"})]
     for _ in range(2):
-        with pytest.raises(RequestFailed, match="larger than"):
+        with pytest.raises(RequestFailed, match="larger than reply_mib=1"):
             complete(stub)
 
 

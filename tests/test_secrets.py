@@ -5,6 +5,7 @@ printed is searched for it.
 import io
 import json
 import sys
+import time
 from contextlib import redirect_stderr, redirect_stdout
 
 import pandas as pd
@@ -64,7 +65,8 @@ def finished(folder, label="m"):
     row |= {"question": "q?", "gold": "3", "answer_type": "integer", "options": "[]"}
     row |= {"output": "<answer>4</answer>", "answer": "4", "score": 0.0, "reason": "x"}
     row |= {"error": None, "ineligible": None, "well_formed": True, "truncated": False}
-    row |= {"perception": None, "strategy": None}
+    row |= {"perception": None, "strategy": None, "kind": "other", "misled": None}
+    row |= {"facts_right": None, "tokens": 3, "steps": 1, "reflections": 0, "references": 0}
     models = {label: f"models/{label}"}
     with open_run("eval", label, {"model": label}, folder, config=config, models=models) as made:
         made.append([row, row | {"draw": 0}])
@@ -226,3 +228,10 @@ def test_tables_of_a_judged_run_hold_no_key(tmp_path, monkeypatch):
         assert code == 0, printed
         assert SECRET not in printed
     assert SECRET not in written(tmp_path)
+
+
+@pytest.mark.parametrize("text", [":" * 200_000, "@" + ":" * 200_000, "a://?" * 50_000])
+def test_long_texts_are_redacted_soon(text):
+    started = time.perf_counter()
+    secrets.redact(text)
+    assert time.perf_counter() - started < 1

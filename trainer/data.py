@@ -17,8 +17,10 @@ from PIL import Image
 from torch import Tensor
 
 from franken.errors import FrankenError
+from franken.generate.reading import read_with
 from franken.models.batch import IMAGES, ModelBatch
 from franken.models.loading import Loaded
+from franken.models.templates import write_chat
 from franken.tasks.marks import pieces
 
 
@@ -56,9 +58,9 @@ def encode(loaded: Loaded, conversations: Sequence[Conversation]) -> Batch:
     prompts, answers = zip(*(_spell(processor or tokenizer, c) for c in conversations), strict=True)
     images = [c.images for c in conversations]
     if any(images):
-        encoded = processor(text=list(prompts), images=images)
+        encoded = read_with(processor, text=list(prompts), images=images)
     else:
-        encoded = tokenizer(list(prompts), add_special_tokens=False)
+        encoded = read_with(tokenizer, text=list(prompts), add_special_tokens=False)
     rows, labels = [], []
     for prompt, spelt in zip(encoded["input_ids"], answers, strict=True):
         prompt = [int(t) for t in prompt]
@@ -117,7 +119,7 @@ def chat_pieces(template: Any, turns: int, shape: str) -> tuple[Any, ...]:
         messages.append(
             {"role": "assistant", "content": [{"type": "text", "text": _ANSWER.format(i)}]}
         )
-    text = template.apply_chat_template(messages, tokenize=False)
+    text = write_chat(template, messages, for_answer=False)
     texts = [place for place, kind in enumerate(shape) if kind == "t"]
     marks = [_QUESTION.format(f"0.{place}") for place in texts]
     for i in range(turns):

@@ -15,6 +15,7 @@ import typer
 from typer.exceptions import TyperException
 
 from franken import plugins
+from franken.bounds import bounded
 from franken.cli import (
     diff,
     doctor,
@@ -118,30 +119,36 @@ def run_command(arguments: list[str], debug: bool) -> int:
 
 def _dispatch(arguments: list[str]) -> int:
     plugins.use_named()
-    files, arguments = plugin_files(arguments)
+    files, arguments = taken_out(arguments, "--plugin", "FILE.py")
+    pairs, arguments = taken_out(arguments, "--bound", "NAME=NUMBER")
     for file in files:
         plugins.use(file)
-    result = typer.main.get_command(app).main(
-        args=arguments, prog_name="franken", standalone_mode=False
-    )
+    with bounded(pairs):
+        result = typer.main.get_command(app).main(
+            args=arguments, prog_name="franken", standalone_mode=False
+        )
     return _interrupted() if result == 130 else result if isinstance(result, int) else 0
 
 
-def plugin_files(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """The files of `--plugin FILE`, which goes with any verb, and the rest of the line. Raises
-    UsageError without a file.
+def taken_out(arguments: list[str], option: str, value: str) -> tuple[list[str], list[str]]:
+    """The values of an option that goes with any verb, and the rest of the line. Raises UsageError
+    where one has no value.
     """
-    files, rest, words = [], [], iter(arguments)
+    values, rest, words = [], [], iter(arguments)
     for word in words:
-        if word == "--plugin":
-            files.append(next(words, ""))
-        elif word.startswith("--plugin="):
-            files.append(word.partition("=")[2])
+        if word == option:
+            values.append(next(words, ""))
+        elif word.startswith(f"{option}="):
+            values.append(word.partition("=")[2])
         else:
             rest.append(word)
-    if "" in files:
-        raise UsageError("--plugin without a file", fix="write --plugin FILE.py")
-    return files, rest
+    if "" in values:
+        raise UsageError(
+            f"{option} without a value",
+            why=f"it is followed by {value}",
+            fix=f"write {option} {value}",
+        )
+    return values, rest
 
 
 def _interrupted() -> int:

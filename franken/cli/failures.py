@@ -6,6 +6,7 @@ import errno
 import json as json_module
 import os
 import platform
+import re
 import sys
 import tempfile
 import traceback
@@ -20,6 +21,7 @@ class Fault(FrankenError):
     """Something that nobody foresaw: franken's own fault."""
 
 
+OUT_OF_MEMORY = re.compile(r"^OutOfMemoryError |^RuntimeError .*can't allocate memory")  # torch's
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FIXES = {
     **dict.fromkeys(FULL, "free some space; the same command goes on from here"),
@@ -42,10 +44,10 @@ def as_franken_error(error: Exception) -> FrankenError:
         return UsageError(text, why="the command line cannot be read", fix="add --help")
     if isinstance(error, OSError) and error.errno is not None:
         return _of_the_system(error)
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(f"{type(error).__name__} {error}"):
         return FrankenError(
             "there is not enough memory",
-            why=str(error) or "the system gave no more",
+            why=(str(error) or "the system gave no more").splitlines()[0][:300],
             fix="use fewer --jobs, a smaller batch, or another --device",
         )
     kind = f"{type(error).__name__}: {error}".splitlines()[0][:200]

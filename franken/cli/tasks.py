@@ -8,6 +8,7 @@ import typer
 from franken.cli.options import Columns, Json, Questions, Seed
 from franken.cli.pages import of_tasks
 from franken.console import print_object, print_table, print_verdicts
+from franken.outputs import output_file
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -117,13 +118,13 @@ def render(
     from franken.tasks.contact_sheet import contact_sheet, pair_sheet
 
     puzzle, side = tasks.get(task), split_named(split)
-    file = out or Path(f"{task.replace(':', '-').replace('@', '-').replace('+', '-')}.png")
+    named = f"{task.replace(':', '-').replace('@', '-').replace('+', '-')}.png"
+    file = output_file(out or Path(named))
     sheet = (
         pair_sheet(puzzle.pairs(n, seed, side))
         if pairs
         else contact_sheet(puzzle.items(n, seed, side), columns=columns)
     )
-    file.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(file, "PNG")
     if json:
         return print_object({"task": task, "file": str(file), "size": list(sheet.size)}, json)
@@ -153,6 +154,7 @@ def look(
     from franken.tasks.look_page import page
     from franken.tasks.sources import canonical
 
+    html = output_file(html) if html is not None else None
     tokens = None
     if model:
         from franken.generate.lengths import token_counter
@@ -160,7 +162,6 @@ def look(
         tokens = token_counter(model)
     found = look_at(canonical(data, columns), shown=shown, checked=check, tokens=tokens)
     if html is not None:
-        html.parent.mkdir(parents=True, exist_ok=True)
         html.write_text(page(found), encoding="utf-8")
     if json:
         print_object({**summary(found), "html": str(html) if html else None}, json)

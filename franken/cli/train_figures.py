@@ -7,6 +7,7 @@ import typer
 
 from franken.cli.options import Json
 from franken.console import print_object
+from franken.outputs import output_file
 
 
 def train_figures(
@@ -23,7 +24,7 @@ def train_figures(
     """
     from franken.report.figures.training import draw_training
 
-    figure = draw_training(runs, out, window=window)
+    figure = draw_training(runs, output_file(out), window=window)
     if json:
         return print_object({"figure": str(figure)}, True)
     print(figure)

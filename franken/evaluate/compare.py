@@ -51,6 +51,10 @@ MINUS = " - "
 PERMUTATIONS = 4000
 CORRELATED = ("diversity", "distinct-2", "strategies")
 POINTS = "points.parquet"
+MEASURED = (  # columns of answers that measures are made of
+    *("model", "method", "task", "sample", "draw", "gold", "output", "answer", "score"),
+    *("strategy", "kind", "error", "ineligible"),
+)
 
 
 class Evaluated(NamedTuple):
@@ -99,7 +103,8 @@ def compare_runs(
         if run.is_complete():
             return run.folder
         curve = min(r.manifest.config.n or 0 for r in runs)
-        evaluated = _measured([(r.label, r.samples) for r in runs], k, curve, embed, trained)
+        rows = [(r.label, r.answers(*MEASURED)) for r in runs]
+        evaluated = _measured(rows, k, curve, embed, trained)
         if not run.rows():
             run.append(_values(evaluated))
         write_parquet(_points(evaluated, embed, seed), run.folder / POINTS)

@@ -161,7 +161,7 @@ def _last_token(
 
 def _endpoint(name: str) -> Embed:
     url, _, model = name.partition("#")
-    endpoint = Endpoint(url, KEY, retries=3, timeout=120.0)
+    endpoint = Endpoint(url, KEY, retries=3)
 
     def embed(texts: Sequence[str]) -> Tensor:
         try:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from franken.errors import UsageError
 from franken.layers import PARTS
 
-_RANGE = rf"(?:(?:{'|'.join(PARTS)}):)?(?:\d+(?:[-:]\d+)?|early|middle|late|all)"
+_RANGE = rf"(?:(?:{'|'.join(PARTS)}):)?(?:[0-9]{{1,9}}(?:[-:][0-9]{{1,9}})?|early|middle|late|all)"
 _PIECE = re.compile(rf"(.+?):({_RANGE}(?:,{_RANGE})*)(?:\+|$)")  # a donor may hold : and + itself
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 
 from franken.endpoints import check_endpoint
 from franken.errors import UsageError, check_known
+from franken.models.templates import write_chat
 from franken.tasks.marks import pieces
 
 ENGINES = ("native", "vllm", "openai")
@@ -158,12 +159,12 @@ def short_seed(name: str, seed: int) -> int:
 
 def template_text(template: Any, prompt: Prompt) -> str:
     """A prompt as its chat template writes it, one placeholder an image. `template` is a processor
-    or a tokenizer.
+    or a tokenizer. Raises FrankenError for a template that fails.
     """
     parts = pieces(prompt.text, len(prompt.images))
     content = [{"type": "image"} if p is None else {"type": "text", "text": p} for p in parts]
     messages = [{"role": "user", "content": content}]
-    return template.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return write_chat(template, messages, for_answer=True)
 
 
 def raw_ids(processor: Any, tokenizer: Any, prompt: Prompt) -> list[int]:

@@ -7,6 +7,7 @@ from franken.checkpoints import open_checkpoint
 from franken.companions import check_companions
 from franken.errors import FrankenError
 from franken.generate.engine import Prompt, template_text
+from franken.generate.reading import read_with
 from franken.tasks.puzzle import Item
 
 
@@ -29,10 +30,8 @@ def token_counter(model: str) -> Callable[[Item], int]:
         text = template_text(reader, Prompt(item.question, images))
         if images and not sees:
             raise FrankenError(f"{model} cannot see the images")
-        try:
-            read = reader(text=[text], images=[list(images)]) if images else reader(text=[text])
-        except ValueError as e:
-            raise FrankenError(f"the processor refuses it: {e}") from e
+        seen = {"images": [list(images)]} if images else {}
+        read = read_with(reader, text=[text], **seen)
         return len(read["input_ids"][0])
 
     return count

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from franken.errors import FrankenError, UsageError
+from franken.errors import UsageError
 from franken.generate.engine import (
     Prompt,
     Response,
@@ -30,16 +30,13 @@ from franken.generate.engine import (
     stream,
     template_text,
 )
+from franken.generate.reading import Refused, read_with
 from franken.models.batch import ModelBatch
 from franken.models.loading import Loaded
 
 SHRINK_SHARE = 0.2  # finished rows are dropped from the cache once they are this share of it
 WORTH_SORTING = 0.9  # prompts are sorted where that needs less than this share of the positions
 PIXELS_PER_TOKEN = 28 * 28  # Qwen2.5-VL's; only used to guess which prompts are alike in length
-
-
-class Refused(FrankenError):
-    """A processor does not take a prompt: a picture in a shape that it cannot scale, say."""
 
 
 @dataclass(frozen=True)
@@ -149,12 +146,7 @@ def encode_prompts(loaded: Loaded, prompts: Sequence[Prompt]) -> ModelBatch:
         )
     loaded.tokenizer.padding_side = "left"
     read = _expand if any(p.ids is not None for p in prompts) else _tokenise
-    try:
-        encoded = read(loaded, prompts)
-    except ValueError as e:  # what the processors of transformers raise
-        raise Refused(
-            "the processor refuses a prompt", why=str(e), fix="leave it out, or mend its images"
-        ) from e
+    encoded = read(loaded, prompts)
     return ModelBatch.of(loaded.model, encoded, [len(p.images) for p in prompts])
 
 
@@ -285,8 +277,12 @@ def _tokenise(loaded: Loaded, prompts: Sequence[Prompt]) -> Mapping[str, Tensor]
     texts = [template_text(loaded.processor or loaded.tokenizer, p) for p in prompts]
     images = [list(p.images) for p in prompts]
     if any(images):
-        return loaded.processor(text=texts, images=images, padding=True, return_tensors="pt")
-    return loaded.tokenizer(texts, padding=True, return_tensors="pt", add_special_tokens=False)
+        return read_with(
+            loaded.processor, text=texts, images=images, padding=True, return_tensors="pt"
+        )
+    return read_with(
+        loaded.tokenizer, text=texts, padding=True, return_tensors="pt", add_special_tokens=False
+    )
 
 
 def _expand(loaded: Loaded, prompts: Sequence[Prompt]) -> Mapping[str, Tensor]:
@@ -298,7 +294,8 @@ def _expand(loaded: Loaded, prompts: Sequence[Prompt]) -> Mapping[str, Tensor]:
     if any(p.images for p in prompts):
         mark, between = loaded.processor.image_token, loaded.tokenizer.eos_token
         encoded = dict(
-            loaded.processor(
+            read_with(
+                loaded.processor,
                 text=[between.join([mark] * len(p.images)) for p in prompts],
                 images=[list(p.images) for p in prompts],
                 padding=True,

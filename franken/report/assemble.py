@@ -19,7 +19,7 @@ from typing import NamedTuple
 from franken.checkpoints import open_checkpoint
 from franken.errors import FrankenError, UsageError
 from franken.layers import parse_ranges
-from franken.outputs import refuse_other
+from franken.outputs import output_folder, refuse_other
 from franken.runs import IDENTITY, STAGES, LoadedRun, RunSet, Study, load_run, open_runs, read_study
 from franken.runs.lineage import Frozen, Lineage, Said
 from franken.runs.manifest import check_models
@@ -67,7 +67,8 @@ def assemble(paths: Sequence[Path], *, out: Path | None = None, said: Said = Sai
     lineage = runs.lineage(said)
     content = [sorted(run.folder.name for run in runs.runs), lineage.stages]
     identity = json.dumps(content, sort_keys=True)
-    out = out or Path(f"report-{hashlib.sha256(identity.encode()).hexdigest()[:8]}")
+    named = f"report-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+    out = output_folder(out or Path(named))
     _check_free(out)
     record = _record(runs, lineage, [*lineage.notes, *notes], out)
     record.command = shlex.join(["franken", "report", *map(str, paths), "--out", str(out)])

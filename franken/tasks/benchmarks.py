@@ -166,7 +166,11 @@ def _asked(row: Row, layout: Layout, dialogue: Dialogue | None) -> _Asked:
 
 
 def _shown_answer(row: Row, layout: Layout) -> str:
-    value = first(row, layout.answer)
+    """The answer of a row that failed, where it can be shown."""
+    try:
+        value = first(row, layout.answer)
+    except FrankenError:
+        return ""
     return value[:NAME] if isinstance(value, str) and value.isprintable() else ""
 
 

@@ -78,7 +78,7 @@ class Judge:
 
 def judge_at(url: str, model: str, cache: Path, concurrency: int = 8) -> Judge:
     """A judge (`http://host:port/v1`) as the command line names it. Raises UsageError."""
-    return Judge(Endpoint(url, KEY, retries=3, timeout=120.0), model, cache, concurrency)
+    return Judge(Endpoint(url, KEY, retries=3), model, cache, concurrency)
 
 
 def prompt_of(question: str, gold: str, answer: str, options: Sequence[str] = ()) -> str:

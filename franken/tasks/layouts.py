@@ -310,4 +310,5 @@ def _number(key: str, text: object, kind: object) -> object:
     try:
         return int(str(text)) if kind is int else float(str(text))
     except ValueError as e:
-        raise UsageError(f"{key}={text} is no number", fix="check --columns") from e
+        why = "the columns' map gives this setting a number"
+        raise UsageError(f"{key}={text} is no number", why, "check --columns") from e

@@ -283,7 +283,7 @@ def is_pairs(path: Path) -> bool:
     if not path.is_dir():
         return False
     files = [path / "data.jsonl", *sorted(path.glob("*/data.jsonl"))]
-    first = next((f for f in files if f.exists()), None)
+    first = next((f for f in files if f.is_file()), None)
     if first is None:
         return False
     with first.open() as lines:

@@ -64,8 +64,9 @@ def open_text(file: Path, encoding: str = "") -> TextTable:
 def _encoding(file: Path, given: str) -> str:
     if given:
         try:
+            "".encode(given)  # some codecs are not of texts
             return codecs.lookup(given).name
-        except LookupError as e:
+        except (LookupError, ValueError) as e:
             raise UsageError(f"no encoding {given!r}", str(e), "say encoding=latin-1") from e
     with file.open("rb") as opened:
         start = opened.read(4)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from franken.cli import app, plugin_files
+from franken.cli import app, taken_out
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -86,7 +86,7 @@ def parse(line: str) -> None:
     """Raises what the parser says of a command line: an unknown verb or option, a missing argument,
     a word for a number.
     """
-    command, words = COMMANDS, plugin_files(shlex.split(line)[1:])[1]
+    command, words = COMMANDS, taken_out(shlex.split(line)[1:], "--plugin", "FILE")[1]
     while hasattr(command, "commands"):
         assert words, f"{line}: no verb"
         assert words[0] in command.commands, f"{line}: no verb {words[0]}"

@@ -124,6 +124,18 @@ def test_no_row_of_a_file_vanishes(rows, tmp_path_factory):
     assert len({item.id for item in items}) == len(items)
 
 
+@pytest.mark.parametrize(
+    "row", [{"reward_model": "{"}, {"question": [], "reward_model": "{"}, {"answer": {"a": "{"}}]
+)
+def test_rows_that_once_ended_the_file(row, tmp_path):
+    (tmp_path / "x.jsonl").write_text(
+        json.dumps({"question": "q", "answer": "1"}) + "\n" + json.dumps(row) + "\n"
+    )
+    sound, broken = load_tasks((), 10, 0, canonical(tmp_path / "x.jsonl"))
+    assert not sound.error
+    assert broken.error
+
+
 def _is_json(value):
     try:
         return len(json.dumps(value)) < 10**6

@@ -2,7 +2,7 @@
 
 math-verify limits its time by `signal.alarm`: whole seconds, the main thread alone, and powerless
 while C multiplies integers. Here the limit is on a helper process (`symbolic.py`), which the kernel
-ends after 0.7 s of processor time: that works in threads, in data loaders and under torchrun, and
+ends after `grader_seconds` of processor time: that works in threads, in data loaders and under torchrun, and
 no verdict depends on how busy the machine is. The helper starts at the first expression; numerals
 are read without it. Replies are remembered, since the samples of one prompt repeat each other.
 """
@@ -21,7 +21,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
-SECONDS = 5.0  # to wait for the helper, which ends itself after 0.7 s of processor time
+from franken.bounds import limit, said
+
+SPARE = 4.3  # seconds by the clock, over the processor time after which the helper ends itself
 STARTING = 120.0  # what the helper's imports may take
 LONGEST = 300  # characters of an expression that is worked out
 REMEMBERED = 4096
@@ -83,6 +85,11 @@ def evaluate(text: str) -> Value:
     return Value(None, reply.get("why", ""), Fraction(digits) if digits else None)
 
 
+def _late() -> Reply:
+    why = f"it takes too long to work out ({said('grader_seconds')} of processor time)"
+    return {"same": False, "kind": "late", "why": why}
+
+
 def _too_large(text: str) -> str:
     too_large = HUGE.search(text) or len(text) > LONGEST
     return f"{text[:80]!r} is too large to be worked out" if too_large else ""
@@ -116,17 +123,18 @@ class _Helper:
         assert self.process.stdin is not None
         if not self.child:
             self.child = self._receive(STARTING).get("ready", 0)
-        self.process.stdin.write(json.dumps(request).encode() + b"\n")
+        seconds = limit("grader_seconds")
+        self.process.stdin.write(json.dumps(request | {"seconds": seconds}).encode() + b"\n")
         self.process.stdin.flush()
         try:
-            reply = self._receive(SECONDS)
+            reply = self._receive(seconds + SPARE)
         except queue.Empty:
             os.kill(self.child, getattr(signal, "SIGKILL", signal.SIGTERM))
             self.child = 0
             return None
         if "ready" in reply:  # the child ended over the request, and here is the next one
             self.child = reply["ready"]
-            return {"same": False, "kind": "late", "why": "it takes too long to work out"}
+            return _late()
         return reply
 
     def _receive(self, seconds: float) -> Reply:
@@ -163,7 +171,7 @@ def _ask(request: Request) -> Reply:
             _helper = None
             return {"same": False, "kind": "unreadable", "why": "math-verify did not start"}
         if reply is None:
-            return {"same": False, "kind": "late", "why": "it takes too long to work out"}
+            return _late()
         _remembered[key] = reply
         if len(_remembered) > REMEMBERED:
             _remembered.popitem(last=False)

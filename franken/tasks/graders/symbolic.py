@@ -8,7 +8,7 @@ one is there in milliseconds. The address space is bounded, so that a tower of p
 and not the machine's end.
 
 Requests are `{"op": "same", "gold": …, "answer": …}` and `{"op": "value", "text": …}`, in LaTeX
-without dollars.
+without dollars, with the `seconds` that they may take.
 """
 
 # sympy makes its classes and their attributes while it runs:
@@ -29,7 +29,7 @@ from math_verify import LatexExtractionConfig, parse, verify
 from sympy.core.function import AppliedUndef
 
 MEMORY = 4 * 2**30  # bytes of address space
-SECONDS = 0.7  # of processor time for one request, so that a busy machine changes no verdict
+SECONDS = 0.7  # of processor time where a request names none: no busy machine changes a verdict
 DIGITS = 30  # in which exact values are told apart
 SAMPLES = tuple(sympy.Rational(n, 7) for n in (11, 17, 23, 29, 31, 37, 41, 43))  # for symbols
 EXACT, ROUNDED = sympy.Float("1e-24"), sympy.Float("1e-5")  # relative differences that are none
@@ -220,7 +220,7 @@ def serve() -> None:
     """Answer requests until the input ends."""
     send({"ready": os.getpid()})
     for line in sys.stdin.buffer:
-        limit(SECONDS)
+        limit(json.loads(line).get("seconds", SECONDS))
         reply = answer(line)
         limit(0)
         send(reply)
