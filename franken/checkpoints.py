@@ -29,6 +29,7 @@ from franken.soundness import check_layers, check_shapes
 
 SINGLE = "model.safetensors"
 ADAPTER = "adapter_config.json"
+UNFINISHED = re.compile(r"\..+\.(?:partial|gone)|\.final|\.step-.+")  # names while one is written
 PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -137,11 +138,20 @@ def _no_checkpoint(text: str, why: str) -> UsageError:
     return UsageError(f"no checkpoint at {text!r}", why=why, fix=fix)
 
 
-def open_checkpoint(path_or_id: str | Path, *, download: bool = False) -> Checkpoint:
+def open_checkpoint(
+    path_or_id: str | Path, *, download: bool = False, finished: bool = True
+) -> Checkpoint:
     """Read config and headers. Raises FrankenError, with the fix, for anything missing, truncated,
-    pickled, unknown or contradictory.
+    pickled, unknown or contradictory, and for what is still being written, unless it is asked for
+    as it is (`finished=False`).
     """
     folder = resolve(path_or_id, download=download)
+    if finished and UNFINISHED.fullmatch(folder.name):
+        raise UsageError(
+            f"{folder} is not finished",
+            why="franken gives a folder such a name while it writes there, or when it was killed",
+            fix="give the finished folder, or run the command that makes it again",
+        )
     if is_adapter(folder):
         raise UsageError(
             f"{folder.name} is a LoRA adapter",

@@ -9,7 +9,6 @@ writers are not told apart.
 import errno
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -84,4 +83,4 @@ def _place(folder: Path, *, make: bool = True) -> Path:
     if writable:
         return folder.parent / f".{folder.name}.lock"
     digest = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"franken-{digest}.lock"
+    return Path(os.environ.get("TMPDIR") or "/tmp") / f"franken-{digest}.lock"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from franken.errors import UsageError
 
+KERNEL = ("/proc", "/sys")  # which root may write to, it says
 SPARE = 24  # characters that names beside the result add to its own: .NAME.partial, NAME.FAILED
 
 
@@ -28,6 +29,8 @@ def output_folder(path: Path, *, finished: str = "") -> Path:
     longest = max((len(os.fsencode(part)) for part in folder.parts), default=0)
     if longest + SPARE > limit or len(os.fsencode(folder)) + 8 * SPARE > 4096:
         raise _unusable(path, "the name is too long")
+    if any(nearest.is_relative_to(place) for place in KERNEL):
+        raise _unusable(path, f"{nearest} holds no files")
     complete = bool(finished) and (folder / finished).exists()
     if not complete and not os.access(nearest, os.W_OK | os.X_OK):
         raise _unusable(path, f"{nearest} cannot be written")

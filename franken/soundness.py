@@ -94,6 +94,7 @@ def _stated(key: str, config: ModelConfig) -> Shape | None:
     shapes: dict[str, tuple[int | None, ...]] = {
         "embed_tokens": (text.vocab_size, width),
         "lm_head": (text.vocab_size, width),
+        "norm": (width,),
         "gate_proj": (inner, width),
         "up_proj": (inner, width),
         "down_proj": (width, inner),
@@ -102,8 +103,9 @@ def _stated(key: str, config: ModelConfig) -> Shape | None:
         "v_proj": (shared * head, width),
         "o_proj": (width, heads * head),
     }
-    shape = tuple(n for n in shapes.get(module, (None,)) if n)
-    return shape if len(shape) == 2 and key.endswith(".weight") else None
+    stated = shapes.get(module, (None,))
+    shape = tuple(n for n in stated if n)
+    return shape if len(shape) == len(stated) and key.endswith(".weight") else None
 
 
 def _wrong(folder: Path, key: str, shape: Shape, why: str) -> FrankenError:

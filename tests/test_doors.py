@@ -20,9 +20,11 @@ from safetensors import safe_open
 from franken.checkpoints import open_checkpoint
 from franken.diff.plan import plan_diff
 from franken.errors import FrankenError
+from franken.evaluate.source import Source
 from franken.merge.options import recipe_from_options
 from franken.merge.plan import open_all, plan_merge
 from franken.models.tiny import save_tiny
+from franken.probe.plan import plan_probe
 
 EXAMPLES = int(os.environ.get("FRANKEN_FUZZ", "60"))  # `make fuzz` raises it
 FUZZ = settings(
@@ -86,23 +88,39 @@ def accepted_or_refused(call, *arguments):
     return None
 
 
+def merged(base: Path, donor: Path) -> None:
+    recipe = recipe_from_options([str(base), str(donor)], layers="0-2", allow="dtype")
+    plan_merge(recipe, open_all(recipe))
+
+
+VERBS = {  # what each does with a checkpoint before it touches a byte
+    "diff": lambda attacked, sound: plan_diff((attacked, sound)),
+    "diff, reversed": lambda attacked, sound: plan_diff((sound, attacked)),
+    "merge into": merged,
+    "merge from": lambda attacked, sound: merged(sound, attacked),
+    "probe": lambda attacked, _: plan_probe(
+        str(attacked), methods=["zero"], task_names=["read"], samples=1
+    ),
+    "eval": lambda attacked, _: Source(str(attacked), "cpu", "auto").identity(),
+}
+
+
 def every_verb(attacked: Path, sound: Path) -> None:
-    """What diff and merge do before they touch a byte, in both roles."""
-    open_checkpoint(attacked)
-    for pair in ((attacked, sound), (sound, attacked)):
-        plan_diff(pair)
-        recipe = recipe_from_options(list(map(str, pair)), layers="0-2", allow="dtype")
-        plan_merge(recipe, open_all(recipe))
+    """Raises what the first verb does that refuses."""
+    for verb in VERBS.values():
+        verb(attacked, sound)
 
 
-def refused(attacked: Path, sound: Path) -> FrankenError:
-    """The error that every verb gives; it must say what, why and how to fix it."""
-    with pytest.raises(FrankenError) as caught:
-        every_verb(attacked, sound)
-    assert caught.value.what
-    assert caught.value.why
-    assert caught.value.fix
-    return caught.value
+def refused(attacked: Path, sound: Path) -> None:
+    """Every verb gives the same error; it must say what, why and how to fix it."""
+    told = set()
+    for name, verb in VERBS.items():
+        with pytest.raises(FrankenError) as caught:
+            verb(attacked, sound)
+        assert caught.value.why, name
+        assert caught.value.fix, name
+        told.add(caught.value.what)
+    assert len(told) == 1  # one door
 
 
 def of(name, **changes):
@@ -362,6 +380,13 @@ def test_links_inside_the_folder_and_in_the_hub_cache_are_read(originals, tmp_pa
     (tmp_path / "plain" / "model.safetensors").symlink_to("weights")
     (tmp_path / "linked").symlink_to(tmp_path / "plain")
     assert open_checkpoint(tmp_path / "linked").tensors
+
+
+@pytest.mark.parametrize("name", [".hybrid.partial", ".final", ".step-00000040", ".step-1.gone"])
+def test_what_is_being_written_is_not_opened(originals, tmp_path, name):
+    shutil.copytree(originals / "one", tmp_path / name)
+    refused(tmp_path / name, originals / "other")
+    assert open_checkpoint(tmp_path / name, finished=False).tensors
 
 
 NUMBERS = st.one_of(

@@ -54,6 +54,6 @@ def _write(loaded: Loaded, recipe: Recipe, final: Path, weights: dict[str, Tenso
         backend.no_padding()
         backend.no_truncation()
     (loaded.processor or loaded.tokenizer).save_pretrained(temporary)
-    open_checkpoint(temporary)
+    open_checkpoint(temporary, finished=False)
     shutil.rmtree(final, ignore_errors=True)
     temporary.rename(final)

@@ -7,7 +7,7 @@ from franken.checkpoints import open_checkpoint
 from franken.companions import check_companions
 from franken.errors import FrankenError
 from franken.generate.engine import Prompt, template_text
-from franken.generate.reading import read_with
+from franken.generate.reading import Refused, read_with
 from franken.tasks.puzzle import Item
 
 
@@ -31,7 +31,10 @@ def token_counter(model: str) -> Callable[[Item], int]:
         if images and not sees:
             raise FrankenError(f"{model} cannot see the images")
         seen = {"images": [list(images)]} if images else {}
-        read = read_with(reader, text=[text], **seen)
+        try:
+            read = read_with(reader, text=[text], **seen)
+        except Refused as e:
+            raise FrankenError(f"the processor refuses it: {e.why}") from e
         return len(read["input_ids"][0])
 
     return count

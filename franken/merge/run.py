@@ -324,7 +324,7 @@ def _load(folder: Path) -> None:
     from franken.models.loading import load
 
     try:
-        load(folder, device="cpu")
+        load(folder, device="cpu", finished=False)
     except FrankenError as e:
         raise VerificationError(
             "the hybrid does not load", why=f"{e.what}: {e.why}", fix=e.fix

@@ -103,7 +103,12 @@ def choose_threads(parameters: int, device: torch.device) -> None:
 
 
 def load(
-    path: str | Path, *, device: str = "auto", dtype: str = "auto", attn: str = "sdpa"
+    path: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    attn: str = "sdpa",
+    finished: bool = True,
 ) -> Loaded:
     """Load a local checkpoint in eval mode.
 
@@ -111,6 +116,7 @@ def load(
     >>> creature.family.model_type, len(creature.family.decoder_layers(creature.model))
     ('qwen2_5_vl', 8)
 
+    A folder that is still being written is refused unless `finished` is false.
     Raises FrankenError when a weight is missing or left over: transformers would fill it with
     random numbers and warn.
     """
@@ -124,7 +130,7 @@ def load(
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    checkpoint = open_checkpoint(path)
+    checkpoint = open_checkpoint(path, finished=finished)
     check_companions(checkpoint.folder)
     where = pick_device(device)
     multimodal = checkpoint.settings.vision_config is not None

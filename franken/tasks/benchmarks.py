@@ -116,7 +116,7 @@ def task_of(row: Row, layout: Layout, name: str) -> str:
     from franken.tasks import is_puzzle
     from franken.tasks.vision_functionality import is_public
 
-    task = text_of(first(row, layout.task), "the task", NAME) if layout.task else ""
+    task = text_of(first(row, layout.task), "the task", NAME, "") if layout.task else ""
     task = task or name
     return f"data-{task}" if is_puzzle(task) or is_public(task) else task
 
@@ -126,7 +126,7 @@ def id_of(row: Row, layout: Layout) -> str:
     found = []
     for part in layout.id.split("+"):
         try:
-            found.append(text_of(first(row, part), "the id", NAME))
+            found.append(text_of(first(row, part), "the id", NAME, ""))
         except FrankenError:
             continue
     return "-".join(filter(None, found))
@@ -213,7 +213,7 @@ def images_of(
             values += cell if isinstance(cell, list | tuple) else [cell]
     values = [value for value in values if value is not None and value != ""]
     if len(values) > layout.max_images:
-        return [], f"{len(values)} images are more than {layout.max_images}"
+        return [], f"{len(values)} images are more than max_images={layout.max_images}"
     opened = [open_image(value, folder, bounds) for value in values]
     return [image for image, _ in opened], next((why for _, why in opened if why), None)
 

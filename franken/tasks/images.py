@@ -123,9 +123,11 @@ def _file(value: str | Path, folder: Path | None) -> tuple[Path | bytes, str]:
 def _check(size: tuple[int, int], bounds: Bounds) -> None:
     width, height = size
     if width * height > bounds.pixels:
-        raise ValueError(f"{width} × {height} is more than {bounds.pixels} pixels")
+        raise ValueError(f"{width} × {height} is more than max_image_pixels={bounds.pixels}")
     if min(size) < 1 or max(size) / min(size) > bounds.aspect:
-        raise ValueError(f"{width} × {height}: one side is {bounds.aspect:g} times the other")
+        raise ValueError(
+            f"{width} × {height}: one side is more than max_aspect={bounds.aspect:g} times the other"
+        )
 
 
 def _as_seen(image: Image.Image, bounds: Bounds) -> Image.Image:

@@ -39,15 +39,17 @@ def is_missing(value: object) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def text_of(value: object, what: str, longest: int) -> str:
-    """A cell as text. Raises FrankenError, which says `what`, where it holds something else."""
+def text_of(value: object, what: str, longest: int, bound: str = "max_characters=") -> str:
+    """A cell as text. Raises FrankenError, which says `what`, where it holds something else, and
+    the `bound` where it is longer.
+    """
     if is_missing(value):
         return ""
     if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
         raise FrankenError(f"{what} is a {kind_of(value)}, not a text")
     text = value if isinstance(value, str) else number_text(value)
     if len(text) > longest:
-        raise FrankenError(f"{what} has {len(text)} characters, more than {longest}")
+        raise FrankenError(f"{what} has {len(text)} characters, more than {bound}{longest}")
     if bad := UNPRINTABLE.search(text):
         name = "a NUL" if bad[0] == "\0" else "half of a surrogate pair"
         raise FrankenError(f"{what} holds {name}, which is no character")

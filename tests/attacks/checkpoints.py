@@ -6,6 +6,7 @@ Which tensor and which numbers are changed is drawn.
 """
 
 import json
+import math
 import os
 import shutil
 import struct
@@ -72,7 +73,7 @@ Change = Callable[[Parts], object]
 def cases(seed: int) -> Iterator[Case]:
     """All of them, drawn anew by `seed`."""
     for kind, change in {**HEADERS, **BYTES}.items():
-        draws = 3 if kind in DRAWN else 1
+        draws = 12 if kind.startswith("any") else 3 if kind in DRAWN else 1
         for verb in VERBS:
             for draw in range(draws):
                 yield _case(kind, change, verb, f"{seed}/{kind}/{verb}/{draw}")
@@ -111,6 +112,19 @@ def _of(field: str, value: Callable[[Parts, list[int]], object]) -> Change:
     def change(p: Parts) -> None:
         info = p.header[p.matrix()]
         info[field] = value(p, list(info[field]) if isinstance(info[field], list) else info[field])
+        p.write()
+
+    return change
+
+
+def _any_shape(value: Callable[[list[int]], list[int]]) -> Change:
+    """Change the shape of any tensor that the change makes another of."""
+
+    def change(p: Parts) -> None:
+        shapes = {n: i["shape"] for n, i in p.header.items()}
+        names = [n for n in sorted(shapes) if value(shapes[n]) != shapes[n]]
+        info = p.header[p.rng.choice(names)]
+        info["shape"] = value(info["shape"])
         p.write()
 
     return change
@@ -198,6 +212,9 @@ HEADERS: dict[str, Change] = {
     "shape with another split": _of("shape", lambda p, s: [s[0] * 2, s[1] // 2]),
     "shape negative": _of("shape", lambda p, s: [-s[0], -s[1]]),
     "shape with a negative axis": _of("shape", lambda p, s: [s[0], -s[1]]),
+    "any shape permuted": _any_shape(lambda s: s[::-1]),
+    "any shape flattened": _any_shape(lambda s: [math.prod(s)]),
+    "any shape with one axis more": _any_shape(lambda s: [*s, 1]),
     "shape off by one": _of("shape", lambda p, s: [s[0] + p.rng.choice([-1, 1]), s[1]]),
     "shape that wraps": _of("shape", _axes),
     "shape of odd values": _of("shape", lambda p, s: [p.rng.choice(ODD[:7]), s[1]]),
@@ -294,6 +311,7 @@ DRAWN = {
     *("shape that wraps", "shape of odd values", "shape that is none", "dtype unknown", "shifted"),
     *("dtype of another size", "dtype that is none", "offsets that are none", "overlapping"),
     *("an entry that is none", "a key twice", "a layer twice", "a layer in other digits"),
+    *("any shape permuted", "any shape flattened", "any shape with one axis more"),
     *("a header cut", "shape permuted", "shape flattened"),
 }
 

@@ -258,10 +258,10 @@ def test_what_a_column_should_not_hold_is_the_error_of_its_row(name, folder):
 def test_bounds_are_settings(folder):
     row = {"question": "How many are red?", "answer": "1", "image": "a.png"}
     for columns, why in (
-        ("max_characters=9", "17 characters, more than 9"),
-        ("max_image_pixels=47", "8 × 6 is more than 47 pixels"),
-        ("max_aspect=1.2", "one side is 1.2 times the other"),
-        ("max_images=0", "1 images are more than 0"),
+        ("max_characters=9", "17 characters, more than max_characters=9"),
+        ("max_image_pixels=47", "8 × 6 is more than max_image_pixels=47"),
+        ("max_aspect=1.2", "one side is more than max_aspect=1.2 times the other"),
+        ("max_images=0", "1 images are more than max_images=0"),
     ):
         assert why in (only(folder, row, columns).error or "")
     with pytest.raises(UsageError, match="max_images=x is no number"):
