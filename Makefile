@@ -1,5 +1,6 @@
 # install: idempotent, everything into .venv.  quickstart: the whole study on a laptop.  test: what CI runs, the notebooks included.
 # fuzz: FUZZ random inputs for every door (checkpoints, recipes, rows, replies of endpoints, graders); what it finds becomes a test.
+# attacks: malformed inputs of every kind against the command line; no traceback, wrong success, hang or leak. Takes half an hour.
 # test-vllm: vLLM's CPU build in an environment of its own (6 GB), against the native engine; needs no GPU, takes minutes.
 # mutants: rules and formulas changed one at a time, SAMPLE of each module; the nearest tests must notice. Takes half an hour.
 PYTHON ?= python3.11
@@ -9,11 +10,12 @@ VLLM := .venv-vllm
 WORKERS ?= auto
 SAMPLE ?= 20
 FUZZ ?= 5000
+SEED ?= 0
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: install quickstart test test-vllm fuzz mutants check format clean
+.PHONY: install quickstart test test-vllm fuzz attacks mutants check format clean
 
 install: $(STAMP)
 
@@ -34,6 +36,9 @@ fuzz: install
 	FRANKEN_FUZZ=$(FUZZ) $(VENV)/bin/python -m pytest -n $(WORKERS) --timeout 3600 tests/test_doors.py \
 		tests/test_endpoints.py tests/trainer/test_recipe_door.py tests/tasks/test_graders.py \
 		tests/tasks/test_row_doors.py
+
+attacks: install
+	PYTHONPATH=tests $(VENV)/bin/python -m attacks --seed $(SEED) --out benchmarks/results/attacks.md
 
 test-vllm: $(VLLM)/.installed
 	VLLM_REPORT=benchmarks/results/vllm.md $(VLLM)/bin/python -m pytest tests/generate/test_vllm.py --show-capture=no

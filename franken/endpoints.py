@@ -276,7 +276,8 @@ def check_endpoint(endpoint: str) -> str:
     try:
         url = urlsplit(endpoint.strip())
         host = httpx.URL(endpoint.strip()).host if url.port != 0 else None
-    except (ValueError, httpx.InvalidURL):  # a port that is no number, say
+        (host or "").encode("idna")  # as the system will look it up
+    except (ValueError, httpx.InvalidURL):  # a port that is no number, a label too long
         url, host = SplitResult("", "", "", "", ""), None
     if url.scheme not in ("http", "https") or not host:
         shown = re.sub(r"(?<=//).*@|^.*@|[?#].*", MARK, endpoint)

@@ -24,8 +24,9 @@ def test_a_bound_holds_inside_its_block_and_blocks_nest(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "text", ["reply_mib", "reply_mib=", "reply_mib=x", "reply_mib=0", "reply_mib=-1"]
-    + ["reply_mib=nan", "reply_mib=inf", "reply_mib=1e999", "replies=3", "=", "reply_mib=1=2"]
+    "text",
+    ["reply_mib", "reply_mib=", "reply_mib=x", "reply_mib=0", "reply_mib=-1"]
+    + ["reply_mib=nan", "reply_mib=inf", "reply_mib=1e999", "replies=3", "=", "reply_mib=1=2"],
 )
 def test_what_is_no_bound_is_refused(text, capsys):
     with pytest.raises(UsageError), bounded([text]):
@@ -43,7 +44,17 @@ def test_a_prompt_that_is_too_long_is_its_rows_error(tmp_path, capsys):
     rows = [{"question": q, "answer": "1"} for q in ("short?", "long " * 300)]
     (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     line = ["eval", "creature:sft", "--data", str(tmp_path / "t.jsonl"), "--arms", "blind"]
-    line += ["--n", "1", "--k", "1", "--max-new-tokens", "2", "--no-compare", "--out", str(tmp_path)]
+    line += [
+        "--n",
+        "1",
+        "--k",
+        "1",
+        "--max-new-tokens",
+        "2",
+        "--no-compare",
+        "--out",
+        str(tmp_path),
+    ]
     assert run_command([*line, "--bound", "prompt_tokens=200", "--json"], False) == 3
     (folder,) = json.loads(capsys.readouterr().out)["runs"]
     run = load_run(folder)

@@ -3,6 +3,7 @@
 import gzip
 import json
 from contextlib import suppress
+from time import sleep
 
 import pytest
 from endpoint_stub import serving
@@ -66,6 +67,25 @@ def test_a_wrong_address_is_shown_without_its_secret(address):
     with pytest.raises(UsageError) as caught:
         check_endpoint(address)
     assert "pw" not in f"{caught.value} {caught.value.why} {caught.value.fix}"
+
+
+@pytest.mark.parametrize("address", [f"http://{'a' * 500}/v1", "http://a..b/v1", "http://a:0/v1"])
+def test_an_address_that_nobody_can_look_up(address):
+    with pytest.raises(UsageError, match="not an address"):
+        check_endpoint(address)
+
+
+def test_an_answer_ends_in_time(stub, waits):
+    def dribble(handler):
+        handler.send_response(200)
+        handler.end_headers()
+        for _ in range(100):
+            handler.wfile.write(b" ")
+            sleep(0.02)
+
+    stub.misbehave = dribble
+    with pytest.raises(RequestFailed, match=r"no answer within 0\.3 s \(answer_seconds=0\.3\)"):
+        complete(stub, timeout=0.3, retries=0)
 
 
 def test_nobody_is_followed_to_another_address(stub):

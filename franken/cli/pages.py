@@ -259,7 +259,7 @@ NEXT = (
     "Checkpoints are folders of safetensors, hub ids in the local cache, creature:base and "
     "creature:sft. Layers count from 0, 16-28 is 16..27. --json prints one object, --dry-run what "
     "would be done, --debug keeps tracebacks, --plugin FILE.py adds tasks, probes, rewards, … of "
-    "your own.",
+    "your own, --bound NAME=NUMBER changes a bound of what comes in (docs/troubleshooting.md).",
     "Exit codes: 0 ok, 1 failure, 2 usage, 3 some samples failed, 4 verification failed, "
     "130 interrupted (the same command goes on).",
     "Begin with:  franken quickstart",

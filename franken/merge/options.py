@@ -133,7 +133,8 @@ def _graft(text: str, names: _Names, shared: Rule) -> Rule:
     """`DONOR:16-28`, `DONOR:text:16-28,vision:0-4`, `DONOR:vision,head`; the donor's name may hold
     colons itself.
     """
-    layers = rf"(?:(?:vision|projector|text):)?(?:[0-9]{{1,9}}(?:[-:][0-9]{{1,9}})?|{'|'.join((*THIRDS, 'all'))})"
+    span, named = r"[0-9]{1,9}(?:[-:][0-9]{1,9})?", "|".join((*THIRDS, "all"))
+    layers = rf"(?:(?:vision|projector|text):)?(?:{span}|{named})"
     word = rf"(?:{layers}|{'|'.join(PIECES)})"
     match = re.fullmatch(rf"(.+?):({word}(?:,{word})*)", text)
     if not match:

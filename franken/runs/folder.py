@@ -153,7 +153,9 @@ def open_run(
     `identity` is everything that changes the numbers. Raises UsageError if the folder holds
     something else, or cannot be made or written.
     """
-    canonical = json.dumps({**identity, **plugins.identity(), **bounds.identity()}, sort_keys=True, default=str)
+    canonical = json.dumps(
+        {**identity, **plugins.identity(), **bounds.identity()}, sort_keys=True, default=str
+    )
     digest = hashlib.sha256(canonical.encode()).hexdigest()[:8]
     safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in label) or "run"
     folder = output_folder(Path(out) / verb / f"{safe}-{digest}", finished="run.json")

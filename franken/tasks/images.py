@@ -125,9 +125,8 @@ def _check(size: tuple[int, int], bounds: Bounds) -> None:
     if width * height > bounds.pixels:
         raise ValueError(f"{width} × {height} is more than max_image_pixels={bounds.pixels}")
     if min(size) < 1 or max(size) / min(size) > bounds.aspect:
-        raise ValueError(
-            f"{width} × {height}: one side is more than max_aspect={bounds.aspect:g} times the other"
-        )
+        most = f"max_aspect={bounds.aspect:g}"
+        raise ValueError(f"{width} × {height}: one side is more than {most} times the other")
 
 
 def _as_seen(image: Image.Image, bounds: Bounds) -> Image.Image:

@@ -68,8 +68,7 @@ def _files(folder: Path, split: str) -> list[Path]:
         files = sorted(
             f
             for f in folder.rglob(f"*{kind}")
-            if f.is_file()
-            and not any(p.startswith(".") for p in f.relative_to(folder).parts)
+            if f.is_file() and not any(p.startswith(".") for p in f.relative_to(folder).parts)
         )
         if not files:
             continue

@@ -99,7 +99,9 @@ def table(tallies: dict[str, Tally]) -> str:
         longest = f"{tally.longest:.1f} ({tally.slowest})"
         cells = (row, tally.tries, BEFORE[row], bad, kinds, longest, memory)
         lines.append(f"| {' | '.join(map(str, cells))} |")
-    found = [f"- {case}" for tally in tallies.values() for bad in tally.bad.values() for case in bad]
+    found = [
+        f"- {case}" for tally in tallies.values() for bad in tally.bad.values() for case in bad
+    ]
     return "\n".join([*lines, "", *found, ""])
 
 

@@ -4,9 +4,9 @@ import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from attacks.harness import Case, Done, Words, run
 from test_secrets import finished
 
+from attacks.harness import Case, Done, Words, run
 from franken.runs import load_run
 
 VERBS = {

@@ -10,13 +10,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 
-from attacks.harness import SECRET, Case, Done, Words
 from endpoint_stub import Handler, serving
 from test_secrets import finished
 
+from attacks.harness import SECRET, Case, Done, Words
+
 KEY = f"sk-{SECRET}-0123456789"
 ASK = "eval openai:m --endpoint {0} --tasks read --samples 2 --n 1 --k 1 --no-compare --bound answer_seconds=3"
-JUDGE = "regrade {1} --judge {0} --judge-model m --judge-cache cache --out out --bound answer_seconds=3"
+JUDGE = (
+    "regrade {1} --judge {0} --judge-model m --judge-cache cache --out out --bound answer_seconds=3"
+)
 EMBED = "eval-compare {1} --embedder {0}#m --no-figures --out out"
 Reply = tuple[int, object, dict[str, str]]
 

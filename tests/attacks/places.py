@@ -4,8 +4,9 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from attacks.harness import Case, Done, Words
 from test_secrets import finished
+
+from attacks.harness import Case, Done, Words
 
 VERBS = {
     "diff": "diff creature:base creature:sft --no-figures --layers 0-1 --out",

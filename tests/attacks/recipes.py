@@ -63,8 +63,7 @@ def _placed(make: Callable[[Path], object], line: str) -> Callable[[Path], Words
 
 PAIR = ("creature:base", "creature:sft", "--dry-run")
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
-    f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n"
-    for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+    f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
 )
 FILES = {
     "nothing": b"",

@@ -15,10 +15,13 @@ from pathlib import Path
 from random import Random
 
 import pandas as pd
-from attacks.harness import Case, Done, Words
 from PIL import Image
 
+from attacks.harness import Case, Done, Words
+
 LINE = "eval creature:sft --data {0} --samples 99 --n 1 --k 1 --max-new-tokens 2 --no-compare"
+
+
 def _saved(size: tuple[int, int], kind: str, mode: str = "RGB", **options: object) -> bytes:
     sink = io.BytesIO()
     Image.new(mode, size).save(sink, kind, **options)

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
-from attacks.harness import Case, Done, Words, start, wait
 from test_secrets import finished
+
+from attacks.harness import Case, Done, Words, start, wait
 
 VERBS = {
     "diff": "diff creature:base creature:sft --no-figures",

@@ -42,7 +42,9 @@ def calls_of(*names: str) -> Iterator[ast.Call]:
 
 def printed() -> set[str]:
     """The first words of every error that franken and trainer raise by name."""
-    calls = calls_of("FrankenError", "UsageError", "VerificationError", "RewardError", "Unusable")
+    calls = calls_of(
+        *("FrankenError", "UsageError", "VerificationError", "RewardError", "Unusable", "Refused")
+    )
     told = {text for call in calls if call.args for text in templates(call.args[0])}
     return told | {f"unknown {what} …" for what in unknown_kinds()}
 

@@ -2,9 +2,10 @@
 
 math-verify limits its time by `signal.alarm`: whole seconds, the main thread alone, and powerless
 while C multiplies integers. Here the limit is on a helper process (`symbolic.py`), which the kernel
-ends after `grader_seconds` of processor time: that works in threads, in data loaders and under torchrun, and
-no verdict depends on how busy the machine is. The helper starts at the first expression; numerals
-are read without it. Replies are remembered, since the samples of one prompt repeat each other.
+ends after `grader_seconds` of processor time: that works in threads, in data loaders and under
+torchrun, and no verdict depends on how busy the machine is. The helper starts at the first
+expression; numerals are read without it. Replies are remembered, since the samples of one prompt
+repeat each other.
 """
 
 import atexit
