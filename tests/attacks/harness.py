@@ -163,9 +163,9 @@ def verdict(case: Case, folder: Path, done: Done) -> str:
         return f"wrong success: {_last(done.said)}"
     if case.expected == "told" and done.status not in (0, 3):
         return f"refused: {_last(done.said)}"
-    if done.status in (1, 2) and not (("error:" in done.said) and ("why:" in done.said)):
-        if "Usage:" not in done.said and "Try " not in done.said:
-            return f"untold: exit code {done.status} without what and why: {_last(done.said)}"
+    told = ("error:" in done.said and "why:" in done.said) or "Usage:" in done.said
+    if done.status in (1, 2) and not told:
+        return f"untold: exit code {done.status} without what and why: {_last(done.said)}"
     return case.check(folder, done) if case.check else ""
 
 
