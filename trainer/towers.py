@@ -19,7 +19,8 @@ from torch import Tensor
 
 from franken.generate.engine import Prompt
 from franken.generate.native import encode_prompts
-from franken.models.batch import ModelBatch, join_features
+from franken.models.batch import ModelBatch
+from franken.models.features import join_features, takes_features
 from franken.models.loading import Loaded
 from trainer.policy import row_slices
 from trainer.sharding import inside, is_sharded
@@ -51,9 +52,7 @@ def keeps_features(loaded: Loaded) -> bool:
     """Whether `with_features` computes features once: the tower is frozen, and the model's forward
     pass takes them.
     """
-    inner: Any = loaded.model.model
-    takes = "mm_encoder_outputs" in inspect.signature(inner.forward).parameters
-    return takes and not _vision_trains(loaded)
+    return takes_features(loaded.model) and not _vision_trains(loaded)
 
 
 def in_step(loaded: Loaded, inputs: ModelBatch, call: Callable[[], T]) -> tuple[T, Tensor | float]:
@@ -76,7 +75,7 @@ def _blank_features(loaded: Loaded) -> Tensor:
     """The sum, a scalar, of all that the tower makes of a blank picture."""
     inner: Any = loaded.model.model
     blank = encode_prompts(loaded, [Prompt("", (BLANK,))]).images.tensors()
-    known = inspect.signature(inner.get_image_features).parameters
+    known = inspect.signature(type(inner).get_image_features).parameters
     made = inner.get_image_features(
         **{name: value for name, value in blank.items() if name in known}, return_dict=True
     )

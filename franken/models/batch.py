@@ -15,7 +15,7 @@ Left out: videos.
 from collections.abc import Callable, Iterator, KeysView, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, chain
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Int
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from franken.errors import FrankenError
 from franken.models.families import family_of
+from franken.models.features import ImageFeatures, join_features
 from franken.models.positions import position_ids
 
 if TYPE_CHECKING:
@@ -33,29 +34,6 @@ TOKENS = ("input_ids", "attention_mask", "position_ids", "token_type_ids")
 PIXELS = ("pixel_values", "pixel_attention_mask")
 BY_IMAGE = ("image_grid_thw", "image_sizes")
 IMAGES = (*PIXELS, *BY_IMAGE, "batch_num_images")
-
-
-class TowerOutput(Protocol):
-    """What a Qwen-VL vision tower returns; beside it Qwen3-VL's `deepstack_features`, by level."""
-
-    @property
-    def pooler_output(self) -> Sequence[Tensor]: ...
-
-
-@dataclass(frozen=True, eq=False)
-class ImageFeatures:
-    """The vision tower's output `[visual tokens, hidden]` of every image, under the names by which
-    the decoder reads it.
-    """
-
-    pooler_output: tuple[Tensor, ...]
-    deepstack_features: tuple[tuple[Tensor, ...], ...] | None = None
-
-    def each(self, change: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]) -> "ImageFeatures":
-        """With the tensors of all images changed, at every level."""
-        levels = self.deepstack_features
-        deepstack = None if levels is None else tuple(change(level) for level in levels)
-        return ImageFeatures(change(self.pooler_output), deepstack)
 
 
 @dataclass(frozen=True, eq=False)
@@ -335,14 +313,3 @@ def _entries(images: Images, image_tokens: Sequence[int]) -> tuple[int, ...]:
             why="the processor's pixels are laid out in another way than franken knows",
         )
     return tuple(entries)
-
-
-def join_features(parts: Sequence[TowerOutput]) -> ImageFeatures:
-    """What several calls of the vision tower returned, as that of one; what no forward pass reads
-    again is let go.
-    """
-    levels = [getattr(part, "deepstack_features", None) for part in parts]
-    deepstack = None
-    if levels[0] is not None:
-        deepstack = tuple(tuple(chain(*level)) for level in zip(*levels, strict=True))
-    return ImageFeatures(tuple(chain(*(part.pooler_output for part in parts))), deepstack)

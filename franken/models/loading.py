@@ -15,6 +15,7 @@ from franken.checkpoints import Checkpoint, open_checkpoint
 from franken.companions import check_companions
 from franken.errors import FrankenError, UsageError, check_known
 from franken.models.families import Family, family_of
+from franken.models.features import accept_features
 
 if TYPE_CHECKING:
     from transformers import (
@@ -210,5 +211,6 @@ def wrap(
     checkpoint: Checkpoint | None = None,
 ) -> Loaded:
     """A Loaded around a model that is already in memory."""
+    accept_features(model)
     family = family_of(model.config.model_type)
     return Loaded(model, processor, tokenizer, checkpoint, family, next(model.parameters()).device)

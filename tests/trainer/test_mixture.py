@@ -98,7 +98,7 @@ def folder(tmp_path_factory):
     for until in (3, 6):
         train(data, folder / "killed", until)
     train(data, folder / "killed")
-    assert [rank.wait() for rank in ranks] == [0, 0], [rank.stderr for rank in ranks]
+    assert [rank.wait() for rank in ranks] == [0, 0], "\n".join(rank.stderr for rank in ranks)
     return folder
 
 
