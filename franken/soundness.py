@@ -72,6 +72,20 @@ def check_shapes(folder: Path, tensors: Mapping[str, Entry], config: ModelConfig
             raise _wrong(folder, key, entry.shape, f"its bias has {list(bias.shape)}")
 
 
+def check_agreement(key: str, shapes: Mapping[str, Shape]) -> None:
+    """Raises FrankenError where checkpoints, by name, hold a tensor in shapes of which one is
+    another's, permuted or flattened.
+    """
+    one, *others = shapes.values()
+    if any(rearranged(one, other) for other in others):
+        told = ", ".join(f"{list(shape)} in {name}" for name, shape in shapes.items())
+        raise FrankenError(
+            f"the shapes of {key} contradict each other",
+            why=f"{told}: as many elements in another order, which no training makes",
+            fix="one of the headers is wrong: fetch that checkpoint again",
+        )
+
+
 def rearranged(one: Shape, other: Shape) -> bool:
     """Whether two shapes hold as many elements, in another order."""
     return one != other and math.prod(one) == math.prod(other)

@@ -7,6 +7,7 @@ and what is accepted must be what safetensors itself reads, shape for shape.
 """
 
 import json
+import math
 import os
 import shutil
 import struct
@@ -380,6 +381,18 @@ def test_links_inside_the_folder_and_in_the_hub_cache_are_read(originals, tmp_pa
     (tmp_path / "plain" / "model.safetensors").symlink_to("weights")
     (tmp_path / "linked").symlink_to(tmp_path / "plain")
     assert open_checkpoint(tmp_path / "linked").tensors
+
+
+def test_a_donor_that_is_wrong_where_nothing_is_taken_is_refused(tmp_path):
+    for name in ("base", "donor"):
+        save_tiny(tmp_path / name, "qwen2_5_vl")
+    donor = Folder(tmp_path / "donor")
+    (patches,) = [name for name in donor.header if "patch_embed" in name]
+    shape(patches, lambda s: [math.prod(s)])(donor)
+    donor.write()
+    for pair in (("base", "donor"), ("donor", "base")):
+        with pytest.raises(FrankenError, match="contradict each other"):
+            merged(*(tmp_path / name for name in pair))
 
 
 @pytest.mark.parametrize("name", [".hybrid.partial", ".final", ".step-00000040", ".step-1.gone"])

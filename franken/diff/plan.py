@@ -21,11 +21,11 @@ from franken.checkpoints import (
     resolve,
 )
 from franken.diff.values import READABLE
-from franken.errors import FrankenError, UsageError, check_known
+from franken.errors import UsageError, check_known
 from franken.layers import COMPONENTS, PARTS, LayerRange, parse_ranges
 from franken.names import Place, Places
 from franken.runs import STAGES
-from franken.soundness import rearranged
+from franken.soundness import check_agreement
 
 Stages = dict[str, Checkpoint]  # base, sft, rl, in the order of training
 HEAD, EMBEDDING = "text.lm_head.weight", "text.embed_tokens.weight"
@@ -163,13 +163,7 @@ def _problem(key: str, opened: Stages) -> str | None:
     shapes = {stage: entry.shape for stage, entry in there.items()}
     if len(set(shapes.values())) > 1:
         told = ", ".join(f"{list(shape)} in {stage}" for stage, shape in shapes.items())
-        one, *others = shapes.values()
-        if any(rearranged(one, other) for other in others):
-            raise FrankenError(
-                f"the shapes of {key} contradict each other",
-                why=f"{told}: as many elements in another order, which no training makes",
-                fix="one of the headers is wrong: fetch that checkpoint again",
-            )
+        check_agreement(key, shapes)
         return f"shapes differ: {told}"
     strange = sorted({entry.dtype for entry in there.values()} - set(READABLE))
     return f"{', '.join(strange)} cannot be computed with" if strange else None

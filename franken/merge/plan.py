@@ -41,6 +41,7 @@ from franken.merge.recipe import (
     Value,
     checked,
 )
+from franken.soundness import check_agreement
 
 SHOWN = 5  # differences that an error tells
 
@@ -180,6 +181,7 @@ class Plan:
 def open_all(recipe: Recipe) -> Checkpoints:
     """The base and the donors of a recipe, headers only. A donor may be a LoRA adapter of the
     base.
+    Raises FrankenError where they contradict each other, in tensors too that no rule takes.
     """
     opened = {BASE: open_checkpoint(recipe.base)}
     for name, donor in recipe.donors.items():
@@ -187,6 +189,9 @@ def open_all(recipe: Recipe) -> Checkpoints:
         opened[name] = (
             open_adapter(folder, opened[BASE]) if is_adapter(folder) else open_checkpoint(folder)
         )
+    for key in opened[BASE].tensors:
+        having = {name: c.tensors[key] for name, c in opened.items() if key in c.tensors}
+        check_agreement(key, {name: entry.shape for name, entry in having.items()})
     return opened
 
 
