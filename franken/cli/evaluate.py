@@ -89,7 +89,7 @@ def evaluate(
     from franken.checkpoints import open_checkpoint, resolve
     from franken.endpoints import check_endpoint
     from franken.evaluate.graft import parse_graft
-    from franken.evaluate.run import load_items, plan_eval, run_eval
+    from franken.evaluate.run import load_questions, plan_eval, run_eval
     from franken.evaluate.source import labels_of
     from franken.generate.engine import check_engine, hosted_name
     from franken.tasks.look import short_reason
@@ -128,7 +128,7 @@ def evaluate(
     elif embedder != "hashing":
         resolve(embedder, download=download and not dry_run)
     if dry_run:
-        items = load_items(plan) if plan.data else []
+        items = load_questions(plan).items if plan.data else []
         questions = len(items) if plan.data else len(plan.tasks) * samples
         prompts = len(grafts or models) * questions * len(plan.arms)
         failing = Counter(short_reason(item.error) for item in items if item.error)

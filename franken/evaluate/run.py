@@ -29,7 +29,8 @@ from franken.merge.plan import open_all, plan_merge
 from franken.merge.recipe import DIFFERENCES, Recipe, Rule, checked
 from franken.outputs import output_folder
 from franken.runs import open_run
-from franken.tasks.sources import canonical, contents, load_tasks
+from franken.tasks.questions import Questions, questions_of
+from franken.tasks.sources import canonical, contents
 
 if TYPE_CHECKING:
     from franken.generate.engine import Engine
@@ -94,9 +95,9 @@ def plan_eval(
     return Plan(names, samples, n, chosen, parse_arms(arms), seed, max_new_tokens, where)
 
 
-def load_items(plan: Plan) -> list[Item]:
+def load_questions(plan: Plan) -> Questions:
     """The questions of a plan, task by task: held-out puzzles, or those of its data."""
-    return load_tasks(plan.tasks, plan.samples, plan.seed, plan.data)
+    return questions_of(plan.tasks, plan.samples, plan.seed, plan.data)
 
 
 def run_eval(
@@ -198,8 +199,8 @@ def _run_one(
         if run.is_complete():
             return run.folder
         hybrid = _plan_hybrid(source.folder, graft) if graft else None
-        items = load_items(plan)
-        _answer_missing(run, source, label, hybrid, plan, items, batch_size, progress)
+        asked = load_questions(plan)
+        _answer_missing(run, source, label, hybrid, plan, asked, batch_size, progress)
         import pandas as pd
 
         rows = pd.DataFrame(run.rows())
@@ -208,7 +209,7 @@ def _run_one(
             if hybrid
             else []
         )
-        requested = len(plan.arms) * len(items) * len(plan.draws)
+        requested = len(plan.arms) * len(asked.items) * len(plan.draws)
         return run.finish(summarise(rows, k=plan.k), n_requested=requested, warnings=warnings)
 
 
@@ -235,11 +236,12 @@ def _answer_missing(
     label: str,
     hybrid: MergePlan | None,
     plan: Plan,
-    items: list[Item],
+    asked: Questions,
     batch_size: int,
     progress: Progress | None,
 ) -> None:
     have = {(r["method"], r["sample"], int(r["draw"])) for r in run.rows()}
+    items = asked.items
     total = len(plan.arms) * len(items) * len(plan.draws)
     todo = {
         arm: [i for i in items if any((arm, i.id, d) not in have for d in plan.draws)]
@@ -252,7 +254,8 @@ def _answer_missing(
     with _grafted(source, hybrid, batch_size) as engine:
         for arm, missing in todo.items():
             for start in range(0, len(missing), CHUNK):
-                rows = _answer(engine, label, arm, missing[start : start + CHUNK], plan)
+                some = asked.seen(missing[start : start + CHUNK])
+                rows = _answer(engine, label, arm, some, plan)
                 rows = [r for r in rows if (r["method"], r["sample"], r["draw"]) not in have]
                 run.append(rows)
                 have |= {(r["method"], r["sample"], r["draw"]) for r in rows}

@@ -23,6 +23,7 @@ from franken.report.theme import name
 from franken.runs import RunSet
 from franken.runs.manifest import Config
 from franken.tasks.grading import extract
+from franken.tasks.sources import is_pairs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -227,7 +228,8 @@ def reasoning_gallery(runs: RunSet) -> list[ReplyCard]:
         for sample in list(dict.fromkeys(of_task["sample"]))[:MOST_REPLIES]:
             item, own = items.get(str(sample)), of_task[of_task["sample"] == sample]
             replies = [reply for m in models for reply in _replies(own[own["model"] == m])]
-            question, image = (item.question, item.image) if item else ("", None)
+            asked = str(own.iloc[0].get("question") or "")
+            question, image = (item.question, item.image) if item else (asked, None)
             gold = str(own.iloc[0]["gold"])
             cards.append(ReplyCard(str(sample), task, question, gold, image_uri(image), replies))
     return cards
@@ -342,4 +344,5 @@ def _items(runs: RunSet, task: str) -> list[puzzles.Item]:
 
 
 def _of_folder(data: str) -> list[puzzles.Pair]:
-    return puzzles.load_folder(Path(data)) if Path(data).exists() else []
+    """The pairs of a folder of pairs; none of a table, whose rows are not read again here."""
+    return puzzles.load_folder(Path(data)) if is_pairs(Path(data)) else []

@@ -89,23 +89,29 @@ def load_tasks(tasks: Sequence[str], samples: int, seed: int, data: str | None) 
     if data is None:
         return [i for name in tasks for i in puzzles.get(name).items(samples, seed, split="test")]
     source = parse(data)
-    if source.path is not None and _is_plain(source) and is_pairs(source.path):
+    if is_table(source):
+        chosen = _from_table(source, tasks, samples, seed)
+    elif source.path is not None and is_pairs(source.path):
         items = [pair.target for pair in puzzles.load_folder(source.path)]
         chosen = _first(items, tasks, samples)
-    elif (
-        source.path is not None and _is_plain(source) and algopuzzlevqa_items.is_folder(source.path)
-    ):
+    else:
+        assert source.path is not None
         chosen = _first(
             algopuzzlevqa_items.load_items(source.path, choice=source.choice), tasks, samples
         )
-    else:
-        chosen = _from_table(source, tasks, samples, seed)
     if not chosen:
         wanted = ", ".join(tasks) or "any"
         raise UsageError(
             f"no questions in {data}", f"tasks asked for: {wanted}", "check --tasks and --data"
         )
     return chosen
+
+
+def is_table(source: Source) -> bool:
+    """Whether a source has rows of a table, and is no folder of pairs or of AlgoPuzzleVQA."""
+    if source.path is None or not _is_plain(source):
+        return True
+    return not (is_pairs(source.path) or algopuzzlevqa_items.is_folder(source.path))
 
 
 def _is_plain(source: Source) -> bool:
@@ -184,9 +190,9 @@ def _first(items: Iterable[Item], tasks: Sequence[str], samples: int) -> list[It
 
 def _from_table(source: Source, tasks: Sequence[str], samples: int, seed: int) -> list[Item]:
     table, layout, name = recognised(source)
-    rows = _draw(table, layout, name, tasks, samples, seed)
+    rows = draw(table, layout, name, tasks, samples, seed)
     picked = zip(rows, table.pick(rows), strict=True)
-    return _distinct([item_of(row, layout, name, number, table.folder) for number, row in picked])
+    return distinct([item_of(row, layout, name, number, table.folder) for number, row in picked])
 
 
 def recognised(source: Source) -> tuple[Table, Layout, str]:
@@ -240,7 +246,7 @@ def _check_columns(layout: Layout, table: Table) -> None:
                 )
 
 
-def _draw(
+def draw(
     table: Table, layout: Layout, name: str, tasks: Sequence[str], samples: int, seed: int
 ) -> list[int]:
     """Row numbers: at most `samples` of each task, by hash."""
@@ -268,7 +274,7 @@ def _task_named(row: Row, layout: Layout, name: str) -> str:
         return name
 
 
-def _distinct(items: list[Item]) -> list[Item]:
+def distinct(items: list[Item]) -> list[Item]:
     """Items with ids of their own: what a data set calls alike gets a number."""
     seen: dict[str, int] = {}
     named = []

@@ -86,13 +86,25 @@ def attack(case: Case, folder: Path) -> tuple[Done, str]:
     return done, verdict(case, folder, done)
 
 
-def run(words: Words, folder: Path, *, before: Callable[[], None] | None = None) -> Done:
-    """The command line in a process of its own, whose working folder is `folder`."""
-    return wait(start(words, folder, before=before))
+def run(
+    words: Words,
+    folder: Path,
+    *,
+    before: Callable[[], None] | None = None,
+    patience: float = GRACE,
+) -> Done:
+    """The command line in a process of its own, whose working folder is `folder`. It is ended after
+    `patience` seconds.
+    """
+    return wait(start(words, folder, before=before, patience=patience), patience)
 
 
 def start(
-    words: Words, folder: Path, *, before: Callable[[], None] | None = None
+    words: Words,
+    folder: Path,
+    *,
+    before: Callable[[], None] | None = None,
+    patience: float = GRACE,
 ) -> tuple[int, int]:
     """(pid, the pipe in which it says something): a file would fill up with the disk."""
     source, sink = os.pipe()
@@ -103,7 +115,7 @@ def start(
         return pid, source
     status = 70
     try:
-        _become_a_process_of_its_own(folder, sink)
+        _become_a_process_of_its_own(folder, sink, patience)
         if before:
             before()
         status = _command(words)
@@ -118,7 +130,7 @@ def start(
         os._exit(status)
 
 
-def wait(child: tuple[int, int]) -> Done:
+def wait(child: tuple[int, int], patience: float = GRACE) -> Done:
     """Wait for a process, and end it when it takes too long."""
     pid, source = child
     started, content = time.monotonic(), bytearray()
@@ -127,7 +139,7 @@ def wait(child: tuple[int, int]) -> Done:
         ended, status, usage = os.wait4(pid, os.WNOHANG)
         if ended:
             break
-        if time.monotonic() - started > GRACE:
+        if time.monotonic() - started > patience:
             os.kill(pid, signal.SIGKILL)
         time.sleep(0.01)
     code = os.waitstatus_to_exitcode(status)
@@ -169,7 +181,7 @@ def verdict(case: Case, folder: Path, done: Done) -> str:
     return case.check(folder, done) if case.check else ""
 
 
-def _become_a_process_of_its_own(folder: Path, sink: int) -> None:
+def _become_a_process_of_its_own(folder: Path, sink: int, patience: float) -> None:
     os.setsid()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(sink, 1)
@@ -179,7 +191,7 @@ def _become_a_process_of_its_own(folder: Path, sink: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     limit = _address_space() + 2 * MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    resource.setrlimit(resource.RLIMIT_CPU, (int(GRACE), int(GRACE) + 5))
+    resource.setrlimit(resource.RLIMIT_CPU, (int(patience), int(patience) + 5))
 
 
 def _address_space() -> int:
