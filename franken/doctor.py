@@ -7,6 +7,7 @@ from typing import TypedDict
 
 import torch
 
+from franken.distribution import clashes
 from franken.errors import FrankenError
 from franken.models.families import family_of
 from franken.models.hooks import edit
@@ -38,6 +39,8 @@ def examine() -> Examination:
     found = provenance()
     versions = {"python": platform.python_version(), "franken": found["franken"]}
     versions |= {name: found["packages"][name] for name in PACKAGES}
+    if told := clashes():
+        versions["clash"] = "; ".join(told)
     versions |= {
         "cpus": os.cpu_count(),
         "torch threads": torch.get_num_threads(),

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LEVELS = [
-    {"errors"},
+    {"errors", "distribution"},
     {"plugins", "secrets", "bounds"},
     {"layers", "names", "contents", "files", "outputs", "yaml_files"},
     {"headers", "configs"},

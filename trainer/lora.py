@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from franken.distribution import with_extra
 from franken.errors import UsageError
 from franken.names import canonical, place
 from franken.selection import select
@@ -31,7 +32,7 @@ def add_lora(
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as e:
         raise UsageError(
-            "LoRA needs PEFT", why="it is not installed", fix="pip install 'franken[lora]'"
+            "LoRA needs PEFT", why="it is not installed", fix=with_extra("lora")
         ) from e
     model_type = model.config.model_type
     linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from franken.distribution import with_extra
 from franken.errors import UsageError
 from franken.runs.training import Progress
 
@@ -23,7 +24,7 @@ def scalars(out: Path) -> Callable[[Progress], None]:
         raise UsageError(
             "tensorboard is not installed",
             why=str(e),
-            fix="pip install 'franken[tensorboard]', or leave --tensorboard out",
+            fix=f"{with_extra('tensorboard')}, or leave --tensorboard out",
         ) from e
     opened: list[Any] = []
 

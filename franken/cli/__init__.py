@@ -34,6 +34,7 @@ from franken.cli import (
 from franken.cli.failures import as_franken_error, tell
 from franken.cli.pages import PAGES, examples, front
 from franken.console import any_character
+from franken.distribution import clashes
 from franken.errors import FrankenError, UsageError
 from franken.secrets import redact
 
@@ -81,6 +82,8 @@ for name, verb in VERBS.items():
 def main(argv: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     any_character()
+    for clash in clashes():
+        print(f"warning: {clash}", file=sys.stderr)
     arguments = sys.argv[1:] if argv is None else argv
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from franken.checkpoints import open_checkpoint
+from franken.distribution import with_extra
 from franken.errors import FrankenError, UsageError
 from franken.generate.engine import (
     Prompt,
@@ -219,7 +220,7 @@ def _library() -> Any:
         return importlib.import_module("vllm")
     except ImportError as e:
         raise UsageError(
-            "vLLM is not installed", str(e), "pip install 'franken[vllm]', or use --engine native"
+            "vLLM is not installed", str(e), f"{with_extra('vllm')}, or use --engine native"
         ) from e
 
 

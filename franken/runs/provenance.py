@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TypedDict
 
+from franken.distribution import NAME
+
 PACKAGES = (
     "torch",
     "transformers",
@@ -43,7 +45,7 @@ class Provenance(TypedDict):
 def provenance() -> Provenance:
     """Versions of franken, its commit, Python and packages; the number of threads; the time."""
     return {
-        "franken": _version("franken"),
+        "franken": _version(NAME),
         "git": _git(),
         "python": sys.version.split()[0],
         "packages": {name: _version(name) for name in PACKAGES},

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from franken.distribution import with_extra
 from franken.errors import FrankenError, UsageError
 from franken.tasks.tables import Row, Table, open_local
 
@@ -56,7 +57,7 @@ def open_hub(hub: str, config: str, split: str, *, download: bool = False) -> Ta
         raise UsageError(
             f"{hub} is a data set of the hub",
             "the datasets library is not installed",
-            "pip install 'franken[data]'",
+            with_extra("data"),
         ) from e
     with _network(download):
         try:

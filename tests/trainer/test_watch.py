@@ -77,7 +77,7 @@ def test_without_tensorboard_it_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(UsageError) as caught:
         tensorboard.scalars(tmp_path)
-    assert "franken[tensorboard]" in caught.value.fix
+    assert "franken-vlm[tensorboard]" in caught.value.fix
 
 
 def test_tensorboard_gets_the_numbers_of_every_update(monkeypatch, tmp_path):
