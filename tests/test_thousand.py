@@ -77,6 +77,7 @@ def test_pictures_are_held_while_they_are_asked_alone(table):
     whole, lean = load_tasks((), 99, 0, spec), questions_of((), 99, 0, spec)
     assert [item.id for item in lean.items] == [item.id for item in whole]
     assert {id(item.image) for item in lean.items if item.image} == {id(BLANK)}
+    assert [item.pictures for item in lean.items] == [item.pictures for item in whole]
     some = [3, 0, 18]
     for seen, item in zip(
         lean.seen([lean.items[i] for i in some]), (whole[i] for i in some), strict=True

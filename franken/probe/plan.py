@@ -15,7 +15,8 @@ from franken.probe import methods as registry
 from franken.probe.method import Method
 from franken.tasks import Item, Pair
 from franken.tasks.images import read_image
-from franken.tasks.sources import canonical, contents, is_pairs, load_tasks, parse
+from franken.tasks.questions import questions_of
+from franken.tasks.sources import canonical, contents, is_pairs, parse
 
 ENGINES = ("torch", "nnsight")
 CALIBRATION = 16
@@ -177,7 +178,7 @@ def _pairs(names: Sequence[str], samples: int, data: str | None, seed: int) -> l
         ]
     path = parse(data).path
     if path is None or not is_pairs(path):
-        return [_alone(item) for item in load_tasks(names, samples, seed, data)]
+        return [_alone(item) for item in questions_of(names, samples, seed, data).items]
     loaded = tasks.load_folder(path)
     known = list(dict.fromkeys(p.task for p in loaded))
     check_known("task", names, known, why=f"{data} has {', '.join(known)}")

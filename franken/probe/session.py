@@ -26,7 +26,7 @@ def prompt_of(item: Item) -> Prompt:
     """The item as a user turn. Raises FrankenError for one that could not be read."""
     if item.error:
         raise FrankenError(item.error)
-    return Prompt(item.question, (item.image, *item.more_images) if item.image else (), item.id)
+    return Prompt(item.question, item.pictures, item.id)
 
 
 def _same_size(pair: Pair) -> bool:

@@ -11,7 +11,7 @@ rejects the other side.
 
 import hashlib
 import random
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -34,7 +34,7 @@ class Item:
     `answer_type` is one of `grading.ANSWER_TYPES`; empty means: to be inferred. `tolerance` is
     relative, for numbers. `accepted` are answers as right as `answer`. A question about several
     images has the others in `more_images`; where they do not all come first, it has one `<image>`
-    for each (`tasks.marks`).
+    for each (`tasks.marks`). `reread` makes one that is held without its pictures anew.
     """
 
     id: str
@@ -52,6 +52,13 @@ class Item:
     tolerance: float = 0.0
     more_images: tuple[Image.Image, ...] = field(repr=False, default=())
     accepted: tuple[str, ...] = ()
+    reread: "Callable[[], Item] | None" = field(repr=False, compare=False, default=None)
+
+    @property
+    def pictures(self) -> tuple[Image.Image, ...]:
+        """All images in their order, read again where the item is held without them."""
+        whole = self if self.reread is None else self.reread()
+        return () if whole.image is None else (whole.image, *whole.more_images)
 
 
 @dataclass(frozen=True)

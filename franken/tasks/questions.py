@@ -4,6 +4,7 @@ are asked, so that memory does not grow with the rows.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from PIL import Image
 
@@ -35,19 +36,24 @@ def questions_of(tasks: Sequence[str], samples: int, seed: int, data: str | None
         for number, row in zip(some, table.pick(some), strict=True):
             yield item_of(row, layout, name, number, table.folder)
 
-    items = distinct([without_pictures(item) for item in read(numbers)])
+    def again(number: int) -> Item:
+        return next(read([number]))
+
+    numbered = zip(numbers, read(numbers), strict=True)
+    items = distinct([without_pictures(item, partial(again, n)) for n, item in numbered])
     place = {item.id: number for item, number in zip(items, numbers, strict=True)}
 
     def seen(wanted: Sequence[Item]) -> list[Item]:
         order = sorted(place[item.id] for item in wanted)
-        again = dict(zip(order, read(order), strict=True))
-        return [replace(again[place[item.id]], id=item.id) for item in wanted]
+        whole = dict(zip(order, read(order), strict=True))
+        return [replace(whole[place[item.id]], id=item.id) for item in wanted]
 
     return Questions(items, seen)
 
 
-def without_pictures(item: Item) -> Item:
-    """The item as text."""
+def without_pictures(item: Item, reread: Callable[[], Item]) -> Item:
+    """The item as text, and how it is read again."""
     if item.image is None:
         return item
-    return replace(item, image=BLANK, more_images=(BLANK,) * len(item.more_images))
+    blanks = (BLANK,) * len(item.more_images)
+    return replace(item, image=BLANK, more_images=blanks, reread=reread)

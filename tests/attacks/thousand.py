@@ -112,7 +112,7 @@ def _told(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--rows", type=int, nargs="*", default=[250, 500, 1000])
     parser.add_argument("--report", type=Path)
     asked = parser.parse_args()
