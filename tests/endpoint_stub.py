@@ -15,7 +15,9 @@ class Stub(ThreadingHTTPServer):
     def __init__(self, port=0):
         super().__init__(("127.0.0.1", port), Handler)
         self.asked, self.headers, self.faults, self.choice = [], [], [], {}
-        self.misbehave: Callable[[Handler], None] | None = None  # called with the handler in place of an answer
+        self.misbehave: Callable[[Handler], None] | None = (
+            None  # called with the handler in place of an answer
+        )
 
     @property
     def endpoint(self):

@@ -53,7 +53,8 @@ CORRELATED = ("diversity", "distinct-2", "strategies")
 POINTS = "points.parquet"
 MEASURED = (  # columns of answers that measures are made of
     *("model", "method", "task", "sample", "draw", "gold", "output", "answer", "score"),
-    *("strategy", "kind", "error", "ineligible"),
+    *("strategy", "kind", "error", "ineligible", "well_formed", "truncated", "facts_right"),
+    *("tokens", "steps", "reflections", "references"),
 )
 
 

@@ -33,6 +33,10 @@ from franken.tasks.vision_functionality import is_public
 
 Progress = Callable[[int, int, str], None]
 GRADERS = ("graders", "puzzles", "grading.py", "grid_puzzles.py", "vision_functionality.py")
+STORED = (  # columns that every run of answers has
+    *("model", "method", "task", "sample", "draw", "gold", "output", "score", "strategy"),
+    *("truncated", "error", "ineligible"),
+)
 
 
 class VerdictColumns(TypedDict, total=False):
@@ -253,7 +257,7 @@ def _source(folder: str | Path) -> LoadedRun:
 
 
 def _rows(run: LoadedRun) -> list[StoredAnswer]:
-    table = run.answers("method", "task", "sample", "draw").astype(object)
+    table = run.answers(*STORED).astype(object)
     return cast(list[StoredAnswer], table.where(table.notna(), None).to_dict("records"))
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from franken.errors import FrankenError
 from franken.lock import writer
+from franken.runs.columns import LAYERS, SAMPLES, check_table
 from franken.runs.files import check_columns, read_parquet, read_record
 from franken.runs.manifest import SCHEMA, Graft, Manifest
 from franken.runs.rows import LAYER_COLUMNS
@@ -35,7 +36,10 @@ class LoadedRun:
     def samples(self) -> "pd.DataFrame":
         """samples.parquet: a row a sample, with its `error` where it failed."""
         if self._samples is None:
-            self._samples = read_parquet(self.folder / "samples.parquet")
+            file = self.folder / "samples.parquet"
+            table = read_parquet(file)
+            check_table(table, SAMPLES.get(self.verb, {}), file)
+            self._samples = table
         return self._samples
 
     def answers(self, *columns: str) -> "pd.DataFrame":
@@ -47,7 +51,10 @@ class LoadedRun:
     def layers(self) -> "pd.DataFrame":
         """layers.parquet: a row a measurement (`franken.runs.rows.LayerRow`)."""
         if self._layers is None:
-            self._layers = read_parquet(self.folder / "layers.parquet", LAYER_COLUMNS)
+            file = self.folder / "layers.parquet"
+            table = read_parquet(file, LAYER_COLUMNS)
+            check_table(table, LAYERS, file)
+            self._layers = table
         return self._layers
 
     def with_rows(

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from attacks import checkpoints, disks, endpoints, places, recipes, rows, twice
+from attacks import checkpoints, disks, endpoints, places, recipes, rows, runs, twice
 from attacks.harness import Case, Tally, attack
 
 ROWS: dict[str, Callable[[int], Iterator[Case]]] = {
@@ -24,6 +24,7 @@ ROWS: dict[str, Callable[[int], Iterator[Case]]] = {
     "rows": rows.cases,
     "endpoints": endpoints.cases,
     "recipes": recipes.cases,
+    "runs": runs.cases,
     "places": places.cases,
     "disks": disks.cases,
     "twice": twice.cases,
@@ -33,6 +34,7 @@ BEFORE = {  # tries of the table that this one makes anew
     "rows": 263,
     "endpoints": 98,
     "recipes": 173,
+    "runs": 0,
     "places": 198,
     "disks": 20,
     "twice": 14,
