@@ -13,6 +13,8 @@ from franken.errors import FrankenError
 from franken.files import AGAIN, inside, read_json
 
 MAX_TEMPLATE = 1 << 20  # bytes
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 M = TypeVar("M", bound=BaseModel)
 NOT_SETTINGS = (  # of an image processor: which class it is, and where it runs
     "processor_class",
@@ -91,6 +93,25 @@ def check_companions(folder: Path) -> None:
         )
 
 
+def check_answers(folder: Path, *, sees: bool) -> None:
+    """Raises FrankenError where a file is missing without which a model cannot be asked: a tokenizer
+    and its settings, without which transformers takes another one in silence, and, if it `sees`, how
+    it prepares images.
+    """
+    needed = [
+        ("tokenizer", TOKENIZERS),
+        ("settings of its tokenizer", ("tokenizer_config.json",)),
+        *([("image processor", PROCESSORS)] if sees else []),
+    ]
+    for what, names in needed:
+        if not any((folder / name).exists() for name in names):
+            raise FrankenError(
+                f"{folder} has no {what}",
+                why=f"beside its weights there is no {' or '.join(names)}",
+                fix="copy it from the model that it was made from",
+            )
+
+
 def vocabulary(folder: Path) -> set[tuple[str, int]]:
     """(token, id) of a tokenizer; empty where there is none."""
     whole = _read(folder, "tokenizer.json")
@@ -108,7 +129,7 @@ def vocabulary(folder: Path) -> set[tuple[str, int]]:
 def image_settings(folder: Path) -> list[tuple[str, object]]:
     """(name, value) of how a checkpoint prepares images, without what only names classes."""
     said: dict[str, object] = {}
-    for name in ("preprocessor_config.json", "processor_config.json"):
+    for name in PROCESSORS:
         settings = _read(folder, name)
         if settings is not None:
             processor = _checked(_Processor, settings, folder / name)

@@ -74,7 +74,7 @@ def try_out(wheel: Path, python: str, versions: str, folder: Path) -> tuple[str,
     uv(
         *("pip", "compile", "--python", own, "--resolution", RESOLUTIONS[versions]),
         *("--no-annotate", "--no-header", "-o", pinned, ROOT / "pyproject.toml"),
-        *(word for package in COMPILED for word in ("--no-build-package", package)),
+        *(word for package in COMPILED for word in ("--only-binary", package)),
     )
     uv("pip", "install", "--python", own, "--requirement", pinned)
     uv("pip", "install", "--python", own, "--no-deps", wheel)

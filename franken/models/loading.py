@@ -12,7 +12,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from franken.checkpoints import Checkpoint, open_checkpoint
-from franken.companions import check_companions
+from franken.companions import check_answers, check_companions
 from franken.errors import FrankenError, UsageError, check_known
 from franken.models.families import Family, family_of
 from franken.models.features import accept_features
@@ -135,6 +135,7 @@ def load(
     check_companions(checkpoint.folder)
     where = pick_device(device)
     multimodal = checkpoint.settings.vision_config is not None
+    check_answers(checkpoint.folder, sees=multimodal)
     auto: Any = AutoModelForImageTextToText if multimodal else AutoModelForCausalLM
     reader: Any = AutoProcessor if multimodal else AutoTokenizer
     with _told(checkpoint.folder):
