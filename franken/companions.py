@@ -94,9 +94,10 @@ def check_companions(folder: Path) -> None:
 
 
 def check_answers(folder: Path, *, sees: bool) -> None:
-    """Raises FrankenError where a file is missing without which a model cannot be asked: a tokenizer
-    and its settings, without which transformers takes another one in silence, and, if it `sees`, how
-    it prepares images.
+    """Raises FrankenError where a file is missing without which a model cannot be asked.
+
+    That is a tokenizer, its settings (without them transformers takes another one in silence) and,
+    if the model `sees`, how it prepares images.
     """
     needed = [
         ("tokenizer", TOKENIZERS),

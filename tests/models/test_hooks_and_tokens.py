@@ -1,10 +1,13 @@
 """Hooks against hand-written forwards and nnsight; token spans; loading."""
 
+import shutil
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from franken.errors import FrankenError, UsageError
+from franken.models.creature import WEIGHTS
 from franken.models.families import FAMILIES, family_of
 from franken.models.hooks import edit, identity_layer
 from franken.models.loading import load, pick_device
@@ -135,5 +138,7 @@ def test_a_checkpoint_with_a_missing_weight_does_not_load(tmp_path):
     tensors = load_file(folder / "model.safetensors")
     del tensors["model.norm.weight"]
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(WEIGHTS / "sft" / name, folder)
     with pytest.raises(FrankenError, match="does not load completely"):
         load(folder)
