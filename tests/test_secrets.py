@@ -221,7 +221,7 @@ def test_tables_of_a_judged_run_hold_no_key(tmp_path, monkeypatch):
         line = ["regrade", source, "--judge", stub.endpoint, "--judge-model", "m", "--json"]
         code, printed = run(*line, "--out", tmp_path / "out", monkeypatch=monkeypatch)
     assert code == 0, printed
-    folder = json.loads(printed)["folder"]
+    folder = json.loads(printed[printed.index("{") :])["folder"]
     assert "***" in load_run(folder).samples["reason"].iloc[0]
     for words in (["show", folder], ["show", folder, "--csv"], ["show", folder, "--json"]):
         code, printed = run(*words, monkeypatch=monkeypatch)

@@ -56,6 +56,13 @@ def find_runs(paths: Sequence[Path]) -> tuple[RunSet, list[str]]:
     return runs, notes
 
 
+SHOWN = {  # columns of samples that a page needs
+    "eval": ("model", "method", "task", "sample", "draw", "gold", "output", "score")
+    + ("strategy", "error", "ineligible"),
+    "probe": ("model", "method", "task", "sample", "layer", "error", "ineligible"),
+}
+
+
 def assemble(paths: Sequence[Path], *, out: Path | None = None, said: Said = Said()) -> Path:
     """Write the record of a study over the runs at `paths`, into `out` or a new `report-<hash8>`.
     Returns that folder.
@@ -64,6 +71,9 @@ def assemble(paths: Sequence[Path], *, out: Path | None = None, said: Said = Sai
     is which, or when `out` holds something else.
     """
     runs, notes = find_runs(paths)
+    for verb, columns in SHOWN.items():
+        for run in runs.of(verb):
+            run.answers(*columns)  # a table that lacks one is told before a page is begun
     lineage = runs.lineage(said)
     content = [sorted(run.folder.name for run in runs.runs), lineage.stages]
     identity = json.dumps(content, sort_keys=True)

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 DELETE = "delete the run's folder and run its command again"
 NUMBERS = {"integer", "floating", "mixed-integer-float", "decimal", "boolean"}
 KINDS = {  # pandas' names of what a column's values are, nulls aside
+    "name": {"string"},  # never null
     "text": {"string"},
     "number": NUMBERS,
     "rate": NUMBERS,  # from 0 to 1
     "truth": {"boolean", "floating", "integer"},
 }
-_TEXTS = ("model", "method", "task", "sample", "error", "ineligible")
 _ANSWER = {  # `franken.evaluate.rows.AnswerRow`
     **dict.fromkeys(("gold", "output", "answer", "reason", "strategy", "kind"), "text"),
     **dict.fromkeys(("draw", "tokens", "steps", "reflections", "references"), "number"),
@@ -32,9 +32,13 @@ _PROBED = {
     **dict.fromkeys(("changed", "task_changed", "to_source"), "truth"),
     **dict.fromkeys(("score", "baseline_score"), "rate"),
 }
-_SHARED = dict.fromkeys(_TEXTS, "text")
+_SHARED = {
+    **dict.fromkeys(("model", "method", "task", "sample"), "name"),
+    **dict.fromkeys(("error", "ineligible"), "text"),
+}
 LAYERS = {
-    **dict.fromkeys(("model", "method", "part", "component", "task", "metric"), "text"),
+    **dict.fromkeys(("model", "component", "metric"), "name"),
+    **dict.fromkeys(("method", "part", "task"), "text"),
     **dict.fromkeys(("layer", "value", "ci_low", "ci_high", "n", "p_adjusted"), "number"),
 }
 SAMPLES: Mapping[str, Mapping[str, str]] = {  # by verb
@@ -55,6 +59,8 @@ def check_table(table: "pd.DataFrame", kinds: Mapping[str, str], path: Path) -> 
 
     for name in (name for name in kinds if name in table):
         values = table[name].dropna()
+        if kinds[name] == "name" and len(values) < len(table):
+            raise FrankenError(f"{path} is damaged", f"its column {name} has gaps", DELETE)
         found = infer_dtype(values) if len(values) else "empty"
         if found not in {*KINDS[kinds[name]], "empty"}:
             why = f"its column {name} holds {found} values, where {kinds[name]} belongs"

@@ -64,7 +64,7 @@ def main() -> int:
     text = table(tallies)
     print(text.partition("\n\n")[0])
     if asked.out:
-        asked.out.write_text(f"{head()}\n{text}")
+        asked.out.write_text(f"# Malformed inputs against the command line\n\n{head()}\n{text}")
     return int(any(tally.bad for tally in tallies.values()))
 
 
