@@ -44,7 +44,6 @@ def evaluation(folder, label, content, *, arms=("image",), n=2, **graft):
                 "ineligible": None,
                 "score": 1.0,
                 "error": None,
-                "ineligible": None,
             }
             for arm in arms
             for i in range(n)
