@@ -274,7 +274,7 @@ def test_plugins_that_cannot_be_used(tmp_path, capsys):
     with pytest.raises(UsageError, match="no plugin"):
         plugins.use(tmp_path / "none.py")
     assert run_command(["doctor", "--plugin"], False) == 2
-    assert "--plugin without a file" in capsys.readouterr().err
+    assert "--plugin without a value" in capsys.readouterr().err
     file.write_text(begin + 'register("task", "count", 1)')
     plugins.use(file)
     with pytest.raises(UsageError, match="built-in"):
