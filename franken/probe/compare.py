@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 KEY = ["method", "sample", "layer"]  # of a row of a run
 ABOUT = ["task", "question", "error", "ineligible"]
+PAIRED = (  # columns of samples that two probes are compared by
+    *("method", "layer", "task", "sample", "question", "score", "baseline_score"),
+    *("error", "ineligible"),
+)
 
 
 def compare_probes(first: Path, second: Path, *, out: Path) -> Path:
@@ -40,7 +44,7 @@ def compare_probes(first: Path, second: Path, *, out: Path) -> Path:
     with open_run("probe-compare", label, identity, out, config=identity, models=models) as run:
         if run.is_complete():
             return run.folder
-        rows = paired_rows(*(r.samples for r in runs))
+        rows = paired_rows(*(r.answers(*PAIRED) for r in runs))
         if rows["metric"].isna().all():
             raise UsageError(
                 "nothing to compare",
