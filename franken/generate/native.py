@@ -214,8 +214,8 @@ def decode(
     for t in range(steps):
         u = None if uniforms is None else uniforms[live, t]
         token, logprob = pick(logits, banned, sampling.temperature, u)
-        ids[live[~done], t] = token[~done]
-        logprobs[live[~done], t] = logprob[~done]
+        ids[live, t] = torch.where(done, -1, token)
+        logprobs[live, t] = torch.where(done, 0.0, logprob)
         done = done | torch.isin(token, eos)
         if sampling.stop:
             said = [
@@ -223,9 +223,10 @@ def decode(
                 for row in ids[live, : t + 1].tolist()
             ]
             done = done | torch.tensor(said, device=done.device)
-        if bool(done.all()) or t + 1 == steps:
+        ended = int(done.sum())  # the one value of a step that the host waits for
+        if ended == len(done) or t + 1 == steps:
             break
-        if done.float().mean() > SHRINK_SHARE:
+        if ended > SHRINK_SHARE * len(done):
             keep = (~done).nonzero()[:, 0]
             cache.batch_select_indices(keep)
             live, token, mask, done = live[keep], token[keep], mask[keep], done[keep]
