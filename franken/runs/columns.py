@@ -51,6 +51,20 @@ SAMPLES: Mapping[str, Mapping[str, str]] = {  # by verb
 }
 
 
+ANSWER = ("model", "method", "task", "sample", "draw")  # what tells answers of a run apart
+
+
+def check_once(table: "pd.DataFrame", path: Path) -> None:
+    """Raises FrankenError where a table of answers holds one of them twice."""
+    known = [name for name in ANSWER if name in table]
+    if len(known) == len(ANSWER) and table.duplicated(known).any():
+        raise FrankenError(
+            f"{path} is damaged",
+            "it holds an answer twice: the same model, sample and draw",
+            DELETE,
+        )
+
+
 def check_table(table: "pd.DataFrame", kinds: Mapping[str, str], path: Path) -> None:
     """Raises FrankenError where a column of a file holds something else than its kind. Readers ask
     for the columns that they need (`LoadedRun.answers`): older runs have fewer.

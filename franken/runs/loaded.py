@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from franken.errors import FrankenError
 from franken.lock import writer
-from franken.runs.columns import LAYERS, SAMPLES, check_table
+from franken.runs.columns import LAYERS, SAMPLES, check_once, check_table
 from franken.runs.files import check_columns, read_parquet, read_record
 from franken.runs.manifest import SCHEMA, Graft, Manifest
 from franken.runs.rows import LAYER_COLUMNS
@@ -39,6 +39,8 @@ class LoadedRun:
             file = self.folder / "samples.parquet"
             table = read_parquet(file)
             check_table(table, SAMPLES.get(self.verb, {}), file)
+            if self.verb == "eval":
+                check_once(table, file)
             self._samples = table
         return self._samples
 

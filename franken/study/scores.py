@@ -17,7 +17,10 @@ import pandas as pd
 from franken.errors import FrankenError, UsageError
 from franken.evaluate.mscores import compare_m, m_rows, m_scores
 from franken.runs import load_run, open_run
+from franken.runs.columns import ANSWER
 from franken.study.gains import adjust, control_band, gain_rows
+
+SCORED = (*ANSWER, "score", "error", "ineligible")  # the columns that scores are made of
 
 
 def run_scores(
@@ -35,6 +38,10 @@ def run_scores(
     which nothing can be scored is a warning of the run. Raises FrankenError for a run that is not
     finished.
     """
+    if len({folder.resolve() for folder in runs}) < len(runs):
+        raise UsageError(
+            "one run is given twice", why="its answers would count twice", fix="name each run once"
+        )
     loaded = [load_run(folder) for folder in runs]
     groups = {run.manifest.label: [] for run in loaded}
     for run in loaded:
@@ -54,7 +61,13 @@ def run_scores(
             return result.folder
         rows, layers, warnings, tables = [], [], [], {}
         for label, of in groups.items():
-            table = pd.concat([run.samples for run in of], ignore_index=True)
+            table = pd.concat([run.answers(*SCORED) for run in of], ignore_index=True)
+            if table.duplicated(list(ANSWER)).any():
+                raise FrankenError(
+                    f"two runs of {label} hold the same answers",
+                    why=", ".join(run.folder.name for run in of),
+                    fix="give one of them, or name them apart with --label",
+                )
             try:
                 scores = m_scores(table)
             except UsageError as e:

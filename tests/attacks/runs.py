@@ -19,7 +19,7 @@ MADE = {  # what is read back, made once
 }
 READERS = {
     "eval": ("show RUN", "regrade RUN --out out", "eval-compare RUN --no-figures --out out")
-    + ("report RUN --out out", "m-scores RUN RUN --parent creature-sft --donor creature-sft"),
+    + ("report RUN --out out", "m-scores RUN --parent creature-sft --donor creature-sft"),
     "probe": ("show RUN", "probe-compare RUN RUN --out out", "report RUN --out out"),
     "diff": ("show RUN", "report RUN --out out"),
 }

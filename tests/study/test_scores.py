@@ -2,8 +2,10 @@
 left out unsaid.
 """
 
+import pandas as pd
 import pytest
 
+from franken.errors import FrankenError
 from franken.runs import load_run, open_run
 from franken.study.scores import run_scores
 
@@ -71,3 +73,21 @@ def test_what_cannot_be_scored_is_a_warning(scored):
         "half: no M score can be had: the run's arms are image",
     ]
     assert len(scored.samples) == 4 * 3 * 4
+
+
+def test_no_answer_counts_twice(tmp_path):
+    one = evaluation(tmp_path, "sft", ["image", "text"])
+    more = evaluation(tmp_path, "sft", ["text", "black", "black-text"])
+    for runs, said in (([one, one], "one run is given twice"), ([one, more], "the same answers")):
+        with pytest.raises(FrankenError, match=said):
+            run_scores(runs, parent="sft", donor="sft", out=tmp_path)
+
+
+def test_a_table_that_holds_an_answer_twice_is_damaged(tmp_path):
+    folder = evaluation(tmp_path, "sft", ["image", "text"])
+    file = folder / "samples.parquet"
+    rows = pd.read_parquet(file)
+    pd.concat([rows, rows[:1]]).to_parquet(file)
+    with pytest.raises(FrankenError, match="is damaged") as caught:
+        _ = load_run(folder).samples
+    assert "an answer twice" in caught.value.why
