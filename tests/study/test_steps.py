@@ -93,8 +93,9 @@ def test_a_checkpoint_that_cannot_be_read_fails_its_step(tmp_path):
 
 
 PARENT = """
-import sys, json
+import signal, sys, json
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background job
 from franken.study.lanes import Done, run_steps
 from franken.study.steps import Step
 from franken.study.verbs import Process
