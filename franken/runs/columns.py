@@ -2,7 +2,7 @@
 code meets a table of another kind.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,17 +52,16 @@ SAMPLES: Mapping[str, Mapping[str, str]] = {  # by verb
 
 
 ANSWER = ("model", "method", "task", "sample", "draw")  # what tells answers of a run apart
+MEASUREMENT = ("model", "method", "part", "layer", "component", "task", "metric")
 
 
-def check_once(table: "pd.DataFrame", path: Path) -> None:
-    """Raises FrankenError where a table of answers holds one of them twice."""
-    known = [name for name in ANSWER if name in table]
-    if len(known) == len(ANSWER) and table.duplicated(known).any():
-        raise FrankenError(
-            f"{path} is damaged",
-            "it holds an answer twice: the same model, sample and draw",
-            DELETE,
-        )
+def check_once(table: "pd.DataFrame", key: Sequence[str], path: Path) -> None:
+    """Raises FrankenError where a table holds a row of one key twice; tables without all of its
+    columns are not told apart by it.
+    """
+    if set(key) <= set(table) and table.duplicated(list(key)).any():
+        why = f"two of its rows have one {', '.join(key)}"
+        raise FrankenError(f"{path} is damaged", why, DELETE)
 
 
 def check_table(table: "pd.DataFrame", kinds: Mapping[str, str], path: Path) -> None:

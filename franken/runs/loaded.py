@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from franken.errors import FrankenError
 from franken.lock import writer
-from franken.runs.columns import LAYERS, SAMPLES, check_once, check_table
+from franken.runs.columns import ANSWER, LAYERS, MEASUREMENT, SAMPLES, check_once, check_table
 from franken.runs.files import check_columns, read_parquet, read_record
 from franken.runs.manifest import SCHEMA, Graft, Manifest
 from franken.runs.rows import LAYER_COLUMNS
@@ -40,7 +40,7 @@ class LoadedRun:
             table = read_parquet(file)
             check_table(table, SAMPLES.get(self.verb, {}), file)
             if self.verb == "eval":
-                check_once(table, file)
+                check_once(table, ANSWER, file)
             self._samples = table
         return self._samples
 
@@ -56,6 +56,7 @@ class LoadedRun:
             file = self.folder / "layers.parquet"
             table = read_parquet(file, LAYER_COLUMNS)
             check_table(table, LAYERS, file)
+            check_once(table, MEASUREMENT, file)
             self._layers = table
         return self._layers
 

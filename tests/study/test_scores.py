@@ -90,4 +90,12 @@ def test_a_table_that_holds_an_answer_twice_is_damaged(tmp_path):
     pd.concat([rows, rows[:1]]).to_parquet(file)
     with pytest.raises(FrankenError, match="is damaged") as caught:
         _ = load_run(folder).samples
-    assert "an answer twice" in caught.value.why
+    assert "two of its rows have one model, method, task, sample, draw" in caught.value.why
+
+
+def test_a_table_that_holds_a_measurement_twice_is_damaged(scored):
+    file = scored.folder / "layers.parquet"
+    rows = pd.read_parquet(file)
+    pd.concat([rows, rows[-1:]]).to_parquet(file)
+    with pytest.raises(FrankenError, match="is damaged"):
+        _ = load_run(scored.folder).layers
