@@ -172,6 +172,17 @@ def test_a_command_line_is_recorded_without_secrets(tmp_path, monkeypatch):
     assert SECRET not in written(tmp_path)
 
 
+def test_no_page_shows_a_key(tmp_path, monkeypatch, unrasterised):
+    """Nor what a run that holds one leads to: its command line stands on the page."""
+    monkeypatch.setattr(sys, "argv", ["franken", "eval", f"--endpoint={ADDRESSES[0]}", KEY])
+    made = finished(tmp_path / "runs")
+    code, printed = run("report", made, "--out", tmp_path / "page", monkeypatch=monkeypatch)
+    assert code == 0, printed
+    page = (tmp_path / "page" / "index.html").read_text()
+    assert "franken eval" in page
+    assert SECRET not in printed + written(tmp_path)
+
+
 BAD_KEYS = ["sk-MARKED\nX: 1", "sk-MARKED\x07", "sk-MARKED é", "sk MARKED", "sk-MARKED\x7f"]
 
 
