@@ -16,6 +16,7 @@ from franken.evaluate.run import run_eval
 from franken.generate import native
 from franken.generate.native import Prompt, Sampling, generate
 from franken.models import loading
+from franken.models.loading import load
 from franken.probe import run as probe_run
 from franken.probe.plan import plan_probe
 from franken.runs import load_run
@@ -26,6 +27,14 @@ from trainer.recipe import parse_recipe
 from trainer.sft import sft_step
 
 WAITS = 5  # the host's, a decoded token: one reads which rows ended, transformers' masks the others
+
+
+@pytest.fixture(scope="module")
+def sft_creature():
+    """A model of its own: what other tests hang on the modules of the shared one, a copy of them
+    would lead back to the CPU.
+    """
+    return load("creature:sft", device="cpu")
 
 
 @pytest.fixture(autouse=True)
