@@ -7,6 +7,7 @@ import json
 import pytest
 from PIL import Image
 
+from franken.bounds import bounded
 from franken.cli import run_command
 from franken.errors import FrankenError
 from franken.evaluate.run import run_eval
@@ -82,6 +83,23 @@ def test_training_names_it_or_asks_another_row(data, sft_creature, tmp_path):
     items = public_items(data, 3, seed=0, step=0, check=rules.obstacle, skipped=rules.skipped)
     assert {item.id for item in items} == {"rows-good", "rows-fine"}
     assert set(rules.bad) == {(1, WHY)}
+
+
+def test_a_text_beyond_the_bound_is_a_row_that_is_skipped(sft_creature, tmp_path):
+    rows = [{"question": "How many? " * n, "answer": "1"} for n in (1, 40, 2)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    stage = {"kind": "grpo", "data": str(tmp_path / "rows.jsonl"), "steps": 1, "prompts": 3}
+    stage |= {"group": 2, "lr": 1e-4, "on_bad_row": "skip"}
+    recipe = parse_recipe({"name": "x", "model": "creature:sft", "stages": [stage]})
+    rules = RowRules(sft_creature, recipe.stages[0])
+    with bounded(["prompt_tokens=30"]):
+        items = public_items(
+            stage["data"], 3, seed=0, step=0, check=rules.obstacle, skipped=rules.skipped
+        )
+    assert all(len(item.question) < 30 for item in items)
+    (row, why), *_ = rules.bad
+    assert row == 1
+    assert "more than prompt_tokens=30" in why
 
 
 def test_the_dry_run_of_a_probe_counts_rows_that_cannot_be_read(tmp_path, capsys):

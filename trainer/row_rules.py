@@ -47,7 +47,7 @@ class RowRules:
 
     def _obstacle(self, prompt: Prompt) -> str | None:
         most = self.stage.max_prompt_tokens
-        if self.loaded is None or not (most or prompt.images):
+        if self.loaded is None:
             return None
         try:
             tokens = encode_prompts(self.loaded, [prompt]).tokens

@@ -65,13 +65,13 @@ def in_step(loaded: Loaded, inputs: ModelBatch, call: Callable[[], T]) -> tuple[
     alone = inputs.images.pixel_values is None and loaded.family.vision_blocks(loaded.model)
 
     def both() -> tuple[T, Tensor | float]:
-        zero = 0.0 * _blank_features(loaded) if alone else 0.0
+        zero = 0.0 * blank_features(loaded) if alone else 0.0
         return call(), zero
 
     return inside(loaded.model, both)
 
 
-def _blank_features(loaded: Loaded) -> Tensor:
+def blank_features(loaded: Loaded) -> Tensor:
     """The sum, a scalar, of all that the tower makes of a blank picture."""
     inner: Any = loaded.model.model
     blank = encode_prompts(loaded, [Prompt("", (BLANK,))]).images.tensors()

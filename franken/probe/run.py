@@ -92,7 +92,8 @@ def _taken(plan: ProbePlan, loaded: Loaded) -> ProbePlan:
         return replace(item, error=refusal(loaded, prompt_of(item)))
 
     def pair_of(pair: Pair) -> Pair:
-        target, source = checked(pair.target), checked(pair.source)
+        target = checked(pair.target)
+        source = target if pair.source is pair.target else checked(pair.source)
         error = pair.error or target.error or source.error
         return replace(pair, target=target, source=source, error=error)
 
