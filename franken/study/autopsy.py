@@ -59,7 +59,6 @@ def plan_autopsy(
     _check_labels(extra or {})
     models = {"base": base} | ({"sft": sft} if sft else {}) | {"rl": rl} | dict(extra or {})
     paths = {label: _where(path, label in made) for label, path in models.items()}
-    _check_different({label: paths[label] for label in STAGES if label in paths})
     depth = _check_fit({label: p for label, p in paths.items() if label not in made})
     plan = plan_eval(
         tasks=settings.tasks,
@@ -94,6 +93,7 @@ def plan_autopsy(
         hybrids={h.label: h.record() for h in hybrids} if settings.on("hybrids") else {},
         frozen=arms,
         command=command,
+        notes=_alike({label: paths[label] for label in STAGES if label in paths}),
         left_out=_switched_off(settings),
         sizes=settings.sizes(),
     )
@@ -212,7 +212,8 @@ def run_autopsy(
         before=before,
     )
     if fitted:
-        study.budget, study.notes = _budget(asked, fitted, budget), list(fitted.notes)
+        study.budget = _budget(asked, fitted, budget)
+        study.notes += fitted.notes
         if report:
             for note in fitted.notes:
                 report("budget", "chosen", note)
@@ -332,15 +333,14 @@ def _where(path: str, to_be_made: bool) -> str:
     return str(Path(path).resolve()) if to_be_made else str(resolve(path).resolve())
 
 
-def _check_different(stages: Models) -> None:
-    """Two stages that are one folder would be compared with themselves, at the price of a study."""
-    for first, second in combinations(stages, 2):
-        if stages[first] == stages[second]:
-            raise UsageError(
-                f"{first} and {second} are the same checkpoint",
-                f"both are {stages[first]}",
-                "give BASE RL, or BASE SFT RL",
-            )
+def _alike(stages: Models) -> list[str]:
+    """What to say of stages that are one folder: a control, in which nothing may be found."""
+    return [
+        f"{first} and {second} are the same checkpoint, so that nothing may differ between them: "
+        "this study is a control of the method."
+        for first, second in combinations(stages, 2)
+        if stages[first] == stages[second]
+    ]
 
 
 def _check_fit(paths: Models) -> int:
