@@ -20,6 +20,7 @@ LEVELS = [
     {"tasks"},
     {"generate"},
     {"probe", "diff", "merge", "evaluate"},
+    {"organisms"},
     {"study", "report", "doctor"},
     {"trainer"},
     {"console"},

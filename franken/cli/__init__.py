@@ -22,6 +22,7 @@ from franken.cli import (
     evaluate,
     grade,
     merge,
+    organism,
     probe,
     probe_compare,
     regrade,
@@ -67,6 +68,7 @@ VERBS: dict[str, Callable[..., int] | typer.Typer] = {
     "quickstart": study.quickstart,
     "report": study.report,
     "show": show.show,
+    "organism": organism.organism,
     "doctor": doctor.doctor,
 }
 for name, verb in VERBS.items():
