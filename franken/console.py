@@ -82,7 +82,7 @@ def print_components(folder: Path) -> None:
     for names, cells in table.groupby(["method", "metric", "task"], sort=False):
         method, metric, task = map(str, names)
         heading = of_rows(method).components
-        if not heading:
+        if not heading or cells["value"].isna().all():
             continue
         print(f"\n{method} {task}: {heading} {metric} [95 % interval]")
         cells = cells.sort_values("layer", kind="stable")

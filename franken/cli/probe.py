@@ -33,9 +33,13 @@ def probe(
             help="swap (suffix and single), swap-suffix, swap-single, swap-prefix, swap-window:3; "
             "zero, mean, noise, each also as zero-attention or zero-mlp; attention, lens, "
             "patch (both ways at each --site), or one of patch-residual, -attn, -mlp, -heads, each "
-            "also with -noising. With commas."
+            "also with -noising; with --against: across (both ways at each --site). With commas."
         ),
     ] = "swap,zero",
+    against: Annotated[
+        str | None,
+        typer.Option(help="A second checkpoint of the same architecture, to compare with."),
+    ] = None,
     tasks: Tasks = "",
     samples: Annotated[int, typer.Option(help="Image pairs per task.")] = 50,
     layers: Layers = "all",
@@ -59,7 +63,8 @@ def probe(
     site: Annotated[
         str,
         typer.Option(
-            help="What `patch` patches, both ways: residual, attn, mlp, heads; with commas."
+            help="What `patch` and `across` patch, both ways: residual, attn, mlp, heads; with "
+            "commas."
         ),
     ] = "residual",
     figures: Annotated[bool, typer.Option(help="Draw figures/*.png.")] = True,
@@ -78,7 +83,9 @@ def probe(
         if download and not dry_run:
             fetch(data)
     if download and not dry_run:
-        open_checkpoint(model, download=True)
+        for checkpoint in (model, against):
+            if checkpoint is not None:
+                open_checkpoint(checkpoint, download=True)
     plan = plan_probe(
         model,
         methods=split_list(method),
@@ -93,11 +100,13 @@ def probe(
         batch_size=batch_size,
         engine=engine,
         pairs=one_pair(*pair, ask) if pair else None,
+        against=against,
     )
     if not json:
         depth = plan.checkpoint.depths[plan.part]
         probed = f"{plan.part} {name_layers(plan.layers)} ({len(plan.layers)} of {depth})"
-        print(f"{plan.checkpoint.name}: {probed}")
+        beside = f" against {plan.against.name}" if plan.against else ""
+        print(f"{plan.checkpoint.name}{beside}: {probed}")
     if dry_run:
         failing = Counter(short_reason(p.target.error) for p in plan.pairs if p.target.error)
         told = {"rows that fail": failing} if failing else {}

@@ -8,6 +8,9 @@ model and prompts at hand.
   is replaced by its input.
 - Patching every token's residual stream restores the clean run, past the last layer at which the
   decoder itself adds the image (deepstack); patching no token changes nothing, at any site.
+- Two models, one of which gives to the other: patching no token changes nothing, a model restores
+  all of itself in itself, and the giver's whole stream after the last layer is read by the
+  receiver's own head.
 - The attention that a token gives to the image and to the rest is one.
 - The lens at the last layer reads the model's own logits.
 - A hook that returns what it gets leaves the logits bit-identical; and after the run so are the
@@ -97,6 +100,41 @@ def check_patching(
                     f"{prompts[0].key}: patching everything does not restore the clean run"
                 )
     return failures
+
+
+@torch.no_grad()
+def check_across(
+    loaded: Loaded, second: Loaded, prompts: Sequence[Prompt], sites: Sequence[str]
+) -> list[str]:
+    """What fails of the controls on patching across models at `sites`, in words, both ways."""
+    depth, dtype = len(loaded.family.decoder_layers(loaded.model)), loaded.model.dtype
+    failures = []
+    for prompt in prompts:
+        batch = encode_prompts(loaded, [prompt])
+        everything = torch.arange(batch.tokens)
+        chunk = [(everything[:0], None), (everything, None)]
+        for site in dict.fromkeys(["residual", *sites]):
+            runs = [patch.record(each.model, batch, site) for each in (loaded, second)]
+            for model, base, donor in ((loaded, *runs), (second, *reversed(runs))):
+                name, at = f"{prompt.key} ({site}, {model.name})", (site, depth // 2)
+                nothing, _ = patch.patched_logits(model.model, base, donor, *at, chunk)
+                _, same = patch.patched_logits(model.model, base, base, *at, chunk)
+                if not _close(nothing, base.logits, dtype):
+                    failures.append(f"{name}: patching nothing changes the logits")
+                if not _close(same, base.logits, dtype):
+                    failures.append(f"{name}: a model's own activations change its logits")
+                if site == "residual":
+                    top = (site, depth - 1)
+                    _, given = patch.patched_logits(model.model, base, donor, *top, chunk)
+                    if not _close(given, _read(model, donor.stream[-1][-1]), dtype):
+                        failures.append(f"{name}: the last stream is not what its head reads")
+    return failures
+
+
+def _read(loaded: Loaded, stream: Tensor) -> Tensor:
+    """What a model's own norm and head make of a token's stream after the last layer."""
+    model = loaded.model
+    return model.get_output_embeddings()(model.get_decoder().norm(stream[None]))[0]
 
 
 def check_attention(loaded: Loaded, prompts: Sequence[Prompt]) -> list[str]:

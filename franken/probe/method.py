@@ -123,7 +123,8 @@ class Cost:
 
     Forward passes are of the whole model over a batch. `naive` is what running every layer's answer
     from the pixels on, one by one, would take; `resumed_layers` counts single decoder layers that
-    run again; `replies` are the items whose own greedy reply is needed, shared among all methods.
+    run again; `replies` are the items whose own greedy reply is needed, shared among all methods:
+    the `id` of an item for the model's own, its complement (`~`) for the second model's.
     For memory: `rows` that run at a time, prompts whose keys and values are stored for them,
     activations in bytes beyond those of the rows, and copies of the weights.
     """
@@ -150,6 +151,7 @@ class Method(Generic[M]):
     parts: ClassVar[tuple[str, ...]] = ("text",)
     sites: ClassVar[tuple[str, ...]] = ()  # what `--site` may name
     needs_source: ClassVar[bool] = False  # whether it looks at the second image
+    needs_second: ClassVar[bool] = False  # whether it compares the model with a second one
     shown: ClassVar[tuple[str, ...] | None] = None  # metrics printed at the end; None is all
     components: ClassVar[str] = ""  # the heading of a printed table a task, components across
 

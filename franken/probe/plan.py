@@ -27,7 +27,7 @@ NO_SOURCE = "the question has no second image"
 @dataclass(frozen=True)
 class ProbePlan:
     """Everything that is resolved before a model is loaded. `layers` are 0-based, of the part
-    `part`.
+    `part`; `against` is the second checkpoint of methods that compare two.
     """
 
     checkpoint: Checkpoint
@@ -42,6 +42,7 @@ class ProbePlan:
     part: str = "text"
     seed: int = 0
     dtype: str = "auto"
+    against: Checkpoint | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -69,10 +70,12 @@ def plan_probe(
     batch_size: int = 128,
     engine: str = "torch",
     pairs: Sequence[Pair] | None = None,
+    against: str | None = None,
 ) -> ProbePlan:
     """Resolve methods, layers and pairs. Raises UsageError for anything unknown.
 
-    `sites` is what `patch` stands for. `data` is a folder of image pairs, or any source of
+    `sites` is what `patch` and `across` stand for; `against` a second checkpoint of the same
+    architecture, for methods that compare two. `data` is a folder of image pairs, or any source of
     questions (`franken.tasks.sources`), which can be ablated and read but not swapped; `pairs` are
     used as they are.
     """
@@ -80,6 +83,7 @@ def plan_probe(
     checkpoint = open_checkpoint(model)
     chosen = registry.parse(methods, sites)
     _check_run(batch_size, engine, samples)
+    second = _second(against, checkpoint, chosen)
     part, numbers = _layers(layers, checkpoint, chosen)
     probed = list(pairs) if pairs is not None else _pairs(task_names, samples, data, seed)
     calibration: list[Item] = []
@@ -106,6 +110,8 @@ def plan_probe(
         "engine": engine,
         "calibration": [item.id for item in calibration],
     }
+    if second is not None:
+        identity["against"] = fingerprint(second)
     return ProbePlan(
         checkpoint,
         chosen,
@@ -119,6 +125,47 @@ def plan_probe(
         part,
         seed,
         dtype,
+        second,
+    )
+
+
+def _second(against: str | None, first: Checkpoint, methods: Sequence[Method]) -> Checkpoint | None:
+    """The checkpoint that the probed one is compared with. Raises UsageError unless methods ask for
+    one, and where it is not of the same architecture.
+    """
+    comparing = [method.name for method in methods if method.needs_second]
+    if against is None:
+        if comparing:
+            raise UsageError(
+                f"{comparing[0]} needs a second checkpoint",
+                why="it puts activations of one model into another's run",
+                fix="name it with --against",
+            )
+        return None
+    if not comparing:
+        raise UsageError(
+            "--against without a method that compares two models",
+            why=f"{' and '.join(method.name for method in methods)} look at one",
+            fix="use --method across,stitch",
+        )
+    second = open_checkpoint(against)
+    if first.model_type != second.model_type:
+        raise _unlike(first, second, f"they are {first.model_type} and {second.model_type}")
+    for name in sorted(first.tensors.keys() | second.tensors.keys()):
+        one, two = (
+            str(tuple(c.tensors[name].shape)) if name in c.tensors else "not there"
+            for c in (first, second)
+        )
+        if one != two:
+            raise _unlike(first, second, f"{name} is {one} and {two}")
+    return second
+
+
+def _unlike(first: Checkpoint, second: Checkpoint, why: str) -> UsageError:
+    return UsageError(
+        f"{first.name} and {second.name} are not the same architecture",
+        why=why,
+        fix="give --against another stage of the same model",
     )
 
 

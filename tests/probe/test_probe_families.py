@@ -20,7 +20,9 @@ LAYERS = 3
 COVERED = {
     "swap": TINY_VISION,
     "ablation": TINY_FAMILIES,
-}  # what the tests below run, and the README's table says
+    "patch": TINY_VISION,  # tests/probe/test_patch.py
+    "across": TINY_FAMILIES,  # tests/probe/test_across.py
+}  # what the tests run, and the page's table says
 NAMES = {
     "qwen2_vl": "Qwen2-VL",
     "qwen2_5_vl": "Qwen2.5-VL",

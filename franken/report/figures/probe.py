@@ -61,9 +61,11 @@ def draw_comparison(folder: Path) -> list[Path]:
 def _save(folder: Path, figures: Sequence[Figure]) -> list[Path]:
     run, drawn = load_run(folder), []
     depth = int(run.layers["layer"].max()) + 1  # as far as the run tells
+    second = run.manifest.models.get("against")
+    label = f"{run.label} against {second}" if second else run.label
     for figure in figures:
         with look.theme():
-            drawing = draw(figure, run.label, depth)
+            drawing = draw(figure, label, depth)
             drawn.append(save(drawing, folder / "figures" / f"{figure.name}.png"))
     return drawn
 
