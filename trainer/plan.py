@@ -8,7 +8,6 @@ thumb.
 """
 
 import math
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from typing import NamedTuple
 
 import torch
 
+from franken.devices import free_memory
 from franken.errors import UsageError
 from franken.models.loading import pick_device
 from franken.study.rates import product_rate
@@ -308,17 +308,8 @@ def _available(wanted: str, memory: float | None) -> tuple[str, int]:
     device = pick_device(wanted)
     if device.type == "cuda":
         return str(device), torch.cuda.mem_get_info(device)[0]
-    free = _number_in("/proc/meminfo", r"MemAvailable:\s+(\d+) kB") * 1024
-    limit = _number_in("/sys/fs/cgroup/memory.max", r"(\d+)")
-    free = min(free, limit or free)
-    return str(device), free or 2**63 - 1  # where the system does not say, nothing is refused
-
-
-def _number_in(file: str, pattern: str) -> int:
-    """The number in a file of the system; 0 where there is none."""
-    text = Path(file).read_text() if Path(file).exists() else ""
-    match = re.search(pattern, text)
-    return int(match[1]) if match else 0
+    # where the system does not say, nothing is refused
+    return str(device), free_memory() or 2**63 - 1
 
 
 def _disk_free(out: Path) -> int:

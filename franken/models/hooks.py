@@ -57,7 +57,7 @@ def _hook(change: Edit, phase: Phase) -> Callable[..., Output]:
         now: Literal["prefill", "decode"] = "prefill" if hidden.shape[1] > 1 else "decode"
         if phase not in ("both", now):
             return output
-        source = args[0] if args else kwargs["hidden_states"]
+        source = (args[0] if args else kwargs["hidden_states"]).to(hidden.device)
         edited = change(hidden, Context(now, source))
         return (edited, *output[1:]) if isinstance(output, tuple) else edited
 

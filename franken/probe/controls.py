@@ -30,6 +30,7 @@ from franken.errors import VerificationError
 from franken.generate.native import Prompt, Sampling, encode_prompts, generate
 from franken.models.hooks import edit, identity_layer
 from franken.models.loading import Loaded
+from franken.models.placement import waiting_weights
 from franken.probe import ablate, attention, patch, swap
 from franken.probe.lens import Lens, answer_batch
 
@@ -193,9 +194,11 @@ def identity_hook_is_exact(loaded: Loaded, prompt: Prompt) -> bool:
 def weights_digest(loaded: Loaded) -> str:
     """SHA-256 of every weight's name, shape and bytes, in hexadecimal."""
     digest = hashlib.sha256()
-    for name, tensor in loaded.model.state_dict().items():
+    elsewhere = waiting_weights(loaded.model)
+    for name, held in loaded.model.state_dict().items():
+        tensor = elsewhere[name].read() if name in elsewhere else held
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -79,7 +79,7 @@ def run_probe(
             results |= type(methods[0]).results(samples)
         results |= {
             "peaks": peaks(summary),
-            "device": str(session.loaded.device),
+            "device": session.loaded.where,
             "reruns": reruns(samples),
         }
         return run.finish(summary, n_requested=plan.n_requested, warnings=warnings, extra=results)
