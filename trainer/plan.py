@@ -23,7 +23,8 @@ from franken.study.rates import product_rate
 from trainer import sft
 from trainer.data import Conversation
 from trainer.evaluate import request_of
-from trainer.memory import Lengths, StagePlan, plan_stage
+from trainer.kept import most_kept
+from trainer.memory import Lengths, StagePlan, kept_bytes, plan_stage
 from trainer.public import is_here, public_conversations, public_items
 from trainer.recipe import AnyStage, Recipe, parse_recipe
 from trainer.rollout import next_items
@@ -47,7 +48,8 @@ CountTokens = Callable[[str], int]
 class MemoryPlan:
     """What a recipe needs and what this machine has, in bytes; why it does not fit, and what would.
 
-    `device` and `available` are this machine's or of the device that was given.
+    `device` and `available` are this machine's or of the device that was given. `kept` checkpoints
+    of `kept_bytes` stay for good, and are part of every stage's disk.
     """
 
     recipe: str
@@ -58,6 +60,8 @@ class MemoryPlan:
     disk_free: int
     processes: int
     stages: list[StagePlan]
+    kept: int
+    kept_bytes: int
     problems: list[str]
     changes: list[str]
     fits: bool
@@ -104,6 +108,8 @@ def memory_plan(
             "choose an --out on a larger disk, or freeze more: the optimiser's state is saved for "
             "what trains"
         )
+        if recipe.keep.every:
+            changes.append("keep fewer: --set 'keep={every: 10, at_most: 20}'")
     return MemoryPlan(
         recipe.name,
         recipe.model,
@@ -113,6 +119,8 @@ def memory_plan(
         free,
         processes,
         stages,
+        most_kept(recipe),
+        kept_bytes(recipe, shapes),
         problems,
         list(dict.fromkeys(changes)),
         fits=not problems,
