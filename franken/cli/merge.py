@@ -59,6 +59,14 @@ def merge(
     noise: Annotated[
         float | None, typer.Option(help="Ablate: replace this share of the weights by noise.")
     ] = None,
+    keep: Annotated[
+        str,
+        typer.Option(
+            help="Only this part of the donor's update: rank:8, top:1%, sign, norms, and their "
+            "nulls random-rank:8, random:1%; of every tensor, or of --layers, --components."
+        ),
+    ] = "",
+    drop: Annotated[str, typer.Option(help="All of the update but this part.")] = "",
     recipe: Annotated[Path | None, typer.Option(help="All of this from a YAML file.")] = None,
     allow: Allow = "",
     list_methods: Annotated[
@@ -88,6 +96,8 @@ def merge(
         "param": param or [],
         "relative_to": relative_to,
         "noise": noise,
+        "keep": keep,
+        "drop": drop,
         "seed": seed,
         "allow": allow,
     }

@@ -7,6 +7,7 @@ where it waits: a copied one is read from the donor's file in every pass, as the
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
@@ -34,7 +35,10 @@ def graft(model: Any, plan: Plan, *, donated: Values | None = None) -> Iterator[
     Raises UsageError when the model is not the plan's base, or the plan changes nothing.
     """
     family = model.config.model_type
-    held = {canonical(name, family): p for name, p in model.named_parameters()}
+    stored = model.state_dict().keys()  # some families store buffers beside their parameters
+    buffers = ((name, b) for name, b in model.named_buffers() if name in stored)
+    named = chain(model.named_parameters(), buffers)
+    held = {canonical(name, family): tensor for name, tensor in named}
     waiting = {canonical(name, family): w for name, w in waiting_weights(model).items()}
     changes = [row for row in plan.rows if row.changed]
     if not changes:
@@ -92,7 +96,7 @@ def _value(row: Row, like: torch.Tensor, donated: Values | None) -> torch.Tensor
     model's parameter.
     """
     if row.copied is None:
-        values = torch.frombuffer(computed(row), dtype=DTYPES[row.target.dtype])
+        values = torch.frombuffer(computed(row, donated), dtype=DTYPES[row.target.dtype])
         return values.reshape(row.target.shape).to(like)
     entry = row.copied
     source = f"{entry.file}:{entry.name}"
