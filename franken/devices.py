@@ -57,12 +57,37 @@ def parse_device(text: str) -> tuple[Share, ...]:
 
 
 def parse_devices(text: str) -> tuple[str, ...]:
-    """The devices of lanes that work side by side, one for each lane. Raises UsageError."""
-    pieces = [piece.strip() for piece in text.split(",")]
+    """The devices of lanes that work side by side, one for each lane; none of an empty text. Raises
+    UsageError.
+    """
+    pieces = [piece.strip() for piece in text.split(",")] if text else []
     for piece in pieces:
-        if piece != "auto":
-            parse_device(piece)
+        parse_device(piece)
     return tuple(pieces)
+
+
+def lanes_of(devices: Sequence[str], jobs: int | None, device: str = "auto") -> str:
+    """The kind of device that all lanes are on: `cpu`, `cuda`.
+
+    Raises UsageError where they are of several kinds, since rounding would then depend on which
+    lane was free, and where `jobs` or `device` say something else.
+    """
+    kinds = {first_of(each).partition(":")[0] for each in devices}
+    if len(kinds) > 1:
+        raise UsageError(
+            f"lanes on {' and '.join(sorted(kinds))}",
+            why="what is compared has to be computed on one kind of device",
+            fix="name devices of one kind",
+        )
+    if jobs not in (None, len(devices)):
+        raise UsageError(
+            f"--jobs {jobs} for {len(devices)} devices",
+            why="there is a lane for every device",
+            fix="leave --jobs out; a device that is named twice has two lanes",
+        )
+    if device != "auto":
+        raise UsageError("--device and --devices exclude each other", fix="give one of them")
+    return kinds.pop()
 
 
 def first_of(device: str) -> str:
