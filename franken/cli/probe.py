@@ -33,7 +33,8 @@ def probe(
             help="swap (suffix and single), swap-suffix, swap-single, swap-prefix, swap-window:3; "
             "zero, mean, noise, each also as zero-attention or zero-mlp; attention, lens, "
             "patch (both ways at each --site), or one of patch-residual, -attn, -mlp, -heads, each "
-            "also with -noising; with --against: across (both ways at each --site). With commas."
+            "also with -noising; with --against: across (both ways at each --site), stitch (below "
+            "and above; also as stitch:affine). With commas."
         ),
     ] = "swap,zero",
     against: Annotated[
@@ -42,6 +43,9 @@ def probe(
     ] = None,
     tasks: Tasks = "",
     samples: Annotated[int, typer.Option(help="Image pairs per task.")] = 50,
+    part: Annotated[
+        str, typer.Option(help="Whose layers: text (default), vision or projector.")
+    ] = "",
     layers: Layers = "all",
     data: Questions = None,
     columns: Columns = "",
@@ -74,7 +78,7 @@ def probe(
     """Where does the model see, where does it reason? Causal probing, layer by layer."""
     from franken.checkpoints import open_checkpoint
     from franken.probe.cost import cost
-    from franken.probe.plan import one_pair, plan_probe
+    from franken.probe.plan import depth_of, one_pair, plan_probe
     from franken.tasks.look import short_reason
     from franken.tasks.sources import canonical, fetch
 
@@ -101,9 +105,10 @@ def probe(
         engine=engine,
         pairs=one_pair(*pair, ask) if pair else None,
         against=against,
+        part=part,
     )
     if not json:
-        depth = plan.checkpoint.depths[plan.part]
+        depth = depth_of(plan.checkpoint, plan.part)
         probed = f"{plan.part} {name_layers(plan.layers)} ({len(plan.layers)} of {depth})"
         beside = f" against {plan.against.name}" if plan.against else ""
         print(f"{plan.checkpoint.name}{beside}: {probed}")

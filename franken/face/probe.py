@@ -15,6 +15,7 @@ def probe(
     against: str | Path | None = None,
     tasks: Sequence[str] = (),
     samples: int = 50,
+    part: str = "",
     layers: str = "all",
     data: str | Path | None = None,
     seed: int = 0,
@@ -51,6 +52,7 @@ def probe(
         dtype=dtype,
         batch_size=batch_size,
         engine=engine,
+        part=part,
         against=None if against is None else str(against),
     )
     return load_run(run_probe(plan, out=Path(out), device=device, dtype=dtype))

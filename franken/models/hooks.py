@@ -1,17 +1,20 @@
-"""Editing a block's output while the model runs: one context manager that always restores.
+"""Editing what a block says while the model runs, keeping it, or saying it without running: context
+managers that always restore.
 
 Decoder layers of transformers 5 return a plain tensor, attention modules a tuple whose first entry
 is the tensor; a hook here sees and returns the tensor in both cases. A pass over several tokens is
 a prefill, a pass over one is a decode step.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from franken.errors import FrankenError
 
 Phase = Literal["prefill", "decode", "both"]
 
@@ -42,6 +45,54 @@ def edit(edits: Mapping[nn.Module, Edit], phase: Phase = "both") -> Iterator[Non
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def keeping(modules: Sequence[nn.Module]) -> Iterator[list[list[object]]]:
+    """While the context lasts, what each module returns, call by call."""
+    kept: list[list[object]] = [[] for _ in modules]
+
+    def keeper(into: list[object]) -> Callable[..., None]:
+        return lambda module, args, output: into.append(output)
+
+    handles = [
+        module.register_forward_hook(keeper(into))
+        for module, into in zip(modules, kept, strict=True)
+    ]
+    try:
+        yield kept
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def returning(outputs: Mapping[nn.Module, Sequence[object]]) -> Iterator[None]:
+    """While the context lasts, each module returns what was kept, call by call, and does not run.
+
+    Raises FrankenError at a call more than were kept.
+    """
+    own = {module: module.__dict__.get("forward") for module in outputs}
+
+    def replay(kept: Sequence[object]) -> Callable[..., object]:
+        calls = iter(kept)
+
+        def forward(*_: object, **__: object) -> object:
+            for output in calls:
+                return output
+            raise FrankenError("a module ran more often than what was kept of it")
+
+        return forward
+
+    try:
+        for module, kept in outputs.items():
+            module.forward = replay(kept)
+        yield
+    finally:
+        for module, forward in own.items():
+            del module.forward
+            if forward is not None:
+                module.forward = forward
 
 
 def identity_layer(output: Tensor, context: Context) -> Tensor:

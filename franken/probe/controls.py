@@ -11,6 +11,8 @@ model and prompts at hand.
 - Two models, one of which gives to the other: patching no token changes nothing, a model restores
   all of itself in itself, and the giver's whole stream after the last layer is read by the
   receiver's own head.
+- A model that is stitched to itself is itself, in its logits and in its reply; and what is read of
+  a stitched model layer by layer is what it says when it runs as one.
 - The attention that a token gives to the image and to the rest is one.
 - The lens at the last layer reads the model's own logits.
 - A hook that returns what it gets leaves the logits bit-identical; and after the run so are the
@@ -31,7 +33,7 @@ from franken.generate.native import Prompt, Sampling, encode_prompts, generate
 from franken.models.hooks import edit, identity_layer
 from franken.models.loading import Loaded
 from franken.models.placement import waiting_weights
-from franken.probe import ablate, attention, patch, swap
+from franken.probe import ablate, attention, patch, stitch, swap
 from franken.probe.lens import Lens, answer_batch
 
 ATTENTION_ROWS = 8
@@ -136,6 +138,35 @@ def _read(loaded: Loaded, stream: Tensor) -> Tensor:
     """What a model's own norm and head make of a token's stream after the last layer."""
     model = loaded.model
     return model.get_output_embeddings()(model.get_decoder().norm(stream[None]))[0]
+
+
+@torch.no_grad()
+def check_stitches(
+    loaded: Loaded, second: Loaded, part: str, prompts: Sequence[Prompt], max_new_tokens: int
+) -> list[str]:
+    """What fails of the controls on stitching in the middle of a part, in words."""
+    layers = {
+        "text": loaded.family.decoder_layers(loaded.model),
+        "vision": loaded.family.vision_blocks(loaded.model),
+    }.get(part) or (None,)
+    below, dtype = (len(layers) + 1) // 2, loaded.model.dtype
+    failures = []
+    for prompt in prompts:
+        batch = encode_prompts(loaded, [prompt])
+        own, other = (stitch.run_of(each, batch) for each in (loaded, second))
+        same = stitch.Stitch(loaded, loaded, part, below)
+        if not _close(same.logits(batch, own, own), own.recording.logits, dtype):
+            failures.append(f"{prompt.key}: a model stitched to itself has other logits")
+        (reply,) = stitch.replies(loaded, [same], [prompt], max_new_tokens)[0]
+        if reply.ids != _greedy(loaded, prompt, max_new_tokens):
+            failures.append(f"{prompt.key}: a model stitched to itself replies otherwise")
+        both = stitch.Stitch(loaded, second, part, below)
+        read = both.logits(batch, own, other)
+        with both.running(own.tower) as whole:
+            said = whole.model(**batch, use_cache=False, logits_to_keep=1).logits[0, -1]
+        if not _close(read, said, dtype):
+            failures.append(f"{prompt.key}: a stitched model is not what is read of it")
+    return failures
 
 
 def check_attention(loaded: Loaded, prompts: Sequence[Prompt]) -> list[str]:

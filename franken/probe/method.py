@@ -148,7 +148,6 @@ class Method(Generic[M]):
     name: str
 
     short: ClassVar[str] = ""  # what the class is called, in progress and as a shorthand
-    parts: ClassVar[tuple[str, ...]] = ("text",)
     sites: ClassVar[tuple[str, ...]] = ()  # what `--site` may name
     needs_source: ClassVar[bool] = False  # whether it looks at the second image
     needs_second: ClassVar[bool] = False  # whether it compares the model with a second one
@@ -184,6 +183,11 @@ class Method(Generic[M]):
         return self.name
 
     # what it takes
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts of a model whose layers it can probe."""
+        return ("text",)
 
     @property
     def calibrated(self) -> bool:

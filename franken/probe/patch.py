@@ -262,7 +262,7 @@ def patched_logits(
     """The base run's last logits, a row for every (tokens, head) of `chunk` whose activations at
     `layer` are the donor's.
     """
-    return _resume(model, base, layer, _patched(model, base, donor, site, layer, chunk))
+    return resume(model, base, layer, _patched(model, base, donor, site, layer, chunk))
 
 
 def _patched(
@@ -311,9 +311,11 @@ def _step(model: Any, base: Recording, layer: int, stream: Tensor) -> Tensor:
     return hidden + base.added[layer] if layer in base.added else hidden
 
 
-def _resume(
-    model: Any, base: Recording, layer: int, stream: Tensor
+@torch.no_grad()
+def resume(
+    model: Any, base: Recording, layer: int, stream: Float[Tensor, "rows tokens hidden"]
 ) -> Float[Tensor, "rows vocabulary"]:
+    """The last logits of the base run from the stream after `layer` on."""
     decoder = model.get_decoder()
     for later in range(layer + 1, len(decoder.layers)):
         stream = _step(model, base, later, stream)

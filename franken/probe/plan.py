@@ -10,7 +10,7 @@ from pathlib import Path
 from franken import tasks
 from franken.checkpoints import Checkpoint, fingerprint, open_checkpoint
 from franken.errors import FrankenError, UsageError, check_known, check_positive
-from franken.layers import parse_ranges
+from franken.layers import PARTS, parse_ranges
 from franken.probe import methods as registry
 from franken.probe.method import Method
 from franken.tasks import Item, Pair
@@ -71,20 +71,21 @@ def plan_probe(
     engine: str = "torch",
     pairs: Sequence[Pair] | None = None,
     against: str | None = None,
+    part: str = "",
 ) -> ProbePlan:
     """Resolve methods, layers and pairs. Raises UsageError for anything unknown.
 
     `sites` is what `patch` and `across` stand for; `against` a second checkpoint of the same
-    architecture, for methods that compare two. `data` is a folder of image pairs, or any source of
-    questions (`franken.tasks.sources`), which can be ablated and read but not swapped; `pairs` are
-    used as they are.
+    architecture, for methods that compare two; `part` vision, projector or text. `data` is a folder
+    of image pairs, or any source of questions (`franken.tasks.sources`), which can be ablated and
+    read but not swapped; `pairs` are used as they are.
     """
     data = None if data is None else canonical(data)
     checkpoint = open_checkpoint(model)
     chosen = registry.parse(methods, sites)
     _check_run(batch_size, engine, samples)
     second = _second(against, checkpoint, chosen)
-    part, numbers = _layers(layers, checkpoint, chosen)
+    part, numbers = _layers(layers, part, checkpoint, chosen)
     probed = list(pairs) if pairs is not None else _pairs(task_names, samples, data, seed)
     calibration: list[Item] = []
     if needing := [method.name for method in chosen if method.calibrated]:
@@ -110,6 +111,8 @@ def plan_probe(
         "engine": engine,
         "calibration": [item.id for item in calibration],
     }
+    if part != "text":
+        identity["part"] = part
     if second is not None:
         identity["against"] = fingerprint(second)
     return ProbePlan(
@@ -179,12 +182,30 @@ def _check_run(batch_size: int, engine: str, samples: int) -> None:
     check_positive("--samples", samples)
 
 
+def depth_of(checkpoint: Checkpoint, part: str) -> int:
+    """How many layers a part has that can be probed; a projector counts as one."""
+    if part == "projector":
+        return int(any(entry.place.part == part for entry in checkpoint.tensors.values()))
+    return checkpoint.depths.get(part, 0)
+
+
 def _layers(
-    text: str, checkpoint: Checkpoint, methods: Sequence[Method]
+    text: str, part: str, checkpoint: Checkpoint, methods: Sequence[Method]
 ) -> tuple[str, tuple[int, ...]]:
-    """The part and the layers that are probed, checked against what every method takes."""
-    ranges = parse_ranges(text, checkpoint.depths)
+    """The part and the layers that are probed, checked against what every method takes. `part` is
+    that of layers that name none; layers of another may not be named beside it.
+    """
+    if part:
+        check_known("part", [part], PARTS)
+    depths = {name: depth_of(checkpoint, name) for name in PARTS}
+    ranges = parse_ranges(text, depths, part or "text")
     parts = sorted({r.part for r in ranges})
+    if part and parts != [part]:
+        raise UsageError(
+            f"--part {part} with {' and '.join(parts)} layers",
+            why="layers are those of the part that is probed",
+            fix="leave one of the two options out",
+        )
     for method in methods:
         if len(parts) > 1 or parts[0] not in method.parts:
             raise UsageError(

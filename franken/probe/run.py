@@ -14,7 +14,7 @@ import pandas as pd
 from franken import tasks
 from franken.errors import UsageError, VerificationError
 from franken.generate.native import refusal
-from franken.models.loading import Loaded, load
+from franken.models.loading import DTYPES, Loaded, load
 from franken.probe import controls
 from franken.probe.answers import Answered, reruns
 from franken.probe.method import Measurement, Method
@@ -52,7 +52,7 @@ def run_probe(
             return load(plan.checkpoint.folder, device=device, dtype=dtype)
 
         loaded = loading()
-        second = _second(plan, loaded, dtype)
+        second = _second(plan, loaded, device)
         session = Session(_taken(plan, loaded), loaded, loading, second)
         held = [model for model in (loaded, second) if model is not None]
         before = [controls.weights_digest(model) for model in held]
@@ -85,13 +85,14 @@ def run_probe(
         return run.finish(summary, n_requested=plan.n_requested, warnings=warnings, extra=results)
 
 
-def _second(plan: ProbePlan, loaded: Loaded, dtype: str) -> Loaded | None:
-    """The model to compare with, in memory beside the first. Raises UsageError where the same ids
-    are other words to it.
+def _second(plan: ProbePlan, loaded: Loaded, device: str) -> Loaded | None:
+    """The model to compare with, in memory beside the first, in its type. Raises UsageError where
+    the same ids are other words to it.
     """
     if plan.against is None:
         return None
-    second = load(plan.against.folder, device=str(loaded.device), dtype=dtype)
+    same = next(name for name, kind in DTYPES.items() if kind == loaded.model.dtype)
+    second = load(plan.against.folder, device=device, dtype=same)
     ours, theirs = (model.tokenizer.get_vocab() for model in (loaded, second))
     odd = sorted(word for word in ours.keys() & theirs.keys() if ours[word] != theirs[word])
     if odd:

@@ -22,6 +22,7 @@ COVERED = {
     "ablation": TINY_FAMILIES,
     "patch": TINY_VISION,  # tests/probe/test_patch.py
     "across": TINY_FAMILIES,  # tests/probe/test_across.py
+    "stitch": TINY_FAMILIES,  # tests/probe/test_stitch.py, in the tower too where there is one
 }  # what the tests run, and the page's table says
 NAMES = {
     "qwen2_vl": "Qwen2-VL",
