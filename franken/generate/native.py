@@ -31,7 +31,7 @@ from franken.generate.engine import (
     template_text,
 )
 from franken.generate.reading import Refused, read_with
-from franken.generate.streams import Cache, Stream, Tokens, advance, prefill
+from franken.generate.streams import Stream, Tokens, advance, prefill
 from franken.models.batch import ModelBatch
 from franken.models.loading import Loaded
 
