@@ -148,6 +148,19 @@ def finish_diff(folder: Path, json: bool) -> int:
     return _close(run)
 
 
+def finish_forks(folder: Path, json: bool) -> int:
+    """Print where two models part, and what those places carry; 3 when some replies failed."""
+    from franken.report.tables.forks import tables_of
+    from franken.runs import load_run
+
+    if json:
+        return finish_run(folder, json, rows="metric", columns="model", metrics=None)
+    run = load_run(folder)
+    for table in tables_of(run.layers, run.label):
+        print_titled(table.table())
+    return _close(run)
+
+
 def finish_along(folder: Path, json: bool, runs: RunSet) -> int:
     """Print a trajectory: every run, every layer of the first, and what is known of the
     checkpoints' behaviour from other `runs`; 3 when tensors could not be compared.

@@ -56,6 +56,25 @@ PAGES = {
             ),
         ),
     ),
+    "forks": Page(
+        SEE,
+        "Where two models part, token by token, and what that carries.",
+        (
+            (
+                "franken forks creature:sft runs/rl/final --tasks count,sum --samples 20",
+                "divergence and visual dependency of every token, and cross-sampling",
+            ),
+            (
+                "franken forks sft rl --from runs/eval/sft-1a2b3c4d --from runs/eval/rl-5e6f7a8b "
+                "--rules none",
+                "only score the replies of two evaluations",
+            ),
+            (
+                "franken forks creature:base creature:sft --budget 1 --dry-run",
+                "one token of the other model a reply; what it would cost",
+            ),
+        ),
+    ),
     "diff": Page(
         CHANGED,
         "Compare two or three checkpoints, tensor by tensor.",

@@ -43,6 +43,7 @@ LAYERS = {
 }
 SAMPLES: Mapping[str, Mapping[str, str]] = {  # by verb
     "eval": {**_SHARED, **_ANSWER},
+    "forks": {**_SHARED, **_ANSWER},
     "probe": {**_SHARED, **_PROBED},
     "diff": {
         **dict.fromkeys(("method", "tensor", "part", "component", "error"), "text"),

@@ -65,7 +65,7 @@ class Identity(Stored):
     against: str | None = None  # probe of two models: the second
     donor: str | None = None  # eval of a hybrid
     checkpoints: dict[str, str] = {}  # diff, trajectory: stage → hash
-    models: list[str] = []  # merge-sweep: the base's, then the donor's
+    models: list[str] = []  # merge-sweep: the base's, then the donor's; forks: a's, then b's
 
 
 class FallTest(Stored):
@@ -122,6 +122,15 @@ class Band(Stored):
     n: int
 
 
+class ForkPair(Stored):
+    """forks: at `n` forks of a model's replies a would rather say one word, and b another."""
+
+    model: str
+    a: str
+    b: str
+    n: int
+
+
 class Manifest(Stored):
     """Everything a run folder says of itself, beside its rows."""
 
@@ -150,6 +159,7 @@ class Manifest(Stored):
     band: dict[str, dict[str, Band]] = {}  # metric → task → band
     answers_requested: int = 0  # compare: of the evaluations that are compared
     answers_failed: int = 0
+    fork_pairs: list[ForkPair] = []  # forks: what the two would rather say there
     source: str = ""  # regrade: the run that was judged again
     changes: dict[str, dict[str, int]] = {}  # regrade: task → how many verdicts moved which way
 
@@ -157,8 +167,9 @@ class Manifest(Stored):
 def check_models(manifest: Manifest, folder: object) -> None:
     """Raise FrankenError where the manifest of a run of several models does not say which."""
     identity = manifest.identity
-    named: Mapping[str, object] = {"diff": identity.checkpoints, "merge-sweep": identity.models}
-    named = {**named, "trajectory": identity.checkpoints}
+    several = dict.fromkeys(("merge-sweep", "forks"), identity.models)
+    paired = dict.fromkeys(("diff", "trajectory"), identity.checkpoints)
+    named: Mapping[str, object] = {**paired, **several}
     if not named.get(manifest.verb, True):
         why = "its run.json does not say of which models it is"
         raise FrankenError(f"{folder} is damaged", why, "delete it and run its command again")
