@@ -44,6 +44,8 @@ class Config(Stored):
     k: list[int] | int = []  # eval, compare: of acc@k; diff: directions of a subspace
     arms: list[str] = []  # eval
     methods: list[str] = []  # probe
+    part: str = "text"  # probe: whose layers
+    against: str | None = None  # probe of two models: the second's hash
     seed: int = 0
     data: str | None = None
     graft: Graft | None = None  # eval of a hybrid
