@@ -20,7 +20,6 @@ from franken.cli import (
     diff,
     doctor,
     evaluate,
-    forks,
     grade,
     merge,
     organism,
@@ -53,7 +52,6 @@ app = typer.Typer(
 VERBS: dict[str, Callable[..., int] | typer.Typer] = {
     "probe": probe.probe,
     "probe-compare": probe_compare.probe_compare,
-    "forks": forks.forks,
     "diff": diff.diff,
     "merge": merge.merge,
     "merge-sweep": merge.merge_sweep,

@@ -56,25 +56,6 @@ PAGES = {
             ),
         ),
     ),
-    "forks": Page(
-        SEE,
-        "Where two models part, token by token, and what that carries.",
-        (
-            (
-                "franken forks creature:sft runs/rl/final --tasks count,sum --samples 20",
-                "divergence and visual dependency of every token, and cross-sampling",
-            ),
-            (
-                "franken forks sft rl --from runs/eval/sft-1a2b3c4d --from runs/eval/rl-5e6f7a8b "
-                "--rules none",
-                "only score the replies of two evaluations",
-            ),
-            (
-                "franken forks creature:base creature:sft --budget 1 --dry-run",
-                "one token of the other model a reply; what it would cost",
-            ),
-        ),
-    ),
     "diff": Page(
         CHANGED,
         "Compare two or three checkpoints, tensor by tensor.",
@@ -86,10 +67,6 @@ PAGES = {
             (
                 "franken diff creature:base creature:sft --spectra --layers 2-6",
                 "in how many directions; layers 2..5",
-            ),
-            (
-                "franken diff creature:sft --along rl",
-                "the way of a training run over the checkpoints that it kept",
             ),
         ),
     ),

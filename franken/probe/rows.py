@@ -22,8 +22,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-from franken.generate.native import Response, Sampling, decode, responses
-from franken.generate.streams import Cache
+from franken.generate.native import Cache, Response, Sampling, decode, responses
 from franken.models.loading import Loaded
 
 Store = tuple[Float[Tensor, "entries kv tokens width"], Float[Tensor, "entries kv tokens width"]]

@@ -105,28 +105,6 @@ class Probing(Questions):
         return self.verb, self.model, *methods, *self.options, "--no-figures"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Forking(Questions):
-    """`franken forks`: two stages of one model, `model` the earlier and `other` the later, under
-    the study's labels.
-    """
-
-    verb: ClassVar = "forks"
-    model: str
-    other: str
-    labels: tuple[str, str]
-    draws: int
-    batch_size: int = 64
-
-    @property
-    def argv(self) -> tuple[str, ...]:
-        """The words after `franken`."""
-        labels = (word for label in self.labels for word in ("--label", label))
-        ends = ("--batch-size", str(self.batch_size), "--no-figures")
-        draws = ("--draws", str(self.draws))
-        return self.verb, self.model, self.other, *labels, *draws, *self.options, *ends
-
-
 @dataclass(frozen=True)
 class Diffing:
     """`franken diff` of two or three checkpoints, on one thread: other lanes have the others."""
@@ -200,4 +178,4 @@ class Process:
     is_done: Callable[[], bool]
 
 
-Verb = Evaluation | Hybrids | Probing | Forking | Diffing | Comparing | Scoring
+Verb = Evaluation | Hybrids | Probing | Diffing | Comparing | Scoring

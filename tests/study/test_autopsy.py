@@ -25,7 +25,7 @@ TINY = Settings(
     controls=1,
     device="cpu",
     max_new_tokens=3,
-    without=("spectra", "attention", "forks", "scores", "diversity"),
+    without=("spectra", "attention", "scores", "diversity"),
 )
 
 
@@ -126,7 +126,6 @@ def test_every_optional_part_runs_and_reads_what_others_measured(stages, tmp_pat
         "patch": 2,
         "m": 2,
         "m-hybrid": len(study.hybrids),
-        "forks": 1,
         "scores": 1,
         "diversity": 1,
     }
@@ -134,7 +133,6 @@ def test_every_optional_part_runs_and_reads_what_others_measured(stages, tmp_pat
     assert (layers["RL 0..2"], layers["RL 3..7"]) == ([0, 1, 2], [3, 4, 5, 6, 7])
     found = open_study(page.parent)
     assert set(found.samples("probe")["method"]) >= {"swap-suffix", "attention", "patch-residual"}
-    assert set(found.samples("forks")["model"]) == {"base", "rl"}
     layers: pd.DataFrame = found.layers("scores")
     for label in ("base", "rl", "RL 0..2"):
         by_hand = m_scores(found.samples("eval", label))
@@ -166,7 +164,7 @@ def test_what_is_switched_off_is_named_and_unknown_switches_are_refused(stages, 
     import dataclasses
 
     off = dataclasses.replace(
-        TINY, without=("hybrids", "probe", "diff", "arms", "diversity", "scores", "forks")
+        TINY, without=("hybrids", "probe", "diff", "arms", "diversity", "scores")
     )
     study, steps = plan_autopsy(stages["base"], None, stages["rl"], out=tmp_path, settings=off)
     assert {s.id.split("-")[0] for s in steps} == {"eval", "attention"}
