@@ -82,7 +82,7 @@ def print_components(folder: Path) -> None:
     for names, cells in table.groupby(["method", "metric", "task"], sort=False):
         method, metric, task = map(str, names)
         heading = of_rows(method).components
-        if not heading or cells["value"].isna().all():
+        if not heading:
             continue
         print(f"\n{method} {task}: {heading} {metric} [95 % interval]")
         cells = cells.sort_values("layer", kind="stable")
@@ -354,7 +354,8 @@ def training_lines() -> Callable[[Progress], None]:
             return
         line = now.update.numbers()
         numbers = "  ".join(f"{k} {line[k]:.3f}" for k in shown if k in line)
-        look = f"  held-out acc@1 {held['acc@1']:.3f} acc@4 {held['acc@4']:.3f}" if held else ""
+        told = [f"{k} {held[k]:.3f}" for k in ("acc@1", "acc@4", "loss") if held and k in held]
+        look = f"  held-out {' '.join(told)}" if told else ""
         of = f"/{now.steps}"
         if not now.steps:
             of = f" ({now.update.cpu_seconds:.0f} of {now.cpu_seconds:.0f} CPU-s)"

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 LEVELS = [
     {"errors", "distribution"},
     {"plugins", "secrets", "bounds"},
-    {"layers", "names", "contents", "devices", "files", "outputs", "yaml_files"},
+    {"layers", "names", "contents", "files", "outputs", "yaml_files"},
     {"headers", "configs"},
     {"soundness", "companions"},
     {"stats", "lock", "checkpoints", "selection"},
@@ -20,7 +20,6 @@ LEVELS = [
     {"tasks"},
     {"generate"},
     {"probe", "diff", "merge", "evaluate"},
-    {"organisms"},
     {"study", "report", "doctor"},
     {"trainer"},
     {"console"},

@@ -8,6 +8,7 @@ thumb.
 """
 
 import math
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -16,20 +17,17 @@ from typing import NamedTuple
 
 import torch
 
-from franken.devices import free_memory
 from franken.errors import UsageError
 from franken.models.loading import pick_device
 from franken.study.rates import product_rate
 from trainer import sft
 from trainer.data import Conversation
 from trainer.evaluate import request_of
-from trainer.kept import most_kept
-from trainer.memory import Lengths, StagePlan, kept_bytes, plan_stage
+from trainer.memory import Lengths, StagePlan, plan_stage
 from trainer.public import is_here, public_conversations, public_items
 from trainer.recipe import AnyStage, Recipe, parse_recipe
 from trainer.rollout import next_items
 from trainer.rounding import lost_updates
-from trainer.row_rules import RowRules
 from trainer.shapes import Shapes, shapes_of
 from trainer.stages import GrpoStage, SftStage
 from trainer.templates import template
@@ -48,8 +46,7 @@ CountTokens = Callable[[str], int]
 class MemoryPlan:
     """What a recipe needs and what this machine has, in bytes; why it does not fit, and what would.
 
-    `device` and `available` are this machine's or of the device that was given. `kept` checkpoints
-    of `kept_bytes` stay for good, and are part of every stage's disk.
+    `device` and `available` are this machine's or of the device that was given.
     """
 
     recipe: str
@@ -60,8 +57,6 @@ class MemoryPlan:
     disk_free: int
     processes: int
     stages: list[StagePlan]
-    kept: int
-    kept_bytes: int
     problems: list[str]
     changes: list[str]
     fits: bool
@@ -108,8 +103,6 @@ def memory_plan(
             "choose an --out on a larger disk, or freeze more: the optimiser's state is saved for "
             "what trains"
         )
-        if recipe.keep.every:
-            changes.append("keep fewer: --set 'keep={every: 10, at_most: 20}'")
     return MemoryPlan(
         recipe.name,
         recipe.model,
@@ -119,8 +112,6 @@ def memory_plan(
         free,
         processes,
         stages,
-        most_kept(recipe),
-        kept_bytes(recipe, shapes),
         problems,
         list(dict.fromkeys(changes)),
         fits=not problems,
@@ -160,10 +151,13 @@ def lengths_of(stage: AnyStage, shapes: Shapes) -> Lengths:
         if stage.data and not is_here(stage.data):
             return Lengths(UNKNOWN_PROMPT, UNKNOWN_PROMPT // 2, stage.max_new_tokens, "assumed")
         if stage.data:
-            rules = RowRules(None, stage)
-            pixels, skipped = stage.max_pixels, rules.skipped
             items = public_items(
-                stage.data, EXAMPLES, seed=0, step=0, max_pixels=pixels, skipped=skipped
+                stage.data,
+                EXAMPLES,
+                seed=0,
+                step=0,
+                max_pixels=stage.max_pixels,
+                skipped=_told_elsewhere,
             )
         else:
             items = next_items(stage.tasks, EXAMPLES, seed=0, step=0)
@@ -174,7 +168,6 @@ def lengths_of(stage: AnyStage, shapes: Shapes) -> Lengths:
     elif isinstance(stage, SftStage) and stage.data:
         if not is_here(stage.data):
             return Lengths(UNKNOWN_PROMPT, UNKNOWN_PROMPT // 2, UNKNOWN_PROMPT, "assumed")
-        rules = RowRules(None, stage)
         examples = public_conversations(
             stage.data,
             EXAMPLES,
@@ -182,7 +175,7 @@ def lengths_of(stage: AnyStage, shapes: Shapes) -> Lengths:
             step=0,
             ask=request_of(stage),
             max_pixels=stage.max_pixels,
-            skipped=rules.skipped,
+            skipped=_told_elsewhere,
         )
     elif isinstance(stage, SftStage):
         shape = template(stage.template)
@@ -198,6 +191,10 @@ def lengths_of(stage: AnyStage, shapes: Shapes) -> Lengths:
     prompt, image, answer = (max(column) for column in zip(*counted, strict=True))
     answer = stage.max_new_tokens if isinstance(stage, GrpoStage) else answer
     return Lengths(prompt, image, answer, known)
+
+
+def _told_elsewhere(row: int, why: str) -> None:
+    """A row that fails has no length; `failing_rows` counts it."""
 
 
 def _count(example: Conversation, count: CountTokens, pixels: int) -> tuple[int, int, int]:
@@ -316,8 +313,17 @@ def _available(wanted: str, memory: float | None) -> tuple[str, int]:
     device = pick_device(wanted)
     if device.type == "cuda":
         return str(device), torch.cuda.mem_get_info(device)[0]
-    # where the system does not say, nothing is refused
-    return str(device), free_memory() or 2**63 - 1
+    free = _number_in("/proc/meminfo", r"MemAvailable:\s+(\d+) kB") * 1024
+    limit = _number_in("/sys/fs/cgroup/memory.max", r"(\d+)")
+    free = min(free, limit or free)
+    return str(device), free or 2**63 - 1  # where the system does not say, nothing is refused
+
+
+def _number_in(file: str, pattern: str) -> int:
+    """The number in a file of the system; 0 where there is none."""
+    text = Path(file).read_text() if Path(file).exists() else ""
+    match = re.search(pattern, text)
+    return int(match[1]) if match else 0
 
 
 def _disk_free(out: Path) -> int:

@@ -22,7 +22,6 @@ from franken.cli import (
     evaluate,
     grade,
     merge,
-    organism,
     probe,
     probe_compare,
     regrade,
@@ -68,7 +67,6 @@ VERBS: dict[str, Callable[..., int] | typer.Typer] = {
     "quickstart": study.quickstart,
     "report": study.report,
     "show": show.show,
-    "organism": organism.organism,
     "doctor": doctor.doctor,
 }
 for name, verb in VERBS.items():

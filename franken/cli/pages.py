@@ -248,20 +248,6 @@ PAGES = {
             ),
         ),
     ),
-    "organism": Page(
-        HOUSE,
-        "A pair of checkpoints whose difference is known, to try methods.",
-        (
-            (
-                "franken organism symmetric creature:sft --out same-function",
-                "other weights that compute the same",
-            ),
-            (
-                "franken organism graft:layer:3 creature:base creature:sft --out one-layer",
-                "the update of layer 3, and of nothing else",
-            ),
-        ),
-    ),
     "doctor": Page(
         HOUSE,
         "Versions, devices, and a self-test of every model family.",

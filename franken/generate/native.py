@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import DynamicCache
 
 from franken.errors import UsageError
 from franken.generate.engine import (
@@ -38,17 +37,6 @@ from franken.models.loading import Loaded
 SHRINK_SHARE = 0.2  # finished rows are dropped from the cache once they are this share of it
 WORTH_SORTING = 0.9  # prompts are sorted where that needs less than this share of the positions
 PIXELS_PER_TOKEN = 28 * 28  # Qwen2.5-VL's; only used to guess which prompts are alike in length
-
-
-class Cache(DynamicCache):
-    """transformers' cache, whose layers may be on several devices."""
-
-    def batch_select_indices(self, indices: Int[Tensor, "rows"]) -> None:
-        """Keep these rows."""
-        layers: Any = self.layers
-        for layer in layers:
-            device = getattr(layer, "device", None)  # None where nothing has been stored yet
-            layer.batch_select_indices(indices if device is None else indices.to(device))
 
 
 @dataclass(frozen=True)
@@ -176,8 +164,10 @@ def sample(
     loaded: Loaded, batch: ModelBatch, keys: Sequence[str], sampling: Sampling
 ) -> list[list[Response]]:
     """Prefill an encoded batch once and draw `n` samples of every row."""
+    from transformers import DynamicCache
+
     model, n = loaded.model, sampling.n
-    cache = Cache(config=model.config.get_text_config())
+    cache = DynamicCache(config=model.config.get_text_config())
     output = model(**batch, past_key_values=cache, use_cache=True, logits_to_keep=1)
     logits = output.logits[:, -1]
     mask, last = batch.attention_mask, batch.last_position

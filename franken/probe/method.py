@@ -123,8 +123,7 @@ class Cost:
 
     Forward passes are of the whole model over a batch. `naive` is what running every layer's answer
     from the pixels on, one by one, would take; `resumed_layers` counts single decoder layers that
-    run again; `replies` are the items whose own greedy reply is needed, shared among all methods:
-    the `id` of an item for the model's own, its complement (`~`) for the second model's.
+    run again; `replies` are the items whose own greedy reply is needed, shared among all methods.
     For memory: `rows` that run at a time, prompts whose keys and values are stored for them,
     activations in bytes beyond those of the rows, and copies of the weights.
     """
@@ -148,9 +147,9 @@ class Method(Generic[M]):
     name: str
 
     short: ClassVar[str] = ""  # what the class is called, in progress and as a shorthand
+    parts: ClassVar[tuple[str, ...]] = ("text",)
     sites: ClassVar[tuple[str, ...]] = ()  # what `--site` may name
     needs_source: ClassVar[bool] = False  # whether it looks at the second image
-    needs_second: ClassVar[bool] = False  # whether it compares the model with a second one
     shown: ClassVar[tuple[str, ...] | None] = None  # metrics printed at the end; None is all
     components: ClassVar[str] = ""  # the heading of a printed table a task, components across
 
@@ -183,11 +182,6 @@ class Method(Generic[M]):
         return self.name
 
     # what it takes
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """The parts of a model whose layers it can probe."""
-        return ("text",)
 
     @property
     def calibrated(self) -> bool:

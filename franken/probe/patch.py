@@ -14,7 +14,7 @@ output projection. Only layers from ℓ on run again, on the base run's own stor
 token groups at once; the vision tower runs once an image.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -28,8 +28,8 @@ from franken.models.batch import ModelBatch
 from franken.models.hooks import Context, Edit, edit
 from franken.models.loading import Loaded
 from franken.models.tokens import TokenMap, token_map
-from franken.probe.groups import GROUPS, ROWS
 from franken.probe.method import Columns
+from franken.probe.methods.patch import GROUPS, ROWS
 from franken.probe.scores import parting
 
 WHOLE = "all"
@@ -127,39 +127,19 @@ def patch_effects(
             why="it is lost in rounding",
             fix="use --dtype fp32",
         )
-    effects = [
-        {where: (_difference(row, parting) - start) / (end - start) for where, row in rows_of}
-        for rows_of in each_patch(model, base, donor, groups, site, layers, rows)
-    ]
-    return effects, ((end, start) if denoising else (start, end))
-
-
-def each_patch(
-    model: Any,
-    base: Recording,
-    donor: Recording,
-    groups: TokenGroups,
-    site: str,
-    layers: Sequence[int],
-    rows: int = ROWS,
-) -> Iterator[Iterator[tuple[Where, Float[Tensor, "vocabulary"]]]]:
-    """For each of `layers`, the base run's last logits under every patch: of each token group that
-    is not empty and of `all`, and in it of each head. `model` made the base run.
-    """
     tokens = len(base.stream[0])
     places = {name: at for name, at in groups.items() if len(at)} | {WHOLE: torch.arange(tokens)}
     heads: Sequence[int | None] = range(_heads(model)) if site == "heads" else [None]
     wanted: list[Where] = [(name, head) for name in places for head in heads]
-
-    def of_layer(layer: int) -> Iterator[tuple[Where, Tensor]]:
+    effects = []
+    for layer in layers:
+        values: list[float] = []
         for first in range(0, len(wanted), rows):
-            some = wanted[first : first + rows]
-            chunk = [(places[name], head) for name, head in some]
-            yield from zip(
-                some, patched_logits(model, base, donor, site, layer, chunk), strict=True
-            )
-
-    return (of_layer(layer) for layer in layers)
+            chunk = [(places[name], head) for name, head in wanted[first : first + rows]]
+            logits = patched_logits(model, base, donor, site, layer, chunk)
+            values += [(_difference(row, parting) - start) / (end - start) for row in logits]
+        effects.append(dict(zip(wanted, values, strict=True)))
+    return effects, ((end, start) if denoising else (start, end))
 
 
 def patch_pair(
@@ -193,10 +173,10 @@ def patch_pair(
     columns |= {"clean_difference": up, "corrupt_difference": down}
     words = loaded.tokenizer.batch_decode([[token] for token in tokens])
     columns |= {"clean_token": words[0], "corrupt_token": words[1]}
-    return [{**columns, **effect_columns(by_place)} for by_place in effects]
+    return [{**columns, **_columns(by_place)} for by_place in effects]
 
 
-def effect_columns(effects: Mapping[Where, float]) -> Columns:
+def _columns(effects: Mapping[Where, float]) -> Columns:
     """One layer's effects as columns: `effect_GROUP`, or for heads the list `heads_GROUP`; None for
     an empty group.
     """
@@ -262,7 +242,7 @@ def patched_logits(
     """The base run's last logits, a row for every (tokens, head) of `chunk` whose activations at
     `layer` are the donor's.
     """
-    return resume(model, base, layer, _patched(model, base, donor, site, layer, chunk))
+    return _resume(model, base, layer, _patched(model, base, donor, site, layer, chunk))
 
 
 def _patched(
@@ -311,11 +291,9 @@ def _step(model: Any, base: Recording, layer: int, stream: Tensor) -> Tensor:
     return hidden + base.added[layer] if layer in base.added else hidden
 
 
-@torch.no_grad()
-def resume(
-    model: Any, base: Recording, layer: int, stream: Float[Tensor, "rows tokens hidden"]
+def _resume(
+    model: Any, base: Recording, layer: int, stream: Tensor
 ) -> Float[Tensor, "rows vocabulary"]:
-    """The last logits of the base run from the stream after `layer` on."""
     decoder = model.get_decoder()
     for later in range(layer + 1, len(decoder.layers)):
         stream = _step(model, base, later, stream)

@@ -180,10 +180,13 @@ def what(runset: RunSet) -> Headline:
     rows = runset.layers("diff")
     delta = runset.study.delta
     energy = text_layers(rows, delta, "relative_energy")
-    if len(energy) < 3:
-        return Headline("what", question, "The parameters were not compared.", claim, ABSENT)
-    if not energy.mean() > 0:
-        return Headline("what", question, "RL did not change the text layers.", claim, OPEN)
+    if len(energy) < 3 or not energy.mean() > 0:
+        why = (
+            "The parameters were not compared."
+            if len(energy) < 3
+            else "RL did not change the text layers at all."
+        )
+        return Headline("what", question, why, claim, ABSENT)
     runs = runs_of(runset, "diff")
     start = thirds(len(energy))["middle"][0]
     p = stats.permutation_test(energy[:start], energy[start:])

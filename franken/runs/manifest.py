@@ -62,7 +62,6 @@ class Identity(Stored):
 
     model: str | None = None  # eval, regrade
     checkpoint: str | None = None  # probe
-    against: str | None = None  # probe of two models: the second
     donor: str | None = None  # eval of a hybrid
     checkpoints: dict[str, str] = {}  # diff: stage → hash
     models: list[str] = []  # merge-sweep: the base's, then the donor's

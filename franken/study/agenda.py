@@ -9,7 +9,7 @@ run folders by the ids of the steps that make them (`Step.reads`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from franken.errors import check_known
@@ -167,9 +167,7 @@ class _Maker:
         )
         what = {"probe": "probe", "attention": "attention of", "patch": "patch"}[kind]
         optional = "" if kind == "probe" else kind
-        step = self._step(f"{kind}-{label}", f"{what} {label}", does, label, weight, kind=optional)
-        twins = (f"{kind}-{twin}" for twin in self._twins(label))
-        return replace(step, needs=(*step.needs, *twins))
+        return self._step(f"{kind}-{label}", f"{what} {label}", does, label, weight, kind=optional)
 
     def diff(self) -> Step:
         stages = self.study.stages
@@ -227,11 +225,6 @@ class _Maker:
         made_of = (self.study.parent, "rl") if label in self.study.hybrids else (label,)
         inputs = tuple(self.study.models[x] for x in made_of)
         return Step(name, what, does, label, inputs, self._after(*made_of), weight, kind)
-
-    def _twins(self, label: str) -> list[str]:
-        """Earlier stages that are the same checkpoint: their probe is this one's too."""
-        stages, models = self.study.stages, self.study.models
-        return [x for x in stages[: stages.index(label)] if models[x] == models[label]]
 
     def _after(self, *labels: str) -> tuple[str, ...]:
         return tuple(step.id for label in labels for step in self.before if step.model == label)

@@ -65,32 +65,6 @@ class Evaluation(Questions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hybrids(Questions):
-    """`franken eval`: several hybrids of one model, which is loaded once; `grafts` as `--graft`
-    has them.
-    """
-
-    verb: ClassVar = "eval"
-    model: str
-    grafts: tuple[str, ...]
-    take: tuple[str, ...] = ()
-    n: int
-    k: tuple[int, ...] = (1,)
-    arms: tuple[str, ...] = ("image",)
-
-    @property
-    def argv(self) -> tuple[str, ...]:
-        """The words after `franken`."""
-        grafts = [word for text in self.grafts for word in ("--graft", text)]
-        return (
-            *(self.verb, self.model, *grafts),
-            *(("--take", ",".join(self.take)) if self.take else ()),
-            *("--n", str(self.n), "--k", ",".join(map(str, self.k)), "--arms", ",".join(self.arms)),
-            *(*self.options, "--no-compare"),
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
 class Probing(Questions):
     """`franken probe`: one model."""
 
@@ -178,4 +152,4 @@ class Process:
     is_done: Callable[[], bool]
 
 
-Verb = Evaluation | Hybrids | Probing | Diffing | Comparing | Scoring
+Verb = Evaluation | Probing | Diffing | Comparing | Scoring

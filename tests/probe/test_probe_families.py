@@ -20,11 +20,7 @@ LAYERS = 3
 COVERED = {
     "swap": TINY_VISION,
     "ablation": TINY_FAMILIES,
-    "patch": TINY_VISION,  # tests/probe/test_patch.py
-    "across": TINY_FAMILIES,  # tests/probe/test_across.py
-    "stitch": TINY_FAMILIES,  # tests/probe/test_stitch.py, in the tower too where there is one
-    "block": TINY_FAMILIES,  # tests/probe/test_knockout.py
-}  # what the tests run, and the page's table says
+}  # what the tests below run, and the README's table says
 NAMES = {
     "qwen2_vl": "Qwen2-VL",
     "qwen2_5_vl": "Qwen2.5-VL",

@@ -481,12 +481,8 @@ def test_only_labels_that_begin_with_frozen_name_layers(tmp_path):
     assert autopsy._frozen(named, 8) == {"frozen-late": [5, 6, 7], "frozen-0-2": [0, 1]}
 
 
-def test_a_checkpoint_beside_itself_is_a_control(stages, tmp_path):
-    base, sft, rl = (stages[stage] for stage in ("base", "sft", "rl"))
-    study, steps = plan_autopsy(base, sft, sft, out=tmp_path / "o", settings=TINY)
-    (note,) = study.notes
-    assert note.startswith("sft and rl are the same checkpoint")
-    needs = {step.id: step.needs for step in steps}
-    assert needs["probe-rl"] == ("probe-sft",)  # one run folder: they may not both write it
-    assert needs["probe-sft"] == needs["probe-base"] == ()
-    assert plan_autopsy(base, sft, rl, out=tmp_path / "o", settings=TINY)[0].notes == []
+def test_a_stage_is_not_compared_with_itself(stages, tmp_path):
+    with pytest.raises(UsageError, match="sft and rl are the same checkpoint"):
+        plan_autopsy(
+            stages["base"], stages["sft"], stages["sft"], out=tmp_path / "o", settings=TINY
+        )
