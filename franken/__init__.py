@@ -3,15 +3,16 @@
     franken.load("creature:sft")                            a checkpoint in memory
     franken.probe("creature:sft", samples=20)               where it sees, where it reasons
     franken.diff("base", "sft", "rl")                       what training changed
+    franken.forks("sft", "rl", samples=20)                  where two models part, token by token
     franken.merge("sft", "rl", layers="16-28", out="h")     a hybrid, every tensor verified
     franken.evaluate("sft", "rl", tasks=["count"])          how good, how varied, from what
     franken.train("creature-rl", "runs/rl")                 SFT, GRPO, MUPO
     franken.load_runs("runs")                               all that was measured, as one table
 
 They are what the command line does, without its printing, and give run folders as objects. Nothing
-is imported before it is used. `franken.probe`, `diff`, `merge` and `evaluate` are packages and can
-be called: `franken.diff(...)` compares, `franken.diff.metrics` is a module; their help is that of
-`franken.face`.
+is imported before it is used. `franken.probe`, `diff`, `merge`, `evaluate` and `forks` are packages
+and can be called: `franken.diff(...)` compares, `franken.diff.metrics` is a module; their help is
+that of `franken.face`.
 """
 
 import sys
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from franken.face.diff import diff as diff
     from franken.face.evaluate import evaluate as evaluate
+    from franken.face.forks import forks as forks
     from franken.face.merge import merge as merge
     from franken.face.probe import probe as probe
     from franken.face.train import train as train
@@ -36,11 +38,12 @@ FACE = {
     "diff": "franken.face.diff",
     "merge": "franken.face.merge",
     "evaluate": "franken.face.evaluate",
+    "forks": "franken.face.forks",
     "train": "franken.face.train",
     "load_runs": "franken.runs.runset",
 }
 """Public function → the module that has it."""
-PACKAGES = ("probe", "diff", "merge", "evaluate")
+PACKAGES = ("probe", "diff", "merge", "evaluate", "forks")
 """The public functions whose name is that of a package."""
 
 

@@ -26,7 +26,7 @@ from franken.headers import read_header
 
 WEIGHTS = "adapter_model.safetensors"
 FLOATING = ("F64", "F32", "F16", "BF16")
-_PREFIX = "base_model.model."
+PREFIX = "base_model.model."
 _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(?:\.weight)?$")
 # They subtract from the base's weights what the factors start with: B·A is then relative to weights
 # that no file holds. (PEFT repeats them when it loads such an adapter.)
@@ -103,7 +103,7 @@ def open_adapter(folder: Path, base: Checkpoint) -> Checkpoint:
     settings, file = _settings(folder), inside(folder, WEIGHTS)
     tensors, factors = dict(base.tensors), dict[str, _Factors]()
     for stored in read_header(file):
-        name = stored.name.removeprefix(_PREFIX)
+        name = stored.name.removeprefix(PREFIX)
         factor = _FACTOR.match(name)
         weight = f"{factor['module']}.weight" if factor else name.replace(".base_layer.", ".")
         entry = as_entry(file, stored, base.model_type, weight)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from franken.merge.plan import Plan
-    from franken.runs import LoadedRun
+    from franken.runs import LoadedRun, RunSet
     from franken.runs.training import Progress
     from franken.tasks.algopuzzlevqa import Verified
 
@@ -82,7 +82,7 @@ def print_components(folder: Path) -> None:
     for names, cells in table.groupby(["method", "metric", "task"], sort=False):
         method, metric, task = map(str, names)
         heading = of_rows(method).components
-        if not heading:
+        if not heading or cells["value"].isna().all():
             continue
         print(f"\n{method} {task}: {heading} {metric} [95 % interval]")
         cells = cells.sort_values("layer", kind="stable")
@@ -143,6 +143,49 @@ def finish_diff(folder: Path, json: bool) -> int:
     run = load_run(folder)
     print_table(*layer_table(run))
     print_table(*part_table(run))
+    for sentence in sentences(run):
+        print(sentence)
+    return _close(run)
+
+
+def finish_forks(folder: Path, json: bool) -> int:
+    """Print where two models part, and what those places carry; 3 when some replies failed."""
+    from franken.report.tables.forks import tables_of
+    from franken.runs import load_run
+
+    if json:
+        return finish_run(folder, json, rows="metric", columns="model", metrics=None)
+    run = load_run(folder)
+    for table in tables_of(run.layers, run.label):
+        print_titled(table.table())
+    return _close(run)
+
+
+def finish_along(folder: Path, json: bool, runs: RunSet) -> int:
+    """Print a trajectory: every run, every layer of the first, and what is known of the
+    checkpoints' behaviour from other `runs`; 3 when tensors could not be compared.
+    """
+    from franken.diff.along_summary import behaviour_table, layer_table, run_table, sentences
+    from franken.report.behaviour import behaviour
+    from franken.runs import load_run
+
+    run = load_run(folder)
+    known = behaviour(run, runs)
+    if json:
+        content = {
+            "folder": str(folder),
+            "manifest": run.manifest.stored(),
+            "layers": _records(run.layers),
+            "behaviour": _records(known),
+        }
+        print_object(content, json)
+        return _code(run.manifest.n_failed)
+    print_table(*run_table(run))
+    for record in run.manifest.trajectories[:1]:
+        print(f"\n{record.run}, by layer")
+        print_table(*layer_table(run, record.run))
+    if len(known):
+        print_table(*behaviour_table(known))
     for sentence in sentences(run):
         print(sentence)
     return _close(run)

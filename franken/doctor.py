@@ -44,7 +44,8 @@ def examine() -> Examination:
     versions |= {
         "cpus": os.cpu_count(),
         "torch threads": torch.get_num_threads(),
-        "cuda": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none",
+        "cuda": ", ".join(map(torch.cuda.get_device_name, range(torch.cuda.device_count())))
+        or "none",
     }
     return {
         "versions": versions,

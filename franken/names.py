@@ -8,7 +8,10 @@ The same weight has several names. transformers 5 writes some families as they w
 layer and component from that. A name that no rule knows is refused: a differ or a merge that
 overlooked a tensor would be wrong in silence.
 
-Left out: mixtures of experts, video-only and audio towers.
+An audio tower counts to `vision` outside of its layers, since nothing here probes it; the blocks
+that predict several tokens at once (Qwen3.5's `mtp`) count to the head.
+
+Left out: mixtures of experts, video-only towers.
 """
 
 import re
@@ -39,6 +42,7 @@ _QWEN_VL: Rules = (
     (r"(?:model\.)?visual\.", "vision."),
     (r"model\.language_model\.", "text."),
     (r"(?:model\.)?lm_head\.", "text.lm_head."),
+    (r"mtp\.", "text.mtp."),
     (r"model\.", "text."),
 )
 _LLAVA: Rules = (
@@ -55,6 +59,13 @@ _IDEFICS: Rules = (
     (r"model\.text_model\.", "text."),
     (r"lm_head\.", "text.lm_head."),
 )
+_GEMMA4: Rules = (
+    (r"model\.vision_tower\.", "vision."),
+    (r"model\.audio_tower\.", "vision.audio."),
+    (r"model\.embed_(vision|audio)\.", r"projector.\1."),
+    (r"model\.language_model\.", "text."),
+    (r"lm_head\.", "text.lm_head."),
+)
 _INTERNVL_CHAT: Rules = (  # as published by its authors, before transformers had it
     (r"vision_model\.", "vision."),
     (r"mlp1\.", "projector."),
@@ -66,12 +77,16 @@ FAMILIES: Mapping[str, Rules] = {
     "qwen2_vl": _QWEN_VL,
     "qwen2_5_vl": _QWEN_VL,
     "qwen3_vl": _QWEN_VL,
+    "qwen3_5": _QWEN_VL,
+    "glm4v": _QWEN_VL,
+    "glm46v": _QWEN_VL,
     "llava": _LLAVA,
     "llava_next": _LLAVA,
     "llava_onevision": _LLAVA,
     "internvl": _LLAVA,
     "internvl_chat": _INTERNVL_CHAT,
     "gemma3": _LLAVA,
+    "gemma4": _GEMMA4,
     "mistral3": _LLAVA,
     "paligemma": _LLAVA,
     "idefics3": _IDEFICS,
@@ -92,28 +107,33 @@ _LAYER = r"(?:encoder\.|transformer\.)?(?:blocks|layers?)\.(?P<layer>0|[1-9][0-9
 _PLACES = tuple(
     (re.compile(pattern + r"(?:\.|$)", re.ASCII), component)
     for pattern, component in (
-        (r"text\.layers\.(?P<layer>0|[1-9][0-9]{0,3})\.self_attn", "attn"),
+        (r"text\.layers\.(?P<layer>0|[1-9][0-9]{0,3})\.(?:self_attn|linear_attn)", "attn"),
         (r"text\.layers\.(?P<layer>0|[1-9][0-9]{0,3})\.mlp", "mlp"),
-        (r"text\.layers\.(?P<layer>0|[1-9][0-9]{0,3})\.\w*layernorm", "norm"),
-        (r"text\.embed_tokens", "embed"),
-        (r"text\.norm", "norm"),
-        (r"text\.lm_head", "head"),
+        (r"text\.layers\.(?P<layer>0|[1-9][0-9]{0,3})\.\w*(?:layernorm|_norm)", "norm"),
+        (r"text\.layers\.(?P<layer>0|[1-9][0-9]{0,3})\.layer_scalar", "norm"),
+        (r"text\.layers\.(?P<layer>0|[1-9][0-9]{0,3})\.per_layer_\w+", "mlp"),  # Gemma 4
+        (r"text\.(?:embed_tokens(?:_per_layer)?|per_layer_model_projection)", "embed"),
+        (r"text\.(?:per_layer_projection_)?norm", "norm"),
+        (r"text\.(?:lm_head|mtp)", "head"),
         (rf"vision\.{_LAYER}(?:attn|self_attn|attention)", "attn"),
         (rf"vision\.{_LAYER}(?:mlp|feed_forward)", "mlp"),
         (
             rf"vision\.{_LAYER}(?:norm\d|layer_norm\d|layernorm_(?:before|after)|attention_norm|ffn_norm)",
             "norm",
         ),
+        (rf"vision\.{_LAYER}\w+layernorm", "norm"),
         (
             rf"vision\.{_LAYER}(?:ls1|lambda_1)",
             "attn",
         ),  # InternVL scales what attention and MLP add
         (rf"vision\.{_LAYER}(?:ls2|lambda_2)", "mlp"),
-        (r"vision\.(?:patch_embed|pos_embed|embeddings|patch_conv)", "patch"),
-        (r"vision\.(?:pre_layrnorm|post_layernorm|layernorm|ln_pre)", "norm"),
+        (r"vision\.(?:patch_embed(?:der)?|pos_embed|embeddings|patch_conv|downsample)", "patch"),
+        (r"vision\.(?:pre_layrnorm|post_(?:conv_)?layernorm|layernorm|ln_pre|std_\w+)", "norm"),
+        (r"vision\.audio", "patch"),
         (r"vision\.head", "head"),
         (r"projector\.image_newline", "embed"),
         (r"projector\.(?:deepstack_)?merger(?:_list\.\d+)?\.(?:ln_q|norm)", "norm"),
+        (r"projector\.merger\.post_projection_norm", "norm"),
         (r"projector\.(?:layer_norm|norm|mm_soft_emb_norm)", "norm"),
         (r"projector\.\w+", "mlp"),
     )

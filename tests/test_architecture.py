@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 LEVELS = [
     {"errors", "distribution"},
     {"plugins", "secrets", "bounds"},
-    {"layers", "names", "contents", "files", "outputs", "yaml_files"},
+    {"layers", "names", "contents", "devices", "files", "outputs", "yaml_files"},
     {"headers", "configs"},
     {"soundness", "companions"},
     {"stats", "lock", "checkpoints", "selection"},
@@ -19,7 +19,8 @@ LEVELS = [
     {"models", "endpoints"},
     {"tasks"},
     {"generate"},
-    {"probe", "diff", "merge", "evaluate"},
+    {"probe", "diff", "merge", "evaluate", "forks"},
+    {"organisms"},
     {"study", "report", "doctor"},
     {"trainer"},
     {"console"},
@@ -27,7 +28,7 @@ LEVELS = [
     {"franken"},
 ]
 RANK = {name: rank for rank, names in enumerate(LEVELS) for name in names}
-SIDEWAYS = {("evaluate", "merge"), ("study", "report"), ("layers", "errors")}
+SIDEWAYS = {("evaluate", "merge"), ("forks", "evaluate"), ("study", "report"), ("layers", "errors")}
 """Arrows between rooms of one level. `franken` is the package itself, `face` its public functions:
 they stand beside the command line, and `franken` finds them by name when they are used."""
 CYCLES_ALLOWED = {

@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 import torch
-from cuda_rules import DEVICE, OnGpu, cuda_rules, on_gpu
+from cuda_rules import DEVICE, OnGpu, cuda_rules, on_gpu, on_gpus
 
 from franken import tasks
 from franken.evaluate.run import run_eval
@@ -157,8 +157,57 @@ def test_probes(sft_creature, method, tmp_path, monkeypatch):
     monkeypatch.setattr(probe_run, "load", lambda *a, **k: on_gpu(own(sft_creature)))
     with cuda_rules():
         found = load_run(probe_run.run_probe(plan, out=tmp_path / "gpu")).samples
+    same_rows(found, expected)
+
+
+def same_rows(found, expected):
     for column in ("sample", "layer", "output", "baseline", "error"):
         assert found[column].astype(str).tolist() == expected[column].astype(str).tolist()
+
+
+CARDS = [0, 0, 0, 1, 1, 1, 2, 2]
+
+
+def test_cards_may_not_meet(sft_creature):
+    with cuda_rules():
+        one, other = (torch.ones(2, device=f"cuda:{card}") for card in (0, 1))
+        with pytest.raises(RuntimeError, match="same device"):
+            one + other
+        with pytest.raises(RuntimeError, match="same device"):
+            one[torch.tensor([0], device="cuda:1")]
+        assert (one + other.to("cuda:0")).device == DEVICE
+        assert other.sum().device == torch.device("cuda", 1)
+        spread = on_gpus(sft_creature, CARDS)
+        held = {str(p.device) for p in spread.model.parameters()}
+        assert held == {"cuda:0", "cuda:1", "cuda:2"}
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_sampling_over_three_cards(sft_creature, temperature):
+    prompts, sampling = prompts_of(3), Sampling(2, temperature, 20, 0)
+    expected = generate(sft_creature, prompts, sampling)
+    with cuda_rules():
+        found = generate(on_gpus(sft_creature, CARDS), prompts, sampling)
+    assert [r.ids for group in found for r in group] == [r.ids for g in expected for r in g]
+
+
+def test_probes_over_three_cards(sft_creature, tmp_path, monkeypatch):
+    methods = ["swap-suffix", "zero", "mean", "patch-residual", "attention", "lens"]
+    plan = plan_probe(
+        "creature:sft",
+        methods=methods,
+        task_names=["count"],
+        samples=1,
+        layers="2-4",
+        max_new_tokens=8,
+    )
+    monkeypatch.setattr(probe_run, "load", lambda *a, **k: own(sft_creature))
+    expected = load_run(probe_run.run_probe(plan, out=tmp_path / "cpu")).samples
+    monkeypatch.setattr(probe_run, "load", lambda *a, **k: on_gpus(own(sft_creature), CARDS))
+    with cuda_rules():
+        found = load_run(probe_run.run_probe(plan, out=tmp_path / "gpus")).samples
+    same_rows(found, expected)
+    assert found["error"].isna().all()
 
 
 def test_an_evaluation(sft_creature, tmp_path, monkeypatch):

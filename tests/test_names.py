@@ -122,6 +122,35 @@ def test_places_of_qwen25_vl(name, expected):
     assert (spot.part, spot.layer, spot.component) == expected
 
 
+@pytest.mark.parametrize(
+    ("model_type", "name", "expected"),
+    [
+        (
+            "qwen3_5",
+            "model.language_model.layers.3.linear_attn.conv1d.weight",
+            ("text", 3, "attn"),
+        ),
+        ("qwen3_5", "model.language_model.layers.3.linear_attn.A_log", ("text", 3, "attn")),
+        ("qwen3_5", "mtp.layers.0.self_attn.q_proj.weight", ("text", None, "head")),
+        ("glm4v", "model.visual.downsample.weight", ("vision", None, "patch")),
+        ("glm46v", "model.visual.post_conv_layernorm.weight", ("vision", None, "norm")),
+        ("gemma4", "model.language_model.layers.7.layer_scalar", ("text", 7, "norm")),
+        ("gemma4", "model.vision_tower.std_bias", ("vision", None, "norm")),
+        (
+            "gemma4",
+            "model.vision_tower.encoder.layers.2.mlp.up_proj.input_max",
+            ("vision", 2, "mlp"),
+        ),
+        ("gemma4", "model.audio_tower.layers.2.self_attn.q_proj.weight", ("vision", None, "patch")),
+        ("gemma4", "model.embed_audio.embedding_projection.weight", ("projector", None, "mlp")),
+    ],
+)
+def test_places_that_no_tiny_model_has(model_type, name, expected):
+    """What real checkpoints hold beside it: towers for sound, scales, extra heads."""
+    spot = place(name, model_type)
+    assert (spot.part, spot.layer, spot.component) == expected
+
+
 def test_unknown_names_are_refused_loudly():
     with pytest.raises(FrankenError, match="unknown tensor"):
         place("model.layers.0.adapter.weight", "qwen2_5_vl")

@@ -67,7 +67,7 @@ class _State(TypedDict):
 
 def finished(out: Path, kind: str = "state") -> list[Path]:
     """Folders of checkpoints that were made visible, oldest first, damaged or not. `kind` is
-    `state` or `shards`.
+    `state` or `shards`, or `checkpoints` for weights that are kept.
     """
     return sorted(p for p in (out / kind).glob("step-*") if p.is_dir())
 
@@ -161,8 +161,9 @@ def clean(out: Path) -> None:
     for rest in out.glob(".*"):
         if rest.is_file() and rest.suffix[1:].isdigit():
             rest.unlink()
-    for rest in (*(out / "state").glob(".step-*"), *(out / "shards").glob(".step-*")):
-        shutil.rmtree(rest)
+    for kind in ("state", "shards", "checkpoints"):
+        for rest in (out / kind).glob(".step-*"):
+            shutil.rmtree(rest)
 
 
 def remove(folder: Path) -> None:

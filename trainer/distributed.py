@@ -14,7 +14,9 @@ from contextlib import contextmanager
 import torch
 import torch.distributed as dist
 
+from franken.devices import parse_device
 from franken.errors import UsageError
+from franken.models.loading import pick_device
 
 
 @contextmanager
@@ -57,10 +59,16 @@ def is_main_process() -> bool:
 
 
 def local_device(device: str) -> str:
-    """`auto` and `cuda` become this rank's own GPU."""
+    """`auto` and `cuda` become this rank's own GPU. Raises UsageError for several devices."""
     if world_size() > 1 and device in ("auto", "cuda") and torch.cuda.is_available():
         return f"cuda:{torch.cuda.current_device()}"
-    return device
+    if device != "auto" and len(parse_device(device)) > 1:
+        raise UsageError(
+            f"training on {device}",
+            why="a model that is spread over devices layer by layer can be asked, not trained",
+            fix="set device to one, and sharding to fsdp under torchrun",
+        )
+    return str(pick_device(device))
 
 
 def local_slice(count: int) -> slice:

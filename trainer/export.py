@@ -17,6 +17,7 @@ from trainer.lora import merge_lora
 from trainer.origins import before_export, starting_model
 from trainer.recipe import Recipe
 from trainer.sharding import full_weights, is_sharded
+from trainer.tokenizers import save_processor
 
 
 def restore_exported(recipe: Recipe, loaded: Loaded, out: Path, position: Position) -> int:
@@ -49,11 +50,7 @@ def _write(loaded: Loaded, recipe: Recipe, final: Path, weights: dict[str, Tenso
     model.requires_grad_(True)
     before_export(model, recipe)
     model.save_pretrained(temporary, state_dict=weights)
-    backend = getattr(loaded.tokenizer, "backend_tokenizer", None)
-    if backend is not None:  # a resumed run may have padded nothing: its file would differ
-        backend.no_padding()
-        backend.no_truncation()
-    (loaded.processor or loaded.tokenizer).save_pretrained(temporary)
+    save_processor(loaded, temporary)
     open_checkpoint(temporary, finished=False)
     shutil.rmtree(final, ignore_errors=True)
     temporary.rename(final)

@@ -4,6 +4,7 @@ layers.
 For every set S of decoder layers, over the same seeds, puzzles and samples:
 
     freeze S    RL with S frozen: what RL reaches when S may not move
+    train S     instead of it, RL in which nothing but S trains: what S reaches alone
     revert S    RL's end with S put back to the start: what RL loses without its change of S
     graft S     the start with RL's S: what RL's change of S does alone
 
@@ -34,23 +35,33 @@ from franken.runs import TrainingRun, write_parquet
 from franken.study.hybrids import Hybrid
 from franken.study.sweep import random_sets
 from trainer.evaluate import request_of
-from trainer.recipe import Recipe
+from trainer.recipe import Recipe, with_trained
 from trainer.stages import GrpoStage
 from trainer.study import Look, look_at, run_study, summarise, write_summary
 
 NONE, START = "none", "start"
-KINDS = ("freeze", "revert", "graft")
+KINDS = ("freeze", "train", "revert", "graft")
+EACH = "each"
 Report = Callable[[str], None]
 
 
-def plan_arms(names: Sequence[str], depth: int, *, seed: int = 0) -> list[Hybrid]:
-    """The arms by name, plain RL first: `early`, `middle`, `late`, a range as `2-5`, `random:N`
-    (sets as large as the middle third), `complement` (only one third trains, for each third).
+def plan_arms(
+    names: Sequence[str], depth: int, *, seed: int = 0, layers: str = "", trained: bool = False
+) -> list[Hybrid]:
+    """The arms by name, plain RL first: `early`, `middle`, `late`, a range as `2-5`, `each` (every
+    layer on its own, or every one of `layers`), `random:N` (sets as large as the middle third),
+    `complement` (all but one third, for each third). They are frozen, or `trained` alone.
     Raises UsageError."""
+    if layers and EACH not in names:
+        raise UsageError("--layers belongs to --arms each", fix="name the ranges in --arms")
     bounds = thirds(depth)
     planned = [Hybrid(NONE, ())]
     for name in names:
-        if name in THIRDS:
+        if name == EACH:
+            ranges = parse_ranges(layers or "all", {"text": depth})
+            chosen = sorted({layer for r in ranges for layer in r.layers})
+            planned += [Hybrid(f"layer-{layer}", (layer,)) for layer in chosen]
+        elif name in THIRDS:
             planned.append(Hybrid(name, tuple(range(*bounds[name]))))
         elif name == "complement":
             for third in THIRDS:
@@ -64,7 +75,7 @@ def plan_arms(names: Sequence[str], depth: int, *, seed: int = 0) -> list[Hybrid
                 Hybrid(name, tuple(sorted({layer for r in ranges for layer in r.layers})))
             )
     for arm in planned:
-        if len(arm.layers) == depth:
+        if len(arm.layers) == depth and not trained:
             raise UsageError(
                 f"{arm.label} freezes the whole decoder", why="nothing of it would train"
             )
@@ -84,17 +95,21 @@ def run_freeze_study(
     out: Path,
     *,
     items: int = 40,
+    trained: bool = False,
     report: Report | None = None,
 ) -> pd.DataFrame:
     """Train what is missing, merge, and write the tables. Returns the summary; the same call
-    resumes.
+    resumes. The layers of an arm are frozen, or the only ones that are `trained`.
 
     The recipe must be one RL stage counted in steps. At the end `items` held-out puzzles of each of
     its tasks are asked, or all rows that its data holds out.
     """
     look = _look(recipe, items)
-    recipes = {arm.label: _frozen(recipe, arm) for arm in arms}
-    looks, updates = run_study(recipes, seeds, out, look, report=report, keep=(NONE,))
+    changed = _alone if trained else _frozen
+    recipes = {arm.label: changed(recipe, arm) for arm in arms}
+    looks, updates = run_study(
+        recipes, seeds, out, look, report=report, keep=(NONE,), starts=(NONE,)
+    )
     tables = [looks[(looks["step"] == 0) & (looks["arm"] == NONE)].assign(arm=START)]
     tables += [looks[looks["step"] == look.every]]
     embed = embedder()
@@ -103,7 +118,7 @@ def run_freeze_study(
             tables.append(_merged(recipe, arm, seed, out, look, embed, report))
     answers = pd.concat(tables, ignore_index=True).assign(step=look.every)
     answers.to_parquet(out / "answers.parquet", index=False)
-    summary = _summary(answers, arms)
+    summary = _summary(answers, arms, "train" if trained else "freeze")
     write_summary(summary, out / "summary.csv")
     write_summary(_cost(arms, seeds, out, updates), out / "cost.csv")
     return summary
@@ -115,6 +130,14 @@ def _frozen(recipe: Recipe, arm: Hybrid) -> Recipe:
         for stage in recipe.stages
     ]
     return recipe.model_copy(update={"stages": tuple(stages), "name": f"{recipe.name} {arm.label}"})
+
+
+def _alone(recipe: Recipe, arm: Hybrid) -> Recipe:
+    """Nothing trains but the arm's layers; plain RL is the recipe itself."""
+    if not arm.layers:
+        return recipe.model_copy(update={"name": f"{recipe.name} {arm.label}"})
+    made = with_trained(recipe, (), tuple(arm.ranges.split(",")))
+    return made.model_copy(update={"name": f"{recipe.name} {arm.label} alone"})
 
 
 def _look(recipe: Recipe, items: int) -> Look:
@@ -172,14 +195,14 @@ def _hybrid(
         return look_at(loaded, look, embed)
 
 
-def _summary(answers: pd.DataFrame, arms: Sequence[Hybrid]) -> pd.DataFrame:
+def _summary(answers: pd.DataFrame, arms: Sequence[Hybrid], trained: str) -> pd.DataFrame:
     """Every arm and kind: `value`, `minus_none` (what is lost against plain RL) and `minus_start`
     (what is gained).
     """
     names = {NONE: (NONE, ""), START: (START, "")}
     for arm in arms[1:]:
-        names |= {arm.label: (arm.label, "freeze")}
-        names |= {f"{kind} {arm.label}": (arm.label, kind) for kind in KINDS[1:]}
+        names |= {arm.label: (arm.label, trained)}
+        names |= {f"{kind} {arm.label}": (arm.label, kind) for kind in KINDS[2:]}
     lost = summarise(answers, list(names), baseline=NONE)
     gained = summarise(answers, list(names), baseline=START)
     table = lost.rename(columns={f"minus_{end}": f"minus_none_{end}" for end in ("low", "high")})

@@ -3,6 +3,7 @@
     out/recipe.json      what is run; another recipe in the same folder is refused
         metrics.jsonl    one line an update
         state/, shards/  the last checkpoints (trainer/state.py, trainer/sharded_state.py)
+        checkpoints/     the weights of updates that the recipe keeps (trainer/kept_files.py)
         freeze.json      what was frozen, and the proof that it did not move
         final/           the trained checkpoint, as from_pretrained reads it
         train.json       written last: the run is complete
@@ -47,6 +48,7 @@ from trainer.evaluate import quick_look
 from trainer.export import export, restore_exported
 from trainer.freeze import apply_freeze, fingerprints, frozen_names, verify_frozen
 from trainer.interrupts import deferred_interrupts
+from trainer.kept_files import check_room, drop_after, keep_weights
 from trainer.optimizer import adamw, learning_rate, optimizer_step
 from trainer.origins import starting_model
 from trainer.public import check_held_out
@@ -81,6 +83,12 @@ class _Run:
         if observe:
             with whole(self.loaded.model):
                 on_main_process(lambda: observe(self.position, self.loaded))
+
+    def keep(self) -> None:
+        """Write the weights for good where the recipe keeps them."""
+        stages, position = self.recipe.stages, self.position
+        last = position.stage == len(stages) - 1 and _finished(stages[-1], position)
+        keep_weights(self.out, self.loaded, self.recipe, position.updates, last=last)
 
     def save(self, optimizer: torch.optim.Optimizer | None, score: Score | None = None) -> None:
         """Write a checkpoint of where the run is."""
@@ -152,6 +160,8 @@ def _train(recipe: Recipe, out: Path, report: Report | None, observe: Observe | 
         shard(loaded, recipe.precision)
     position, resumed = _restore(out, loaded)
     on_main_process(lambda: trim_metrics(out, position))
+    on_main_process(lambda: drop_after(out, position.updates))
+    on_main_process(lambda: check_room(out, recipe, _kept_bytes(loaded, recipe)))
     proofs = on_main_process(lambda: read_proofs(out / PROOFS))
     with deferred_interrupts() as interrupted, _flushed_denormals():
         run = _Run(recipe, out, loaded, position, report, observe, interrupted)
@@ -233,6 +243,7 @@ def _train_stage(run: _Run, index: int, resumed: Path | None) -> None:
                 if by in line["held_out"]:
                     score = Score(index, line["held_out"][by] * (-1 if by == "loss" else 1))
             run.show()
+            run.keep()
             log.write(json.dumps(line) + "\n")
             log.flush()
             if run.report and rank() == 0:
@@ -268,6 +279,13 @@ def _restore(out: Path, loaded: Loaded) -> tuple[Position, Path | None]:
         return Position(), None
     (sharded_state if sharded else state).load_weights(folder, loaded.model)
     return read_position(folder), folder
+
+
+def _kept_bytes(loaded: Loaded, recipe: Recipe) -> int:
+    """Of a checkpoint that is kept: all weights, or those of the adapters."""
+    named = loaded.model.named_parameters()
+    sizes = [p.numel() * p.element_size() for n, p in named if not recipe.lora or ".lora_" in n]
+    return sum(sizes)
 
 
 def _restore_optimizer(folder: Path, loaded: Loaded, optimizer: torch.optim.Optimizer) -> None:

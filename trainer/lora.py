@@ -5,18 +5,22 @@ The adapters are put into the model in place, so that sampling, losses and check
 ordinary model. What they hang on is said in the words of `--freeze`: `text.attn`, `text:4-8.mlp`.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
+from franken.adapters import PREFIX, WEIGHTS
 from franken.distribution import with_extra
 from franken.errors import UsageError
 from franken.names import canonical, place
 from franken.selection import select
 
 if TYPE_CHECKING:
+    from peft import LoraModel
     from transformers import PreTrainedModel
 
 
@@ -48,6 +52,24 @@ def add_lora(
         torch.manual_seed(seed)
         inject_adapter_in_model(config, model)
     return chosen
+
+
+def save_adapter(
+    model: nn.Module, folder: Path, weights: Mapping[str, torch.Tensor] | None, *, base: str
+) -> None:
+    """Write the adapters alone, in PEFT's layout, relative to the checkpoint `base`. `weights` are
+    the model's where it is spread over processes.
+    """
+    named = model.state_dict() if weights is None else weights
+    factors = {
+        PREFIX + name.replace(".default.", "."): value.detach().cpu().contiguous()
+        for name, value in named.items()
+        if ".lora_" in name
+    }
+    save_file(factors, folder / WEIGHTS, metadata={"format": "pt"})
+    config = cast("LoraModel", model).peft_config["default"]
+    config.base_model_name_or_path = base
+    config.save_pretrained(str(folder))
 
 
 def merge_lora(model: nn.Module) -> None:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from franken.selection import select
 from trainer.creature.align import AlignStage
 from trainer.freeze import everything_frozen, frozen_keys
+from trainer.kept import most_kept
 from trainer.packing import CHUNK
 from trainer.recipe import AnyStage, Lora, Recipe
 from trainer.shapes import Shapes, Widths, numel
@@ -125,6 +126,7 @@ def plan_stage(
         + (parts["weights"] if parts["reference"] else 0),  # whole, then spread
     }
     disk = _states_at_once(recipe) * (weight * total + 2 * weight * count) + weight * total
+    disk += most_kept(recipe) * kept_bytes(recipe, shapes)
     again = recipe.activation_checkpointing
     flops = _flops(stage, shapes, count, lowest, lengths, again=again) / processes
     peak = max(moments.values())
@@ -142,6 +144,12 @@ def _states_at_once(recipe: Recipe) -> int:
     """
     scored = any(stage.eval_every for stage in recipe.stages)
     return recipe.keep.last + (recipe.keep.best if scored else 0) + 1
+
+
+def kept_bytes(recipe: Recipe, shapes: Shapes) -> int:
+    """Of one checkpoint that is kept: all weights, or those of the adapters."""
+    count = sum(adapters_of(shapes, recipe.lora).values()) if recipe.lora else shapes.parameters
+    return ITEM[recipe.dtype] * count
 
 
 def adapters_of(shapes: Shapes, lora: Lora) -> dict[str, int]:

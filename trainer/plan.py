@@ -8,7 +8,6 @@ thumb.
 """
 
 import math
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -17,13 +16,15 @@ from typing import NamedTuple
 
 import torch
 
+from franken.devices import free_memory
 from franken.errors import UsageError
 from franken.models.loading import pick_device
 from franken.study.rates import product_rate
 from trainer import sft
 from trainer.data import Conversation
 from trainer.evaluate import request_of
-from trainer.memory import Lengths, StagePlan, plan_stage
+from trainer.kept import most_kept
+from trainer.memory import Lengths, StagePlan, kept_bytes, plan_stage
 from trainer.public import is_here, public_conversations, public_items
 from trainer.recipe import AnyStage, Recipe, parse_recipe
 from trainer.rollout import next_items
@@ -46,7 +47,8 @@ CountTokens = Callable[[str], int]
 class MemoryPlan:
     """What a recipe needs and what this machine has, in bytes; why it does not fit, and what would.
 
-    `device` and `available` are this machine's or of the device that was given.
+    `device` and `available` are this machine's or of the device that was given. `kept` checkpoints
+    of `kept_bytes` stay for good, and are part of every stage's disk.
     """
 
     recipe: str
@@ -57,6 +59,8 @@ class MemoryPlan:
     disk_free: int
     processes: int
     stages: list[StagePlan]
+    kept: int
+    kept_bytes: int
     problems: list[str]
     changes: list[str]
     fits: bool
@@ -103,6 +107,8 @@ def memory_plan(
             "choose an --out on a larger disk, or freeze more: the optimiser's state is saved for "
             "what trains"
         )
+        if recipe.keep.every:
+            changes.append("keep fewer: --set 'keep={every: 10, at_most: 20}'")
     return MemoryPlan(
         recipe.name,
         recipe.model,
@@ -112,6 +118,8 @@ def memory_plan(
         free,
         processes,
         stages,
+        most_kept(recipe),
+        kept_bytes(recipe, shapes),
         problems,
         list(dict.fromkeys(changes)),
         fits=not problems,
@@ -313,17 +321,8 @@ def _available(wanted: str, memory: float | None) -> tuple[str, int]:
     device = pick_device(wanted)
     if device.type == "cuda":
         return str(device), torch.cuda.mem_get_info(device)[0]
-    free = _number_in("/proc/meminfo", r"MemAvailable:\s+(\d+) kB") * 1024
-    limit = _number_in("/sys/fs/cgroup/memory.max", r"(\d+)")
-    free = min(free, limit or free)
-    return str(device), free or 2**63 - 1  # where the system does not say, nothing is refused
-
-
-def _number_in(file: str, pattern: str) -> int:
-    """The number in a file of the system; 0 where there is none."""
-    text = Path(file).read_text() if Path(file).exists() else ""
-    match = re.search(pattern, text)
-    return int(match[1]) if match else 0
+    # where the system does not say, nothing is refused
+    return str(device), free_memory() or 2**63 - 1
 
 
 def _disk_free(out: Path) -> int:

@@ -6,7 +6,15 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from franken.errors import UsageError
 from franken.tasks.sources import canonical
@@ -21,12 +29,37 @@ AnyStage = Annotated[AlignStage | SftStage | GrpoStage, Field(discriminator="kin
 
 class Keep(Strict):
     """Which checkpoints stay: the last ones, and the best by held-out accuracy of `eval_every`, or
-    by the held-out loss of an SFT stage on data.
+    by the held-out loss of an SFT stage on data; and the weights of every so many updates, in
+    `checkpoints/`, for good (trainer/kept.py). `keep: all` is `keep: {every: 1}`.
     """
 
     last: int = Field(default=2, gt=0)
     best: int = Field(default=0, ge=0)
     by: Literal["acc@1", "acc@4", "loss"] = "acc@4"
+    every: Annotated[int, Field(ge=0)] | Literal["powers"] = Field(
+        default=0, description="keep the weights of so many updates, or of the powers of two"
+    )
+    at_most: int = Field(
+        default=0,
+        ge=0,
+        description="so many of them, and the last: their distance doubles; 0 is any number",
+    )
+
+    @model_validator(mode="after")
+    def _of_something(self) -> "Keep":
+        if self.at_most and not (isinstance(self.every, int) and self.every):
+            raise ValueError("at_most needs every, a number of updates")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, int | str]:
+        """Without what is not used: runs that were begun before these keys were there go on."""
+        unused = {name for name in ("every", "at_most") if not getattr(self, name)}
+        return {name: value for name, value in write(self).items() if name not in unused}
+
+
+def _read_keep(raw: object) -> object:
+    return {"every": 1} if raw == "all" else raw
 
 
 class Lora(Strict):
@@ -57,7 +90,7 @@ class Recipe(Strict):
         default=False,
         description="keep only what enters a layer, and run it again in the backward pass",
     )
-    keep: Keep = Keep()
+    keep: Annotated[Keep, BeforeValidator(_read_keep)] = Keep()
     lora: Lora | None = None
     export: Literal["last", "best"] = Field(
         default="last", description="which checkpoint becomes final/"
@@ -75,6 +108,13 @@ class Recipe(Strict):
                         f"stages on {stage.data} must hold out as many: "
                         "one would train on another's"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _knows_how_many_stay(self) -> "Recipe":
+        timed = any(stage.steps is None for stage in self.stages)
+        if timed and isinstance(self.keep.every, int) and self.keep.every and not self.keep.at_most:
+            raise ValueError("keep.every of stages counted in cpu_seconds needs keep.at_most")
         return self
 
     @model_validator(mode="after")

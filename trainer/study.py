@@ -70,13 +70,15 @@ def run_study(
     *,
     report: Callable[[str], None] | None = None,
     keep: Sequence[str] = (),
+    starts: Sequence[str] | None = None,
     measure: Measure | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Run what is missing, seed by seed, and return (looks, updates). A recipe has one stage,
     counted in steps.
 
-    Trained checkpoints are removed, except those of the arms in `keep`. `measure` makes the rows of
-    a look; `look_at` is the usual one.
+    Trained checkpoints are removed, except those of the arms in `keep`. The looks before the first
+    update, which are of one model, are those of the arms in `starts`, by default of all. `measure`
+    makes the rows of a look; `look_at` is the usual one.
     """
     embed, measure = embedder(), measure or look_at
     for seed in seeds:
@@ -88,7 +90,9 @@ def run_study(
                 run_train(
                     recipe.model_copy(update={"seed": seed}),
                     folder,
-                    observe=_looker(folder, look, embed, measure),
+                    observe=_looker(
+                        folder, look, embed, measure, start=starts is None or arm in starts
+                    ),
                 )
                 for heavy in ("state",) if arm in keep else ("state", "final"):
                     shutil.rmtree(folder / heavy)
@@ -183,11 +187,11 @@ def summarise(
 
 
 def _looker(
-    folder: Path, look: Look, embed: Embed, measure: Measure
+    folder: Path, look: Look, embed: Embed, measure: Measure, *, start: bool
 ) -> Callable[[Position, Loaded], None]:
     def observe(position: Position, loaded: Loaded) -> None:
         file = folder / "looks" / f"step-{position.step:04d}.parquet"
-        if position.step % look.every or file.exists():
+        if position.step % look.every or not (position.step or start) or file.exists():
             return
         file.parent.mkdir(exist_ok=True)
         write_parquet(measure(loaded, look, embed), file)

@@ -20,8 +20,10 @@ from franken.cli import (
     diff,
     doctor,
     evaluate,
+    forks,
     grade,
     merge,
+    organism,
     probe,
     probe_compare,
     regrade,
@@ -51,6 +53,7 @@ app = typer.Typer(
 VERBS: dict[str, Callable[..., int] | typer.Typer] = {
     "probe": probe.probe,
     "probe-compare": probe_compare.probe_compare,
+    "forks": forks.forks,
     "diff": diff.diff,
     "merge": merge.merge,
     "merge-sweep": merge.merge_sweep,
@@ -67,6 +70,7 @@ VERBS: dict[str, Callable[..., int] | typer.Typer] = {
     "quickstart": study.quickstart,
     "report": study.report,
     "show": show.show,
+    "organism": organism.organism,
     "doctor": doctor.doctor,
 }
 for name, verb in VERBS.items():

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -60,6 +61,13 @@ def evaluate(
             "each."
         ),
     ] = None,
+    take: Annotated[
+        str,
+        typer.Option(
+            help="With --graft: these pieces of its (first) donor too: vision, embed, …, with "
+            "commas."
+        ),
+    ] = "",
     compare: Annotated[
         bool, typer.Option(help="Tables and figures over the models, beside each one's run.")
     ] = True,
@@ -112,7 +120,10 @@ def evaluate(
     plan = plan_eval(**options)
     check_engine(models, engine, endpoint)
     labels = labels_of(models, label)
-    grafts = [parse_graft(text) for text in graft or []]
+    pieces = tuple(split_list(take))
+    grafts = [replace(parse_graft(text), take=pieces) for text in graft or []]
+    if pieces and not grafts:
+        raise UsageError("--take without --graft", fix="say whose: --graft LABEL=DONOR:16-28")
     if grafts and (len(models) > 1 or label):
         raise UsageError(
             "--graft goes with one model",

@@ -9,6 +9,7 @@ from franken.cli.options import (
     Allow,
     Data,
     Device,
+    Devices,
     DryRun,
     Dtype,
     Json,
@@ -24,7 +25,9 @@ from franken.console import (
     print_plan,
     print_splices,
     progress_bar,
+    step_lines,
 )
+from franken.devices import lanes_of, parse_devices
 from franken.errors import UsageError, check_known
 from franken.outputs import output_folder
 
@@ -59,6 +62,14 @@ def merge(
     noise: Annotated[
         float | None, typer.Option(help="Ablate: replace this share of the weights by noise.")
     ] = None,
+    keep: Annotated[
+        str,
+        typer.Option(
+            help="Only this part of the donor's update: rank:8, top:1%, sign, norms, and their "
+            "nulls random-rank:8, random:1%; of every tensor, or of --layers, --components."
+        ),
+    ] = "",
+    drop: Annotated[str, typer.Option(help="All of the update but this part.")] = "",
     recipe: Annotated[Path | None, typer.Option(help="All of this from a YAML file.")] = None,
     allow: Allow = "",
     list_methods: Annotated[
@@ -88,6 +99,8 @@ def merge(
         "param": param or [],
         "relative_to": relative_to,
         "noise": noise,
+        "keep": keep,
+        "drop": drop,
         "seed": seed,
         "allow": allow,
     }
@@ -148,6 +161,7 @@ def merge_sweep(
     seed: Seed = 0,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 64,
     device: Device = "auto",
+    devices: Devices = "",
     dtype: Dtype = "auto",
     dry_run: DryRun = False,
     json: Json = False,
@@ -180,16 +194,27 @@ def merge_sweep(
         "data": data,
     }
     names = plan_eval(seed=seed, **asked).tasks
+    lanes = parse_devices(devices)
+    if lanes:
+        lanes_of(lanes, None, device)
     if dry_run:
         prompts = sweep.evaluations * len(names) * samples * len(sweep.arms)
         hybrids: dict[str, Any] = {h.label: h.ranges for h in sweep.hybrids}
         hybrids |= {s.label: s.parts for s in sweep.splices}
-        return print_object(
-            {"hybrids": hybrids, "models": sweep.evaluations, "answers": prompts * (n + 1)}, json
-        )
-    with progress_bar(not json) as tick:
+        told = {"hybrids": hybrids, "models": sweep.evaluations, "answers": prompts * (n + 1)}
+        return print_object({**told, **({"lanes": list(lanes)} if lanes else {})}, json)
+    report = None if json or not lanes else step_lines()
+    with progress_bar(not json and not lanes) as tick:
         folder = run_sweep(
-            sweep, out=out, seed=seed, device=device, dtype=dtype, progress=tick, **asked
+            sweep,
+            out=out,
+            seed=seed,
+            device=device,
+            dtype=dtype,
+            devices=lanes,
+            progress=tick,
+            report=report,
+            **asked,
         )
     from franken.report.figures.sweep import draw_scores, draw_sweep
 

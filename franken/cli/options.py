@@ -12,7 +12,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and no
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Say what would be done and what it would cost.")
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")]
+Device = Annotated[
+    str,
+    typer.Option(help="auto, cpu, cuda:1, …; a model over several: cuda:0+cuda:1, cuda+cpu+disk."),
+]
+Devices = Annotated[
+    str, typer.Option(help="A lane on each: cuda:0,cuda:1; a lane on several: cuda:0+cuda:1,….")
+]
 Dtype = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Tasks = Annotated[str, typer.Option(help="Tasks, with commas; all by default.")]

@@ -56,6 +56,25 @@ PAGES = {
             ),
         ),
     ),
+    "forks": Page(
+        SEE,
+        "Where two models part, token by token, and what that carries.",
+        (
+            (
+                "franken forks creature:sft runs/rl/final --tasks count,sum --samples 20",
+                "divergence and visual dependency of every token, and cross-sampling",
+            ),
+            (
+                "franken forks sft rl --from runs/eval/sft-1a2b3c4d --from runs/eval/rl-5e6f7a8b "
+                "--rules none",
+                "only score the replies of two evaluations",
+            ),
+            (
+                "franken forks creature:base creature:sft --budget 1 --dry-run",
+                "one token of the other model a reply; what it would cost",
+            ),
+        ),
+    ),
     "diff": Page(
         CHANGED,
         "Compare two or three checkpoints, tensor by tensor.",
@@ -67,6 +86,10 @@ PAGES = {
             (
                 "franken diff creature:base creature:sft --spectra --layers 2-6",
                 "in how many directions; layers 2..5",
+            ),
+            (
+                "franken diff creature:sft --along rl",
+                "the way of a training run over the checkpoints that it kept",
             ),
         ),
     ),
@@ -245,6 +268,20 @@ PAGES = {
             (
                 "franken show quickstart --table hybrids --latex",
                 "as Frankenstein's table 2, with intervals and paired tests",
+            ),
+        ),
+    ),
+    "organism": Page(
+        HOUSE,
+        "A pair of checkpoints whose difference is known, to try methods.",
+        (
+            (
+                "franken organism symmetric creature:sft --out same-function",
+                "other weights that compute the same",
+            ),
+            (
+                "franken organism graft:layer:3 creature:base creature:sft --out one-layer",
+                "the update of layer 3, and of nothing else",
             ),
         ),
     ),

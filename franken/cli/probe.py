@@ -33,11 +33,20 @@ def probe(
             help="swap (suffix and single), swap-suffix, swap-single, swap-prefix, swap-window:3; "
             "zero, mean, noise, each also as zero-attention or zero-mlp; attention, lens, "
             "patch (both ways at each --site), or one of patch-residual, -attn, -mlp, -heads, each "
-            "also with -noising. With commas."
+            "also with -noising; block:FROM>TO, as block:image>question, also as block-single, "
+            "-suffix, -prefix, -window:5:FROM>TO; with --against: across (both ways at each "
+            "--site), stitch (below and above; also as stitch:affine). With commas."
         ),
     ] = "swap,zero",
+    against: Annotated[
+        str | None,
+        typer.Option(help="A second checkpoint of the same architecture, to compare with."),
+    ] = None,
     tasks: Tasks = "",
     samples: Annotated[int, typer.Option(help="Image pairs per task.")] = 50,
+    part: Annotated[
+        str, typer.Option(help="Whose layers: text (default), vision or projector.")
+    ] = "",
     layers: Layers = "all",
     data: Questions = None,
     columns: Columns = "",
@@ -59,7 +68,8 @@ def probe(
     site: Annotated[
         str,
         typer.Option(
-            help="What `patch` patches, both ways: residual, attn, mlp, heads; with commas."
+            help="What `patch` and `across` patch, both ways: residual, attn, mlp, heads; with "
+            "commas."
         ),
     ] = "residual",
     figures: Annotated[bool, typer.Option(help="Draw figures/*.png.")] = True,
@@ -69,7 +79,7 @@ def probe(
     """Where does the model see, where does it reason? Causal probing, layer by layer."""
     from franken.checkpoints import open_checkpoint
     from franken.probe.cost import cost
-    from franken.probe.plan import one_pair, plan_probe
+    from franken.probe.plan import depth_of, one_pair, plan_probe
     from franken.tasks.look import short_reason
     from franken.tasks.sources import canonical, fetch
 
@@ -78,7 +88,9 @@ def probe(
         if download and not dry_run:
             fetch(data)
     if download and not dry_run:
-        open_checkpoint(model, download=True)
+        for checkpoint in (model, against):
+            if checkpoint is not None:
+                open_checkpoint(checkpoint, download=True)
     plan = plan_probe(
         model,
         methods=split_list(method),
@@ -93,11 +105,14 @@ def probe(
         batch_size=batch_size,
         engine=engine,
         pairs=one_pair(*pair, ask) if pair else None,
+        against=against,
+        part=part,
     )
     if not json:
-        depth = plan.checkpoint.depths[plan.part]
+        depth = depth_of(plan.checkpoint, plan.part)
         probed = f"{plan.part} {name_layers(plan.layers)} ({len(plan.layers)} of {depth})"
-        print(f"{plan.checkpoint.name}: {probed}")
+        beside = f" against {plan.against.name}" if plan.against else ""
+        print(f"{plan.checkpoint.name}{beside}: {probed}")
     if dry_run:
         failing = Counter(short_reason(p.target.error) for p in plan.pairs if p.target.error)
         told = {"rows that fail": failing} if failing else {}

@@ -22,7 +22,7 @@ def show(
         str,
         typer.Option(
             help="summary, tasks, hybrids, m-scores, freezing, acc@k, diversity, modality, "
-            "perception or designs; `list` says which this folder can show."
+            "perception, designs or forks; `list` says which this folder can show."
         ),
     ] = "summary",
     csv: Annotated[bool, typer.Option("--csv", help="Every number as a line of CSV.")] = False,

@@ -3,7 +3,7 @@
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +12,7 @@ import typer
 from franken.cli.options import (
     Data,
     Device,
+    Devices,
     DryRun,
     Dtype,
     Json,
@@ -21,6 +22,7 @@ from franken.cli.options import (
     whole_numbers,
 )
 from franken.console import finish_study, print_object, print_table, step_lines
+from franken.devices import lanes_of, parse_devices
 from franken.errors import UsageError
 from franken.outputs import output_folder
 from franken.secrets import redact
@@ -46,8 +48,8 @@ def autopsy(
     without: Annotated[
         str,
         typer.Option(
-            help="Leave out, with commas: scores, attention, diversity, arms, spectra, probe, "
-            "diff, hybrids."
+            help="Leave out, with commas: scores, attention, forks, diversity, arms, spectra, "
+            "probe, diff, hybrids."
         ),
     ] = "",
     patch: Annotated[
@@ -57,6 +59,7 @@ def autopsy(
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    devices: Devices = "",
     jobs: Annotated[int | None, typer.Option(help="Processes side by side.")] = None,
     budget: Annotated[
         str,
@@ -82,6 +85,7 @@ def autopsy(
         checkpoints[1] if len(checkpoints) == 3 else None,
         checkpoints[-1],
     )
+    lanes = parse_devices(devices)
     settings = Settings(
         tasks=tuple(split_list(tasks)),
         samples=samples,
@@ -113,12 +117,15 @@ def autopsy(
     more = dict(pair.split("=", 1) for pair in extra or [])
     out = output_folder(out)
     if dry_run:
-        notes: tuple[str, ...] = ()
+        notes: tuple[str, ...] = (f"lanes: {', '.join(lanes)}",) if lanes else ()
+        if lanes:
+            settings = replace(settings, device=lanes_of(lanes, jobs, device))
+            device, jobs = settings.device, len(lanes)
         if budget:
             fitted = fit_budget(
                 base, sft, rl, out=out, settings=settings, budget=budget, jobs=jobs, extra=more
             )
-            settings, notes = fitted.settings, fitted.notes
+            settings, notes = fitted.settings, (*notes, *fitted.notes)
         study, steps = plan_autopsy(base, sft, rl, out=out, settings=settings, extra=more)
         return _say_cost(steps, out, device, jobs or default_jobs(study), json, notes)
     report = None if json else step_lines()
@@ -130,6 +137,7 @@ def autopsy(
         settings=settings,
         extra_models=more,
         jobs=jobs,
+        devices=lanes,
         report=report,
         budget=budget,
         command=shlex.join(["franken", *map(redact, sys.argv[1:])]),

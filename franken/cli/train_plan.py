@@ -25,4 +25,6 @@ def print_plan(plan: MemoryPlan) -> None:
             print(
                 f"  with activation checkpointing, activations would be {gib(stage.checkpointed)}"
             )
+    if plan.kept:
+        print(f"up to {plan.kept} checkpoints of {gib(plan.kept_bytes)} each are kept on disk")
     print(f"{plan.device} has {gib(plan.available)}, the disk {gib(plan.disk_free)}")

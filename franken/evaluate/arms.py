@@ -30,11 +30,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from PIL import Image as images
 from PIL import ImageEnhance, ImageFilter
 
 from franken.errors import FrankenError, UsageError, check_known
 from franken.evaluate.hints import AIDS, hint, instruction, puzzle_of
+from franken.tasks.images import black
 from franken.tasks.marks import blind
 from franken.tasks.puzzle import child_rng
 
@@ -172,7 +172,7 @@ def misled(item: Item) -> tuple[str, str] | None:
 
 def _picture(image: Image, how: str) -> Image:
     if how == "black":
-        return images.new("RGB", image.size)
+        return black(image)
     if how == "restyled":
         return ImageEnhance.Contrast(image.filter(ImageFilter.GaussianBlur(BLUR))).enhance(FADE)
     return image

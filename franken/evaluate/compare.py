@@ -99,7 +99,7 @@ def compare_runs(
     models = {label: str(folder) for label, folder in zip(labels, folders, strict=True)}
     config = {**identity, "models": labels, "k": k}
     label = "-".join(labels)[:80]
-    embed = make_embedder(embedder, device=pick_device(device) if device == "auto" else device)
+    embed = make_embedder(embedder, device=pick_device(device))
     with open_run("compare", label, identity, out, config=config, models=models) as run:
         if run.is_complete():
             return run.folder

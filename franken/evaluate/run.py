@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from franken import tasks as puzzles
 from franken.checkpoints import fingerprint, open_checkpoint, resolve
+from franken.devices import first_of
 from franken.errors import UsageError, check_positive
 from franken.evaluate.arms import obstacle, parse_arms, prompt_for
 from franken.evaluate.graft import Graft
@@ -174,7 +175,11 @@ def _run_one(
             "use --engine native",
         )
     identity: dict[str, Any] = {**asdict(plan), **source.identity()}
-    identity |= {"label": label, "dtype": source.dtype, "device": source.device.split(":")[0]}
+    identity |= {
+        "label": label,
+        "dtype": source.dtype,
+        "device": first_of(source.device).split(":")[0],
+    }
     identity |= {"contents": contents(plan.data)} if plan.data else {}
     if graft:
         donor = str(resolve(graft.donor))

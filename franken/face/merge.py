@@ -24,6 +24,8 @@ def merge(
     param: Sequence[str] = (),
     relative_to: str = "",
     noise: float | None = None,
+    keep: str = "",
+    drop: str = "",
     allow: str = "",
     seed: int = 0,
     verify_load: bool = False,
@@ -54,6 +56,8 @@ def merge(
         param=list(param),
         relative_to=relative_to,
         noise=noise,
+        keep=keep,
+        drop=drop,
         seed=seed,
         allow=allow,
     )

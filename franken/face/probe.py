@@ -12,8 +12,10 @@ def probe(
     model: str | Path,
     *,
     methods: Sequence[str] = ("swap", "zero"),
+    against: str | Path | None = None,
     tasks: Sequence[str] = (),
     samples: int = 50,
+    part: str = "",
     layers: str = "all",
     data: str | Path | None = None,
     seed: int = 0,
@@ -33,9 +35,10 @@ def probe(
     >>> len(run.samples)  # a row a question and layer
     4
 
-    `methods` are those of `franken probe --method`; `samples` image pairs of each of `tasks` (all
-    without any), or of `data`. `layers` of the result has the rates by layer and task with their
-    95 % intervals. Raises UsageError for anything unknown, VerificationError when a control fails.
+    `methods` are those of `franken probe --method`, `against` is the second checkpoint of those
+    that compare two; `samples` image pairs of each of `tasks` (all without any), or of `data`.
+    `layers` of the result has the rates by layer and task with their 95 % intervals. Raises
+    UsageError for anything unknown, VerificationError when a control fails.
     """
     plan = plan_probe(
         str(model),
@@ -49,5 +52,7 @@ def probe(
         dtype=dtype,
         batch_size=batch_size,
         engine=engine,
+        part=part,
+        against=None if against is None else str(against),
     )
     return load_run(run_probe(plan, out=Path(out), device=device, dtype=dtype))

@@ -31,10 +31,10 @@ from franken.generate.engine import (
     template_text,
 )
 from franken.generate.reading import Refused, read_with
+from franken.generate.streams import Stream, Tokens, advance, prefill
 from franken.models.batch import ModelBatch
 from franken.models.loading import Loaded
 
-SHRINK_SHARE = 0.2  # finished rows are dropped from the cache once they are this share of it
 WORTH_SORTING = 0.9  # prompts are sorted where that needs less than this share of the positions
 PIXELS_PER_TOKEN = 28 * 28  # Qwen2.5-VL's; only used to guess which prompts are alike in length
 
@@ -164,27 +164,21 @@ def sample(
     loaded: Loaded, batch: ModelBatch, keys: Sequence[str], sampling: Sampling
 ) -> list[list[Response]]:
     """Prefill an encoded batch once and draw `n` samples of every row."""
-    from transformers import DynamicCache
-
-    model, n = loaded.model, sampling.n
-    cache = DynamicCache(config=model.config.get_text_config())
-    output = model(**batch, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    logits = output.logits[:, -1]
-    mask, last = batch.attention_mask, batch.last_position
-    assert mask is not None
-    if n > 1:
-        cache.batch_repeat_interleave(n)
-        logits, mask = logits.repeat_interleave(n, 0), mask.repeat_interleave(n, 0)
-        last = last.repeat_interleave(n, -2)
+    n, stream = sampling.n, prefill(loaded, batch, sampling.n)
     uniforms = None
     if sampling.temperature > 0:
         names = [name for key in keys for name in sample_names(key, sampling)]
-        uniforms = draws(names, sampling.max_new_tokens, sampling.seed).to(logits.device)
-    ids, logprobs = decode(loaded, cache, logits, mask, last, uniforms, sampling)
-    seen = zip(batch.input_ids.tolist(), batch["attention_mask"].tolist(), strict=True)
-    asked = [[token for token, kept in zip(*row, strict=True) if kept] for row in seen]
-    drawn = responses(loaded, ids, logprobs, sampling, [row for row in asked for _ in range(n)])
+        uniforms = draws(names, sampling.max_new_tokens, sampling.seed).to(stream.logits.device)
+    side = (stream.cache, stream.logits, stream.mask, stream.last)
+    ids, logprobs = decode(loaded, *side, uniforms, sampling)
+    drawn = responses(loaded, ids, logprobs, sampling, [r for r in asked(batch) for _ in range(n)])
     return [drawn[i : i + n] for i in range(0, len(drawn), n)]
+
+
+def asked(batch: ModelBatch) -> list[list[int]]:
+    """The ids of every row's prompt, image placeholders expanded, without padding."""
+    seen = zip(batch.input_ids.tolist(), batch["attention_mask"].tolist(), strict=True)
+    return [[token for token, kept in zip(*row, strict=True) if kept] for row in seen]
 
 
 def decode(
@@ -202,46 +196,14 @@ def decode(
     Returns ids, -1 after the end, and log-probabilities under the sampled distribution (banned
     tokens excluded).
     """
-    model = loaded.model
-    eos = torch.tensor(end_ids(loaded, sampling), device=logits.device)
-    silent = {-1, *loaded.tokenizer.all_special_ids} if sampling.stop else set()
-    rows, steps = logits.shape[0], sampling.max_new_tokens
+    stream = Stream(loaded, cache, logits, mask, last)
     banned = loaded.banned_ids.to(logits.device)
-    ids = torch.full((rows, steps), -1, device=logits.device)
-    logprobs = torch.zeros((rows, steps), device=logits.device)
-    live = torch.arange(rows, device=logits.device)
-    done = torch.zeros(rows, dtype=torch.bool, device=logits.device)
-    for t in range(steps):
+
+    def choose(t: int, live: Int[Tensor, "live"]) -> Tokens:
         u = None if uniforms is None else uniforms[live, t]
-        token, logprob = pick(logits, banned, sampling.temperature, u)
-        ids[live, t] = torch.where(done, -1, token)
-        logprobs[live, t] = torch.where(done, 0.0, logprob)
-        done = done | torch.isin(token, eos)
-        if sampling.stop:
-            said = [
-                _says_stop(loaded.tokenizer, silent, row, sampling.stop)
-                for row in ids[live, : t + 1].tolist()
-            ]
-            done = done | torch.tensor(said, device=done.device)
-        ended = int(done.sum())  # the one value of a step that the host waits for
-        if ended == len(done) or t + 1 == steps:
-            break
-        if ended > SHRINK_SHARE * len(done):
-            keep = (~done).nonzero()[:, 0]
-            cache.batch_select_indices(keep)
-            live, token, mask, done = live[keep], token[keep], mask[keep], done[keep]
-            last = last[..., keep, :]
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-        last = last + 1
-        output = model(
-            input_ids=token[:, None],
-            attention_mask=mask,
-            position_ids=last,
-            past_key_values=cache,
-            use_cache=True,
-        )
-        logits = output.logits[:, -1]
-    return ids, logprobs
+        return pick(stream.logits, banned, sampling.temperature, u)
+
+    return advance([stream], choose, end_ids(loaded, sampling), sampling)
 
 
 def pick(
@@ -330,17 +292,6 @@ def end_ids(loaded: Loaded, sampling: Sampling) -> list[int]:
     return sorted(
         {i for i in [*ids, loaded.tokenizer.eos_token_id, *sampling.stop_ids] if i is not None}
     )
-
-
-def _says_stop(tokenizer: Any, silent: set[int], row: list[int], stop: Sequence[str]) -> bool:
-    """Whether a row that goes on ends in a stop string, given the ids that have no text.
-
-    Only the end is decoded: a token that has text has at least one byte of it. Four tokens more, as
-    the first of a text may lose its space and a character may be cut in two.
-    """
-    longest = max(len(s.encode()) for s in stop)
-    tail = tokenizer.decode([t for t in row if t not in silent][-longest - 4 :])
-    return any(s in tail for s in stop)
 
 
 def responses(

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from franken.checkpoints import LowRank, TensorEntry, read_bytes
 from franken.errors import FrankenError
+from franken.merge.parts import DROP, KEEP, parse_part
 from franken.merge.recipe import ADAPTER, CAST, COPY, NOISE, Parameters
+from franken.merge.surgery import Known, operated
 
 DTYPES = {
     "F64": torch.float64,
@@ -64,14 +66,20 @@ def compute(
     *,
     origin: int | None,
     seed: int,
+    known: Known | None = None,
+    key: str = "",
 ) -> Tensor:
     """The merged values, in fp32 (fp64 when an input is), of tensors of one shape. `origin` is an
-    index into them.
+    index into them. `known` keeps what surgery found of the tensor called `key`, for the next.
     """
     wide = torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
     tensors = [t.to(wide) for t in tensors]
     if method in (COPY, CAST, ADAPTER):
         return tensors[0]
+    if method in (KEEP, DROP):
+        part, kept = parse_part(str(parameters["part"])), {} if known is None else known
+        base, donor = tensors
+        return operated(base, donor, part, keep=method == KEEP, seed=seed, known=kept, key=key)
     if method == NOISE:
         draws = torch.randn(
             tensors[0].shape, generator=torch.Generator().manual_seed(seed), dtype=wide

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from franken.checkpoints import Checkpoint, TensorEntry
 from franken.errors import UsageError
 from franken.layers import parse_ranges
-from franken.merge.recipe import PIECES, Rule
+from franken.merge.recipe import EVERYTHING, PIECES, Rule
 
 Depths = Mapping[str, float | None]  # by canonical name
 
@@ -38,9 +38,10 @@ def chosen(rule: Rule, base: Checkpoint) -> Depths:
         named = spot.layer is not None and (spot.part, spot.layer) in depths
         if named and (not rule.components or spot.component in rule.components):
             claimed[key] = depths[(spot.part, spot.layer)]
-        if _piece(entry) in rule.take:
+        if _piece(entry) in rule.take or (EVERYTHING in rule.take and key not in claimed):
             claimed[key] = None
-    _check_pieces(rule, base, claimed)
+    if EVERYTHING not in rule.take:
+        _check_pieces(rule, base, claimed)
     if not claimed:
         what = " and ".join(
             x for x in (rule.layers, ", ".join(rule.take), ", ".join(rule.components)) if x

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from franken.layers import describe_range, format_layers, parse_ranges
+from franken.merge.parts import DROP, KEEP
 from franken.merge.plan import Plan, Row
-from franken.merge.recipe import COPY
+from franken.merge.recipe import COPY, EVERYTHING
 
 
 class Group(NamedTuple):
@@ -28,7 +29,9 @@ def describe_rules(plan: Plan) -> list[str]:
     base, told = plan.base, []
     for rule in plan.recipe.rules:
         ranges = parse_ranges(rule.layers, base.depths) if rule.layers else ()
-        what = " and ".join([*(describe_range(r, base.depths[r.part]) for r in ranges), *rule.take])
+        what = " and ".join(
+            [*(describe_range(r, base.depths[r.part]) for r in ranges), *map(_pieces, rule.take)]
+        )
         only = f", {' and '.join(rule.components)} only," if rule.components else ""
         givers = " and ".join(plan.checkpoints[name].name for name in rule.inputs)
         method = f"{rule.method} of " if rule.alpha is None else f"{_share(rule.alpha)} of "
@@ -40,6 +43,10 @@ def describe_rules(plan: Plan) -> list[str]:
             f"{what}{only} from {how}{givers}{relative}" + (f" ({values})" if values else "")
         )
     return told
+
+
+def _pieces(word: str) -> str:
+    return "every tensor" if word == EVERYTHING else word
 
 
 def _share(alpha: Sequence[float]) -> str:
@@ -71,4 +78,6 @@ def summarise(rows: Sequence[Row]) -> list[Group]:
 
 def _made_of(row: Row) -> str:
     names = ", ".join(source.name for source in row.sources)
+    if row.method in (KEEP, DROP):
+        return f"{row.method} {row.parameters['part']} of {row.sources[-1].name}"
     return names if row.method == COPY else f"{row.method} of {names}"

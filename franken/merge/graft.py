@@ -1,9 +1,13 @@
 """Virtual hybrids: swap tensors of a model in memory, and put them back bit for bit. Nothing is
 written.
+
+A weight that waits outside of the device between passes (`franken.models.placement`) is swapped
+where it waits: a copied one is read from the donor's file in every pass, as the model's own is.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
@@ -12,6 +16,7 @@ from franken.errors import UsageError
 from franken.merge.arithmetic import DTYPES, read_tensor
 from franken.merge.plan import Plan, Row
 from franken.merge.verify import computed
+from franken.models.placement import waiting_weights
 from franken.names import canonical
 
 Values = dict[str, torch.Tensor]  # by the file and name they come from
@@ -29,7 +34,12 @@ def graft(model: Any, plan: Plan, *, donated: Values | None = None) -> Iterator[
 
     Raises UsageError when the model is not the plan's base, or the plan changes nothing.
     """
-    held = {canonical(name, model.config.model_type): p for name, p in model.named_parameters()}
+    family = model.config.model_type
+    stored = model.state_dict().keys()  # some families store buffers beside their parameters
+    buffers = ((name, b) for name, b in model.named_buffers() if name in stored)
+    named = chain(model.named_parameters(), buffers)
+    held = {canonical(name, family): tensor for name, tensor in named}
+    waiting = {canonical(name, family): w for name, w in waiting_weights(model).items()}
     changes = [row for row in plan.rows if row.changed]
     if not changes:
         raise UsageError("the graft is empty", why="the plan takes nothing from a donor")
@@ -39,9 +49,15 @@ def graft(model: Any, plan: Plan, *, donated: Values | None = None) -> Iterator[
                 f"the model has no fitting {row.key}", fix="graft onto the base of the plan"
             )
     kept: dict[str, torch.Tensor] = {}
+    sources: list[tuple[Any, Mapping[str, torch.Tensor]]] = []
     try:
         for row in changes:
             parameter = held[row.key]
+            if row.key in waiting:
+                hook, name = waiting[row.key].hook, waiting[row.key].name
+                sources.append((hook, hook.weights_map))
+                hook.weights_map = _Instead(hook.weights_map, name, row, parameter.dtype)
+                continue
             value = _value(row, parameter, donated)
             kept[row.key] = parameter.data
             parameter.data = value
@@ -49,6 +65,30 @@ def graft(model: Any, plan: Plan, *, donated: Values | None = None) -> Iterator[
     finally:
         for key, own in kept.items():
             held[key].data = own
+        for hook, own in reversed(sources):
+            hook.weights_map = own
+
+
+class _Instead(Mapping[str, torch.Tensor]):
+    """What accelerate reads a module's weights from, with a row of the plan in place of one."""
+
+    def __init__(
+        self, below: Mapping[str, torch.Tensor], name: str, row: Row, dtype: torch.dtype
+    ) -> None:
+        self.below, self.name, self.row = below, name, row
+        self.like = torch.empty((), dtype=dtype)
+        self.made = None if row.copied else _value(row, self.like, None)
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        if name != self.name:
+            return self.below[name]
+        return _value(self.row, self.like, None) if self.made is None else self.made
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.below)
+
+    def __len__(self) -> int:
+        return len(self.below)
 
 
 def _value(row: Row, like: torch.Tensor, donated: Values | None) -> torch.Tensor:
@@ -56,7 +96,7 @@ def _value(row: Row, like: torch.Tensor, donated: Values | None) -> torch.Tensor
     model's parameter.
     """
     if row.copied is None:
-        values = torch.frombuffer(computed(row), dtype=DTYPES[row.target.dtype])
+        values = torch.frombuffer(computed(row, donated), dtype=DTYPES[row.target.dtype])
         return values.reshape(row.target.shape).to(like)
     entry = row.copied
     source = f"{entry.file}:{entry.name}"

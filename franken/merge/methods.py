@@ -13,6 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from franken.errors import UsageError, did_you_mean, unknown
+from franken.merge.parts import DROP, KEEP, parse_part
 from franken.merge.recipe import CAST, COPY, NOISE, Given, Rule, Scalar
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 OWN = {
     COPY: ("Exact copy", "bit for bit, in its own type; what a rule without a method does", ""),
     NOISE: ("Noise ablation", "(1 - ratio) W + ratio N(0, std W); arXiv 2602.12395", "ratio"),
+    KEEP: ("Part of an update", "W + T(D); arXiv 2510.00553, 2505.11711", "part"),
+    DROP: ("All but a part of an update", "W + D - T(D)", "part"),
 }
 FLOATING = ("F64", "F32", "F16", "BF16")
 
@@ -45,7 +48,7 @@ def all_methods() -> list[Method]:
     from mergekit.merge_methods import registered_methods
 
     own = [
-        Method(n, title, text, "not used", "1", (p,) if p else ())
+        Method(n, title, text, _base_of(n), "1", (p,) if p else ())
         for n, (title, text, p) in OWN.items()
     ]
     theirs = [_described(m.spec) for m in registered_methods()]
@@ -69,14 +72,20 @@ def origin_of(method: str, relative_to: str | None, base: str) -> str | None:
     Raises UsageError when the method has no use for it.
     """
     if method in OWN or method == CAST:
-        policy = "ignored"
+        policy = _base_of(method)
     else:
         policy = _spec(method).contract.base.value
-    if relative_to and policy in ("ignored", "forbidden"):
+    own = method in OWN or method == CAST
+    if relative_to and (own or policy in ("ignored", "forbidden")):
         raise UsageError(
             f"{method} is not relative to anything", why="it has no base", fix="drop relative_to"
         )
     return relative_to or (base if policy == "required" else None)
+
+
+def _base_of(method: str) -> str:
+    """Whether one of franken's own methods measures an update from the base."""
+    return "required" if method in (KEEP, DROP) else "not used"
 
 
 def check_method(rule: Rule, inputs: Sequence[str], origin: str | None) -> None:
@@ -166,7 +175,14 @@ def _check_own(rule: Rule, inputs: Sequence[str]) -> None:
     if len(inputs) != 1:
         why = f"it has {len(inputs)}: {', '.join(inputs)}" if inputs else "it has none"
         raise UsageError(f"{rule.method} takes one input", why=why, fix="name one donor")
-    _no_others(rule.method, rule.parameters, ["ratio"] if rule.method == NOISE else [])
+    _no_others(rule.method, rule.parameters, OWN[rule.method][2:] if rule.method in OWN else ())
+    if rule.method in (KEEP, DROP):
+        part = rule.parameters.get("part")
+        if not isinstance(part, str):
+            raise UsageError(
+                f"{rule.method} needs a part", "it has none", "write part: rank:8, or --keep rank:8"
+            )
+        parse_part(part)
     if rule.method == NOISE:
         ratio = rule.parameters.get("ratio", [])
         ratios = ratio if isinstance(ratio, list) else [ratio]
@@ -179,6 +195,7 @@ def _check_own(rule: Rule, inputs: Sequence[str]) -> None:
 
 
 def _no_others(method: str, given: Collection[str], known: Sequence[str]) -> None:
+    known = [name for name in known if name]
     for name in given:
         if name not in known:
             why = f"it has {', '.join(known)}" if known else "it has none"

@@ -9,10 +9,12 @@ from pathlib import Path
 from franken.errors import UsageError, unknown
 from franken.layers import THIRDS
 from franken.merge.methods import takes_base_along
+from franken.merge.parts import DROP, KEEP, parse_part
 from franken.merge.recipe import (
     BASE,
     CAST,
     COPY,
+    EVERYTHING,
     LINEAR,
     NOISE,
     PIECES,
@@ -52,6 +54,8 @@ def recipe_from_options(
     param: Sequence[str] = (),
     relative_to: str = "",
     noise: float | None = None,
+    keep: str = "",
+    drop: str = "",
     seed: int = 0,
     allow: str = "",
 ) -> Recipe:
@@ -80,7 +84,11 @@ def recipe_from_options(
         relative_to=names.resolve(relative_to) if relative_to else None,
     )
     rules: list[Rule] = []
-    if method and (graft or splice):
+    if keep or drop:
+        shared = _surgery(shared, keep, drop, method or alpha or noise is not None)
+        method = shared.method
+        take = take if layers or take or graft or splice else EVERYTHING
+    if method and not (keep or drop) and (graft or splice):
         raise UsageError(
             "--method goes with --layers or --take",
             why="a graft or a splice has one donor",
@@ -118,6 +126,18 @@ def recipe_from_options(
     return checked(
         Recipe(_unnamed(checkpoints[0]), donors, tuple(rules), seed, frozenset(words(allow)))
     )
+
+
+def _surgery(shared: Rule, keep: str, drop: str, others: object) -> Rule:
+    """What `--keep PART` and `--drop PART` make of every rule of a command line."""
+    if (keep and drop) or others or shared.parameters:
+        raise UsageError(
+            "--keep and --drop stand alone",
+            why="they say which part of the donor's update there will be",
+            fix="give one of them, with layers and components; write a recipe for more",
+        )
+    how, part = (KEEP, keep) if keep else (DROP, drop)
+    return replace(shared, method=how, parameters={"part": str(parse_part(part))})
 
 
 def _inputs(method: str, donors: tuple[str, ...], relative_to: str | None) -> tuple[str, ...]:

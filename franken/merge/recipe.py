@@ -32,6 +32,7 @@ from franken.errors import UsageError, check_known
 
 BASE = "base"
 PIECES = ("vision", "projector", "embed", "norm", "head")
+EVERYTHING = "all"  # in place of pieces: every tensor, those in layers too
 IN_LAYERS = ("attn", "mlp", "norm")
 COPY, CAST, ADAPTER, LINEAR, NOISE = "copy", "cast", "adapter", "linear", "noise"
 DIFFERENCES = {
@@ -157,7 +158,7 @@ def checked(recipe: Recipe) -> Recipe:
 
 
 def _check_words(rule: Rule, recipe: Recipe) -> None:
-    check_known("piece to take", rule.take, PIECES)
+    check_known("piece to take", rule.take, (*PIECES, EVERYTHING))
     check_known("component of a layer", rule.components, IN_LAYERS)
     check_known("checkpoint of this recipe", rule.names, (BASE, *recipe.donors))
     if not (rule.layers or rule.take):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,6 +25,9 @@ from franken.checkpoints import (
 from franken.errors import FrankenError, VerificationError
 from franken.headers import read_header
 from franken.merge.plan import Row
+
+if TYPE_CHECKING:
+    from franken.merge.surgery import Known
 
 STRIDE = 1 << 20  # bytes compared at a time: what stays in a core's cache
 INFINITIES = {  # bits of the positive infinity; what is above is NaN
@@ -124,13 +128,25 @@ def compare(written: TensorEntry, source: TensorEntry) -> str:
     return digest.hexdigest()
 
 
-def computed(row: Row) -> memoryview:
-    """The bytes of a tensor that has to be computed, as the base's type stores them."""
+def computed(row: Row, known: "Known | None" = None) -> memoryview:
+    """The bytes of a tensor that has to be computed, as the base's type stores them. `known` keeps
+    the directions of its update for other hybrids (franken.merge.surgery).
+    """
     from franken.merge.arithmetic import as_stored, compute, read_source
 
     tensors = [read_source(source.entry, source.update) for source in row.sources]
     names = [source.name for source in row.sources]
-    values = compute(row.method, tensors, names, row.parameters, origin=row.origin, seed=row.seed)
+    entry = row.sources[-1].entry
+    values = compute(
+        row.method,
+        tensors,
+        names,
+        row.parameters,
+        origin=row.origin,
+        seed=row.seed,
+        known=known,
+        key=f"directions of {entry.file}:{entry.name}",
+    )
     stored = as_stored(values, row.target.dtype)
     if tuple(values.shape) != row.target.shape:
         raise FrankenError(

@@ -58,6 +58,16 @@ class Family:
         """What maps the tower's output into the decoder."""
         return None if self.projector is None else model.get_submodule(self.projector)
 
+    def projector_modules(self, model: "PreTrainedModel") -> "list[nn.Module]":
+        """The projector, and those beside it that hand on what lower blocks of the tower say
+        (Qwen3-VL's deepstack).
+        """
+        projector = self.projector_of(model)
+        if projector is None or self.vision is None:
+            return []
+        tower = model.get_submodule(self.vision.rpartition(".")[0])
+        return [projector, *getattr(tower, "deepstack_merger_list", ())]
+
     def decoder_layers(self, model: "PreTrainedModel") -> "nn.ModuleList":
         """The decoder's ModuleList."""
         return cast("nn.ModuleList", model.get_decoder().layers)

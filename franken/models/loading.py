@@ -1,10 +1,13 @@
 """From a folder to a model in memory, without network, remote code or silently random weights."""
 
+import logging
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,9 +16,11 @@ from torch import Tensor
 
 from franken.checkpoints import Checkpoint, open_checkpoint
 from franken.companions import check_answers, check_companions
-from franken.errors import FrankenError, UsageError, check_known
+from franken.devices import first_of, layers_of
+from franken.errors import FrankenError, check_known
 from franken.models.families import Family, family_of
 from franken.models.features import accept_features
+from franken.models.placement import device_map, places_of, shares_of
 
 if TYPE_CHECKING:
     from transformers import (
@@ -35,6 +40,10 @@ THREADS = torch.get_num_threads()
 class Loaded:
     """A model ready to run, with what is needed to talk to it. `processor` is None for text-only
     models.
+
+    `device` is where inputs go and logits come from. `spread` is the device of every decoder layer
+    of a model that is spread over several, and `waiting` what its weights on disk are kept in,
+    where they are not those of the checkpoint.
     """
 
     # transformers' own types lack what each family's classes have
@@ -44,6 +53,13 @@ class Loaded:
     checkpoint: Checkpoint | None
     family: Family
     device: torch.device
+    spread: tuple[str, ...] = ()
+    waiting: "TemporaryDirectory[str] | None" = None
+
+    @property
+    def where(self) -> str:
+        """The device, or which layers are on which."""
+        return layers_of(self.spread) or str(self.device)
 
     @property
     def name(self) -> str:
@@ -63,24 +79,10 @@ class Loaded:
 
 
 def pick_device(device: str = "auto") -> torch.device:
-    """`auto` takes CUDA where there is one. Raises UsageError for a device that is not there."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        picked = torch.device(device)
-    except RuntimeError as e:
-        raise UsageError(
-            f"unknown device {device!r}",
-            why="torch does not know it",
-            fix="use cpu, cuda or cuda:1",
-        ) from e
-    if picked.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(
-            "there is no CUDA device",
-            why="torch finds none",
-            fix="use --device cpu (in training: --set device=cpu)",
-        )
-    return picked
+    """The device that computes first: of several, the first one, and for `auto` a card where there
+    is one. Raises UsageError for a device that is not there.
+    """
+    return torch.device(shares_of(first_of(device), 0)[0].device)
 
 
 def pick_dtype(dtype: str, config: Mapping[str, object]) -> torch.dtype:
@@ -111,7 +113,8 @@ def load(
     attn: str = "sdpa",
     finished: bool = True,
 ) -> Loaded:
-    """Load a local checkpoint in eval mode.
+    """Load a local checkpoint in eval mode, on one device or spread over several, as
+    `franken.devices` has them.
 
     >>> creature = franken.load("creature:sft", device="cpu")
     >>> creature.family.model_type, len(creature.family.decoder_layers(creature.model))
@@ -128,24 +131,39 @@ def load(
         AutoProcessor,
         AutoTokenizer,
     )
-    from transformers.utils import logging
+    from transformers.utils import logging as hf_logging
 
-    logging.disable_progress_bar()
+    hf_logging.disable_progress_bar()
     checkpoint = open_checkpoint(path, finished=finished)
     check_companions(checkpoint.folder)
-    where = pick_device(device)
+    precision = pick_dtype(dtype, checkpoint.config)
+    values = sum(math.prod(entry.shape) for entry in checkpoint.tensors.values())
+    shares = shares_of(device, values * precision.itemsize)
+    where = torch.device(shares[0].device)
     multimodal = checkpoint.settings.vision_config is not None
     check_answers(checkpoint.folder, sees=multimodal)
     auto: Any = AutoModelForImageTextToText if multimodal else AutoModelForCausalLM
     reader: Any = AutoProcessor if multimodal else AutoTokenizer
     with _told(checkpoint.folder):
-        _check_sizes(checkpoint, AutoConfig.from_pretrained(checkpoint.folder))
+        config = AutoConfig.from_pretrained(checkpoint.folder)
+        _check_sizes(checkpoint, config)
+    waiting = TemporaryDirectory(prefix="franken-") if shares[-1].device == "disk" else None
+    spread: dict[str, Any] = {}
+    if len(shares) > 1:
+        logging.getLogger("accelerate").setLevel(logging.ERROR)  # that weights wait is meant
+        with torch.device("meta"):
+            empty = auto.from_config(config, dtype=precision)
+        layers = family_of(checkpoint.model_type).decoder_layers(empty)
+        spread["device_map"] = device_map(empty, layers, shares)
+        spread["offload_folder"] = waiting and waiting.name
+    with _told(checkpoint.folder):
         model, report = auto.from_pretrained(
             checkpoint.folder,
-            dtype=pick_dtype(dtype, checkpoint.config),
+            dtype=precision,
             attn_implementation=attn,
             local_files_only=True,
             output_loading_info=True,
+            **spread,
         )
     problems = {
         kind: sorted(map(str, report.get(kind) or []))
@@ -165,7 +183,10 @@ def load(
     with _told(checkpoint.folder):
         processor = reader.from_pretrained(checkpoint.folder, local_files_only=True)
     tokenizer = processor.tokenizer if multimodal else processor
-    return wrap(model.to(where).eval(), processor if multimodal else None, tokenizer, checkpoint)
+    model = model.eval() if spread else model.to(where).eval()
+    loaded = wrap(model, processor if multimodal else None, tokenizer, checkpoint)
+    places = places_of(spread.get("device_map", {}))
+    return replace(loaded, spread=tuple(places), waiting=waiting)
 
 
 def _check_sizes(checkpoint: Checkpoint, config: "PretrainedConfig") -> None:

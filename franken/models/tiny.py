@@ -44,8 +44,8 @@ def tiny(
 def constant(model: "PreTrainedModel", value: float) -> "PreTrainedModel":
     """Set every weight to one value: then a merged tensor says where it came from."""
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.fill_(value)
+        for weight in model.state_dict().values():
+            weight.fill_(value)
     return model
 
 

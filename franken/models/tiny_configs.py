@@ -58,14 +58,17 @@ QWEN_TOWER: Text = {
 }
 
 
-def tiny_config(model_type: str, *, tied: bool = False, layers: int = 3) -> hf.PreTrainedConfig:
+def tiny_config(
+    model_type: str, *, tied: bool = False, layers: int = 3, text: Text | None = None
+) -> hf.PreTrainedConfig:
     """The configuration of a tiny model: `layers` decoder layers, 2 vision blocks, 14-pixel
-    patches.
+    patches. `text` changes the decoder's: a family's models differ in it.
 
     Raises UsageError for a family that is not in `CONFIGS`.
     """
     check_known("tiny model", [model_type], CONFIGS)
-    return CONFIGS[model_type]({**TEXT, "num_hidden_layers": layers, "tie_word_embeddings": tied})
+    shape = {**TEXT, "num_hidden_layers": layers, "tie_word_embeddings": tied}
+    return CONFIGS[model_type](shape | (text or {}))
 
 
 def _qwen2_vl(text: Text) -> hf.PreTrainedConfig:
@@ -99,6 +102,80 @@ def _qwen3_vl(text: Text) -> hf.PreTrainedConfig:
     )
 
 
+def _qwen3_5(text: Text) -> hf.PreTrainedConfig:
+    """Every third layer has attention, the others a state."""
+    vision = {**QWEN_TOWER, "out_hidden_size": 32, "num_position_embeddings": 16}
+    layers = range(1, text["num_hidden_layers"] + 1)
+    rope = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}
+    shape = {
+        "head_dim": 16,
+        "layer_types": ["linear_attention" if i % 3 else "full_attention" for i in layers],
+        "linear_key_head_dim": 8,
+        "linear_value_head_dim": 8,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "rope_parameters": {**rope, "mrope_section": [2, 1, 1], "mrope_interleaved": True},
+    }
+    return hf.Qwen3_5Config(
+        text_config=shape | text,
+        vision_config=vision,
+        tie_word_embeddings=text["tie_word_embeddings"],
+        **TOKENS,
+    )
+
+
+def _glm(config: Callable[..., hf.PreTrainedConfig]) -> Callable[[Text], hf.PreTrainedConfig]:
+    def build(text: Text) -> hf.PreTrainedConfig:
+        rope = {
+            **MROPE["rope_parameters"],
+            "partial_rotary_factor": 0.5,
+            "mrope_section": [2, 1, 1],
+        }
+        vision = {**QWEN_TOWER, "out_hidden_size": 32, "image_size": 28}
+        return config(
+            text_config={"model_type": "glm4v_text", "rope_parameters": rope, **text},
+            vision_config={"model_type": "glm4v_vision", **vision},
+            tie_word_embeddings=text["tie_word_embeddings"],
+            image_token_id=IMAGE,
+            video_token_id=VIDEO,
+            image_start_token_id=VISION_START,
+            image_end_token_id=VISION_END,
+            video_start_token_id=88,
+            video_end_token_id=89,
+        )
+
+    return build
+
+
+def _gemma4(text: Text) -> hf.PreTrainedConfig:
+    """Every third layer attends to all tokens, the others to the last eight; images see themselves
+    both ways, as in the larger models of the family, and layers have inputs of their own, as in the
+    smaller ones.
+    """
+    layers = range(1, text["num_hidden_layers"] + 1)
+    shape = {
+        "head_dim": 16,
+        "global_head_dim": 32,
+        "layer_types": ["sliding_attention" if i % 3 else "full_attention" for i in layers],
+        "sliding_window": 8,
+        "use_bidirectional_attention": "vision",
+        "hidden_size_per_layer_input": 8,
+        "vocab_size_per_layer_input": VOCABULARY,
+        "final_logit_softcapping": 2.0,
+    }
+    vision = {**SIZES, "num_key_value_heads": 2, "head_dim": 16, "patch_size": 14}
+    return hf.Gemma4Config(
+        text_config=shape | text,
+        vision_config={**vision, "pooling_kernel_size": 2, "position_embedding_size": 64},
+        tie_word_embeddings=text["tie_word_embeddings"],
+        image_token_id=IMAGE,
+        video_token_id=VIDEO,
+        boi_token_id=VISION_START,
+        eoi_token_id=VISION_END,
+        audio_token_id=89,
+    )
+
+
 def _llava_family(
     config: Callable[..., hf.PreTrainedConfig], text_type: str, tower: Text, **more: object
 ) -> Callable[[Text], hf.PreTrainedConfig]:
@@ -118,6 +195,9 @@ CONFIGS: dict[str, Callable[[Text], hf.PreTrainedConfig]] = {
     "qwen2_vl": _qwen2_vl,
     "qwen2_5_vl": _qwen2_5_vl,
     "qwen3_vl": _qwen3_vl,
+    "qwen3_5": _qwen3_5,
+    "glm4v": _glm(hf.Glm4vConfig),
+    "glm46v": _glm(hf.Glm46VConfig),
     "llava": _llava_family(hf.LlavaConfig, "llama", CLIP, image_token_index=IMAGE),
     "llava_next": _llava_family(
         hf.LlavaNextConfig,
@@ -143,6 +223,7 @@ CONFIGS: dict[str, Callable[[Text], hf.PreTrainedConfig]] = {
     "gemma3": _llava_family(
         hf.Gemma3Config, "gemma3_text", SIGLIP, image_token_index=IMAGE, mm_tokens_per_image=4
     ),
+    "gemma4": _gemma4,
     "mistral3": _llava_family(
         hf.Mistral3Config, "mistral", {**TOWER, "model_type": "pixtral"}, image_token_index=IMAGE
     ),

@@ -201,14 +201,14 @@ def _edits(
                     first = (
                         place.tokens + place.cache.get_seq_length(ablation.layer) - output.shape[1]
                     )
-                    at = (place.cache.live == row).nonzero()[:, 0]
+                    at = (place.cache.live == row).nonzero()[:, 0].to(output.device)
                 rest = (
                     context.input[at] if ablation.site == "layer" else torch.zeros_like(output[at])
                 )
-                added = tables.get(ablation)
-                changed[at] = (
-                    rest if added is None else rest + added[first : first + output.shape[1]]
-                )
+                if ablation in tables:
+                    added = tables[ablation][first : first + output.shape[1]]
+                    rest = rest + added.to(output.device)
+                changed[at] = rest
             return changed
 
         return replaced

@@ -18,9 +18,9 @@ class ProbeCost(TypedDict):
     """`forwards` are passes of the whole model over a whole batch, decoding steps counted to the
     longest answer, and for patching as if every two replies parted; `resumed_layers` are the single
     decoder layers that run again. The built-in controls come on top. `forwards_naive` are those of
-    running every layer's answer from the pixels on, one by one. `memory_mib` is the weights, the
-    keys and values of one batch, and the largest activations, for prompts of `PROMPT_TOKENS`
-    tokens; the vision tower's are left out.
+    running every layer's answer from the pixels on, one by one. `memory_mib` is the weights (of
+    both models where two are compared), the keys and values of one batch, and the largest
+    activations, for prompts of `PROMPT_TOKENS` tokens; the vision tower's are left out.
     """
 
     methods: list[str]
@@ -92,6 +92,7 @@ def cost(plan: ProbePlan) -> ProbeCost:
     softmax = 4 * shape.vocabulary  # of the logits, in fp32
     activations = max(rows * (shape.row + softmax), *(part.activations for part in parts))
     weights = max(part.copies for part in parts) * plan.checkpoint.nbytes
+    weights += plan.against.nbytes if plan.against else 0
     return {
         "methods": list(plan.names),
         "pairs": len(plan.pairs),

@@ -76,7 +76,7 @@ def own_lens(model: Any) -> Lens:
         streams: list[Tensor] = []
 
         def look(hidden: Tensor, _: Context) -> Tensor:
-            streams.append(hidden[0, list(positions)])
+            streams.append(hidden[0, list(positions)].to(batch.input_ids.device))
             return hidden
 
         with edit(dict.fromkeys(decoder.layers, look)):
@@ -89,10 +89,12 @@ def own_lens(model: Any) -> Lens:
 
 
 def lens_for(loaded: Loaded, reload: Callable[[], Loaded]) -> Lens:
-    """The bridge, on a second copy from `reload`, where TransformerLens knows the family; else the
-    model's own lens.
+    """The bridge, on a second copy from `reload`, where TransformerLens knows the family and the
+    model is on one device; else the model's own lens.
     """
-    return bridge_lens(reload()) if is_bridged(loaded.family.model_type) else own_lens(loaded.model)
+    if is_bridged(loaded.family.model_type) and not loaded.spread:
+        return bridge_lens(reload())
+    return own_lens(loaded.model)
 
 
 @torch.no_grad()

@@ -123,7 +123,8 @@ class Cost:
 
     Forward passes are of the whole model over a batch. `naive` is what running every layer's answer
     from the pixels on, one by one, would take; `resumed_layers` counts single decoder layers that
-    run again; `replies` are the items whose own greedy reply is needed, shared among all methods.
+    run again; `replies` are the items whose own greedy reply is needed, shared among all methods:
+    the `id` of an item for the model's own, its complement (`~`) for the second model's.
     For memory: `rows` that run at a time, prompts whose keys and values are stored for them,
     activations in bytes beyond those of the rows, and copies of the weights.
     """
@@ -137,6 +138,22 @@ class Cost:
     activations: int = 0
     copies: int = 1
 
+    @classmethod
+    def in_tower(
+        cls, plan: ProbePlan, *, items: Collection[int], changes: int, asked: int, scored: int
+    ) -> Cost:
+        """Of changes to the tower or the projector, which are whole passes: each of `changes` is
+        answered by `asked` prompts, in batches, and read in `scored` passes of one.
+        """
+        batches = -(-asked // plan.batch_size)
+        return cls(
+            forwards=changes * batches * plan.max_new_tokens + scored,
+            naive=changes * asked * plan.max_new_tokens + scored,
+            replies=frozenset(items),
+            rows=plan.batch_size,
+            stores=plan.batch_size,
+        )
+
 
 @dataclass(frozen=True)
 class Method(Generic[M]):
@@ -147,9 +164,9 @@ class Method(Generic[M]):
     name: str
 
     short: ClassVar[str] = ""  # what the class is called, in progress and as a shorthand
-    parts: ClassVar[tuple[str, ...]] = ("text",)
     sites: ClassVar[tuple[str, ...]] = ()  # what `--site` may name
     needs_source: ClassVar[bool] = False  # whether it looks at the second image
+    needs_second: ClassVar[bool] = False  # whether it compares the model with a second one
     shown: ClassVar[tuple[str, ...] | None] = None  # metrics printed at the end; None is all
     components: ClassVar[str] = ""  # the heading of a printed table a task, components across
 
@@ -182,6 +199,11 @@ class Method(Generic[M]):
         return self.name
 
     # what it takes
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts of a model whose layers it can probe."""
+        return ("text",)
 
     @property
     def calibrated(self) -> bool:

@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from franken.errors import UsageError
 from franken.generate.native import Prompt, Response, Sampling, encode_prompts, end_ids, responses
 from franken.generate.native import pick as pick_token
 from franken.models.batch import ModelBatch
@@ -43,9 +44,17 @@ class Traced:
 
 
 def trace_of(loaded: Loaded) -> Traced:
-    """nnsight around a loaded model; the model itself stays as it is."""
+    """nnsight around a loaded model; the model itself stays as it is. Raises UsageError for one
+    that is spread over several devices.
+    """
     from nnsight import NNsight
 
+    if loaded.spread:
+        raise UsageError(
+            "the nnsight engine runs on one device",
+            why=f"the model is on {loaded.where}",
+            fix="use --engine torch, which is the default",
+        )
     net = NNsight(loaded.model)
     decoder = loaded.model.get_decoder()
     path = next(name for name, module in loaded.model.named_modules() if module is decoder)

@@ -10,7 +10,7 @@ from pathlib import Path
 from franken import tasks
 from franken.checkpoints import Checkpoint, fingerprint, open_checkpoint
 from franken.errors import FrankenError, UsageError, check_known, check_positive
-from franken.layers import parse_ranges
+from franken.layers import PARTS, parse_ranges
 from franken.probe import methods as registry
 from franken.probe.method import Method
 from franken.tasks import Item, Pair
@@ -27,7 +27,7 @@ NO_SOURCE = "the question has no second image"
 @dataclass(frozen=True)
 class ProbePlan:
     """Everything that is resolved before a model is loaded. `layers` are 0-based, of the part
-    `part`.
+    `part`; `against` is the second checkpoint of methods that compare two.
     """
 
     checkpoint: Checkpoint
@@ -42,6 +42,7 @@ class ProbePlan:
     part: str = "text"
     seed: int = 0
     dtype: str = "auto"
+    against: Checkpoint | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -69,18 +70,28 @@ def plan_probe(
     batch_size: int = 128,
     engine: str = "torch",
     pairs: Sequence[Pair] | None = None,
+    against: str | None = None,
+    part: str = "",
 ) -> ProbePlan:
     """Resolve methods, layers and pairs. Raises UsageError for anything unknown.
 
-    `sites` is what `patch` stands for. `data` is a folder of image pairs, or any source of
-    questions (`franken.tasks.sources`), which can be ablated and read but not swapped; `pairs` are
-    used as they are.
+    `sites` is what `patch` and `across` stand for; `against` a second checkpoint of the same
+    architecture, for methods that compare two; `part` vision, projector or text. `data` is a folder
+    of image pairs, or any source of questions (`franken.tasks.sources`), which can be ablated and
+    read but not swapped; `pairs` are used as they are.
     """
     data = None if data is None else canonical(data)
     checkpoint = open_checkpoint(model)
     chosen = registry.parse(methods, sites)
     _check_run(batch_size, engine, samples)
-    part, numbers = _layers(layers, checkpoint, chosen)
+    second = _second(against, checkpoint, chosen)
+    part, numbers = _layers(layers, part, checkpoint, chosen)
+    if engine != "torch" and part != "text":
+        raise UsageError(
+            f"--engine {engine} cannot probe {part} layers",
+            why="it changes decoder layers alone",
+            fix="use --engine torch, which is the default",
+        )
     probed = list(pairs) if pairs is not None else _pairs(task_names, samples, data, seed)
     calibration: list[Item] = []
     if needing := [method.name for method in chosen if method.calibrated]:
@@ -106,6 +117,10 @@ def plan_probe(
         "engine": engine,
         "calibration": [item.id for item in calibration],
     }
+    if part != "text":
+        identity["part"] = part
+    if second is not None:
+        identity["against"] = fingerprint(second)
     return ProbePlan(
         checkpoint,
         chosen,
@@ -119,6 +134,47 @@ def plan_probe(
         part,
         seed,
         dtype,
+        second,
+    )
+
+
+def _second(against: str | None, first: Checkpoint, methods: Sequence[Method]) -> Checkpoint | None:
+    """The checkpoint that the probed one is compared with. Raises UsageError unless methods ask for
+    one, and where it is not of the same architecture.
+    """
+    comparing = [method.name for method in methods if method.needs_second]
+    if against is None:
+        if comparing:
+            raise UsageError(
+                f"{comparing[0]} needs a second checkpoint",
+                why="it puts activations of one model into another's run",
+                fix="name it with --against",
+            )
+        return None
+    if not comparing:
+        raise UsageError(
+            "--against without a method that compares two models",
+            why=f"{' and '.join(method.name for method in methods)} look at one",
+            fix="use --method across,stitch",
+        )
+    second = open_checkpoint(against)
+    if first.model_type != second.model_type:
+        raise _unlike(first, second, f"they are {first.model_type} and {second.model_type}")
+    for name in sorted(first.tensors.keys() | second.tensors.keys()):
+        one, two = (
+            str(tuple(c.tensors[name].shape)) if name in c.tensors else "not there"
+            for c in (first, second)
+        )
+        if one != two:
+            raise _unlike(first, second, f"{name} is {one} and {two}")
+    return second
+
+
+def _unlike(first: Checkpoint, second: Checkpoint, why: str) -> UsageError:
+    return UsageError(
+        f"{first.name} and {second.name} are not the same architecture",
+        why=why,
+        fix="give --against another stage of the same model",
     )
 
 
@@ -132,12 +188,30 @@ def _check_run(batch_size: int, engine: str, samples: int) -> None:
     check_positive("--samples", samples)
 
 
+def depth_of(checkpoint: Checkpoint, part: str) -> int:
+    """How many layers a part has that can be probed; a projector counts as one."""
+    if part == "projector":
+        return int(any(entry.place.part == part for entry in checkpoint.tensors.values()))
+    return checkpoint.depths.get(part, 0)
+
+
 def _layers(
-    text: str, checkpoint: Checkpoint, methods: Sequence[Method]
+    text: str, part: str, checkpoint: Checkpoint, methods: Sequence[Method]
 ) -> tuple[str, tuple[int, ...]]:
-    """The part and the layers that are probed, checked against what every method takes."""
-    ranges = parse_ranges(text, checkpoint.depths)
+    """The part and the layers that are probed, checked against what every method takes. `part` is
+    that of layers that name none; layers of another may not be named beside it.
+    """
+    if part:
+        check_known("part", [part], PARTS)
+    depths = {name: depth_of(checkpoint, name) for name in PARTS}
+    ranges = parse_ranges(text, depths, part or "text")
     parts = sorted({r.part for r in ranges})
+    if part and parts != [part]:
+        raise UsageError(
+            f"--part {part} with {' and '.join(parts)} layers",
+            why="layers are those of the part that is probed",
+            fix="leave one of the two options out",
+        )
     for method in methods:
         if len(parts) > 1 or parts[0] not in method.parts:
             raise UsageError(

@@ -20,9 +20,10 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import AttentionInterface, DynamicCache
+from transformers import AttentionInterface
 
 from franken.generate.native import Response, Sampling, decode, responses
+from franken.generate.streams import Cache
 from franken.models.loading import Loaded
 
 Store = tuple[Float[Tensor, "entries kv tokens width"], Float[Tensor, "entries kv tokens width"]]
@@ -30,7 +31,7 @@ Segment = tuple[Tensor | slice, Tensor, Tensor]
 NAME = "franken_rows"
 
 
-class RowCache(DynamicCache):
+class RowCache(Cache):
     """What every row reads: an entry of each layer's store, shared or not, and its own tokens (the
     tail), which grow.
 
@@ -46,14 +47,17 @@ class RowCache(DynamicCache):
         tail: Int[Tensor, "later"],
     ) -> None:
         super().__init__()
-        self.stores, self.owners, self.index, self.tail = list(stores), list(owners), index, tail
+        self.stores, self.index, self.tail = list(stores), index, tail
+        self.owners = [  # where the layer is, if the model is spread over several devices
+            owner.to(keys.device) for owner, (keys, _) in zip(owners, stores, strict=True)
+        ]
         self.live = torch.arange(len(owners[0]), device=index.device)
         self._segments: dict[tuple[int, int], list[Segment]] = {}
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep these rows."""
         super().batch_select_indices(indices)
-        self.owners = [owner[indices] for owner in self.owners]
+        self.owners = [owner[indices.to(owner.device)] for owner in self.owners]
         self.live = self.live[indices]
         self._segments.clear()
 
@@ -65,7 +69,8 @@ class RowCache(DynamicCache):
         base = torch.tensor(bases, device=self.live.device)
         layers: Any = self.layers
         for layer, count in zip(layers, started, strict=True):
-            layer.batch_select_indices(torch.where(rows < count, rows, base))
+            chosen = torch.where(rows < count, rows, base)
+            layer.batch_select_indices(chosen.to(layer.keys.device))
 
     def segments(self, layer: int, rows: int) -> list[Segment]:
         """(rows, keys, values) for the first `rows` rows: neighbouring entries with equally many
@@ -127,11 +132,13 @@ def attend(
     groups = heads // kv
     scaled = (query * scaling).reshape(rows, kv, groups * queries, width).transpose(0, 1)
     own = scaled @ key.transpose(0, 1).mT
-    places = cache.tail[key.shape[2] - queries : key.shape[2]]
+    tail = cache.tail[: key.shape[2]].to(query.device)
+    places = tail[key.shape[2] - queries :]
     stored_seen = None
     if queries > 1 or sliding_window:
-        stored_seen = _seen(places, cache.index, sliding_window).repeat(groups, 1)
-        seen = _seen(places, cache.tail[: key.shape[2]], sliding_window).repeat(groups, 1)
+        index = cache.index.to(query.device)
+        stored_seen = _seen(places, index, sliding_window).repeat(groups, 1)
+        seen = _seen(places, tail, sliding_window).repeat(groups, 1)
         own = own.masked_fill(~seen, -torch.inf)
     output = torch.empty_like(scaled, memory_format=torch.contiguous_format)
     for readers, keys, values in cache.segments(module.layer_idx, rows):

@@ -12,9 +12,9 @@ from pathlib import Path
 import pandas as pd
 
 from franken import tasks
-from franken.errors import VerificationError
+from franken.errors import UsageError, VerificationError
 from franken.generate.native import refusal
-from franken.models.loading import Loaded, load
+from franken.models.loading import DTYPES, Loaded, load
 from franken.probe import controls
 from franken.probe.answers import Answered, reruns
 from franken.probe.method import Measurement, Method
@@ -42,6 +42,8 @@ def run_probe(
     """Run or resume a probe; returns its folder. Raises VerificationError when a control fails."""
     name = plan.checkpoint.name
     config, models = plan.identity, {"model": name}
+    if plan.against:
+        models["against"] = plan.against.name
     with open_run("probe", name, plan.identity, out, config=config, models=models) as run:
         if run.is_complete():
             return run.folder
@@ -50,8 +52,10 @@ def run_probe(
             return load(plan.checkpoint.folder, device=device, dtype=dtype)
 
         loaded = loading()
-        session = Session(_taken(plan, loaded), loaded, loading)
-        before = controls.weights_digest(session.loaded)
+        second = _second(plan, loaded, device)
+        session = Session(_taken(plan, loaded), loaded, loading, second)
+        held = [model for model in (loaded, second) if model is not None]
+        before = [controls.weights_digest(model) for model in held]
         warnings = check_controls(session)
         done: set[Key] = {(r["method"], r["sample"], r["layer"]) for r in run.rows()}
         seen = 0
@@ -64,7 +68,7 @@ def run_probe(
 
         for methods in by_class(plan.methods):
             _measure(run, session, methods, done, step)
-        if controls.weights_digest(session.loaded) != before:
+        if [controls.weights_digest(model) for model in held] != before:
             raise VerificationError(
                 "the weights changed during the probe", why="an edit was left in the model"
             )
@@ -75,10 +79,29 @@ def run_probe(
             results |= type(methods[0]).results(samples)
         results |= {
             "peaks": peaks(summary),
-            "device": str(session.loaded.device),
+            "device": session.loaded.where,
             "reruns": reruns(samples),
         }
         return run.finish(summary, n_requested=plan.n_requested, warnings=warnings, extra=results)
+
+
+def _second(plan: ProbePlan, loaded: Loaded, device: str) -> Loaded | None:
+    """The model to compare with, in memory beside the first, in its type. Raises UsageError where
+    the same ids are other words to it.
+    """
+    if plan.against is None:
+        return None
+    same = next(name for name, kind in DTYPES.items() if kind == loaded.model.dtype)
+    second = load(plan.against.folder, device=device, dtype=same)
+    ours, theirs = (model.tokenizer.get_vocab() for model in (loaded, second))
+    odd = sorted(word for word in ours.keys() & theirs.keys() if ours[word] != theirs[word])
+    if odd:
+        raise UsageError(
+            f"{loaded.name} and {second.name} do not read the same tokens",
+            why=f"{odd[0]!r} is {ours[odd[0]]} to one and {theirs[odd[0]]} to the other",
+            fix="give --against a checkpoint with the same tokenizer",
+        )
+    return second
 
 
 def _taken(plan: ProbePlan, loaded: Loaded) -> ProbePlan:

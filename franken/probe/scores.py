@@ -75,9 +75,9 @@ def divergence(
     rows: Float[Tensor, "rows vocabulary"],
     banned: Int[Tensor, "banned"],
 ) -> Float[Tensor, "rows"]:
-    """KL(plain ‖ row) in nats, over the tokens that may be said."""
-    logp = torch.log_softmax(plain.float().index_fill(-1, banned, FORBIDDEN), -1)
-    logq = torch.log_softmax(rows.float().index_fill(-1, banned, FORBIDDEN), -1)
+    """KL(plain ‖ row) in nats, over the tokens that may be said; in fp64."""
+    logp = torch.log_softmax(plain.double().index_fill(-1, banned, FORBIDDEN), -1)
+    logq = torch.log_softmax(rows.double().index_fill(-1, banned, FORBIDDEN), -1)
     return (logp.exp() * (logp - logq)).sum(-1).clamp(min=0.0)
 
 

@@ -1,7 +1,8 @@
 """What the methods of one running probe share: its plan, the model in memory, what that model
 answers by itself, and whatever else is made once a run.
 
-A method that compares two models finds the second here as well, once plans name one.
+A method that compares two models finds the second here as well. Both see the same tokens: the
+probed model's processor encodes, and what it made is given to either.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from franken.errors import FrankenError
-from franken.generate.native import Prompt, Response, Sampling, generate
+from franken.generate.native import Prompt, Response, Sampling, encode_prompts, generate, sample
 from franken.models.loading import Loaded
 
 if TYPE_CHECKING:
@@ -35,20 +36,37 @@ def _same_size(pair: Pair) -> bool:
 
 
 class Session:
-    """A probe while it runs. `reload` loads the checkpoint once more, for what changes a model."""
+    """A probe while it runs. `reload` loads the checkpoint once more, for what changes a model;
+    `second` is the model that it is compared with.
+    """
 
     def __init__(
-        self, plan: ProbePlan, loaded: Loaded, reload: Callable[[], Loaded] | None = None
+        self,
+        plan: ProbePlan,
+        loaded: Loaded,
+        reload: Callable[[], Loaded] | None = None,
+        second: Loaded | None = None,
     ) -> None:
         self.plan, self.loaded = plan, loaded
         self.reload = reload or (lambda: loaded)
+        self._second = second
+        self._second_replies: dict[int, Response] = {}
         self._replies: dict[int, Response] = {}  # by identity: the plan keeps its items alive
         self._made: dict[object, object] = {}
 
     @property
     def depth(self) -> int:
-        """How many decoder layers the model has."""
-        return self.plan.checkpoint.depths["text"]
+        """How many layers the probed part has."""
+        from franken.probe.plan import depth_of  # which imports the methods
+
+        return depth_of(self.plan.checkpoint, self.plan.part)
+
+    @property
+    def second(self) -> Loaded:
+        """The second model. Raises FrankenError in a probe of one."""
+        if self._second is None:
+            raise FrankenError("there is no second model", fix="name one with --against")
+        return self._second
 
     @cached_property
     def control_prompts(self) -> list[Prompt]:
@@ -72,6 +90,14 @@ class Session:
             greedy = Sampling(1, 0.0, self.plan.max_new_tokens)
             self._replies[id(item)] = generate(self.loaded, [prompt_of(item)], greedy)[0][0]
         return self._replies[id(item)]
+
+    def second_reply(self, item: Item) -> Response:
+        """The second model's greedy reply to the same tokens, generated once and shared."""
+        if id(item) not in self._second_replies:
+            greedy = Sampling(1, 0.0, self.plan.max_new_tokens)
+            batch = encode_prompts(self.loaded, [prompt_of(item)])
+            self._second_replies[id(item)] = sample(self.second, batch, [item.id], greedy)[0][0]
+        return self._second_replies[id(item)]
 
     def once(self, make: Callable[[Session], Made]) -> Made:
         """What `make` gives for this run, made at the first call: a calibration, a second copy."""

@@ -134,9 +134,12 @@ def _prefill(
     cache: Any = DynamicCache()
     loaded.model(**batch, past_key_values=cache, use_cache=True, logits_to_keep=1)
     chosen = slice(0, stop) if stored[:stop].all() else stored.nonzero()[:, 0]
-    return [
-        (layer.keys[:, :, chosen], layer.values[:, :, chosen]) for layer in cache.layers
-    ], stored
+    stores = []
+    for layer in cache.layers:
+        if not isinstance(chosen, slice):
+            chosen = chosen.to(layer.keys.device)
+        stores.append((layer.keys[:, :, chosen], layer.values[:, :, chosen]))
+    return stores, stored
 
 
 def _answers(

@@ -43,10 +43,15 @@ LAYERS = {
 }
 SAMPLES: Mapping[str, Mapping[str, str]] = {  # by verb
     "eval": {**_SHARED, **_ANSWER},
+    "forks": {**_SHARED, **_ANSWER},
     "probe": {**_SHARED, **_PROBED},
     "diff": {
         **dict.fromkeys(("method", "tensor", "part", "component", "error"), "text"),
         **dict.fromkeys(("layer", "elements", "unchanged", "energy"), "number"),
+    },
+    "trajectory": {
+        **dict.fromkeys(("method", "tensor", "part", "component", "error"), "text"),
+        **dict.fromkeys(("layer", "elements", "start"), "number"),
     },
 }
 

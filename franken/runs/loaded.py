@@ -39,7 +39,7 @@ class LoadedRun:
             file = self.folder / "samples.parquet"
             table = read_parquet(file)
             check_table(table, SAMPLES.get(self.verb, {}), file)
-            if self.verb == "eval":
+            if self.verb in ("eval", "forks"):
                 check_once(table, ANSWER, file)
             self._samples = table
         return self._samples
@@ -92,7 +92,7 @@ class LoadedRun:
         identity = self.manifest.identity
         if self.verb == "diff":
             return list(identity.checkpoints.values())
-        if self.verb == "merge-sweep":
+        if self.verb in ("merge-sweep", "forks"):
             return identity.models
         one = identity.model or identity.checkpoint
         return [one] if one else []
@@ -112,13 +112,16 @@ class LoadedRun:
     def measured(self) -> list[str]:
         """The arms or methods: runs of one verb and model that share any count answers twice."""
         config = self.manifest.config
-        by_verb = {"eval": config.arms, "probe": config.methods}
+        where = "" if config.part == "text" else f"{config.part}:"
+        against = f" against {config.against}" if config.against else ""
+        probed = [f"{where}{method}{against}" for method in config.methods]
+        by_verb = {"eval": config.arms, "probe": probed}
         return by_verb.get(self.verb) or [self.verb]
 
     @property
     def paths(self) -> list[str]:
         """Where its checkpoints were."""
-        with_paths = ("eval", "probe", "merge-sweep")
+        with_paths = ("eval", "probe", "merge-sweep", "forks")
         return list(self.manifest.models.values()) if self.verb in with_paths else []
 
     @property
@@ -134,6 +137,8 @@ class LoadedRun:
         if self.verb == "diff":
             stages = (stage for stage, c in identity.checkpoints.items() if c == content)
             return next((models.get(stage, stage) for stage in stages), "")
+        if self.verb == "forks":  # labels and paths, in the order of the contents
+            return dict(zip(self.contents, models.values(), strict=False)).get(content, "")
         if self.verb == "merge-sweep":
             names = dict(zip(self.contents, ("base", "donor"), strict=True))
             return models.get(names.get(content, ""), "")

@@ -44,6 +44,8 @@ class Config(Stored):
     k: list[int] | int = []  # eval, compare: of acc@k; diff: directions of a subspace
     arms: list[str] = []  # eval
     methods: list[str] = []  # probe
+    part: str = "text"  # probe: whose layers
+    against: str | None = None  # probe of two models: the second's hash
     seed: int = 0
     data: str | None = None
     graft: Graft | None = None  # eval of a hybrid
@@ -62,9 +64,10 @@ class Identity(Stored):
 
     model: str | None = None  # eval, regrade
     checkpoint: str | None = None  # probe
+    against: str | None = None  # probe of two models: the second
     donor: str | None = None  # eval of a hybrid
-    checkpoints: dict[str, str] = {}  # diff: stage → hash
-    models: list[str] = []  # merge-sweep: the base's, then the donor's
+    checkpoints: dict[str, str] = {}  # diff, trajectory: stage → hash
+    models: list[str] = []  # merge-sweep: the base's, then the donor's; forks: a's, then b's
 
 
 class FallTest(Stored):
@@ -105,12 +108,28 @@ class Location(Stored):
     test: ShareTest | None = None
 
 
+class TrajectoryRecord(Stored):
+    """trajectory: a run, and after which of its updates its checkpoints were taken."""
+
+    run: str
+    updates: list[int]
+
+
 class Band(Stored):
     """merge-sweep, scores: lowest, mean and highest gain over `n` random layer sets."""
 
     low: float
     mean: float
     high: float
+    n: int
+
+
+class ForkPair(Stored):
+    """forks: at `n` forks of a model's replies a would rather say one word, and b another."""
+
+    model: str
+    a: str
+    b: str
     n: int
 
 
@@ -138,9 +157,11 @@ class Manifest(Stored):
 
     fall_tests: list[FallTest] = []
     location: list[Location] = []
+    trajectories: list[TrajectoryRecord] = []
     band: dict[str, dict[str, Band]] = {}  # metric → task → band
     answers_requested: int = 0  # compare: of the evaluations that are compared
     answers_failed: int = 0
+    fork_pairs: list[ForkPair] = []  # forks: what the two would rather say there
     source: str = ""  # regrade: the run that was judged again
     changes: dict[str, dict[str, int]] = {}  # regrade: task → how many verdicts moved which way
 
@@ -148,7 +169,9 @@ class Manifest(Stored):
 def check_models(manifest: Manifest, folder: object) -> None:
     """Raise FrankenError where the manifest of a run of several models does not say which."""
     identity = manifest.identity
-    named: Mapping[str, object] = {"diff": identity.checkpoints, "merge-sweep": identity.models}
+    several = dict.fromkeys(("merge-sweep", "forks"), identity.models)
+    paired = dict.fromkeys(("diff", "trajectory"), identity.checkpoints)
+    named: Mapping[str, object] = {**paired, **several}
     if not named.get(manifest.verb, True):
         why = "its run.json does not say of which models it is"
         raise FrankenError(f"{folder} is damaged", why, "delete it and run its command again")

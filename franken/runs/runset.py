@@ -145,7 +145,7 @@ def open_runs(*paths: str | Path) -> RunSet:
     labels = _steps_by_folder(roots[0], record) if record else {}
     return RunSet(
         roots[0],
-        [_labelled(load_run(folder), labels.get(folder)) for folder in finished],
+        [run for folder in finished for run in _labelled_by(folder, labels.get(folder, []))],
         [TrainingRun(file.parent) for file in _below(roots, SUMMARY)],
         [table for file in _below(roots, FREEZE_SUMMARY) if (table := _freezing(file)) is not None],
         [
@@ -162,9 +162,13 @@ def open_study(folder: Path) -> RunSet:
     Raises FrankenError where there is no study.
     """
     study = read_study(folder)
-    steps = {name: step for step in study.steps for name in step.folders}
+    steps = _steps_by_folder(folder, study)
     here = [name for name in study.folders() if (folder / name / "run.json").exists()]
-    runs = [_labelled(load_run(folder / name), steps[name]) for name in here]
+    runs = [
+        run
+        for name in here
+        for run in _labelled_by(folder / name, steps[(folder / name).resolve()])
+    ]
     missing = [name for name in study.folders() if name not in here]
     return RunSet(folder, runs, record=study, missing=missing)
 
@@ -224,15 +228,27 @@ def _below(roots: Iterable[Path], name: str) -> Iterator[Path]:
                 yield file
 
 
-def _steps_by_folder(folder: Path, study: Study) -> dict[Path, StepRecord]:
-    return {(folder / name).resolve(): step for step in study.steps for name in step.folders}
+def _steps_by_folder(folder: Path, study: Study) -> dict[Path, list[StepRecord]]:
+    steps: dict[Path, list[StepRecord]] = {}
+    for step in study.steps:
+        for name in step.folders:
+            steps.setdefault((folder / name).resolve(), []).append(step)
+    return steps
 
 
-def _labelled(run: LoadedRun, step: StepRecord | None) -> LoadedRun:
+def _labelled_by(folder: Path, steps: Sequence[StepRecord]) -> list[LoadedRun]:
+    """A run as each of its steps calls it: one run is of two models where two stages are the same
+    checkpoint.
+    """
+    run = load_run(folder)
+    return [_labelled(run, step) for step in steps] or [run]
+
+
+def _labelled(run: LoadedRun, step: StepRecord) -> LoadedRun:
     """The run with its models called by the study's labels: runs know checkpoints by the names of
     their folders. A run of several models has each renamed, in differences `B - A` too.
     """
-    if step is None or not (step.model or step.rename):
+    if not (step.model or step.rename):
         return run
 
     def relabelled(table: "pd.DataFrame", always: bool) -> "pd.DataFrame":

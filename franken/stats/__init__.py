@@ -2,6 +2,7 @@
 
     intervals     a number with its 95 % interval: rates, means, differences, ratios, correlations
     significance  p-values (sign flips, permutations, McNemar) and Holm's correction
+    recovery      the share of a gain that something recovers
     draws         acc@k and maj@k of several draws of one prompt
 
 The unit is the prompt, never the draw: draws of one prompt are not independent. How often each
@@ -22,6 +23,7 @@ from franken.stats.intervals import (
     rate,
     ratio,
 )
+from franken.stats.recovery import recovered
 from franken.stats.significance import (
     ALPHA,
     holm,
@@ -48,5 +50,6 @@ __all__ = [
     "pool",
     "rate",
     "ratio",
+    "recovered",
     "sign_flip_test",
 ]

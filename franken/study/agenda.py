@@ -2,26 +2,36 @@
 
 Every stage is evaluated and probed, the weights are compared, the hybrids are evaluated. Around
 that, optional: other arms, attention from reasoning to vision, activation patching (asked for with
-`patch`), the M scores of stages and hybrids, and how varied answers are. Steps read each other's
-run folders by the ids of the steps that make them (`Step.reads`).
+`patch`), RL beside what it started from token by token, the M scores of stages and hybrids, and how
+varied answers are. Steps read each other's run folders by the ids of the steps that make them
+(`Step.reads`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from franken.errors import check_known
 from franken.runs.record import Study
 from franken.study.steps import Step
-from franken.study.verbs import Comparing, Diffing, Evaluation, Probing, Scoring, Verb
+from franken.study.verbs import (
+    Comparing,
+    Diffing,
+    Evaluation,
+    Forking,
+    Probing,
+    Scoring,
+    Verb,
+)
 
 # what can be left out, in the order in which a budget gives it up, and what is lost with it
 OPTIONAL = {
     "patch": "activation patching",
     "scores": "M_vis, M_v2r and M_rea of stages and hybrids",
     "attention": "attention from reasoning to vision, layer by layer",
+    "forks": "where in their replies RL and what it started from part, and what that carries",
     "diversity": "how varied answers are, and whether that goes with success",
     "arms": "evaluations without the image: perception or reasoning",
     "spectra": "singular values of the updates",
@@ -39,8 +49,10 @@ class Settings:
 
     Attention and patching look at one pair at a time and never at more pairs than the probe:
     `attention_samples`, `patch_samples`. `score_samples`: prompts per task of the M scores, by
-    default all `samples`. `controls`: random layer sets of each size beside the hybrids; `without`:
-    names of `SWITCHES` that are switched off; `dropped`: of `OPTIONAL` those that a budget gave up.
+    default all `samples`; `fork_samples` and `fork_draws`: prompts per task and replies of each
+    model that are compared token by token. `controls`: random layer sets of each size beside the
+    hybrids; `without`: names of `SWITCHES` that are switched off; `dropped`: of `OPTIONAL` those
+    that a budget gave up.
     """
 
     tasks: tuple[str, ...] = ()
@@ -51,6 +63,8 @@ class Settings:
     attention_samples: int = 20
     patch_samples: int = 10
     score_samples: int | None = None
+    fork_samples: int = 20
+    fork_draws: int = 2
     arm_draws: int = 2
     controls: int = 2
     seed: int = 0
@@ -74,11 +88,16 @@ class Settings:
         values["k"] = list(self.k)
         kinds = [kind for kind in ("attention", "patch") if self.on(kind)]
         scored = {"score_samples": self.scored()} if self.on("scores") else {}
-        return values | scored | {f"{kind}_samples": self.pairs(kind) for kind in kinds}
+        forked = {"fork_samples": self.forked()} if self.on("forks") else {}
+        return values | scored | forked | {f"{kind}_samples": self.pairs(kind) for kind in kinds}
 
     def scored(self) -> int:
         """Prompts per task in the arms that only the M scores need."""
         return min(self.samples, self.score_samples or self.samples)
+
+    def forked(self) -> int:
+        """Prompts per task that two stages are compared on token by token."""
+        return min(self.samples, self.fork_samples)
 
     def pairs(self, kind: str) -> int:
         """Image pairs per task of `probe`, `attention` or `patch`."""
@@ -110,6 +129,8 @@ def study_steps(study: Study, s: Settings, out: Path, before: Sequence[Step]) ->
         steps += [make.probe(label, "attention", ("attention",), 4.0) for label in study.stages]
     if s.on("patch"):
         steps += [make.probe(label, "patch", PATCHES, 9.0) for label in study.stages]
+    if s.on("forks"):
+        steps.append(make.forks())
     if s.on("scores"):
         steps += [make.score_arms(label) for label in study.stages]
         steps += [make.hybrid_arms(number, label) for number, label in enumerate(study.hybrids)]
@@ -167,13 +188,37 @@ class _Maker:
         )
         what = {"probe": "probe", "attention": "attention of", "patch": "patch"}[kind]
         optional = "" if kind == "probe" else kind
-        return self._step(f"{kind}-{label}", f"{what} {label}", does, label, weight, kind=optional)
+        step = self._step(f"{kind}-{label}", f"{what} {label}", does, label, weight, kind=optional)
+        twins = (f"{kind}-{twin}" for twin in self._twins(label))
+        return replace(step, needs=(*step.needs, *twins))
 
     def diff(self) -> Step:
         stages = self.study.stages
         paths = tuple(self.study.models[label] for label in stages)
         does = Diffing(paths, self.s.on("spectra"), self.runs)
         return Step("diff", "compare the weights", does, None, paths, self._after(*stages))
+
+    def forks(self) -> Step:
+        """RL beside what it started from, token by token."""
+        s, labels = self.s, (self.study.parent, "rl")
+        paths = tuple(self.study.models[label] for label in labels)
+        does = Forking(
+            model=paths[0],
+            other=paths[1],
+            labels=labels,
+            draws=s.fork_draws,
+            tasks=tuple(self.study.tasks),
+            samples=s.forked(),
+            seed=s.seed,
+            data=s.data,
+            max_new_tokens=s.max_new_tokens,
+            batch_size=s.batch_size,
+            device=s.device,
+            dtype=s.dtype,
+            out=self.runs,
+        )
+        what = f"where {labels[0]} and rl part"
+        return Step("forks", what, does, None, paths, self._after(*labels), 2.0, "forks")
 
     def scores(self, steps: Sequence[Step]) -> Step:
         """The M scores of everything that answered in the arms that they need."""
@@ -225,6 +270,11 @@ class _Maker:
         made_of = (self.study.parent, "rl") if label in self.study.hybrids else (label,)
         inputs = tuple(self.study.models[x] for x in made_of)
         return Step(name, what, does, label, inputs, self._after(*made_of), weight, kind)
+
+    def _twins(self, label: str) -> list[str]:
+        """Earlier stages that are the same checkpoint: their probe is this one's too."""
+        stages, models = self.study.stages, self.study.models
+        return [x for x in stages[: stages.index(label)] if models[x] == models[label]]
 
     def _after(self, *labels: str) -> tuple[str, ...]:
         return tuple(step.id for label in labels for step in self.before if step.model == label)

@@ -18,6 +18,7 @@ from itertools import combinations
 from pathlib import Path
 
 from franken.checkpoints import name_of, open_checkpoint, resolve
+from franken.devices import lanes_of
 from franken.errors import UsageError
 from franken.evaluate.run import plan_eval
 from franken.layers import option_of, parse_ranges
@@ -30,7 +31,7 @@ from franken.study.agenda import OPTIONAL, Settings, check_switches, study_steps
 from franken.study.budget import FLOOR, Fit, fit, parse_budget
 from franken.study.cost import Memory, lines, recorder, totals
 from franken.study.hybrids import plan_hybrids
-from franken.study.lanes import Report, run_steps
+from franken.study.lanes import Report, check_present, run_steps
 from franken.study.rates import find_rates
 from franken.study.steps import Outcome, Step, stored_steps
 
@@ -59,7 +60,6 @@ def plan_autopsy(
     _check_labels(extra or {})
     models = {"base": base} | ({"sft": sft} if sft else {}) | {"rl": rl} | dict(extra or {})
     paths = {label: _where(path, label in made) for label, path in models.items()}
-    _check_different({label: paths[label] for label in STAGES if label in paths})
     depth = _check_fit({label: p for label, p in paths.items() if label not in made})
     plan = plan_eval(
         tasks=settings.tasks,
@@ -94,6 +94,7 @@ def plan_autopsy(
         hybrids={h.label: h.record() for h in hybrids} if settings.on("hybrids") else {},
         frozen=arms,
         command=command,
+        notes=_alike({label: paths[label] for label in STAGES if label in paths}),
         left_out=_switched_off(settings),
         sizes=settings.sizes(),
     )
@@ -179,6 +180,7 @@ def run_autopsy(
     title: str = "",
     command: str = "",
     jobs: int | None = None,
+    devices: Sequence[str] = (),
     before: Sequence[Step] = (),
     claimed: bool = False,
     report: Report | None = None,
@@ -187,7 +189,8 @@ def run_autopsy(
     """Run what is missing of an autopsy and write its page. Returns the page's path.
 
     `before` are steps of the caller's own: training runs that make the checkpoint of their `model`.
-    `jobs` lanes side by side: by default two for small checkpoints, else one.
+    `jobs` lanes side by side: by default two for small checkpoints, else one; or a lane on each of
+    `devices`.
     Steps that failed are named on the page and in study.json. With a `budget` (30m, 2h) sizes
     shrink until the study is expected to fit, and optional steps that have not started when it is
     used up are left out; every call has the whole budget for what is still to do. Raises UsageError
@@ -195,6 +198,10 @@ def run_autopsy(
     budget.
     """
     asked, fitted = settings or Settings(), None
+    if devices:
+        asked = replace(asked, device=lanes_of(devices, jobs, asked.device))
+        jobs = len(devices)
+        check_present(devices)
     if budget:
         fitted = fit_budget(
             base, sft, rl, out=out, settings=asked, budget=budget, jobs=jobs, extra=extra_models
@@ -212,14 +219,15 @@ def run_autopsy(
         before=before,
     )
     if fitted:
-        study.budget, study.notes = _budget(asked, fitted, budget), list(fitted.notes)
+        study.budget = _budget(asked, fitted, budget)
+        study.notes += fitted.notes
         if report:
             for note in fitted.notes:
                 report("budget", "chosen", note)
     _check(out, study, claimed)
     with locked(out):
         _claim(out, study)
-        return _run(study, [*before, *steps], out, jobs, report, budget)
+        return _run(study, [*before, *steps], out, jobs, devices, report, budget)
 
 
 def _run(
@@ -227,6 +235,7 @@ def _run(
     steps: Sequence[Step],
     out: Path,
     jobs: int | None,
+    devices: Sequence[str],
     report: Report | None,
     budget: str,
 ) -> Path:
@@ -239,6 +248,7 @@ def _run(
         report=report,
         cost_of=recorder(steps),
         budget=parse_budget(budget) if budget else None,
+        devices=devices,
     )
     study.steps = [_recorded(o, out) for o in outcomes if not o.left_out]
     study.left_out += [
@@ -332,15 +342,14 @@ def _where(path: str, to_be_made: bool) -> str:
     return str(Path(path).resolve()) if to_be_made else str(resolve(path).resolve())
 
 
-def _check_different(stages: Models) -> None:
-    """Two stages that are one folder would be compared with themselves, at the price of a study."""
-    for first, second in combinations(stages, 2):
-        if stages[first] == stages[second]:
-            raise UsageError(
-                f"{first} and {second} are the same checkpoint",
-                f"both are {stages[first]}",
-                "give BASE RL, or BASE SFT RL",
-            )
+def _alike(stages: Models) -> list[str]:
+    """What to say of stages that are one folder: a control, in which nothing may be found."""
+    return [
+        f"{first} and {second} are the same checkpoint, so that nothing may differ between them: "
+        "this study is a control of the method."
+        for first, second in combinations(stages, 2)
+        if stages[first] == stages[second]
+    ]
 
 
 def _check_fit(paths: Models) -> int:

@@ -19,20 +19,30 @@ from franken.checkpoints import Checkpoint, open_checkpoint
 from franken.diff.estimate import estimate_seconds
 from franken.diff.plan import plan_diff
 from franken.diff.run import DiffOptions
+from franken.forks.controls import RULES
+from franken.forks.plan import PASSES
 from franken.probe.cost import cost as cost_of_probe
 from franken.probe.methods import parse
 from franken.probe.plan import ProbePlan, plan_probe
 from franken.study.lanes import CostOf
 from franken.study.rates import Rates, group, machine
 from franken.study.steps import Measured, Step
-from franken.study.verbs import Comparing, Diffing, Evaluation, Probing, Questions, Scoring
+from franken.study.verbs import (
+    Comparing,
+    Diffing,
+    Evaluation,
+    Forking,
+    Probing,
+    Questions,
+    Scoring,
+)
 from franken.tasks.sources import load_tasks
 
 PIXELS_PER_TOKEN = 28 * 28  # Qwen2.5-VL's; the true number is known once a prompt is processed
 LETTERS_PER_TOKEN = 3  # about
 CHUNK = 96  # prompts that `franken eval` asks between two writes
 BYTES_A_ROW = {  # of the creature's Parquet files
-    **{Evaluation.verb: 40, Probing.verb: 20, Diffing.verb: 400},
+    **{Evaluation.verb: 40, Probing.verb: 20, Forking.verb: 150, Diffing.verb: 400},
     **{Comparing.verb: 10, Scoring.verb: 10},
 }
 PAGE = 4 << 20  # the page's figures
@@ -85,6 +95,8 @@ def study_costs(steps: Sequence[Step], memory: Memory | None = None) -> dict[str
             costs[step.id] = _eval_cost(does, memory)
         elif isinstance(does, Probing):
             costs[step.id] = _probe_cost(does, memory)
+        elif isinstance(does, Forking):
+            costs[step.id] = _forks_cost(does, memory)
         elif isinstance(does, Diffing):
             costs[step.id] = _diff_cost(does)
         else:
@@ -160,6 +172,32 @@ def _probe_plan(does: Probing, memory: Memory) -> ProbePlan:
     return replace(plan, pairs=tuple(first), methods=parse(does.methods))
 
 
+def _forks_cost(does: Forking, memory: Memory) -> Cost:
+    """Both models write and read all replies, with the image and without; then both directions of
+    every rule, in each of which both models read on.
+    """
+    questions, new = max(1, len(does.tasks)) * does.samples, does.max_new_tokens
+    crossings = 2 * len(RULES)
+    own = 2 * questions * does.draws
+    answers = own * (1 + len(RULES))
+    batches = -(-questions // max(1, does.batch_size // does.draws))
+    reads = 2 + PASSES + 2 * crossings  # of every prompt
+    written = own * (1 + PASSES) + 2 * (answers - own)  # replies that a model writes or reads
+    tokens = reads * questions * _prompt_tokens(does, memory) + written * new
+    models = [open_checkpoint(path) for path in (does.model, does.other)]
+    return Cost(
+        calls=batches * new * (2 + 2 * crossings) + PASSES * -(-own // does.batch_size),
+        prompts=questions,
+        answers=answers,
+        new_tokens=new,
+        tokens=tokens,
+        tensors=sum(len(model.tensors) for model in models),
+        read=sum(model.nbytes for model in models),
+        written=answers * BYTES_A_ROW[does.verb],
+        work=_flops(models[0], tokens),
+    )
+
+
 def _diff_cost(does: Diffing) -> Cost:
     plan = plan_diff(list(does.checkpoints))
     rows = len(plan.tensors) * len(plan.deltas)
@@ -227,7 +265,7 @@ def step_seconds(step: Step, cost: Cost, rates: Rates) -> tuple[float | None, st
         options = DiffOptions(spectra=does.spectra)
         seconds = estimate_seconds(plan_diff(list(does.checkpoints)), options, 1)
         return seconds, "timed on these files"
-    if isinstance(does, Evaluation | Probing) and rates.flops:
+    if isinstance(does, Evaluation | Probing | Forking) and rates.flops:
         a_pass = A_LAYER * open_checkpoint(does.model).depths["text"]
         passes = cost.calls * a_pass
         return cost.work / (EFFICIENCY * rates.flops) + passes + cost.read / DISK, "computed"

@@ -24,6 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, NamedTuple
 
+from franken.devices import first_of
 from franken.errors import FrankenError
 from franken.runs import atomic_write_text
 from franken.study.steps import (
@@ -33,6 +34,7 @@ from franken.study.steps import (
     Step,
     filled,
     key_of,
+    placed,
     record_of,
     stored,
     typed,
@@ -61,9 +63,13 @@ def run_steps(
     report: Report | None = None,
     cost_of: CostOf | None = None,
     budget: float | None = None,
+    devices: Sequence[str] = (),
 ) -> list[Outcome]:
     """Run the steps in `jobs` lanes and return their outcomes in the order given. Records go to
     `folder/steps/`.
+
+    With `devices` there is a lane for each, and its verbs run there; results are kept under the
+    command line as the step has it, whichever lane it was.
 
     What `cost_of` says of a step is stored beside its seconds, if it ran from beginning to end, for
     later estimates. After `budget` seconds optional steps that have not started are left out; what
@@ -72,10 +78,12 @@ def run_steps(
     """
     (folder / "steps").mkdir(parents=True, exist_ok=True)
     board = _Board(list(steps), folder, report or (lambda *_: None), cost_of, budget)
-    if jobs > 1:
+    places = list(devices) or [None] * max(1, jobs)
+    if len(places) > 1:
         board.environment.setdefault("OMP_NUM_THREADS", "1")
     lanes = [
-        threading.Thread(target=_lane, args=(board, i), daemon=True) for i in range(max(1, jobs))
+        threading.Thread(target=_lane, args=(board, i, place), daemon=True)
+        for i, place in enumerate(places)
     ]
     with _terminations_interrupt():
         for lane in lanes:
@@ -91,6 +99,15 @@ def run_steps(
     if board.crash is not None:
         raise board.crash
     return [board.outcomes[s.id] for s in steps]
+
+
+def check_present(devices: Sequence[str]) -> None:
+    """Raises UsageError for a device of a lane that is not there, before anything runs."""
+    if any(first_of(device) != "cpu" for device in devices):
+        from franken.models.placement import shares_of  # imports torch
+
+        for device in devices:
+            shares_of(device, 0)
 
 
 class _Board:
@@ -178,7 +195,7 @@ class _Board:
                 child.wait()
 
 
-def _lane(board: _Board, number: int) -> None:
+def _lane(board: _Board, number: int, device: str | None) -> None:
     worker: _Worker | None = None
     try:
         while (step := board.take()) is not None:
@@ -194,7 +211,9 @@ def _lane(board: _Board, number: int) -> None:
             if why := board.overrun(step):
                 board.close(Outcome(step, left_out=why))
                 continue
-            board.report(step.id, "start", step.what)
+            where = f" on {device}" if device and argv else ""
+            board.report(step.id, "start", step.what + where)
+            argv = placed(argv, device)
             began, mark = time.monotonic(), record_of(step, board.folder).with_suffix(".started")
             whole = not mark.exists()  # else an earlier call did a part of it
             mark.touch()

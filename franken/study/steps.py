@@ -114,6 +114,14 @@ def filled(does: Verb, outcomes: Mapping[str, Outcome]) -> list[str]:
     return argv
 
 
+def placed(argv: Sequence[str], device: str | None) -> list[str]:
+    """A command line on the device of a lane; as it is where it names none."""
+    words = list(argv)
+    if device and "--device" in words:
+        words[words.index("--device") + 1] = device
+    return words
+
+
 def key_of(step: Step, argv: Sequence[str]) -> str:
     """A hash of all that a result depends on: the command line, the contents of the checkpoints,
     the plugins. Raises FrankenError for a checkpoint that cannot be read.

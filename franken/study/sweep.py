@@ -21,13 +21,15 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from franken.checkpoints import fingerprint, open_checkpoint
-from franken.errors import UsageError, check_known, check_positive
+from franken.devices import lanes_of
+from franken.errors import FrankenError, UsageError, check_known, check_positive
 from franken.evaluate.graft import Graft
 from franken.evaluate.metrics import compare_samples
 from franken.evaluate.mscores import ARMS, compare_m
+from franken.evaluate.run import Plan as EvalPlan
 from franken.evaluate.run import plan_eval, run_eval
 from franken.layers import format_layers
 from franken.merge.claims import pieces_of
@@ -36,6 +38,9 @@ from franken.runs import LoadedRun, load_run, open_run
 from franken.runs.rows import LayerRow
 from franken.study.gains import adjust, control_band, gain_rows
 from franken.study.hybrids import Hybrid
+from franken.study.lanes import Report, check_present, run_steps
+from franken.study.steps import Step
+from franken.study.verbs import Evaluation, Hybrids
 from franken.tasks.sources import contents
 
 if TYPE_CHECKING:
@@ -162,12 +167,15 @@ def run_sweep(
     data: Path | str | None = None,
     device: str = "auto",
     dtype: str = "auto",
+    devices: Sequence[str] = (),
     progress: Progress | None = None,
+    report: Report | None = None,
 ) -> Path:
     """Evaluate all of it and write the gains: the sweep's run folder. The questions are those of
     `franken.evaluate.run.run_eval`.
 
-    Evaluations that are complete are not repeated. layers.parquet holds, for windows (`layer` is
+    Evaluations that are complete are not repeated. With `devices` they run in a process on each,
+    side by side, and `report` hears of them. layers.parquet holds, for windows (`layer` is
     the first one), random sets and the donor, `gain <metric>` per task: the paired difference from
     the base with its interval; and for all but the donor `lag <metric>`, the paired difference from
     the donor. p is Holm-adjusted over the windows. The control band, over the random sets, is in
@@ -205,6 +213,14 @@ def run_sweep(
         whole = Graft("donor", sweep.donor, "text:all", sweep.take)
         hybrids = [Graft(h.label, sweep.donor, h.ranges) for h in sweep.hybrids]
         grafts = [None, whole, *hybrids, *sweep.splices]
+        if devices:
+            device = lanes_of(devices, None, device)
+            check_present(devices)
+            work = lane_steps(sweep, len(devices), plan, device, dtype, out)
+            ended = run_steps(work, folder=run.folder, devices=devices, report=report)
+            for outcome in ended:
+                if outcome.error:
+                    raise FrankenError(f"{outcome.step.what} failed", why=outcome.error)
         folders = run_eval(
             [sweep.base],
             labels=["base"],
@@ -232,6 +248,44 @@ def run_sweep(
             "layers": {h.label: list(h.layers) for h in sweep.hybrids},
         }
         return run.finish(gains, n_requested=len(results), extra=extra)
+
+
+def lane_steps(
+    sweep: Sweep, lanes: int, plan: EvalPlan, device: str, dtype: str, out: Path
+) -> list[Step]:
+    """The evaluations of a sweep as steps that run side by side: the base, the donor, and the
+    hybrids in as many parts as there are lanes, so that each loads the base once.
+    """
+    asked: dict[str, Any] = {
+        "out": str(out),
+        "tasks": plan.tasks,
+        "samples": plan.samples,
+        "seed": plan.seed,
+        "data": plan.data,
+        "max_new_tokens": plan.max_new_tokens,
+        "device": device,
+        "dtype": dtype,
+        "model": sweep.base,
+        "n": plan.n,
+        "k": tuple(plan.k),
+        "arms": tuple(plan.arms),
+    }
+    grafts = [f"{h.label}={sweep.donor}:{h.ranges}" for h in sweep.hybrids]
+    grafts += [
+        f"{s.label}={'+'.join(f'{donor}:{layers}' for donor, layers in s.parts)}"
+        for s in sweep.splices
+    ]
+    donor = Hybrids(grafts=(f"donor={sweep.donor}:text:all",), take=sweep.take, **asked)
+    inputs = (sweep.base, sweep.donor, *(d for s in sweep.splices for d, _ in s.parts))
+    steps = [
+        Step("base", "the base", Evaluation(label="base", **asked), inputs=inputs[:1]),
+        Step("donor", "the donor", donor, inputs=inputs[:2]),
+    ]
+    for lane in range(min(lanes, len(grafts))):
+        part = tuple(grafts[lane::lanes])
+        does, what = Hybrids(grafts=part, **asked), f"{len(part)} hybrids, part {lane + 1}"
+        steps.append(Step(f"part-{lane + 1}", what, does, inputs=inputs, weight=float(len(part))))
+    return steps
 
 
 def verdict(folder: Path) -> str:

@@ -65,6 +65,32 @@ class Evaluation(Questions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Hybrids(Questions):
+    """`franken eval`: several hybrids of one model, which is loaded once; `grafts` as `--graft`
+    has them.
+    """
+
+    verb: ClassVar = "eval"
+    model: str
+    grafts: tuple[str, ...]
+    take: tuple[str, ...] = ()
+    n: int
+    k: tuple[int, ...] = (1,)
+    arms: tuple[str, ...] = ("image",)
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """The words after `franken`."""
+        grafts = [word for text in self.grafts for word in ("--graft", text)]
+        return (
+            *(self.verb, self.model, *grafts),
+            *(("--take", ",".join(self.take)) if self.take else ()),
+            *("--n", str(self.n), "--k", ",".join(map(str, self.k)), "--arms", ",".join(self.arms)),
+            *(*self.options, "--no-compare"),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Probing(Questions):
     """`franken probe`: one model."""
 
@@ -77,6 +103,28 @@ class Probing(Questions):
         """The words after `franken`."""
         methods = ("--method", ",".join(self.methods))
         return self.verb, self.model, *methods, *self.options, "--no-figures"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forking(Questions):
+    """`franken forks`: two stages of one model, `model` the earlier and `other` the later, under
+    the study's labels.
+    """
+
+    verb: ClassVar = "forks"
+    model: str
+    other: str
+    labels: tuple[str, str]
+    draws: int
+    batch_size: int = 64
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """The words after `franken`."""
+        labels = (word for label in self.labels for word in ("--label", label))
+        ends = ("--batch-size", str(self.batch_size), "--no-figures")
+        draws = ("--draws", str(self.draws))
+        return self.verb, self.model, self.other, *labels, *draws, *self.options, *ends
 
 
 @dataclass(frozen=True)
@@ -152,4 +200,4 @@ class Process:
     is_done: Callable[[], bool]
 
 
-Verb = Evaluation | Probing | Diffing | Comparing | Scoring
+Verb = Evaluation | Hybrids | Probing | Forking | Diffing | Comparing | Scoring

@@ -8,6 +8,7 @@ reinforcement learning can find out.
 """
 
 import random
+import re
 from typing import Generic
 
 from PIL import Image
@@ -22,6 +23,7 @@ from franken.tasks.puzzle import (
     Pair,
     Query,
     Solutions,
+    Span,
     Split,
     draw_items,
     draw_pairs,
@@ -94,6 +96,19 @@ class GridPuzzle(Generic[Query]):
             if said
             else None
         )
+
+    def observations(self, thought: str) -> list[Span]:
+        """Where a chain of thought says what the picture shows: cells and what is in them, before
+        it concludes. Running counts are computed, not seen.
+        """
+        seen = _vocabulary(self.world) | set(CELLS)
+        spans: list[Span] = []
+        for word in re.finditer(r"\S+", thought):
+            if word.group() in CONCLUSIONS:
+                break
+            if word.group() in seen:
+                spans.append(word.span())
+        return spans
 
     def items(self, n: int, seed: int, split: Split = "train") -> list[Item]:
         return draw_items(self, n, seed, split)
@@ -300,7 +315,7 @@ def stated(thought: str, kind: str) -> list[tuple[str, set[str]]]:
     Running counts are no facts in the world of shapes, digits are in the world of digits. Cells
     without words are left out.
     """
-    vocabulary = {*COLORS, world.EMPTY, *(DIGITS if kind == "digits" else SHAPES)}
+    vocabulary = _vocabulary(kind)
     statements: list[tuple[str, set[str]]] = []
     for word in thought.split():
         if word in CONCLUSIONS:
@@ -310,6 +325,11 @@ def stated(thought: str, kind: str) -> list[tuple[str, set[str]]]:
         elif statements and word in vocabulary:
             statements[-1][1].add(word)
     return [(cell, words) for cell, words in statements if words]
+
+
+def _vocabulary(kind: str) -> set[str]:
+    """The words for what a cell of a world may hold."""
+    return {*COLORS, world.EMPTY, *(DIGITS if kind == "digits" else SHAPES)}
 
 
 def tally(grid: Grid, color: str, order: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from franken.distribution import with_extra
 from franken.errors import FrankenError, UsageError
-from franken.tasks.tables import Row, Table, open_local
+from franken.tasks.tables import Row, SeveralSplits, Table, open_local
 
 
 def open_snapshot(hub: str, split: str, *, download: bool = False) -> Table:
@@ -76,7 +76,7 @@ def open_hub(hub: str, config: str, split: str, *, download: bool = False) -> Ta
             ) from e
     if isinstance(dataset, dict):
         if len(dataset) > 1:
-            raise UsageError(
+            raise SeveralSplits(
                 f"{hub} has several splits",
                 f"they are {', '.join(dataset)}",
                 "name one: --columns split=NAME",

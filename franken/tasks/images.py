@@ -37,6 +37,11 @@ class Bounds:
     aspect: float = 200.0
 
 
+def black(image: Image.Image) -> Image.Image:
+    """A black picture of the same size: nothing to see, in as many visual tokens."""
+    return Image.new("RGB", image.size)
+
+
 def read_image(
     source: Path | bytes | Image.Image, name: str, bounds: Bounds | None = None
 ) -> Image.Image:

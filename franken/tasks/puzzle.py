@@ -23,6 +23,7 @@ Query = TypeVar("Query", bound=Hashable)
 Facts = dict[str, str]  # what there is to see: slot → value
 Solutions = dict[str, str]  # strategy → the chain of thought that ends in the answer
 StrategySteps = dict[str, tuple[str, ...]]  # strategy → the steps of its chain of thought
+Span = tuple[int, int]  # of characters, half-open
 TEST_SHARE = 0.2
 
 

@@ -26,7 +26,7 @@ from franken.tasks.layouts import (
 from franken.tasks.puzzle import Item
 from franken.tasks.source_names import CHOICE, Source, canonical, contents, parse
 from franken.tasks.spoken import Spoken, spoken, spoken_of
-from franken.tasks.tables import Row, Table, open_local
+from franken.tasks.tables import Row, SeveralSplits, Table, open_local
 
 __all__ = [
     "Stream",
@@ -54,6 +54,8 @@ def _open_hub(source: Source, *, download: bool = False) -> Table:
         return open_snapshot(source.hub, source.split, download=download)
     try:
         return open_hub(source.hub, source.config, source.split, download=download)
+    except SeveralSplits:
+        raise
     except FrankenError:  # it may have been fetched as files, which that library does not know
         folder = None if download else snapshot_of(source.hub)
         if folder is None:

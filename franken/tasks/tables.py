@@ -9,11 +9,15 @@ from typing import Any, NamedTuple
 from franken.errors import FrankenError, UsageError
 from franken.tasks.text_tables import BadRow, Row, open_text
 
-__all__ = ["BadRow", "Row", "Table", "in_memory", "open_local"]
+__all__ = ["BadRow", "Row", "SeveralSplits", "Table", "in_memory", "open_local"]
 
 KINDS = (".parquet", ".jsonl", ".json", ".csv", ".tsv")
 EVERY = "all"  # in place of a split's name: all of them
 AT_ONCE = 64  # rows of a Parquet file in memory
+
+
+class SeveralSplits(UsageError):
+    """A set holds several splits and none was named: a mistake of the question, not of the set."""
 
 
 class Table(NamedTuple):
@@ -78,7 +82,7 @@ def _files(folder: Path, split: str) -> list[Path]:
             if named or len(splits) > 1:
                 files = named
         elif len(splits) > 1 and not split:
-            raise UsageError(
+            raise SeveralSplits(
                 f"{folder} holds several splits",
                 f"they are {', '.join(sorted(splits))}",
                 f"name one, or some: --columns split=NAME+NAME; split={EVERY} reads all",

@@ -5,12 +5,12 @@ changes nothing.
 import pandas as pd
 import pytest
 import torch
-from hand_built import FAMILIES, hand_built, seeing
+from hand_built import FAMILIES, by_hand, groups_of, hand_built, logits, seeing
 
 from franken.errors import FrankenError
 from franken.models.tokens import TokenMap
 from franken.probe import methods, patch
-from franken.probe.methods.patch import SITES
+from franken.probe.groups import SITES
 from franken.probe.patch import parting_of, patch_effects, token_groups
 from franken.probe.plan import plan_probe
 from franken.probe.run import run_probe
@@ -22,70 +22,6 @@ DEPTH = 8
 
 def runs(family):
     return tuple(hand_built(family, seed).append([7, 8]) for seed in (0, 1))
-
-
-def groups_of(batch, image_id=90):
-    ids = batch.input_ids[0].tolist()
-    image = slice(ids.index(image_id), len(ids) - ids[::-1].index(image_id))
-    spans = TokenMap(
-        slice(0, 0),
-        slice(0, image.start),
-        (image,),
-        slice(image.stop, len(ids) - 2),
-        slice(len(ids) - 2, len(ids)),
-    )
-    return token_groups(spans, len(ids))
-
-
-@torch.no_grad()
-def logits(model, batch):
-    return model(**batch, use_cache=False).logits[0, -1]
-
-
-@torch.no_grad()
-def by_hand(model, base, donor, site, layer, at, head):
-    """Store the donor's activation with a hook, put it into the base with another: no resuming, no
-    rows.
-    """
-    layers = model.get_decoder().layers
-    block = layers[layer]
-    last = layer == len(layers) - 1
-    module = {"attn": block.self_attn, "mlp": block.mlp, "heads": block.self_attn.o_proj}.get(
-        site, block if last else layers[layer + 1]
-    )
-    before = site == "heads" or (site == "residual" and not last)
-    width = (
-        model.config.get_text_config().hidden_size
-        if head is None
-        else model.get_decoder().layers[0].self_attn.head_dim
-    )
-    columns = slice(None) if head is None else slice(head * width, (head + 1) * width)
-    stored = []
-
-    def hook(put):
-        def change(value):
-            if not put:
-                stored.append(value.clone())
-                return value
-            value = value.clone()
-            value[0, at, columns] = stored[0][0, at, columns]
-            return value
-
-        def pre(_, args):
-            return (change(args[0]), *args[1:])
-
-        def post(_, args, out):
-            return (change(out[0]), *out[1:]) if isinstance(out, tuple) else change(out)
-
-        return (
-            module.register_forward_pre_hook(pre) if before else module.register_forward_hook(post)
-        )
-
-    for put, batch in ((False, donor), (True, base)):
-        handle = hook(put)
-        out = logits(model, batch)
-        handle.remove()
-    return out
 
 
 @pytest.mark.parametrize("family", FAMILIES)

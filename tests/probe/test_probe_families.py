@@ -20,7 +20,13 @@ LAYERS = 3
 COVERED = {
     "swap": TINY_VISION,
     "ablation": TINY_FAMILIES,
-}  # what the tests below run, and the README's table says
+    "patch": TINY_VISION,  # tests/probe/test_patch.py
+    "swap, zero, patch with `--part`": TINY_VISION,  # tests/probe/test_tower.py
+    "across": TINY_FAMILIES,  # tests/probe/test_across.py
+    "stitch": TINY_FAMILIES,  # tests/probe/test_stitch.py
+    "stitch with `--part`": TINY_VISION,
+    "block": TINY_FAMILIES,  # tests/probe/test_knockout.py
+}  # what the tests run, and the page's table says
 NAMES = {
     "qwen2_vl": "Qwen2-VL",
     "qwen2_5_vl": "Qwen2.5-VL",

@@ -147,6 +147,16 @@ def test_runs_of_a_study_carry_its_labels_in_its_order(tmp_path):
     assert by_record.manifest("probe", "sft") is None
 
 
+def test_a_run_of_two_stages_that_are_one_checkpoint_is_there_for_each(tmp_path):
+    folder = str(evaluation(tmp_path / "runs", "final", "x").relative_to(tmp_path))
+    steps = [StepRecord(id=x, what="", model=x, folders=[folder]) for x in ("sft", "rl")]
+    study = Study(title="t", models={}, depth=3, tasks=[], samples=1, seed=0, steps=steps)
+    study.save(tmp_path)
+    for runs in (open_study(tmp_path), open_runs(tmp_path)):
+        assert runs.models("eval") == ["sft", "rl"]
+        assert len(runs.samples("eval", "sft")) == len(runs.samples("eval", "rl")) > 0
+
+
 def test_a_step_renames_the_models_of_a_comparison_and_their_differences(tmp_path):
     run = open_run("compare", "all", {"x": 1}, tmp_path / "runs", config={})
     run.append([{"model": "final - start", "error": None}, {"model": "other", "error": None}])

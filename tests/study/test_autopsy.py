@@ -25,7 +25,7 @@ TINY = Settings(
     controls=1,
     device="cpu",
     max_new_tokens=3,
-    without=("spectra", "attention", "scores", "diversity"),
+    without=("spectra", "attention", "forks", "scores", "diversity"),
 )
 
 
@@ -126,6 +126,7 @@ def test_every_optional_part_runs_and_reads_what_others_measured(stages, tmp_pat
         "patch": 2,
         "m": 2,
         "m-hybrid": len(study.hybrids),
+        "forks": 1,
         "scores": 1,
         "diversity": 1,
     }
@@ -133,6 +134,7 @@ def test_every_optional_part_runs_and_reads_what_others_measured(stages, tmp_pat
     assert (layers["RL 0..2"], layers["RL 3..7"]) == ([0, 1, 2], [3, 4, 5, 6, 7])
     found = open_study(page.parent)
     assert set(found.samples("probe")["method"]) >= {"swap-suffix", "attention", "patch-residual"}
+    assert set(found.samples("forks")["model"]) == {"base", "rl"}
     layers: pd.DataFrame = found.layers("scores")
     for label in ("base", "rl", "RL 0..2"):
         by_hand = m_scores(found.samples("eval", label))
@@ -164,7 +166,7 @@ def test_what_is_switched_off_is_named_and_unknown_switches_are_refused(stages, 
     import dataclasses
 
     off = dataclasses.replace(
-        TINY, without=("hybrids", "probe", "diff", "arms", "diversity", "scores")
+        TINY, without=("hybrids", "probe", "diff", "arms", "diversity", "scores", "forks")
     )
     study, steps = plan_autopsy(stages["base"], None, stages["rl"], out=tmp_path, settings=off)
     assert {s.id.split("-")[0] for s in steps} == {"eval", "attention"}
@@ -481,8 +483,12 @@ def test_only_labels_that_begin_with_frozen_name_layers(tmp_path):
     assert autopsy._frozen(named, 8) == {"frozen-late": [5, 6, 7], "frozen-0-2": [0, 1]}
 
 
-def test_a_stage_is_not_compared_with_itself(stages, tmp_path):
-    with pytest.raises(UsageError, match="sft and rl are the same checkpoint"):
-        plan_autopsy(
-            stages["base"], stages["sft"], stages["sft"], out=tmp_path / "o", settings=TINY
-        )
+def test_a_checkpoint_beside_itself_is_a_control(stages, tmp_path):
+    base, sft, rl = (stages[stage] for stage in ("base", "sft", "rl"))
+    study, steps = plan_autopsy(base, sft, sft, out=tmp_path / "o", settings=TINY)
+    (note,) = study.notes
+    assert note.startswith("sft and rl are the same checkpoint")
+    needs = {step.id: step.needs for step in steps}
+    assert needs["probe-rl"] == ("probe-sft",)  # one run folder: they may not both write it
+    assert needs["probe-sft"] == needs["probe-base"] == ()
+    assert plan_autopsy(base, sft, rl, out=tmp_path / "o", settings=TINY)[0].notes == []

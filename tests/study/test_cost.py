@@ -226,3 +226,22 @@ def test_times_are_said_as_people_say_them(seconds, text):
 
 def test_sizes_are_said_as_people_say_them():
     assert [size(x) for x in (0, 999, 15_200_000_000)] == ["0", "999 B", "15.2 GB"]
+
+
+def test_a_comparison_token_by_token_costs_what_its_own_plan_says(planned):
+    from franken.forks.plan import cost as cost_of_forks
+    from franken.forks.plan import plan_forks
+
+    _, steps = planned
+    does = steps["forks"].does
+    plan = plan_forks(
+        does.model,
+        does.other,
+        tasks=does.tasks,
+        samples=does.samples,
+        draws=does.draws,
+        max_new_tokens=does.max_new_tokens,
+    )
+    made, own = study_costs(list(steps.values()))["forks"], cost_of_forks(plan, does.batch_size)
+    assert (made.answers, made.prompts) == (own["replies"], own["prompts"])
+    assert made.calls == own["forwards"]

@@ -162,3 +162,41 @@ def test_records_are_good_only_for_the_same_arguments_and_existing_runs(tmp_path
         str(tmp_path / "run-1")
     ]
     assert asked == [1, 2, 1, 1]
+
+
+def test_every_lane_has_its_device_and_results_are_found_on_any(tmp_path, monkeypatch):
+    from franken.study import lanes
+
+    ran = []
+
+    class Worker:
+        def __init__(self, board, number):
+            self.number = number
+
+        def alive(self):
+            return True
+
+        def do(self, argv):
+            ran.append((self.number, argv[argv.index("--device") + 1]))
+            time.sleep(0.1)  # so that the other lane takes the next
+            run = tmp_path / f"run-{argv[argv.index('--n') + 1]}"
+            run.mkdir()
+            (run / "run.json").touch()
+            return Done((str(run),))
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(lanes, "_Worker", Worker)
+    steps = [Step(f"s{n}", "ask", evaluation(n)) for n in range(4)]
+    devices, said = ("cuda:0", "cuda:1"), []
+    ended = run_steps(steps, folder=tmp_path, devices=devices, report=lambda *x: said.append(x))
+    assert set(ran) == {(0, "cuda:0"), (1, "cuda:1")}
+    assert {f"--device {device}" for device in devices} == {
+        o.command[o.command.index("--device") :].partition(" --dtype")[0] for o in ended
+    }
+    assert {text for _, state, text in said if state == "start"} == {
+        "ask on cuda:0",
+        "ask on cuda:1",
+    }
+    assert all(o.skipped for o in run_steps(steps, folder=tmp_path, jobs=1))

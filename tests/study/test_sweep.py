@@ -3,6 +3,9 @@ come out as they do.
 """
 
 import itertools
+import json
+import threading
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -228,3 +231,78 @@ def test_a_splice_of_one_donor_equals_the_same_window(models, tmp_path):
     assert answers[0] == answers[1]
     with pytest.raises(UsageError, match="one name"):
         plan_sweep(*models, window=7, splices=[splice, splice])
+
+
+def test_lanes_side_by_side_answer_as_one(models, tmp_path, capsys, monkeypatch):
+    """Two lanes on the CPU give the runs of one; each loads the base once, and after them nothing
+    is loaded.
+    """
+    from franken.cli import run_command, worker
+    from franken.models import loading
+    from franken.study import lanes
+
+    turn, loads, load = threading.Lock(), [], loading.load
+    monkeypatch.setattr(loading, "load", lambda *a, **k: loads.append(a) or load(*a, **k))
+
+    class Worker:
+        """A worker without a process of its own."""
+
+        def __init__(self, board, number):
+            pass
+
+        def alive(self):
+            return True
+
+        def do(self, argv):
+            with turn:
+                return lanes.Done(tuple(worker.do(argv)))
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(lanes, "_Worker", Worker)
+    command = ["merge-sweep", *models, "--window", "4", "--stride", "4", "--controls", "1"]
+    command += ["--tasks", "recognise", "--samples", "2", "--n", "2", "--max-new-tokens", "4"]
+    command += ["--hybrid", f"splice={models[1]}:0-2+{models[1]}:6-8", "--json"]
+
+    def asked(*more):
+        assert run_command([*command, *more], debug=True) == 0
+        return json.loads(capsys.readouterr().out)
+
+    assert asked("--devices", "cpu,cpu", "--dry-run")["lanes"] == ["cpu", "cpu"]
+    both = asked("--devices", "cpu,cpu", "--out", str(tmp_path / "lanes"))
+    assert len(loads) == 4
+    alone = asked("--device", "cpu", "--out", str(tmp_path / "alone"))
+    assert both["layers"] == alone["layers"]
+    one, two = (
+        {
+            p.name: load_run(p).samples["output"].tolist()
+            for p in (tmp_path / out / "eval").iterdir()
+        }
+        for out in ("lanes", "alone")
+    )
+    assert one == two
+    assert len(one) == len(set(map(str, one.values()))) == 6
+    steps = sorted(p.stem for p in (Path(both["folder"]) / "steps").glob("*.json"))
+    assert steps == ["base", "donor", "part-1", "part-2"]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ["--devices", "cpu,tpu"],
+        ["--devices", "cpu,"],
+        ["--devices", "cpu,cuda:0"],
+        ["--devices", "cpu", "--device", "cpu"],
+        ["--devices", "cpu,cpu", "--jobs", "3"],
+    ],
+)
+@pytest.mark.parametrize("verb", ["merge-sweep", "autopsy"])
+def test_devices_that_cannot_be_are_refused(verb, asked, tmp_path):
+    from franken.cli import run_command
+
+    if verb == "merge-sweep" and "--jobs" in asked:
+        return
+    command = [verb, "creature:base", "creature:sft", "--out", str(tmp_path / "x"), "--dry-run"]
+    with pytest.raises(UsageError):
+        run_command([*command, *asked], debug=True)

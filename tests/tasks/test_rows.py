@@ -453,6 +453,17 @@ def test_the_data_of_frankenstein_rl_load_as_the_recipe_ships(tmp_path, monkeypa
     assert one.size == 2
 
 
+def test_a_set_of_several_splits_is_not_read_from_the_files_of_one(monkeypatch, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    pd.DataFrame([{"question": "?", "answer": "1"}]).to_parquet(tmp_path / "test-0.parquet")
+    table = datasets.Dataset.from_dict({"question": ["?"], "answer": ["2"]})
+    both = datasets.DatasetDict(train=table, test=table)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: both)
+    monkeypatch.setattr("franken.tasks.sources.snapshot_of", lambda hub: tmp_path)
+    with pytest.raises(UsageError, match="several splits"):
+        open_stream(canonical("some/set"))
+
+
 def test_a_table_of_wrong_types_in_parquet(tmp_path):
     rows = {"question": [b"\xff", None], "answer": [np.datetime64("2020-01-01"), None]}
     pd.DataFrame(rows).to_parquet(tmp_path / "x.parquet")

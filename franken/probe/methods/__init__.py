@@ -29,15 +29,18 @@ def every() -> list[Method]:
 
 def parse(names: Sequence[str], sites: Sequence[str] = ("residual",)) -> tuple[Method, ...]:
     """The methods of some names, each once. Shorthands are spelled out: `swap` is suffix and
-    single, `patch` both directions at each of `sites`. Raises UsageError for what is unknown.
+    single, `patch` both directions at each of `sites`; what follows a colon holds for each of
+    them. Raises UsageError for what is unknown.
     """
     shorthands = {type(m).short: type(m) for m in every()}
     possible = tuple(dict.fromkeys(site for kind in shorthands.values() for site in kind.sites))
     check_known("site", sites, possible)
     spelled: list[str] = []
     for name in names:
-        kind = shorthands.get(name)
-        spelled += (kind.spelled(sites) if kind else ()) or (name,)
+        stem, colon, argument = name.partition(":")
+        kind = shorthands.get(stem)
+        every_one = kind.spelled(sites) if kind else ()
+        spelled += [f"{one}{colon}{argument}" for one in every_one] or [name]
     return tuple(get(name) for name in dict.fromkeys(spelled))
 
 

@@ -6,18 +6,13 @@ What is patched and how effects are measured is in `franken.probe.patch`.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from franken.plugins import register
-from franken.probe import findings
-from franken.probe.figure import Cells, Figure
-from franken.probe.method import DIFFERENCE, Columns, Cost, Method, Metric, head_cells
-from franken.stats import ALPHA, sign_flip_test
+from franken.probe.groups import GROUPS, PATCHES, ROWS, SITES, ByGroup, most
+from franken.probe.method import DIFFERENCE, Columns, Cost
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,52 +22,33 @@ if TYPE_CHECKING:
     from franken.probe.session import Session
     from franken.tasks import Pair
 
-GROUPS = ("system", "image", "question", "answer", "last", "all")  # of tokens; `all` is every one
-SITES = {  # site → what figures call it
-    "residual": "residual stream",
-    "attn": "attention outputs",
-    "mlp": "MLP outputs",
-    "heads": "single heads",
-}
 WAYS = {"": False, "-noising": True}  # what a name ends in → whether it is noising
-ROWS = 32  # rows `[tokens, hidden]` that run at a time
-NUMBERED = f"numbers where p < {ALPHA} after Holm"
-
-
-def _p_value(_: pd.DataFrame, effects: np.ndarray) -> float:
-    """Are the pairs' effects symmetric about 0? Those of less than 1e-4 are rounding (of a run that
-    is resumed in rows) and count as none.
-    """
-    return sign_flip_test(np.round(effects, 4)) if len(effects) else math.nan
 
 
 @dataclass(frozen=True)
-class Patch(Method["Patch"]):
+class Patch(ByGroup["Patch"]):
     """Denoising says what share of the logit difference comes back, noising what share is lost."""
 
-    site: str
     noising: bool = False
 
     short = "patch"
-    sites = tuple(SITES)
     needs_source = True
-    shown = ()
     components = "share of the logit difference"
+    unit = "pairs"
 
     @property
-    def by_head(self) -> bool:
-        """Whether every head is patched by itself."""
-        return self.site == "heads"
+    def measures(self) -> str:
+        return "lost" if self.noising else "restored"
 
-    def metrics(self, columns: Collection[str] = ()) -> tuple[Metric, ...]:
-        metric, column = (
-            "lost" if self.noising else "restored",
-            "heads" if self.by_head else "effect",
-        )
-        return tuple(
-            Metric(metric, f"{column}_{group}", component=group, label=metric, test=_p_value)
-            for group in GROUPS
-        )
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Of the projector all of what it says, of the tower's blocks what the decoder's have but
+        single heads.
+        """
+        if self.by_head:
+            return ("text",)
+        tower = ("text", "vision")
+        return (*tower, "projector") if self.site == "residual" else tower
 
     @classmethod
     def spelled(cls, sites: Sequence[str]) -> tuple[str, ...]:
@@ -84,6 +60,11 @@ class Patch(Method["Patch"]):
         the layers above it, in rows.
         """
         pairs = [p for p in plan.pairs if not (p.error or p.ineligible)]
+        items = [id(item) for p in pairs for item in (p.target, p.source)]
+        if plan.part != "text":
+            each = 2 + len(plan.layers) * (len(PATCHES) if plan.part == "vision" else 1)
+            scored = len(methods) * len(pairs) * each
+            return Cost.in_tower(plan, items=items, changes=0, asked=0, scored=scored)
         naive = resumed = 0
         for method in methods:
             variants = len(GROUPS) * (shape.heads if method.by_head else 1)
@@ -95,28 +76,30 @@ class Patch(Method["Patch"]):
             forwards=2 * len(methods) * len(pairs),
             naive=len(plan.pairs) * naive,
             resumed_layers=resumed * len(pairs),
-            replies=frozenset(id(item) for p in pairs for item in (p.target, p.source)),
+            replies=frozenset(items),
             activations=ROWS * shape.row + 4 * shape.stream,  # stream and site of two runs
         )
 
     @classmethod
     def check(cls, methods: Sequence[Patch], session: Session) -> list[str]:
-        from franken.probe.controls import check_patching
+        from franken.probe.controls import check_patching, check_tower
 
+        if session.plan.part != "text":
+            return check_tower(session.loaded, session.control_pairs, session.plan.part)
         sites = sorted({method.site for method in methods})
         return check_patching(session.loaded, session.control_pairs, sites)
 
     def measure(self, session: Session, pair: Pair) -> Sequence[Columns]:
         from franken.probe.patch import patch_pair
+        from franken.probe.tower import patch_tower
 
-        return patch_pair(
-            session.loaded,
-            (session.prompt(pair.target), session.prompt(pair.source)),
-            (session.reply(pair.target), session.reply(pair.source)),
-            self.site,
-            session.plan.layers,
-            denoising=not self.noising,
-        )
+        loaded, plan, forwards = session.loaded, session.plan, not self.noising
+        prompts = session.prompt(pair.target), session.prompt(pair.source)
+        replies = session.reply(pair.target), session.reply(pair.source)
+        given = loaded, prompts, replies
+        if plan.part == "text":
+            return patch_pair(*given, self.site, plan.layers, denoising=forwards)
+        return patch_tower(*given, plan.part, self.site, plan.layers, denoising=forwards)
 
     def title(self, rows: pd.DataFrame) -> str:
         """What is patched, and what carries most: the layer from which the last token carries more
@@ -127,9 +110,10 @@ class Patch(Method["Patch"]):
         if self.by_head:
             verb = "lose" if self.noising else "restore"
             text = f"{share} of the logit difference that single heads {verb}"
-            return text if compared else text + _most(rows)
+            return text if compared else text + most(rows)
         verb = "lost to the corrupt" if self.noising else "restored by the clean"
-        text = f"{share} of the logit difference {verb} {SITES[self.site]}"
+        where = _part(rows)
+        text = f"{share} of the logit difference {verb} {where}{SITES[self.site]}"
         if compared or self.site != "residual" or not {"image", "last"} <= set(rows["component"]):
             return text
         pooled = rows.groupby(["component", "layer"])["value"].mean()
@@ -139,52 +123,11 @@ class Patch(Method["Patch"]):
             return text
         return f"{text}: it has left the image for the last token by layer {int(over[0])}"
 
-    @classmethod
-    def figures(cls, methods: Sequence[Patch], rows: pd.DataFrame) -> list[Figure]:
-        return [m._figure(findings.select(rows, method=m.name), m.name) for m in methods]
 
-    def comparison(self, rows: pd.DataFrame, first: str, second: str) -> Figure:
-        return self._figure(rows, f"{self.name}-shift")
-
-    def _figure(self, rows: pd.DataFrame, name: str) -> Figure:
-        """A plot a task; of heads a plot a token group."""
-        plots = _by_group(rows) if self.by_head else _by_task(rows)
-        columns = min(3, len(plots))
-        plots = [replace(plot, bar=i % columns == 0) for i, plot in enumerate(plots, 1)]
-        note, height = "mean over tasks", 3.0
-        if not self.by_head:
-            note, height = NUMBERED, 0.3 * len(plots[0].components) + 1.1
-        return Figure(name, self.title(rows), plots, columns, rows, "pairs", note, height=height)
-
-
-def _by_task(rows: pd.DataFrame) -> list[Cells]:
-    groups = [group for group in GROUPS if group in set(rows["component"])]
-    return [
-        Cells(findings.select(rows, task=task), groups, task, tested=True)
-        for task in findings.task_names(rows)
-    ]
-
-
-def _by_group(rows: pd.DataFrame) -> list[Cells]:
-    top = max(0.05, float(rows["value"].abs().max()))
-    plots = []
-    for group in GROUPS:
-        part = rows.loc[rows["component"].str.startswith(f"{group}, head")]
-        if len(part):
-            title = "last token" if group == "last" else f"{group} tokens"
-            plots.append(head_cells(part, title=title, label="share", scale=1, limits=(-top, top)))
-    return plots
-
-
-def _most(rows: pd.DataFrame) -> str:
-    """The head that carries most, over all tasks."""
-    heads = rows.loc[~rows["component"].str.startswith("all")]
-    pooled = heads.groupby(["component", "layer"])["value"].mean()
-    if not len(pooled):
-        return ""
-    component, layer = pooled.index[int(pooled.to_numpy(float).argmax())]
-    group, _, head = component.partition(", ")
-    return f"; most: layer {int(layer)}, {head}, {group} tokens, {pooled.max():.2f}"
+def _part(rows: pd.DataFrame) -> str:
+    """Before a site's name, the part where it is not the decoder's."""
+    part = str(rows["part"].iloc[0])
+    return {"vision": "tower's ", "projector": "projector's "}.get(part, "")
 
 
 for _site in SITES:

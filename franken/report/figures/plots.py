@@ -293,14 +293,14 @@ def measured_layers(ax: Axes, rows: pd.DataFrame, mode: look.Mode, depth: int | 
         layer_axis(ax, depth or int(rows["layer"].max()) + 1, mode)
 
 
-def layer_axis(ax: Axes, depth: int, mode: look.Mode) -> None:
-    """The x axis of every plot over text layers: all of them, 0-based, the thirds shaded and
+def layer_axis(ax: Axes, depth: int, mode: look.Mode, part: str = "text") -> None:
+    """The x axis of every plot over layers of a part: all of them, 0-based, the thirds shaded and
     named.
     """
     shade_thirds(ax, depth, mode)
     ax.set_xlim(-0.5, depth - 0.5)
     ax.set_xticks(range(depth) if depth <= 16 else range(0, depth, 4))
-    ax.set_xlabel("text layer")
+    ax.set_xlabel(f"{part} layer")
 
 
 def shade_thirds(ax: Axes, depth: int, mode: look.Mode, *, offset: float = 0.0) -> None:

@@ -61,9 +61,11 @@ def draw_comparison(folder: Path) -> list[Path]:
 def _save(folder: Path, figures: Sequence[Figure]) -> list[Path]:
     run, drawn = load_run(folder), []
     depth = int(run.layers["layer"].max()) + 1  # as far as the run tells
+    second = run.manifest.models.get("against")
+    label = f"{run.label} against {second}" if second else run.label
     for figure in figures:
         with look.theme():
-            drawing = draw(figure, run.label, depth)
+            drawing = draw(figure, label, depth)
             drawn.append(save(drawing, folder / "figures" / f"{figure.name}.png"))
     return drawn
 
@@ -97,7 +99,7 @@ def _draw_curves(ax: Axes, plot: Curves, depth: int) -> None:
         tint, marker = look.task_style(task, tasks)
         rows = plot.rows.loc[plot.rows["task"] == task]
         plots.draw_line(ax, rows, tint, task, marker=marker, scale=plot.scale)
-    plots.layer_axis(ax, depth, look.LIGHT)
+    plots.layer_axis(ax, depth, look.LIGHT, _part(plot.rows))
     if plot.axis == "rate":
         plots.percent_axis(ax, headroom=True)
     else:
@@ -140,7 +142,12 @@ def _draw_cells(ax: Axes, plot: Cells) -> None:
         ax.set_yticks([i + 0.5 for i in range(len(names))], names)
     ax.tick_params(axis="both", rotation=0, length=0)
     ax.set_ylabel("head" if plot.heads else "")
-    ax.set_xlabel("text layer")
+    ax.set_xlabel(f"{_part(plot.rows)} layer")
+
+
+def _part(rows: pd.DataFrame) -> str:
+    """The part whose layers some rows are of; means over tasks do not say, and are of text."""
+    return str(rows["part"].iloc[0]) if "part" in rows and len(rows) else "text"
 
 
 def _by_layer(plot: Cells, column: str) -> pd.DataFrame:

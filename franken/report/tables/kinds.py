@@ -16,6 +16,7 @@ from franken.errors import UsageError, unknown
 from franken.evaluate.compare import MINUS
 from franken.lock import writer
 from franken.report.tables import layouts
+from franken.report.tables.forks import forks, has_forks
 from franken.report.tables.measurements import Measurements
 from franken.runs import LoadedRun, RunSet
 
@@ -104,6 +105,7 @@ KINDS = (
         layouts.has_designs,
         layouts.designs,
     ),
+    Kind("forks", "where two models part, and what those places carry", has_forks, forks),
 )
 
 

@@ -26,6 +26,7 @@ from franken.tasks.puzzle import (
     Pair,
     Query,
     Solutions,
+    Span,
     Split,
     State,
     StrategySteps,
@@ -34,7 +35,7 @@ from franken.tasks.puzzle import (
     draw_state,
     make_item,
 )
-from franken.tasks.puzzles.looks import misread, true_looks
+from franken.tasks.puzzles.looks import looks, misread, true_looks
 from franken.tasks.puzzles.solved import Solved, Unsolvable
 
 NAMES = (
@@ -220,6 +221,17 @@ class AlgorithmicPuzzle(Generic[State, Query]):
         true = true_looks(self.kind, self.facts(item.state), solutions.values())
         fault = self.check(thought.strip(), item.state, item.query)
         return misread(self.kind, _steps(thought.strip()), solutions[strategy], true, fault)
+
+    def observations(self, thought: str) -> list[Span]:
+        """The steps of a chain of thought that say what the picture shows (`puzzles.looks`)."""
+        spans: list[Span] = []
+        start = len(thought) - len(thought.lstrip())
+        start += thought[start:].find(" ") + 1  # behind the strategy's word
+        for step in thought[start:].split(STEP_END):
+            if any(looks(self.kind, [step.strip()])):
+                spans.append((start, start + len(step)))
+            start += len(step) + len(STEP_END)
+        return spans
 
     def options(
         self, state: State, query: Query, rng: random.Random, n: int = 4
