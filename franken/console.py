@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from franken.merge.plan import Plan
-    from franken.runs import LoadedRun, RunSet
+    from franken.runs import LoadedRun
     from franken.runs.training import Progress
     from franken.tasks.algopuzzlevqa import Verified
 
@@ -45,8 +45,8 @@ def finish_run(
     metrics: Sequence[str] | None,
     component: str = "all",
 ) -> int:
-    """Print a finished run, one table a method and metric; return 0, or 3 when some samples
-    failed.
+    """Print a finished run, one table a method and metric (a metric alone where methods stand side
+    by side, as components may below each other); return 0, or 3 when some samples failed.
     """
     from franken.report.tables.measurements import Measurements, brief
     from franken.runs import load_run
@@ -60,9 +60,10 @@ def finish_run(
         }
         print_object(content, json)
         return _code(run.manifest.n_failed)
-    cells = run.layers[(run.layers["component"] == component) & run.layers[rows].notna()]
+    cells = run.layers[run.layers[rows].notna()]
+    cells = cells if rows == "component" else cells[cells["component"] == component]
     cells = cells if metrics is None else cells[cells["metric"].isin(metrics)]
-    by = ["method"] if rows == "metric" else ["method", "metric"]
+    by = [name for name in ("method", "metric") if name not in (rows, columns)]
     for group, part in cells.groupby(by, sort=False):
         print(f"\n{' '.join(map(str, group))} [95 % interval]")
         print_grid(Measurements("", "", part, (rows,), (columns,), write=brief).table())
@@ -158,36 +159,6 @@ def finish_forks(folder: Path, json: bool) -> int:
     run = load_run(folder)
     for table in tables_of(run.layers, run.label):
         print_titled(table.table())
-    return _close(run)
-
-
-def finish_along(folder: Path, json: bool, runs: RunSet) -> int:
-    """Print a trajectory: every run, every layer of the first, and what is known of the
-    checkpoints' behaviour from other `runs`; 3 when tensors could not be compared.
-    """
-    from franken.diff.along_summary import behaviour_table, layer_table, run_table, sentences
-    from franken.report.behaviour import behaviour
-    from franken.runs import load_run
-
-    run = load_run(folder)
-    known = behaviour(run, runs)
-    if json:
-        content = {
-            "folder": str(folder),
-            "manifest": run.manifest.stored(),
-            "layers": _records(run.layers),
-            "behaviour": _records(known),
-        }
-        print_object(content, json)
-        return _code(run.manifest.n_failed)
-    print_table(*run_table(run))
-    for record in run.manifest.trajectories[:1]:
-        print(f"\n{record.run}, by layer")
-        print_table(*layer_table(run, record.run))
-    if len(known):
-        print_table(*behaviour_table(known))
-    for sentence in sentences(run):
-        print(sentence)
     return _close(run)
 
 
@@ -397,8 +368,7 @@ def training_lines() -> Callable[[Progress], None]:
             return
         line = now.update.numbers()
         numbers = "  ".join(f"{k} {line[k]:.3f}" for k in shown if k in line)
-        told = [f"{k} {held[k]:.3f}" for k in ("acc@1", "acc@4", "loss") if held and k in held]
-        look = f"  held-out {' '.join(told)}" if told else ""
+        look = f"  held-out acc@1 {held['acc@1']:.3f} acc@4 {held['acc@4']:.3f}" if held else ""
         of = f"/{now.steps}"
         if not now.steps:
             of = f" ({now.update.cpu_seconds:.0f} of {now.cpu_seconds:.0f} CPU-s)"

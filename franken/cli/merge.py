@@ -1,7 +1,7 @@
 """`franken merge` and `franken merge-sweep`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,7 +16,9 @@ from franken.cli.options import (
     Out,
     Seed,
     Tasks,
+    numbers,
     split_list,
+    whole_numbers,
 )
 from franken.console import (
     finish_run,
@@ -30,6 +32,9 @@ from franken.console import (
 from franken.devices import lanes_of, parse_devices
 from franken.errors import UsageError, check_known
 from franken.outputs import output_folder
+
+if TYPE_CHECKING:
+    from franken.study.surgery import Surgery
 
 
 def merge(
@@ -144,7 +149,21 @@ def merge_sweep(
     donor: Annotated[str, typer.Argument(help="The checkpoint that gives layers.")],
     window: Annotated[int, typer.Option(help="Layers of a window.")] = 4,
     stride: Annotated[int, typer.Option(help="Layers from one window to the next.")] = 1,
-    controls: Annotated[int, typer.Option(help="Random sets of as many layers.")] = 8,
+    controls: Annotated[
+        int | None,
+        typer.Option(help="Random sets of as many layers (8); with --along, random parts (1)."),
+    ] = None,
+    along: Annotated[
+        str,
+        typer.Option(
+            help="Instead of windows, parts of the update: rank, top, sign, norms, and random for "
+            "random parts beside them; each kept alone, and left out alone."
+        ),
+    ] = "",
+    ranks: Annotated[str, typer.Option(help="Of --along rank.")] = "1,4,16",
+    shares: Annotated[str, typer.Option(help="Of --along top, in percent.")] = ".1,1,10",
+    layers: Annotated[str, typer.Option(help="With --along: of these layers only.")] = "",
+    components: Annotated[str, typer.Option(help="With --along: attn, mlp, norm only.")] = "",
     hybrid: Annotated[
         list[str] | None,
         typer.Option(help="Beside the windows: LABEL=DONOR:4-8+OTHER:8-12, again for each."),
@@ -171,20 +190,10 @@ def merge_sweep(
     """
     from franken.evaluate.graft import parse_graft
     from franken.evaluate.run import plan_eval
+    from franken.study.surgery import plan_surgery
     from franken.study.sweep import plan_sweep, run_sweep, verdict
 
     out = output_folder(out)
-    sweep = plan_sweep(
-        base,
-        donor,
-        window=window,
-        stride=stride,
-        controls=controls,
-        seed=seed,
-        allow=split_list(allow),
-        splices=[parse_graft(text) for text in hybrid or []],
-        scores=scores,
-    )
     asked: dict[str, Any] = {
         "tasks": split_list(tasks) or None,
         "samples": samples,
@@ -193,6 +202,36 @@ def merge_sweep(
         "max_new_tokens": max_new_tokens,
         "data": data,
     }
+    if along:
+        if devices or hybrid or scores != "acc":
+            raise UsageError(
+                "--along does not go with --devices, --hybrid and --scores",
+                why="it tries parts of the update, one after the other, by acc@1",
+                fix="leave them out",
+            )
+        surgery = plan_surgery(
+            base,
+            donor,
+            along=split_list(along),
+            ranks=whole_numbers(ranks),
+            shares=numbers(shares),
+            controls=1 if controls is None else controls,
+            layers=layers,
+            components=split_list(components),
+            allow=split_list(allow),
+        )
+        return _surgery(surgery, asked, out, seed, device, dtype, dry_run, json)
+    sweep = plan_sweep(
+        base,
+        donor,
+        window=window,
+        stride=stride,
+        controls=8 if controls is None else controls,
+        seed=seed,
+        allow=split_list(allow),
+        splices=[parse_graft(text) for text in hybrid or []],
+        scores=scores,
+    )
     names = plan_eval(seed=seed, **asked).tasks
     lanes = parse_devices(devices)
     if lanes:
@@ -227,4 +266,40 @@ def merge_sweep(
     if not json:
         print_splices(folder, shown)
         print(verdict(folder))
+    return code
+
+
+def _surgery(
+    surgery: "Surgery",
+    asked: dict[str, Any],
+    out: Path,
+    seed: int,
+    device: str,
+    dtype: str,
+    dry_run: bool,
+    json: bool,
+) -> int:
+    """`merge-sweep --along`."""
+    from franken.evaluate.run import plan_eval
+    from franken.runs import load_run
+    from franken.study.surgery import run_surgery
+    from franken.study.surgery_rows import verdict
+
+    if dry_run:
+        names = plan_eval(seed=seed, **asked).tasks
+        answers = surgery.evaluations * len(names) * asked["samples"] * (asked["n"] + 1)
+        hybrids = [cut.label for cut in surgery.cuts]
+        told = {"hybrids": hybrids, "models": surgery.evaluations, "answers": answers}
+        return print_object(told, json)
+    with progress_bar(not json) as tick:
+        folder = run_surgery(
+            surgery, out=out, seed=seed, device=device, dtype=dtype, progress=tick, **asked
+        )
+    from franken.report.figures.surgery import draw_surgery
+
+    draw_surgery(folder)
+    shown = ("recovered", "redundancy")
+    code = finish_run(folder, json, rows="component", columns="method", metrics=shown)
+    if not json:
+        print(verdict(load_run(folder).layers))
     return code

@@ -64,3 +64,11 @@ def whole_numbers(text: str) -> list[int]:
         return [int(piece) for piece in split_list(text)]
     except ValueError as e:
         raise UsageError(f"{text!r} is not a list of whole numbers", fix="write 1,4,8") from e
+
+
+def numbers(text: str) -> list[float]:
+    """Numbers with commas. Raises UsageError."""
+    try:
+        return [float(piece) for piece in split_list(text)]
+    except ValueError as e:
+        raise UsageError(f"cannot read the numbers {text!r}", fix="write .1,1,10") from e

@@ -26,6 +26,10 @@ class Graft:
     layers: str
     take: tuple[str, ...] = ()
     more: tuple[tuple[str, str], ...] = ()
+    keep: str = ""
+    drop: str = ""
+    components: tuple[str, ...] = ()
+    draw: int = 0
 
     @property
     def parts(self) -> tuple[tuple[str, str], ...]:

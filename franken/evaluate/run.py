@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +26,9 @@ from franken.evaluate.metrics import GREEDY, summarise
 from franken.evaluate.rows import AnswerRow, answer_row, missing_row
 from franken.evaluate.source import Source, label_of
 from franken.generate.engine import Sampling, check_engine
+from franken.merge.parts import DROP, KEEP
 from franken.merge.plan import open_all, plan_merge
-from franken.merge.recipe import DIFFERENCES, Recipe, Rule, checked
+from franken.merge.recipe import COPY, DIFFERENCES, Recipe, Rule, checked
 from franken.outputs import output_folder
 from franken.runs import open_run
 from franken.tasks.questions import Questions, questions_of
@@ -185,7 +186,8 @@ def _run_one(
         donor = str(resolve(graft.donor))
         models |= {f"donor of {label}": donor}
         identity |= {"donor": fingerprint(open_checkpoint(donor)), "layers": graft.layers}
-        identity |= {"take": graft.take} if graft.take else {}
+        optional = ("take", "keep", "drop", "components", "draw")
+        identity |= {name: value for name in optional if (value := getattr(graft, name))}
         for i, (other, layers) in enumerate(graft.more, 2):
             models |= {f"donor {i} of {label}": str(resolve(other))}
             identity |= {
@@ -227,11 +229,17 @@ def _plan_hybrid(folder: str, graft: Graft) -> MergePlan:
         f"donor {i}" if i > 1 else "donor": str(resolve(donor))
         for i, (donor, _) in enumerate(given, 1)
     }
+    part = graft.keep or graft.drop
+    method = KEEP if graft.keep else DROP if graft.drop else COPY
+    how = Rule(
+        method=method, parameters={"part": part} if part else {}, components=graft.components
+    )
     rules = [
-        Rule((name,), layers, graft.take if name == "donor" else ())
+        replace(how, inputs=(name,), layers=layers, take=graft.take if name == "donor" else ())
         for name, (_, layers) in zip(donors, given, strict=True)
     ]
-    recipe = checked(Recipe(folder, donors, tuple(rules), allow=frozenset(DIFFERENCES)))
+    allow = frozenset(DIFFERENCES)
+    recipe = checked(Recipe(folder, donors, tuple(rules), graft.draw, allow))
     return plan_merge(recipe, open_all(recipe))
 
 

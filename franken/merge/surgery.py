@@ -18,6 +18,7 @@ from franken.merge.parts import SHARES, Part
 
 BLOCK = 1 << 22  # elements at a time
 FEW = 4  # of this many directions at most one is wanted: Lanczos is cheaper than all of them
+AT_ONCE = 32  # directions that are looked for where fewer are wanted: larger parts come later
 SMALL = 256  # matrices up to this side are decomposed whole in any case
 
 Known = MutableMapping[str, Tensor]
@@ -120,7 +121,7 @@ def _leading(tall: Matrix, rank: int, known: Known, key: str) -> Float[Tensor, "
         gram = torch.zeros(tall.shape[1], tall.shape[1], dtype=torch.float64)
         for block in tall.split(max(1, BLOCK // tall.shape[1])):
             gram.addmm_(block.T, block)
-        known[key] = leading(gram, rank)
+        known[key] = leading(gram, min(max(rank, AT_ONCE), len(gram)))
     return known[key][:, :rank]
 
 

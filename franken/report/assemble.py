@@ -22,10 +22,11 @@ from franken.layers import parse_ranges
 from franken.outputs import output_folder, refuse_other
 from franken.runs import IDENTITY, STAGES, LoadedRun, RunSet, Study, load_run, open_runs, read_study
 from franken.runs.lineage import Frozen, Lineage, Said
+from franken.runs.loaded import SWEEPS
 from franken.runs.manifest import check_models
 from franken.runs.record import FILE, HybridRecord, StepRecord
 
-READ = ("eval", "probe", "diff", "trajectory", "merge-sweep", "compare", "scores")
+READ = ("eval", "probe", "diff", *SWEEPS, "compare", "scores")
 
 
 def find_runs(paths: Sequence[Path]) -> tuple[RunSet, list[str]]:
@@ -132,7 +133,8 @@ def _record(runs: RunSet, lineage: Lineage, notes: list[str], out: Path) -> Stud
         raise FrankenError(
             "no run is left to report on", " ".join(notes), "give runs of one triple of checkpoints"
         )
-    configs = [r.manifest.config for r in used if r.verb in ("eval", "probe", "merge-sweep")]
+    asking = ("eval", "probe", *SWEEPS)
+    configs = [r.manifest.config for r in used if r.verb in asking]
     sources = sorted({str(config.data) for config in configs})
     if len(sources) > 1:
         notes.append(f"The runs ask about different data: {', '.join(sources)}.")
@@ -188,10 +190,7 @@ def _label(run: LoadedRun, models: _Models) -> tuple[str | None, str | None]:
     """The label of the run's rows on the page (None: they carry their own), and why it cannot be on
     it.
     """
-    if run.verb == "trajectory":
-        known = run.manifest.identity.checkpoints["start"] in models.labels
-        return None, None if known else "it starts from another model"
-    if run.verb in ("diff", "merge-sweep", "compare", "scores"):
+    if run.verb in ("diff", *SWEEPS, "compare", "scores"):
         known = all(content in models.labels for content in run.contents)
         return None, None if known else "it is about other models"
     if run.graft is None:

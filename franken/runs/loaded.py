@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+SWEEPS = ("merge-sweep", "surgery")  # verbs of a base and a donor
+
+
 class LoadedRun:
     """A finished run. `samples` and `layers` are read when they are first asked for.
 
@@ -92,7 +95,7 @@ class LoadedRun:
         identity = self.manifest.identity
         if self.verb == "diff":
             return list(identity.checkpoints.values())
-        if self.verb in ("merge-sweep", "forks"):
+        if self.verb in (*SWEEPS, "forks"):
             return identity.models
         one = identity.model or identity.checkpoint
         return [one] if one else []
@@ -112,16 +115,13 @@ class LoadedRun:
     def measured(self) -> list[str]:
         """The arms or methods: runs of one verb and model that share any count answers twice."""
         config = self.manifest.config
-        where = "" if config.part == "text" else f"{config.part}:"
-        against = f" against {config.against}" if config.against else ""
-        probed = [f"{where}{method}{against}" for method in config.methods]
-        by_verb = {"eval": config.arms, "probe": probed}
+        by_verb = {"eval": config.arms, "probe": config.methods}
         return by_verb.get(self.verb) or [self.verb]
 
     @property
     def paths(self) -> list[str]:
         """Where its checkpoints were."""
-        with_paths = ("eval", "probe", "merge-sweep", "forks")
+        with_paths = ("eval", "probe", "forks", *SWEEPS)
         return list(self.manifest.models.values()) if self.verb in with_paths else []
 
     @property
@@ -139,7 +139,7 @@ class LoadedRun:
             return next((models.get(stage, stage) for stage in stages), "")
         if self.verb == "forks":  # labels and paths, in the order of the contents
             return dict(zip(self.contents, models.values(), strict=False)).get(content, "")
-        if self.verb == "merge-sweep":
+        if self.verb in SWEEPS:
             names = dict(zip(self.contents, ("base", "donor"), strict=True))
             return models.get(names.get(content, ""), "")
         if content and content == identity.donor:

@@ -18,6 +18,7 @@ from franken.runs.record import Study
 from franken.study.steps import Step
 from franken.study.verbs import (
     Comparing,
+    Cutting,
     Diffing,
     Evaluation,
     Forking,
@@ -29,6 +30,7 @@ from franken.study.verbs import (
 # what can be left out, in the order in which a budget gives it up, and what is lost with it
 OPTIONAL = {
     "patch": "activation patching",
+    "surgery": "how little of RL's update is enough, and how little is needed",
     "scores": "M_vis, M_v2r and M_rea of stages and hybrids",
     "attention": "attention from reasoning to vision, layer by layer",
     "forks": "where in their replies RL and what it started from part, and what that carries",
@@ -48,11 +50,11 @@ class Settings:
     per task.
 
     Attention and patching look at one pair at a time and never at more pairs than the probe:
-    `attention_samples`, `patch_samples`. `score_samples`: prompts per task of the M scores, by
-    default all `samples`; `fork_samples` and `fork_draws`: prompts per task and replies of each
-    model that are compared token by token. `controls`: random layer sets of each size beside the
-    hybrids; `without`: names of `SWITCHES` that are switched off; `dropped`: of `OPTIONAL` those
-    that a budget gave up.
+    `attention_samples`, `patch_samples`. `surgery_samples`: prompts per task of the parts of the
+    update; `score_samples`: of the M scores, by default all `samples`; `fork_samples` and
+    `fork_draws`: prompts per task and replies of each model that are compared token by token.
+    `controls`: random layer sets of each size beside the hybrids; `without`: names of `SWITCHES`
+    that are switched off; `dropped`: of `OPTIONAL` those that a budget gave up.
     """
 
     tasks: tuple[str, ...] = ()
@@ -62,6 +64,7 @@ class Settings:
     probe_samples: int = 40
     attention_samples: int = 20
     patch_samples: int = 10
+    surgery_samples: int = 40
     score_samples: int | None = None
     fork_samples: int = 20
     fork_draws: int = 2
@@ -88,8 +91,10 @@ class Settings:
         values["k"] = list(self.k)
         kinds = [kind for kind in ("attention", "patch") if self.on(kind)]
         scored = {"score_samples": self.scored()} if self.on("scores") else {}
-        forked = {"fork_samples": self.forked()} if self.on("forks") else {}
-        return values | scored | forked | {f"{kind}_samples": self.pairs(kind) for kind in kinds}
+        scored |= {"fork_samples": self.forked()} if self.on("forks") else {}
+        if self.on("surgery"):
+            scored["surgery_samples"] = min(self.samples, self.surgery_samples)
+        return values | scored | {f"{kind}_samples": self.pairs(kind) for kind in kinds}
 
     def scored(self) -> int:
         """Prompts per task in the arms that only the M scores need."""
@@ -135,6 +140,8 @@ def study_steps(study: Study, s: Settings, out: Path, before: Sequence[Step]) ->
         steps += [make.score_arms(label) for label in study.stages]
         steps += [make.hybrid_arms(number, label) for number, label in enumerate(study.hybrids)]
         steps.append(make.scores(steps))
+    if s.on("surgery"):
+        steps.append(make.surgery())
     if s.on("diversity"):
         steps.append(make.diversity())
     return steps
@@ -219,6 +226,26 @@ class _Maker:
         )
         what = f"where {labels[0]} and rl part"
         return Step("forks", what, does, None, paths, self._after(*labels), 2.0, "forks")
+
+    def surgery(self) -> Step:
+        """Parts of RL's update, alone and left out."""
+        s, labels = self.s, (self.study.parent, "rl")
+        paths = tuple(self.study.models[label] for label in labels)
+        does = Cutting(
+            model=paths[0],
+            donor=paths[1],
+            n=s.arm_draws,
+            tasks=tuple(self.study.tasks),
+            samples=min(s.samples, s.surgery_samples),
+            seed=s.seed,
+            data=s.data,
+            max_new_tokens=s.max_new_tokens,
+            device=s.device,
+            dtype=s.dtype,
+            out=self.runs,
+        )
+        what = "try parts of RL's update"
+        return Step("surgery", what, does, None, paths, self._after(*labels), 4.0, "surgery")
 
     def scores(self, steps: Sequence[Step]) -> Step:
         """The M scores of everything that answered in the arms that they need."""

@@ -29,6 +29,7 @@ from franken.study.rates import Rates, group, machine
 from franken.study.steps import Measured, Step
 from franken.study.verbs import (
     Comparing,
+    Cutting,
     Diffing,
     Evaluation,
     Forking,
@@ -43,7 +44,7 @@ LETTERS_PER_TOKEN = 3  # about
 CHUNK = 96  # prompts that `franken eval` asks between two writes
 BYTES_A_ROW = {  # of the creature's Parquet files
     **{Evaluation.verb: 40, Probing.verb: 20, Forking.verb: 150, Diffing.verb: 400},
-    **{Comparing.verb: 10, Scoring.verb: 10},
+    **{Comparing.verb: 10, Scoring.verb: 10, Cutting.verb: 40},
 }
 PAGE = 4 << 20  # the page's figures
 EFFICIENCY = 0.6  # of a matrix product's rate, for a forward pass; the creature's on a CPU, about
@@ -97,6 +98,8 @@ def study_costs(steps: Sequence[Step], memory: Memory | None = None) -> dict[str
             costs[step.id] = _probe_cost(does, memory)
         elif isinstance(does, Forking):
             costs[step.id] = _forks_cost(does, memory)
+        elif isinstance(does, Cutting):
+            costs[step.id] = _cutting_cost(does, memory)
         elif isinstance(does, Diffing):
             costs[step.id] = _diff_cost(does)
         else:
@@ -125,6 +128,25 @@ def _eval_cost(does: Evaluation, memory: Memory) -> Cost:
         written=answers * BYTES_A_ROW[does.verb],
         work=_flops(model, tokens),
     )
+
+
+def _cutting_cost(does: Cutting, memory: Memory) -> Cost:
+    """Every hybrid answers like a model of its own; their rows are eval's."""
+    one = Evaluation(
+        model=does.model,
+        label="",
+        donor=does.donor,
+        n=does.n,
+        tasks=does.tasks,
+        samples=does.samples,
+        seed=does.seed,
+        data=does.data,
+        max_new_tokens=does.max_new_tokens,
+        out=does.out,
+    )
+    cost = _eval_cost(one, memory)
+    times = {k: v * does.evaluations for k, v in asdict(cost).items()}
+    return Cost(**times | {name: getattr(cost, name) for name in ("new_tokens", "tensors", "read")})
 
 
 def _probe_cost(does: Probing, memory: Memory) -> Cost:
@@ -265,7 +287,7 @@ def step_seconds(step: Step, cost: Cost, rates: Rates) -> tuple[float | None, st
         options = DiffOptions(spectra=does.spectra)
         seconds = estimate_seconds(plan_diff(list(does.checkpoints)), options, 1)
         return seconds, "timed on these files"
-    if isinstance(does, Evaluation | Probing | Forking) and rates.flops:
+    if isinstance(does, Evaluation | Probing | Forking | Cutting) and rates.flops:
         a_pass = A_LAYER * open_checkpoint(does.model).depths["text"]
         passes = cost.calls * a_pass
         return cost.work / (EFFICIENCY * rates.flops) + passes + cost.read / DISK, "computed"

@@ -229,7 +229,7 @@ def run_sweep(
             **questions,
             device=device,
             dtype=dtype,
-            progress=_counted(progress, len(grafts)),
+            progress=counted(progress, len(grafts)),
         )
         tried: list[Hybrid | Graft] = [Graft("base", "", ""), whole, *sweep.hybrids, *sweep.splices]
         results = list(zip(tried, (load_run(folder) for folder in folders), strict=True))
@@ -341,8 +341,8 @@ def _row(tried: Hybrid | Graft, result: LoadedRun) -> dict[str, object]:
     }
 
 
-def _counted(progress: Progress | None, models: int) -> Progress | None:
-    """Progress over all models: run_eval counts each from nought."""
+def counted(progress: Progress | None, models: int) -> Progress | None:
+    """Progress over all models, of which run_eval counts each from nought."""
     if progress is None:
         return None
     seen: list[str] = []

@@ -127,6 +127,35 @@ class Forking(Questions):
         return self.verb, self.model, self.other, *labels, *draws, *self.options, *ends
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cutting(Questions):
+    """`franken merge-sweep --along`: parts of the update between two checkpoints, and all of it but
+    those, beside random parts.
+    """
+
+    verb: ClassVar = "merge-sweep"
+    model: str
+    donor: str
+    n: int
+    ranks: tuple[int, ...] = (1, 8)
+    shares: tuple[float, ...] = (1.0,)
+
+    @property
+    def evaluations(self) -> int:
+        """Models that answer: parts kept and dropped, random ones beside them, and both ends."""
+        return 4 * (len(self.ranks) + len(self.shares)) + 2
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """The words after `franken`."""
+        return (
+            *(self.verb, self.model, self.donor, "--along", "rank,top,random"),
+            *("--ranks", ",".join(map(str, self.ranks))),
+            *("--shares", ",".join(f"{share:g}" for share in self.shares)),
+            *("--n", str(self.n), *self.options),
+        )
+
+
 @dataclass(frozen=True)
 class Diffing:
     """`franken diff` of two or three checkpoints, on one thread: other lanes have the others."""
@@ -200,4 +229,4 @@ class Process:
     is_done: Callable[[], bool]
 
 
-Verb = Evaluation | Hybrids | Probing | Forking | Diffing | Comparing | Scoring
+Verb = Evaluation | Hybrids | Probing | Forking | Cutting | Diffing | Comparing | Scoring

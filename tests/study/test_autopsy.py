@@ -25,7 +25,7 @@ TINY = Settings(
     controls=1,
     device="cpu",
     max_new_tokens=3,
-    without=("spectra", "attention", "forks", "scores", "diversity"),
+    without=("spectra", "attention", "forks", "surgery", "scores", "diversity"),
 )
 
 
@@ -127,6 +127,7 @@ def test_every_optional_part_runs_and_reads_what_others_measured(stages, tmp_pat
         "m": 2,
         "m-hybrid": len(study.hybrids),
         "forks": 1,
+        "surgery": 1,
         "scores": 1,
         "diversity": 1,
     }
@@ -166,7 +167,8 @@ def test_what_is_switched_off_is_named_and_unknown_switches_are_refused(stages, 
     import dataclasses
 
     off = dataclasses.replace(
-        TINY, without=("hybrids", "probe", "diff", "arms", "diversity", "scores", "forks")
+        TINY,
+        without=("hybrids", "probe", "diff", "arms", "diversity", "scores", "forks", "surgery"),
     )
     study, steps = plan_autopsy(stages["base"], None, stages["rl"], out=tmp_path, settings=off)
     assert {s.id.split("-")[0] for s in steps} == {"eval", "attention"}

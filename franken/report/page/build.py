@@ -31,6 +31,7 @@ from franken.report.page.answers import how_good
 from franken.report.page.layer_sets import necessary, transfer
 from franken.report.page.panels import Panel, Section, save_figures
 from franken.report.page.spine import Spine, spine
+from franken.report.page.surgery import surgery
 from franken.report.page.tables import (
     accounting,
     comparison_tables,
@@ -66,7 +67,14 @@ def build_page(folder: Path, *, files: bool = True) -> Path:
 
 def sections(runset: RunSet) -> list[Section]:
     """All sections of a page, those without runs with a note instead of figures."""
-    return [where(runset), what(runset), transfer(runset), necessary(runset), how_good(runset)]
+    return [
+        where(runset),
+        what(runset),
+        transfer(runset),
+        surgery(runset),
+        necessary(runset),
+        how_good(runset),
+    ]
 
 
 def render(runset: RunSet, sections: Sequence[Section], saved: Mapping[str, Sequence[str]]) -> str:

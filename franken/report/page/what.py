@@ -13,7 +13,6 @@ import numpy as np
 from franken.layers import name_layers
 from franken.report.figures import updates
 from franken.report.headlines import text_layers
-from franken.report.page.along import trajectories
 from franken.report.page.panels import Group, Panel, Section, basis
 from franken.report.sources import runs_of
 from franken.runs import RunSet
@@ -32,10 +31,9 @@ METRICS = {
 
 def what(runset: RunSet) -> Section:
     """Energies, shapes and spectra of the updates."""
-    rows, ways = runset.layers("diff"), trajectories(runset)
+    rows = runset.layers("diff")
     if len(rows) == 0:
-        notes = [] if ways else ["The parameters were not compared."]
-        return Section("what", TITLE, LEAD, ways, notes=notes)
+        return Section("what", TITLE, LEAD, notes=["The parameters were not compared."])
     deltas = ["base→sft", "sft→rl"] if "sft" in runset.study.models else ["base→rl"]
     runs = runs_of(runset, "diff")
     depth = runset.study.depth
@@ -91,7 +89,7 @@ def what(runset: RunSet) -> Section:
         notes.append(
             "The spectra of the updates were not computed: franken diff … --spectra does it."
         )
-    return Section("what", TITLE, LEAD, [*groups, *ways], notes)
+    return Section("what", TITLE, LEAD, groups, notes)
 
 
 def _largest(rows: pd.DataFrame, delta: str) -> str:
