@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from franken.merge.plan import Plan
-    from franken.runs import LoadedRun
+    from franken.runs import LoadedRun, RunSet
     from franken.runs.training import Progress
     from franken.tasks.algopuzzlevqa import Verified
 
@@ -159,6 +159,36 @@ def finish_forks(folder: Path, json: bool) -> int:
     run = load_run(folder)
     for table in tables_of(run.layers, run.label):
         print_titled(table.table())
+    return _close(run)
+
+
+def finish_along(folder: Path, json: bool, runs: RunSet) -> int:
+    """Print a trajectory: every run, every layer of the first, and what is known of the
+    checkpoints' behaviour from other `runs`; 3 when tensors could not be compared.
+    """
+    from franken.diff.along_summary import behaviour_table, layer_table, run_table, sentences
+    from franken.report.behaviour import behaviour
+    from franken.runs import load_run
+
+    run = load_run(folder)
+    known = behaviour(run, runs)
+    if json:
+        content = {
+            "folder": str(folder),
+            "manifest": run.manifest.stored(),
+            "layers": _records(run.layers),
+            "behaviour": _records(known),
+        }
+        print_object(content, json)
+        return _code(run.manifest.n_failed)
+    print_table(*run_table(run))
+    for record in run.manifest.trajectories[:1]:
+        print(f"\n{record.run}, by layer")
+        print_table(*layer_table(run, record.run))
+    if len(known):
+        print_table(*behaviour_table(known))
+    for sentence in sentences(run):
+        print(sentence)
     return _close(run)
 
 
@@ -368,7 +398,8 @@ def training_lines() -> Callable[[Progress], None]:
             return
         line = now.update.numbers()
         numbers = "  ".join(f"{k} {line[k]:.3f}" for k in shown if k in line)
-        look = f"  held-out acc@1 {held['acc@1']:.3f} acc@4 {held['acc@4']:.3f}" if held else ""
+        told = [f"{k} {held[k]:.3f}" for k in ("acc@1", "acc@4", "loss") if held and k in held]
+        look = f"  held-out {' '.join(told)}" if told else ""
         of = f"/{now.steps}"
         if not now.steps:
             of = f" ({now.update.cpu_seconds:.0f} of {now.cpu_seconds:.0f} CPU-s)"

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from scipy.stats import ttest_1samp
+from scipy.stats import spearmanr, ttest_1samp
 
-from franken.stats import recovered
+from franken.stats import crossed_mean, rank_test, recovered, recovered_over_seeds
 
 
 def prompts(rng, n, *, share, gain=0.3, draws=4):
@@ -66,3 +66,34 @@ def test_the_end_itself_keeps_a_width():
 def test_unequal_lengths_are_refused():
     with pytest.raises(ValueError, match="one value for each prompt"):
         recovered([0, 1], [1, 1], [1])
+
+
+def test_over_seeds_the_interval_holds_the_shares_that_the_analysis_of_variance_does_not_refuse():
+    rng = np.random.default_rng(5)
+    tables = np.stack([prompts(rng, 50, share=0.4) for _ in range(3)]).transpose(1, 0, 2)
+    start, end, own = tables
+    found = recovered_over_seeds(start, end, own)
+    assert found.value == pytest.approx((own - start).mean() / (end - start).mean())
+
+    def refused(share):
+        _, low, high = crossed_mean(own - start - share * (end - start))
+        return low > 0 or high < 0
+
+    kept = [share for share in np.linspace(-1, 3, 4001) if not refused(share)]
+    assert (found.low, found.high) == pytest.approx((min(kept), max(kept)), abs=2e-3)
+    assert recovered_over_seeds(start[:1], end[:1], own[:1]) == recovered(start[0], end[0], own[0])
+    same = recovered_over_seeds(start, end, end)
+    assert same.value == same.low == same.high == 1
+    none = recovered_over_seeds(start, start + 0.01 * rng.normal(size=start.shape), own)
+    assert np.isnan(none.low)
+    assert np.isnan(none.high)
+
+
+def test_rank_p_is_exact_for_few_and_near_it_for_many():
+    x, y = [1, 2, 3, 4, 5], [10, 20, 30, 50, 40]  # rho .9: 1 + 4 of 120 orders are as far up
+    assert rank_test(x, y) == pytest.approx(2 * 5 / 120)
+    assert rank_test(x, [1, 1, 1, 1, 1]) == 1
+    rng = np.random.default_rng(2)
+    one = rng.normal(size=40)
+    other = one + 3 * rng.normal(size=40)
+    assert rank_test(one, other) == pytest.approx(spearmanr(one, other).pvalue, abs=0.02)

@@ -1,15 +1,19 @@
 """From conversations to tensors, for any chat template and processor.
 
-A conversation is any number of images and a list of turns; the images stand in the first question
-where it marks them (`franken.tasks.marks`), else before it. The template is asked once per number
-of turns what it puts around questions and answers; the answers, with whatever closes an assistant
-turn, are what training supervises.
+A conversation is what the system says, any number of images and a list of turns; an image stands
+where a question marks it (`franken.tasks.marks`), one that nothing marks before the first
+question. The template is asked once per form of a conversation what it puts around questions and
+answers; the answers, with whatever closes an assistant turn, are what training supervises. Which
+tokens those are follows from the pieces that a conversation is written in, never from looking for
+words in it: a question may hold what the template writes around an answer. Every piece is tokenised
+by itself, as a prompt and a reply are when the model is sampled.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from os.path import commonprefix
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -21,17 +25,20 @@ from franken.generate.reading import read_with
 from franken.models.batch import IMAGES, ModelBatch
 from franken.models.loading import Loaded
 from franken.models.templates import write_chat
-from franken.tasks.marks import pieces
+from franken.tasks.marks import MARK, pieces
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """Images and the turns about them; `weight` scales its share of the loss."""
+    """Images and the turns about them; `weight` scales its share of the loss. What the system says
+    stands in its own place where the chat template has one, else before the first question.
+    """
 
     image: Image.Image | None
     turns: Sequence[tuple[str, str]]
     weight: float = 1.0
     more_images: tuple[Image.Image, ...] = ()
+    system: str = ""
 
     @property
     def images(self) -> list[Image.Image]:
@@ -55,18 +62,21 @@ def encode(loaded: Loaded, conversations: Sequence[Conversation]) -> Batch:
     device.
     """
     processor, tokenizer, device = loaded.processor, loaded.tokenizer, loaded.device
-    prompts, answers = zip(*(_spell(processor or tokenizer, c) for c in conversations), strict=True)
+    written = [_spell(processor or tokenizer, c) for c in conversations]
     images = [c.images for c in conversations]
+    texts = [_read_whole(spelt) for spelt in written]
     if any(images):
-        encoded = read_with(processor, text=list(prompts), images=images)
+        encoded = read_with(processor, text=texts, images=images)
     else:
-        encoded = read_with(tokenizer, text=list(prompts), add_special_tokens=False)
+        encoded = read_with(tokenizer, text=texts, add_special_tokens=False)
     rows, labels = [], []
-    for prompt, spelt in zip(encoded["input_ids"], answers, strict=True):
-        prompt = [int(t) for t in prompt]
-        tail, supervised = _tail(tokenizer, spelt)
-        rows.append(prompt + tail)
-        labels.append([-100] * len(prompt) + supervised)
+    for ids, spelt, shown in zip(encoded["input_ids"], written, images, strict=True):
+        first = [int(t) for t in ids]
+        if len(texts[len(rows)]) > len(spelt[0].text):  # later pieces were read with it
+            first = _ids(processor, spelt[0], shown)
+        own, wanted = _tail(loaded, spelt[1:], shown[spelt[0].images :])
+        rows.append(first + own)
+        labels.append([-100] * len(first) + wanted)
     width = max(len(row) for row in rows)
     given = {name: torch.as_tensor(encoded[name]) for name in IMAGES if name in encoded}
     given["input_ids"] = _pad(rows, width, tokenizer.pad_token_id)
@@ -76,57 +86,114 @@ def encode(loaded: Loaded, conversations: Sequence[Conversation]) -> Batch:
     return Batch(inputs, _pad(labels, width, -100).to(device), weights)
 
 
-def _spell(template: Any, conversation: Conversation) -> tuple[str, list[tuple[str, bool]]]:
-    """The prompt up to the first answer, and what follows: (text, whether it is supervised)."""
-    parts = pieces(conversation.turns[0][0], len(conversation.images))
-    shape = "".join("i" if part is None else "t" for part in parts)
-    literals = chat_pieces(template, len(conversation.turns), shape)
-    texts = [part for part in parts if part is not None]
-    prompt = "".join(a + b for a, b in zip(literals[0], texts, strict=True)) + literals[1][0]
-    spelt: list[tuple[str, bool]] = []
-    for i, (_, answer) in enumerate(conversation.turns):
-        space = literals[1 + 2 * i][1]
-        close, rest = literals[2 + 2 * i]
-        spelt.append((space + answer + close, True))
-        if i + 1 < len(conversation.turns):
-            spelt.append((rest + conversation.turns[i + 1][0] + literals[3 + 2 * i][0], False))
-    return prompt, spelt
+class _Piece(NamedTuple):
+    """A text that is tokenised by itself, with the images that it marks."""
+
+    text: str
+    supervised: bool = False
+    images: int = 0
 
 
-_QUESTION, _ANSWER = "\x02Q{}\x03", "\x02A{}\x03"
+def _read_whole(pieces: Sequence[_Piece]) -> str:
+    """What the processor reads at once: up to the last piece with an image, so that it sees the
+    row's images together.
+    """
+    last = max((i for i, piece in enumerate(pieces) if piece.images), default=0)
+    return "".join(piece.text for piece in pieces[: last + 1])
+
+
+def _ids(processor: Any, piece: _Piece, images: Sequence[Image.Image]) -> list[int]:
+    """A piece's tokens, those of its images expanded."""
+    shown = list(images[: piece.images])
+    given: dict[str, Any] = {"images": [shown]} if shown else {}
+    return [int(t) for t in read_with(processor, text=[piece.text], **given)["input_ids"][0]]
+
+
+def _tail(
+    loaded: Loaded, pieces: Sequence[_Piece], images: Sequence[Image.Image]
+) -> tuple[list[int], list[int]]:
+    """Tokens and labels of what follows the first prompt."""
+    texts = [piece.text for piece in pieces]
+    tokens, labels = [], []
+    for ids, piece in zip(
+        loaded.tokenizer(texts, add_special_tokens=False)["input_ids"], pieces, strict=True
+    ):
+        if piece.images:
+            ids, images = _ids(loaded.processor, piece, images), images[piece.images :]
+        tokens += ids
+        labels += ids if piece.supervised else [-100] * len(ids)
+    return tokens, labels
+
+
+def _spell(template: Any, conversation: Conversation) -> list[_Piece]:
+    """The conversation in pieces: the prompt up to the first answer, an answer, what stands up to
+    the next one …
+    """
+    questions = [question for question, _ in conversation.turns]
+    system = conversation.system
+    if system and not _has_system(template):
+        questions[0], system = f"{system}\n\n{questions[0]}", ""
+    total = len(conversation.images)
+    counts = [question.count(MARK) if total else 0 for question in questions[1:]]
+    parts = [pieces(questions[0], total - sum(counts))]
+    parts += [pieces(q, n) for q, n in zip(questions[1:], counts, strict=True)]
+    shapes = tuple("".join("i" if part is None else "t" for part in asked) for asked in parts)
+    around = chat_pieces(template, shapes, bool(system))
+    literals = iter(around.before)
+    prompt = next(literals) + system if system else ""
+    spelt: list[_Piece] = []
+    for i, (asked, (_, answer)) in enumerate(zip(parts, conversation.turns, strict=True)):
+        prompt += "".join(next(literals) + part for part in asked if part is not None)
+        opening = next(literals)
+        prompt += opening.rstrip(" ")
+        spelt.append(_Piece(prompt, images=shapes[i].count("i")))
+        space = opening[len(opening.rstrip(" ")) :]
+        spelt.append(_Piece(space + answer + around.close, supervised=True))
+        prompt = ""
+    return spelt
+
+
+class Around(NamedTuple):
+    """What a chat template writes `before` every text of a conversation (the system's, those of a
+    question, its answer, …), and the `close` of a turn, which the model learns to write.
+    """
+
+    before: tuple[str, ...]
+    close: str
+
+
+_MARK = "\x02{}\x03"
 
 
 @lru_cache(maxsize=256)
-def chat_pieces(template: Any, turns: int, shape: str) -> tuple[Any, ...]:
-    """What the chat template writes around `turns` questions and answers. `shape` is what the first
-    question consists of, `i` for an image and `t` for a text.
+def chat_pieces(template: Any, shapes: tuple[str, ...], system: bool = False) -> Around:
+    """What the chat template writes around questions and answers. A shape is what a question
+    consists of, `i` for an image and `t` for a text.
 
-    Returns (before each text of question 0, (before answer 0, its space), (end of turn 0, up to
-    question 1), (before answer 1, …), …). The end of a turn is the text up to and including the
-    end-of-sequence token. A space that the template puts before an answer belongs to the answer's
-    first token, since a prompt for generation ends without it.
+    A turn closes with the first special token after its answer; where a template has none, with
+    what it writes after the last answer and after every other. A space before an answer belongs
+    to the answer's first token, since a prompt for generation ends without it.
     """
     tokenizer = getattr(template, "tokenizer", template)
+    marks: list[str] = []
+    answers: list[int] = []
+
+    def text() -> dict[str, str]:
+        marks.append(_MARK.format(len(marks)))
+        return {"type": "text", "text": marks[-1]}
+
     messages: list[dict[str, Any]] = []
-    for i in range(turns):
-        content: list[dict[str, str]] = [
-            {"type": "image"}
-            if kind == "i"
-            else {"type": "text", "text": _QUESTION.format(f"{i}.{place}")}
-            for place, kind in enumerate(shape if i == 0 else "t")
-        ]
+    if system:
+        messages.append({"role": "system", "content": [text()]})
+    for shape in shapes:
+        content = [{"type": "image"} if kind == "i" else text() for kind in shape]
         messages.append({"role": "user", "content": content})
-        messages.append(
-            {"role": "assistant", "content": [{"type": "text", "text": _ANSWER.format(i)}]}
-        )
-    text = write_chat(template, messages, for_answer=False)
-    texts = [place for place, kind in enumerate(shape) if kind == "t"]
-    marks = [_QUESTION.format(f"0.{place}") for place in texts]
-    for i in range(turns):
-        marks += [_QUESTION.format(f"{i}.0")] * (i > 0) + [_ANSWER.format(i)]
-    around: list[Any] = []
+        answers.append(len(marks))
+        messages.append({"role": "assistant", "content": [text()]})
+    rest = write_chat(template, messages, for_answer=False)
+    around: list[str] = []
     for mark in marks:
-        before, mark_there, text = text.partition(mark)
+        before, mark_there, rest = rest.partition(mark)
         if not mark_there:
             raise FrankenError(
                 "the chat template drops part of a conversation",
@@ -134,25 +201,35 @@ def chat_pieces(template: Any, turns: int, shape: str) -> tuple[Any, ...]:
                 fix="use a checkpoint whose template supports several turns",
             )
         around.append(before)
-    around[: len(texts)] = [tuple(around[: len(texts)])]
-    around.append(text)
-    for at in range(2, len(around), 2):
-        head, eos, rest = around[at].partition(tokenizer.eos_token)
-        around[at] = (head + eos, rest)
-    for at in range(1, len(around), 2):
-        around[at] = (around[at].rstrip(" "), " " * (len(around[at]) - len(around[at].rstrip(" "))))
-    return tuple(around)
+    after = [around[at + 1] for at in answers[:-1]]
+    close = _closing(tokenizer, rest, after)
+    for at in answers[:-1]:
+        around[at + 1] = around[at + 1].removeprefix(close)
+    return Around(tuple(around), close)
 
 
-def _tail(tokenizer: Any, spelt: Sequence[tuple[str, bool]]) -> tuple[list[int], list[int]]:
-    texts = [text for text, _ in spelt]
-    tokens, labels = [], []
-    for ids, (_, supervised) in zip(
-        tokenizer(texts, add_special_tokens=False)["input_ids"], spelt, strict=True
-    ):
-        tokens += ids
-        labels += ids if supervised else [-100] * len(ids)
-    return tokens, labels
+def _closing(tokenizer: Any, last: str, others: Sequence[str]) -> str:
+    """What closes an assistant turn, of what a template writes after the last and the others."""
+    shared = commonprefix([last, *others])
+    ends = [shared.find(token) + len(token) for token in _special(tokenizer) if token in shared]
+    return shared[: min(ends)] if ends else shared.rstrip()
+
+
+@lru_cache(maxsize=16)
+def _special(tokenizer: Any) -> tuple[str, ...]:
+    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+    named = [token.content for token in added if token.special]
+    return tuple(dict.fromkeys([*tokenizer.all_special_tokens, *named]))
+
+
+@lru_cache(maxsize=64)
+def _has_system(template: Any) -> bool:
+    """Whether a chat template writes a system message; some drop it, and some refuse it."""
+    try:
+        chat_pieces(template, ("t",), True)
+    except FrankenError:
+        return False
+    return True
 
 
 def _pad(rows: Sequence[Sequence[int]], width: int, value: int) -> Tensor:

@@ -12,9 +12,11 @@ from franken.tasks import Item
 from trainer.algorithms.groups import Metrics
 from trainer.creature.align import AlignStage
 from trainer.creature.lessons import LESSONS
-from trainer.public import held_out_items
+from trainer.data import Conversation
+from trainer.held_out_loss import held_out_loss
+from trainer.public import held_out_conversations, held_out_items
 from trainer.recipe import AnyStage
-from trainer.stages import AskingStage, GrpoStage
+from trainer.stages import AskingStage, GrpoStage, SftStage
 from trainer.templates import instruction, template
 
 ITEMS_PER_TASK = 16
@@ -28,10 +30,12 @@ def quick_look(loaded: Loaded, stage: AnyStage) -> Metrics:
     stage asks.
 
     Of puzzles, macro averages over tasks with `acc@1/<task>` beside them; of data, the mean over
-    its `held_out` rows. Empty where a stage has neither.
+    its `held_out` rows; of supervised data, `held_out_loss`. Empty where a stage has neither.
     """
     if isinstance(stage, AlignStage):
         return {}
+    if isinstance(stage, SftStage) and stage.held_out:
+        return held_out_loss(loaded, _held_out_replies(stage), stage.batch)
     if isinstance(stage, GrpoStage) and stage.held_out:
         by_task = {"": held_out_rows(stage)}
     else:
@@ -51,6 +55,16 @@ def held_out_rows(stage: GrpoStage) -> list[Item]:
     """A stage's held-out questions, by its rules for images and bad rows."""
     skip = stage.on_bad_row == "skip"
     return held_out_items(stage.data, stage.held_out, stage.max_pixels, skip=skip)
+
+
+def _held_out_replies(stage: SftStage) -> list[Conversation]:
+    return held_out_conversations(
+        stage.data,
+        stage.held_out,
+        ask=request_of(stage),
+        max_pixels=stage.max_pixels,
+        skip=stage.on_bad_row == "skip",
+    )
 
 
 def puzzles_of(stage: AskingStage) -> list[str]:

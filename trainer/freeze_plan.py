@@ -9,7 +9,7 @@ from trainer.memory import adapters_of
 from trainer.public import check_held_out, is_here
 from trainer.recipe import Lora, Recipe
 from trainer.shapes import Shapes, numel, shapes_of
-from trainer.stages import GrpoStage
+from trainer.stages import AskingStage
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ def freeze_plan(recipe: Recipe, freeze: Sequence[str] = ()) -> list[StageFreeze]
     shapes = shapes_of(recipe.model)
     stages = []
     for stage in recipe.stages:
-        if isinstance(stage, GrpoStage) and stage.held_out and is_here(stage.data):
-            check_held_out(stage.data, stage.held_out, stage.prompts)
+        if isinstance(stage, AskingStage) and stage.held_out and is_here(stage.data):
+            check_held_out(stage.data, stage.held_out, stage.count)
         specs = [*stage.freeze, *freeze]
         length = f"{stage.steps} steps" if stage.steps else f"{stage.cpu_seconds:g} CPU-seconds"
         data = getattr(stage, "data", "") or ", ".join(getattr(stage, "tasks", {}))

@@ -16,6 +16,7 @@ difference is paired by seed and puzzle.
     out/merges/<arm>-<seed>.parquet   what the two hybrids of an arm answered
     out/summary.csv                   means, differences and intervals
     out/cost.csv                      trained parameters and CPU seconds an update
+    out/layers.csv, correlations.csv  of single layers that train alone (trainer/layer_worth.py)
 """
 
 from collections.abc import Callable, Sequence
@@ -35,6 +36,7 @@ from franken.runs import TrainingRun, write_parquet
 from franken.study.hybrids import Hybrid
 from franken.study.sweep import random_sets
 from trainer.evaluate import request_of
+from trainer.layer_worth import layer_worth
 from trainer.recipe import Recipe, with_trained
 from trainer.stages import GrpoStage
 from trainer.study import Look, look_at, run_study, summarise, write_summary
@@ -121,6 +123,8 @@ def run_freeze_study(
     summary = _summary(answers, arms, "train" if trained else "freeze")
     write_summary(summary, out / "summary.csv")
     write_summary(_cost(arms, seeds, out, updates), out / "cost.csv")
+    if trained and any(len(arm.layers) == 1 for arm in arms):
+        layer_worth(recipe, arms, seeds, out, answers)
     return summary
 
 

@@ -57,7 +57,7 @@ from trainer.rewards import RewardError
 from trainer.rounding import warn_of_lost_updates
 from trainer.run_folder import claim, cpu_seconds, trim_metrics
 from trainer.sharding import checkpoint_activations, is_sharded, shard, whole
-from trainer.stages import GrpoStage
+from trainer.stages import AskingStage
 from trainer.steps import stage_step
 
 SAVE_EVERY = 50
@@ -132,8 +132,8 @@ def run_train(
     recipe = with_trained(recipe, freeze, train)
     complete = (out / SUMMARY).exists()
     for stage in () if complete else recipe.stages:
-        if isinstance(stage, GrpoStage) and stage.held_out:
-            check_held_out(stage.data, stage.held_out, stage.prompts)
+        if isinstance(stage, AskingStage) and stage.held_out:
+            check_held_out(stage.data, stage.held_out, stage.count)
     if rank() == 0 and not complete:
         warn_of_lost_updates(recipe)
     with (
@@ -239,8 +239,9 @@ def _train_stage(run: _Run, index: int, resumed: Path | None) -> None:
             if _evaluates(stage, position):
                 with whole(loaded.model):
                     line["held_out"] = on_main_process(lambda: quick_look(loaded, stage))
-                if line["held_out"]:
-                    score = Score(index, line["held_out"][run.recipe.keep.by])
+                by = run.recipe.keep.by
+                if by in line["held_out"]:
+                    score = Score(index, line["held_out"][by] * (-1 if by == "loss" else 1))
             run.show()
             run.keep()
             log.write(json.dumps(line) + "\n")

@@ -29,7 +29,6 @@ from trainer.public import is_here, public_conversations, public_items
 from trainer.recipe import AnyStage, Recipe, parse_recipe
 from trainer.rollout import next_items
 from trainer.rounding import lost_updates
-from trainer.row_rules import RowRules
 from trainer.shapes import Shapes, shapes_of
 from trainer.stages import GrpoStage, SftStage
 from trainer.templates import template
@@ -160,10 +159,13 @@ def lengths_of(stage: AnyStage, shapes: Shapes) -> Lengths:
         if stage.data and not is_here(stage.data):
             return Lengths(UNKNOWN_PROMPT, UNKNOWN_PROMPT // 2, stage.max_new_tokens, "assumed")
         if stage.data:
-            rules = RowRules(None, stage)
-            pixels, skipped = stage.max_pixels, rules.skipped
             items = public_items(
-                stage.data, EXAMPLES, seed=0, step=0, max_pixels=pixels, skipped=skipped
+                stage.data,
+                EXAMPLES,
+                seed=0,
+                step=0,
+                max_pixels=stage.max_pixels,
+                skipped=_told_elsewhere,
             )
         else:
             items = next_items(stage.tasks, EXAMPLES, seed=0, step=0)
@@ -174,7 +176,6 @@ def lengths_of(stage: AnyStage, shapes: Shapes) -> Lengths:
     elif isinstance(stage, SftStage) and stage.data:
         if not is_here(stage.data):
             return Lengths(UNKNOWN_PROMPT, UNKNOWN_PROMPT // 2, UNKNOWN_PROMPT, "assumed")
-        rules = RowRules(None, stage)
         examples = public_conversations(
             stage.data,
             EXAMPLES,
@@ -182,7 +183,7 @@ def lengths_of(stage: AnyStage, shapes: Shapes) -> Lengths:
             step=0,
             ask=request_of(stage),
             max_pixels=stage.max_pixels,
-            skipped=rules.skipped,
+            skipped=_told_elsewhere,
         )
     elif isinstance(stage, SftStage):
         shape = template(stage.template)
@@ -198,6 +199,10 @@ def lengths_of(stage: AnyStage, shapes: Shapes) -> Lengths:
     prompt, image, answer = (max(column) for column in zip(*counted, strict=True))
     answer = stage.max_new_tokens if isinstance(stage, GrpoStage) else answer
     return Lengths(prompt, image, answer, known)
+
+
+def _told_elsewhere(row: int, why: str) -> None:
+    """A row that fails has no length; `failing_rows` counts it."""
 
 
 def _count(example: Conversation, count: CountTokens, pixels: int) -> tuple[int, int, int]:

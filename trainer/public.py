@@ -8,7 +8,8 @@ number of images each.
 Rows that are held out are drawn once, by a seed of their own: runs of any seed, and all stages of a
 recipe, hold out the same ones and never train on them, nor on a row that asks the same words about
 the same pixels. Left out: images that were scaled or compressed anew, and questions in other words;
-those count as different.
+those count as different. What is held out is a number of rows, a share of them, or all of another
+source.
 """
 
 import hashlib
@@ -29,6 +30,7 @@ from trainer.data import Conversation
 
 HELD_OUT_SEED = 77
 TRIES = 20  # rows that are drawn in the place of one that cannot be asked
+HeldOut = int | float | str  # rows, a share of them, or another source
 T = TypeVar("T")
 U = TypeVar("U")
 AT_ONCE = 256  # rows whose images are in memory while twins are looked for
@@ -76,6 +78,7 @@ def public_conversations(
     step: int,
     first: int = 0,
     width: int | None = None,
+    held_out: HeldOut = 0,
     ask: str = "",
     max_pixels: int = 0,
     check: Callable[[Conversation], str | None] | None = None,
@@ -84,13 +87,32 @@ def public_conversations(
     """Rows of a step as `public_items` draws them, with what they reply."""
 
     def good(row: Spoken) -> tuple[Conversation, str | None]:
-        images = tuple(scaled(image, max_pixels) for image in row.images)
-        turns = [(ask + question, reply) for question, reply in row.turns]
-        made = Conversation(images[0] if images else None, turns, more_images=images[1:])
+        made = _conversation(row, ask, max_pixels)
         return made, row.error or (check(made) if check else None)
 
     pick = _stream(data).converse
-    return drawn(data, pick, good, count, seed, step, first, width, 0, skipped)
+    return drawn(data, pick, good, count, seed, step, first, width, held_out, skipped)
+
+
+def held_out_conversations(
+    data: str, held_out: HeldOut, *, ask: str = "", max_pixels: int = 0, skip: bool = False
+) -> list[Conversation]:
+    """The conversations that are never trained on. Raises FrankenError, naming the row, for one
+    that cannot be learnt; with `skip` it is left out.
+    """
+    rows, source = split_rows(data, held_out)[1], held_out if isinstance(held_out, str) else data
+    spoken = _stream(source).converse(rows)
+    for row, said in zip(rows, spoken, strict=True):
+        if said.error and not skip:
+            raise _cannot_be_asked(source, row, said.error)
+    return [_conversation(said, ask, max_pixels) for said in spoken if not said.error]
+
+
+def _conversation(row: Spoken, ask: str, max_pixels: int) -> Conversation:
+    images = tuple(scaled(image, max_pixels) for image in row.images)
+    turns = [(ask + question, reply) for question, reply in row.turns]
+    first, more = images[0] if images else None, images[1:]
+    return Conversation(first, turns, more_images=more, system=row.system)
 
 
 def drawn(
@@ -102,7 +124,7 @@ def drawn(
     step: int,
     first: int = 0,
     width: int | None = None,
-    held_out: int = 0,
+    held_out: HeldOut = 0,
     skipped: Report | None = None,
 ) -> list[U]:
     """Rows of a step, as `public_items` draws them, made by `pick` and judged by `good`, which
@@ -168,14 +190,15 @@ def held_out_items(
     return [smaller(item, max_pixels) for item in items if not item.error and item.question]
 
 
-def check_held_out(data: str, held_out: int, prompts: int) -> None:
+def check_held_out(data: str, held_out: HeldOut, prompts: int) -> None:
     """Raise UsageError where too few rows are left: a step would ask one of them twice."""
     if not held_out:
         return
     count = _stream(data).size
-    left = len(split_rows(data, held_out)[0])
+    learnt, held = split_rows(data, held_out)
+    left, of_it = len(learnt), 0 if isinstance(held_out, str) else len(held)
     if left < prompts:
-        twins = max(0, count - held_out) - left
+        twins = count - of_it - left
         raise UsageError(
             f"{data} has too few rows to hold {held_out} out",
             why=f"it has {count}{f' ({twins} ask what a held-out one asks)' * (twins > 0)}, "
@@ -185,43 +208,67 @@ def check_held_out(data: str, held_out: int, prompts: int) -> None:
 
 
 @lru_cache(maxsize=4)
-def split_rows(data: str, held_out: int) -> tuple[Sequence[int], Sequence[int]]:
+def split_rows(data: str, held_out: HeldOut) -> tuple[Sequence[int], Sequence[int]]:
     """The row numbers to train on, and those held out; of a larger `held_out` the smaller one is a
-    part.
+    part. Where another source is held out, the second are its rows.
 
     Rows that ask what a held-out row asks are in neither. The order of the draw depends on the
     number of rows alone.
     """
     stream = _stream(data)
     order = list(range(stream.size))
+    if isinstance(held_out, str):
+        other = _stream(held_out)
+        held = range(other.size)
+        return sorted({*order} - _twins(stream, other, held)), held
+    if isinstance(held_out, float):
+        held_out = max(1, round(held_out * stream.size)) if held_out else 0
     child_rng("held-out", HELD_OUT_SEED).shuffle(order)
     held = order[:held_out]
-    twins = _twins(stream, held) if 0 < held_out < stream.size else set()
+    twins = _twins(stream, stream, held) if 0 < held_out < stream.size else set()
     return sorted({*order[held_out:]} - twins), sorted(held)
 
 
-def _twins(stream: Stream, held: Sequence[int]) -> set[int]:
-    """Rows that ask what one of `held` asks. Only rows whose words are those of a held one have
-    their images read.
+def _twins(stream: Stream, other: Stream, held: Sequence[int]) -> set[int]:
+    """Rows of `stream` that ask what one of the `held` rows of `other` asks. Only rows whose words
+    are those of such a one have their images read.
     """
     words = [" ".join(text.split()) for text in stream.texts()]
+    others = words if other is stream else [" ".join(text.split()) for text in other.texts()]
     alike: dict[str, list[int]] = defaultdict(list)
     for row, text in enumerate(words):
         alike[text].append(row)
-    held_words = {words[row] for row in held}
-    suspects = sorted(row for text in held_words for row in alike[text] if len(alike[text]) > 1)
-    looks: dict[int, bytes] = {}
-    for first in range(0, len(suspects), AT_ONCE):
-        rows = suspects[first : first + AT_ONCE]
-        looks |= {row: _look_of(item) for row, item in zip(rows, stream.pick(rows), strict=True)}
-    seen = {(words[row], looks[row]) for row in held if row in looks}
+    least = 1 if other is stream else 0  # a held row is its own twin
+    asked = {others[row] for row in held if len(alike[others[row]]) > least}
+    suspects = sorted(row for text in asked for row in alike[text])
+    looks = _looks(stream, suspects)
+    held_looks = looks if other is stream else {}
+    if other is not stream:
+        held_looks = _looks(other, [row for row in held if others[row] in asked])
+    seen = {(others[row], held_looks[row]) for row in held if row in held_looks}
     return {row for row in suspects if (words[row], looks[row]) in seen}
 
 
-def _look_of(item: Item) -> bytes:
-    """A hash of a question's pixels, however their files are written."""
+def _looks(stream: Stream, rows: Sequence[int]) -> dict[int, bytes]:
+    """A hash of what each row shows."""
+    looks: dict[int, bytes] = {}
+    for first in range(0, len(rows), AT_ONCE):
+        some = rows[first : first + AT_ONCE]
+        pairs = zip(some, stream.pick(some), stream.converse(some), strict=True)
+        looks |= {row: _look_of(item, said) for row, item, said in pairs}
+    return looks
+
+
+def _look_of(item: Item, said: Spoken) -> bytes:
+    """A hash of a question's pixels, however their files are written; of a conversation that cannot
+    be asked as one question, of all that is asked in it and shown.
+    """
     digest = hashlib.sha256()
-    for image in filter(None, (item.image, *item.more_images)):
+    images = [item.image, *item.more_images]
+    if item.error and not said.error:
+        images = [*said.images]
+        digest.update("\0".join(" ".join(question.split()) for question, _ in said.turns).encode())
+    for image in filter(None, images):
         digest.update(f"{image.mode} {image.size}".encode() + image.tobytes())
     return digest.digest()
 

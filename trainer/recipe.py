@@ -28,14 +28,14 @@ AnyStage = Annotated[AlignStage | SftStage | GrpoStage, Field(discriminator="kin
 
 
 class Keep(Strict):
-    """Which checkpoints stay: the last ones, and the best by held-out accuracy of `eval_every`; and
-    the weights of every so many updates, in `checkpoints/`, for good (trainer/kept.py). `keep: all`
-    is `keep: {every: 1}`.
+    """Which checkpoints stay: the last ones, and the best by held-out accuracy of `eval_every`, or
+    by the held-out loss of an SFT stage on data; and the weights of every so many updates, in
+    `checkpoints/`, for good (trainer/kept.py). `keep: all` is `keep: {every: 1}`.
     """
 
     last: int = Field(default=2, gt=0)
     best: int = Field(default=0, ge=0)
-    by: Literal["acc@1", "acc@4"] = "acc@4"
+    by: Literal["acc@1", "acc@4", "loss"] = "acc@4"
     every: Annotated[int, Field(ge=0)] | Literal["powers"] = Field(
         default=0, description="keep the weights of so many updates, or of the powers of two"
     )
@@ -99,9 +99,9 @@ class Recipe(Strict):
 
     @model_validator(mode="after")
     def _holds_out_alike(self) -> "Recipe":
-        held: dict[str, int] = {}
+        held: dict[str, int | float | str] = {}
         for stage in self.stages:
-            if isinstance(stage, GrpoStage) and stage.data:
+            if isinstance(stage, GrpoStage | SftStage) and stage.data:
                 data = canonical(stage.data)
                 if held.setdefault(data, stage.held_out) != stage.held_out:
                     raise ValueError(
@@ -124,6 +124,12 @@ class Recipe(Strict):
             if not self.keep.best:
                 raise ValueError("export: best needs keep: {best: 1}")
             questions = set(getattr(last, "tasks", ())) - set(LESSONS)
+            told = isinstance(last, SftStage) and bool(last.held_out)
+            if told != (self.keep.by == "loss"):
+                raise ValueError(
+                    "keep.by: loss is for a last stage of SFT on data that holds some out, "
+                    "and the only one there"
+                )
             if not last.eval_every or not (questions or getattr(last, "held_out", 0)):
                 raise ValueError(
                     "export: best needs eval_every and puzzles, or held_out data, in the last stage"

@@ -13,6 +13,8 @@ the comment at its top are then patterns:
       size:
         3B: {model: Qwen/Qwen2.5-VL-3B-Instruct, stages.0.sample_batch: 8}
 
+`{examples}` at the start of a value is the folder of the package's example rows.
+
 Nothing here imports torch: naming recipes costs no more than reading them.
 """
 
@@ -85,6 +87,7 @@ def _built_in() -> dict[str, _Entry]:
     waiting: list[_Entry] = []
     for file in sorted((resources.files("trainer") / "recipes").iterdir(), key=lambda f: f.name):
         text = file.read_text()
+        text = text.replace("{examples}", str(resources.files("trainer") / "examples"))
         raw = _mapping(parse_yaml(text, file.name), file.name)
         comment = takewhile(lambda line: line.startswith("#"), text.splitlines())
         description = " ".join(line.lstrip("# ") for line in comment).split(". ")[0].rstrip(".")

@@ -79,6 +79,7 @@ def _rows(stage: SftStage, rules: RowRules, *, seed: int, step: int) -> list[Con
             step=step,
             first=mine.start,
             width=stage.batch,
+            held_out=stage.held_out,
             ask=request_of(stage),
             max_pixels=stage.max_pixels,
             check=rules.obstacle_to_learning,

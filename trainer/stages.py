@@ -95,6 +95,11 @@ class SftStage(Stage):
         description="instead of puzzles: rows whose conversation, or answer, is what is learnt",
     )
     on_bad_row: OnBadRow = ON_BAD_ROW
+    held_out: int | float | str = Field(
+        default=0,
+        description="rows of `data` never trained on, their loss told at eval_every: how many, a "
+        "share below 1, or a file of them",
+    )
     max_pixels: int = MAX_PIXELS
     max_prompt_tokens: int = MAX_PROMPT_TOKENS
     template: str = Field(
@@ -110,12 +115,25 @@ class SftStage(Stage):
         default=0, ge=0, description="tokens a packed row at most; 0 is all of the batch in one"
     )
 
+    @property
+    def count(self) -> int:
+        """Rows a step."""
+        return self.batch
+
     @model_validator(mode="after")
     def _known(self) -> "SftStage":
         if self.token_budget and not self.packed:
             raise ValueError("token_budget of an SFT stage needs packed: true")
         if bool(self.tasks) == bool(self.data):
             raise ValueError("an SFT stage needs either tasks or data")
+        if self.held_out and not (self.data and self.eval_every):
+            raise ValueError("held_out needs data, and eval_every to tell its loss")
+        if isinstance(self.held_out, str) and self.held_out:
+            canonical(self.held_out)
+        elif isinstance(self.held_out, int | float) and not (
+            0 <= self.held_out < 1 or self.held_out == int(self.held_out) > 0
+        ):
+            raise ValueError("held_out is a number of rows, a share below 1, or a file")
         if self.data:
             canonical(self.data)
         else:
@@ -253,6 +271,11 @@ class GrpoStage(Stage):
         for key in ("clip_low", "clip_high", "dual_clip"):
             if key not in reads and getattr(self, key) != type(self).model_fields[key].default:
                 raise ValueError(f"the loss {self.loss.name} does not read {key}")
+
+    @property
+    def count(self) -> int:
+        """Rows a step."""
+        return self.prompts
 
     @property
     def loss_parameters(self) -> dict[str, Any]:

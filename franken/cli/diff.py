@@ -9,12 +9,21 @@ from franken.cli.options import Download, DryRun, Json, Out, split_list
 from franken.console import finish_diff, print_object, progress_bar
 from franken.outputs import output_folder
 
+TOPK = 50
+
 
 def diff(
     checkpoints: Annotated[
         list[str],
         typer.Argument(help="BASE RL, or BASE SFT RL; a LoRA adapter may stand for its model."),
     ],
+    along: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Instead of later checkpoints: a training run, all of whose checkpoints on the "
+            "way are compared with BASE; again for other runs or seeds."
+        ),
+    ] = None,
     layers: Annotated[
         str, typer.Option(help="Only these layers: 16-28, vision:all, late; with commas.")
     ] = "",
@@ -27,7 +36,7 @@ def diff(
     ] = False,
     topk: Annotated[
         int, typer.Option(min=1, help="Directions of the log-volume and of the energy's share.")
-    ] = 50,
+    ] = TOPK,
     subspaces: Annotated[
         bool,
         typer.Option("--subspaces", help="Do both updates go the same way? Needs BASE SFT RL."),
@@ -50,6 +59,28 @@ def diff(
     json: Json = False,
 ) -> int:
     """What did training change? Compare two or three checkpoints tensor by tensor."""
+    if along:
+        from franken.cli.diff_along import diff_along
+
+        only = {"--subspaces": subspaces, "--expect-frozen": expect_frozen, "--topk": topk != TOPK}
+        return diff_along(
+            checkpoints,
+            along,
+            selection={
+                "layers": layers,
+                "parts": split_list(parts),
+                "components": split_list(components),
+            },
+            refused=[name for name, given in only.items() if given],
+            with_spectra=spectra,
+            figures=figures,
+            device=device,
+            jobs=jobs,
+            download=download,
+            out=out,
+            dry_run=dry_run,
+            json=json,
+        )
     from franken.diff.plan import plan_diff
     from franken.diff.run import DiffOptions, check_frozen, run_diff
     from franken.runs import load_run

@@ -87,6 +87,10 @@ PAGES = {
                 "franken diff creature:base creature:sft --spectra --layers 2-6",
                 "in how many directions; layers 2..5",
             ),
+            (
+                "franken diff creature:sft --along rl",
+                "the way of a training run over the checkpoints that it kept",
+            ),
         ),
     ),
     "merge": Page(

@@ -33,8 +33,9 @@ def probe(
             help="swap (suffix and single), swap-suffix, swap-single, swap-prefix, swap-window:3; "
             "zero, mean, noise, each also as zero-attention or zero-mlp; attention, lens, "
             "patch (both ways at each --site), or one of patch-residual, -attn, -mlp, -heads, each "
-            "also with -noising; with --against: across (both ways at each --site), stitch (below "
-            "and above; also as stitch:affine). With commas."
+            "also with -noising; block:FROM>TO, as block:image>question, also as block-single, "
+            "-suffix, -prefix, -window:5:FROM>TO; with --against: across (both ways at each "
+            "--site), stitch (below and above; also as stitch:affine). With commas."
         ),
     ] = "swap,zero",
     against: Annotated[

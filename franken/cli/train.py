@@ -28,6 +28,9 @@ Train = Annotated[
 ]
 
 
+ARMS = "arms"  # in place of a spec of --train: what --arms names
+
+
 def train(
     recipe: Annotated[
         str, typer.Argument(help="A .yaml file, or the name of a built-in recipe.")
@@ -81,9 +84,12 @@ def freeze_train(
     arms: Annotated[
         str,
         typer.Option(
-            help="A study: early, middle, late, 2-5, random:3, complement; with commas. "
-            "Plain RL is always one."
+            help="A study: early, middle, late, 2-5, each, random:3, complement; with commas. "
+            "Plain RL is always one. With --train arms they train alone, instead of being frozen."
         ),
+    ] = "",
+    layers: Annotated[
+        str, typer.Option(help="With --arms each: only these layers of the decoder, as 4-8.")
     ] = "",
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of a study.")] = 3,
     items: Annotated[
@@ -99,13 +105,25 @@ def freeze_train(
     """Was it necessary? Train with layers frozen, and prove that they did not move; or study many
     sets with --arms.
     """
-    if bool(freeze or train) == bool(arms):
+    trained = bool(arms) and train == ARMS
+    if bool(freeze or (train and not trained)) == bool(arms):
         raise UsageError(
             "give --freeze or --train for one run, or --arms for a study",
             fix="--arms early,middle,late,random:3",
         )
     if arms:
-        return _study(recipe, split_list(arms), seeds, items, out, set_ or [], dry_run, json)
+        return _study(
+            recipe,
+            split_list(arms),
+            seeds,
+            items,
+            out,
+            set_ or [],
+            dry_run,
+            json,
+            layers=layers,
+            trained=trained,
+        )
     return _train(recipe, freeze, train, out, set_ or [], dry_run, json)
 
 
@@ -171,20 +189,27 @@ def _study(
     overrides: list[str],
     dry_run: bool,
     json: bool,
+    *,
+    layers: str,
+    trained: bool,
 ) -> int:
     from trainer.freeze_study import depth_of, plan_arms, run_freeze_study
     from trainer.recipe import load_recipe
 
     recipe = load_recipe(name, tuple(overrides))
-    planned = plan_arms(arms, depth_of(recipe))
+    planned = plan_arms(arms, depth_of(recipe), layers=layers, trained=trained)
     runs = {arm.label: arm.ranges or "nothing" for arm in planned}
     if dry_run:
-        return print_object({"frozen": runs, "seeds": seeds, "runs": len(runs) * seeds}, json)
+        what = "trained alone" if trained else "frozen"
+        cost = {what: runs, "seeds": seeds, "runs": len(runs) * seeds}
+        return print_object({**cost, "hybrids": 2 * (len(runs) - 1) * seeds}, json)
     if out is None:
         raise UsageError("no --out given", why="a study needs its own folder", fix="add --out DIR")
     out = output_folder(out)
     say = None if json else lambda line: print(line, file=sys.stderr, flush=True)
-    summary = run_freeze_study(recipe, planned, range(seeds), out, items=items, report=say)
+    summary = run_freeze_study(
+        recipe, planned, range(seeds), out, items=items, trained=trained, report=say
+    )
     from franken.report.figures.freezing import draw_freezing
 
     figure = draw_freezing(summary, out / "freezing.png")
@@ -194,6 +219,27 @@ def _study(
     head = ["layers", "what", "acc@1", "minus plain RL", "minus start"]
     print_table(head, [_line(row) for row in shown.to_dict("records")])
     print(figure)
+    return _print_worth(out) if trained else 0
+
+
+def _print_worth(out: Path) -> int:
+    """What single layers are worth by every measure, and what predicts training them alone."""
+    import pandas as pd
+
+    from franken.report.figures.layer_worth import draw_worth, worth_table
+    from trainer.layer_worth import ALONE, CORRELATIONS, LAYERS
+
+    if not (out / LAYERS).exists():
+        return 0
+    table, found = pd.read_csv(out / LAYERS), pd.read_csv(out / CORRELATIONS)
+    print_table(*worth_table(table))
+    for row in found[found["one"] == ALONE].to_dict("records"):
+        print(
+            f"{row['other']} orders {row['n']} layers as training them alone does: Spearman "
+            f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}], p = {row['p']:.3g} "
+            f"(Holm {row['p_adjusted']:.3g})"
+        )
+    print(draw_worth(table, found, out / "layers.png"))
     return 0
 
 

@@ -9,8 +9,10 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from franken.diff import metrics
+from franken.diff.along_plan import AlongPlan
 from franken.diff.plan import DiffPlan
 from franken.diff.run import DiffOptions, cores
+from franken.diff.steps import step_products
 from franken.diff.values import opened
 
 SAMPLE = 1 << 24  # elements
@@ -24,6 +26,24 @@ def estimate_seconds(plan: DiffPlan, options: DiffOptions, jobs: int | None = No
     seconds = _streaming(plan)
     if (options.spectra or options.subspaces) and options.device == "cpu":
         seconds += _decomposing(plan, options)
+    return seconds / (jobs or cores())
+
+
+def estimate_along(plan: AlongPlan, *, with_spectra: bool, jobs: int | None = None) -> float:
+    """About how long `run_along` takes on this machine, in seconds."""
+    tensors = plan.tensors
+    largest = max(tensors.tensors, key=tensors.nbytes)
+    with ExitStack() as stack:
+        start, *later = [stack.enter_context(opened(*e)) for e in tensors.stages(largest)]
+        whole = start.size
+        start.size = min(SAMPLE // (len(later) + 1), whole)
+        began = time.perf_counter()
+        step_products(start, [later])
+        seconds = (time.perf_counter() - began) * whole / max(start.size, 1)
+    seconds *= tensors.total_bytes / max(tensors.nbytes(largest), 1)
+    if with_spectra:
+        each = _decomposing(tensors, DiffOptions(spectra=True)) / len(tensors.deltas)
+        seconds += each * sum(len(run.updates) for run in plan.runs)
     return seconds / (jobs or cores())
 
 

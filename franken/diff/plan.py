@@ -90,6 +90,15 @@ def plan_diff(
     nothing is left.
     """
     opened = _open(checkpoints, download)
+    return pair(opened, layers=layers, parts=parts, components=components)
+
+
+def pair(
+    opened: Stages, *, layers: str = "", parts: Sequence[str] = (), components: Sequence[str] = ()
+) -> DiffPlan:
+    """Pair the tensors of opened checkpoints, any number of them. Raises UsageError where nothing
+    is left.
+    """
     chosen = {(r.part, layer) for r in _ranges(layers, opened) for layer in r.layers}
     check_known("--parts", parts, PARTS)
     check_known("--components", components, COMPONENTS)

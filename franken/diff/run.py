@@ -92,7 +92,7 @@ def run_diff(
             progress(sum(plan.nbytes(name) for name in plan.tensors if name in done))
         saved = time.monotonic()
         try:
-            for name, rows in _measured(
+            for name, rows in in_order(
                 todo, partial(tensor_rows, plan, options=options), jobs or cores()
             ):
                 waiting += rows
@@ -173,7 +173,7 @@ def _add_subspaces(rows: Sequence[Row], stages: Sequence[Values], k: int) -> Non
         after |= subspaces.overlaps(first, second)._asdict()
 
 
-def _measured(
+def in_order(
     names: Sequence[str], measure: Callable[[str], list[Row]], jobs: int
 ) -> Iterator[tuple[str, list[Row]]]:
     """Rows of every tensor in the given order, computed by `jobs` threads that run at most a few

@@ -53,11 +53,15 @@ class Values:
             )
         return values if self._update is None else values + self._added(start, stop)
 
+    def shares(self, other: "Values") -> bool:
+        """Whether both are adapters on one stored weight, or that weight itself."""
+        return self._entry == other._entry
+
     def minus(self, earlier: "Values", start: int, stop: int) -> np.ndarray:
         """This less an earlier one, as float32. Adapters on one weight subtract without it, so that
         their rank survives.
         """
-        if self._entry == earlier._entry:
+        if self.shares(earlier):
             return self._added(start, stop) - earlier._added(start, stop)
         return self.floats(start, stop) - earlier.floats(start, stop)
 

@@ -32,12 +32,17 @@ Edit = Callable[[Tensor, Context], Tensor]
 
 
 @contextmanager
-def edit(edits: Mapping[nn.Module, Edit], phase: Phase = "both") -> Iterator[None]:
+def edit(
+    edits: Mapping[nn.Module, Edit], phase: Phase = "both", *, ahead: bool = False
+) -> Iterator[None]:
     """While the context lasts, replace each module's output `[batch, tokens, hidden]` by
     `edit(output, context)`.
+
+    Hooks that are there already have had their look, unless the edit goes `ahead` of them: some
+    towers hand on what transformers' own hooks have kept of a layer (LLaVA-OneVision).
     """
     handles = [
-        module.register_forward_hook(_hook(change, phase), with_kwargs=True)
+        module.register_forward_hook(_hook(change, phase), with_kwargs=True, prepend=ahead)
         for module, change in edits.items()
     ]
     try:

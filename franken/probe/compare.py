@@ -23,10 +23,10 @@ from franken.stats import holm, sign_flip_test
 if TYPE_CHECKING:
     from franken.runs import LayerRow
 
-KEY = ["method", "sample", "layer"]  # of a row of a run
+KEY = ["method", "part", "sample", "layer"]  # of a row of a run
 ABOUT = ["task", "question", "error", "ineligible"]
 PAIRED = (  # columns of samples that two probes are compared by
-    *("method", "layer", "task", "sample", "question", "score", "baseline_score"),
+    *("method", "part", "layer", "task", "sample", "question", "score", "baseline_score"),
     *("error", "ineligible"),
 )
 
@@ -100,15 +100,15 @@ def difference_rows(model: str, rows: pd.DataFrame) -> list[LayerRow]:
     """
     measured = rows.loc[rows["metric"].notna()]
     families: dict[tuple[str, ...], list[tuple[LayerRow, float]]] = {}
-    cells = ["method", "task", "metric", "component", "layer"]
+    cells = ["method", "part", "task", "metric", "component", "layer"]
     for place, cell in measured.groupby(cells, sort=False):
-        method, task, metric, component, layer = map(str, place)
+        method, part, task, metric, component, layer = map(str, place)
         differences = (cell["second"] - cell["first"]).to_numpy(float)
-        head = RowHead(model=model, method=method, part="text", task=task)
+        head = RowHead(model=model, method=method, part=part, task=task)
         rates = {m.name for m in of_rows(method).metrics() if m.rate}
         named = Metric(f"{metric}{DIFFERENCE}", "", rate_difference=metric in rates)
         row = named.estimate(head, int(layer), component, differences)
-        family = method, task, metric, component.partition("head")[0]
+        family = method, part, task, metric, component.partition("head")[0]
         families.setdefault(family, []).append((row, sign_flip_test(differences)))
     for members in families.values():
         for (row, _), p in zip(members, holm([p for _, p in members]), strict=True):

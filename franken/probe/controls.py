@@ -13,6 +13,11 @@ model and prompts at hand.
   receiver's own head.
 - A model that is stitched to itself is itself, in its logits and in its reply; and what is read of
   a stitched model layer by layer is what it says when it runs as one.
+- In the tower: what was kept of a run and is said again gives the same logits; an image that sees
+  itself changes nothing; the source's features are the source's answer; the clean image's patches
+  after the last block restore the clean run.
+- Attention edges cut in no layer leave the logits bit-identical, and with all edges from the image
+  cut in all layers they are those of another image.
 - The attention that a token gives to the image and to the rest is one.
 - The lens at the last layer reads the model's own logits.
 - A hook that returns what it gets leaves the logits bit-identical; and after the run so are the
@@ -30,13 +35,14 @@ from torch import Tensor
 
 from franken.errors import VerificationError
 from franken.generate.native import Prompt, Sampling, encode_prompts, generate
-from franken.models.hooks import edit, identity_layer
+from franken.models.hooks import edit, identity_layer, keeping, returning
 from franken.models.loading import Loaded
 from franken.models.placement import waiting_weights
-from franken.probe import ablate, attention, patch, stitch, swap
+from franken.probe import ablate, attention, knockout, patch, stitch, swap, tower
 from franken.probe.lens import Lens, answer_batch
 
 ATTENTION_ROWS = 8
+TOLERANCE = 1e-2  # of a share of a logit difference
 
 
 def check_swaps(
@@ -106,6 +112,45 @@ def check_patching(
 
 
 @torch.no_grad()
+def check_tower(loaded: Loaded, pairs: Sequence[tuple[Prompt, Prompt]], part: str) -> list[str]:
+    """What fails of the controls on the vision tower and the projector, in words; of (target,
+    source) with equal grids.
+    """
+    depth, dtype = len(tower.blocks_of(loaded)), loaded.model.dtype
+    last = depth - 1 if part == "vision" else 0
+    failures = []
+    for prompts in pairs:
+        key = prompts[0].key
+        target, source = (encode_prompts(loaded, [prompt]) for prompt in prompts)
+        if not torch.equal(target.input_ids, source.input_ids):
+            continue  # the sample's own error
+        plain, other = (tower.run_tower(loaded, batch)[0] for batch in (target, source))
+        modules = tower.tower_modules(loaded)
+        with keeping(modules) as kept:
+            tower.run_tower(loaded, target)
+        with returning(dict(zip(modules, kept, strict=True))):
+            if not _close(tower.run_tower(loaded, target)[0], plain, dtype):
+                failures.append(f"{key}: a tower that is not changed has other logits")
+        own = dict(enumerate(tower.look(loaded, part, target)))
+        with tower.seeing(loaded, part, own):
+            if not _close(tower.run_tower(loaded, target)[0], plain, dtype):
+                failures.append(f"{key}: an image that sees itself has other logits")
+        with tower.seeing(loaded, "projector", {0: tower.look(loaded, "projector", source)[0]}):
+            if not _close(tower.run_tower(loaded, target)[0], other, dtype):
+                failures.append(f"{key}: the source's features are not the source's answer")
+        gap = plain - other
+        if float(gap.max() - gap.min()) > 0:
+            sides = int(gap.argmax()), int(gap.argmin())
+            restored, _ = tower.tower_effects(
+                loaded, target, source, sides, part=part, site="residual", layers=[last]
+            )
+            deep = len(loaded.family.projector_modules(loaded.model)) > 1 and part == "vision"
+            if not deep and abs(restored[0]["all", None] - 1) > TOLERANCE:
+                failures.append(f"{key}: all of the clean image does not restore the clean run")
+    return failures
+
+
+@torch.no_grad()
 def check_across(
     loaded: Loaded, second: Loaded, prompts: Sequence[Prompt], sites: Sequence[str]
 ) -> list[str]:
@@ -166,6 +211,34 @@ def check_stitches(
             said = whole.model(**batch, use_cache=False, logits_to_keep=1).logits[0, -1]
         if not _close(read, said, dtype):
             failures.append(f"{prompt.key}: a stitched model is not what is read of it")
+    return failures
+
+
+@torch.no_grad()
+def check_knockouts(
+    loaded: Loaded, prompts: Sequence[Prompt], pairs: Sequence[tuple[Prompt, Prompt]]
+) -> list[str]:
+    """What fails of the controls on cut edges, in words; of prompts, and of (target, source) whose
+    images are of equal size, in all layers.
+    """
+    failures = []
+    everything = frozenset(range(len(loaded.family.decoder_layers(loaded.model))))
+
+    def logits(prompt: Prompt, layers: frozenset[int], inside: bool = True) -> Tensor:
+        batch = encode_prompts(loaded, [prompt])
+        groups = knockout.prompt_groups(loaded, batch)
+        source = ["image"] if inside else []
+        edges = knockout.edges_of(groups, batch.tokens, source, ["others"])
+        return knockout.cut_pass(
+            loaded, batch, [knockout.Cut(edges, layers)], batch.tokens, keep=1
+        )[0]
+
+    for prompt in prompts:
+        if not torch.equal(logits(prompt, frozenset()), logits(prompt, everything, inside=False)):
+            failures.append(f"{prompt.key}: cutting no edge changes the logits")
+    for target, source in pairs:
+        if not torch.equal(*(logits(prompt, everything) for prompt in (target, source))):
+            failures.append(f"{target.key}: cut off from the image, the answer still depends on it")
     return failures
 
 

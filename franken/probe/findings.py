@@ -22,6 +22,11 @@ def select(rows: pd.DataFrame, **where: str) -> pd.DataFrame:
     return rows.loc[keep]
 
 
+def of_decoder(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of decoder layers, not those of the tower or the projector."""
+    return rows.loc[rows["part"] == "text"] if "part" in rows else rows
+
+
 def curve(rows: pd.DataFrame, **where: str) -> pd.DataFrame:
     """The rows with these values that are a layer's total, not those of its heads or tokens."""
     chosen = select(rows, component=WHOLE, **where)

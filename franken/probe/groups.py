@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 M = TypeVar("M", bound="ByGroup[Any]")
-GROUPS = ("system", "image", "question", "answer", "last", "all")  # of tokens; `all` is every one
+WHOLE = findings.WHOLE
+GROUPS = ("system", "image", "question", "answer", "last", WHOLE)  # of tokens; `all` is every one
+# Of patches in the vision tower: whether their own pixels differ between two images.
+CHANGED, UNCHANGED = "changed", "unchanged"
+PATCHES = (CHANGED, UNCHANGED, WHOLE)
 SITES = {  # site → what figures call it
     "residual": "residual stream",
     "attn": "attention outputs",
@@ -29,6 +33,16 @@ SITES = {  # site → what figures call it
 }
 ROWS = 32  # rows `[tokens, hidden]` that run at a time
 NUMBERED = f"numbers where p < {ALPHA} after Holm"
+
+
+def groups_of(columns: Collection[str]) -> tuple[str, ...]:
+    """The groups that samples with these columns are of: patches in the tower, one at the
+    projector, else tokens.
+    """
+    known = {name.removeprefix("effect_") for name in columns if name.startswith("effect_")}
+    if CHANGED in known or UNCHANGED in known:
+        return PATCHES
+    return (WHOLE,) if WHOLE in known and "last" not in known else GROUPS
 
 
 def p_value(_: pd.DataFrame, effects: np.ndarray) -> float:
@@ -65,7 +79,7 @@ class ByGroup(Method[M]):
         name, column = self.measures, "heads" if self.by_head else "effect"
         return tuple(
             Metric(name, f"{column}_{group}", component=group, label=name, test=p_value)
-            for group in GROUPS
+            for group in groups_of(columns)
         )
 
     @classmethod
@@ -88,7 +102,8 @@ class ByGroup(Method[M]):
 
 
 def _by_task(rows: pd.DataFrame) -> list[Cells]:
-    groups = [group for group in GROUPS if group in set(rows["component"])]
+    known = dict.fromkeys((*GROUPS[:-1], *PATCHES))
+    groups = [group for group in known if group in set(rows["component"])]
     return [
         Cells(findings.select(rows, task=task), groups, task, tested=True)
         for task in findings.task_names(rows)

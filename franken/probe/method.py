@@ -138,6 +138,22 @@ class Cost:
     activations: int = 0
     copies: int = 1
 
+    @classmethod
+    def in_tower(
+        cls, plan: ProbePlan, *, items: Collection[int], changes: int, asked: int, scored: int
+    ) -> Cost:
+        """Of changes to the tower or the projector, which are whole passes: each of `changes` is
+        answered by `asked` prompts, in batches, and read in `scored` passes of one.
+        """
+        batches = -(-asked // plan.batch_size)
+        return cls(
+            forwards=changes * batches * plan.max_new_tokens + scored,
+            naive=changes * asked * plan.max_new_tokens + scored,
+            replies=frozenset(items),
+            rows=plan.batch_size,
+            stores=plan.batch_size,
+        )
+
 
 @dataclass(frozen=True)
 class Method(Generic[M]):

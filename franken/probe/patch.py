@@ -14,7 +14,7 @@ output projection. Only layers from ℓ on run again, on the base run's own stor
 token groups at once; the vision tower runs once an image.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -28,11 +28,10 @@ from franken.models.batch import ModelBatch
 from franken.models.hooks import Context, Edit, edit
 from franken.models.loading import Loaded
 from franken.models.tokens import TokenMap, token_map
-from franken.probe.groups import GROUPS, ROWS
+from franken.probe.groups import GROUPS, ROWS, WHOLE, groups_of
 from franken.probe.method import Columns
 from franken.probe.scores import parting
 
-WHOLE = "all"
 TokenGroups = Mapping[str, Int[Tensor, "some"]]  # name → positions in the row
 Where = tuple[str, int | None]  # a token group, and a head or None for all of them
 
@@ -110,28 +109,60 @@ def patch_effects(
     Raises FrankenError when the batches differ in their tokens or the clean run does not prefer its
     token more.
     """
+    check_tokens(clean, corrupt)
+    base, donor = (
+        record(model, batch, site)
+        for batch in ((corrupt, clean) if denoising else (clean, corrupt))
+    )
+    scale = Scale.of(base.logits, donor.logits, parting, denoising=denoising)
+    effects = [
+        {where: scale.share(row) for where, row in rows_of}
+        for rows_of in each_patch(model, base, donor, groups, site, layers, rows)
+    ]
+    return effects, scale.differences
+
+
+def check_tokens(clean: ModelBatch, corrupt: ModelBatch) -> None:
+    """Raises FrankenError where two runs cannot be compared token by token."""
     if not torch.equal(clean.input_ids, corrupt.input_ids):
         raise FrankenError(
             "clean and corrupt have different tokens",
             why="the images' sizes differ",
             fix="use equal sizes",
         )
-    base, donor = (
-        record(model, batch, site)
-        for batch in ((corrupt, clean) if denoising else (clean, corrupt))
-    )
-    start, end = (_difference(run.logits, parting) for run in (base, donor))
-    if (end - start) * (1 if denoising else -1) <= 0:
-        raise FrankenError(
-            "the logit difference is not larger in the clean run",
-            why="it is lost in rounding",
-            fix="use --dtype fp32",
-        )
-    effects = [
-        {where: (_difference(row, parting) - start) / (end - start) for where, row in rows_of}
-        for rows_of in each_patch(model, base, donor, groups, site, layers, rows)
-    ]
-    return effects, ((end, start) if denoising else (start, end))
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What a patched run's logit difference is a share of: 0 is the base's, 1 the donor's."""
+
+    parting: tuple[int, int]
+    start: float
+    end: float
+    denoising: bool
+
+    @classmethod
+    def of(
+        cls, base: Tensor, donor: Tensor, parting: tuple[int, int], *, denoising: bool
+    ) -> "Scale":
+        """Raises FrankenError where the clean run does not prefer its token more."""
+        start, end = (_difference(logits, parting) for logits in (base, donor))
+        if (end - start) * (1 if denoising else -1) <= 0:
+            raise FrankenError(
+                "the logit difference is not larger in the clean run",
+                why="it is lost in rounding",
+                fix="use --dtype fp32",
+            )
+        return cls(parting, start, end, denoising)
+
+    @property
+    def differences(self) -> tuple[float, float]:
+        """The clean and the corrupt run's logit difference."""
+        return (self.end, self.start) if self.denoising else (self.start, self.end)
+
+    def share(self, logits: Float[Tensor, "vocabulary"]) -> float:
+        """The effect of a patch."""
+        return (_difference(logits, self.parting) - self.start) / (self.end - self.start)
 
 
 def each_patch(
@@ -177,19 +208,41 @@ def patch_pair(
     `prompts` and `replies`: clean, then corrupt. Raises FrankenError when the images' token grids
     differ.
     """
+
+    def measure(
+        clean: ModelBatch, corrupt: ModelBatch, parting: tuple[int, int], start: int
+    ) -> Effects:
+        spans = token_map(clean.input_ids, loaded.model.config, answer_start=start)[0]
+        groups = token_groups(spans, clean.tokens)
+        given = {"site": site, "layers": layers, "denoising": denoising}
+        return patch_effects(loaded.model, clean, corrupt, parting, groups, **given)
+
+    return pair_columns(loaded, prompts, replies, len(layers), measure)
+
+
+Effects = tuple[list[dict[Where, float]], tuple[float, float]]
+Measure = Callable[[ModelBatch, ModelBatch, tuple[int, int], int], Effects]
+
+
+def pair_columns(
+    loaded: Loaded,
+    prompts: tuple[Prompt, Prompt],
+    replies: tuple[Response, Response],
+    layers: int,
+    measure: Measure,
+) -> list[Columns]:
+    """The columns of one pair's rows, for each of so many layers: what `measure` finds where the
+    replies part, given both runs' tokens, what they say next and where the reply begins; or why
+    not.
+    """
     columns: dict[str, object] = {"baseline": replies[0].text, "source_output": replies[1].text}
     parted = parting_of(replies[0].ids, replies[1].ids)
     if parted is None:
-        return [columns | {"ineligible": "both images get the same reply"}] * len(layers)
+        return [columns | {"ineligible": "both images get the same reply"}] * layers
     shared, tokens = parted
-    clean, corrupt = (encode_prompts(loaded, [prompt]) for prompt in prompts)
-    start = clean.tokens
-    clean, corrupt = clean.append(shared), corrupt.append(shared)
-    spans = token_map(clean.input_ids, loaded.model.config, answer_start=start)[0]
-    groups = token_groups(spans, start + len(shared))
-    effects, (up, down) = patch_effects(
-        loaded.model, clean, corrupt, tokens, groups, site=site, layers=layers, denoising=denoising
-    )
+    encoded = [encode_prompts(loaded, [prompt]) for prompt in prompts]
+    clean, corrupt = (batch.append(shared) for batch in encoded)
+    effects, (up, down) = measure(clean, corrupt, tokens, encoded[0].tokens)
     columns |= {"clean_difference": up, "corrupt_difference": down}
     words = loaded.tokenizer.batch_decode([[token] for token in tokens])
     columns |= {"clean_token": words[0], "corrupt_token": words[1]}
@@ -201,7 +254,7 @@ def effect_columns(effects: Mapping[Where, float]) -> Columns:
     an empty group.
     """
     columns: dict[str, float | list[float] | None] = {}
-    for group in GROUPS:
+    for group in groups_of({f"effect_{name}" for name, _ in effects}):
         by_head = {head: effect for (name, head), effect in effects.items() if name == group}
         if any(head is not None for _, head in effects):
             columns[f"heads_{group}"] = list(by_head.values()) or None

@@ -86,6 +86,12 @@ def plan_probe(
     _check_run(batch_size, engine, samples)
     second = _second(against, checkpoint, chosen)
     part, numbers = _layers(layers, part, checkpoint, chosen)
+    if engine != "torch" and part != "text":
+        raise UsageError(
+            f"--engine {engine} cannot probe {part} layers",
+            why="it changes decoder layers alone",
+            fix="use --engine torch, which is the default",
+        )
     probed = list(pairs) if pairs is not None else _pairs(task_names, samples, data, seed)
     calibration: list[Item] = []
     if needing := [method.name for method in chosen if method.calibrated]:

@@ -56,8 +56,10 @@ class Session:
 
     @property
     def depth(self) -> int:
-        """How many decoder layers the model has."""
-        return self.plan.checkpoint.depths["text"]
+        """How many layers the probed part has."""
+        from franken.probe.plan import depth_of  # which imports the methods
+
+        return depth_of(self.plan.checkpoint, self.plan.part)
 
     @property
     def second(self) -> Loaded:

@@ -34,9 +34,9 @@ from franken.models.batch import ModelBatch
 from franken.models.hooks import keeping, returning
 from franken.models.loading import Loaded
 from franken.probe.patch import Recording, record, resume
+from franken.probe.tower import Said, blocks_of, run_tower, tower_modules
 
 RIDGE = 1e-3  # of the stream's mean variance; what few tokens do not tell stays as it is
-Tower = list[list[object]]  # what each module of the tower said, call by call
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class Stitch:
         return resume(self.upper.model, above, self.below - 1, stream)[0]
 
     @contextmanager
-    def running(self, tower: Tower) -> Iterator[Loaded]:
+    def running(self, tower: Said) -> Iterator[Loaded]:
         """While it lasts, the stitched model. A seam in the tower needs what the lower one's said
         of the batch that is run.
         """
@@ -162,7 +162,7 @@ class Stitch:
         if self.part == "vision":
             return self.below
         modules = tower_modules(self.lower)
-        return len(modules) if self.below else len(_blocks(self.lower))
+        return len(modules) if self.below else len(blocks_of(self.lower))
 
 
 @dataclass(frozen=True)
@@ -170,18 +170,13 @@ class Run:
     """What one model did with a batch."""
 
     recording: Recording
-    tower: Tower
+    tower: Said
 
 
 def run_of(loaded: Loaded, batch: ModelBatch) -> Run:
     """A recorded run over one row, and what its tower said."""
     with keeping(tower_modules(loaded)) as tower:
         return Run(record(loaded.model, batch, "residual"), tower)
-
-
-def tower_modules(loaded: Loaded) -> list[nn.Module]:
-    """The tower's blocks and the projector, in the order in which they run; none in text models."""
-    return [*_blocks(loaded), *loaded.family.projector_modules(loaded.model)]
 
 
 def replies(
@@ -191,7 +186,7 @@ def replies(
     `own`.
     """
     batch = encode_prompts(own, prompts)
-    towers: Mapping[int, Tower] = {}
+    towers: Mapping[int, Said] = {}
     if any(stitch.part != "text" and stitch.whole is None for stitch in stitches):
         models = {id(stitch.lower): stitch.lower for stitch in stitches}
         towers = {key: _tower(loaded, batch) for key, loaded in models.items()}
@@ -204,15 +199,10 @@ def replies(
 
 
 @torch.no_grad()
-def _tower(loaded: Loaded, batch: ModelBatch) -> Tower:
+def _tower(loaded: Loaded, batch: ModelBatch) -> Said:
     with keeping(tower_modules(loaded)) as tower:
-        loaded.model(**batch, use_cache=False, logits_to_keep=1)
+        run_tower(loaded, batch)
     return tower
-
-
-def _blocks(loaded: Loaded) -> Sequence[nn.Module]:
-    blocks = loaded.family.vision_blocks(loaded.model)
-    return [] if blocks is None else list(blocks)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from franken.runs.loaded import SWEEPS
 from franken.runs.manifest import check_models
 from franken.runs.record import FILE, HybridRecord, StepRecord
 
-READ = ("eval", "probe", "diff", *SWEEPS, "compare", "scores")
+READ = ("eval", "probe", "diff", "trajectory", *SWEEPS, "compare", "scores")
 
 
 def find_runs(paths: Sequence[Path]) -> tuple[RunSet, list[str]]:
@@ -190,6 +190,9 @@ def _label(run: LoadedRun, models: _Models) -> tuple[str | None, str | None]:
     """The label of the run's rows on the page (None: they carry their own), and why it cannot be on
     it.
     """
+    if run.verb == "trajectory":
+        known = run.manifest.identity.checkpoints["start"] in models.labels
+        return None, None if known else "it starts from another model"
     if run.verb in ("diff", *SWEEPS, "compare", "scores"):
         known = all(content in models.labels for content in run.contents)
         return None, None if known else "it is about other models"

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from franken import tasks as puzzles
 from franken.layers import thirds
+from franken.probe.findings import of_decoder
 from franken.report.sources import Runs, runs_of
 from franken.report.theme import name
 from franken.runs import RunSet
@@ -160,7 +161,7 @@ def pair_gallery(runs: RunSet) -> PairGallery:
     """The first eligible pairs of each task: both images, the question, and each checkpoint's
     answer by swap layer.
     """
-    rows = runs.samples("probe")
+    rows = of_decoder(runs.samples("probe"))
     rows = rows[rows["method"] == SHOWN_SWAP] if len(rows) else rows
     if len(rows) == 0:
         return PairGallery()

@@ -21,7 +21,7 @@ import numpy as np
 
 from franken import stats
 from franken.layers import name_layers, thirds
-from franken.probe.findings import peak, pool_tasks, select
+from franken.probe.findings import of_decoder, peak, pool_tasks, select
 from franken.probe.method import usable
 from franken.report.headlines_layer_sets import necessary, transfer
 from franken.report.sources import evals, runs_of, say
@@ -249,7 +249,7 @@ def reading_depths(runset: RunSet, model: str) -> dict[str, np.ndarray]:
     """Per task, for each pair whose answer follows the image: how many suffix swaps (from layer 0,
     1, …) change it.
     """
-    rows = runset.samples("probe", model)
+    rows = of_decoder(runset.samples("probe", model))
     rows = usable(rows[rows["method"] == "swap-suffix"])
     out: dict[str, np.ndarray] = {}
     for task, part in rows.groupby("task", sort=False):
@@ -297,7 +297,7 @@ def costliest_layer(runset: RunSet, model: str) -> str:
     """Which layer's removal costs most accuracy over all tasks; several where their intervals
     overlap.
     """
-    rows = runset.layers("probe")
+    rows = of_decoder(runset.layers("probe"))
     pooled = pool_tasks(select(rows, model=model, method="zero", metric="accuracy_drop"))
     if len(pooled) == 0:
         return ""

@@ -49,6 +49,10 @@ SAMPLES: Mapping[str, Mapping[str, str]] = {  # by verb
         **dict.fromkeys(("method", "tensor", "part", "component", "error"), "text"),
         **dict.fromkeys(("layer", "elements", "unchanged", "energy"), "number"),
     },
+    "trajectory": {
+        **dict.fromkeys(("method", "tensor", "part", "component", "error"), "text"),
+        **dict.fromkeys(("layer", "elements", "start"), "number"),
+    },
 }
 
 

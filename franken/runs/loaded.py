@@ -115,7 +115,10 @@ class LoadedRun:
     def measured(self) -> list[str]:
         """The arms or methods: runs of one verb and model that share any count answers twice."""
         config = self.manifest.config
-        by_verb = {"eval": config.arms, "probe": config.methods}
+        where = "" if config.part == "text" else f"{config.part}:"
+        against = f" against {config.against}" if config.against else ""
+        probed = [f"{where}{method}{against}" for method in config.methods]
+        by_verb = {"eval": config.arms, "probe": probed}
         return by_verb.get(self.verb) or [self.verb]
 
     @property

@@ -47,6 +47,8 @@ class Config(Stored):
     k: list[int] | int = []  # eval, compare: of acc@k; diff: directions of a subspace
     arms: list[str] = []  # eval
     methods: list[str] = []  # probe
+    part: str = "text"  # probe: whose layers
+    against: str | None = None  # probe of two models: the second's hash
     seed: int = 0
     data: str | None = None
     graft: Graft | None = None  # eval of a hybrid
@@ -67,7 +69,7 @@ class Identity(Stored):
     checkpoint: str | None = None  # probe
     against: str | None = None  # probe of two models: the second
     donor: str | None = None  # eval of a hybrid
-    checkpoints: dict[str, str] = {}  # diff: stage → hash
+    checkpoints: dict[str, str] = {}  # diff, trajectory: stage → hash
     models: list[str] = []  # merge-sweep: the base's, then the donor's; forks: a's, then b's
 
 
@@ -107,6 +109,13 @@ class Location(Stored):
     element_share: float | None
     thirds: dict[str, float | None] = {}
     test: ShareTest | None = None
+
+
+class TrajectoryRecord(Stored):
+    """trajectory: a run, and after which of its updates its checkpoints were taken."""
+
+    run: str
+    updates: list[int]
 
 
 class Band(Stored):
@@ -151,6 +160,7 @@ class Manifest(Stored):
 
     fall_tests: list[FallTest] = []
     location: list[Location] = []
+    trajectories: list[TrajectoryRecord] = []
     band: dict[str, dict[str, Band]] = {}  # metric → task → band
     answers_requested: int = 0  # compare: of the evaluations that are compared
     answers_failed: int = 0
@@ -163,7 +173,8 @@ def check_models(manifest: Manifest, folder: object) -> None:
     """Raise FrankenError where the manifest of a run of several models does not say which."""
     identity = manifest.identity
     several = dict.fromkeys(("merge-sweep", "forks"), identity.models)
-    named: Mapping[str, object] = {"diff": identity.checkpoints, **several}
+    paired = dict.fromkeys(("diff", "trajectory"), identity.checkpoints)
+    named: Mapping[str, object] = {**paired, **several}
     if not named.get(manifest.verb, True):
         why = "its run.json does not say of which models it is"
         raise FrankenError(f"{folder} is damaged", why, "delete it and run its command again")

@@ -23,12 +23,13 @@ from franken.stats.intervals import (
     rate,
     ratio,
 )
-from franken.stats.recovery import recovered
+from franken.stats.recovery import recovered, recovered_over_seeds
 from franken.stats.significance import (
     ALPHA,
     holm,
     mcnemar_exact,
     permutation_test,
+    rank_test,
     sign_flip_test,
 )
 
@@ -49,7 +50,9 @@ __all__ = [
     "permutation_test",
     "pool",
     "rate",
+    "rank_test",
     "ratio",
     "recovered",
+    "recovered_over_seeds",
     "sign_flip_test",
 ]

@@ -4,7 +4,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import stdtrit
 
-from franken.stats.intervals import LEVEL, MISSING, NAN, TAIL, TINY, Estimate
+from franken.stats.intervals import LEVEL, MISSING, NAN, TAIL, TINY, Estimate, crossed_mean
+
+FAR = 1e6  # a share that no data give
 
 
 def recovered(start: ArrayLike, end: ArrayLike, own: ArrayLike, *more: ArrayLike) -> Estimate:
@@ -52,6 +54,42 @@ def recovered(start: ArrayLike, end: ArrayLike, own: ArrayLike, *more: ArrayLike
         return Estimate(value, value - unseen, value + unseen)
     half = np.sqrt(max(b * b - a * c, 0.0))
     return Estimate(value, float((b - half) / c), float((b + half) / c))
+
+
+def recovered_over_seeds(start: ArrayLike, end: ArrayLike, own: ArrayLike) -> Estimate:
+    """`recovered` of tables [seeds, prompts], both of them draws: all shares ρ for which the mean
+    of (own − start) − ρ (end − start) does not differ from 0 by the analysis of variance of
+    `crossed_mean`. Of one seed it is `recovered`. nan where the set has no end.
+    """
+    start, end, own = (np.atleast_2d(np.asarray(table, float)) for table in (start, end, own))
+    part, gain = own - start, end - start
+    if len(gain) < 2:
+        return recovered(start[0], end[0], own[0])
+    value = float(part.mean() / gain.mean()) if gain.mean() else NAN
+    if np.isnan(value) or not _differs(gain):
+        return Estimate(value, NAN, NAN)
+    ends = [_edge(part, gain, value, sign) for sign in (-1.0, 1.0)]
+    return Estimate(value, *ends)
+
+
+def _differs(table: np.ndarray) -> bool:
+    """Whether the mean surely differs from 0."""
+    value, low, high = crossed_mean(table)
+    return bool(value) if np.isnan(low) else low > 0 or high < 0
+
+
+def _edge(part: np.ndarray, gain: np.ndarray, value: float, sign: float) -> float:
+    """Where the shares end that the data do not refuse, from `value` on: doubled, then halved."""
+    inner, reach = value, 1.0
+    while not _differs(part - (value + sign * reach) * gain):
+        inner, reach = value + sign * reach, 2 * reach
+        if reach > FAR:
+            return NAN
+    outer = value + sign * reach
+    for _ in range(50):
+        middle = (inner + outer) / 2
+        inner, outer = (inner, middle) if _differs(part - middle * gain) else (middle, outer)
+    return float(inner)
 
 
 def _groups(sides: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:

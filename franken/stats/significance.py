@@ -4,11 +4,12 @@ seed.
 
 import math
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import combinations, permutations
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import bdtr
+from scipy.stats import rankdata
 
 ALPHA = 0.05  # the significance level of every verdict, mark and sentence
 BLOCK = 1000  # resamples that are held in memory at once
@@ -69,6 +70,28 @@ def permutation_test(
     for size in _blocks(n_perm):
         shuffled = rng.permuted(np.tile(pool, (size, 1)), axis=1)
         extreme += int((statistic(shuffled[:, : len(a)].sum(1)) >= observed).sum())
+    return (extreme + 1) / (n_perm + 1)
+
+
+def rank_test(x: ArrayLike, y: ArrayLike, *, n_perm: int = 50_000, seed: int = 0) -> float:
+    """Two-sided permutation p of Spearman's correlation of x and y [n].
+
+    Exact where all orders of y are at most `n_perm`; else drawn, and never below 1 / (n_perm + 1).
+    1.0 where one of them does not vary.
+    """
+    one, other = (rankdata(side) for side in (x, y))
+    one, other = one - one.mean(), other - other.mean()
+    observed = abs(float(one @ other)) - SLACK
+    if not one.any() or not other.any():
+        return 1.0
+    if math.factorial(len(other)) <= n_perm:
+        orders = np.array(list(permutations(other)))
+        return float((np.abs(orders @ one) >= observed).mean())
+    rng = np.random.default_rng(seed)
+    extreme = 0
+    for size in _blocks(n_perm):
+        shuffled = rng.permuted(np.tile(other, (size, 1)), axis=1)
+        extreme += int((np.abs(shuffled @ one) >= observed).sum())
     return (extreme + 1) / (n_perm + 1)
 
 

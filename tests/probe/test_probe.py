@@ -346,7 +346,7 @@ def test_wrong_requests(tmp_path):
         {"methods": ["swop"]},
         {"task_names": ["raed"]},
         {"layers": "7-9"},
-        {"layers": "vision:0-1"},
+        {"layers": "vision:0-3"},
         {"samples": 0},
     ):
         with pytest.raises(UsageError):

@@ -105,16 +105,16 @@ def test_other_questions_are_refused(folders, tmp_path):
 def test_holm_runs_over_layers_and_heads_of_one_metric():
     rng = np.random.default_rng(0)
     rows = [
-        ("attention", layer, "t", "attention_mass", component, 0.0, rng.normal(shift))
+        ("attention", "text", layer, "t", "attention_mass", component, 0.0, rng.normal(shift))
         for layer in range(2)
         for component, shift in (("all", 3), ("head 0", 3), ("head 1", 0))
         for _ in range(12)
     ]
-    columns = ["method", "layer", "task", "metric", "component", "first", "second"]
+    columns = ["method", "part", "layer", "task", "metric", "component", "first", "second"]
     found = difference_rows("m", pd.DataFrame(rows, columns=columns))
     raw = {
         (r["component"], r["layer"]): sign_flip_test(
-            [x[-1] for x in rows if (x[4], x[1]) == (r["component"], r["layer"])]
+            [x[-1] for x in rows if (x[5], x[2]) == (r["component"], r["layer"])]
         )
         for r in found
     }

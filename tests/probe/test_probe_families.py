@@ -21,8 +21,11 @@ COVERED = {
     "swap": TINY_VISION,
     "ablation": TINY_FAMILIES,
     "patch": TINY_VISION,  # tests/probe/test_patch.py
+    "swap, zero, patch with `--part`": TINY_VISION,  # tests/probe/test_tower.py
     "across": TINY_FAMILIES,  # tests/probe/test_across.py
-    "stitch": TINY_FAMILIES,  # tests/probe/test_stitch.py, in the tower too where there is one
+    "stitch": TINY_FAMILIES,  # tests/probe/test_stitch.py
+    "stitch with `--part`": TINY_VISION,
+    "block": TINY_FAMILIES,  # tests/probe/test_knockout.py
 }  # what the tests run, and the page's table says
 NAMES = {
     "qwen2_vl": "Qwen2-VL",

@@ -301,8 +301,8 @@ def test_what_cannot_be_stitched_is_refused(tmp_path):
         plan_probe(SFT, methods=["stitch:procrustes"], **given)
     with pytest.raises(UsageError, match="--part vision with text layers"):
         plan_probe(SFT, methods=["stitch"], part="vision", layers="text:0-2", **given)
-    with pytest.raises(UsageError, match="swap-suffix cannot probe projector"):
-        plan_probe(SFT, methods=["swap"], part="projector", task_names=["read"], samples=1)
+    with pytest.raises(UsageError, match="lens cannot probe projector"):
+        plan_probe(SFT, methods=["lens"], part="projector", task_names=["read"], samples=1)
     text = str(save_tiny(tmp_path / "text", "qwen2"))
     with pytest.raises(UsageError, match="no vision layers"):
         plan_probe(text, methods=["zero"], part="vision", task_names=["read"], samples=1)

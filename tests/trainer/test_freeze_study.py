@@ -4,11 +4,15 @@ side by side.
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from franken.checkpoints import open_checkpoint, read_array
 from franken.cli import run_command
+from franken.diff.plan import plan_diff
 from franken.errors import UsageError
+from trainer import layer_worth
 from trainer.freeze_study import NONE, depth_of, plan_arms, run_freeze_study
 from trainer.recipe import load_recipe
 
@@ -72,6 +76,61 @@ def test_the_study_trains_merges_and_resumes(tmp_path):
     assert len(said) == len(set(said)) == 5  # three runs and two merges, none of them twice
 
 
+def test_one_layer_that_trains_alone_leaves_every_other_tensor_as_it_was(tmp_path):
+    recipe = load_recipe("creature-grpo", SHORT)
+    arms = plan_arms(["each"], depth_of(recipe), layers="6-8", trained=True)
+    assert [(arm.label, arm.layers) for arm in arms[1:]] == [("layer-6", (6,)), ("layer-7", (7,))]
+    out = tmp_path / "study"
+    found = run_freeze_study(recipe, arms, [0], out, items=2, trained=True)
+    assert {"train", "revert", "graft", ""} == set(found["kind"])
+    proof = json.loads((out / "train" / "layer-7-0" / "freeze.json").read_text())["0"]
+    assert proof["verified"]["bit_identical"]
+    trained = [row for row in proof["table"] if not row["frozen"]]
+    assert {(row["part"], row["layer"]) for row in trained} == {("text", 7)}
+    every = open_checkpoint("creature:sft").tensors
+    of_layer = [key for key in every if key.startswith("text.layers.7.")]
+    assert proof["verified"]["tensors"] == len(every) - len(of_layer)
+    table, pairs = pd.read_csv(out / "layers.csv"), pd.read_csv(out / "correlations.csv")
+    assert set(table["measure"]) == {"alone", "graft", "revert", "energy", "relative energy"}
+    assert set(table["layer"]) == {6, 7}
+    energy = table[(table["measure"] == "energy") & (table["layer"] == 7)]["value"].item()
+    plan = plan_diff([recipe.model, out / "train" / "none-0" / "final"])
+    squares = 0.0
+    for name in (key for key in plan.tensors if key.startswith("text.layers.7.")):
+        before, after = (read_array(entry) for entry, _ in plan.stages(name))
+        squares += float(((after - before).astype(float) ** 2).sum())
+    assert energy == pytest.approx(squares**0.5, rel=1e-5)
+    assert len(pairs) == 0  # two layers have no order
+
+
+def test_shares_and_their_orders_are_those_of_the_answers():
+    """Eight layers of which each reaches a known share; the cheap measure has the same order."""
+    rng = np.random.default_rng(0)
+    arms = plan_arms(["each"], 8, trained=True)[1:]
+    rows, shares = [], {arm.label: n / 8 for n, arm in enumerate(arms)}
+    for seed in range(2):
+        start, gain = rng.uniform(0, 0.3, 40), rng.uniform(0.4, 0.6, 40)
+        values = {"start": start, "none": start + gain}
+        for label, share in shares.items():
+            values |= {label: start + share * gain, f"graft {label}": start + share * gain / 2}
+            values |= {f"revert {label}": start + (1 - share) * gain}
+        rows += [
+            {"arm": arm, "seed": seed, "task": "t", "item": f"{i:02d}", "acc@1": value}
+            for arm, column in values.items()
+            for i, value in enumerate(column)
+        ]
+    made = list(layer_worth._shares(arms, [0, 1], pd.DataFrame(rows)))
+    table = pd.DataFrame(made, columns=["layer", "measure", "value", "low", "high", "n"])
+    wide = table.pivot(index="layer", columns="measure", values="value")
+    np.testing.assert_allclose(wide["alone"], list(shares.values()), atol=1e-12)
+    np.testing.assert_allclose(wide["revert"], list(shares.values()), atol=1e-12)
+    np.testing.assert_allclose(wide["graft"], np.array(list(shares.values())) / 2, atol=1e-12)
+    pairs = layer_worth.rank_correlations(table).set_index(["one", "other"])
+    assert pairs.loc[("alone", "graft"), "value"] == pytest.approx(1)
+    assert pairs.loc[("alone", "graft"), "p"] == pytest.approx(2 / 40320)
+    assert pairs.loc[("alone", "graft"), "p_adjusted"] == pytest.approx(4 / 40320)
+
+
 def test_the_command_plans_a_study_and_wants_one_of_both(capsys):
     assert (
         run_command(
@@ -83,3 +142,13 @@ def test_the_command_plans_a_study_and_wants_one_of_both(capsys):
     assert json.loads(capsys.readouterr().out)["runs"] == 12
     assert run_command(["freeze-train", "creature-rl", "--dry-run"], False) == 2
     assert run_command(["freeze-train", "creature-rl", "--arms", "early"], False) == 2
+    each = ["freeze-train", "creature-rl", "--arms", "each", "--train", "arms", "--dry-run"]
+    assert run_command([*each, "--layers", "5-8", "--seeds", "2", "--json"], False) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["trained alone"] == {
+        "none": "nothing",
+        **{f"layer-{n}": f"text:{n}-{n + 1}" for n in (5, 6, 7)},
+    }
+    assert (plan["runs"], plan["hybrids"]) == (8, 12)
+    other = ["freeze-train", "creature-rl", "--arms", "early", "--layers", "0-2", "--dry-run"]
+    assert run_command(other, False) == 2

@@ -37,7 +37,7 @@ def no_network(monkeypatch):
 def test_names_descriptions_and_contents_are_those_of_one_file_a_recipe():
     """recipes.json holds the recipes as they were before variants and `extends`, each in full."""
     written = json.loads((Path(__file__).parent / "recipes.json").read_text())
-    assert recipe_names() == sorted(written)
+    assert set(written) <= set(recipe_names())
     for name, before in written.items():
         assert describe(name) == before["description"]
         assert load_recipe(name) == parse_recipe(before["recipe"])

@@ -76,6 +76,12 @@ class Ablate(Method["Ablate"]):
         )
 
     @property
+    def parts(self) -> tuple[str, ...]:
+        """In the tower and at the projector a layer can be skipped, nothing else."""
+        whole = self.kind == "zero" and self.site == "layer"
+        return ("text", "vision", "projector") if whole else ("text",)
+
+    @property
     def calibrated(self) -> bool:
         return self.kind != "zero"
 
@@ -90,19 +96,24 @@ class Ablate(Method["Ablate"]):
         """Rows of one question are its ablations and the plain answer; each has keys and values of
         its own.
         """
+        items = [id(p.target) for p in plan.pairs if not p.target.error]
+        if plan.part != "text":
+            changes = len(plan.layers)
+            return Cost.in_tower(plan, items=items, changes=changes, asked=len(items), scored=0)
         rows, new = 1 + len(methods) * len(plan.layers), plan.max_new_tokens
         naive = len(plan.pairs) * rows * new
         batches = -(-(rows - 1) // (plan.batch_size - 1))
-        questions = sum(not p.target.error for p in plan.pairs)
-        forwards = questions * batches * new + len(plan.calibration)
+        forwards = len(items) * batches * new + len(plan.calibration)
         if plan.engine != "torch":
             forwards = naive
         return Cost(forwards=forwards, naive=naive, rows=rows, stores=plan.batch_size)
 
     @classmethod
     def check(cls, methods: Sequence[Ablate], session: Session) -> list[str]:
-        from franken.probe.controls import check_ablations
+        from franken.probe.controls import check_ablations, check_tower
 
+        if session.plan.part != "text":
+            return check_tower(session.loaded, session.control_pairs, session.plan.part)
         layers, new = session.plan.layers, session.plan.max_new_tokens
         middle = layers[len(layers) // 2]
         return check_ablations(session.loaded, session.control_prompts, middle, new)
@@ -115,6 +126,9 @@ class Ablate(Method["Ablate"]):
         from franken.probe.answers import is_doubtful, judge
 
         loaded, plan = session.loaded, session.plan
+        if plan.part != "text":
+            yield from _in_tower(methods[0], session, pairs)
+            return
         if plan.engine == "nnsight":
             from franken.probe.nnsight_engine import ablate
         else:
@@ -165,6 +179,35 @@ class Ablate(Method["Ablate"]):
         ]
         title, columns = methods[0].title(drops), min(3, len(plots))
         return [Figure("ablation", title, plots, columns, drops, "questions", shared_y=True)]
+
+
+def _in_tower(method: Ablate, session: Session, pairs: Sequence[Pair]) -> Iterator[Measurement]:
+    """Each layer skipped for all pairs at once, whose prompts are the rows of one batch."""
+    from franken.generate.native import encode_prompts
+    from franken.probe.answers import is_doubtful, judge
+    from franken.probe.tower import replies, skipped
+
+    loaded, plan = session.loaded, session.plan
+
+    def answers(prompts: Sequence[Prompt], layers: Sequence[int]) -> list[list[Response]]:
+        batch, said = encode_prompts(loaded, prompts), []
+        for layer in layers:
+            with skipped(loaded, plan.part, layer):
+                said.append(replies(loaded, batch, prompts, plan.max_new_tokens))
+        return said
+
+    for start in range(0, len(pairs), plan.batch_size):
+        chunk = pairs[start : start + plan.batch_size]
+        prompts = [session.prompt(pair.target) for pair in chunk]
+        by_layer = answers(prompts, plan.layers)
+        for place, pair in enumerate(chunk):
+            plain = session.reply(pair.target)
+            for layer, said in zip(plan.layers, by_layer, strict=True):
+                now, batched = said[place], None
+                if is_doubtful(loaded, now, plain):
+                    now, batched = answers([prompts[place]], [layer])[0][0], now.text
+                judged = judge(pair, now, plain, batched=batched)
+                yield Measurement(method.name, pair, layer, asdict(judged))
 
 
 for _kind in KINDS:

@@ -103,9 +103,19 @@ class Swap(Method["Swap"]):
             frozenset(range(max(0, layer - below), min(depth, layer + above))) for layer in layers
         ]
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return ("text", "vision", "projector")
+
     @classmethod
     def cost(cls, methods: Sequence[Swap], plan: ProbePlan, shape: TextShape) -> Cost:
         """Rows of one pair are its swaps, the plain answer and the source's."""
+        if plan.part != "text":
+            usable = [p for p in plan.pairs if not (p.error or p.ineligible)]
+            items = [id(item) for p in usable for item in (p.target, p.source)]
+            changes, asked = len(methods) * len(plan.layers), len(usable)
+            scored = asked * (2 + changes)
+            return Cost.in_tower(plan, items=items, changes=changes, asked=asked, scored=scored)
         rows = 2 + len(methods) * len(plan.layers)
         naive = len(plan.pairs) * (1 + rows * plan.max_new_tokens)
         together = max(1, plan.batch_size // rows)
@@ -118,8 +128,10 @@ class Swap(Method["Swap"]):
 
     @classmethod
     def check(cls, methods: Sequence[Swap], session: Session) -> list[str]:
-        from franken.probe.controls import check_swaps
+        from franken.probe.controls import check_swaps, check_tower
 
+        if session.plan.part != "text":
+            return check_tower(session.loaded, session.control_pairs, session.plan.part)
         return check_swaps(session.loaded, session.control_pairs, session.plan.max_new_tokens)
 
     @classmethod
@@ -130,10 +142,11 @@ class Swap(Method["Swap"]):
         layers = session.plan.layers
         sets = [chosen for m in methods for chosen in m.sets(layers, session.depth)]
         keys = [(m.name, layer) for m in methods for layer in layers]
-        groups, errors = _encode(session, pairs, len(set(sets)) + 3)
+        in_tower = session.plan.part != "text"
+        groups, errors = _encode(session, pairs, 1 if in_tower else len(set(sets)) + 3)
         rows = {}
         for group in groups:
-            rows |= _answers(session, group, sets)
+            rows |= (_in_tower if in_tower else _answers)(session, group, sets)
         for pair in pairs:
             for number, (method, layer) in enumerate(keys):
                 if pair.id in errors:
@@ -241,6 +254,39 @@ def _answers(
             else:
                 judged.append(_judged(pair, row, plain, source, None))
     return answers
+
+
+def _in_tower(
+    session: Session, group: Sequence[tuple[Pair, ModelBatch]], sets: Sequence[Layers]
+) -> dict[str, list[Answered]]:
+    """As `_answers`, of blocks of the tower, or of the projector."""
+    from franken.probe.answers import is_doubtful
+    from franken.probe.scores import Swapped
+    from franken.probe.tower import swapped_answers, swapped_scores
+
+    loaded, plan = session.loaded, session.plan
+    asked = list(dict.fromkeys(sets))
+
+    def answers(some: Sequence[tuple[Pair, ModelBatch]], chosen: Sequence[Layers]):
+        prompts = [session.prompt(pair.target) for pair, _ in some]
+        encoded = [batch for _, batch in some]
+        return swapped_answers(loaded, plan.part, encoded, prompts, chosen, plan.max_new_tokens)
+
+    together = dict(zip(asked, answers(group, asked), strict=True))
+    judged = {}
+    for place, (pair, encoded) in enumerate(group):
+        replies = session.reply(pair.target), session.reply(pair.source)
+        scores = swapped_scores(loaded, plan.part, encoded, replies, [frozenset(), *asked])
+        plain = Swapped(replies[0], *scores[0])
+        source = Swapped(replies[1])
+        by_set = dict(zip(asked, scores[1:], strict=True))
+        rows = judged[pair.id] = []
+        for chosen in sets:
+            now, batched = together[chosen][place], None
+            if is_doubtful(loaded, now, plain.answer):
+                now, batched = answers([(pair, encoded)], [chosen])[0][0], now.text
+            rows.append(_judged(pair, Swapped(now, *by_set[chosen]), plain, source, batched))
+    return judged
 
 
 def _judged(

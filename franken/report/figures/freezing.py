@@ -31,6 +31,7 @@ class Style(NamedTuple):
 
 
 FREEZE = Style("#D55E00", "o", "RL with them frozen", -0.12)
+TRAIN = Style("#CC79A7", "D", "RL of them alone", -0.12)
 REVERT = Style("#0072B2", "s", "RL, them put back", 0.12)
 GRAFT = Style("#009E73", "^", "start, with RL's", 0)
 
@@ -50,6 +51,7 @@ def draw_freezing(summary: pd.DataFrame, file: Path) -> Path:
         figure = Figure(figsize=(9.5, 1.6 + 0.42 * len(order)))
         lost, gained = figure.subplots(1, 2, sharey=True)
         plot_arms(lost, rows.loc[rows["kind"] == "freeze"], order, "minus_none", FREEZE)
+        plot_arms(lost, rows.loc[rows["kind"] == "train"], order, "minus_none", TRAIN)
         plot_arms(lost, rows.loc[rows["kind"] == "revert"], order, "minus_none", REVERT)
         plot_arms(gained, rows.loc[rows["kind"] == "graft"], order, "minus_start", GRAFT)
         plain = {"color": look.colour("rl"), "linestyle": (0, (4, 3)), "label": "plain RL"}

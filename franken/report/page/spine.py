@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
+from franken.probe.findings import of_decoder
 from franken.report import ranges
 from franken.report import theme as look
 from franken.report.figures import plots, updates
@@ -71,7 +72,7 @@ def spine(runset: RunSet) -> Spine | None:
 
 def _rows(runset: RunSet) -> list[Row]:
     study, depth = runset.study, runset.study.depth
-    probe, diff = runset.layers("probe"), runset.layers("diff")
+    probe, diff = of_decoder(runset.layers("probe")), runset.layers("diff")
     models = [m for m in study.stages if len(probe) and m in set(probe["model"])]
     by_model = partial(plots.plot_by_model, models=models, depth=depth, label="")
     swap = probe.loc[(probe["method"] == "swap-suffix") & (probe["metric"] == "change_rate")]

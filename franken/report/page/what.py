@@ -13,6 +13,7 @@ import numpy as np
 from franken.layers import name_layers
 from franken.report.figures import updates
 from franken.report.headlines import text_layers
+from franken.report.page.along import trajectories
 from franken.report.page.panels import Group, Panel, Section, basis
 from franken.report.sources import runs_of
 from franken.runs import RunSet
@@ -31,9 +32,10 @@ METRICS = {
 
 def what(runset: RunSet) -> Section:
     """Energies, shapes and spectra of the updates."""
-    rows = runset.layers("diff")
+    rows, ways = runset.layers("diff"), trajectories(runset)
     if len(rows) == 0:
-        return Section("what", TITLE, LEAD, notes=["The parameters were not compared."])
+        notes = [] if ways else ["The parameters were not compared."]
+        return Section("what", TITLE, LEAD, ways, notes=notes)
     deltas = ["base→sft", "sft→rl"] if "sft" in runset.study.models else ["base→rl"]
     runs = runs_of(runset, "diff")
     depth = runset.study.depth
@@ -89,7 +91,7 @@ def what(runset: RunSet) -> Section:
         notes.append(
             "The spectra of the updates were not computed: franken diff … --spectra does it."
         )
-    return Section("what", TITLE, LEAD, groups, notes)
+    return Section("what", TITLE, LEAD, [*groups, *ways], notes)
 
 
 def _largest(rows: pd.DataFrame, delta: str) -> str:

@@ -73,7 +73,7 @@ SWAPS = (
 
 def where(runset: RunSet) -> Section:
     """Swaps, ablation and attention of every probed checkpoint."""
-    rows = runset.layers("probe")
+    rows = findings.of_decoder(runset.layers("probe"))
     if len(rows) == 0:
         return Section("where", TITLE, LEAD, notes=["No probe was run."])
     models = [m for m in runset.study.stages if m in set(rows["model"])]
@@ -241,7 +241,7 @@ def attention_shift(runset: RunSet, a: str, b: str) -> pd.DataFrame:
     """By text layer: attention to the image of b minus a, paired by question, tasks weighing the
     same, Holm over layers. Columns: layer, value, ci_low, ci_high, n, p_adjusted.
     """
-    rows = runset.samples("probe")
+    rows = findings.of_decoder(runset.samples("probe"))
     columns = ["layer", "value", "ci_low", "ci_high", "n", "p_adjusted"]
     if len(rows) == 0 or "mass" not in rows:
         return pd.DataFrame(columns=columns)

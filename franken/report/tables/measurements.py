@@ -156,11 +156,13 @@ def brief(numbers: Measurement) -> str:
 
 
 def share(numbers: Measurement) -> str:
-    """`0.55 [0.47 0.62]`, `-` where there is no value; never a negative zero."""
+    """`0.55 [0.47 0.62]`, `0.55` where no interval is known, `-` where there is no value; never a
+    negative zero.
+    """
     if isnan(numbers.value):
         return "-"
     value, low, high = (round(x, 2) + 0.0 for x in (numbers.value, numbers.low, numbers.high))
-    return f"{value:.2f} [{low:.2f} {high:.2f}]"
+    return f"{value:.2f}" if isnan(low) else f"{value:.2f} [{low:.2f} {high:.2f}]"
 
 
 def _inert(value: Hashable) -> Hashable:
