@@ -28,7 +28,13 @@ LEVELS = [
     {"franken"},
 ]
 RANK = {name: rank for rank, names in enumerate(LEVELS) for name in names}
-SIDEWAYS = {("evaluate", "merge"), ("forks", "evaluate"), ("study", "report"), ("layers", "errors")}
+SIDEWAYS = {
+    ("evaluate", "merge"),
+    ("merge", "diff"),
+    ("forks", "evaluate"),
+    ("study", "report"),
+    ("layers", "errors"),
+}
 """Arrows between rooms of one level. `franken` is the package itself, `face` its public functions:
 they stand beside the command line, and `franken` finds them by name when they are used."""
 CYCLES_ALLOWED = {

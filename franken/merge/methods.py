@@ -13,6 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from franken.errors import UsageError, did_you_mean, unknown
+from franken.merge.extrapolate import EXTRAPOLATE, check_extrapolate
 from franken.merge.parts import DROP, KEEP, parse_part
 from franken.merge.recipe import CAST, COPY, NOISE, Given, Rule, Scalar
 
@@ -25,6 +26,7 @@ OWN = {
     NOISE: ("Noise ablation", "(1 - ratio) W + ratio N(0, std W); arXiv 2602.12395", "ratio"),
     KEEP: ("Part of an update", "W + T(D); arXiv 2510.00553, 2505.11711", "part"),
     DROP: ("All but a part of an update", "W + D - T(D)", "part"),
+    EXTRAPOLATE: ("The way of a run", "W + c u1; arXiv 2605.21468", "update"),
 }
 FLOATING = ("F64", "F32", "F16", "BF16")
 
@@ -48,7 +50,7 @@ def all_methods() -> list[Method]:
     from mergekit.merge_methods import registered_methods
 
     own = [
-        Method(n, title, text, _base_of(n), "1", (p,) if p else ())
+        Method(n, title, text, _base_of(n), "2+" if n == EXTRAPOLATE else "1", (p,) if p else ())
         for n, (title, text, p) in OWN.items()
     ]
     theirs = [_described(m.spec) for m in registered_methods()]
@@ -85,7 +87,7 @@ def origin_of(method: str, relative_to: str | None, base: str) -> str | None:
 
 def _base_of(method: str) -> str:
     """Whether one of franken's own methods measures an update from the base."""
-    return "required" if method in (KEEP, DROP) else "not used"
+    return "required" if method in (KEEP, DROP, EXTRAPOLATE) else "not used"
 
 
 def check_method(rule: Rule, inputs: Sequence[str], origin: str | None) -> None:
@@ -172,6 +174,9 @@ def _spec(method: str) -> "MergeMethodSpec":
 
 
 def _check_own(rule: Rule, inputs: Sequence[str]) -> None:
+    if rule.method == EXTRAPOLATE:
+        check_extrapolate(rule, inputs)
+        return
     if len(inputs) != 1:
         why = f"it has {len(inputs)}: {', '.join(inputs)}" if inputs else "it has none"
         raise UsageError(f"{rule.method} takes one input", why=why, fix="name one donor")

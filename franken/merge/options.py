@@ -8,6 +8,7 @@ from pathlib import Path
 
 from franken.errors import UsageError, unknown
 from franken.layers import THIRDS
+from franken.merge.extrapolate import EXTRAPOLATE, expand
 from franken.merge.methods import takes_base_along
 from franken.merge.parts import DROP, KEEP, parse_part
 from franken.merge.recipe import (
@@ -70,6 +71,10 @@ def recipe_from_options(
             why="a merge needs a base",
             fix="franken merge BASE DONOR --layers 16-28",
         )
+    at: dict[str, int] = {}
+    if method == EXTRAPOLATE:
+        checkpoints, at = expand(checkpoints)
+        take = take if layers or take else EVERYTHING
     called = _named(checkpoints)
     aliases = {**{name: name for name in called}, BASE: BASE, called[0]: BASE}
     if len(called) == 2:
@@ -114,6 +119,9 @@ def recipe_from_options(
                 else "name the checkpoint that gives",
             )
         rule = replace(shared, inputs=inputs, layers=layers, take=words(take))
+        if at:
+            updates = {name: at[donors[name]] for name in inputs}
+            rule = replace(rule, parameters={**rule.parameters, "at": updates})
         rules.append(replace(rule, method=method) if method else rule)
     rules += [_graft(text, names, shared) for text in graft]
     rules += _splice(splice, names, shared) if splice else []

@@ -24,6 +24,7 @@ from franken.checkpoints import (
 )
 from franken.errors import FrankenError, VerificationError
 from franken.headers import read_header
+from franken.merge.extrapolate import EXTRAPOLATE, extrapolated
 from franken.merge.plan import Row
 
 if TYPE_CHECKING:
@@ -134,6 +135,10 @@ def computed(row: Row, known: "Known | None" = None) -> memoryview:
     """
     from franken.merge.arithmetic import as_stored, compute, read_source
 
+    if row.method == EXTRAPOLATE:
+        import torch
+
+        return _checked(as_stored(torch.from_numpy(extrapolated(row)), row.target.dtype), row)
     tensors = [read_source(source.entry, source.update) for source in row.sources]
     names = [source.name for source in row.sources]
     entry = row.sources[-1].entry
@@ -154,6 +159,11 @@ def computed(row: Row, known: "Known | None" = None) -> memoryview:
             why=f"its shape is {list(values.shape)}, not {list(row.target.shape)}",
             fix="try another method",
         )
+    return _checked(stored, row)
+
+
+def _checked(stored: memoryview, row: Row) -> memoryview:
+    """The bytes themselves, if every value is finite."""
     if not all_finite(stored, row.target.dtype):
         raise FrankenError(
             f"{row.method} made no valid {row.target.name}",
