@@ -33,12 +33,12 @@ from torch import Tensor, nn
 
 from franken.errors import FrankenError, UsageError
 from franken.generate.native import (
-    Cache,
     Response,
     Sampling,
     decode,
     responses,
 )
+from franken.generate.streams import Cache
 from franken.models.batch import ModelBatch
 from franken.models.loading import Loaded
 from franken.models.tokens import token_map
