@@ -26,7 +26,7 @@ from franken.runs.loaded import SWEEPS
 from franken.runs.manifest import check_models
 from franken.runs.record import FILE, HybridRecord, StepRecord
 
-READ = ("eval", "probe", "diff", "trajectory", *SWEEPS, "compare", "scores")
+READ = ("eval", "probe", "forks", "diff", "trajectory", *SWEEPS, "compare", "scores")
 
 
 def find_runs(paths: Sequence[Path]) -> tuple[RunSet, list[str]]:
@@ -61,6 +61,7 @@ SHOWN = {  # columns of samples that a page needs
     "eval": ("model", "method", "task", "sample", "draw", "gold", "output", "score")
     + ("strategy", "error", "ineligible"),
     "probe": ("model", "method", "task", "sample", "layer", "error", "ineligible"),
+    "forks": ("model", "method", "task", "sample", "error"),
 }
 
 
@@ -133,7 +134,7 @@ def _record(runs: RunSet, lineage: Lineage, notes: list[str], out: Path) -> Stud
         raise FrankenError(
             "no run is left to report on", " ".join(notes), "give runs of one triple of checkpoints"
         )
-    asking = ("eval", "probe", *SWEEPS)
+    asking = ("eval", "probe", "forks", *SWEEPS)
     configs = [r.manifest.config for r in used if r.verb in asking]
     sources = sorted({str(config.data) for config in configs})
     if len(sources) > 1:
@@ -193,7 +194,7 @@ def _label(run: LoadedRun, models: _Models) -> tuple[str | None, str | None]:
     if run.verb == "trajectory":
         known = run.manifest.identity.checkpoints["start"] in models.labels
         return None, None if known else "it starts from another model"
-    if run.verb in ("diff", *SWEEPS, "compare", "scores"):
+    if run.verb in ("diff", "forks", *SWEEPS, "compare", "scores"):
         known = all(content in models.labels for content in run.contents)
         return None, None if known else "it is about other models"
     if run.graft is None:
@@ -211,7 +212,10 @@ def _label(run: LoadedRun, models: _Models) -> tuple[str | None, str | None]:
 
 
 def _rename(run: LoadedRun, runs: Sequence[LoadedRun], models: _Models) -> dict[str, str]:
-    """What a comparison calls its models → their labels on the page."""
+    """What a run of several models calls them → their labels on the page."""
+    if run.verb == "forks":
+        own = zip(run.manifest.models, run.contents, strict=False)
+        return {name: models.labels[c] for name, c in own if c in models.labels}
     return {
         r.label: models.labels[r.content]
         for r in runs

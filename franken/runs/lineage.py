@@ -178,13 +178,15 @@ def _by_label(runs: Sequence[LoadedRun]) -> Claims:
     exact: Claims = {}
     loose: Claims = {}
     for run in runs:
-        if not run.content or run.graft:
-            continue
-        if run.label in STAGES:
-            exact.setdefault(run.label, set()).add(run.content)
-        stage = stage_named(run.label)
-        if stage and "frozen" not in run.label.lower():
-            loose.setdefault(stage, set()).add(run.content)
+        labels = [(run.label, run.content)] if run.content and not run.graft else []
+        if run.verb == "forks":
+            labels = list(zip(run.manifest.models, run.contents, strict=False))
+        for label, content in labels:
+            if label in STAGES:
+                exact.setdefault(label, set()).add(content)
+            stage = stage_named(label)
+            if stage and "frozen" not in label.lower():
+                loose.setdefault(stage, set()).add(content)
     return loose | exact
 
 

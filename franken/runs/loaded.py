@@ -114,6 +114,8 @@ class LoadedRun:
     @property
     def measured(self) -> list[str]:
         """The arms or methods: runs of one verb and model that share any count answers twice."""
+        if self.verb == "forks":  # of two models each
+            return [" ".join(self.contents)]
         config = self.manifest.config
         where = "" if config.part == "text" else f"{config.part}:"
         against = f" against {config.against}" if config.against else ""

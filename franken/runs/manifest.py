@@ -55,6 +55,7 @@ class Config(Stored):
     models: list[str] = []  # compare: labels, in order
     window: int | None = None  # merge-sweep: layers of a window
     depth: int | None = None  # merge-sweep: decoder layers
+    threshold: float = 0.1  # forks: the JS above which a token is one, in nats
 
     @property
     def acc_at(self) -> list[int]:

@@ -2,6 +2,7 @@
 figures.
 """
 
+import itertools
 import os
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,8 @@ from filelock import FileLock
 from franken import stats
 from franken import tasks as puzzles
 from franken.evaluate.metrics import summarise
+from franken.forks.score import COLUMNS
+from franken.forks.summary import summarise as summarise_forks
 from franken.runs import Study, layer_row, open_run
 from franken.tasks import Item, Pair
 
@@ -130,6 +133,7 @@ def build(
                 folder, label, SKILL.get(label, 0.7), rng, samples, ("text", "black", "black-text")
             )
             step(f"M scores of {label}", made)
+        step("forks", fake_forks(folder, ["sft" if sft else "base", "rl"], rng))
         step("diversity", fake_comparison(folder, [*stages, "control"], rng))
     if failed:
         steps.append(
@@ -348,6 +352,36 @@ def fake_attention(folder, model, rng, samples) -> Path:
                 )
     run.append(rows)
     return run.finish(layers, n_requested=len(rows))
+
+
+def fake_forks(folder, models, rng) -> Path:
+    """Two models that part at the first word, which carries the gain wherever it is taken from."""
+    config = {"tasks": TASKS, "samples": 6, "seed": 0, "threshold": 0.1}
+    run = open_run("forks", "-".join(models), {}, folder / "runs", config=config, models={})
+    pieces = ["<think>", " rows", " r1c1", " red", " 1", "</think>", " 1", "<|im_end|>"]
+    kinds = ["format", "opening", "observation", "observation", "inference", "format", "answer"]
+    skill = {"own": (0.5, 0.9), "forks": (0.9, 0.5), "random": (0.5, 0.9)}
+    skill |= {"entropy": (0.5, 0.7), "elsewhere": (0.9, 0.5)}
+    rows = []
+    for side, model in enumerate(models):
+        for method, rates in skill.items():
+            for task, i, draw in itertools.product(TASKS, range(6), range(2)):
+                n, tokens = len(pieces), {}
+                if method == "own":
+                    js = rng.uniform(0, 0.02, n)
+                    js[1] = 0.3
+                    tokens = {name: rng.random(n).tolist() for name in COLUMNS}
+                    tokens |= {"js": js.tolist(), "top_a": [1] * n, "top_b": [2] * n}
+                    tokens |= {"pieces": pieces, "kinds": [*kinds, "format"], "ids": list(range(n))}
+                else:
+                    tokens = {"places": [1], "changed": 1}
+                head = {"model": model, "method": method, "task": task, "sample": f"{task}-{i}"}
+                score = float(rng.random() < rates[side])
+                rest = {"draw": draw, "tokens": n, "score": score, "output": INJECTION}
+                rows.append({**head, **rest, **tokens, "error": None, "ineligible": None})
+    run.append(rows)
+    layers, found = summarise_forks(pd.DataFrame(run.rows()), models, 0.1, lambda token: INJECTION)
+    return run.finish(layers, n_requested=len(rows), extra=found)
 
 
 def fake_comparison(folder, models, rng) -> Path:

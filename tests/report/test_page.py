@@ -94,6 +94,7 @@ def test_every_figure_is_on_the_page_in_both_modes(found, sections, page):
         "spectra-surface-sft→rl",
         "mscores-gain",
     } <= keys
+    assert {"forks-curve", "forks-tenths", "forks-kinds", "forks-recovered"} <= keys
     assert {
         "mscores-lag",
         "plane-model",

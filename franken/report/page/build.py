@@ -28,6 +28,7 @@ from franken.report import theme as look
 from franken.report.gallery import filter_rules, pair_gallery, reasoning_gallery
 from franken.report.headlines import all_headlines
 from franken.report.page.answers import how_good
+from franken.report.page.forks import forks
 from franken.report.page.layer_sets import necessary, transfer
 from franken.report.page.panels import Panel, Section, save_figures
 from franken.report.page.spine import Spine, spine
@@ -67,14 +68,8 @@ def build_page(folder: Path, *, files: bool = True) -> Path:
 
 def sections(runset: RunSet) -> list[Section]:
     """All sections of a page, those without runs with a note instead of figures."""
-    return [
-        where(runset),
-        what(runset),
-        transfer(runset),
-        surgery(runset),
-        necessary(runset),
-        how_good(runset),
-    ]
+    asked = (where, forks, what, transfer, surgery, necessary, how_good)
+    return [section(runset) for section in asked]
 
 
 def render(runset: RunSet, sections: Sequence[Section], saved: Mapping[str, Sequence[str]]) -> str:
