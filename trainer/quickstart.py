@@ -56,6 +56,7 @@ QUICK = Size(
         controls=2,
         batch_size=384,
         attention_samples=10,
+        fork_samples=10,
         score_samples=50,
     ),
 )

@@ -123,7 +123,8 @@ def plot_kinds(
     for number, model in enumerate(models):
         at = np.arange(len(kinds)) + (number - (len(models) - 1) / 2) * step
         own = part.loc[part["model"] == model]
-        _bars(ax, own.loc[own["metric"] == "share_of_js"], kinds, at, step, _tint(model, models))
+        shares = own.loc[own["metric"] == "share_of_js"]
+        _bars(ax, shares, kinds, at, step, _tint(model, models), look.name(model))
         even = own.loc[own["metric"] == "share_of_tokens"].set_index("component")["value"]
         ticks = PERCENT * even.reindex(kinds).to_numpy(float)
         ax.hlines(ticks, at - step / 2, at + step / 2, color=mode.ink, linewidth=1.2)
@@ -150,7 +151,7 @@ def plot_recovered(
     for number, model in enumerate(models):
         at = np.arange(len(rules)) + (number - (len(models) - 1) / 2) * step
         own = part.loc[part["model"] == model].assign(component=lambda r: r["method"])
-        _bars(ax, own, rules, at, step, _tint(model, models))
+        _bars(ax, own, rules, at, step, _tint(model, models), look.name(model))
     if part["value"].isna().all():
         text = "the two models may be\nequally good"
         ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", color=mode.muted)
@@ -168,11 +169,20 @@ def _bars(
     at: np.ndarray,
     width: float,
     tint: str,
+    label: str,
 ) -> None:
     """Bars with their 95 % intervals, one a component."""
     table = rows.set_index("component").reindex(list(names))
     low, value, high = PERCENT * table[["ci_low", "value", "ci_high"]].to_numpy(float).T
-    ax.bar(at, np.nan_to_num(value), width=0.92 * width, color=tint, alpha=0.75, linewidth=0)
+    ax.bar(
+        at,
+        np.nan_to_num(value),
+        width=0.92 * width,
+        color=tint,
+        alpha=0.75,
+        linewidth=0,
+        label=look.literal(label),
+    )
     ax.vlines(at, low, high, color=tint, linewidth=2.2)
 
 

@@ -98,6 +98,7 @@ def _crossed(runset: RunSet, run: LoadedRun, models: Sequence[str]) -> Group:
         "Replies of one with tokens of the other",
         "share of the difference between the two models that each rule recovers",
         partial(figures.plot_recovered, rows, models),
+        size=(6.3, 2.95),
     )
     part = rows.loc[(rows["metric"] == "recovered") & (rows["task"] == "all")]
     return Group(

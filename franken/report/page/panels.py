@@ -142,7 +142,7 @@ def group_figure(group: Group) -> Figure:
     rows = [group.panels[i : i + columns] for i in range(0, len(group.panels), columns)]
     heights = [max(p.size[1] for p in row) for row in rows]
     width = max(sum(p.size[0] for p in row) for row in rows)
-    title = textwrap.wrap(look.literal(group.finding or group.title), int(12.5 * width))
+    title = textwrap.wrap(look.literal(group.finding or group.title), int(11.5 * width))
     below = textwrap.wrap(look.literal(group.basis), int(15.5 * width))
     head = 0.2 * len(title) + 0.17 * len(below) + 0.25
     figure = Figure(figsize=(width, sum(heights) + head))
