@@ -230,7 +230,7 @@ def test_every_registered_method_is_checked_and_listed():
     names = {m.spec.name for m in registered_methods()}
     assert names == set(CASES)
     listed = {m.name: m for m in all_methods()}
-    assert set(listed) == names | {"copy", "noise", "keep", "drop"}
+    assert set(listed) == names | {"copy", "noise", "keep", "drop", "extrapolate"}
     assert listed["ties"].paper == "https://arxiv.org/abs/2306.01708"
     assert "density=1.0" in listed["ties"].parameters
 
