@@ -48,8 +48,8 @@ def autopsy(
     without: Annotated[
         str,
         typer.Option(
-            help="Leave out, with commas: scores, attention, forks, diversity, arms, spectra, "
-            "probe, diff, hybrids."
+            help="Leave out, with commas: scores, stitch, attention, forks, diversity, arms, "
+            "spectra, probe, diff, hybrids."
         ),
     ] = "",
     patch: Annotated[

@@ -32,6 +32,7 @@ OPTIONAL = {
     "patch": "activation patching",
     "surgery": "how little of RL's update is enough, and how little is needed",
     "scores": "M_vis, M_v2r and M_rea of stages and hybrids",
+    "stitch": "which layers of RL bring its answers back in SFT",
     "attention": "attention from reasoning to vision, layer by layer",
     "forks": "where in their replies RL and what it started from part, and what that carries",
     "diversity": "how varied answers are, and whether that goes with success",
@@ -42,6 +43,7 @@ SWITCHES = (*OPTIONAL, "probe", "diff", "hybrids")
 M_ARMS = ("text", "black", "black-text")  # with the image's, what the M scores are made from
 SWAPS = ("swap-suffix", "swap-single", "zero")
 PATCHES = ("patch-residual", "patch-residual-noising")
+STITCHES = ("stitch-below", "stitch-above")
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,10 @@ class Settings:
     per task.
 
     Attention and patching look at one pair at a time and never at more pairs than the probe:
-    `attention_samples`, `patch_samples`. `surgery_samples`: prompts per task of the parts of the
-    update; `score_samples`: of the M scores, by default all `samples`; `fork_samples` and
-    `fork_draws`: prompts per task and replies of each model that are compared token by token.
+    `attention_samples`, `patch_samples`, `stitch_samples`. `surgery_samples`: prompts per task of
+    the parts of the update; `score_samples`: of the M scores, by default all `samples`;
+    `fork_samples` and `fork_draws`: prompts per task and replies of each model that are compared
+    token by token.
     `controls`: random layer sets of each size beside the hybrids; `without`: names of `SWITCHES`
     that are switched off; `dropped`: of `OPTIONAL` those that a budget gave up.
     """
@@ -65,6 +68,7 @@ class Settings:
     attention_samples: int = 20
     patch_samples: int = 10
     surgery_samples: int = 40
+    stitch_samples: int = 10
     score_samples: int | None = None
     fork_samples: int = 20
     fork_draws: int = 2
@@ -89,7 +93,7 @@ class Settings:
         names = ("samples", "probe_samples", "n", "k", "arm_draws", "controls", "max_new_tokens")
         values: dict[str, object] = {name: getattr(self, name) for name in names}
         values["k"] = list(self.k)
-        kinds = [kind for kind in ("attention", "patch") if self.on(kind)]
+        kinds = [kind for kind in ("attention", "patch", "stitch") if self.on(kind)]
         scored = {"score_samples": self.scored()} if self.on("scores") else {}
         scored |= {"fork_samples": self.forked()} if self.on("forks") else {}
         if self.on("surgery"):
@@ -105,8 +109,9 @@ class Settings:
         return min(self.samples, self.fork_samples)
 
     def pairs(self, kind: str) -> int:
-        """Image pairs per task of `probe`, `attention` or `patch`."""
+        """Image pairs per task of `probe`, `attention`, `patch` or `stitch`."""
         wanted = {"attention": self.attention_samples, "patch": self.patch_samples}
+        wanted["stitch"] = self.stitch_samples
         return min(self.probe_samples, wanted.get(kind, self.probe_samples))
 
 
@@ -134,6 +139,8 @@ def study_steps(study: Study, s: Settings, out: Path, before: Sequence[Step]) ->
         steps += [make.probe(label, "attention", ("attention",), 4.0) for label in study.stages]
     if s.on("patch"):
         steps += [make.probe(label, "patch", PATCHES, 9.0) for label in study.stages]
+    if s.on("stitch") and "sft" in study.stages:
+        steps.append(make.probe("rl", "stitch", STITCHES, 6.0, against="sft"))
     if s.on("forks"):
         steps.append(make.forks())
     if s.on("scores"):
@@ -179,11 +186,14 @@ class _Maker:
         what = f"evaluate the hybrid {label} without the image"
         return self._step(f"m-hybrid-{number}", what, does, label, 2.0, kind="scores")
 
-    def probe(self, label: str, kind: str, methods: tuple[str, ...], weight: float) -> Step:
+    def probe(
+        self, label: str, kind: str, methods: tuple[str, ...], weight: float, against: str = ""
+    ) -> Step:
         s = self.s
         does = Probing(
             model=self.study.models[label],
             methods=methods,
+            against=self.study.models[against] if against else "",
             tasks=tuple(self.study.tasks),
             samples=s.pairs(kind),
             seed=s.seed,
@@ -193,10 +203,13 @@ class _Maker:
             dtype=s.dtype,
             out=self.runs,
         )
-        what = {"probe": "probe", "attention": "attention of", "patch": "patch"}[kind]
+        what = {"attention": "attention of", "stitch": f"stitch {against} and"}.get(kind, kind)
         optional = "" if kind == "probe" else kind
         step = self._step(f"{kind}-{label}", f"{what} {label}", does, label, weight, kind=optional)
         twins = (f"{kind}-{twin}" for twin in self._twins(label))
+        if against:  # the second checkpoint is as much its input as the first
+            step = replace(step, inputs=(*step.inputs, self.study.models[against]))
+            twins = self._after(against)
         return replace(step, needs=(*step.needs, *twins))
 
     def diff(self) -> Step:

@@ -153,7 +153,7 @@ def _probe_cost(does: Probing, memory: Memory) -> Cost:
     model, new = open_checkpoint(does.model), does.max_new_tokens
     counted = cost_of_probe(_probe_plan(does, memory))
     pairs, passes = counted["pairs"], counted["resumed_layers"] // max(1, model.depths["text"])
-    rows = counted["answers"] if not passes else 2 * pairs
+    rows = 2 * pairs if passes and not does.against else counted["answers"]
     prompt = _prompt_tokens(does, memory)
     tokens = 2 * pairs * prompt + rows * new + passes * prompt
     return Cost(
@@ -175,9 +175,9 @@ def _probe_plan(does: Probing, memory: Memory) -> ProbePlan:
     """
     asked = (does.tasks, does.data, does.seed, does.max_new_tokens)
     if asked not in memory.plans or memory.plans[asked][0] < does.samples:
-        plan = plan_probe(
+        plan = plan_probe(  # whatever the methods, the pairs are the same
             does.model,
-            methods=does.methods,
+            methods=("zero",),
             task_names=does.tasks,
             samples=does.samples,
             data=does.data,
@@ -191,7 +191,9 @@ def _probe_plan(does: Probing, memory: Memory) -> ProbePlan:
     for pair in plan.pairs:
         seen[pair.task] += 1
         first += [pair] if seen[pair.task] <= does.samples else []
-    return replace(plan, pairs=tuple(first), methods=parse(does.methods))
+    second = open_checkpoint(does.against) if does.against else None
+    methods = parse(does.methods)
+    return replace(plan, pairs=tuple(first), methods=methods, against=second)
 
 
 def _forks_cost(does: Forking, memory: Memory) -> Cost:

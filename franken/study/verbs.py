@@ -92,17 +92,19 @@ class Hybrids(Questions):
 
 @dataclass(frozen=True, kw_only=True)
 class Probing(Questions):
-    """`franken probe`: one model."""
+    """`franken probe`: one model, or one against another."""
 
     verb: ClassVar = "probe"
     model: str
     methods: tuple[str, ...]
+    against: str = ""
 
     @property
     def argv(self) -> tuple[str, ...]:
         """The words after `franken`."""
         methods = ("--method", ",".join(self.methods))
-        return self.verb, self.model, *methods, *self.options, "--no-figures"
+        against = ("--against", self.against) if self.against else ()
+        return self.verb, self.model, *against, *methods, *self.options, "--no-figures"
 
 
 @dataclass(frozen=True, kw_only=True)

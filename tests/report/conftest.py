@@ -17,6 +17,7 @@ from franken import tasks as puzzles
 from franken.evaluate.metrics import summarise
 from franken.forks.score import COLUMNS
 from franken.forks.summary import summarise as summarise_forks
+from franken.probe.summary import layer_rows
 from franken.runs import Study, layer_row, open_run
 from franken.tasks import Item, Pair
 
@@ -128,6 +129,8 @@ def build(
                 fake_attention(folder, f"looks-of-{model}", rng, samples),
                 model=model,
             )
+        if sft:
+            step("stitch rl", fake_stitch(folder, "stitched-rl", rng, samples), model="rl")
         for label in (*stages, *hybrids):
             made = fake_eval(
                 folder, label, SKILL.get(label, 0.7), rng, samples, ("text", "black", "black-text")
@@ -382,6 +385,37 @@ def fake_forks(folder, models, rng) -> Path:
     run.append(rows)
     layers, found = summarise_forks(pd.DataFrame(run.rows()), models, 0.1, lambda token: INJECTION)
     return run.finish(layers, n_requested=len(rows), extra=found)
+
+
+def fake_stitch(folder, model, rng, samples) -> Path:
+    """RL's layers bring it back evenly from below, and its last layers at once."""
+    run = open_run("probe", model, {"m": model}, folder / "runs", config={}, models={})
+    if run.is_complete():
+        return run.folder
+    rows = [
+        {
+            "model": model,
+            "method": method,
+            "part": "text",
+            "layer": layer,
+            "task": task,
+            "sample": pair.id,
+            "restored": (layer + 1) / DEPTH if method == "stitch-below" else 1 - layer / 100,
+            "score": float(rng.random() < 0.9),
+            "baseline_score": float(rng.random() < 0.5),
+            "to_source": True,
+            "baseline": "x",
+            "output": "y",
+            "error": None,
+            "ineligible": None,
+        }
+        for task in TASKS
+        for method in ("stitch-below", "stitch-above")
+        for layer in range(DEPTH)
+        for pair in pairs(task, samples)
+    ]
+    run.append(rows)
+    return run.finish(layer_rows(pd.DataFrame(rows)), n_requested=len(rows))
 
 
 def fake_comparison(folder, models, rng) -> Path:

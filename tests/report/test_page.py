@@ -90,6 +90,8 @@ def test_every_figure_is_on_the_page_in_both_modes(found, sections, page):
     assert {
         "attention",
         "attention-shift",
+        "stitch-below-restored",
+        "stitch-above-gain",
         "spectra-sft→rl",
         "spectra-surface-sft→rl",
         "mscores-gain",

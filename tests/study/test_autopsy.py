@@ -1,6 +1,7 @@
 """The autopsy of random creatures: every step runs, nothing runs twice, what breaks is named."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from franken.models import creature
 from franken.runs import open_study, read_study
 from franken.study import autopsy, lanes
 from franken.study.autopsy import Settings, plan_autopsy, run_autopsy
+from franken.study.cost import study_costs
 from franken.study.steps import Step
 from franken.study.verbs import Process
 
@@ -25,7 +27,7 @@ TINY = Settings(
     controls=1,
     device="cpu",
     max_new_tokens=3,
-    without=("spectra", "attention", "forks", "surgery", "scores", "diversity"),
+    without=("spectra", "attention", "stitch", "forks", "surgery", "scores", "diversity"),
 )
 
 
@@ -494,3 +496,22 @@ def test_a_checkpoint_beside_itself_is_a_control(stages, tmp_path):
     assert needs["probe-rl"] == ("probe-sft",)  # one run folder: they may not both write it
     assert needs["probe-sft"] == needs["probe-base"] == ()
     assert plan_autopsy(base, sft, rl, out=tmp_path / "o", settings=TINY)[0].notes == []
+
+
+def test_rl_is_stitched_to_sft_where_both_are_there(stages, tmp_path):
+    base, sft, rl = (stages[stage] for stage in ("base", "sft", "rl"))
+    without = tuple(name for name in TINY.without if name != "stitch")
+    settings = replace(TINY, without=without, stitch_samples=1)
+    _, steps = plan_autopsy(base, sft, rl, out=tmp_path / "o", settings=settings)
+    (step,) = (step for step in steps if step.kind == "stitch")
+    assert (step.id, step.model, step.what) == ("stitch-rl", "rl", "stitch sft and rl")
+    words = step.does.argv
+    assert words[:4] == ("probe", str(rl), "--against", str(sft))
+    assert "stitch-below,stitch-above" in words
+    assert words[words.index("--samples") + 1] == "1"
+    assert set(step.inputs) == {str(rl), str(sft)}
+    cost = study_costs([step])[step.id]
+    assert cost.answers == 2 * 2 * 8  # two orders, one prompt of each task, eight layers
+    assert cost.calls > 0
+    _, steps = plan_autopsy(base, None, rl, out=tmp_path / "p", settings=settings)
+    assert not [step for step in steps if step.kind == "stitch"]

@@ -61,6 +61,33 @@ def plot_swap(
     return ax
 
 
+def plot_stitch(
+    df: pd.DataFrame,
+    *,
+    method: str,
+    metric: str,
+    tasks: Sequence[str] | None = None,
+    depth: int | None = None,
+    mode: look.Mode = look.LIGHT,
+    ax: Axes | None = None,
+) -> Axes:
+    """What a model's layers bring back in another, in percent, by layer: a line per task, ringed
+    where it is sure. `metric`: `restored` or `gain`.
+    """
+    ax = new_axes(ax)
+    rows = select(df, method=method, metric=metric)
+    order = list(tasks or task_names(rows))
+    for task in (t for t in order if t in set(rows["task"])):
+        tint, marker = look.task_style(task, order)
+        draw_line(ax, rows[rows["task"] == task], tint, task, marker=marker)
+    draw_rings(ax, rows, mode)
+    ax.axhline(0, color=mode.muted, linewidth=0.8)
+    measured_layers(ax, rows, mode, depth)
+    ax.margins(y=0.16)
+    ax.set_ylabel({"restored": "divergence restored, %", "gain": "accuracy gained, points"}[metric])
+    return ax
+
+
 def plot_zero(
     df: pd.DataFrame,
     *,

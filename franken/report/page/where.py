@@ -25,6 +25,8 @@ LEAD = (
     "Swap the image's keys and values for another image's, in some layers only, and see whether "
     "the answer moves."
 )
+STITCHES = {"stitch-below": "up to this layer", "stitch-above": "from this layer on"}
+BROUGHT = {"restored": "divergence restored", "gain": "accuracy gained"}
 PERMUTATIONS = 4000
 
 
@@ -93,6 +95,9 @@ def where(runset: RunSet) -> Section:
             "How much replies look at the image was not measured: franken probe CHECKPOINT "
             "--method attention does it."
         )
+    stitched = rows.loc[rows["method"].isin(list(STITCHES)) & rows["value"].notna()]
+    if len(stitched):
+        groups.append(_stitches(runset, stitched, tasks))
     return Section("where", TITLE, LEAD, groups, notes)
 
 
@@ -162,6 +167,41 @@ def _skips(
         panels,
         f"{look.name(models[-1])}: {text[0].lower()}{text[1:]}",
         basis(runset, runs, own, "questions a task", models),
+        runs,
+    )
+
+
+def _stitches(runset: RunSet, rows: pd.DataFrame, tasks: Sequence[str]) -> Group:
+    """RL up to a layer, or from it on, in the model that it started from."""
+    model = str(rows["model"].iloc[0])
+    runs = runs_of(runset, "probe", [model], str(rows["method"].iloc[0]))
+    name, depth = look.name(model), runset.study.depth
+    panels = [
+        Panel(
+            f"{method}-{metric}",
+            f"{name} {where}: {what}",
+            f"{what} by stitched models, {name} {where}, by text layer, one line per task",
+            partial(
+                plots.plot_stitch, rows, method=method, metric=metric, tasks=tasks, depth=depth
+            ),
+            layered=True,
+        )
+        for metric, what in BROUGHT.items()
+        for method, where in STITCHES.items()
+        if ((rows["method"] == method) & (rows["metric"] == metric)).any()
+    ]
+    return Group(
+        "stitch",
+        f"Stitched: whose layers bring {name} back",
+        f"All tokens run through {name} in the layers that are named and through "
+        f"{look.name(runset.study.parent)} in the others. Divergence restored: of the two models' "
+        "next-token distributions where their greedy replies part; 100 % is "
+        f"{name}. Accuracy gained: of the stitched model's own greedy replies over "
+        f"{look.name(runset.study.parent)}'s. Bands: 95 % intervals over questions; ringed: p < "
+        "0.05 after Holm over layers.",
+        panels,
+        methods.get("stitch-below").title(rows).replace("the probed model", name),
+        basis(runset, runs, rows, "questions a task"),
         runs,
     )
 
