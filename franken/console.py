@@ -136,7 +136,7 @@ def finish_diff(folder: Path, json: bool) -> int:
     """Print what changed by part and by layer, and what that means; 3 when tensors could not be
     compared.
     """
-    from franken.diff.summary import layer_table, part_table, sentences
+    from franken.diff.summary import layer_table, part_table, principal_table, sentences
     from franken.runs import load_run
 
     if json:
@@ -144,6 +144,9 @@ def finish_diff(folder: Path, json: bool) -> int:
     run = load_run(folder)
     print_table(*layer_table(run))
     print_table(*part_table(run))
+    header, body = principal_table(run)
+    if body:
+        print_table(header, body)
     for sentence in sentences(run):
         print(sentence)
     return _close(run)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from franken.cli.options import Download, DryRun, Json, Out, split_list
+from franken.cli.options import Download, DryRun, Json, Out, Seed, split_list
 from franken.console import finish_diff, print_object, progress_bar
 from franken.outputs import output_folder
 
@@ -41,7 +41,16 @@ def diff(
         bool,
         typer.Option("--subspaces", help="Do both updates go the same way? Needs BASE SFT RL."),
     ] = False,
+    principal: Annotated[
+        bool,
+        typer.Option(
+            "--principal",
+            help="Did it turn or stretch the weights' own leading directions? Beside a random "
+            "update, and SFT's, of the same norm.",
+        ),
+    ] = False,
     k: Annotated[int, typer.Option(min=1, help="Directions of the subspaces.")] = 16,
+    seed: Seed = 0,
     expect_frozen: Annotated[
         str,
         typer.Option(
@@ -50,7 +59,7 @@ def diff(
     ] = "",
     figures: Annotated[bool, typer.Option(help="Draw figures/*.png.")] = True,
     device: Annotated[
-        str, typer.Option(help="Where spectra are computed: cpu, cuda, cuda:1, …")
+        str, typer.Option(help="Where singular values are computed: cpu, cuda, cuda:1, …")
     ] = "cpu",
     jobs: Annotated[int | None, typer.Option(min=1, help="Threads; all cores by default.")] = None,
     download: Download = False,
@@ -93,11 +102,11 @@ def diff(
         components=split_list(components),
         download=download,
     )
-    if spectra and device != "cpu":
+    if (spectra or principal) and device != "cpu":
         from franken.models.loading import pick_device
 
         device = str(pick_device(device))
-    options = DiffOptions(spectra, topk, subspaces, k, device)
+    options = DiffOptions(spectra, topk, subspaces, k, device, principal, seed)
     frozen = select(split_list(expect_frozen), plan.places, option="--expect-frozen")
     if dry_run:
         from franken.diff.estimate import estimate_seconds

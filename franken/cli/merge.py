@@ -70,7 +70,8 @@ def merge(
     keep: Annotated[
         str,
         typer.Option(
-            help="Only this part of the donor's update: rank:8, top:1%, sign, norms, and their "
+            help="Only this part of the donor's update: rank:8, top:1%, sign, norms, "
+            "rotation, scale, and the "
             "nulls random-rank:8, random:1%; of every tensor, or of --layers, --components."
         ),
     ] = "",

@@ -24,7 +24,7 @@ def estimate_seconds(plan: DiffPlan, options: DiffOptions, jobs: int | None = No
     they run on a GPU.
     """
     seconds = _streaming(plan)
-    if (options.spectra or options.subspaces) and options.device == "cpu":
+    if (options.spectra or options.subspaces or options.principal) and options.device == "cpu":
         seconds += _decomposing(plan, options)
     return seconds / (jobs or cores())
 
@@ -73,11 +73,17 @@ def _decomposing(plan: DiffPlan, options: DiffOptions) -> float:
         began = time.perf_counter()
         np.linalg.eigvalsh(matrix)
         per_eigenvalue = (time.perf_counter() - began) / SIDE**3
+        began = time.perf_counter()
+        np.linalg.eigh(matrix)
+        per_vector = (time.perf_counter() - began) / SIDE**3
+    frames = 3 * (len(plan.checkpoints) - 1) * options.principal  # the weights, two nulls
+    whole = len(plan.deltas) * options.spectra + 2 * options.subspaces
     seconds = 0.0
     for name in plan.tensors:
         shape = plan.stages(name)[-1][0].shape
         if len(shape) >= 2:
             rows, columns = shape[0], int(np.prod(shape[1:]))
             side, length = min(rows, columns), max(rows, columns)
-            seconds += length * side**2 * per_product + side**3 * per_eigenvalue
-    return seconds * (len(plan.deltas) * options.spectra + 2 * options.subspaces)
+            products = (whole + frames) * length * side**2 * per_product
+            seconds += products + side**3 * (whole * per_eigenvalue + frames * per_vector)
+    return seconds

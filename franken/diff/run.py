@@ -7,6 +7,7 @@ never a model.
 
 import os
 import time
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,7 +21,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from franken.checkpoints import fingerprint
-from franken.diff import metrics, spectra, subspaces
+from franken.diff import metrics, principal, spectra, subspaces
 from franken.diff.location import LayerSums, locate
 from franken.diff.metrics import Measures, Sums
 from franken.diff.plan import DiffPlan
@@ -35,7 +36,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FLUSH_SECONDS = 5.0  # what a kill loses at most, beside the tensors that are being measured
-MEANS = (*spectra.MEASURES, *subspaces.MEASURES)  # a layer's are the means of its matrices'
+MEANS = (
+    *spectra.MEASURES,
+    *subspaces.MEASURES,
+    *principal.MEASURES,
+)  # a layer's are the means of its matrices'
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 LISTS = ("singular_values", "left_angles", "right_angles")
 Row = dict[str, Any]
@@ -44,7 +49,7 @@ Row = dict[str, Any]
 @dataclass(frozen=True)
 class DiffOptions:
     """What is measured beside the one-pass statistics. `topk` is of the log-volume, `k` of the
-    subspaces.
+    subspaces and of the principal directions.
     """
 
     spectra: bool = False
@@ -52,6 +57,8 @@ class DiffOptions:
     subspaces: bool = False
     k: int = SUBSPACE_K
     device: str = "cpu"
+    principal: bool = False
+    seed: int = 0  # of the random update beside it
 
 
 def run_diff(
@@ -73,6 +80,8 @@ def run_diff(
         )
     models = {stage: c.name for stage, c in plan.checkpoints.items()}
     measured = {k: v for k, v in asdict(options).items() if k != "device"}
+    if not options.principal:  # nothing random then: a run is the one that it was before
+        del measured["principal"], measured["seed"]
     identity = {
         "checkpoints": {stage: fingerprint(c) for stage, c in plan.checkpoints.items()},
         "options": measured,
@@ -133,6 +142,8 @@ def tensor_rows(plan: DiffPlan, name: str, *, options: DiffOptions) -> list[Row]
                 _add_spectra(rows, pairs, options)
             if options.subspaces:
                 _add_subspaces(rows, stages, options.k)
+            if options.principal:
+                _add_principal(rows, name, stages, options)
     return rows
 
 
@@ -171,6 +182,19 @@ def _add_subspaces(rows: Sequence[Row], stages: Sequence[Values], k: int) -> Non
         base, sft, rl = stages
         first, second = subspaces.directions(base, sft, k), subspaces.directions(sft, rl, k)
         after |= subspaces.overlaps(first, second)._asdict()
+
+
+def _add_principal(
+    rows: Sequence[Row], name: str, stages: Sequence[Values], options: DiffOptions
+) -> None:
+    """On the rows of adjacent stages; base → rl is the sum of two others where there are three."""
+    adjacent = rows[: len(stages) - 1]
+    norms = [row["energy"] if row["largest"] <= FLOAT32_MAX else 0.0 for row in adjacent]
+    if any(norms):
+        seed = zlib.crc32(f"{options.seed} {name}".encode())
+        found = principal.measured(stages, norms, k=options.k, seed=seed, device=options.device)
+        for row, own in zip(adjacent, found, strict=True):
+            row |= own._asdict()
 
 
 def in_order(

@@ -13,7 +13,8 @@ the Frankenstein paper, §3.2, and its code; a Δ of zero has none, not −1381:
   share of Σσ².
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ from franken.diff.values import Values
 BLOCK = 1 << 22  # elements of Δ at a time
 RESOLUTION = 1e-7  # of the largest singular value: the square root of float64's, with a margin
 TOPK = 50
+Entries = Callable[[int, int], np.ndarray]  # elements start … stop of a matrix, row by row
 
 
 class Spectrum(NamedTuple):
@@ -59,35 +61,45 @@ def roots(eigenvalues: np.ndarray) -> np.ndarray:
 
 
 def gram(earlier: Values, later: Values) -> np.ndarray:
+    """The Gram matrix of the update's shorter side [side, side] in float64."""
+    return gram_of(sides(earlier), partial(later.minus, earlier))
+
+
+def gram_of(shape: tuple[int, int], entries: Entries) -> np.ndarray:
     """The Gram matrix of the shorter side [side, side] in float64, accumulated over blocks."""
-    side = min(sides(earlier))
+    side = min(shape)
     total = np.zeros((side, side))
-    for block in tall_blocks(earlier, later):
+    for block in tall_blocks_of(shape, entries):
         wide = block.astype(np.float64)
         total += wide.T @ wide
     return total
 
 
 def tall_blocks(earlier: Values, later: Values) -> Iterator[np.ndarray]:
-    """Δ with its longer side first, as float32 blocks [n, shorter side].
+    """Δ with its longer side first, as float32 blocks [n, shorter side]."""
+    return tall_blocks_of(sides(earlier), partial(later.minus, earlier))
+
+
+def tall_blocks_of(shape: tuple[int, int], entries: Entries) -> Iterator[np.ndarray]:
+    """A matrix [rows, columns] with its longer side first, as blocks [n, shorter side].
 
     A tall matrix (an embedding) is streamed; a wide one is held once, since its columns lie apart
     on disk.
     """
-    rows, columns = sides(earlier)
+    rows, columns = shape
     if rows >= columns:
         step = max(1, BLOCK // columns)
         for row in range(0, rows, step):
             start, stop = row * columns, min(row + step, rows) * columns
-            yield later.minus(earlier, start, stop).reshape(-1, columns)
+            yield entries(start, stop).reshape(-1, columns)
         return
-    delta = np.empty(earlier.size, np.float32)
-    for start in range(0, delta.size, BLOCK):
-        stop = min(start + BLOCK, delta.size)
-        delta[start:stop] = later.minus(earlier, start, stop)
+    whole = np.empty(rows * columns, entries(0, 1).dtype)
+    for start in range(0, whole.size, BLOCK):
+        stop = min(start + BLOCK, whole.size)
+        whole[start:stop] = entries(start, stop)
     step = max(1, BLOCK // rows)
     for column in range(0, columns, step):
-        yield delta.reshape(rows, columns)[:, column : column + step].T
+        yield whole.reshape(rows, columns)[:, column : column + step].T
 
 
 def sides(values: Values) -> tuple[int, int]:

@@ -4,7 +4,11 @@ what that means.
 
 from typing import Any
 
+import numpy as np
+
+from franken.diff.principal import MEASURES, OWN
 from franken.runs import LoadedRun
+from franken.stats import difference, holm, sign_flip_test
 
 ROUNDING = (
     0.9  # above this share of both the changed weights and the energy, an update is called rounding
@@ -20,6 +24,14 @@ BY_PART = {
     "rounding_energy": "their share of ‖Δ‖²",
     "effective_rank": "effective rank",
 }
+WORDS = {
+    "principal_left": "overlap of U_k before and after",
+    "principal_right": "overlap of V_k before and after",
+    "spectral_shift": "‖σ′ − σ‖ / ‖σ‖",
+    "scale_energy": "‖σ′ − σ‖² / ‖Δ‖²",
+    "principal_energy": "share of Δ inside U_k, V_k",
+}
+KEY = ["method", "part", "metric"]
 SHARES = ("unchanged_fraction", "sign_flip_fraction", "rounding_fraction", "rounding_energy")
 Table = tuple[list[str], list[list[str]]]
 
@@ -57,6 +69,51 @@ def layer_table(run: LoadedRun) -> Table:
         ]
         body.append([part, str(layer), *values])
     return ["part", "layer", *(f"{update}: ‖Δ‖ / ‖W‖ (unchanged)" for update in updates)], body
+
+
+def principal_table(run: LoadedRun) -> Table:
+    """A row per update, part and measure of `franken.diff.principal`: its mean over layers, those
+    of a random Δ and of SFT's with the differences to them, 95 % intervals and p.
+
+    The unit is the layer, the mean of its matrices, since matrices of one layer are alike. p is of
+    sign flips, after Holm over the table; parts of one layer have none.
+    """
+    rows: Any = run.layers[(run.layers["component"] == "all") & run.layers["layer"].notna()]
+    rows = rows[rows["metric"].isin(MEASURES) & rows["value"].notna()]
+    cells = {key: group.set_index("layer")["value"] for key, group in rows.groupby(KEY, sort=False)}
+    told, tests = [], []
+    for update, part in dict.fromkeys((method, part) for method, part, _ in cells):
+        for name in OWN:
+            own = cells.get((update, part, name))
+            if own is None:
+                continue
+            line, beside = [f"{own.mean():.4g}"], []
+            for null in ("random", "sft"):
+                other = cells.get((update, part, f"{name}_{null}"))
+                line.append("-" if other is None else f"{other.mean():.4g}")
+                pairs = None if other is None else np.array([other, own[other.index]], float)
+                beside.append(pairs)
+            tests += [
+                None if p is None or p.shape[1] < 2 else sign_flip_test(p[1] - p[0]) for p in beside
+            ]
+            told.append((update, part, name, line, beside, len(own)))
+    adjusted = iter(holm(tests))
+    body = []
+    for update, part, name, line, beside, n in told:
+        against = [_against(pairs, next(adjusted)) for pairs in beside]
+        body.append(
+            [update, part, WORDS[name], line[0], line[1], against[0], line[2], against[1], str(n)]
+        )
+    header = ["update", "part", "measure", "Δ", "random Δ", "Δ − random [95 %], p"]
+    return [*header, "SFT's Δ", "Δ − SFT's [95 %], p", "layers"], body
+
+
+def _against(pairs: np.ndarray | None, p: float) -> str:
+    if pairs is None:
+        return "-"
+    found = difference(*pairs)
+    value = f"{found.value:+.2g}"
+    return value if p != p else f"{value} [{found.low:+.2g} {found.high:+.2g}], {p:.2g}"
 
 
 def sentences(run: LoadedRun) -> list[str]:

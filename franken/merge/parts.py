@@ -4,6 +4,8 @@ rank:R          of every matrix the R leading directions: U_r Σ_r V_rᵀ (arXiv
 top:P%          of every tensor the P % of elements with the largest |Δ| (arXiv 2505.11711)
 sign            of every element only the sign: sgn(Δ) · mean |Δ| of its tensor
 norms           one-dimensional tensors, norm scales and biases, and nothing else
+rotation        the new directions with the old singular values, U′ΣV′ᵀ − W (arXiv 2509.12235)
+scale           the old directions with the new singular values, UΣ′Vᵀ − W
 random-rank:R   R random directions: the null of rank:R
 random:P%       P % of the elements, drawn: the null of top:P%
 """
@@ -14,7 +16,11 @@ from dataclasses import dataclass
 from franken.errors import UsageError, unknown
 
 KEEP, DROP = "keep", "drop"
-RANKS, SHARES, WHOLE = ("rank", "random-rank"), ("top", "random"), ("sign", "norms")
+RANKS, SHARES, WHOLE = (
+    ("rank", "random-rank"),
+    ("top", "random"),
+    ("sign", "norms", "rotation", "scale"),
+)
 NULL_OF = {"rank": "random-rank", "top": "random"}
 _SIZED = re.compile(r"([a-z-]+):(\d{1,9}(?:\.\d{1,9})?|\.\d{1,9})(%?)")
 

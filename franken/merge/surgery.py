@@ -19,6 +19,7 @@ from franken.merge.parts import SHARES, Part
 BLOCK = 1 << 22  # elements at a time
 FEW = 4  # of this many directions at most one is wanted: Lanczos is cheaper than all of them
 AT_ONCE = 32  # directions that are looked for where fewer are wanted: larger parts come later
+RESOLUTION = 1e-7  # of the largest singular value; what lies below is zero, as in franken.diff
 SMALL = 256  # matrices up to this side are decomposed whole in any case
 
 Known = MutableMapping[str, Tensor]
@@ -38,7 +39,12 @@ def operated(
         mask = _elements(base, donor, part, seed)
         return torch.where(mask if keep else ~mask, donor, base)
     delta = donor.double() - base.double()
-    own = _signs(delta) if part.kind == "sign" else _low_rank(delta, part, seed, known, key)
+    if part.kind == "sign":
+        own = _signs(delta)
+    elif part.kind in ("rotation", "scale"):
+        own = _respectrum(base.double(), donor.double(), part.kind) - base.double()
+    else:
+        own = _low_rank(delta, part, seed, known, key)
     return (base.double() + (own if keep else delta - own)).to(base.dtype)
 
 
@@ -98,10 +104,43 @@ def _signs(delta: Tensor) -> Tensor:
     return delta.sign() * delta.abs().mean()
 
 
+def _respectrum(base: Tensor, donor: Tensor, kind: str) -> Tensor:
+    """The donor's singular vectors with the base's singular values (`rotation`), or the reverse.
+
+    U′ΣV′ᵀ is W′V′ · Σ/Σ′ · V′ᵀ, so that the right vectors of one side are enough. A direction in
+    which that side is zero has no vectors, and stays zero. A vector is a matrix of one column.
+    """
+    directions, values = (donor, base) if kind == "rotation" else (base, donor)
+    own, given = (_tall(x) for x in (directions, values))
+    eigenvalues, vectors = torch.linalg.eigh(_gram(own))
+    before = eigenvalues.clamp_min(0).sqrt()
+    after = torch.linalg.eigvalsh(_gram(given)).clamp_min(0).sqrt()
+    known = before > RESOLUTION * before[-1]
+    stretch = torch.where(known, after / torch.where(known, before, 1.0), 0.0)
+    made = (own @ (vectors * stretch)) @ vectors.T
+    return (made if own.shape == _matrix(base).shape else made.T).reshape(base.shape)
+
+
+def _matrix(tensor: Tensor) -> Matrix:
+    return tensor.reshape(tensor.shape[0], -1) if tensor.dim() else tensor.reshape(1, 1)
+
+
+def _tall(tensor: Tensor) -> Matrix:
+    matrix = _matrix(tensor)
+    return matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
+
+
+def _gram(tall: Matrix) -> Float[Tensor, "columns columns"]:
+    """In float64, accumulated over blocks."""
+    gram = torch.zeros(tall.shape[1], tall.shape[1], dtype=torch.float64)
+    for block in tall.split(max(1, BLOCK // tall.shape[1])):
+        gram.addmm_(block.T, block)
+    return gram
+
+
 def _low_rank(delta: Tensor, part: Part, seed: int, known: Known, key: str) -> Tensor:
     """Δ projected on some directions of its shorter side; a vector is a matrix of one column."""
-    matrix = delta.reshape(delta.shape[0], -1) if delta.dim() else delta.reshape(1, 1)
-    tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
+    matrix, tall = _matrix(delta), _tall(delta)
     rank = min(int(part.size), tall.shape[1])
     if rank == tall.shape[1]:
         return delta
@@ -112,15 +151,13 @@ def _low_rank(delta: Tensor, part: Part, seed: int, known: Known, key: str) -> T
         draws = torch.randn(tall.shape[1], rank, generator=generator, dtype=torch.float64)
         basis = torch.linalg.qr(draws).Q
     own = tall @ basis @ basis.T
-    return (own if tall is matrix else own.T).reshape(delta.shape)
+    return (own if tall.shape == matrix.shape else own.T).reshape(delta.shape)
 
 
 def _leading(tall: Matrix, rank: int, known: Known, key: str) -> Float[Tensor, "columns rank"]:
     """The leading right singular vectors, those of the largest singular value first."""
     if key not in known or known[key].shape[1] < rank:
-        gram = torch.zeros(tall.shape[1], tall.shape[1], dtype=torch.float64)
-        for block in tall.split(max(1, BLOCK // tall.shape[1])):
-            gram.addmm_(block.T, block)
+        gram = _gram(tall)
         known[key] = leading(gram, min(max(rank, AT_ONCE), len(gram)))
     return known[key][:, :rank]
 

@@ -18,6 +18,7 @@ from franken.models.loading import load
 from franken.models.tiny import save_tiny
 
 PARTS = ["rank:1", "rank:3", "top:10%", "sign", "norms", "random-rank:2", "random:10%"]
+PARTS += ["rotation", "scale"]
 SHAPES = [(12, 7), (7, 12), (9, 9), (6,), (5, 3, 2)]
 SEED = 7
 
@@ -140,6 +141,35 @@ def test_signs_and_norms_by_hand():
     assert torch.equal(part(base, donor, "sign"), torch.tensor([[2.0, -2.0], [0.0, -2.0]]))
     assert torch.equal(part(base, donor, "norms"), base)
     assert torch.equal(part(base[0], donor[0], "norms"), donor[0])
+
+
+@pytest.mark.parametrize("shape", [(12, 7), (7, 12), (9, 9), (5, 3, 2), (6,)])
+@pytest.mark.parametrize("text", ["rotation", "scale"])
+def test_rotation_and_scale_are_numpys_vectors_with_the_other_values(shape, text):
+    base, donor = pair(shape)
+    sides = [x.double().reshape(shape[0], -1).numpy() for x in (base, donor)]
+    (u, s, vt), (u2, s2, vt2) = (np.linalg.svd(x, full_matrices=False) for x in sides)
+    expected = (u2 * s) @ vt2 if text == "rotation" else (u * s2) @ vt
+    found = part(base, donor, text).double().reshape(expected.shape)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_a_planted_rotation_is_all_rotation_and_a_planted_scaling_all_scale():
+    generator = torch.Generator().manual_seed(0)
+    base = torch.randn(20, 12, generator=generator)
+    turn = torch.linalg.qr(torch.randn(12, 12, generator=generator)).Q
+    u, s, vt = torch.linalg.svd(base, full_matrices=False)
+    rotated, scaled = base @ turn, (u * (s * torch.linspace(1.5, 1.1, 12))) @ vt
+    for donor, whole, nothing in ((rotated, "rotation", "scale"), (scaled, "scale", "rotation")):
+        np.testing.assert_allclose(part(base, donor, whole), donor, atol=1e-5)
+        np.testing.assert_allclose(part(base, donor, nothing), base, atol=1e-5)
+
+
+def test_directions_without_a_length_stay_without_one():
+    base = torch.outer(torch.arange(1.0, 6), torch.ones(3))
+    donor = base + torch.eye(5)[:, :3]
+    assert torch.isfinite(part(base, donor, "scale")).all()
+    assert np.linalg.matrix_rank(part(base, donor, "scale"), tol=1e-4) == 1
 
 
 def test_random_directions_hold_a_share_of_the_update_like_chance():

@@ -20,6 +20,12 @@ from franken.report.figures.sheet import name_lines, save, sheet
 from franken.runs import LoadedRun, load_run
 
 COMPONENTS = ("attn", "mlp", "norm")
+PRINCIPAL = {
+    "principal_left": "overlap of U_k",
+    "principal_right": "overlap of V_k",
+    "spectral_shift": "‖σ′ − σ‖ / ‖σ‖",
+    "principal_energy": "share of Δ inside",
+}
 MIDDLE = "#E3E0D8"  # on the band of a part
 
 
@@ -45,6 +51,9 @@ def draw_diff(folder: Path) -> list[Path]:
     overlap = run.samples.get("left_overlap")
     if updates.compared_depth(run) and overlap is not None and overlap.notna().any():
         makers["subspaces"] = partial(_subspaces, run)
+    turned = run.samples.get("principal_left")
+    if updates.compared_depth(run) and turned is not None and turned.notna().any():
+        makers["principal"] = partial(_principal, run, deltas)
     drawn = []
     for name, make in makers.items():
         path = folder / "figures" / f"{name}.png"
@@ -140,6 +149,29 @@ def _spectra_by_third(run: LoadedRun, deltas: Sequence[str]) -> Figure:
     for ax in axes[-len(shown) :]:
         ax.set_xlabel("i")
     name_lines(figure, axes[0], side="outside upper left")
+    return figure
+
+
+def _principal(run: LoadedRun, deltas: Sequence[str]) -> Figure:
+    """Each measure of the leading directions by layer, beside both nulls of the same norm."""
+    rows = run.layers.loc[(run.layers["part"] == "text") & (run.layers["component"] == "all")]
+    rows = rows.dropna(subset=["layer", "value"]).sort_values("layer")
+    figure, axes = sheet(len(deltas) * len(PRINCIPAL), len(PRINCIPAL), 3.6, 2.7)
+    for place, ax in enumerate(axes):
+        delta, metric = deltas[place // len(PRINCIPAL)], list(PRINCIPAL)[place % len(PRINCIPAL)]
+        own = rows.loc[rows["method"] == delta]
+        for suffix, tint, label in (
+            ("", look.DELTAS.get(delta, look.LIGHT.ink), "the update"),
+            ("_sft", look.LIGHT.ink, "SFT's update of that norm"),
+            ("_random", look.LIGHT.muted, "a random update of that norm"),
+        ):
+            line = own.loc[own["metric"] == f"{metric}{suffix}"]
+            if len(line):
+                values = line["value"].to_numpy(float)
+                ax.plot(line["layer"].to_numpy(int), values, color=tint, marker="o", label=label)
+        layer_axis(ax, updates.compared_depth(run), look.LIGHT)
+        ax.set_title(f"{delta}: {PRINCIPAL[metric]}", fontsize=9)
+    name_lines(figure, axes[-1], side="outside upper left")
     return figure
 
 
