@@ -88,7 +88,7 @@ def table(sft: pd.Series, rl: list[pd.Series]) -> pd.DataFrame:
 def draw(rows: pd.DataFrame) -> None:
     """A plot a cut: what it costs SFT and RL, by layer."""
     with look.theme():
-        figure, axes = sheet(2, 3, 3.9, 2.7, extra=0.3)
+        figure, axes = sheet(len(EDGES), 3, 3.9, 2.7, extra=0.3)
         for ax, (method, title) in zip(axes, EDGES.items(), strict=False):
             own = rows[rows["edges"] == method]
             for model in ("sft", "rl"):
@@ -102,7 +102,6 @@ def draw(rows: pd.DataFrame) -> None:
             ax.set_ylim(-25, 105)
         axes[0].set_ylabel("accuracy lost, points")
         axes[3].set_ylabel("accuracy lost, points")
-        axes[5].set_visible(False)
         name_lines(figure, axes[0])
         save(figure, HERE / f"{NAME}.png")
 
