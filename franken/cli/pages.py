@@ -41,6 +41,10 @@ PAGES = {
                 "what layers look at, say and carry",
             ),
             (
+                "franken probe creature:sft --against creature:base --method stitch --tasks read",
+                "whose layers bring the first model's answers back in the second",
+            ),
+            (
                 "franken probe creature:sft --dry-run",
                 "forward passes and memory, before anything is loaded",
             ),
