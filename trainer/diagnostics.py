@@ -41,7 +41,7 @@ def reward_metrics(
         "format_only_groups": (varies & equally).float().mean().item(),
         "sentences": sum(len(sentences(thought(t, shape))) for t in flat) / len(flat),
         "tags": sum(section(t, tag) is not None for t in flat for tag in shape.tags)
-        / (len(flat) * len(shape.tags)),
+        / max(len(flat) * len(shape.tags), 1),
     }
     hits = right.flatten().double()
     for f, name in enumerate(names):

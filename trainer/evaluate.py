@@ -9,6 +9,7 @@ from franken.generate.native import Prompt, Sampling, generate
 from franken.models.loading import Loaded
 from franken.stats import acc_at_k
 from franken.tasks import Item
+from franken.tasks.marks import blind
 from trainer.algorithms.groups import Metrics
 from trainer.creature.align import AlignStage
 from trainer.creature.lessons import LESSONS
@@ -16,7 +17,7 @@ from trainer.data import Conversation
 from trainer.held_out_loss import held_out_loss
 from trainer.public import held_out_conversations, held_out_items
 from trainer.recipe import AnyStage
-from trainer.stages import AskingStage, GrpoStage, SftStage
+from trainer.stages import AskingStage, GrpoStage, SftStage, View
 from trainer.templates import instruction, template
 
 ITEMS_PER_TASK = 16
@@ -75,7 +76,7 @@ def puzzles_of(stage: AskingStage) -> list[str]:
 def prompts_of(stage: AskingStage, items: Sequence[Item]) -> list[Prompt]:
     """Questions as the stage asks them."""
     request = request_of(stage)
-    return [asked_with(request, item) for item in items]
+    return [asked_with(request, item, stage.view) for item in items]
 
 
 def request_of(stage: AskingStage) -> str:
@@ -86,11 +87,14 @@ def request_of(stage: AskingStage) -> str:
     return f"{instruction(shape)}\n" if stage.instruct else ""
 
 
-def asked_with(request: str, item: Item) -> Prompt:
-    """A question with all its images, after a request."""
-    return Prompt(
-        request + item.question, (item.image, *item.more_images) if item.image else (), item.id
-    )
+def asked_with(request: str, item: Item, view: View = "image") -> Prompt:
+    """A question after a request, with all its images or its description, as `view` says; the words
+    of `franken.evaluate.arms.prompt_for`.
+    """
+    shown = (item.image, *item.more_images) if item.image and view in ("image", "both") else ()
+    described = item.description if view in ("text", "both") else ""
+    question = item.question if shown or not item.image else blind(item.question)
+    return Prompt(request + " ".join(filter(None, (described, question))), shown, item.id)
 
 
 def longest_answer(stage: AskingStage) -> int:

@@ -58,6 +58,7 @@ from trainer.rounding import warn_of_lost_updates
 from trainer.run_folder import claim, cpu_seconds, trim_metrics
 from trainer.sharding import checkpoint_activations, is_sharded, shard, whole
 from trainer.stages import AskingStage
+from trainer.starts import begin_stage, start_file
 from trainer.steps import stage_step
 
 SAVE_EVERY = 50
@@ -167,6 +168,7 @@ def _train(recipe: Recipe, out: Path, report: Report | None, observe: Observe | 
         run = _Run(recipe, out, loaded, position, report, observe, interrupted)
         for index in range(position.stage, len(recipe.stages)):
             stage = recipe.stages[index]
+            begin_stage(recipe, index, loaded, out, step=position.step)
             table = apply_freeze(loaded.model, stage.freeze, stage.train)
             fresh = FreezeProof(table=table, before=fingerprints(loaded.model))
             proof = proofs.setdefault(str(index), fresh)
@@ -209,7 +211,7 @@ def _train_stage(run: _Run, index: int, resumed: Path | None) -> None:
     optimizer = adamw(stage, parameters)
     if resumed is not None and position.stage == index and position.step:
         _restore_optimizer(resumed, loaded, optimizer)
-    update = stage_step(run.recipe, index, loaded)
+    update = stage_step(run.recipe, index, loaded, start_file(run.recipe, index, run.out))
     run.show()
     score: Score | None = None
     with (run.out / METRICS if rank() == 0 else Path(os.devnull)).open("a") as log:

@@ -137,6 +137,17 @@ class Recipe(Strict):
         return self
 
     @model_validator(mode="after")
+    def _starts(self) -> "Recipe":
+        later = self.stages[1:]
+        anew = [s for s in later if s.start == "recipe" or getattr(s, "reference", "") == "start"]
+        if anew and (self.sharding == "fsdp" or self.lora or self.model == "creature:new"):
+            raise ValueError(
+                "start: recipe and reference: start of a later stage need a checkpoint as model, "
+                "sharding: none and no lora"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _one_precision(self) -> "Recipe":
         if self.precision == "bf16-mixed" and (self.sharding == "none" or self.dtype == "bf16"):
             raise ValueError(

@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 from franken.errors import UsageError, unknown
 from franken.yaml_files import parse_yaml, read_yaml
 
+SYSTEMS = "systems"  # the folder of recipes after published systems
 Raw = dict[str, Any]  # a recipe as YAML has it
 
 
@@ -42,6 +43,20 @@ class _Entry(NamedTuple):
 def recipe_names() -> list[str]:
     """The recipes that come with the package."""
     return sorted(_built_in())
+
+
+def recipe_groups() -> dict[str, list[str]]:
+    """The recipes' names under what they are: the creature's, those of the papers that this project
+    follows, published systems.
+    """
+    systems = resources.files("trainer") / "recipes" / SYSTEMS
+    heads = tuple(file.name.removesuffix(".yaml") for file in systems.iterdir())
+    groups: dict[str, list[str]] = {"the creature": [], "papers and data": [], "systems": []}
+    for name in recipe_names():
+        system = name.startswith(heads)
+        own = name.startswith("creature")
+        groups["systems" if system else "the creature" if own else "papers and data"].append(name)
+    return groups
 
 
 def describe(name: str) -> str:
@@ -85,7 +100,9 @@ def _built_in() -> dict[str, _Entry]:
     """The package's recipes by name: files as they are, then variants, then those that extend."""
     entries: dict[str, _Entry] = {}
     waiting: list[_Entry] = []
-    for file in sorted((resources.files("trainer") / "recipes").iterdir(), key=lambda f: f.name):
+    folder = resources.files("trainer") / "recipes"
+    files = [*folder.iterdir(), *(folder / SYSTEMS).iterdir()]
+    for file in sorted((f for f in files if f.is_file()), key=lambda f: f.name):
         text = file.read_text()
         text = text.replace("{examples}", str(resources.files("trainer") / "examples"))
         raw = _mapping(parse_yaml(text, file.name), file.name)

@@ -85,9 +85,10 @@ class _Draw:
     tried: int = 0  # by all ranks
     sampled: ModelBatch | None = None
 
-    def sort(self, groups: Sequence[_Group], *, filtered: bool) -> None:
+    def sort(self, groups: Sequence[_Group], band: tuple[float, float], *, filtered: bool) -> None:
+        low, high = band
         for group in groups:
-            drop = filtered and group.solved in (0.0, 1.0)
+            drop = filtered and not low < group.solved < high
             (self.dropped if drop else self.kept).append(group)
 
 
@@ -145,7 +146,7 @@ def draw(
                 prompts = prompts_of(stage, items)
                 drawn.sampled = _encode(loaded, stage, items)
                 answers = engine.sample(prompts, drawn.sampled, sampling)
-                drawn.sort(_graded(items, answers, first), filtered=filtered)
+                drawn.sort(_graded(items, answers, first), stage.band, filtered=filtered)
         places = all_gather([group.place for group in drawn.kept])
         held = drawn.kept or (drawn.dropped[:1] if any(places) else [])
         if drawn.dropped and held:
@@ -159,7 +160,7 @@ def draw(
         else None,
         grades=[group.grades for group in held],
         places=[[order.index(place) for place in part] for part in places],
-        counts={**(_counts(drawn, len(order)) if filtered else {}), **rows.counts()},
+        counts={**(_counts(drawn, len(order), stage.band[1]) if filtered else {}), **rows.counts()},
     )
 
 
@@ -175,15 +176,15 @@ def _graded(items: Sequence[Item], answers: Sequence[list[Response]], first: int
     ]
 
 
-def _counts(drawn: _Draw, groups: int) -> Metrics:
+def _counts(drawn: _Draw, groups: int, high: float) -> Metrics:
     """The filter's metrics over all ranks: the share of right answers, groups kept and tried, and
-    those that were all right or all wrong.
+    those that were all right or all wrong (above or below the stage's band).
     """
     everyone = sorted([*drawn.kept, *drawn.dropped], key=lambda group: group.place)
     rate, right, dropped = all_reduce_sum(
         [
             sum(group.solved for group in everyone),
-            sum(group.solved == 1.0 for group in everyone),
+            sum(group.solved >= high for group in everyone),
             len(drawn.dropped),
         ]
     )

@@ -1,8 +1,8 @@
 """Supervised stages: worked solutions of puzzles, or lessons (trainer/creature/lessons.py).
 
 A batch is a pure function of (stage seed, step), so that a resumed run sees the same data as an
-uninterrupted one. Which of a puzzle's strategies is shown is drawn uniformly: the model learns them
-all, and RL may choose.
+uninterrupted one. Which of a puzzle's strategies is shown is drawn uniformly, or by the stage's
+weights: the model learns what is shown, and RL may choose among it.
 """
 
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from franken import tasks
+from franken.errors import check_known
 from franken.models.loading import Loaded
 from franken.tasks.puzzle import child_rng, draw_state, make_item
 from trainer.algorithms.groups import Metrics
@@ -19,13 +20,13 @@ from trainer.collectives import all_reduce_sum, on_every_process
 from trainer.creature.lessons import LESSONS
 from trainer.data import Batch, Conversation, encode
 from trainer.distributed import local_slice
-from trainer.evaluate import request_of
+from trainer.evaluate import asked_with, request_of
 from trainer.optimizer import backpropagate
 from trainer.public import public_conversations
 from trainer.row_rules import RowRules
 from trainer.sft_packing import backward as packed_backward
 from trainer.sft_packing import pack_examples
-from trainer.stages import Mixture, SftStage
+from trainer.stages import Mixture, SftStage, Strategies, View
 from trainer.templates import DEFAULT, TEMPLATES, Template, instruction, template, write
 from trainer.towers import in_step
 
@@ -58,6 +59,8 @@ def sft_step(
             shape=template(stage.template),
             instruct=stage.instruct,
             mine=local_slice(stage.batch),
+            view=stage.view,
+            strategies=stage.strategies,
         )
     counts = rules.counts()
     if stage.packed:
@@ -98,6 +101,8 @@ def next_batch(
     shape: Template = TEMPLATES[DEFAULT],
     instruct: bool = False,
     mine: slice = slice(None),
+    view: View = "image",
+    strategies: Strategies | None = None,
 ) -> Batch:
     """The batch of one step. `mixture` weighs puzzles and lesson kinds by name; solutions are
     written in `shape`.
@@ -107,7 +112,13 @@ def next_batch(
     ask = f"{instruction(shape)}\n" if instruct else ""
     places = range(step * size, (step + 1) * size)[mine]
     return encode(
-        loaded, [conversation(mixture, seed=seed, index=i, shape=shape, ask=ask) for i in places]
+        loaded,
+        [
+            conversation(
+                mixture, seed=seed, index=i, shape=shape, ask=ask, view=view, strategies=strategies
+            )
+            for i in places
+        ],
     )
 
 
@@ -118,9 +129,11 @@ def conversation(
     index: int,
     shape: Template = TEMPLATES[DEFAULT],
     ask: str = "",
+    view: View = "image",
+    strategies: Strategies | None = None,
 ) -> Conversation:
-    """The `index`-th example of a stream: a puzzle with one worked solution, or a lesson about a
-    grid.
+    """The `index`-th example of a stream: a puzzle in a `view`, with one worked solution, or a
+    lesson about a grid.
     """
     rng = child_rng("sft", seed, index)
     name = rng.choices(list(mixture), list(mixture.values()))[0]
@@ -129,8 +142,15 @@ def conversation(
     puzzle = tasks.get(name)
     state = draw_state(puzzle, rng, "train")
     item = make_item(puzzle, "", state, puzzle.ask(state, rng), rng.getrandbits(32))
-    solution = write(shape, item, rng.choice(sorted(item.solutions)))
-    return Conversation(item.image, [(ask + item.question, solution)])
+    shares = (strategies or {}).get(name)
+    if shares is None:
+        strategy = rng.choice(sorted(item.solutions))
+    else:
+        check_known(f"strategy of {name}", list(shares), sorted(item.solutions))
+        strategy = rng.choices(list(shares), list(shares.values()))[0]
+    asked = asked_with(ask, item, view)
+    image = asked.images[0] if asked.images else None
+    return Conversation(image, [(asked.text, write(shape, item, strategy))])
 
 
 def loss(model: "PreTrainedModel", batch: Batch) -> tuple[Tensor, Metrics]:

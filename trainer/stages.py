@@ -43,6 +43,11 @@ MAX_PROMPT_TOKENS: int = Field(
     ge=0,
     description="a longer prompt of `data`, images included, is a bad row; 0 is any",
 )
+View = Literal["image", "text", "both", "blind"]
+VIEW: View = Field(
+    default="image",
+    description="what a question shows: its image, its description, both, or neither",
+)
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -67,6 +72,10 @@ class Stage(Strict):
     )
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     eval_every: int | None = Field(default=None, gt=0)
+    start: Literal["previous", "recipe"] = Field(
+        default="previous",
+        description="begin with the weights of the stage before, or anew with the recipe's model",
+    )
     save_every: int | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
@@ -82,6 +91,8 @@ class Stage(Strict):
 
 Mixture = Mapping[str, float]
 """How often each puzzle or kind of lesson is drawn, by its name; any positive weights."""
+Strategies = Mapping[str, Mapping[str, float]]
+"""By puzzle, how often each of its strategies is shown."""
 
 
 class SftStage(Stage):
@@ -90,6 +101,11 @@ class SftStage(Stage):
     kind: Literal["sft"]
     batch: int = Field(default=16, gt=0)
     tasks: dict[str, float] = Field(default={}, description="puzzles, lessons and how often")
+    view: View = VIEW
+    strategies: dict[str, dict[str, float]] = Field(
+        default={},
+        description="of a puzzle, how often each strategy is shown; by default all alike",
+    )
     data: str = Field(
         default="",
         description="instead of puzzles: rows whose conversation, or answer, is what is learnt",
@@ -134,6 +150,13 @@ class SftStage(Stage):
             0 <= self.held_out < 1 or self.held_out == int(self.held_out) > 0
         ):
             raise ValueError("held_out is a number of rows, a share below 1, or a file")
+        if self.data and (self.view != "image" or self.strategies):
+            raise ValueError("view and strategies are of puzzles; data is shown as it stands")
+        for name, shares in self.strategies.items():
+            if name not in self.tasks or not shares or min(shares.values()) < 0:
+                raise ValueError(f"strategies of {name}: a puzzle of tasks, with weights from 0")
+            if sum(shares.values()) <= 0:
+                raise ValueError(f"strategies of {name} need a positive weight")
         if self.data:
             canonical(self.data)
         else:
@@ -162,6 +185,7 @@ class GrpoStage(Stage):
     on_bad_row: OnBadRow = ON_BAD_ROW
     max_pixels: int = MAX_PIXELS
     max_prompt_tokens: int = MAX_PROMPT_TOKENS
+    view: View = VIEW
     prompts: int = Field(default=16, gt=0, description="groups a step")
     sample_batch: int = Field(
         default=0, ge=0, description="prompts that a process samples at once, 0 is all"
@@ -169,6 +193,11 @@ class GrpoStage(Stage):
     filter: Literal["none", "accuracy"] = Field(
         default="none",
         description="accuracy: groups that are all right or all wrong are dropped and drawn anew",
+    )
+    band: tuple[float, float] = Field(
+        default=(0.0, 1.0),
+        description="of `filter`: groups at or below, and at or above these shares of right "
+        "answers are dropped",
     )
     refill: int = Field(
         default=4, ge=0, description="how often a step draws anew for what `filter` dropped"
@@ -210,7 +239,11 @@ class GrpoStage(Stage):
         default=None, gt=1, description="a negative advantage costs at most this × itself"
     )
     beta: float = Field(
-        default=0.0, ge=0, description="weight of the KL to the start; 0 loads no reference"
+        default=0.0, ge=0, description="weight of the KL to `reference`; 0 loads none"
+    )
+    reference: Literal["recipe", "start"] = Field(
+        default="recipe",
+        description="what the KL refers to: the recipe's model, or the stage's first weights",
     )
     kl: KlKind = Field(default="k3", description="estimate of the KL: k1, k2 or k3")
     kl_in: Literal["loss", "reward"] = Field(default="loss", description="where the KL is charged")
@@ -258,6 +291,11 @@ class GrpoStage(Stage):
             REWARDS.get(name)
             REWARDS.read({"name": name, **self.reward_options.get(name, {})})
         template(self.shape)
+        low, high = self.band
+        if not 0 <= low < high <= 1:
+            raise ValueError("band is two shares from 0 to 1, the lower one first")
+        if self.band != (0.0, 1.0) and self.filter == "none":
+            raise ValueError("band needs filter: accuracy")
         if self.overlong_buffer >= self.max_new_tokens:
             raise ValueError("overlong_buffer must be shorter than max_new_tokens")
         bounded = ADVANTAGES.get(self.advantage.name).at_most_group

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Protocol
 
 from franken.evaluate.embed import embedder
@@ -15,6 +16,7 @@ from trainer.recipe import Recipe
 from trainer.sft import sft_step
 from trainer.sharding import shard
 from trainer.stages import GrpoStage
+from trainer.starts import load_start
 
 
 class StageStep(Protocol):
@@ -30,22 +32,26 @@ class StageStep(Protocol):
     ) -> Metrics: ...
 
 
-def stage_step(recipe: Recipe, index: int, loaded: Loaded) -> StageStep:
-    """The update of the recipe's stage `index`; loads what it needs besides the policy."""
+def stage_step(recipe: Recipe, index: int, loaded: Loaded, start: Path | None = None) -> StageStep:
+    """The update of the recipe's stage `index`; loads what it needs besides the policy. `start` are
+    the weights that its KL refers to, where they are not the recipe's model.
+    """
     stage = recipe.stages[index]
     seed = recipe.seed + 1000 * index if stage.seed is None else stage.seed
     if isinstance(stage, AlignStage):
         return partial(align_step, loaded, stage, seed=seed)
     if isinstance(stage, GrpoStage):
-        reference = _reference(recipe, index, loaded) if stage.beta else None
+        reference = _reference(recipe, index, loaded, start) if stage.beta else None
         embed = embedder(stage.embedder, device=loaded.device)
         return partial(grpo_step, loaded, stage, reference=reference, embed=embed, seed=seed)
     return partial(sft_step, loaded, stage, seed=seed)
 
 
-def _reference(recipe: Recipe, index: int, policy: Loaded) -> Loaded:
-    """The reference model of a KL: the weights that the run started from."""
+def _reference(recipe: Recipe, index: int, policy: Loaded, start: Path | None) -> Loaded:
+    """The reference model of a KL: the weights that the run or the stage started from."""
     reference = load(recipe.model, device=local_device(recipe.device), dtype=recipe.dtype)
+    if start is not None:
+        load_start(start, reference)
     reference.model.requires_grad_(False)
     if recipe.sharding == "fsdp":
         shard(reference, recipe.precision)

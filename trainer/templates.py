@@ -29,8 +29,8 @@ PURPOSE = {
 
 @dataclass(frozen=True)
 class Template:
-    """Sections in their order. `inside` maps a section to those that stand within it. `bare`:
-    reasoning has no tag.
+    """Sections in their order; none where the reply is the answer alone. `inside` maps a section to
+    those that stand within it. `bare`: reasoning has no tag.
     """
 
     name: str
@@ -49,6 +49,7 @@ TEMPLATES = {
     for t in (
         Template("think-answer", ("think", "answer")),
         Template("answer", ("answer",), bare=True),
+        Template("direct", ()),
         Template("describe-think-answer", (DESCRIPTION, "think", "answer")),
         Template("describe-think-rethink-answer", (DESCRIPTION, "think", "rethink", "answer")),
         Template("visual-think-answer", ("think", "answer"), inside={"think": ("visual",)}),
@@ -75,6 +76,8 @@ def well_formed(reply: str, shape: Template) -> bool:
     """Whether the reply is the template's sections in order and nothing else (but for reasoning
     that has no tag). The chat template may have opened a first `<think>`.
     """
+    if not shape.sections:
+        return bool(reply.strip()) and "<" not in reply
     reply = opened(reply, shape.sections[0])
     return has_sections(reply, shape.sections, lead=shape.bare) and all(
         section(reply, tag) is not None and section(section(reply, outer) or "", tag) is not None
@@ -90,6 +93,8 @@ def write(shape: Template, item: Item, strategy: str) -> str:
     item's description, and `rethink` is the solution by the next strategy, where the item has
     several.
     """
+    if not shape.sections:
+        return item.answer
     chain = item.solutions[strategy]
     text = {
         DESCRIPTION: item.description,
@@ -115,6 +120,8 @@ def thought(reply: str, shape: Template) -> str:
     """The reasoning of a reply without its tags: the think section, or what stands before the first
     tag.
     """
+    if not shape.sections:
+        return ""
     text = reply.partition("<")[0] if shape.bare else section(reply, "think") or ""
     return " ".join(re.sub(r"</?[a-z ]+>", " ", text).split())
 
@@ -123,6 +130,8 @@ def instruction(shape: Template) -> str:
     """The request for this shape, to stand before a question. (Our own words; the paper's prompts
     are not public.)
     """
+    if not shape.sections:
+        return "Reply with the answer alone."
     parts = [f"<{tag}> {PURPOSE[tag]} </{tag}>" for tag in shape.sections]
     within = [
         f"Within <{outer}> put <{tag}> {PURPOSE[tag]} </{tag}>."

@@ -129,14 +129,16 @@ def freeze_train(
 
 def _list(json: bool) -> int:
     """A line for every built-in recipe: its name and what its file says first."""
-    from trainer.recipe_files import describe, recipe_names
+    from trainer.recipe_files import describe, recipe_groups, recipe_names
 
     recipes = {name: describe(name) for name in recipe_names()}
     if json:
         return print_object({"recipes": recipes}, True)
     width = max(map(len, recipes))
-    for name, description in recipes.items():
-        print(f"{name:{width}}  {description}")
+    for group, names in recipe_groups().items():
+        print(f"{group}:")
+        for name in names:
+            print(f"  {name:{width}}  {recipes[name]}")
     return 0
 
 

@@ -5,8 +5,11 @@ and the denominator is max(std, std_floor) + eps with ddof 1. A weight on the su
 the advantage, because min(r·A, clip(r)·A) is positively homogeneous in A.
 """
 
+from typing import Annotated, Literal
+
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
+from pydantic import Field
 from torch import Tensor
 
 from franken.errors import unknown
@@ -70,6 +73,18 @@ def standardise(values: Rewards) -> Rewards:
     return torch.where((values != 0).any(1, keepdim=True), shifted, torch.zeros_like(values))
 
 
+def standardise_tokens(values: Rewards, lengths: Int[Tensor, "prompts group"]) -> Rewards:
+    """(x − mean) / (std + eps) where every response counts as often as it has tokens, as LMM-R1's
+    code standardises (arXiv 2503.07536); std without ddof. Groups of zeros stay zero.
+    """
+    weights = lengths.to(values) / lengths.sum().clamp(min=1)
+    centred = values - (weights * values).sum()
+    std = (weights * centred**2).sum().sqrt()
+    return torch.where(
+        (values != 0).any(1, keepdim=True), centred / (std + EPS), torch.zeros_like(values)
+    )
+
+
 @ADVANTAGES.register("grpo", paper="DeepSeekMath, arXiv 2402.03300 §4.1")
 def _grpo(
     rewards: RewardParts,
@@ -95,9 +110,20 @@ def _rloo(rewards: RewardParts, groups: Groups) -> Rewards:
 
 
 @ADVANTAGES.register("reinforce_baseline", paper="REINFORCE++, arXiv 2501.03262")
-def _reinforce_baseline(rewards: RewardParts, groups: Groups) -> Rewards:
+def _reinforce_baseline(
+    rewards: RewardParts,
+    groups: Groups,
+    *,
+    over: Annotated[
+        Literal["sequence", "token"],
+        Field(description="standardise over responses, or over tokens, where a long one counts"),
+    ] = "sequence",
+) -> Rewards:
     """The reward minus the group's mean, standardised over the batch."""
-    return reinforce_baseline(groups.total(rewards))
+    total = groups.total(rewards)
+    if over == "sequence":
+        return reinforce_baseline(total)
+    return standardise_tokens(grpo(total, scale="none"), groups.lengths)
 
 
 def _std(rewards: Tensor) -> Tensor:

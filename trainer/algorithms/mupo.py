@@ -66,6 +66,7 @@ def mupo(
     partition: Partition = "kmeans",
     distance_scale: float = 1.0,
     mixing: Mixing = "add",
+    relative: bool = False,
     scale: InsideScale = "group",
     std_floor: float = STD_FLOOR,
     eps: float = EPS,
@@ -86,6 +87,8 @@ def mupo(
     - `mixing="code"` takes 0.1 + λ away from a correct response's reward of 1, as the release mixes
       its rewards (it assumes accuracy weighs 1 and format 0.1); `distance_scale=2` is the release's
       R_div.
+    - `relative` multiplies λ by the spread (std, ddof 1) of the rewards inside the cluster: where
+      all are right there is no diversity reward, elsewhere it is a share of that spread.
     - Division by the spread makes λ cancel in a cluster whose responses are all correct; a larger
       `std_floor`, or `scale="none"`, keeps it.
 
@@ -117,6 +120,8 @@ def mupo(
     diversity = (distance_scale * cluster_diversity(units, labels)).to(rewards) * correct.to(
         rewards
     )
+    if relative:
+        diversity = diversity * cluster_spread(rewards, labels)
     total = rewards + diversity_weight * diversity
     if mixing == "code":
         total = total - (0.1 + diversity_weight) * correct.to(rewards)
@@ -146,6 +151,15 @@ def normalise_clusters(
                 rewards[b, members][None], scale=scale, std_floor=std_floor, eps=eps
             )[0]
     return advantages
+
+
+def cluster_spread(rewards: Rewards, labels: ClusterLabels) -> Rewards:
+    """The std (ddof 1) of the rewards in each response's cluster; 0 in a cluster of one."""
+    same = (labels[:, :, None] == labels[:, None, :]).to(rewards)
+    count = same.sum(-1)
+    mean = (same * rewards[:, None, :]).sum(-1) / count
+    squares = (same * (rewards[:, None, :] - mean[:, :, None]) ** 2).sum(-1)
+    return (squares / (count - 1).clamp(min=1)).sqrt()
 
 
 def cluster_diversity(embeddings: Embeddings, labels: ClusterLabels) -> Rewards:
@@ -190,6 +204,9 @@ def _mupo(
             description="code: the diversity reward is taken out of accuracy's weight, as released"
         ),
     ] = "add",
+    relative: Annotated[
+        bool, Field(description="λ counts in units of the reward's spread inside the cluster")
+    ] = False,
     diversity: Weight = Anneal(),  # noqa: B008
     scale: Annotated[
         InsideScale, Field(description="divide by the std inside clusters, or not at all")
@@ -213,6 +230,7 @@ def _mupo(
             partition=partition,
             distance_scale=distance_scale,
             mixing=mixing,
+            relative=relative,
             scale=scale,
             std_floor=std_floor,
         )

@@ -2,8 +2,8 @@
 
 import math
 import re
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -15,6 +15,7 @@ from trainer.templates import section, well_formed
 
 CLOCK = re.compile(r"(\d{1,2}):(\d{2})")
 NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
+BETWEEN = re.compile(r"</think>\s*[^\s<].*<answer>", re.DOTALL)
 NEAR = ("number", "integer", "clock")  # answer types that can be nearly right
 
 
@@ -49,6 +50,9 @@ def confidence(
     *,
     low: Annotated[float, Field(description="the least confidence that counts")] = 0.2,
     high: Annotated[float, Field(description="the most")] = 0.9,
+    wrong: Annotated[
+        Literal[-1, 0], Field(description="what a wrong answer's confidence is multiplied by")
+    ] = -1,
 ) -> list[float]:
     """±clip(c, low, high), + for a right answer, − for a wrong one, in [−high, high].
 
@@ -60,23 +64,71 @@ def confidence(
     for response, grade in zip(responses, context.grades, strict=True):
         logprobs = response.logprobs
         certainty = math.exp(sum(logprobs) / len(logprobs)) if logprobs else 0.0
-        values.append((1 if grade.score == 1.0 else -1) * min(max(certainty, low), high))
+        values.append((1 if grade.score == 1.0 else wrong) * min(max(certainty, low), high))
     return values
 
 
 @REWARDS.register("router", paper="VLAA-Thinker, arXiv 2504.11468")
-def router(responses: Sequence[Response], items: Sequence[Item], context: Context) -> list[float]:
+def router(
+    responses: Sequence[Response],
+    items: Sequence[Item],
+    context: Context,
+    *,
+    numbers: Annotated[
+        Literal["near", "exact"],
+        Field(description="near numbers and clocks earn a part, or nothing, as in the paper"),
+    ] = "near",
+) -> list[float]:
     """By the type of the answer: a box's mean IoU as graded, `partial_credit` of numbers and
     clocks, else 1[right]. In [0, 1].
     """
     values = []
     for response, item, grade in zip(responses, items, context.grades, strict=True):
         kind = item.answer_type or infer_type(item.answer, item.options)
-        if kind in NEAR:
+        if kind in NEAR and numbers == "near":
             values.append(partial_credit(response.text, item, grade))
         else:
             values.append(grade.score if kind == "box" else float(grade.score == 1.0))
     return values
+
+
+@REWARDS.register("exact", template="direct", paper="No-Thinking-RL, arXiv 2503.16188")
+def exact(responses: Sequence[Response], items: Sequence[Item], context: Context) -> list[float]:
+    """1[the whole reply, without space around it, is the answer]."""
+    return [
+        float(response.text.strip() == item.answer)
+        for response, item in zip(responses, items, strict=True)
+    ]
+
+
+@REWARDS.register("hierarchical", paper="SPARKLE, arXiv 2506.04723")
+def hierarchical(
+    responses: Sequence[Response], items: Sequence[Item], context: Context
+) -> list[float]:
+    """−1 for a wrong answer, 1 for a right one, 2 for a right one in the template's shape. The
+    released code also pays 0 for an admission not to know, which makes a hedge the best reply where
+    the model is unsure; left out.
+    """
+    return [
+        (2.0 if well_formed(response.text, context.template) else 1.0) if right else -1.0
+        for response, right in _verdicts(responses, context)
+    ]
+
+
+@REWARDS.register("explained", paper="OpenVLThinker, arXiv 2503.17352")
+def explained(
+    responses: Sequence[Response], items: Sequence[Item], context: Context
+) -> list[float]:
+    """1[right], less ½ where nothing but space stands between the reasoning and the answer."""
+    return [
+        (1.0 if BETWEEN.search(response.text) else 0.5) if right else 0.0
+        for response, right in _verdicts(responses, context)
+    ]
+
+
+def _verdicts(responses: Sequence[Response], context: Context) -> Iterator[tuple[Response, bool]]:
+    for response, grade in zip(responses, context.grades, strict=True):
+        yield response, grade.score == 1.0
 
 
 @REWARDS.register("repetition", paper="after arXiv 2502.03373")
