@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from franken import experts
 from franken.configs import INDEX, ModelConfig, read_config, read_index
 from franken.contents import of_file
 from franken.errors import FrankenError, UsageError
@@ -90,6 +91,11 @@ class Checkpoint:
     def depths(self) -> dict[str, int]:
         """Number of layers by part."""
         return depths_of(entry.place for entry in self.tensors.values())
+
+    @cached_property
+    def matrices(self) -> dict[str, TensorEntry]:
+        """The tensors, with fused experts one by one (`franken.experts`)."""
+        return experts.matrices(self.tensors, self.settings.text.hidden_size, self.updates)
 
     @property
     def nbytes(self) -> int:

@@ -136,13 +136,21 @@ def finish_diff(folder: Path, json: bool) -> int:
     """Print what changed by part and by layer, and what that means; 3 when tensors could not be
     compared.
     """
-    from franken.diff.summary import layer_table, part_table, principal_table, sentences
+    from franken.diff.summary import (
+        layer_table,
+        mixture_table,
+        part_table,
+        principal_table,
+        sentences,
+    )
     from franken.runs import load_run
 
     if json:
         return finish_run(folder, json, rows="layer", columns="part", metrics=None)
     run = load_run(folder)
     print_table(*layer_table(run))
+    if run.manifest.mixtures:
+        print_table(*mixture_table(run))
     print_table(*part_table(run))
     header, body = principal_table(run)
     if body:

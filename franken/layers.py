@@ -15,7 +15,7 @@ from typing import TypedDict
 from franken.errors import UsageError, check_known, did_you_mean
 
 PARTS = ("vision", "projector", "text")
-COMPONENTS = ("attn", "mlp", "norm", "embed", "head", "patch")
+COMPONENTS = ("attn", "mlp", "router", "norm", "embed", "head", "patch")
 THIRDS = ("early", "middle", "late")
 _SPAN = re.compile(r"([0-9]{1,9})(?:[-:]([0-9]{1,9}))?")
 

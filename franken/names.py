@@ -11,7 +11,7 @@ overlooked a tensor would be wrong in silence.
 An audio tower counts to `vision` outside of its layers, since nothing here probes it; the blocks
 that predict several tokens at once (Qwen3.5's `mtp`) count to the head.
 
-Left out: mixtures of experts, video-only towers.
+Left out: video-only towers.
 """
 
 import re
@@ -25,12 +25,13 @@ from franken.errors import FrankenError, unknown
 @dataclass(frozen=True)
 class Place:
     """What a tensor is: its part, its 0-based layer inside that part (None outside of layers), its
-    component.
+    component; and of one expert's matrix the 0-based expert.
     """
 
     part: str
     layer: int | None
     component: str
+    expert: int | None = None
 
 
 Places = Mapping[str, Place]  # canonical name → what the tensor is
@@ -78,6 +79,8 @@ FAMILIES: Mapping[str, Rules] = {
     "qwen2_5_vl": _QWEN_VL,
     "qwen3_vl": _QWEN_VL,
     "qwen3_5": _QWEN_VL,
+    "qwen3_vl_moe": _QWEN_VL,
+    "qwen3_5_moe": _QWEN_VL,
     "glm4v": _QWEN_VL,
     "glm46v": _QWEN_VL,
     "llava": _LLAVA,
@@ -108,6 +111,15 @@ _PLACES = tuple(
     (re.compile(pattern + r"(?:\.|$)", re.ASCII), component)
     for pattern, component in (
         (r"text\.layers\.(?P<layer>0|[1-9][0-9]{0,3})\.(?:self_attn|linear_attn)", "attn"),
+        (
+            r"text\.layers\.(?P<layer>0|[1-9][0-9]{0,3})\.mlp\.(?:gate|shared_expert_gate)",
+            "router",
+        ),
+        (
+            r"text\.layers\.(?P<layer>0|[1-9][0-9]{0,3})\.mlp\.experts\."
+            r"(?P<expert>0|[1-9][0-9]{0,3})",
+            "mlp",
+        ),
         (r"text\.layers\.(?P<layer>0|[1-9][0-9]{0,3})\.mlp", "mlp"),
         (r"text\.layers\.(?P<layer>0|[1-9][0-9]{0,3})\.\w*(?:layernorm|_norm)", "norm"),
         (r"text\.layers\.(?P<layer>0|[1-9][0-9]{0,3})\.layer_scalar", "norm"),
@@ -164,9 +176,13 @@ def place(name: str, model_type: str) -> Place:
     for pattern, component in _PLACES:
         match = pattern.match(key)
         if match:
-            layer = match.groupdict().get("layer")
-            return Place(part, None if layer is None else int(layer), component)
+            layer, expert = (match.groupdict().get(name) for name in ("layer", "expert"))
+            return Place(part, _number(layer), component, _number(expert))
     raise _unknown(name, model_type)
+
+
+def _number(digits: str | None) -> int | None:
+    return None if digits is None else int(digits)
 
 
 def depths_of(places: Iterable[Place]) -> dict[str, int]:

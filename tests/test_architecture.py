@@ -13,7 +13,7 @@ LEVELS = [
     {"plugins", "secrets", "bounds"},
     {"layers", "names", "contents", "devices", "files", "outputs", "yaml_files"},
     {"headers", "configs"},
-    {"soundness", "companions"},
+    {"soundness", "companions", "experts"},
     {"stats", "lock", "checkpoints", "selection"},
     {"runs", "adapters"},
     {"models", "endpoints"},

@@ -7,7 +7,7 @@ from franken.models.tiny import tiny
 from franken.models.tiny_configs import CONFIGS
 from franken.names import canonical, place
 
-LAYER_COMPONENTS = {"attn", "mlp", "norm"}
+LAYER_COMPONENTS = {"attn", "mlp", "router", "norm"}
 
 
 @pytest.mark.parametrize("model_type", CONFIGS)

@@ -230,9 +230,8 @@ def _head(name: str, spot: Place, dtype: str) -> Row:
 
 
 def _problem_row(plan: AlongPlan, name: str) -> Row:
-    entries = [c.tensors[name] for c in plan.tensors.checkpoints.values() if name in c.tensors]
     nothing = dict.fromkeys(("elements", "start", "products", "first", "squares"))
-    head = _head(name, plan.tensors.place(name), entries[0].dtype)
+    head = _head(name, plan.tensors.place(name), plan.tensors.entry(name).dtype)
     return {**head, **nothing, "error": plan.tensors.problems[name]}
 
 

@@ -4,7 +4,7 @@ Headers only.
 Checkpoints are paired by canonical name, so that spelling, shards and dtype may differ. A head that
 one side ties to its embedding and the other stores is compared with that embedding. What exists on
 one side only, or has another shape or a type that cannot be computed with, is a problem that is
-named, never dropped.
+named, never dropped. Of a mixture of experts every expert is compared by itself.
 """
 
 from collections.abc import Sequence
@@ -52,7 +52,7 @@ class DiffPlan:
     def stages(self, tensor: str) -> list[tuple[TensorEntry, LowRank | None]]:
         """Where a tensor's values are in every checkpoint, in the order of training."""
         keys = ((c, stored_as(c, tensor)) for c in self.checkpoints.values())
-        return [(c.tensors[key], c.updates.get(key)) for c, key in keys]
+        return [(c.matrices[key], c.updates.get(key)) for c, key in keys]
 
     def nbytes(self, tensor: str) -> int:
         """Bytes to read for a tensor."""
@@ -65,9 +65,11 @@ class DiffPlan:
 
     def place(self, tensor: str) -> Place:
         """Part, layer and component of a tensor that any of the checkpoints has."""
-        return next(
-            c.tensors[tensor].place for c in self.checkpoints.values() if tensor in c.tensors
-        )
+        return self.entry(tensor).place
+
+    def entry(self, tensor: str) -> TensorEntry:
+        """A tensor in the first checkpoint that has it."""
+        return next(c.matrices[tensor] for c in self.checkpoints.values() if tensor in c.matrices)
 
     @property
     def places(self) -> Places:
@@ -102,7 +104,7 @@ def pair(
     chosen = {(r.part, layer) for r in _ranges(layers, opened) for layer in r.layers}
     check_known("--parts", parts, PARTS)
     check_known("--components", components, COMPONENTS)
-    places = {key: entry.place for c in opened.values() for key, entry in c.tensors.items()}
+    places = {key: entry.place for c in opened.values() for key, entry in c.matrices.items()}
     tensors, problems = [], {}
     for key, spot in places.items():
         if (
@@ -164,7 +166,7 @@ def _ranges(layers: str, opened: Stages) -> tuple[LayerRange, ...]:
 
 
 def _problem(key: str, opened: Stages) -> str | None:
-    entries = {stage: c.tensors.get(stored_as(c, key)) for stage, c in opened.items()}
+    entries = {stage: c.matrices.get(stored_as(c, key)) for stage, c in opened.items()}
     absent = [stage for stage, entry in entries.items() if entry is None]
     if absent:
         return f"not in {', '.join(absent)}"

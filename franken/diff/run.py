@@ -24,6 +24,7 @@ from franken.checkpoints import fingerprint
 from franken.diff import metrics, principal, spectra, subspaces
 from franken.diff.location import LayerSums, locate
 from franken.diff.metrics import Measures, Sums
+from franken.diff.mixtures import drifts
 from franken.diff.plan import DiffPlan
 from franken.diff.spectra import TOPK
 from franken.diff.subspaces import K as SUBSPACE_K
@@ -116,7 +117,8 @@ def run_diff(
         summary, located = layer_rows(samples, label), locate(_layer_sums(samples))
         warnings = [f"{name}: {why}" for name, why in plan.problems.items()]
         n = len(plan.tensors) * len(plan.deltas) + len(plan.problems)
-        extra = {"location": [where.model_dump() for where in located]}
+        extra: dict[str, object] = {"location": [where.model_dump() for where in located]}
+        extra["mixtures"] = [drift.model_dump() for drift in drifts(samples)]
         return run.finish(summary, n_requested=n, warnings=warnings, extra=extra)
 
 
@@ -157,6 +159,7 @@ def _row(method: str, name: str, spot: Place, dtype: str, total: Sums) -> Row:
         "part": spot.part,
         "layer": spot.layer,
         "component": spot.component,
+        "expert": spot.expert,
         "dtype": dtype,
         **known._asdict(),
         **measured._asdict(),
@@ -172,7 +175,8 @@ def _add_spectra(
         if 0 < row["largest"] <= FLOAT32_MAX:  # beyond, float32 cannot hold Δ
             sigma = spectra.singular_values(earlier, later, options.device)
             row |= spectra.spectrum(sigma, options.topk)._asdict()
-            row["singular_values"] = sigma.tolist()
+            if row["expert"] is None:  # thousands of experts have measures only
+                row["singular_values"] = sigma.tolist()
 
 
 def _add_subspaces(rows: Sequence[Row], stages: Sequence[Values], k: int) -> None:
@@ -318,7 +322,6 @@ def check_frozen(plan: DiffPlan, samples: "pd.DataFrame", chosen: Set[str]) -> N
 
 def _problem_row(plan: DiffPlan, name: str) -> Row:
     spot = plan.place(name)
-    entry = next(c.tensors[name] for c in plan.checkpoints.values() if name in c.tensors)
     numbers = dict.fromkeys((*Sums._fields, *metrics.MEASURES, *MEANS, *LISTS))
     return {
         "method": None,
@@ -326,7 +329,8 @@ def _problem_row(plan: DiffPlan, name: str) -> Row:
         "part": spot.part,
         "layer": spot.layer,
         "component": spot.component,
-        "dtype": entry.dtype,
+        "expert": spot.expert,
+        "dtype": plan.entry(name).dtype,
         **numbers,
         "error": plan.problems[name],
     }

@@ -116,6 +116,26 @@ def _against(pairs: np.ndarray | None, p: float) -> str:
     return value if p != p else f"{value} [{found.low:+.2g} {found.high:+.2g}], {p:.2g}"
 
 
+def mixture_table(run: LoadedRun) -> Table:
+    """A row per update and layer with experts: how far router and experts moved, and which most."""
+    body = [
+        [
+            drift.method,
+            str(drift.layer),
+            _cell("relative_energy", drift.router),
+            _cell("relative_energy", drift.median),
+            _cell("relative_energy", drift.least),
+            _cell("relative_energy", drift.largest),
+            "-" if drift.expert is None else str(drift.expert),
+            "-" if drift.share is None else f"{drift.share:.1%}",
+            f"{drift.unmoved} of {drift.experts}",
+        ]
+        for drift in run.manifest.mixtures
+    ]
+    head = ["update", "layer", "router ‖Δ‖ / ‖W‖", "experts: median", "least", "largest"]
+    return [*head, "which", "its share of ‖Δ‖²", "unmoved"], body
+
+
 def sentences(run: LoadedRun) -> list[str]:
     """Where each update is, and whether it is more than rounding."""
     from franken.diff.run import part_measures
@@ -129,6 +149,7 @@ def sentences(run: LoadedRun) -> list[str]:
                 f"of ‖Δ‖²; {test.expected:.1%} would be their share (n = {test.n} layers, p = "
                 f"{test.p:.2g} if layers are exchangeable, {test.p_shift:.2g} by circular shifts)"
             )
+    said += _mixtures(run)
     for (update, part), values in part_measures(run.samples).items():
         if values["left_overlap"] is not None:
             said.append(
@@ -143,6 +164,33 @@ def sentences(run: LoadedRun) -> list[str]:
                 f"{update}, {part}: made of rounding: {fraction:.1%} of the changed weights moved "
                 f"by one bf16 step, and that is {energy:.1%} of ‖Δ‖²"
             )
+    return said
+
+
+def _mixtures(run: LoadedRun) -> list[str]:
+    """Of every update the expert that moved most beyond its share, and the router that moved
+    most.
+    """
+    said = []
+    for update in dict.fromkeys(drift.method for drift in run.manifest.mixtures):
+        moved = [d for d in run.manifest.mixtures if d.method == update and d.share is not None]
+        if not moved:
+            said.append(f"{update}: no expert moved")
+            continue
+        most = max(moved, key=lambda d: (d.share or 0) * d.experts)
+        said.append(
+            f"{update}: expert {most.expert} of layer {most.layer} moved most, {most.share:.1%} of "
+            f"‖Δ‖² of that layer's experts; {1 / most.experts:.1%} would be its share"
+        )
+        routers = [d for d in run.manifest.mixtures if d.method == update and d.router]
+        if routers:
+            far = max(routers, key=lambda d: d.router or 0)
+            said.append(
+                f"{update}: the router moved most in layer {far.layer}, "
+                f"‖Δ‖ / ‖W‖ = {far.router:.3g}"
+            )
+        else:
+            said.append(f"{update}: no router moved")
     return said
 
 

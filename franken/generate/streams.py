@@ -30,14 +30,17 @@ Choose = Callable[[int, Int[Tensor, "live"]], Tokens]
 
 
 class Cache(DynamicCache):
-    """transformers' cache, whose layers may be on several devices."""
+    """transformers' cache, whose layers may be on several devices, and may have a state in place of
+    keys and values (linear attention), which knows only how to be reordered.
+    """
 
     def batch_select_indices(self, indices: Int[Tensor, "rows"]) -> None:
-        """Keep these rows."""
+        """Keep these rows, in this order; a row may be taken more than once."""
         layers: Any = self.layers
         for layer in layers:
+            select = getattr(layer, "batch_select_indices", layer.reorder_cache)
             device = getattr(layer, "device", None)  # None where nothing has been stored yet
-            layer.batch_select_indices(indices if device is None else indices.to(device))
+            select(indices if device is None else indices.to(device))
 
 
 @dataclass
@@ -79,7 +82,8 @@ def prefill(loaded: Loaded, batch: ModelBatch, n: int = 1) -> Stream:
     logits, mask, last = output.logits[:, -1], batch.attention_mask, batch.last_position
     assert mask is not None
     if n > 1:
-        cache.batch_repeat_interleave(n)
+        rows = torch.arange(len(logits), device=logits.device)
+        cache.batch_select_indices(rows.repeat_interleave(n))
         logits, mask = logits.repeat_interleave(n, 0), mask.repeat_interleave(n, 0)
         last = last.repeat_interleave(n, -2)
     return Stream(loaded, cache, logits, mask, last)

@@ -5,14 +5,16 @@ A weight that waits outside of the device between passes (`franken.models.placem
 where it waits: a copied one is read from the donor's file in every pass, as the model's own is.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain
 from typing import Any
 
 import torch
 
 from franken.errors import UsageError
+from franken.experts import Slot, slot_of
 from franken.merge.arithmetic import DTYPES, read_tensor
 from franken.merge.plan import Plan, Row
 from franken.merge.verify import computed
@@ -43,24 +45,22 @@ def graft(model: Any, plan: Plan, *, donated: Values | None = None) -> Iterator[
     changes = [row for row in plan.rows if row.changed]
     if not changes:
         raise UsageError("the graft is empty", why="the plan takes nothing from a donor")
+    members: dict[str, list[Member]] = {}
     for row in changes:
-        if row.key not in held or tuple(held[row.key].shape) != row.target.shape:
-            raise UsageError(
-                f"the model has no fitting {row.key}", fix="graft onto the base of the plan"
-            )
+        key, slot = _place_in(row, held)
+        members.setdefault(key, []).append((slot, row))
     kept: dict[str, torch.Tensor] = {}
     sources: list[tuple[Any, Mapping[str, torch.Tensor]]] = []
     try:
-        for row in changes:
-            parameter = held[row.key]
-            if row.key in waiting:
-                hook, name = waiting[row.key].hook, waiting[row.key].name
+        for key, rows in members.items():
+            parameter = held[key]
+            if key in waiting:
+                hook, name = waiting[key].hook, waiting[key].name
                 sources.append((hook, hook.weights_map))
-                hook.weights_map = _Instead(hook.weights_map, name, row, parameter.dtype)
+                hook.weights_map = _Instead(hook.weights_map, name, rows, parameter)
                 continue
-            value = _value(row, parameter, donated)
-            kept[row.key] = parameter.data
-            parameter.data = value
+            kept[key], value_of = parameter.data, partial(_value, like=parameter, donated=donated)
+            parameter.data = _changed(rows, parameter.shape, lambda: kept[key], value_of)  # noqa: B023
         yield len(changes)
     finally:
         for key, own in kept.items():
@@ -69,20 +69,70 @@ def graft(model: Any, plan: Plan, *, donated: Values | None = None) -> Iterator[
             hook.weights_map = own
 
 
+Member = tuple[Slot | None, Row]  # a row, and where in the parameter it goes, if not all over it
+
+
+def _place_in(row: Row, held: Mapping[str, torch.Tensor]) -> tuple[str, Slot | None]:
+    """The parameter that a row of the plan changes, and the part of it: experts that are one by one
+    on disk are fused in memory. Raises UsageError where there is none.
+    """
+    shape, slot = row.target.shape, slot_of(row.key)
+    if row.key in held and shape in _layouts(row.key, held[row.key]):
+        return row.key, None
+    if slot is not None and slot.fused in held and slot.of(held[slot.fused]).shape == shape:
+        return slot.fused, slot
+    raise UsageError(f"the model has no fitting {row.key}", fix="graft onto the base of the plan")
+
+
+def _layouts(key: str, parameter: torch.Tensor) -> list[tuple[int, ...]]:
+    """The shapes that a parameter has on disk: fused experts may have their last axes exchanged."""
+    shape = tuple(parameter.shape)
+    exchanged = ".experts." in key and len(shape) == 3
+    return [shape, (shape[0], shape[2], shape[1])] if exchanged else [shape]
+
+
+def _changed(
+    members: Sequence[Member],
+    shape: torch.Size,
+    own: Callable[[], torch.Tensor],
+    value_of: Callable[[Row], torch.Tensor],
+) -> torch.Tensor:
+    """A parameter's new value: a row of the plan, or its own with experts of the plan in it."""
+    (slot, row), *_ = members
+    if slot is None:
+        value = value_of(row)
+        return value if value.shape == shape else value.transpose(1, 2).contiguous()
+    changed = own().clone()
+    for slot, row in members:
+        if slot is not None:
+            slot.of(changed).copy_(value_of(row))
+    return changed
+
+
 class _Instead(Mapping[str, torch.Tensor]):
-    """What accelerate reads a module's weights from, with a row of the plan in place of one."""
+    """What accelerate reads a module's weights from, with rows of the plan in one of them. What is
+    copied is read in every pass, what is computed is made once.
+    """
 
     def __init__(
-        self, below: Mapping[str, torch.Tensor], name: str, row: Row, dtype: torch.dtype
+        self,
+        below: Mapping[str, torch.Tensor],
+        name: str,
+        members: Sequence[Member],
+        parameter: torch.Tensor,
     ) -> None:
-        self.below, self.name, self.row = below, name, row
-        self.like = torch.empty((), dtype=dtype)
-        self.made = None if row.copied else _value(row, self.like, None)
+        self.below, self.name, self.members = below, name, members
+        self.shape = parameter.shape
+        self.like = torch.empty((), dtype=parameter.dtype)
+        self.made = {r.key: _value(r, self.like, None) for _, r in members if r.copied is None}
 
     def __getitem__(self, name: str) -> torch.Tensor:
         if name != self.name:
             return self.below[name]
-        return _value(self.row, self.like, None) if self.made is None else self.made
+        return _changed(self.members, self.shape, lambda: self.below[name], self._value_of)
+
+    def _value_of(self, row: Row) -> torch.Tensor:
+        return self.made[row.key] if row.key in self.made else _value(row, self.like, None)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.below)

@@ -100,6 +100,8 @@ FAMILIES = {
         Family("qwen2_vl", *_QWEN),
         Family("qwen2_5_vl", *_QWEN),
         Family("qwen3_vl", *_QWEN),
+        Family("qwen3_vl_moe", *_QWEN),
+        Family("qwen3_5_moe", *_QWEN),
         Family("llava_onevision", "model.vision_tower.encoder.layers", _PROJECTOR),
         Family("internvl", "model.vision_tower.encoder.layer", _PROJECTOR),
         Family("gemma3", "model.vision_tower.encoder.layers", _PROJECTOR, attends_both_ways=True),

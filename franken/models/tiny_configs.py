@@ -87,7 +87,12 @@ def _qwen2_5_vl(text: Text) -> hf.PreTrainedConfig:
     )
 
 
-def _qwen3_vl(text: Text) -> hf.PreTrainedConfig:
+EXPERTS: Text = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+
+
+def _qwen3_vl(
+    text: Text, config: Callable[..., hf.PreTrainedConfig] = hf.Qwen3VLConfig, **more: object
+) -> hf.PreTrainedConfig:
     vision = {
         **QWEN_TOWER,
         "out_hidden_size": 32,
@@ -96,13 +101,13 @@ def _qwen3_vl(text: Text) -> hf.PreTrainedConfig:
     }
     rope = {**MROPE["rope_parameters"], "mrope_interleaved": True}
     tied = text["tie_word_embeddings"]
-    text = {**text, "head_dim": 16, "rope_parameters": rope}
-    return hf.Qwen3VLConfig(
-        text_config=text, vision_config=vision, tie_word_embeddings=tied, **TOKENS
-    )
+    text = {**text, "head_dim": 16, "rope_parameters": rope, **more}
+    return config(text_config=text, vision_config=vision, tie_word_embeddings=tied, **TOKENS)
 
 
-def _qwen3_5(text: Text) -> hf.PreTrainedConfig:
+def _qwen3_5(
+    text: Text, config: Callable[..., hf.PreTrainedConfig] = hf.Qwen3_5Config, **more: object
+) -> hf.PreTrainedConfig:
     """Every third layer has attention, the others a state."""
     vision = {**QWEN_TOWER, "out_hidden_size": 32, "num_position_embeddings": 16}
     layers = range(1, text["num_hidden_layers"] + 1)
@@ -116,8 +121,8 @@ def _qwen3_5(text: Text) -> hf.PreTrainedConfig:
         "linear_num_value_heads": 4,
         "rope_parameters": {**rope, "mrope_section": [2, 1, 1], "mrope_interleaved": True},
     }
-    return hf.Qwen3_5Config(
-        text_config=shape | text,
+    return config(
+        text_config=shape | text | more,
         vision_config=vision,
         tie_word_embeddings=text["tie_word_embeddings"],
         **TOKENS,
@@ -196,6 +201,13 @@ CONFIGS: dict[str, Callable[[Text], hf.PreTrainedConfig]] = {
     "qwen2_5_vl": _qwen2_5_vl,
     "qwen3_vl": _qwen3_vl,
     "qwen3_5": _qwen3_5,
+    # the first layer has an MLP, the others experts
+    "qwen3_vl_moe": lambda text: _qwen3_vl(
+        text, hf.Qwen3VLMoeConfig, mlp_only_layers=[0], **EXPERTS
+    ),
+    "qwen3_5_moe": lambda text: _qwen3_5(
+        text, hf.Qwen3_5MoeConfig, shared_expert_intermediate_size=24, **EXPERTS
+    ),
     "glm4v": _glm(hf.Glm4vConfig),
     "glm46v": _glm(hf.Glm46VConfig),
     "llava": _llava_family(hf.LlavaConfig, "llama", CLIP, image_token_index=IMAGE),

@@ -30,6 +30,7 @@ from franken.stats import ALPHA
 if TYPE_CHECKING:
     import pandas as pd
 
+    from franken.checkpoints import Checkpoint
     from franken.probe.cost import TextShape
     from franken.probe.plan import ProbePlan
     from franken.probe.session import Session
@@ -204,6 +205,10 @@ class Method(Generic[M]):
     def parts(self) -> tuple[str, ...]:
         """The parts of a model whose layers it can probe."""
         return ("text",)
+
+    def unfit(self, checkpoint: Checkpoint) -> str | None:
+        """Why it is not defined for a checkpoint, seen from its headers; None where it is."""
+        return None
 
     @property
     def calibrated(self) -> bool:

@@ -84,6 +84,9 @@ def plan_probe(
     checkpoint = open_checkpoint(model)
     chosen = registry.parse(methods, sites)
     _check_run(batch_size, engine, samples)
+    for method in chosen:
+        if reason := method.unfit(checkpoint):
+            raise UsageError(f"{method.name} is not defined for {checkpoint.name}", why=reason)
     second = _second(against, checkpoint, chosen)
     part, numbers = _layers(layers, part, checkpoint, chosen)
     if engine != "torch" and part != "text":
@@ -147,7 +150,7 @@ def _second(against: str | None, first: Checkpoint, methods: Sequence[Method]) -
         if comparing:
             raise UsageError(
                 f"{comparing[0]} needs a second checkpoint",
-                why="it puts activations of one model into another's run",
+                why="it compares two models",
                 fix="name it with --against",
             )
         return None
@@ -160,9 +163,9 @@ def _second(against: str | None, first: Checkpoint, methods: Sequence[Method]) -
     second = open_checkpoint(against)
     if first.model_type != second.model_type:
         raise _unlike(first, second, f"they are {first.model_type} and {second.model_type}")
-    for name in sorted(first.tensors.keys() | second.tensors.keys()):
+    for name in sorted(first.matrices.keys() | second.matrices.keys()):
         one, two = (
-            str(tuple(c.tensors[name].shape)) if name in c.tensors else "not there"
+            str(tuple(c.matrices[name].shape)) if name in c.matrices else "not there"
             for c in (first, second)
         )
         if one != two:

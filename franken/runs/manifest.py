@@ -119,6 +119,25 @@ class TrajectoryRecord(Stored):
     updates: list[int]
 
 
+class Mixture(Stored):
+    """diff: how far the update `method` moved the experts and the router of a layer. Relative to
+    the earlier norm: `router`, and of the experts the least, the median and the largest; `expert`
+    is the one with the largest share of the experts' ‖Δ‖² (null where none moved), `unmoved` how
+    many are bit-equal.
+    """
+
+    method: str
+    layer: int
+    router: float | None
+    experts: int
+    least: float | None
+    median: float | None
+    largest: float | None
+    expert: int | None
+    share: float | None
+    unmoved: int
+
+
 class Band(Stored):
     """merge-sweep, scores: lowest, mean and highest gain over `n` random layer sets."""
 
@@ -162,6 +181,7 @@ class Manifest(Stored):
     fall_tests: list[FallTest] = []
     location: list[Location] = []
     trajectories: list[TrajectoryRecord] = []
+    mixtures: list[Mixture] = []
     band: dict[str, dict[str, Band]] = {}  # metric → task → band
     answers_requested: int = 0  # compare: of the evaluations that are compared
     answers_failed: int = 0

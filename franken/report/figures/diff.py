@@ -19,7 +19,7 @@ from franken.report.figures.plots import layer_axis
 from franken.report.figures.sheet import name_lines, save, sheet
 from franken.runs import LoadedRun, load_run
 
-COMPONENTS = ("attn", "mlp", "norm")
+COMPONENTS = ("attn", "mlp", "router", "norm")
 PRINCIPAL = {
     "principal_left": "overlap of U_k",
     "principal_right": "overlap of V_k",
@@ -90,6 +90,7 @@ def _components(run: LoadedRun, deltas: Sequence[str]) -> Figure:
     ]
     figure, axes = sheet(len(deltas), 1, 10.5, 1.7)
     places = [place for place in updates.diff_places(run.layers) if place[0] != "projector"]
+    components = [name for name in COMPONENTS if (rows["component"] == name).any()]
     step = 1 if len(places) <= 24 else 4
     names = [f"{part[0]}{layer}" if layer % step == 0 else "" for part, layer in places]
     for ax, delta in zip(axes, deltas, strict=True):
@@ -100,12 +101,12 @@ def _components(run: LoadedRun, deltas: Sequence[str]) -> Figure:
             continue
         logs = {place: np.log10(value) for place, value in moved.items()}
         sns.heatmap(
-            np.array([[logs.get((c, *place), np.nan) for place in places] for c in COMPONENTS]),
+            np.array([[logs.get((c, *place), np.nan) for place in places] for c in components]),
             ax=ax,
             cmap="mako_r",
             cbar_kws={"label": "log₁₀ ‖Δ‖ / ‖W‖", "pad": 0.01},
             xticklabels=names,
-            yticklabels=COMPONENTS,
+            yticklabels=components,
         )
         ax.tick_params(axis="y", rotation=0)
     axes[-1].set_xlabel("v: vision layer, t: text layer")
