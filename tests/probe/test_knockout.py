@@ -280,13 +280,13 @@ def test_a_run_by_the_command_line_hurts_only_where_the_question_looks(tmp_path,
         "--tasks",
         "read",
         "--samples",
-        "12",
+        "6",
         "--layers",
         "0,7",
     ]
     words += ["--max-new-tokens", "30", "--device", "cpu", "--out", str(tmp_path), "--json"]
     assert run_command([*words, "--dry-run"], debug=True) == 0
-    assert json.loads(capsys.readouterr().out)["answers"] == 3 * 12 * 2
+    assert json.loads(capsys.readouterr().out)["answers"] == 3 * 6 * 2
     assert run_command(words, debug=True) == 0
     folder = json.loads(capsys.readouterr().out)["folder"]
     run = load_run(folder)
@@ -298,7 +298,7 @@ def test_a_run_by_the_command_line_hurts_only_where_the_question_looks(tmp_path,
     assert rows[cells, "accuracy_drop", 7] == 0
     assert np.isfinite(run.samples["gold_logp"]).all()
     assert (run.folder / "figures" / "knockout.png").exists()
-    plan = plan_probe(SFT, methods=names.split(","), task_names=["read"], samples=12)
+    plan = plan_probe(SFT, methods=names.split(","), task_names=["read"], samples=6)
     assert 0 < cost(plan)["forwards"] < cost(plan)["forwards_naive"]
 
 
