@@ -3,6 +3,7 @@
 # attacks: malformed inputs of every kind against the command line; no traceback, wrong success, hang or leak. Takes half an hour.
 # test-vllm: vLLM's CPU build in an environment of its own (6 GB), against the native engine; needs no GPU, takes minutes.
 # wheels: the wheel in fresh environments, on every Python that is here, with the newest and the lowest versions that are promised.
+# families: every operation on every family, with one and two images; writes the tables of docs/families.md and of benchmarks/results.
 # mutants: rules and formulas changed one at a time, SAMPLE of each module; the nearest tests must notice. Takes half an hour.
 PYTHON ?= python3.11
 VENV := .venv
@@ -17,7 +18,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: install quickstart test test-vllm fuzz attacks wheels mutants check format clean
+.PHONY: install quickstart test test-vllm fuzz attacks wheels families mutants check format clean
 
 install: $(STAMP)
 
@@ -56,6 +57,9 @@ $(VLLM)/.installed: Makefile
 
 wheels: install
 	$(VENV)/bin/python tests/wheels.py --pythons $(PYTHONS)
+
+families: install
+	PYTHONPATH=tests $(VENV)/bin/python tests/family_matrix.py
 
 mutants: install
 	$(VENV)/bin/python tests/mutate.py --sample $(SAMPLE)

@@ -38,8 +38,9 @@ Places = Mapping[str, Place]  # canonical name → what the tensor is
 Rules = tuple[tuple[str, str], ...]
 
 # (pattern of a name's beginning, canonical beginning); the first that matches wins.
-_QWEN_VL: Rules = (
+_QWEN_VL: Rules = (  # and GLM-V's
     (r"(?:model\.)?visual\.(deepstack_)?merger", r"projector.\1merger"),
+    (r"(?:model\.)?visual\.downsample", "projector.downsample"),
     (r"(?:model\.)?visual\.", "vision."),
     (r"model\.language_model\.", "text."),
     (r"(?:model\.)?lm_head\.", "text.lm_head."),
@@ -124,8 +125,8 @@ _PLACES = tuple(
         (r"text\.layers\.(?P<layer>0|[1-9][0-9]{0,3})\.\w*(?:layernorm|_norm)", "norm"),
         (r"text\.layers\.(?P<layer>0|[1-9][0-9]{0,3})\.layer_scalar", "norm"),
         (r"text\.layers\.(?P<layer>0|[1-9][0-9]{0,3})\.per_layer_\w+", "mlp"),  # Gemma 4
-        (r"text\.(?:embed_tokens(?:_per_layer)?|per_layer_model_projection)", "embed"),
-        (r"text\.(?:per_layer_projection_)?norm", "norm"),
+        (r"text\.(?:embed_tokens(?:_per_layer)?|per_layer_\w+)", "embed"),
+        (r"text\.norm", "norm"),
         (r"text\.(?:lm_head|mtp)", "head"),
         (rf"vision\.{_LAYER}(?:attn|self_attn|attention)", "attn"),
         (rf"vision\.{_LAYER}(?:mlp|feed_forward)", "mlp"),
@@ -139,7 +140,7 @@ _PLACES = tuple(
             "attn",
         ),  # InternVL scales what attention and MLP add
         (rf"vision\.{_LAYER}(?:ls2|lambda_2)", "mlp"),
-        (r"vision\.(?:patch_embed(?:der)?|pos_embed|embeddings|patch_conv|downsample)", "patch"),
+        (r"vision\.(?:patch_embed(?:der)?|pos_embed|embeddings|patch_conv)", "patch"),
         (r"vision\.(?:pre_layrnorm|post_(?:conv_)?layernorm|layernorm|ln_pre|std_\w+)", "norm"),
         (r"vision\.audio", "patch"),
         (r"vision\.head", "head"),

@@ -11,6 +11,7 @@ import torch
 
 from franken.checkpoints import fingerprint, name_of, open_checkpoint, read_array
 from franken.errors import FrankenError, UsageError
+from franken.models.loading import saved_tensors
 from franken.models.tiny import save_tiny, tiny
 from franken.models.tiny_configs import CONFIGS
 from franken.names import canonical
@@ -25,7 +26,7 @@ def test_both_spellings_and_shards_give_the_same_tensors(tmp_path, model_type):
         open_checkpoint(save_tiny(tmp_path / "shards", model_type, max_shard_size="60KB")),
     ]
     assert len({e.file for e in opened[2].tensors.values()}) > 1
-    in_memory = {canonical(n, model_type): p for n, p in model.named_parameters()}
+    in_memory = {canonical(n, model_type): p for n, p in saved_tensors(model)}
     for checkpoint in opened:
         assert set(checkpoint.tensors) == set(in_memory)
         assert checkpoint.depths["text"] == len(model.get_decoder().layers)

@@ -27,7 +27,7 @@ def test_every_tensor_of_every_family_has_the_place_of_its_module(model_type):
     mergers = [
         m
         for n, m in model.named_modules()
-        if "merger" in n and tower is not None and "patch_merger" not in n
+        if ("merger" in n or "downsample" in n) and tower is not None and "patch_merger" not in n
     ]
     parts = {id(p): "text" for p in model.get_decoder().parameters()}
     parts |= {id(p): "text" for p in model.get_output_embeddings().parameters()}
@@ -132,7 +132,12 @@ def test_places_of_qwen25_vl(name, expected):
         ),
         ("qwen3_5", "model.language_model.layers.3.linear_attn.A_log", ("text", 3, "attn")),
         ("qwen3_5", "mtp.layers.0.self_attn.q_proj.weight", ("text", None, "head")),
-        ("glm4v", "model.visual.downsample.weight", ("vision", None, "patch")),
+        ("glm4v", "model.visual.downsample.weight", ("projector", None, "mlp")),
+        (
+            "gemma4",
+            "model.language_model.per_layer_projection_norm.weight",
+            ("text", None, "embed"),
+        ),
         ("glm46v", "model.visual.post_conv_layernorm.weight", ("vision", None, "norm")),
         ("gemma4", "model.language_model.layers.7.layer_scalar", ("text", 7, "norm")),
         ("gemma4", "model.vision_tower.std_bias", ("vision", None, "norm")),

@@ -24,7 +24,7 @@ from franken.errors import FrankenError
 from franken.generate.reading import read_with
 from franken.models.batch import IMAGES, ModelBatch
 from franken.models.loading import Loaded
-from franken.models.templates import write_chat
+from franken.models.templates import adds_special_tokens, write_chat
 from franken.tasks.marks import MARK, pieces
 
 
@@ -65,23 +65,26 @@ def encode(loaded: Loaded, conversations: Sequence[Conversation]) -> Batch:
     written = [_spell(processor or tokenizer, c) for c in conversations]
     images = [c.images for c in conversations]
     texts = [_read_whole(spelt) for spelt in written]
+    special = adds_special_tokens(processor or tokenizer, texts[0])
+    given: dict[str, Any] = {"text": texts, "padding": True, "return_tensors": "pt"}
     if any(images):
-        encoded = read_with(processor, text=texts, images=images)
+        encoded = read_with(processor, images=images, add_special_tokens=special, **given)
     else:
-        encoded = read_with(tokenizer, text=texts, add_special_tokens=False)
+        encoded = read_with(tokenizer, add_special_tokens=special, **given)
     rows, labels = [], []
-    for ids, spelt, shown in zip(encoded["input_ids"], written, images, strict=True):
-        first = [int(t) for t in ids]
+    read = zip(encoded["input_ids"], encoded["attention_mask"].bool(), strict=True)
+    for (ids, real), spelt, shown in zip(read, written, images, strict=True):
+        first = ids[real].tolist()
         if len(texts[len(rows)]) > len(spelt[0].text):  # later pieces were read with it
-            first = _ids(processor, spelt[0], shown)
+            first = _ids(processor, spelt[0], shown, special=special)
         own, wanted = _tail(loaded, spelt[1:], shown[spelt[0].images :])
         rows.append(first + own)
         labels.append([-100] * len(first) + wanted)
     width = max(len(row) for row in rows)
-    given = {name: torch.as_tensor(encoded[name]) for name in IMAGES if name in encoded}
-    given["input_ids"] = _pad(rows, width, tokenizer.pad_token_id)
-    given["attention_mask"] = _pad([[1] * len(row) for row in rows], width, 0)
-    inputs = ModelBatch.of(loaded.model, given, [len(row) for row in images])
+    padded = {name: encoded[name] for name in IMAGES if name in encoded}
+    padded["input_ids"] = _pad(rows, width, tokenizer.pad_token_id)
+    padded["attention_mask"] = _pad([[1] * len(row) for row in rows], width, 0)
+    inputs = ModelBatch.of(loaded.model, padded, [len(row) for row in images])
     weights = torch.tensor([c.weight for c in conversations], device=device)
     return Batch(inputs, _pad(labels, width, -100).to(device), weights)
 
@@ -102,11 +105,14 @@ def _read_whole(pieces: Sequence[_Piece]) -> str:
     return "".join(piece.text for piece in pieces[: last + 1])
 
 
-def _ids(processor: Any, piece: _Piece, images: Sequence[Image.Image]) -> list[int]:
-    """A piece's tokens, those of its images expanded."""
+def _ids(
+    processor: Any, piece: _Piece, images: Sequence[Image.Image], *, special: bool = False
+) -> list[int]:
+    """A piece's tokens, those of its images expanded; `special`: with those that begin a text."""
     shown = list(images[: piece.images])
     given: dict[str, Any] = {"images": [shown]} if shown else {}
-    return [int(t) for t in read_with(processor, text=[piece.text], **given)["input_ids"][0]]
+    given |= {"add_special_tokens": special, "return_tensors": "pt"}
+    return read_with(processor, text=[piece.text], **given)["input_ids"][0].tolist()
 
 
 def _tail(

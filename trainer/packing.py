@@ -5,17 +5,15 @@ mask.
 
 Every response continues the prompt's positions (M-RoPE included), so that each token's
 log-probability and gradient are those of the row it would have had to itself, at the cost of P +
-ΣRᵢ tokens instead of G·P + ΣRᵢ, without padding. The mask is a dense boolean one for SDPA or a
-BlockMask for FlexAttention; both come from one rule. The output head runs on chunks of tokens that
-are computed again in the backward pass, so that the logits of a row are never held.
-
-Left out: models whose image tokens attend both ways, and sliding windows, whose masks are not this
-one; they are refused.
+ΣRᵢ tokens instead of G·P + ΣRᵢ, without padding. What sees what is in trainer/masks.py. The output
+head runs on chunks of tokens that are computed again in the backward pass, so that the logits of a
+row are never held.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,13 +24,12 @@ from torch.utils.checkpoint import checkpoint
 from franken.errors import UsageError
 from franken.models.batch import ModelBatch
 from franken.models.loading import Loaded
+from trainer.masks import Segments, block_mask, check_packable, dense_mask, masks, segments
 from trainer.policy import token_logprobs
 
 if TYPE_CHECKING:
-    from torch.nn.attention.flex_attention import BlockMask
-    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers import PreTrainedModel
 
-MaskRule = Callable[[Tensor | int, Tensor | int, Tensor, Tensor], Tensor]
 CHUNK = 1024  # tokens whose logits are held at a time
 
 
@@ -45,7 +42,7 @@ class Packed:
     """
 
     inputs: ModelBatch
-    segments: Int[Tensor, " S"]
+    segments: Segments
     previous: Int[Tensor, " T"]
     targets: Int[Tensor, " T"]
     response: Int[Tensor, " T"]
@@ -55,9 +52,9 @@ class Packed:
 def pack(loaded: Loaded, batch: ModelBatch, prompt: int, responses: Sequence[list[int]]) -> Packed:
     """Row `prompt` of an encoded, left-padded batch, and some responses to it, as one row.
 
-    Raises UsageError for a model whose attention is not plainly causal.
+    Raises UsageError for a model whose layers no mask keeps apart.
     """
-    check_causal(loaded.model.config)
+    check_packable(loaded.model.config)
     device = batch.input_ids.device
     row = batch.slice([prompt]).trim()
     lengths = [len(r) for r in responses]
@@ -68,49 +65,13 @@ def pack(loaded: Loaded, batch: ModelBatch, prompt: int, responses: Sequence[lis
     step = torch.cat([torch.arange(n, device=device) for n in lengths])
     end = row.tokens - 1
     at = end + 1 + torch.arange(len(targets), device=device)
-    segments = torch.cat([torch.zeros(row.tokens, dtype=torch.long, device=device), response + 1])
+    prompt_places = torch.arange(row.tokens, device=device)
+    owner = torch.cat([torch.zeros_like(prompt_places), response + 1])
+    place = torch.cat([prompt_places, end + 1 + step])
     positions = torch.cat([row.position_ids, row.last_position + 1 + step], -1)
     inputs = replace(row.append(targets), position_ids=positions, attention_mask=None)
-    return Packed(inputs, segments, torch.where(step == 0, end, at - 1), targets, response, step)
-
-
-def check_causal(config: "PretrainedConfig") -> None:
-    """Raise UsageError where a token may see what comes after it, or not all that comes before."""
-    text = config.get_text_config()
-    sliding = "sliding_attention" in (getattr(text, "layer_types", None) or ())
-    if sliding or getattr(text, "use_bidirectional_attention", False):
-        raise UsageError(
-            f"{config.model_type} cannot be packed",
-            why="its attention has sliding windows"
-            if sliding
-            else "its image tokens attend both ways",
-            fix="set packed: false in the recipe",
-        )
-
-
-def sees(segments: Int[Tensor, " S"]) -> MaskRule:
-    """The rule, as FlexAttention calls it: (batch, head, query, key) → whether the query sees the
-    key.
-    """
-
-    def rule(batch: Tensor | int, head: Tensor | int, query: Tensor, key: Tensor) -> Tensor:
-        return (key <= query) & ((segments[key] == 0) | (segments[key] == segments[query]))
-
-    return rule
-
-
-def dense_mask(segments: Int[Tensor, " S"]) -> Bool[Tensor, "1 1 S S"]:
-    """The rule for every pair, as SDPA takes it."""
-    at = torch.arange(len(segments), device=segments.device)
-    return sees(segments)(0, 0, at[:, None], at[None, :])[None, None]
-
-
-def block_mask(segments: Int[Tensor, " S"]) -> "BlockMask":
-    """The rule as FlexAttention's BlockMask: blocks that nobody sees are never computed."""
-    from torch.nn.attention.flex_attention import create_block_mask
-
-    size = len(segments)
-    return create_block_mask(sees(segments), 1, 1, size, size, device=segments.device)
+    parts = segments(owner, place, inputs.is_image[0])
+    return Packed(inputs, parts, torch.where(step == 0, end, at - 1), targets, response, step)
 
 
 def packed_logprobs(
@@ -131,20 +92,21 @@ def packed_logprobs(
     model = loaded.model
     hidden = packed_hidden(loaded, packed.inputs, packed.segments, flex)[packed.previous]
     banned = loaded.family.banned_token_ids(model.config, loaded.tokenizer)
-    head = model.get_output_embeddings()
+    head = partial(loaded.family.logits, model)
     return chunked_logprobs(
         hidden, head, packed.targets, temperature, banned, chunk, entropy_grad=entropy_grad
     )
 
 
 def packed_hidden(
-    loaded: Loaded, inputs: ModelBatch, segments: Int[Tensor, " S"], flex: bool | None = None
+    loaded: Loaded, inputs: ModelBatch, segments: Segments, flex: bool | None = None
 ) -> Float[Tensor, "S D"]:
     """The decoder's last hidden states of a packed row. `flex` uses FlexAttention, by default on a
     GPU.
     """
     flex = loaded.device.type == "cuda" if flex is None else flex
-    mask = block_mask(segments) if flex else dense_mask(segments)
+    make = block_mask if flex else dense_mask
+    mask = masks(loaded.family, loaded.model.config, segments, make)
     with _attention(loaded.model, "flex_attention" if flex else None):
         return loaded.model.model(**inputs, attention_mask=mask, use_cache=False).last_hidden_state[
             0

@@ -50,7 +50,7 @@ def response_logprobs(
     model = loaded.model
     width = rows.targets.shape[1]
     hidden = model.model(**rows.inputs, use_cache=False).last_hidden_state[:, -width - 1 : -1]
-    logits = model.get_output_embeddings()(hidden[rows.mask])
+    logits = loaded.family.logits(model, hidden[rows.mask])
     banned = loaded.family.banned_token_ids(model.config, loaded.tokenizer)
     chosen, entropy = token_logprobs(
         logits, rows.targets[rows.mask], temperature, banned, entropy_grad=entropy_grad

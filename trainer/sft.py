@@ -6,7 +6,6 @@ weights: the model learns what is shown, and RL may choose among it.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -29,9 +28,6 @@ from trainer.sft_packing import pack_examples
 from trainer.stages import Mixture, SftStage, Strategies, View
 from trainer.templates import DEFAULT, TEMPLATES, Template, instruction, template, write
 from trainer.towers import in_step
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 
 def sft_step(
@@ -66,7 +62,7 @@ def sft_step(
     if stage.packed:
         rows = pack_examples(loaded, batch, stage.token_budget)
         return {**packed_backward(loaded, rows), "grad_norm": optimizer_step(), **counts}
-    (part, metrics), zero = in_step(loaded, batch.inputs, lambda: loss(loaded.model, batch))
+    (part, metrics), zero = in_step(loaded, batch.inputs, lambda: loss(loaded, batch))
     backpropagate(part + zero, step)
     return {**metrics, "grad_norm": optimizer_step(), **counts}
 
@@ -153,18 +149,16 @@ def conversation(
     return Conversation(image, [(asked.text, write(shape, item, strategy))])
 
 
-def loss(model: "PreTrainedModel", batch: Batch) -> tuple[Tensor, Metrics]:
+def loss(loaded: Loaded, batch: Batch) -> tuple[Tensor, Metrics]:
     """Weighted mean cross-entropy over supervised tokens of all ranks; only their logits are made.
 
     Returns this rank's part of the scalar to differentiate, and `{"loss", "token_accuracy",
     "tokens"}` of all ranks.
     """
-    hidden = model.model(**batch.inputs, use_cache=False).last_hidden_state[:, :-1]
+    hidden = loaded.model.model(**batch.inputs, use_cache=False).last_hidden_state[:, :-1]
     targets = batch.labels[:, 1:]
     supervised = targets >= 0
-    head = model.get_output_embeddings()
-    assert head is not None
-    logits = head(hidden[supervised]).float()
+    logits = loaded.family.logits(loaded.model, hidden[supervised]).float()
     wanted = targets[supervised]
     weights = batch.weights[:, None].expand_as(targets)[supervised]
     per_token = F.cross_entropy(logits, wanted, reduction="none")

@@ -5,24 +5,26 @@ mask, without padding.
 
 The loss and its gradient are those of the padded batch (trainer/sft.py) to rounding: the same
 weighted mean over the supervised tokens of the whole batch, which is known before the first row
-runs. The mask is trainer/packing.py's, with no shared prompt. Rows of at most `budget` tokens run
+runs. The mask is trainer/masks.py's, with no shared prompt. Rows of at most `budget` tokens run
 one after another, so that no more is in memory. The output head runs on chunks of tokens.
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from franken.models.batch import ModelBatch
+from franken.models.batch import TYPES, ModelBatch
 from franken.models.loading import Loaded
 from trainer.algorithms.groups import Metrics
 from trainer.collectives import all_reduce_max, all_reduce_sum
 from trainer.data import Batch
+from trainer.masks import Segments, check_packable, segments
 from trainer.optimizer import backpropagate
-from trainer.packing import CHUNK, by_budget, check_causal, in_chunks, packed_hidden
+from trainer.packing import CHUNK, by_budget, in_chunks, packed_hidden
 from trainer.sharding import is_sharded
 from trainer.towers import in_step
 
@@ -34,7 +36,7 @@ class Row:
     """
 
     inputs: ModelBatch = field(repr=False)
-    segments: Int[Tensor, " S"]
+    segments: Segments
     previous: Int[Tensor, " T"]
     targets: Int[Tensor, " T"]
     weights: Float[Tensor, " T"]
@@ -44,9 +46,9 @@ def pack_examples(loaded: Loaded, batch: Batch, budget: int = 0) -> list[Row]:
     """A padded batch as few rows of at most `budget` tokens (0: all in one); an example longer than
     that has its own row.
 
-    Raises UsageError for a model whose attention is not plainly causal.
+    Raises UsageError for a model whose layers no mask keeps apart.
     """
-    check_causal(loaded.model.config)
+    check_packable(loaded.model.config)
     lengths = _seen(batch).sum(1).tolist()
     chosen = by_budget(0, lengths, budget) if budget else [list(range(len(lengths)))]
     return [_row(batch, examples) for examples in chosen]
@@ -59,26 +61,27 @@ def _seen(batch: Batch) -> Tensor:
 
 
 def _row(batch: Batch, examples: list[int]) -> Row:
-    ids, positions, segments, labels, weights = [], [], [], [], []
+    rows, owner, place, labels, weights = [], [], [], [], []
     for number, example in enumerate(examples, 1):
         row = batch.inputs.slice([example]).trim()
         real = _seen(batch)[example].bool()
-        ids.append(row.input_ids[0])
-        positions.append(row.position_ids)
-        segments.append(torch.full_like(ids[-1], number))
+        rows.append(row)
+        owner.append(torch.full_like(row.input_ids[0], number))
+        place.append(torch.arange(row.tokens, device=row.input_ids.device))
         own = batch.labels[example][real].clone()
         own[0] = -100  # nothing predicts the first token
         labels.append(own)
         weights.append(batch.weights[example].expand(len(own)))
     wanted = torch.cat(labels)
     at = (wanted >= 0).nonzero()[:, 0]
+    given = [name for name in ("input_ids", "position_ids", *TYPES) if name in rows[0]]
     inputs = ModelBatch(
-        torch.cat(ids)[None],
-        torch.cat(positions, -1),
-        batch.inputs.images.slice(examples),
+        **{name: torch.cat([row[name] for row in rows], -1) for name in given},
+        images=batch.inputs.images.slice(examples),
         image_token_id=batch.inputs.image_token_id,
     )
-    return Row(inputs, torch.cat(segments), at - 1, wanted[at], torch.cat(weights)[at])
+    parts = segments(torch.cat(owner), torch.cat(place), inputs.is_image[0])
+    return Row(inputs, parts, at - 1, wanted[at], torch.cat(weights)[at])
 
 
 def packed_losses(
@@ -88,7 +91,7 @@ def packed_losses(
     likely there.
     """
     hidden = packed_hidden(loaded, row.inputs, row.segments)[row.previous]
-    head = loaded.model.get_output_embeddings()
+    head = partial(loaded.family.logits, loaded.model)
 
     def some(states: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
         logits = head(states).float()

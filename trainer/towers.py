@@ -10,7 +10,6 @@ The blank picture goes first, as images do in a forward pass.
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import chain
 from typing import Any, TypeVar
 
 import torch
@@ -19,8 +18,8 @@ from torch import Tensor
 
 from franken.generate.engine import Prompt
 from franken.generate.native import encode_prompts
-from franken.models.batch import ModelBatch
-from franken.models.features import join_features, takes_features
+from franken.models.batch import Images, ModelBatch
+from franken.models.features import TowerOutput, by_row, takes_features, tower_sum
 from franken.models.loading import Loaded
 from trainer.policy import row_slices
 from trainer.sharding import inside, is_sharded
@@ -35,17 +34,21 @@ def with_features(loaded: Loaded, batch: ModelBatch, at_once: int = 0) -> ModelB
 
     The tower sees the images of `at_once` rows at a time, all by default.
     """
-    if batch.images.image_grid_thw is None or not keeps_features(loaded):
+    if batch.images.pixel_values is None or not keeps_features(loaded):
         return batch
-    inner: Any = loaded.model.model
     parts = [batch.images.slice(places) for places in row_slices(batch.rows, at_once)]
     with torch.no_grad():
-        features = [
-            inner.get_image_features(part.pixel_values, part.image_grid_thw, return_dict=True)
-            for part in parts
-            if part.pixel_values is not None
-        ]
-    return replace(batch, images=batch.images.with_features(join_features(features)))
+        made = [_see(loaded, part) for part in parts if part.pixel_values is not None]
+    features = by_row(made, batch.is_image.sum(1).tolist())
+    return replace(batch, images=batch.images.with_features(features))
+
+
+def _see(loaded: Loaded, images: Images) -> TowerOutput:
+    """What the tower and the projector make of images."""
+    inner: Any = loaded.model.model
+    known = inspect.signature(type(inner).get_image_features).parameters
+    given = {name: value for name, value in images.tensors().items() if name in known}
+    return inner.get_image_features(**given, return_dict=True)
 
 
 def keeps_features(loaded: Loaded) -> bool:
@@ -73,17 +76,8 @@ def in_step(loaded: Loaded, inputs: ModelBatch, call: Callable[[], T]) -> tuple[
 
 def blank_features(loaded: Loaded) -> Tensor:
     """The sum, a scalar, of all that the tower makes of a blank picture."""
-    inner: Any = loaded.model.model
-    blank = encode_prompts(loaded, [Prompt("", (BLANK,))]).images.tensors()
-    known = inspect.signature(type(inner).get_image_features).parameters
-    made = inner.get_image_features(
-        **{name: value for name, value in blank.items() if name in known}, return_dict=True
-    )
-    features = join_features([made])
-    levels = features.deepstack_features or ()
-    return torch.stack([x.sum() for x in chain(features.pooler_output, *levels)]).sum()
+    return tower_sum(_see(loaded, encode_prompts(loaded, [Prompt("", (BLANK,))]).images))
 
 
 def _vision_trains(loaded: Loaded) -> bool:
-    parts = (loaded.family.vision_blocks(loaded.model), loaded.family.projector_of(loaded.model))
-    return any(p.requires_grad for part in parts if part is not None for p in part.parameters())
+    return any(p.requires_grad for p in loaded.family.seeing(loaded.model))

@@ -18,7 +18,7 @@ from PIL import Image
 
 from franken.endpoints import check_endpoint
 from franken.errors import UsageError, check_known
-from franken.models.templates import write_chat
+from franken.models.templates import adds_special_tokens, write_chat
 from franken.tasks.marks import pieces
 
 ENGINES = ("native", "vllm", "openai")
@@ -173,9 +173,9 @@ def raw_ids(processor: Any, tokenizer: Any, prompt: Prompt) -> list[int]:
     """
     if prompt.ids is not None:
         return list(prompt.ids)
-    return tokenizer(template_text(processor or tokenizer, prompt), add_special_tokens=False)[
-        "input_ids"
-    ]
+    template = processor or tokenizer
+    text = template_text(template, prompt)
+    return tokenizer(text, add_special_tokens=adds_special_tokens(template, text))["input_ids"]
 
 
 def read_sample(

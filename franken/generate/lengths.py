@@ -8,6 +8,7 @@ from franken.companions import check_companions
 from franken.errors import FrankenError
 from franken.generate.engine import Prompt, template_text
 from franken.generate.reading import Refused, read_with
+from franken.models.templates import adds_special_tokens
 from franken.tasks.puzzle import Item
 
 
@@ -32,7 +33,8 @@ def token_counter(model: str) -> Callable[[Item], int]:
             raise FrankenError(f"{model} cannot see the images")
         seen = {"images": [list(images)]} if images else {}
         try:
-            read = read_with(reader, text=[text], **seen)
+            special = adds_special_tokens(reader, text)
+            read = read_with(reader, text=[text], add_special_tokens=special, **seen)
         except Refused as e:
             raise FrankenError(f"the processor refuses it: {e.why}") from e
         return len(read["input_ids"][0])

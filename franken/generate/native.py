@@ -34,6 +34,7 @@ from franken.generate.reading import Refused, read_with
 from franken.generate.streams import Stream, Tokens, advance, prefill
 from franken.models.batch import ModelBatch
 from franken.models.loading import Loaded
+from franken.models.templates import adds_special_tokens
 
 WORTH_SORTING = 0.9  # prompts are sorted where that needs less than this share of the positions
 PIXELS_PER_TOKEN = 28 * 28  # Qwen2.5-VL's; only used to guess which prompts are alike in length
@@ -237,15 +238,14 @@ def draws(keys: Sequence[str], steps: int, seed: int) -> Float[Tensor, "keys ste
 
 
 def _tokenise(loaded: Loaded, prompts: Sequence[Prompt]) -> Mapping[str, Tensor]:
-    texts = [template_text(loaded.processor or loaded.tokenizer, p) for p in prompts]
+    template = loaded.processor or loaded.tokenizer
+    texts = [template_text(template, p) for p in prompts]
     images = [list(p.images) for p in prompts]
+    given: dict[str, Any] = {"text": texts, "padding": True, "return_tensors": "pt"}
+    given["add_special_tokens"] = adds_special_tokens(template, texts[0])
     if any(images):
-        return read_with(
-            loaded.processor, text=texts, images=images, padding=True, return_tensors="pt"
-        )
-    return read_with(
-        loaded.tokenizer, text=texts, padding=True, return_tensors="pt", add_special_tokens=False
-    )
+        return read_with(loaded.processor, images=images, **given)
+    return read_with(loaded.tokenizer, **given)
 
 
 def _expand(loaded: Loaded, prompts: Sequence[Prompt]) -> Mapping[str, Tensor]:

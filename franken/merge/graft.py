@@ -8,7 +8,6 @@ where it waits: a copied one is read from the donor's file in every pass, as the
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from franken.experts import Slot, slot_of
 from franken.merge.arithmetic import DTYPES, read_tensor
 from franken.merge.plan import Plan, Row
 from franken.merge.verify import computed
+from franken.models.loading import saved_tensors
 from franken.models.placement import waiting_weights
 from franken.names import canonical
 
@@ -37,10 +37,7 @@ def graft(model: Any, plan: Plan, *, donated: Values | None = None) -> Iterator[
     Raises UsageError when the model is not the plan's base, or the plan changes nothing.
     """
     family = model.config.model_type
-    stored = model.state_dict().keys()  # some families store buffers beside their parameters
-    buffers = ((name, b) for name, b in model.named_buffers() if name in stored)
-    named = chain(model.named_parameters(), buffers)
-    held = {canonical(name, family): tensor for name, tensor in named}
+    held = {canonical(name, family): tensor for name, tensor in saved_tensors(model)}
     waiting = {canonical(name, family): w for name, w in waiting_weights(model).items()}
     changes = [row for row in plan.rows if row.changed]
     if not changes:

@@ -4,9 +4,12 @@ takes them.
 A row may have any number of images, or none, whatever the other rows have. Processors lay pixels
 out in three ways, and to take some rows of a batch is to know which:
 
-    flat      [entries, …]       patches (Qwen-VL, with `image_grid_thw`) or tiles (InternVL,
-                                 Gemma 3, LLaVA); a row has as many as its image tokens stand for
-    by image  [images, …]        the crops of every image, with `image_sizes` (LLaVA-OneVision)
+    flat      [entries, …]       patches (Qwen-VL and GLM-V, with `image_grid_thw`) or tiles
+                                 (InternVL, Gemma 3, LLaVA); a row has as many as its image tokens
+                                 stand for
+    by image  [images, …]        the crops or patches of every image, with `image_sizes`
+                                 (LLaVA-NeXT, LLaVA-OneVision, Mistral 3) or `image_position_ids`
+                                 (Gemma 4), and zeros behind them
     stacked   [rows, most, …]    the tiles of every row, with zeros behind them (SmolVLM, Idefics3)
 
 Left out: videos.
@@ -20,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from franken.errors import FrankenError
 from franken.models.families import family_of
@@ -30,9 +34,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Device = torch.device | str
-TOKENS = ("input_ids", "attention_mask", "position_ids", "token_type_ids")
+TYPES = ("token_type_ids", "mm_token_type_ids")
+TOKENS = ("input_ids", "attention_mask", "position_ids", *TYPES)
 PIXELS = ("pixel_values", "pixel_attention_mask")
-BY_IMAGE = ("image_grid_thw", "image_sizes")
+BY_IMAGE = ("image_grid_thw", "image_sizes", "image_position_ids")
 IMAGES = (*PIXELS, *BY_IMAGE, "batch_num_images")
 
 
@@ -41,7 +46,7 @@ class Images:
     """The images of a batch, in the order of its rows.
 
     Row `i` has `counts[i]` images, which are `entries[i]` entries of `pixel_values`. `features` are
-    what the vision tower made of them, a tensor an image; where they are known there are no pixels.
+    what the vision tower made of them, a tensor a row; where they are known there are no pixels.
     """
 
     counts: tuple[int, ...]
@@ -50,6 +55,7 @@ class Images:
     pixel_attention_mask: Tensor | None = field(default=None, repr=False)
     image_grid_thw: Int[Tensor, "images 3"] | None = None
     image_sizes: Int[Tensor, "images 2"] | None = None
+    image_position_ids: Int[Tensor, "images patches 2"] | None = None
     batch_num_images: Int[Tensor, "rows"] | None = None
     features: ImageFeatures | None = field(default=None, repr=False)
 
@@ -84,7 +90,7 @@ class Images:
             return values[rows]
 
         taken = {name: take(name, values) for name, values in self.tensors().items()}
-        features = self.features and self.features.each(lambda of: tuple(of[i] for i in images))
+        features = self.features and self.features.each(lambda of: tuple(of[i] for i in rows))
         return Images(counts, entries, **taken, features=features)
 
     def to(self, device: Device) -> "Images":
@@ -94,8 +100,9 @@ class Images:
         return replace(self, **moved, features=features)
 
     def with_features(self, features: ImageFeatures) -> "Images":
-        """The vision tower's output, a tensor an image, in place of the pixels."""
-        return replace(self, features=features, **dict.fromkeys(PIXELS))
+        """The vision tower's output, a tensor a row, in place of the pixels."""
+        gone = (*PIXELS, "image_position_ids", "batch_num_images")
+        return replace(self, features=features, **dict.fromkeys(gone))
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +119,7 @@ class ModelBatch:
     images: Images
     attention_mask: Int[Tensor, "rows tokens"] | None = field(default=None, repr=False)
     token_type_ids: Int[Tensor, "rows tokens"] | None = field(default=None, repr=False)
+    mm_token_type_ids: Int[Tensor, "rows tokens"] | None = field(default=None, repr=False)
     image_token_id: int | None = None
 
     @classmethod
@@ -137,8 +145,8 @@ class ModelBatch:
             pictures = replace(pictures, **given)
             pictures = replace(pictures, entries=_entries(pictures, is_image.sum(1).tolist()))
         positions = position_ids(model, ids, mask, pictures.image_grid_thw)
-        types = is_image if family.attends_both_ways else None
-        return cls(ids, positions, pictures, mask, types, image_token)
+        types = {family.image_types: is_image} if family.attends_both_ways else {}
+        return cls(ids, positions, pictures, mask, image_token_id=image_token, **types)
 
     @property
     def rows(self) -> int:
@@ -198,7 +206,7 @@ class ModelBatch:
             "input_ids": more,
             "attention_mask": torch.ones_like(more) if mask is None else mask,
             "position_ids": self.last_position + steps,
-            "token_type_ids": torch.zeros_like(more),
+            **dict.fromkeys(TYPES, torch.zeros_like(more)),
         }
         longer = {
             name: torch.cat([old, behind[name].to(old.dtype)], -1)
@@ -260,7 +268,7 @@ def _join_images(every: Sequence[Images]) -> Images:
             given.setdefault(name, []).append(values)
     stacked = any(images.stacked for images in every)
     tensors = {
-        name: _stack(name, every) if stacked and name in PIXELS else torch.cat(parts)
+        name: _stack(name, every) if stacked and name in PIXELS else _below(parts)
         for name, parts in given.items()
     }
     if "batch_num_images" in tensors:
@@ -269,6 +277,17 @@ def _join_images(every: Sequence[Images]) -> Images:
     return Images(
         counts, entries, **tensors, features=join_features(features) if features else None
     )
+
+
+def _below(parts: Sequence[Tensor]) -> Tensor:
+    """One under another, with zeros behind those that are smaller."""
+    shape = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
+
+    def filled(part: Tensor) -> Tensor:
+        missing = [most - size for most, size in zip(shape, part.shape[1:], strict=True)]
+        return F.pad(part, [n for more in reversed(missing) for n in (0, more)])
+
+    return torch.cat([part if [*part.shape[1:]] == shape else filled(part) for part in parts])
 
 
 def _stack(name: str, every: Sequence[Images]) -> Tensor:
@@ -290,15 +309,15 @@ def _entries(images: Images, image_tokens: Sequence[int]) -> tuple[int, ...]:
     """How many entries of the pixels every row has. Raises FrankenError where they do not fit."""
     pixels = images.pixel_values
     assert pixels is not None
-    pictures = sum(images.counts)
+    pictures, given = sum(images.counts), images.tensors()
     total = sum(image_tokens)
     if images.image_grid_thw is not None:
         sizes = iter(images.image_grid_thw.prod(-1).tolist())
         entries = [sum(next(sizes, 0) for _ in range(count)) for count in images.counts]
         fits = len(images.image_grid_thw) == pictures and sum(entries) == len(pixels) and total > 0
-    elif images.image_sizes is not None:
+    elif (by_image := next((v for n, v in given.items() if n in BY_IMAGE), None)) is not None:
         entries = images.counts
-        fits = len(pixels) == len(images.image_sizes) == pictures and total > 0
+        fits = len(pixels) == len(by_image) == pictures and total > 0
     else:  # every tile has as many tokens; the fullest row of stacked ones has no padding
         most, tiles = (
             (max(image_tokens), pixels.shape[1]) if images.stacked else (total, len(pixels))

@@ -20,19 +20,31 @@ if TYPE_CHECKING:
 
 
 class TowerOutput(Protocol):
-    """What a Qwen-VL vision tower returns; beside it Qwen3-VL's `deepstack_features`, by level."""
+    """What `get_image_features` returns: a tensor an image, or all tiles `[tiles, tokens, hidden]`;
+    beside it Qwen3-VL's `deepstack_features`, by level.
+    """
 
     @property
-    def pooler_output(self) -> Sequence[Tensor]: ...
+    def pooler_output(self) -> "Sequence[Tensor] | Tensor": ...
+
+
+class Rows(tuple[Tensor, ...]):
+    """Features of every row. Families whose tiles have equally many tokens ask for them `.to` a
+    device, as one tensor `[1, tokens, hidden]`.
+    """
+
+    def to(self, *target: torch.device | torch.dtype) -> Tensor:
+        """All rows, one behind another."""
+        return torch.cat(self)[None].to(*target)
 
 
 @dataclass(frozen=True, eq=False)
 class ImageFeatures:
-    """The vision tower's output `[visual tokens, hidden]` of every image, under the names by which
-    the decoder reads it.
+    """The vision tower's output `[visual tokens, hidden]` for every row, empty where it has no
+    image, under the names by which the decoder reads it.
     """
 
-    pooler_output: tuple[Tensor, ...]
+    pooler_output: Rows
     deepstack_features: tuple[tuple[Tensor, ...], ...] | None = None
 
     def to_tuple(self) -> tuple[object, ...]:
@@ -40,27 +52,44 @@ class ImageFeatures:
         return (self.pooler_output, self.deepstack_features)
 
     def each(self, change: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]) -> "ImageFeatures":
-        """With the tensors of all images changed, at every level."""
+        """With the tensors of all rows changed, at every level."""
         levels = self.deepstack_features
         deepstack = None if levels is None else tuple(change(level) for level in levels)
-        return ImageFeatures(change(self.pooler_output), deepstack)
+        return ImageFeatures(Rows(change(self.pooler_output)), deepstack)
 
 
-def join_features(parts: Sequence[TowerOutput]) -> ImageFeatures:
-    """What several calls of the vision tower returned, as that of one; what no forward pass reads
-    again is let go.
+def by_row(parts: Sequence[TowerOutput], tokens: Sequence[int]) -> ImageFeatures:
+    """What calls of the vision tower returned, one after another, for rows of so many visual
+    `tokens`; what no forward pass reads again is let go.
     """
-    images = tuple(chain(*(part.pooler_output for part in parts)))
-    levels = [_levels(part) for part in parts]
+    whole = torch.cat([_flat(part.pooler_output) for part in parts])
+    levels = [[_flat(level) for level in _levels(part)] for part in parts]
+    deepstack = tuple(torch.cat(level).split([*tokens]) for level in zip(*levels, strict=True))
+    return ImageFeatures(Rows(whole.split([*tokens])), deepstack or None)
+
+
+def join_features(parts: Sequence[ImageFeatures]) -> ImageFeatures:
+    """The rows of several batches, one batch after another."""
+    levels = [part.deepstack_features or () for part in parts]
     deepstack = tuple(tuple(chain(*level)) for level in zip(*levels, strict=True))
-    return ImageFeatures(images, deepstack or None)
+    return ImageFeatures(Rows(chain(*(part.pooler_output for part in parts))), deepstack or None)
 
 
-def _levels(part: TowerOutput) -> list[Sequence[Tensor]]:
-    """Qwen3-VL's features of every level, a tensor an image; before 5.18 they came in one piece."""
-    lengths = [len(image) for image in part.pooler_output]
-    levels = getattr(part, "deepstack_features", None) or ()
-    return [each.split(lengths) if isinstance(each, Tensor) else each for each in levels]
+def tower_sum(made: TowerOutput) -> Tensor:
+    """The sum of all that a call of the vision tower returned, a scalar."""
+    return torch.stack([_flat(each).sum() for each in (made.pooler_output, *_levels(made))]).sum()
+
+
+def _flat(features: Sequence[Tensor] | Tensor) -> Tensor:
+    """`[tokens, hidden]` of all images or tiles, in their order."""
+    if isinstance(features, Tensor):
+        return features.reshape(-1, features.shape[-1])
+    return torch.cat([each.reshape(-1, each.shape[-1]) for each in features])
+
+
+def _levels(part: TowerOutput) -> Sequence[Sequence[Tensor] | Tensor]:
+    """Qwen3-VL's features of every level, a tensor an image; before 5.18 in one piece."""
+    return getattr(part, "deepstack_features", None) or ()
 
 
 def takes_features(model: "PreTrainedModel") -> bool:
@@ -75,6 +104,17 @@ def accept_features(model: "PreTrainedModel") -> None:
     if "image_grid_thw" in known and not takes_features(model):
         inner.forward = MethodType(_forward, inner)
         inner.get_image_features = MethodType(_image_features, inner)
+
+
+def keep_single_tokens(model: "PreTrainedModel") -> None:
+    """Mistral 3 (5.23) takes the features of one visual token, `[1, hidden]`, for those of no
+    batch, and loses it: its projector says that they are of one.
+    """
+    if model.config.model_type == "mistral3":
+        projector = _inner(model).multi_modal_projector
+        projector.register_forward_hook(
+            lambda _, given, made: made[None] if made.ndim == 2 else made
+        )
 
 
 def _inner(model: "PreTrainedModel") -> Any:

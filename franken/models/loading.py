@@ -19,7 +19,7 @@ from franken.companions import check_answers, check_companions
 from franken.devices import first_of, layers_of
 from franken.errors import FrankenError, check_known
 from franken.models.families import Family, family_of
-from franken.models.features import accept_features
+from franken.models.features import accept_features, keep_single_tokens
 from franken.models.placement import device_map, places_of, shares_of
 
 if TYPE_CHECKING:
@@ -226,6 +226,15 @@ def _told(folder: Path) -> Iterator[None]:
         ) from e
 
 
+def saved_tensors(model: "PreTrainedModel") -> Iterator[tuple[str, Tensor]]:
+    """What a checkpoint of the model holds, by its name in memory: parameters, and the buffers that
+    are saved (Gemma 4's scales of layers).
+    """
+    saved = model.state_dict().keys()
+    yield from model.named_parameters()
+    yield from ((name, buffer) for name, buffer in model.named_buffers() if name in saved)
+
+
 def wrap(
     model: "PreTrainedModel",
     processor: "ProcessorMixin | None",
@@ -234,5 +243,6 @@ def wrap(
 ) -> Loaded:
     """A Loaded around a model that is already in memory."""
     accept_features(model)
+    keep_single_tokens(model)
     family = family_of(model.config.model_type)
     return Loaded(model, processor, tokenizer, checkpoint, family, next(model.parameters()).device)

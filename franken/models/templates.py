@@ -39,6 +39,17 @@ def write_chat(template: Any, messages: Messages, *, for_answer: bool) -> str:
     return text
 
 
+def adds_special_tokens(template: Any, text: str) -> bool:
+    """Whether tokenising a written prompt is to add the tokens that begin a text, as transformers
+    does for its chats: a processor's where the template has not written them itself, a tokenizer's
+    never.
+    """
+    tokenizer = getattr(template, "tokenizer", None)
+    if tokenizer is None:
+        return False
+    return tokenizer.bos_token is None or not text.startswith(tokenizer.bos_token)
+
+
 @lru_cache(maxsize=64)
 def _try_once(template: Any) -> None:
     """Raises FrankenError for a template that takes too long or too much. One that fails is told

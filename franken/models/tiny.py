@@ -16,30 +16,52 @@ from franken.models.tiny_configs import IMAGE, Text, tiny_config
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Those that `tiny_inputs` can feed, and every method is tested on; `tiny_configs.CONFIGS` has more,
-# to save and to read.
+# Those that `tiny_inputs` can feed; `tiny_configs.CONFIGS` has more, to save and to read.
 TINY_VISION = (
     "qwen2_vl",
     "qwen2_5_vl",
     "qwen3_vl",
     "qwen3_vl_moe",
+    "qwen3_5",
+    "glm4v",
+    "glm46v",
+    "llava",
+    "llava_next",
     "llava_onevision",
+    "mistral3",
     "internvl",
     "gemma3",
+    "gemma4",
     "smolvlm",
+    "idefics3",
 )
 TINY_FAMILIES = (*TINY_VISION, "qwen2", "qwen3")
 
 
+# Projections that start at zero or nearly: every image would look the same.
+FAINT = ("mm_input_projection_weight", "embed_vision.embedding_projection.weight")
+
+
 def tiny(
-    model_type: str, seed: int = 0, *, tied: bool = False, layers: int = 3
+    model_type: str,
+    seed: int = 0,
+    *,
+    tied: bool = False,
+    layers: int = 3,
+    text: Text | None = None,
 ) -> "PreTrainedModel":
-    """A tiny random model in fp32, the same for the same seed."""
-    config = tiny_config(model_type, tied=tied, layers=layers)
+    """A tiny random model in fp32, the same for the same seed; `text` changes its decoder's
+    configuration.
+    """
+    config = tiny_config(model_type, tied=tied, layers=layers, text=text)
     auto = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return auto.from_config(config).float().eval()
+        model = auto.from_config(config).float().eval()
+        for name, parameter in model.named_parameters():
+            if name.endswith(FAINT):
+                torch.nn.init.normal_(parameter)
+    return model
 
 
 def constant(model: "PreTrainedModel", value: float) -> "PreTrainedModel":
@@ -88,20 +110,33 @@ def tiny_inputs(
     ids = torch.cat([lead, one.repeat(images)[:-1].expand(batch, -1), question], 1)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     count, side = batch * images, (3, 28, 28)
-    if model_type.startswith("qwen"):
-        inputs["pixel_values"] = torch.randn(count * 16, 3 * 2 * 14 * 14, generator=generator)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    if model_type.startswith(("qwen", "glm")):
+        inputs["pixel_values"] = random(count * 16, 3 * 2 * 14 * 14)
         inputs["image_grid_thw"] = torch.tensor([[1, 4, 4]] * count)
         inputs["mm_token_type_ids"] = (ids == IMAGE).int()
-    elif model_type == "llava_onevision":  # the whole image, and its one crop
-        inputs["pixel_values"] = torch.randn(count, 2, *side, generator=generator)
+    elif model_type in ("llava_next", "llava_onevision"):  # the whole image, and its one crop
+        inputs["pixel_values"] = random(count, 2, *side)
         inputs["image_sizes"] = torch.tensor([[28, 28]] * count)
+    elif model_type == "mistral3":
+        inputs["pixel_values"] = random(count, 3, 56, 56)
+        inputs["image_sizes"] = torch.tensor([[56, 56]] * count)
     elif model_type == "internvl":  # two tiles
-        inputs["pixel_values"] = torch.randn(2 * count, *side, generator=generator)
-    elif model_type == "smolvlm":
-        inputs["pixel_values"] = torch.randn(batch, images, *side, generator=generator)
+        inputs["pixel_values"] = random(2 * count, *side)
+    elif model_type in ("smolvlm", "idefics3"):
+        inputs["pixel_values"] = random(batch, images, *side)
+    elif model_type == "gemma4":  # four by four patches
+        inputs["pixel_values"] = torch.rand(count, 16, 3 * 14 * 14, generator=generator)
+        at = torch.cartesian_prod(torch.arange(4), torch.arange(4)).flip(-1)
+        inputs["image_position_ids"] = at.expand(count, -1, -1)
+        inputs["mm_token_type_ids"] = (ids == IMAGE).int()
     else:
-        inputs["pixel_values"] = torch.randn(count, *side, generator=generator)
-        inputs["token_type_ids"] = (ids == IMAGE).int()
+        inputs["pixel_values"] = random(count, *side)
+        if model_type == "gemma3":
+            inputs["token_type_ids"] = (ids == IMAGE).int()
     return inputs
 
 
@@ -113,18 +148,14 @@ def tiny_batch(
     return ModelBatch.of(model, inputs, [images if "pixel_values" in inputs else 0] * rows)
 
 
-# Of a 28-pixel image. LLaVA-OneVision: 2×2 patches of the whole, 2×2 of its one crop, a newline
-# token a row.
-VISUAL_TOKENS = {
-    "qwen2_vl": 4,
-    "qwen2_5_vl": 4,
-    "qwen3_vl": 4,
-    "qwen3_vl_moe": 4,
-    "qwen3_5_moe": 4,
+# Of a 28-pixel image (Gemma 4 and Mistral 3: 56). LLaVA-NeXT and -OneVision: 2×2 patches of the
+# whole, 2×2 of its one crop, a newline token a row.
+VISUAL_TOKENS = {name: 4 for name in (*TINY_VISION, "qwen3_5_moe")} | {
+    "llava_next": 10,
     "llava_onevision": 10,
     "internvl": 2,
-    "gemma3": 4,
     "smolvlm": 1,
+    "idefics3": 1,
 }
 
 

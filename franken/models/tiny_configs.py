@@ -44,6 +44,7 @@ SIZES = {
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
 }
+TILES = [[28, 28], [28, 56], [56, 28], [56, 56]]  # of images that are cut up
 TOWER: Text = {**SIZES, "image_size": 28, "patch_size": 14}
 SIGLIP: Text = {**TOWER, "model_type": "siglip_vision_model"}
 CLIP: Text = {**TOWER, "model_type": "clip_vision_model", "projection_dim": 32}
@@ -166,12 +167,12 @@ def _gemma4(text: Text) -> hf.PreTrainedConfig:
         "use_bidirectional_attention": "vision",
         "hidden_size_per_layer_input": 8,
         "vocab_size_per_layer_input": VOCABULARY,
-        "final_logit_softcapping": 2.0,
+        "final_logit_softcapping": 8.0,
     }
     vision = {**SIZES, "num_key_value_heads": 2, "head_dim": 16, "patch_size": 14}
     return hf.Gemma4Config(
         text_config=shape | text,
-        vision_config={**vision, "pooling_kernel_size": 2, "position_embedding_size": 64},
+        vision_config={**vision, "pooling_kernel_size": 2, "position_embedding_size": 256},
         tie_word_embeddings=text["tie_word_embeddings"],
         image_token_id=IMAGE,
         video_token_id=VIDEO,
@@ -216,7 +217,7 @@ CONFIGS: dict[str, Callable[[Text], hf.PreTrainedConfig]] = {
         "mistral",
         CLIP,
         image_token_index=IMAGE,
-        image_grid_pinpoints=[[28, 28]],
+        image_grid_pinpoints=TILES,
     ),
     "llava_onevision": _llava_family(
         hf.LlavaOnevisionConfig,
@@ -224,7 +225,7 @@ CONFIGS: dict[str, Callable[[Text], hf.PreTrainedConfig]] = {
         {**SIGLIP, "vision_use_head": False},
         image_token_index=IMAGE,
         video_token_index=VIDEO,
-        image_grid_pinpoints=[[28, 28]],
+        image_grid_pinpoints=TILES,
     ),
     "internvl": _llava_family(
         hf.InternVLConfig,

@@ -24,6 +24,7 @@ from transformers import DynamicCache
 
 from franken.errors import UsageError
 from franken.generate.native import Prompt, Response, encode_prompts
+from franken.generate.streams import Cache
 from franken.models.batch import ModelBatch
 from franken.models.hooks import Context, Edit, edit
 from franken.models.loading import Loaded
@@ -54,9 +55,10 @@ class Calibration:
 
 
 def site_modules(loaded: Loaded, layer: int) -> dict[Site, nn.Module]:
-    """The modules of a decoder layer that can be ablated."""
-    block: Any = loaded.family.decoder_layers(loaded.model)[layer]
-    return {"layer": block, "attention": block.self_attn, "mlp": block.mlp}
+    """The modules of a decoder layer that can be ablated: what it adds is their output."""
+    block = loaded.family.decoder_layers(loaded.model)[layer]
+    parts = loaded.family.adds(block)
+    return {"layer": block, "attention": parts["attention"], "mlp": parts["mlp"]}
 
 
 @torch.no_grad()
@@ -90,9 +92,11 @@ def calibrate(
         for layer in layers
         for site, m in site_modules(loaded, layer).items()
     }
+    keep = loaded.family.keep_last(loaded.model.config, loaded.device)
     with edit(modules):
         for prompt in prompts:
-            loaded.model(**encode_prompts(loaded, [prompt]), use_cache=False, logits_to_keep=1)
+            batch = encode_prompts(loaded, [prompt])
+            loaded.model(**batch, use_cache=False, logits_to_keep=keep)
     mean = {key: total / n for key, (n, total, _) in sums.items()}
     spread = {
         key: (squares / n - mean[key].square()).clamp(min=0).sqrt()
@@ -144,6 +148,8 @@ def _answers(
     max_new_tokens: int,
     calibration: Calibration | None,
 ) -> list[Response]:
+    if loaded.family.keyless(loaded.model.config):
+        return _answers_apart(loaded, batch, ablations, max_new_tokens, calibration)
     layers = loaded.family.decoder_layers(loaded.model)
     tokens = batch.tokens
     joins = [0, *(a.layer for a in ablations)]
@@ -152,7 +158,7 @@ def _answers(
     prompt_cache = DynamicCache()
     tables = replacements(ablations, calibration, tokens + max_new_tokens)
     place = _Place(tokens)
-    with edit(_edits(loaded, ablations, tables, place)):
+    with edit(_edits(loaded, ablations, tables, place)), counting(layers[0], place):
         with joining(layers, bases, joins), _deepstack_of_rows(loaded.model.get_decoder()):
             output = loaded.model(
                 **batch, past_key_values=prompt_cache, use_cache=True, logits_to_keep=1
@@ -172,14 +178,67 @@ def _answers(
             return decode_rows(loaded, cache, output.logits[:, -1], mask, last, max_new_tokens)
 
 
+def _answers_apart(
+    loaded: Loaded,
+    batch: ModelBatch,
+    ablations: Sequence[Ablation],
+    max_new_tokens: int,
+    calibration: Calibration | None,
+) -> list[Response]:
+    """The same with a cache of transformers' own, in which every row has all that it reads."""
+    layers, count = loaded.family.decoder_layers(loaded.model), 1 + len(ablations)
+    tables = replacements(ablations, calibration, batch.tokens + max_new_tokens)
+    place, config = _Place(batch.tokens), loaded.model.config
+    rows, cache = batch.repeat(count), _LiveCache(config.get_text_config(), count, loaded.device)
+    keep = loaded.family.keep_last(config, loaded.device)
+    with edit(_edits(loaded, ablations, tables, place)), counting(layers[0], place):
+        output = loaded.model(**rows, past_key_values=cache, use_cache=True, logits_to_keep=keep)
+        place.cache = cache
+        mask, last = rows.attention_mask, rows.last_position
+        assert mask is not None
+        return decode_rows(loaded, cache, output.logits[:, -1], mask, last, max_new_tokens)
+
+
+class _LiveCache(Cache):
+    """Knows which rows are left."""
+
+    def __init__(self, config: Any, rows: int, device: torch.device) -> None:
+        super().__init__(config=config)
+        self.live = torch.arange(rows, device=device)
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        super().batch_select_indices(indices)
+        self.live = self.live[indices]
+
+
 @dataclass
 class _Place:
-    """Where generation is: the prompt's length, and the cache that decoding reads once there is
-    one.
+    """Where generation is: the prompt's length, the passes so far, and the cache that decoding
+    reads once there is one.
     """
 
     tokens: int
-    cache: RowCache | None = None
+    passes: int = 0
+    cache: RowCache | _LiveCache | None = None
+
+    @property
+    def first(self) -> int:
+        """The place of the running pass's first token: the prompt, then a token a pass."""
+        return 0 if self.passes == 1 else self.tokens + self.passes - 2
+
+
+@contextmanager
+def counting(layer: nn.Module, place: _Place) -> Iterator[None]:
+    """While it lasts, `place` knows how often the first decoder layer has begun."""
+
+    def count(*_: object) -> None:
+        place.passes += 1
+
+    handle = layer.register_forward_pre_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _edits(
@@ -196,11 +255,8 @@ def _edits(
         def replaced(output: Tensor, context: Context) -> Tensor:
             changed = output.clone()
             for row, ablation in mine:
-                first, at = 0, [row]
+                first, at = place.first, [row]
                 if place.cache is not None:
-                    first = (
-                        place.tokens + place.cache.get_seq_length(ablation.layer) - output.shape[1]
-                    )
                     at = (place.cache.live == row).nonzero()[:, 0].to(output.device)
                 rest = (
                     context.input[at] if ablation.site == "layer" else torch.zeros_like(output[at])

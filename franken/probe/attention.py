@@ -8,6 +8,7 @@ for it). Only the needed rows are computed, by an attention function that runs S
 from the same rotated queries and keys, the softmax of these rows; the T×T matrix never exists.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from franken.errors import FrankenError
 from franken.generate.native import Prompt, encode_prompts
 from franken.models.batch import ModelBatch
+from franken.models.families import family_of
 from franken.models.loading import Loaded
 from franken.models.tokens import TokenMap, token_map
 
@@ -36,7 +38,7 @@ def attention_mass(
     model: PreTrainedModel, batch: ModelBatch, rows: Sequence[int], columns: Bool[Tensor, "tokens"]
 ) -> Float[Tensor, "layers heads"]:
     """The share of attention that the query tokens `rows` give to the tokens `columns`, a mean over
-    the rows, in fp64.
+    the rows, in fp64; not a number in layers that have no such weights (linear attention).
 
     One forward pass of a one-row batch. Equal to the mean over rows of the sum over columns of
     eager attention's weights.
@@ -47,9 +49,12 @@ def attention_mass(
         seen = weights[..., columns.to(weights.device)].double().sum((-1, -2)).cpu()
         mass[layer] = mass.get(layer, 0) + seen / len(rows)
 
+    family = family_of(model.config.model_type)
+    kept = family.keep_last(model.config, batch.input_ids.device)
     with _watch_rows(model.get_decoder(), rows, keep):
-        model(**batch, use_cache=False, logits_to_keep=1)
-    return torch.stack([mass[layer] for layer in sorted(mass)])
+        model(**batch, use_cache=False, logits_to_keep=kept)
+    none = torch.full_like(next(iter(mass.values())), torch.nan)
+    return torch.stack([mass.get(n, none) for n in range(len(family.decoder_layers(model)))])
 
 
 def reasoning_batch(
@@ -79,8 +84,9 @@ class Look:
     n_vision: int
 
 
-def look_at_image(loaded: Loaded, prompt: Prompt, reply: Sequence[int]) -> list[Look]:
-    """What every layer gives to the image while the model writes `reply`.
+def look_at_image(loaded: Loaded, prompt: Prompt, reply: Sequence[int]) -> list[Look | None]:
+    """What every layer gives to the image while the model writes `reply`; None for layers of linear
+    attention, which have no weights.
 
     Raises FrankenError when there is no image or the reply is empty.
     """
@@ -95,7 +101,10 @@ def look_at_image(loaded: Loaded, prompt: Prompt, reply: Sequence[int]) -> list[
         )
     mass = attention_mass(loaded.model, batch, rows, columns).tolist()
     counts = len(rows), int(columns.sum())
-    return [Look(sum(heads) / len(heads), heads, *counts) for heads in mass]
+    return [
+        None if math.isnan(heads[0]) else Look(sum(heads) / len(heads), heads, *counts)
+        for heads in mass
+    ]
 
 
 @contextmanager

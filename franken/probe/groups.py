@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
+from franken.models.families import keyless
 from franken.probe import findings
 from franken.probe.figure import Cells, Figure
 from franken.probe.method import Method, Metric, head_cells
@@ -69,6 +70,13 @@ class ByGroup(Method[M]):
     def by_head(self) -> bool:
         """Whether every head is patched by itself."""
         return self.site == "heads"
+
+    def obstacle(self, linear: int, shared: int) -> str | None:
+        if shared:
+            return f"layers run again by themselves, and {keyless(0, shared)}"
+        if linear and self.by_head:
+            return f"{keyless(linear, 0)}: their heads are others"
+        return None
 
     @property
     def measures(self) -> str:

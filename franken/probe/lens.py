@@ -19,6 +19,7 @@ from torch import Tensor
 
 from franken.generate.native import Prompt, encode_prompts
 from franken.models.batch import ModelBatch
+from franken.models.families import family_of
 from franken.models.hooks import Context, edit
 from franken.models.loading import Loaded
 from franken.probe.methods.lens import CHUNK, is_bridged
@@ -70,7 +71,7 @@ def bridge_lens(copy: Loaded) -> Lens:
 
 def own_lens(model: Any) -> Lens:
     """The same by hooks and the model's own final norm and output embedding, for any family."""
-    decoder = model.get_decoder()
+    decoder, family = model.get_decoder(), family_of(model.config.model_type)
 
     def stream(batch: ModelBatch, positions: Sequence[int]) -> Tensor:
         streams: list[Tensor] = []
@@ -79,13 +80,12 @@ def own_lens(model: Any) -> Lens:
             streams.append(hidden[0, list(positions)].to(batch.input_ids.device))
             return hidden
 
+        keep = family.keep_last(model.config, batch.input_ids.device)
         with edit(dict.fromkeys(decoder.layers, look)):
-            model(**batch, use_cache=False, logits_to_keep=1)
+            model(**batch, use_cache=False, logits_to_keep=keep)
         return torch.stack(streams)
 
-    return Lens(
-        "own norm and head", stream, lambda x: model.get_output_embeddings()(decoder.norm(x))
-    )
+    return Lens("own norm and head", stream, lambda x: family.logits(model, decoder.norm(x)))
 
 
 def lens_for(loaded: Loaded, reload: Callable[[], Loaded]) -> Lens:

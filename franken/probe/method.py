@@ -201,6 +201,12 @@ class Method(Generic[M]):
 
     # what it takes
 
+    def obstacle(self, linear: int, shared: int) -> str | None:
+        """Why it is not defined for a model of which so many layers have linear attention, and so
+        many read the keys and values of lower ones; None where it is.
+        """
+        return None
+
     @property
     def parts(self) -> tuple[str, ...]:
         """The parts of a model whose layers it can probe."""

@@ -29,7 +29,7 @@ from franken.models.batch import ModelBatch
 from franken.models.loading import Loaded
 from franken.probe.ablate import Ablation, Calibration, replacements
 from franken.probe.scores import Swapped, divergence, logit_difference, parting
-from franken.probe.swap import Sets
+from franken.probe.swap import Sets, check_swappable
 
 Streams = list[tuple[Tensor, Tensor, Tensor]]  # a layer's keys, values and output
 LogitsOf = Callable[[ModelBatch], Tensor]
@@ -83,6 +83,7 @@ def swapped_batch(
 def _swap_pair(
     loaded: Loaded, pair: ModelBatch, sets: Sets, max_new_tokens: int, measure: bool
 ) -> list[Swapped]:
+    check_swappable(loaded)
     net, depth = trace_of(loaded), len(loaded.family.decoder_layers(loaded.model))
     image = pair.is_image[0].nonzero()[:, 0]
     target, source = (pair.slice([row]) for row in (0, 1))
@@ -129,7 +130,9 @@ def ablate(
     batch = encode_prompts(loaded, [prompt]) if isinstance(prompt, Prompt) else prompt
     tables = replacements(ablations, calibration, batch.tokens + max_new_tokens)
     return [
-        _greedy(loaded, batch, max_new_tokens, lambda row, a=a: _ablated(net, row, a, tables))
+        _greedy(
+            loaded, batch, max_new_tokens, lambda row, a=a: _ablated(loaded, net, row, a, tables)
+        )
         for a in (None, *ablations)
     ]
 
@@ -169,21 +172,29 @@ def _swap(
 
 
 def _ablated(
-    net: Traced, batch: ModelBatch, ablation: Ablation | None, tables: Mapping[Ablation, Tensor]
+    loaded: Loaded,
+    net: Traced,
+    batch: ModelBatch,
+    ablation: Ablation | None,
+    tables: Mapping[Ablation, Tensor],
 ) -> Float[Tensor, "vocabulary"]:
     """Logits after a row whose site adds something else, or nothing."""
     length = batch.tokens
     added = 0.0 if ablation is None or ablation not in tables else tables[ablation][:length]
-    site = ablation.site if ablation else "none"
-    block = net.layers[ablation.layer if ablation else 0]
+    site, layer = (ablation.site, ablation.layer) if ablation else ("none", 0)
+    block, own = net.layers[layer], loaded.family.decoder_layers(loaded.model)[layer]
+    name = next(name for name in loaded.family.attention if hasattr(own, name))
+    attention, mlp = getattr(block, name), getattr(block, loaded.family.mlp)
     with net.model.trace(**batch, use_cache=False):
         if site == "layer":
             stream = block.input.clone()
             block.output[:] = stream + added
+        elif site == "attention" and name == "self_attn":  # whose output is a tuple
+            attention.output[0][:] = added
         elif site == "attention":
-            block.self_attn.output[0][:] = added
+            attention.output[:] = added
         elif site == "mlp":
-            block.mlp.output[:] = added
+            mlp.output[:] = added
         logits = net.model.output.logits[0, -1].save()
     return logits  # noqa: RET504 - nnsight reads the block above as source
 

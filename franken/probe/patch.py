@@ -22,13 +22,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from franken.errors import FrankenError
+from franken.errors import FrankenError, UsageError
 from franken.generate.native import Prompt, Response, encode_prompts
 from franken.models.batch import ModelBatch
+from franken.models.families import LINEAR, family_of
 from franken.models.hooks import Context, Edit, edit
 from franken.models.loading import Loaded
 from franken.models.tokens import TokenMap, token_map
-from franken.probe.groups import GROUPS, ROWS, WHOLE, groups_of
+from franken.probe.groups import GROUPS, ROWS, WHOLE, ByGroup, groups_of
 from franken.probe.method import Columns
 from franken.probe.scores import parting
 
@@ -43,7 +44,7 @@ class Recording:
     """
 
     stream: list[Float[Tensor, "tokens hidden"]] = field(default_factory=list)
-    calls: list[dict[str, Any]] = field(default_factory=list)
+    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
     added: dict[int, Tensor] = field(
         default_factory=dict
     )  # by the decoder itself, after a layer: deepstack
@@ -265,16 +266,24 @@ def effect_columns(effects: Mapping[Where, float]) -> Columns:
 
 @torch.no_grad()
 def record(model: Any, batch: ModelBatch, site: str) -> Recording:
-    """Run a one-row batch once and keep what resuming it from any layer needs."""
+    """Run a one-row batch once and keep what resuming it from any layer needs. Raises UsageError
+    where the model's layers cannot run by themselves, or have no heads of one kind.
+    """
+    text = model.config.get_text_config()
+    linear = (getattr(text, "layer_types", None) or []).count(LINEAR)
+    shared = getattr(text, "num_kv_shared_layers", None) or 0
+    if reason := ByGroup("patch", site).obstacle(linear, shared):
+        raise UsageError(f"patching {site} is not defined for {model.config.model_type}", reason)
     layers = model.get_decoder().layers
     recording = Recording()
     outputs: list[Tensor] = []
 
-    def before(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
+    def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         inputs = dict(kwargs)
         hidden = args[0] if args else inputs.pop("hidden_states")
         recording.stream.append(hidden[0])
-        recording.calls.append(inputs | {"past_key_values": None, "use_cache": False})
+        inputs |= {"past_key_values": None, "use_cache": False}
+        recording.calls.append((args[1:], inputs))
 
     def keep(into: list[Tensor], what: Literal["input", "output"] = "output") -> Edit:
         def look(output: Tensor, context: Context) -> Tensor:
@@ -287,7 +296,7 @@ def record(model: Any, batch: ModelBatch, site: str) -> Recording:
     if site == "heads":
         watched |= {layer.self_attn.o_proj: keep(recording.site, "input") for layer in layers}
     elif site != "residual":
-        watched |= {_block(layer, site): keep(recording.site) for layer in layers}
+        watched |= {_block(model, layer, site): keep(recording.site) for layer in layers}
     handles = [layer.register_forward_pre_hook(before, with_kwargs=True) for layer in layers]
     try:
         with edit(watched):
@@ -343,7 +352,11 @@ def _patched(
         finally:
             handle.remove()
     with edit(
-        {_block(block, site): lambda out, _: _insert(out.clone(), donor.site[layer], chunk, 0)}
+        {
+            _block(model, block, site): lambda out, _: _insert(
+                out.clone(), donor.site[layer], chunk, 0
+            )
+        }
     ):
         return _step(model, base, layer, stream)
 
@@ -359,7 +372,8 @@ def _insert(
 
 def _step(model: Any, base: Recording, layer: int, stream: Tensor) -> Tensor:
     """One decoder layer as the base run called it, and what the decoder adds behind it."""
-    output = model.get_decoder().layers[layer](stream, **base.calls[layer])
+    beside, named = base.calls[layer]
+    output = model.get_decoder().layers[layer](stream, *beside, **named)
     hidden = output[0] if isinstance(output, tuple) else output
     return hidden + base.added[layer] if layer in base.added else hidden
 
@@ -372,11 +386,13 @@ def resume(
     decoder = model.get_decoder()
     for later in range(layer + 1, len(decoder.layers)):
         stream = _step(model, base, later, stream)
-    return model.get_output_embeddings()(decoder.norm(stream[:, -1])).float()
+    return family_of(model.config.model_type).logits(model, decoder.norm(stream[:, -1])).float()
 
 
-def _block(layer: Any, site: str) -> Any:
-    return layer.self_attn if site == "attn" else layer.mlp
+def _block(model: Any, layer: nn.Module, site: str) -> nn.Module:
+    """The module whose output is what attention or MLP add."""
+    parts = family_of(model.config.model_type).adds(layer)
+    return parts["attention" if site == "attn" else "mlp"]
 
 
 def _heads(model: Any) -> int:

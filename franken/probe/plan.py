@@ -89,6 +89,9 @@ def plan_probe(
             raise UsageError(f"{method.name} is not defined for {checkpoint.name}", why=reason)
     second = _second(against, checkpoint, chosen)
     part, numbers = _layers(layers, part, checkpoint, chosen)
+    _check_tested(checkpoint, part, chosen)
+    if part == "text":
+        _check_defined(checkpoint, chosen)
     if engine != "torch" and part != "text":
         raise UsageError(
             f"--engine {engine} cannot probe {part} layers",
@@ -179,6 +182,35 @@ def _unlike(first: Checkpoint, second: Checkpoint, why: str) -> UsageError:
         why=why,
         fix="give --against another stage of the same model",
     )
+
+
+def _check_tested(checkpoint: Checkpoint, part: str, methods: Sequence[Method]) -> None:
+    """Raises UsageError where layers of a family are called in a way that a method does not know
+    yet: its numbers would be wrong.
+    """
+    kind = checkpoint.model_type
+    blocked = [m.name for m in methods if kind == "gemma4" and m.short == "knockout"]
+    if (part != "text" and kind in ("gemma4", "mistral3")) or blocked:
+        what = blocked[0] if blocked else f"the {part} part"
+        raise UsageError(
+            f"{what} of {checkpoint.name} cannot be probed",
+            why=f"the layers of {kind} are called in another way than this knows",
+            fix="probe its text layers with zero, lens or attention",
+        )
+
+
+def _check_defined(checkpoint: Checkpoint, methods: Sequence[Method]) -> None:
+    """Raises UsageError for a method that is not defined for layers that the model has."""
+    linear = {e.place.layer for key, e in checkpoint.tensors.items() if ".linear_attn." in key}
+    shared = (checkpoint.config.get("text_config") or {}).get("num_kv_shared_layers") or 0
+    for method in methods:
+        if reason := method.obstacle(len(linear), shared):
+            defined = registry.defined(len(linear), shared)
+            raise UsageError(
+                f"{method.name} is not defined for {checkpoint.name}",
+                why=reason,
+                fix=f"use --method {','.join(defined)}",
+            )
 
 
 def _check_run(batch_size: int, engine: str, samples: int) -> None:

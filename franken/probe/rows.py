@@ -206,14 +206,14 @@ def reading(loaded: Loaded, cache: RowCache) -> Iterator[None]:
 
 def decode_rows(
     loaded: Loaded,
-    cache: RowCache,
+    cache: Cache,
     logits: Float[Tensor, "rows vocabulary"],
     mask: Int[Tensor, "rows tokens"],
     last: Int[Tensor, "*axes rows 1"],
     max_new_tokens: int,
 ) -> list[Response]:
-    """Every row's greedy answer after `logits`, while `reading` its cache; `last` are the places of
-    the last tokens.
+    """Every row's greedy answer after `logits`, while `reading` a RowCache; `last` are the places
+    of the last tokens.
     """
     sampling = Sampling(1, 0.0, max_new_tokens)
     ids, logprobs = decode(loaded, cache, logits, mask, last, None, sampling)
@@ -231,34 +231,41 @@ def joining(
     """
     begin = sum(base == row for row, base in enumerate(bases))
 
-    def grow(new: Int[Tensor, "rows"]) -> Any:
+    def grow(new: Sequence[int], running: Sequence[int]) -> Any:
         def hook(
-            _: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]
-        ) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+            _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        ) -> tuple[tuple[Any, ...], dict[str, Any]]:
             hidden = args[0] if args else kwargs["hidden_states"]
-            hidden = torch.cat([hidden, hidden[new.to(hidden.device)]])
+            if new:
+                hidden = torch.cat([hidden, hidden[torch.tensor(new, device=hidden.device)]])
+            rest = tuple(_of_rows(value, begin, running) for value in args[1:])
             return (
-                ((hidden, *args[1:]), kwargs)
-                if args
-                else (args, {**kwargs, "hidden_states": hidden})
+                ((hidden, *rest), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
             )
 
         return hook
 
     handles = []
     for layer, block in enumerate(layers):
-        new = [
-            base for base, join in zip(bases[begin:], joins[begin:], strict=True) if join == layer
-        ]
-        if new:
-            handles.append(
-                block.register_forward_pre_hook(grow(torch.tensor(new)), with_kwargs=True)
-            )
+        joined = list(zip(bases[begin:], joins[begin:], strict=True))
+        new = [base for base, join in joined if join == layer]
+        running = [*range(begin), *(base for base, join in joined if join <= layer)]
+        if len(running) > begin:
+            handles.append(block.register_forward_pre_hook(grow(new, running), with_kwargs=True))
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _of_rows(value: Any, begin: int, running: Sequence[int]) -> Any:
+    """What a layer is given beside its stream, for every row that runs: Gemma 4's layers have
+    inputs of their own, `[rows, tokens, features]`.
+    """
+    if isinstance(value, Tensor) and value.ndim == 3 and len(value) == begin:
+        return value[torch.tensor(running, device=value.device)]
+    return value
 
 
 def started(joins: Sequence[int], depth: int) -> list[int]:

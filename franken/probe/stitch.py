@@ -16,7 +16,9 @@ models are put into one, and back; nothing is copied.
 Where bases drift apart, a `Carry` takes the lower model's stream into the upper's basis: affine by
 least squares, shrunk towards leaving it as it is, or a rotation (orthogonal Procrustes), fitted on
 prompts that are not probed. What Qwen3-VL's deepstack adds above the seam is not carried; LLaVA's
-newline token is the receiving model's. Left out: stitching models of unequal depth or width.
+newline token is the receiving model's. The inputs that Gemma 4's layers have beside their stream
+are made by the embeddings, and are the lower model's. Left out: stitching models of unequal depth
+or width.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -137,7 +139,11 @@ class Stitch:
         stream = lower.recording.stream[self.below][None]
         if self.carry is not None:
             stream = self.carry(stream)
-        above = replace(upper.recording, added=lower.recording.added)
+        below, above = lower.recording, upper.recording
+        calls = [
+            (low, named) for (low, _), (_, named) in zip(below.calls, above.calls, strict=True)
+        ]
+        above = replace(above, added=below.added, calls=calls)
         return resume(self.upper.model, above, self.below - 1, stream)[0]
 
     @contextmanager

@@ -20,7 +20,7 @@ from jaxtyping import Bool
 from torch import Tensor
 from transformers import DynamicCache
 
-from franken.errors import FrankenError
+from franken.errors import FrankenError, UsageError
 from franken.generate.native import Prompt, Response, encode_prompts
 from franken.models.batch import ModelBatch, join
 from franken.models.loading import Loaded
@@ -76,6 +76,21 @@ def encode_pair(loaded: Loaded, target: Prompt, source: Prompt) -> ModelBatch:
     return batch
 
 
+def check_swappable(loaded: Loaded) -> None:
+    """Raise UsageError for a model with layers that have no keys and values of their own."""
+    if reason := loaded.family.keyless(loaded.model.config):
+        raise not_swappable(loaded.name, reason)
+
+
+def not_swappable(name: str, reason: str) -> UsageError:
+    """The error where a swap is not defined."""
+    return UsageError(
+        f"nothing can be swapped in {name}",
+        why=f"a swap gives layers the keys and values of another image; {reason}",
+        fix="use --method zero, lens or patch",
+    )
+
+
 def stackable(a: ModelBatch, b: ModelBatch) -> bool:
     """Whether two encoded pairs differ in words and pixels only, and so fit into one batch."""
     exact = ("position_ids", "image_grid_thw", "image_sizes")
@@ -102,6 +117,7 @@ def swapped_batch(
     With `measure` the distributions where target and source part are compared as well: one more
     pass over what both say.
     """
+    check_swappable(loaded)
     depth = len(loaded.family.decoder_layers(loaded.model))
     everything = frozenset(range(depth))
     different = sorted(

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from family_matrix import own_inputs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -19,8 +20,14 @@ from franken.models.batch import IMAGES, TOKENS, ModelBatch, join
 from franken.models.tiny import TINY_VISION, tiny, tiny_batch, tiny_inputs
 from trainer.towers import with_features
 
-QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
-every_family = pytest.mark.parametrize("family", TINY_VISION)
+M_ROPE = ("qwen2_vl", "qwen3_vl", "glm4v")
+# One for every way of laying out pixels and tokens.
+LAYOUTS = [
+    name
+    for name in TINY_VISION
+    if name not in ("qwen2_5_vl", "qwen3_5", "glm46v", "llava_next", "idefics3")
+]
+every_family = pytest.mark.parametrize("family", LAYOUTS)
 
 
 def picture(width, height, seed):
@@ -46,12 +53,15 @@ def loaded_of():
 
 
 def without_padding(values):
-    """LLaVA-OneVision's crops, `[images, most, …]`, have zeros behind them, more in larger
-    batches.
+    """Crops `[images, most, …]` have zeros behind them, more in larger batches; so have pictures of
+    unequal size (Mistral 3).
     """
-    if values.ndim != 5:
+    if values.ndim < 4:
         return values
-    return values[:, : int(values.flatten(2).any(-1).any(0).sum())]
+    if values.ndim == 5:
+        return values[:, : int(values.flatten(2).any(-1).any(0).sum())]
+    high, wide = (values.flatten(0, 1).any(0).any(axis).sum() for axis in (1, 0))
+    return values[..., : int(high), : int(wide)]
 
 
 def assert_same(ours, theirs):
@@ -90,20 +100,11 @@ def test_the_model_says_of_a_row_what_it_says_of_it_alone(loaded_of, family):
     loaded = loaded_of(family)
     together = loaded.model(**encode_prompts(loaded, PROMPTS)).logits[:, -1]
     for row, prompt in enumerate(PROMPTS):
-        text = loaded.processor.apply_chat_template(
-            [{"role": "user", "content": content_of(prompt)}], add_generation_prompt=True
-        )
-        images = [list(prompt.images)] if prompt.images else None
-        alone = loaded.processor(text=[text], images=images, return_tensors="pt")
-        if family in QWEN:
+        alone = own_inputs(loaded, prompt)
+        if family in M_ROPE:
             loaded.model.model.rope_deltas = None
         logits = loaded.model(**alone).logits[0, -1]
         assert torch.allclose(together[row], logits, atol=1e-4), prompt.key
-
-
-def content_of(prompt):
-    images = [{"type": "image"} for _ in prompt.images]
-    return [*images, {"type": "text", "text": prompt.text}]
 
 
 @every_family
@@ -120,7 +121,7 @@ def test_appended_tokens_are_those_of_longer_prompts(loaded_of, family):
     assert_same(batch.append([]), batch)
 
 
-@pytest.mark.parametrize("family", QWEN)
+@pytest.mark.parametrize("family", M_ROPE)
 def test_positions_go_on_behind_an_image(family):
     """The next position is one more than the largest of the image's three axes."""
     model = tiny(family)
@@ -175,7 +176,7 @@ def test_answers_do_not_depend_on_the_batch(loaded_of, family):
     assert [[r.ids for r in row] for row in together] == [[r.ids for r in row] for row in alone]
 
 
-@pytest.mark.parametrize("family", QWEN)
+@every_family
 @pytest.mark.parametrize("at_once", [0, 1, 4])
 @torch.no_grad()
 def test_image_features_go_with_their_rows(loaded_of, family, at_once):
@@ -206,7 +207,7 @@ def test_a_batch_moves_as_a_whole(loaded_of, family):
 def test_pixels_that_are_not_those_of_the_images_are_refused(family):
     model, inputs = tiny(family), tiny_inputs(family, 2)
     for wrong in (inputs["pixel_values"][1:], torch.cat([inputs["pixel_values"]] * 2)):
-        if family == "gemma3" and len(wrong) == 4:
+        if family in ("gemma3", "llava") and len(wrong) == 4:
             continue  # as many tokens would be a smaller image's
         with pytest.raises(FrankenError, match="pixels"):
             ModelBatch.of(model, {**inputs, "pixel_values": wrong}, [1, 1])

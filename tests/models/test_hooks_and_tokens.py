@@ -17,7 +17,8 @@ from franken.models.tiny_configs import IMAGE, tiny_config
 from franken.models.tokens import only_image, token_map
 
 
-@pytest.mark.parametrize("model_type", TINY_FAMILIES)
+# Where layers are of several kinds, one that is cut out makes the others of another kind.
+@pytest.mark.parametrize("model_type", sorted({*TINY_FAMILIES} - {"qwen3_5", "gemma4"}))
 @torch.no_grad()
 def test_skipping_a_layer_equals_a_model_without_it(model_type):
     model, inputs = tiny(model_type), tiny_inputs(model_type, 2)

@@ -51,7 +51,9 @@ def test_rows_and_mass_are_those_of_eager_attention(family, monkeypatch):
     ours = attention_rows(model, batch, range(tokens))
     mass = attention_mass(model, batch, [tokens - 4, tokens - 2], columns)
     theirs = eager(model, batch)
-    assert len(ours) == len(theirs) == 3
+    there = torch.tensor([family != "qwen3_5", family != "qwen3_5", True])  # linear attention
+    assert torch.equal(there, ~mass.isnan().any(1))
+    mass = mass[there]
     for a, b, share in zip(ours, theirs, mass, strict=True):
         assert torch.allclose(a, b, atol=1e-6)
         by_hand = b[:, [tokens - 4, tokens - 2]][..., columns].sum(-1).mean(-1)

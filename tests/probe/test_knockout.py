@@ -35,12 +35,16 @@ from franken.probe.run import run_probe
 from franken.probe.session import prompt_of
 from franken.runs import load_run
 
+# Linear attention has no edges; the layers of Gemma 4 are refused by plans.
+ATTENDING = [name for name in TINY_VISION if name not in ("qwen3_5", "gemma4")]
+
+
 SFT = "creature:sft"
 ALL = frozenset(range(3))
 
 
 def loaded_of(family, attention="sdpa", window=None):
-    model = (seeing if family in TINY_VISION else tiny)(family)
+    model = (seeing if family in ATTENDING else tiny)(family)
     model.set_attn_implementation(attention)
     if window:
         decoder = model.get_decoder()
@@ -51,7 +55,7 @@ def loaded_of(family, attention="sdpa", window=None):
 
 def batch_of(loaded, seed=0):
     family = loaded.model.config.model_type
-    batch = hand_built(family, seed) if family in TINY_VISION else tiny_batch(loaded.model)
+    batch = hand_built(family, seed) if family in ATTENDING else tiny_batch(loaded.model)
     return batch.append([7, 8, 9, 11])
 
 
@@ -100,11 +104,11 @@ def by_hand(loaded, batch, cut):
     return loaded.model.get_output_embeddings()(hidden[0, -1])
 
 
-@pytest.mark.parametrize("family", [*TINY_VISION, "qwen2", "qwen3"])
+@pytest.mark.parametrize("family", [*ATTENDING, "qwen2", "qwen3"])
 def test_cuts_equal_the_formula_on_every_family(family):
     loaded = loaded_of(family)
     batch = batch_of(loaded)
-    if family in TINY_VISION:
+    if family in ATTENDING:
         wanted = [(["image"], ["question"]), (["question"], ["last"]), (["image"], ["all"])]
     else:
         wanted = [(["question"], ["last"]), (["all"], ["all"])]
@@ -121,7 +125,7 @@ def test_cuts_equal_the_formula_on_every_family(family):
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("family", TINY_VISION)
+@pytest.mark.parametrize("family", ATTENDING)
 def test_cut_off_from_the_image_the_logits_do_not_depend_on_it(family, attention):
     loaded = loaded_of(family, attention)
     one, other = (batch_of(loaded, seed) for seed in (0, 1))

@@ -85,7 +85,7 @@ def test_a_supervised_step_ends_its_backward_pass_there_too(creature):
     for k in range(1, 5):
         apply_freeze(creature.model, [*BELOW, f"text:0-{k}"])
         with FlopCounterMode(display=False) as counter:
-            sft.loss(creature.model, batch)[0].backward()
+            sft.loss(creature, batch)[0].backward()
         counts.append(counter.get_total_flops())
     saved = {one - other for one, other in zip(counts, counts[1:], strict=False)}
     layer = creature.model.get_decoder().layers[0]

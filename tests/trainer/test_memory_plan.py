@@ -73,7 +73,7 @@ def measured_peak(loaded, stage):
                     loaded, sft_packing.pack_examples(loaded, batch, stage.token_budget)
                 )
             else:
-                sft.loss(loaded.model, batch)[0].backward()
+                sft.loss(loaded, batch)[0].backward()
             update()
 
     step()

@@ -159,7 +159,7 @@ def test_loss_of_a_mixed_batch_is_the_model_s_own_forward(folder, sft_creature):
     rows = public_conversations(data, 7, seed=0, step=0, skipped=lambda row, why: None)
     assert {len(row.images) for row in rows} >= {0, 1, 2}
     with torch.no_grad():
-        together = loss(sft_creature.model, encode(sft_creature, rows))[1]
+        together = loss(sft_creature, encode(sft_creature, rows))[1]
         total = tokens = 0.0
         for row in rows:
             alone = encode(sft_creature, [row])

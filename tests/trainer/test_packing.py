@@ -10,17 +10,14 @@ from hypothesis import strategies as st
 
 from franken.errors import UsageError
 from franken.models.batch import ModelBatch
-from franken.models.families import family_of
 from franken.models.loading import wrap
 from franken.models.tiny import IMAGE, tiny, tiny_inputs
 from trainer.freeze import apply_freeze
+from trainer.masks import block_mask, dense_mask, segments
 from trainer.packing import (
     as_rows,
-    block_mask,
     by_budget,
-    check_causal,
     chunked_logprobs,
-    dense_mask,
     pack,
     packed_logprobs,
     share_frozen,
@@ -75,9 +72,8 @@ def test_a_packed_group_equals_its_rows(model_type, prompt, features):
     """
     loaded, batch = encoded(model_type)
     if features:
-        family = family_of(model_type)
-        for module in (family.vision_blocks(loaded.model), family.projector_of(loaded.model)):
-            module.requires_grad_(False)
+        for parameter in loaded.family.seeing(loaded.model):
+            parameter.requires_grad_(False)
         batch = with_features(loaded, batch)
         assert "mm_encoder_outputs" in batch
     rows = take_rows(loaded, batch, [prompt] * len(RESPONSES), RESPONSES)
@@ -107,26 +103,48 @@ def test_the_prompt_is_there_once():
     assert packed.inputs.is_image.sum() == 4
 
 
-def naive_mask(lengths, prompt):
+def laid_out(lengths, prompt, images=()):
+    """The segments of a packed row; `images` are spans of the prompt."""
     owner = [0] * prompt + [j + 1 for j, n in enumerate(lengths) for _ in range(n)]
-    return torch.tensor(
-        [
-            [k <= q and owner[k] in (0, owner[q]) for k in range(len(owner))]
-            for q in range(len(owner))
-        ]
-    )
+    place = [*range(prompt), *(prompt + k for n in lengths for k in range(n))]
+    seen = [any(start <= i < stop for start, stop in images) for i in range(len(owner))]
+    return segments(torch.tensor(owner), torch.tensor(place), torch.tensor(seen))
 
 
-@given(st.integers(1, 9), st.lists(st.integers(1, 7), min_size=1, max_size=5))
-def test_the_dense_mask_is_the_rule_written_out(prompt, lengths):
-    owner = torch.tensor([0] * prompt + [j + 1 for j, n in enumerate(lengths) for _ in range(n)])
-    assert torch.equal(dense_mask(owner)[0, 0], naive_mask(lengths, prompt))
+def naive_mask(lengths, prompt, images=(), window=0):
+    """Every sequence written out by itself, with the mask that it would have alone."""
+    size = prompt + sum(lengths)
+    mask = torch.zeros(size, size, dtype=torch.bool)
+    first = prompt
+    for n in lengths or [0]:
+        own = [*range(prompt), *range(first, first + n)]
+        for i, query in enumerate(own):
+            for j, key in enumerate(own):
+                shared = any(a <= i < b and a <= j < b for a, b in images)
+                near = i - j < window if window else True
+                mask[query, key] |= (j <= i or shared) and near
+        first += n
+    return mask
 
 
-def test_the_block_mask_is_the_dense_one():
+@given(
+    st.integers(1, 9),
+    st.lists(st.integers(1, 7), min_size=1, max_size=5),
+    st.integers(0, 6),
+    st.booleans(),
+)
+def test_the_dense_mask_is_the_rule_written_out(prompt, lengths, window, both_ways):
+    images = [(0, prompt // 2), (prompt // 2 + 1, prompt)] if both_ways else []
+    of = laid_out(lengths, prompt, [(0, prompt // 2), (prompt // 2 + 1, prompt)])
+    found = dense_mask(of, window=window, both_ways=both_ways)[0, 0]
+    assert torch.equal(found, naive_mask(lengths, prompt, images, window))
+
+
+@pytest.mark.parametrize("kind", [{}, {"window": 40, "both_ways": True}])
+def test_the_block_mask_is_the_dense_one(kind):
     """Every pair by its rule; and no block is skipped that holds a pair that may be seen."""
-    owner = torch.tensor([0] * 150 + [1] * 140 + [2] * 200 + [3] * 22)
-    blocks, dense = block_mask(owner), dense_mask(owner)[0, 0]
+    owner = laid_out([140, 200, 22], 150, [(10, 60), (61, 90)])
+    blocks, dense = block_mask(owner, **kind), dense_mask(owner, **kind)[0, 0]
     at = torch.arange(len(owner))
     rule = blocks.mask_mod(torch.tensor(0), torch.tensor(0), at[:, None], at[None, :])
     assert torch.equal(rule, dense)
@@ -232,11 +250,13 @@ def test_a_reference_shares_what_is_frozen():
         share_frozen(reference, policy)
 
 
-def test_other_attention_is_refused():
-    config = tiny("qwen2").config
-    config.layer_types = ["full_attention", "sliding_attention", "full_attention"]
-    with pytest.raises(UsageError, match="cannot be packed"):
-        check_causal(config)
+def test_linear_attention_is_refused():
+    loaded = wrap(tiny("qwen3_5"), None, Tokenizer())
+    batch = ModelBatch.of(loaded.model, tiny_inputs("qwen3_5"), [1])
+    with pytest.raises(UsageError, match="cannot be packed") as caught:
+        pack(loaded, batch, 0, RESPONSES)
+    assert "linear attention" in caught.value.why
+    assert "packed: false" in caught.value.fix
 
 
 GRIDS = [(1, 4, 4), (1, 4, 8), (1, 8, 4)]

@@ -18,7 +18,7 @@ from franken.models.tiny import IMAGE, tiny
 from trainer import loop, sft
 from trainer.data import Batch, Conversation, encode
 from trainer.freeze import apply_freeze
-from trainer.packing import dense_mask
+from trainer.masks import dense_mask, segments
 from trainer.recipe import parse_recipe
 from trainer.sft_packing import backward, pack_examples, packed_losses
 
@@ -72,7 +72,7 @@ def test_packed_equals_every_example_alone_and_the_padded_batch(fresh_creature, 
     expected = torch.cat(losses).sum() / sum(weights)
     expected.backward()
     alone = gradients(model)
-    loss, padded_metrics = sft.loss(model, batch)
+    loss, padded_metrics = sft.loss(loaded, batch)
     loss.backward()
     padded = gradients(model)
     rows = pack_examples(loaded, batch, budget)
@@ -81,7 +81,10 @@ def test_packed_equals_every_example_alone_and_the_padded_batch(fresh_creature, 
         lengths.sum()
     )  # nothing is padded, nothing is lost
     assert (len(rows) == 1) == (budget == 0)
-    assert all(len(row.segments) <= budget or row.segments.max() == 1 for row in rows) or not budget
+    assert (
+        all(len(row.segments) <= budget or row.segments.owner.max() == 1 for row in rows)
+        or not budget
+    )
     metrics = backward(loaded, rows)
     assert metrics["loss"] == pytest.approx(expected.item(), rel=1e-6)
     assert metrics == pytest.approx(padded_metrics, rel=1e-6)
@@ -124,7 +127,7 @@ def by_hand(family, frozen):
 @pytest.mark.parametrize("frozen", [(), ("vision", "projector", "embed", "text:0-2")])
 def test_images_of_every_size_stay_with_their_example(family, frozen):
     loaded, batch = by_hand(family, frozen)
-    loss, metrics = sft.loss(loaded.model, batch)
+    loss, metrics = sft.loss(loaded, batch)
     loss.backward()
     wanted = gradients(loaded.model)
     for budget in (0, 40, 25):
@@ -135,7 +138,8 @@ def test_images_of_every_size_stay_with_their_example(family, frozen):
 
 
 def test_the_mask_keeps_examples_apart():
-    seen = dense_mask(torch.tensor([1, 1, 1, 2, 2, 3]))[0, 0]
+    owner, place = torch.tensor([1, 1, 1, 2, 2, 3]), torch.tensor([0, 1, 2, 0, 1, 0])
+    seen = dense_mask(segments(owner, place, owner < 0))[0, 0]
     wanted = torch.block_diag(*(torch.ones(n, n).tril() for n in (3, 2, 1))).bool()
     assert torch.equal(seen, wanted)
 

@@ -55,6 +55,18 @@ def get(name: str) -> Method:
     raise unknown("method", name, known)
 
 
+def defined(linear: int, shared: int) -> list[str]:
+    """Names, short where there are short ones, of the built-in methods that are defined for a model
+    of which so many layers have linear attention and so many share keys and values.
+    """
+    names = {
+        type(m).short if type(m).spelled(("residual",)) else type(m).short or m.name: m
+        for m in every()
+        if not (m.needs_second or m.calibrated or m.obstacle(linear, shared))
+    }
+    return sorted("zero" if name == "ablation" else name for name in names)
+
+
 def of_rows(name: str) -> Method:
     """The method that a run's rows name. Those of a plugin that is not loaded are read as the
     simple form, whose rows say what was measured.

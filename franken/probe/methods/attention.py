@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from franken.tasks import Pair
 
 MASS = "attention_mass"
+NO_WEIGHTS = "the layer has linear attention, which has no weights"
 
 
 class Attention(Method["Attention"]):
@@ -50,7 +51,8 @@ class Attention(Method["Attention"]):
         reply = session.reply(pair.target)
         base = {"baseline": reply.text, "truncated": reply.truncated}
         looks = look_at_image(session.loaded, session.prompt(pair.target), reply.ids)
-        return [base | asdict(looks[layer]) for layer in session.plan.layers]
+        chosen = [looks[layer] for layer in session.plan.layers]
+        return [base | ({"ineligible": NO_WEIGHTS} if x is None else asdict(x)) for x in chosen]
 
     def title(self, rows: pd.DataFrame) -> str:
         """Where replies look at the image most."""

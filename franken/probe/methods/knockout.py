@@ -16,6 +16,7 @@ import numpy as np
 
 from franken.errors import FrankenError, UsageError, check_known
 from franken.layers import name_layers
+from franken.models.families import keyless
 from franken.plugins import register
 from franken.probe import findings
 from franken.probe.figure import Curves, Figure
@@ -83,6 +84,9 @@ class Knockout(Method["Knockout"]):
 
     short = "knockout"
     shown = ("accuracy_drop", "gold_logp_drop")
+
+    def obstacle(self, linear: int, shared: int) -> str | None:
+        return keyless(linear, shared)
 
     def metrics(self, columns: Collection[str] = ()) -> tuple[Metric, ...]:
         return (

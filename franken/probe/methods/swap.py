@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from franken.errors import FrankenError, UsageError
+from franken.models.families import keyless
 from franken.plugins import register
 from franken.probe import findings
 from franken.probe.figure import Curves, Figure
@@ -106,6 +107,10 @@ class Swap(Method["Swap"]):
     @property
     def parts(self) -> tuple[str, ...]:
         return ("text", "vision", "projector")
+
+    def obstacle(self, linear: int, shared: int) -> str | None:
+        reason = keyless(linear, shared)
+        return reason and f"a swap gives layers the keys and values of another image; {reason}"
 
     @classmethod
     def cost(cls, methods: Sequence[Swap], plan: ProbePlan, shape: TextShape) -> Cost:
