@@ -5,6 +5,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import transformers as hf
@@ -89,7 +90,7 @@ FIRST = {case.model_type: case for case in reversed(CASES)}  # of every family
 
 
 def tiny_tokenizer(
-    placeholder: str, names: Mapping[str, str], begins: str = ""
+    placeholder: str, names: Mapping[str, str] = MappingProxyType({}), begins: str = ""
 ) -> hf.PreTrainedTokenizerFast:
     """96 tokens: padding, end, unknown, words, and the markers of images; `names` are those that
     the family has for some of them. Texts begin with a token of their own where the family's do;
@@ -236,6 +237,8 @@ PROCESSORS: Mapping[str, tuple[Callable[..., Any], str, Mapping[str, str]]] = {
     "qwen2_5_vl": (partial(_qwen, hf.Qwen2_5_VLProcessor), QWEN, {}),
     "qwen3_vl": (partial(_qwen, hf.Qwen3VLProcessor), QWEN, {}),
     "qwen3_5": (partial(_qwen, hf.Qwen3VLProcessor), QWEN, {}),
+    "qwen3_vl_moe": (partial(_qwen, hf.Qwen3VLProcessor), QWEN, {}),
+    "qwen3_5_moe": (partial(_qwen, hf.Qwen3VLProcessor), QWEN, {}),
     "glm4v": (
         _glm(hf.Glm4vProcessor, hf.Glm4vImageProcessor, Glm4vVideoProcessor),
         "<start><|image|><end>",
@@ -267,7 +270,7 @@ def tiny_processor(model_type: str, **settings: Any) -> hf.ProcessorMixin:
 
 def tiny_loaded(case: Case | str, layers: int = 3) -> Loaded:
     """A tiny random model that sees, with its processor; of a family, its first case."""
-    case = FIRST[case] if isinstance(case, str) else case
+    case = FIRST.get(case, Case(case, case)) if isinstance(case, str) else case
     model = tiny(case.model_type, layers=layers, text=case.text)
     processor = tiny_processor(case.model_type, **case.processor)
     return wrap(model, processor, processor.tokenizer)
