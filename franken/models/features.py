@@ -33,9 +33,9 @@ class Rows(tuple[Tensor, ...]):
     device, as one tensor `[1, tokens, hidden]`.
     """
 
-    def to(self, *target: torch.device | torch.dtype) -> Tensor:
+    def to(self, device: torch.device, dtype: torch.dtype) -> Tensor:
         """All rows, one behind another."""
-        return torch.cat(self)[None].to(*target)
+        return torch.cat(self)[None].to(device, dtype)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,8 @@ from franken.probe.patch import token_groups
 FAMILIES = tuple(
     name
     for name in TINY_VISION
-    if name not in ("qwen2_vl", "glm46v", "llava", "llava_next", "mistral3", "idefics3")
+    if name
+    not in ("qwen2_vl", "glm46v", "llava", "llava_next", "mistral3", "idefics3", "qwen3_vl_moe")
 )
 
 
