@@ -9,6 +9,8 @@ from franken.merge.plan import Plan, open_all, plan_merge
 from franken.merge.recipe import Recipe, Rule, checked
 from franken.models.tiny import save_tiny
 
+SPLIT = ("qwen3_5_moe",)  # a matrix an expert on disk: a donor with fused ones is refused
+
 
 def folders(root: Path, model_type: str = "qwen2_5_vl", donors: int = 1, **kwargs) -> list[str]:
     """A base under its published names (sharded, if asked for), donors under those in memory and
@@ -19,7 +21,11 @@ def folders(root: Path, model_type: str = "qwen2_5_vl", donors: int = 1, **kwarg
     for i in range(donors):
         made.append(
             save_tiny(
-                root / f"donor{i}", model_type, value=2.0 ** (i + 1), original_names=False, **kwargs
+                root / f"donor{i}",
+                model_type,
+                value=2.0 ** (i + 1),
+                original_names=model_type in SPLIT,
+                **kwargs,
             )
         )
     return [str(folder) for folder in made]

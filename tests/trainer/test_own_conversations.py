@@ -227,7 +227,7 @@ def test_later_images_stand_where_they_are_marked(sft_creature, conversations):
         labels = batch.labels[row][real][1:]
         losses = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
         total, count = total + float(losses), count + int((labels >= 0).sum())
-    part, metrics = loss(model, batch)
+    part, metrics = loss(sft_creature, batch)
     assert metrics["tokens"] == count
     assert metrics["loss"] == pytest.approx(total / count, rel=1e-5)
     assert held_out_loss(sft_creature, conversations, 2)["loss"] == pytest.approx(
@@ -266,7 +266,7 @@ def test_the_loss_is_that_of_trls_batch(sft_creature, pictures):
     with torch.no_grad():
         expected = sft_creature.model(**theirs, labels=labels).loss
     ours = [Conversation(pictures[i], [turn]) for i, turn in enumerate(asked)]
-    assert loss(sft_creature.model, encode(sft_creature, ours))[1]["loss"] == pytest.approx(
+    assert loss(sft_creature, encode(sft_creature, ours))[1]["loss"] == pytest.approx(
         expected.item(), rel=1e-5
     )
 

@@ -83,7 +83,7 @@ def test_conversations_supervise_answers_only(fresh_creature):
 
 def test_sft_loss_equals_the_models_own(fresh_creature):
     batch = sft.next_batch(fresh_creature, {"count": 1.0, "read": 1.0}, 4, seed=0, step=0)
-    ours, metrics = sft.loss(fresh_creature.model, batch)
+    ours, metrics = sft.loss(fresh_creature, batch)
     theirs = fresh_creature.model(**batch.inputs, labels=batch.labels).loss
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
     again = sft.next_batch(fresh_creature, {"count": 1.0, "read": 1.0}, 4, seed=0, step=0)
